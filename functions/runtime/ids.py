@@ -1,0 +1,31 @@
+"""UUIDv7 identifiers (RFC 9562): sortable by time, so an index over them grows at its end."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from uuid import UUID
+
+_ID = re.compile(r"[a-z]{3}_[0-9a-f]{32}")
+
+
+def uuid7() -> str:
+    """A UUIDv7 in its 36-character form."""
+    return str(_uuid7())
+
+
+def new_id(prefix: str) -> str:
+    """`prefix` (three letters), an underscore and 32 hexadecimal digits of a UUIDv7."""
+    return f"{prefix}_{_uuid7().hex}"
+
+
+def is_id(prefix: str, value: str) -> bool:
+    """Whether `value` has the shape of an id with this prefix."""
+    return value.startswith(prefix) and _ID.fullmatch(value) is not None
+
+
+def _uuid7() -> UUID:
+    millis = time.time_ns() // 1_000_000
+    rand = secrets.randbits(74)
+    return UUID(int=(millis << 80) | (7 << 76) | ((rand >> 62) << 64) | (2 << 62) | (rand & ((1 << 62) - 1)))

@@ -1,0 +1,74 @@
+"""What every hop carries: the correlation id and the W3C trace context of the work in progress.
+
+The context variable is the only source of truth. It is filled at a door (HTTP, gRPC, CloudEvent), read by logs, spans,
+outgoing calls and outbox rows, and needs no OpenTelemetry: with tracing off the ids still run through.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+CORRELATION_HEADER = "x-correlation-id"
+
+_CORRELATION_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Context(NamedTuple):
+    """One unit of work: `correlation_id` (8 to 64 of `[A-Za-z0-9._-]`), `traceparent` and `tracestate` (W3C)."""
+
+    correlation_id: str
+    traceparent: str
+    tracestate: str = ""
+
+    @property
+    def trace_id(self) -> str:
+        """32 hexadecimal digits."""
+        return self.traceparent[3:35]
+
+    @property
+    def span_id(self) -> str:
+        """16 hexadecimal digits."""
+        return self.traceparent[36:52]
+
+
+_EMPTY = Context("", "")
+_current: ContextVar[Context] = ContextVar("shop_context", default=_EMPTY)
+
+
+def current() -> Context:
+    """The context of the running task; empty strings outside any work."""
+    return _current.get()
+
+
+def new_traceparent() -> str:
+    """A fresh W3C traceparent, not sampled: whether to record is the tracer's decision."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
+
+
+def incoming(correlation_id: str | None, traceparent: str | None, tracestate: str | None = None) -> Context:
+    """The context for work that comes from outside. What is missing or malformed is made anew, never trusted."""
+    trace = traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None
+    correlation = correlation_id if correlation_id and _CORRELATION_ID.fullmatch(correlation_id) else None
+    state = tracestate if trace and tracestate and len(tracestate) <= 512 else ""
+    return Context(correlation or secrets.token_hex(16), trace or new_traceparent(), state)
+
+
+def enter(context: Context) -> None:
+    """Make `context` the current one for the rest of this task: for doors, which own their task."""
+    _current.set(context)
+
+
+@contextmanager
+def use(context: Context) -> Iterator[Context]:
+    """Make `context` the current one within the block."""
+    token = _current.set(context)
+    try:
+        yield context
+    finally:
+        _current.reset(token)
