@@ -1,0 +1,100 @@
+# Needs Python 3.11 or newer and make; every target does the set-up that it needs. `make help` lists them.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+# Set-up is repeated when, and only when, the locked requirements change.
+READY := $(VENV)/.ready-$(shell cksum < requirements/dev.txt | cut -d ' ' -f 1)
+
+# make up FRESH=1 RELOAD=1 is the friendly form of make up ARGS="--fresh --reload".
+UP_ARGS := $(if $(FRESH),--fresh) $(if $(RELOAD),--reload) $(ARGS)
+# Two workers: the suites start real services, and more of them than cores only makes each wait.
+WORKERS ?= 2
+UNIT := functions gateway events observability knative tests/manifests
+PYTEST := $(RUN) -m pytest -q
+COMPILE := CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/bin/pip-compile --quiet --strip-extras \
+	--allow-unsafe --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+	--no-emit-options
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\nOptions:\n  make up FRESH=1 RELOAD=1    empty the data first; restart parts when their source changes\n'
+	@printf '  make up ARGS="--help"       all options of the local platform\n'
+	@printf '  make test ARGS="-k saga"    options for pytest, also for test-unit, test-integration, test-e2e\n'
+
+##@ Run
+.PHONY: up demo
+up: $(READY) ## Start the whole platform on this machine (Ctrl-C stops it)
+	@exec $(RUN) -m knative.local $(UP_ARGS)
+
+demo: $(READY) ## Live a customer's story against the running platform
+	@exec $(RUN) -m knative.local.demo $(ARGS)
+
+##@ Check
+.PHONY: test test-unit test-integration test-e2e lint bench
+test: $(READY) ## Run all tests: unit, manifests, integration, end to end
+	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) tests/test_*.py $(ARGS)
+	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
+	@$(PYTEST) tests/e2e $(ARGS)
+
+test-unit: $(READY) ## Run the packages' own tests and those of the manifests
+	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
+
+test-integration: $(READY) ## Run all services together in one process
+	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
+
+test-e2e: $(READY) ## Drive a platform over HTTP: the one at E2E_BASE_URL, or its own
+	@$(PYTEST) tests/e2e $(ARGS)
+
+lint: $(READY) ## Check style and types
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+
+bench: $(READY) ## Measure the platform against its floor and its budgets
+	@$(RUN) -m tests.bench $(ARGS)
+
+##@ Change
+.PHONY: format proto-gen schemas requirements clean
+format: $(READY) ## Format the sources and mend what can be mended
+	@$(RUN) -m ruff check --fix-only --quiet .
+	@$(RUN) -m ruff format .
+
+proto-gen: $(READY) ## Generate the modules beside the .proto files
+	@$(RUN) -m grpc_tools.protoc --proto_path=. \
+		--plugin=protoc-gen-mypy=$(VENV)/bin/protoc-gen-mypy \
+		--python_out=. --mypy_out=quiet:. proto/*/v1/*.proto
+	@$(RUN) -m grpc_tools.protoc --proto_path=. \
+		--plugin=protoc-gen-mypy_grpc=$(VENV)/bin/protoc-gen-mypy_grpc \
+		--grpc_python_out=. --mypy_grpc_out=quiet:. $$(grep -l '^service ' proto/*/v1/*.proto)
+
+schemas: $(READY) ## Generate the events' JSON Schemas and the AsyncAPI document
+	@$(RUN) -m events.schemas
+
+requirements: $(READY) ## Lock the requirements anew, to the newest versions with UPGRADE=1
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/dev.txt requirements/dev.in
+	@$(COMPILE) -c requirements/dev.txt -o requirements/function.txt requirements/function.in
+	@$(COMPILE) -c requirements/dev.txt -o requirements/gateway.txt requirements/gateway.in
+
+clean: ## Remove what was made here: the environment, caches and the platform's data
+	@rm -rf $(VENV) .data .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The first Python of at least 3.11; PYTHON=... chooses another.
+$(READY): requirements/dev.txt
+	@for python in $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3 python; do \
+		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+		python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "This needs Python 3.11 or newer; found: $$(python3 --version 2>&1 || echo none)." >&2; \
+		echo "Install one (python.org, your package manager, pyenv), or name one: make PYTHON=/path/to/python3.11" >&2; \
+		exit 1; \
+	fi; \
+	[ -x $(RUN) ] || { echo "Making $(VENV) with $$($$python --version)"; "$$python" -m venv $(VENV); } && \
+	$(RUN) requirements/install.py requirements/dev.txt && \
+	rm -f $(VENV)/.ready-* && touch $@
