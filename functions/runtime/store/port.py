@@ -1,9 +1,10 @@
 """The store port: entities, indexes, events and guards that commit together.
 
-A domain declares `Kind`s in its store.py and hands pure `change` functions to `Store.transact` or `Store.update`. An
-adapter reads the entities named, calls `change`, and writes entities, index entries, outbox rows and the guard (inbox
-mark or idempotency record) in one transaction, conditional on each version; a lost race runs `change` again. One
-contract suite (functions/runtime/tests/test_store_contract.py) runs over every adapter.
+A domain declares `Kind`s in its store.py and hands pure `change` functions to `Store.transact` or
+`Store.update`. An adapter reads the entities named, calls `change`, and writes entities, index entries,
+outbox rows and the guard (inbox mark or idempotency record) in one transaction, conditional on each
+version; a lost race runs `change` again. One contract suite
+(functions/runtime/tests/test_store_contract.py) runs over every adapter.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ R = TypeVar("R")
 
 
 class IndexKey(NamedTuple):
-    """One entry: `page(index, partition)` lists the entities of a partition by `sort`, then id."""
+    """One entry: `page(cls, index, partition)` lists the entities of a partition by `sort`, then id."""
 
-    index: str
+    name: str
     partition: str
     sort: str
 
@@ -48,8 +49,9 @@ def _never(_: Any) -> datetime | None:
 class Kind(Generic[E]):
     """How one class of entities is kept.
 
-    `name` goes into keys and never changes. `indexes` gives an entity's entries, several per index where wanted (words
-    of a text). `expires_at` says from when on it may be forgotten; `Store.expire` removes it then.
+    `name` goes into keys and never changes. `indexes` gives an entity's entries, several per index where
+    wanted (words of a text). `expires_at` says from when on it may be forgotten; `Store.expire` removes it
+    then.
     """
 
     type: type[E]
@@ -77,10 +79,11 @@ class Page(Generic[E]):
 class Once:
     """A guard that commits with the state, so that work is done once.
 
-    `key` is unique in the domain's store. Without `answer` it is an inbox mark: a second transaction with it raises
-    `AlreadyDone`. With `answer` (an entity class) it is an idempotency record: a second one with the same `fingerprint` gets
-    the result of the first, decoded as that class, and `change` does not run; another fingerprint raises INVALID_ARGUMENT
-    with reason IDEMPOTENCY_KEY_REUSED. It is forgotten after `ttl`.
+    `key` is unique in the domain's store. Without `answer` it is an inbox mark: a second transaction with
+    it raises `AlreadyDone`. With `answer` (an entity class) it is an idempotency record: a second one with
+    the same `fingerprint` gets the result of the first, decoded as that class, and `change` does not run;
+    another fingerprint raises INVALID_ARGUMENT with reason IDEMPOTENCY_KEY_REUSED. It is forgotten after
+    `ttl`.
     """
 
     key: str
@@ -90,7 +93,7 @@ class Once:
 
 
 class AlreadyDone(Exception):
-    """The inbox mark is there: the effect was committed before. Not an error: the event door acknowledges it."""
+    """The inbox mark is there: the effect was committed before. No error: the event door acknowledges it."""
 
 
 @dataclass(frozen=True)
@@ -104,17 +107,20 @@ class Changes(Generic[R]):
 
 
 class Store(Protocol):
-    """Durable state of one domain. Every method raises UNAVAILABLE when the database cannot be reached in time."""
+    """Durable state of one domain. Every method raises UNAVAILABLE if the database is not reached in time.
 
-    async def get(self, type: type[E], id: str) -> E | None:
+    Entities handed out are the caller's own: changing one changes nothing in the store.
+    """
+
+    async def get(self, cls: type[E], entity_id: str) -> E | None:
         """The entity as last committed, or None."""
 
-    async def get_many(self, type: type[E], ids: Sequence[str]) -> dict[str, E]:
+    async def get_many(self, cls: type[E], ids: Sequence[str]) -> dict[str, E]:
         """Those of `ids` that exist, by id."""
 
     async def page(
         self,
-        type: type[E],
+        cls: type[E],
         index: str,
         partition: str,
         *,
@@ -130,22 +136,25 @@ class Store(Protocol):
 
     async def update(
         self,
-        type: type[E],
-        id: str,
+        cls: type[E],
+        entity_id: str,
         change: Callable[[E | None], tuple[E, Sequence[Payload]]],
         *,
         once: Once | None = None,
     ) -> E:
         """Create or change one entity; returns it as committed (with its new version).
 
-        `change` is pure: it gets a copy of its own (None when there is none), may raise ServiceError (nothing is then
-        written), and may be called again when a race was lost.
+        `change` is pure: it gets a copy of its own (None when there is none), may raise ServiceError
+        (nothing is then written), and may be called again when a race was lost.
         """
 
     async def transact(
         self, refs: Sequence[Ref], change: Callable[[Sequence[Any]], Changes[R]], *, once: Once | None = None
     ) -> R:
-        """The same for several entities at once: `change` gets them in the order of `refs`, None where absent."""
+        """The same for several entities at once: `change` gets them in `refs`' order, None where absent.
+
+        A ref that is named twice stands for one and the same entity.
+        """
 
     async def outbox(self, before: datetime, limit: int) -> list[OutboxRow]:
         """Rows not yet published that were written before `before`, oldest first."""

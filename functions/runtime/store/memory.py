@@ -1,0 +1,193 @@
+"""The store in memory, for unit tests and for trying things out: nothing outlives the process."""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from events.catalog import CATALOG, Payload
+from events.outbox import OutboxRow
+from functions.runtime.clock import Clock
+from functions.runtime.errors import unavailable
+from functions.runtime.store.codec import Shapes, decode_keys, decoder, micros
+from functions.runtime.store.cursors import Listing, cursor_after, position
+from functions.runtime.store.planning import GuardRow, Plan, Stored, Write, plan, replay
+from functions.runtime.store.port import Changes, Entity, IndexKey, Kind, Once, Page, Ref
+from functions.runtime.store.single import single
+
+E = TypeVar("E", bound=Entity)
+R = TypeVar("R")
+
+_log = logging.getLogger("shop.store")
+
+
+class MemoryStore:
+    """The port over dictionaries.
+
+    `lost_races` is how often each `change` runs in vain before it counts, as when another writer was
+    faster: with 1, a unit test finds a `change` that is not pure.
+    """
+
+    def __init__(self, kinds: Sequence[Kind[Any]], clock: Clock, *, lost_races: int = 0) -> None:
+        self._shapes = Shapes(kinds)
+        self._clock = clock
+        self._lost_races = lost_races
+        self._entities: dict[tuple[str, str], Stored] = {}
+        self._entries: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+        self._guards: dict[str, GuardRow] = {}
+        self._outbox: dict[str, OutboxRow] = {}
+        self._listeners: list[Callable[[Sequence[OutboxRow]], None]] = []
+        self._closed = False
+
+    @property
+    def events(self) -> list[Payload]:
+        """What waits in the outbox, decoded, oldest first."""
+        return [decoder(CATALOG[row.type]).decode(row.data) for row in self._outbox.values()]
+
+    async def get(self, cls: type[E], entity_id: str) -> E | None:
+        """The entity as last committed, or None."""
+        self._check_open()
+        shape = self._shapes.of(cls)
+        found = self._entities.get((shape.name, entity_id))
+        return shape.decode(found.data) if found else None
+
+    async def get_many(self, cls: type[E], ids: Sequence[str]) -> dict[str, E]:
+        """Those of `ids` that exist, by id."""
+        self._check_open()
+        shape = self._shapes.of(cls)
+        found = {key: self._entities.get((shape.name, key)) for key in ids}
+        return {key: shape.decode(stored.data) for key, stored in found.items() if stored}
+
+    async def page(
+        self,
+        cls: type[E],
+        index: str,
+        partition: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        descending: bool = False,
+        until: str | None = None,
+    ) -> Page[E]:
+        """Entities of one partition by sort key, from `cursor` on, up to `until`."""
+        self._check_open()
+        shape = self._shapes.of(cls)
+        listing = Listing(shape.name, index, partition, descending)
+        entries = self._entries.get((shape.name, index, partition), [])
+        after = position(listing, cursor) if cursor else None
+        end = len(entries) if until is None else bisect_right(entries, until, key=lambda entry: entry[0])
+        if descending:
+            end = end if after is None else min(end, bisect_left(entries, after))
+            chosen = entries[max(0, end - limit - 1) : end][::-1]
+        else:
+            start = 0 if after is None else bisect_right(entries, after)
+            chosen = entries[start : min(end, start + limit + 1)]
+        items = [shape.decode(self._entities[shape.name, key].data) for _, key in chosen[:limit]]
+        more = len(chosen) > limit
+        return Page(items, cursor_after(listing, *chosen[limit - 1]) if more else None)
+
+    async def update(
+        self,
+        cls: type[E],
+        entity_id: str,
+        change: Callable[[E | None], tuple[E, Sequence[Payload]]],
+        *,
+        once: Once | None = None,
+    ) -> E:
+        """Create or change one entity."""
+        return await self.transact([Ref(cls, entity_id)], single(change), once=once)
+
+    async def transact(
+        self, refs: Sequence[Ref], change: Callable[[Sequence[Any]], Changes[R]], *, once: Once | None = None
+    ) -> R:
+        """Change several entities at once."""
+        self._check_open()
+        if once:
+            done, answer = replay(once, self._guards.get(once.key), self._clock.now())
+            if done:
+                result: R = answer
+                return result
+        found = {ref: self._entities.get((self._shapes.of(ref.type).name, ref.id)) for ref in refs}
+        stored = {ref: row for ref, row in found.items() if row}
+        for _ in range(self._lost_races):
+            plan(self._shapes, self._clock, refs, stored, change, once)
+        planned = plan(self._shapes, self._clock, refs, stored, change, once)
+        self._apply(planned)
+        answered: R = planned.result
+        return answered
+
+    async def outbox(self, before: datetime, limit: int) -> list[OutboxRow]:
+        """Rows written before `before`, oldest first."""
+        self._check_open()
+        return [row for row in self._outbox.values() if row.time < before][:limit]
+
+    async def outbox_published(self, ids: Sequence[str]) -> None:
+        """Forget these rows."""
+        self._check_open()
+        for row_id in ids:
+            self._outbox.pop(row_id, None)
+
+    async def outbox_state(self) -> tuple[int, datetime | None]:
+        """How many rows wait, and when the oldest was written."""
+        self._check_open()
+        return len(self._outbox), next((row.time for row in self._outbox.values()), None)
+
+    def on_commit(self, listener: Callable[[Sequence[OutboxRow]], None]) -> None:
+        """Call `listener` with the rows of every commit."""
+        self._listeners.append(listener)
+
+    async def expire(self, now: datetime, limit: int = 1000) -> int:
+        """Remove entities and guards whose time is over; how many."""
+        self._check_open()
+        due = micros(now)
+        entities = [
+            (key, stored)
+            for key, stored in self._entities.items()
+            if stored.expires is not None and stored.expires <= due
+        ][:limit]
+        for (kind, key), stored in entities:
+            self._write(Write(kind, key, stored, None, (), decode_keys(stored.keys)))
+        guards = [row.key for row in self._guards.values() if row.expires <= due][: limit - len(entities)]
+        for guard in guards:
+            del self._guards[guard]
+        return len(entities) + len(guards)
+
+    async def ping(self) -> None:
+        """Raises UNAVAILABLE once closed."""
+        self._check_open()
+
+    async def close(self) -> None:
+        """Refuse everything from now on."""
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise unavailable("STORE_UNAVAILABLE", "The store is closed.")
+
+    def _apply(self, planned: Plan) -> None:
+        for write in planned.writes:
+            self._write(write)
+        if planned.guard:
+            self._guards[planned.guard.key] = planned.guard
+        self._outbox.update((row.id, row) for row in planned.outbox)
+        for listener in self._listeners if planned.outbox else ():
+            try:
+                listener(planned.outbox)
+            except Exception:
+                _log.exception("a commit listener failed")
+
+    def _write(self, write: Write) -> None:
+        for key in write.removed:
+            self._partition(write.kind, key).remove((key.sort, write.id))
+        for key in write.added:
+            insort(self._partition(write.kind, key), (key.sort, write.id))
+        if write.new:
+            self._entities[write.kind, write.id] = write.new
+        else:
+            del self._entities[write.kind, write.id]
+
+    def _partition(self, kind: str, key: IndexKey) -> list[tuple[str, str]]:
+        return self._entries.setdefault((kind, key.name, key.partition), [])

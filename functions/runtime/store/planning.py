@@ -1,0 +1,152 @@
+"""What every adapter does between reading and writing: run `change`, and work out the rows to write.
+
+Nothing here touches a database, and what can fail on the caller's side fails here, before the first write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from events.catalog import Payload
+from events.outbox import OutboxRow
+from functions.runtime.clock import Clock
+from functions.runtime.errors import invalid
+from functions.runtime.ids import uuid7
+from functions.runtime.store.codec import Shape, Shapes, decode_keys, decoder, encode, encode_keys, micros
+from functions.runtime.store.port import AlreadyDone, Changes, IndexKey, Once, Ref
+from observability.context import current
+
+
+class Stored(NamedTuple):
+    """An entity as it lies in the database; `expires` in microseconds."""
+
+    version: int
+    data: bytes
+    keys: bytes
+    expires: int | None = None
+
+
+class Write(NamedTuple):
+    """One entity to write (`new`) or to remove (`new` is None), on condition that it is still as `old`."""
+
+    kind: str
+    id: str
+    old: Stored | None
+    new: Stored | None
+    added: Sequence[IndexKey]
+    removed: Sequence[IndexKey]
+
+
+class GuardRow(NamedTuple):
+    """A guard as stored; `answer` is None for an inbox mark, `expires` in microseconds."""
+
+    key: str
+    fingerprint: str
+    answer: bytes | None
+    expires: int
+
+
+class Plan(NamedTuple):
+    """All that one transaction writes, and what its caller gets."""
+
+    result: Any
+    writes: Sequence[Write]
+    outbox: Sequence[OutboxRow]
+    guard: GuardRow | None
+
+
+def replay(once: Once, found: GuardRow | None, now: datetime) -> tuple[bool, Any]:
+    """Whether the guard says that the work is done, and with what answer.
+
+    Raises AlreadyDone for an inbox mark, INVALID_ARGUMENT for a key that was used for another request.
+    """
+    if found is None or found.expires <= micros(now):
+        return False, None
+    if once.answer is None:
+        raise AlreadyDone(once.key)
+    if found.answer is None or found.fingerprint != once.fingerprint:
+        raise invalid("This idempotency key was used for another request.", reason="IDEMPOTENCY_KEY_REUSED")
+    return True, decoder(once.answer).decode(found.answer)
+
+
+def outbox_rows(events: Iterable[Payload], now: datetime) -> list[OutboxRow]:
+    """The rows of the events that a change recorded, in the context of the running work."""
+    context = current()
+    return [
+        OutboxRow(
+            uuid7(),
+            event.TYPE,
+            event.SOURCE,
+            event.subject,
+            now,
+            encode(event),
+            context.correlation_id,
+            context.traceparent,
+            context.tracestate,
+        )
+        for event in events
+    ]
+
+
+def plan(
+    shapes: Shapes,
+    clock: Clock,
+    refs: Sequence[Ref],
+    found: Mapping[Ref, Stored],
+    change: Callable[[Sequence[Any]], Changes[Any]],
+    once: Once | None,
+) -> Plan:
+    """Run `change` on fresh copies of what was found and work out what to write.
+
+    Raises what `change` raises, and ValueError when it wants to write what it was not given.
+    """
+    copies: dict[Ref, Any] = {
+        ref: shapes.of(ref.type).decode(found[ref].data) if ref in found else None for ref in refs
+    }
+    changes = change([copies[ref] for ref in refs])
+    writes: dict[Ref, Write] = {}
+    for entity in changes.put:
+        ref = _own_ref(entity, copies, writes)
+        writes[ref] = _put(shapes.of(ref.type), entity, found.get(ref))
+    for entity in changes.delete:
+        ref = _own_ref(entity, copies, writes)
+        if ref in found:
+            writes[ref] = _removal(shapes.of(ref.type).name, ref.id, found[ref])
+    now = clock.now()
+    return Plan(
+        changes.result, list(writes.values()), outbox_rows(changes.events, now), _guard(once, changes, now)
+    )
+
+
+def _own_ref(entity: Any, given: Mapping[Ref, Any], writes: Mapping[Ref, Write]) -> Ref:
+    ref = Ref(type(entity), entity.id)
+    if ref not in given:
+        raise ValueError(f"{ref.type.__name__} {ref.id} is not among the refs of this transaction")
+    if ref in writes:
+        raise ValueError(f"{ref.type.__name__} {ref.id} is written twice in this transaction")
+    return ref
+
+
+def _put(shape: Shape[Any], entity: Any, old: Stored | None) -> Write:
+    entity.version = old.version + 1 if old else 1
+    keys = encode_keys(shape.kind.indexes(entity))
+    expires = shape.kind.expires_at(entity)
+    new = Stored(entity.version, encode(entity), keys, micros(expires) if expires else None)
+    old_keys = old.keys if old else b"[]"
+    if old_keys == keys:
+        return Write(shape.name, entity.id, old, new, (), ())
+    before, after = set(decode_keys(old_keys)), set(decode_keys(keys))
+    return Write(shape.name, entity.id, old, new, sorted(after - before), sorted(before - after))
+
+
+def _removal(kind: str, entity_id: str, old: Stored) -> Write:
+    return Write(kind, entity_id, old, None, (), decode_keys(old.keys))
+
+
+def _guard(once: Once | None, changes: Changes[Any], now: datetime) -> GuardRow | None:
+    if once is None:
+        return None
+    answer = encode(changes.result) if once.answer is not None else None
+    return GuardRow(once.key, once.fingerprint, answer, micros(now + once.ttl))
