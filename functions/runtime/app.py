@@ -1,0 +1,61 @@
+"""What a domain hands to the runtime: one composed function service."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from events.catalog import Payload
+from functions.runtime.clock import Clock
+from functions.runtime.settings import RuntimeSettings
+from functions.runtime.store.port import Once, Store
+from functions.runtime.tokens import TokenVerifier
+
+P = TypeVar("P", bound=Payload)
+Hook = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Delivery(Generic[P]):
+    """One event as it arrived: the validated payload and the inbox mark that must commit with its effect."""
+
+    data: P
+    id: str
+    source: str
+    time: datetime
+    once: Once
+
+
+Handler = Callable[[Delivery[Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Service:
+    """One gRPC service: its generated `add_..._to_server`, the servicer, the full name, and the methods (bare names)
+    that need no token."""
+
+    add: Callable[[Any, Any], None]
+    servicer: object
+    name: str
+    public: frozenset[str] = frozenset()
+
+
+@dataclass
+class Function:
+    """A domain, composed: the two doors (`services`, `subscriptions`) and what the runtime needs to open them.
+
+    `subscriptions[SweepDue]` is the domain's own sweep; the runtime sweeps outbox and expired records before it.
+    `on_start` runs before the service is ready, `on_stop` after the doors are closed.
+    """
+
+    name: str
+    settings: RuntimeSettings
+    store: Store
+    services: Sequence[Service]
+    subscriptions: Mapping[type[Payload], Handler]
+    verifier: TokenVerifier
+    clock: Clock
+    on_start: Sequence[Hook] = field(default_factory=tuple)
+    on_stop: Sequence[Hook] = field(default_factory=tuple)

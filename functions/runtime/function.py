@@ -1,0 +1,178 @@
+"""The event door: a functions-framework function of the `http` signature that takes CloudEvents.
+
+Answers, and what Knative makes of them: 204 handled (or handled before); 400 no CloudEvent, or one nobody here subscribed to;
+413 too large; 422 understood and refused for good, dead-lettered; 503 with Retry-After a passing fault, redelivered; 500 a
+bug, redelivered. Never a body with a 2xx: the broker would take it for a reply event.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from events.catalog import Payload, SweepDue
+from functions.runtime.app import Delivery, Function, Handler
+from functions.runtime.errors import TRANSIENT, Code, ServiceError, invalid
+from functions.runtime.inbox import mark
+from functions.runtime.store.port import AlreadyDone
+from observability import context, metrics, tracing
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+log = logging.getLogger("shop.events")
+
+MAX_EVENT_BYTES = 1024 * 1024
+_TOO_LARGE = invalid("The event is larger than 1 MiB.", reason="EVENT_TOO_LARGE")
+
+Sweep = Callable[[], Awaitable[None]]
+
+
+class EventFunction:
+    """Turns requests into deliveries for one function's subscriptions; `sweep` runs before the domain's own."""
+
+    def __init__(self, function: Function, sweep: Sweep) -> None:
+        self._name = function.name
+        self._sweep = sweep
+        self._handlers = {payload.TYPE: (payload, handler) for payload, handler in function.subscriptions.items()}
+        self._handlers.setdefault(SweepDue.TYPE, (SweepDue, _nothing))
+        self._observed: dict[tuple[str, str], metrics.Observed] = {}
+
+    async def __call__(self, request: Request) -> Response:
+        """Handle one request."""
+        start = perf_counter()
+        seen: dict[str, str] = {}
+        try:
+            outcome, error = await self._attempt(request, seen)
+        except Exception:
+            log.exception("event_crashed", extra=seen)
+            outcome, error = "crashed", ServiceError(Code.INTERNAL, "INTERNAL", "The handler failed.")
+        self._account(seen, outcome, error, perf_counter() - start)
+        return _answer(outcome, error)
+
+    async def _attempt(self, request: Request, seen: dict[str, str]) -> tuple[str, ServiceError | None]:
+        try:
+            event = await _read(request)
+            seen.update(type=event["type"], event_id=event["id"], source=event["source"])
+            await self._deliver(event, request.headers.get("traceparent"))
+        except AlreadyDone:
+            return "duplicate", None
+        except ServiceError as error:
+            return ("retry" if error.code in TRANSIENT else "refused"), error
+        return "handled", None
+
+    async def _deliver(self, event: Any, hop: str | None) -> None:
+        context.enter(
+            context.incoming(event.get("correlationid"), hop or event.get("traceparent"), event.get("tracestate"))
+        )
+        payload, handler = self._handlers.get(event["type"], (None, None))
+        if payload is None or handler is None:
+            raise invalid(f"Nobody here subscribed to {event['type'][:100]}.", reason="EVENT_TYPE_UNKNOWN")
+        delivery = Delivery(
+            data=_decode(payload, event.data),
+            id=event["id"],
+            source=event["source"],
+            time=_time(event.get("time")),
+            once=mark(event["source"], event["id"]),
+        )
+        attributes = {
+            "messaging.system": "knative",
+            "messaging.operation.type": "process",
+            "messaging.message.id": event["id"],
+            "cloudevents.event_type": event["type"],
+            "cloudevents.event_source": event["source"],
+        }
+        with tracing.span(f"process {event['type']}", "CONSUMER", attributes):
+            if payload is SweepDue:
+                await self._sweep()
+            await handler(delivery)
+
+    def _account(self, seen: dict[str, str], outcome: str, error: ServiceError | None, took: float) -> None:
+        key = (seen.get("type", "") if seen.get("type") in self._handlers else "other", outcome)
+        observed = self._observed.get(key)
+        if observed is None:
+            observed = self._observed[key] = metrics.Observed(metrics.EVENTS, self._name, *key)
+        observed.observe(took)
+        if not log.isEnabledFor(logging.INFO):
+            return
+        extra: dict[str, Any] = {**seen, "outcome": outcome, "duration_ms": round(took * 1000, 3)}
+        if error is not None:
+            extra["reason"] = error.reason
+        log.log(logging.INFO if error is None else logging.WARNING, "event", extra=extra)
+
+
+async def _nothing(_: Delivery[Any]) -> None:
+    """A domain without a sweep of its own."""
+
+
+async def _read(request: Request) -> Any:
+    """The CloudEvent of a request in binary or structured mode, its data as bytes; raises INVALID_ARGUMENT."""
+    from cloudevents.exceptions import GenericException  # noqa: PLC0415 - only where the events role runs
+    from cloudevents.http import from_http  # noqa: PLC0415
+
+    if request.method != "POST" or request.url.path != "/":
+        raise invalid("CloudEvents are taken by POST at /.", reason="EVENT_EXPECTED")
+    body = await _body(request)
+    try:
+        return from_http(dict(request.headers), body, data_unmarshaller=_as_bytes)
+    except (GenericException, ValueError, TypeError, KeyError):
+        raise invalid("This is no CloudEvent 1.0.", reason="EVENT_MALFORMED") from None
+
+
+def _as_bytes(data: Any) -> bytes:
+    if data is None or isinstance(data, bytes):
+        return data or b""
+    return msgspec.json.encode(data)
+
+
+async def _body(request: Request) -> bytes:
+    length = request.headers.get("content-length", "0")
+    if not length.isdigit() or int(length) > MAX_EVENT_BYTES:
+        raise _TOO_LARGE
+    chunks = bytearray()
+    async for chunk in request.stream():
+        chunks += chunk
+        if len(chunks) > MAX_EVENT_BYTES:
+            raise _TOO_LARGE
+    return bytes(chunks)
+
+
+def _decode(payload: type[Payload], data: bytes | None) -> Payload:
+    try:
+        return msgspec.json.decode(data or b"{}", type=payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ServiceError(Code.FAILED_PRECONDITION, "EVENT_DATA_INVALID", f"The data is not valid: {error}") from None
+
+
+def _time(sent: Any) -> datetime:
+    try:
+        return datetime.fromisoformat(str(sent))
+    except ValueError:
+        return datetime.now(UTC)
+
+
+_STATUS = {Code.INVALID_ARGUMENT: 400, Code.INTERNAL: 500}
+
+
+def _answer(outcome: str, error: ServiceError | None) -> Response:
+    from starlette.responses import Response  # noqa: PLC0415 - only where the events role runs
+
+    if error is None:
+        return Response(status_code=204)
+    status = 503 if outcome == "retry" else _STATUS.get(error.code, 422)
+    if error is _TOO_LARGE:
+        status = 413
+    headers = {"content-type": "application/json"}
+    if outcome == "retry":
+        headers["retry-after"] = str(max(1, round(error.retry_after or 1)))
+    body = msgspec.json.encode({"code": error.code.value, "reason": error.reason, "message": error.message})
+    return Response(body, status_code=status, headers=headers)
+
+
+__all__ = ["EventFunction", "Handler"]

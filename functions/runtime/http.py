@@ -1,0 +1,111 @@
+"""The HTTP side of a function: functions-framework's ASGI app at /, probes and metrics beside it, on uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import uvicorn
+
+from functions.runtime.app import Function
+from functions.runtime.errors import ServiceError
+from functions.runtime.function import EventFunction
+from observability import metrics
+
+Check = Callable[[], Awaitable[None]]
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the process has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+class HttpServer:
+    """Serves one function's event door; with `events` false only probes and metrics."""
+
+    def __init__(self, function: Function, check: Check, sweep: Check, *, events: bool) -> None:
+        self._function = function
+        self._check = check
+        self._events = framework_app(EventFunction(function, sweep)) if events else None
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen (0: any free port); returns the port. Raises OSError when it is taken."""
+        listening = socket.create_server((host, port), backlog=2048)
+        config = uvicorn.Config(
+            self._app, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=75, server_header=False
+        )
+        self._server = _Server(config)
+        self._task = asyncio.create_task(self._server.serve(sockets=[listening]))
+        while not self._server.started:
+            if self._task.done():
+                await self._task
+            await asyncio.sleep(0.001)
+        return int(listening.getsockname()[1])
+
+    async def stop(self, grace: float) -> None:
+        """Take no more requests; those under way get `grace` seconds."""
+        if self._server is None or self._task is None:
+            return
+        self._server.config.timeout_graceful_shutdown = max(1, round(grace))
+        self._server.should_exit = True
+        await self._task
+
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match scope["path"]:
+            case "/healthz/live":
+                await _respond(send, 200, b"ok")
+            case "/healthz/ready":
+                await self._ready(send)
+            case "/metrics":
+                await self._metrics(scope, send)
+            case _ if self._events is not None:
+                await self._events(scope, receive, send)
+            case _:
+                await _respond(send, 404, b"not found")
+
+    async def _ready(self, send: Send) -> None:
+        try:
+            await self._check()
+        except (ServiceError, RuntimeError):
+            await _respond(send, 503, b"not ready")
+        else:
+            await _respond(send, 200, b"ok")
+
+    async def _metrics(self, scope: Scope, send: Send) -> None:
+        depth, oldest = await self._function.store.outbox_state()
+        age = (self._function.clock.now() - oldest).total_seconds() if oldest else 0.0
+        metrics.OUTBOX_DEPTH.labels(self._function.name).set(depth)
+        metrics.OUTBOX_AGE.labels(self._function.name).set(max(age, 0.0))
+        accept = dict(scope["headers"]).get(b"accept", b"").decode("latin-1")
+        body, content_type = metrics.exposition(accept)
+        await _respond(send, 200, body, content_type)
+
+
+def framework_app(door: EventFunction) -> Any:
+    """`door` as functions-framework serves it: its ASGI app of an `http` function."""
+    from functions_framework.aio import create_asgi_app_from_module  # noqa: PLC0415 - only where the events role runs
+
+    async def function(request: Any) -> Any:
+        return await door(request)
+
+    module = SimpleNamespace(function=function)
+    return create_asgi_app_from_module("function", "main.py", "http", module, None)
+
+
+async def _respond(send: Send, status: int, body: bytes, content_type: str = "text/plain; charset=utf-8") -> None:
+    headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

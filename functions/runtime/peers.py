@@ -1,0 +1,117 @@
+"""Calling another domain by gRPC: one shared channel per peer, everything a hop must carry, errors as they were."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from functions.runtime.errors import TRANSIENT, Code, ServiceError, unauthenticated
+from functions.runtime.identity import caller
+from functions.runtime.rpc_errors import from_rpc_error
+from observability import context, tracing
+
+if TYPE_CHECKING:
+    from functions.runtime.tokens import ServiceTokens
+
+A = TypeVar("A")
+
+ATTEMPTS = 3
+_OPTIONS = [
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    ("grpc.enable_retries", 0),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+]
+
+_deadline: ContextVar[float | None] = ContextVar("shop_deadline", default=None)
+
+
+def enter_deadline(seconds_left: float | None) -> None:
+    """Bound every call made later in this task; None leaves them to their own timeouts."""
+    _deadline.set(None if seconds_left is None else time.monotonic() + seconds_left)
+
+
+class Peer:
+    """Another service at `address` (host:port); `tokens` mints for calls that nobody's token covers."""
+
+    def __init__(self, address: str, tokens: ServiceTokens | None = None) -> None:
+        self.address = address
+        self._tokens = tokens
+        self._channel: grpc.aio.Channel | None = None
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The shared channel, opened at first use."""
+        if self._channel is None:
+            self._channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
+        return self._channel
+
+    async def call(
+        self,
+        method: Callable[..., Awaitable[A]],
+        request: Any,
+        *,
+        as_service: bool = False,
+        anonymous: bool = False,
+        timeout: float = 5.0,
+        retry: bool = False,
+    ) -> A:
+        """Call `method` of a stub made on `channel`; `timeout` in seconds, cut to what is left of the caller's deadline.
+
+        `retry` repeats transient failures with jitter: only for what is idempotent. Raises ServiceError.
+        """
+        deadline = time.monotonic() + timeout
+        inherited = _deadline.get()
+        if inherited is not None:
+            deadline = min(deadline, inherited)
+        with tracing.client_span(method, self.address):
+            metadata = self.metadata(as_service, anonymous)
+            for attempt in range(ATTEMPTS if retry else 1):
+                try:
+                    return await method(request, timeout=max(deadline - time.monotonic(), 0.001), metadata=metadata)
+                except grpc.aio.AioRpcError as raw:
+                    error = from_rpc_error(raw)
+                    pause = random.uniform(0.5, 1) * 0.1 * 2**attempt  # noqa: S311 - jitter, not a secret
+                    if not self._worth_retrying(error, attempt, retry, deadline - time.monotonic() - pause):
+                        raise error from None
+                await asyncio.sleep(pause)
+        raise AssertionError("unreachable")
+
+    @staticmethod
+    def _worth_retrying(error: ServiceError, attempt: int, retry: bool, left: float) -> bool:
+        transient = error.code in TRANSIENT and error.code is not Code.RESOURCE_EXHAUSTED
+        return retry and transient and attempt + 1 < ATTEMPTS and left > 0
+
+    def metadata(self, as_service: bool = False, anonymous: bool = False) -> list[tuple[str, str]]:
+        """What a call carries: correlation id, trace context, and whose behalf it is on."""
+        ctx = context.current()
+        metadata = []
+        if ctx.correlation_id:
+            metadata = [(context.CORRELATION_HEADER, ctx.correlation_id), ("traceparent", ctx.traceparent)]
+            if ctx.tracestate:
+                metadata.append(("tracestate", ctx.tracestate))
+        token = "" if anonymous else self._token(as_service)
+        if token:
+            metadata.append(("authorization", f"Bearer {token}"))
+        return metadata
+
+    def _token(self, as_service: bool) -> str:
+        if not as_service:
+            return caller().token
+        if self._tokens is None:
+            raise unauthenticated("TOKEN_MISSING", "This service has no token of its own.")
+        return self._tokens.token()
+
+    async def close(self) -> None:
+        """Close the channel; calls under way get a second to finish."""
+        if self._channel is not None:
+            await self._channel.close(grace=1.0)

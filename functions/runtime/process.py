@@ -1,0 +1,177 @@
+"""One function as a process: it opens the doors that its role asks for, and closes them without losing anything.
+
+`ROLE=rpc` serves gRPC, `ROLE=events` CloudEvents, `ROLE=all` (one machine) both in one process over one store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from events.outbox import Outbox
+from functions.runtime.app import Function
+from functions.runtime.settings import RuntimeSettings, SettingsError, load
+from observability import logs, tracing
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from functions.runtime.http import HttpServer
+    from functions.runtime.rpc import RpcServer
+
+log = logging.getLogger("shop.process")
+
+S = TypeVar("S", bound=RuntimeSettings)
+
+
+class Live:
+    """A function with its doors open; `start` and `stop` once each, in one event loop.
+
+    After `start`: `http_port` and `grpc_port` are the ports in use (0: that door is closed).
+    """
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self.settings = function.settings
+        self.http_port = 0
+        self.grpc_port = 0
+        self.ready = False
+        self._rpc: RpcServer | None = None
+        self._http: HttpServer | None = None
+        publisher = _publisher(self.settings)
+        self.outbox = Outbox(function.store, publisher, function.clock, service=function.name)
+
+    @property
+    def http_url(self) -> str:
+        """Where the event door, probes and metrics are."""
+        return f"http://{self.settings.host}:{self.http_port}"
+
+    @property
+    def grpc_address(self) -> str:
+        """host:port of the gRPC door."""
+        return f"{self.settings.host}:{self.grpc_port}"
+
+    async def start(self) -> None:
+        """Run the start hooks, open the doors, pick up what an earlier life left in the outbox."""
+        for hook in self.function.on_start:
+            await hook()
+        self.outbox.start()
+        if self.settings.role in ("all", "rpc"):
+            await self._open_rpc()
+        if self.settings.role in ("all", "events") or self.settings.http_port:
+            await self._open_http()
+        self.ready = True
+        log.info("ready", extra={"http_port": self.http_port, "grpc_port": self.grpc_port})
+
+    async def _open_rpc(self) -> None:
+        from functions.runtime.rpc import RpcServer  # noqa: PLC0415 - grpc's cost only in this role
+
+        settings, function = self.settings, self.function
+        reflection = settings.shop_env == "development"
+        self._rpc = RpcServer(function.name, function.services, function.verifier, reflection)
+        port = settings.port if settings.port is not None and settings.role == "rpc" else settings.grpc_port
+        self.grpc_port = await self._rpc.start(f"{settings.host}:{port}")
+
+    async def _open_http(self) -> None:
+        from functions.runtime.http import HttpServer  # noqa: PLC0415 - uvicorn's cost only where it serves
+
+        settings = self.settings
+        port = settings.port if settings.port is not None and settings.role == "events" else settings.http_port
+        self._http = HttpServer(self.function, self.check, self.sweep, events=settings.role != "rpc")
+        self.http_port = await self._http.start(settings.host, port)
+
+    async def check(self) -> None:
+        """What ready means: doors open and the store answers; raises ServiceError or says why not."""
+        if not self.ready:
+            raise RuntimeError("not serving")
+        await self.function.store.ping()
+
+    async def sweep(self) -> None:
+        """What every function's sweep does: publish what was left over, forget what has expired."""
+        await self.outbox.sweep()
+        await self.function.store.expire(self.function.clock.now())
+
+    async def stop(self) -> None:
+        """Close the doors, finish what is under way (DRAIN_SECONDS at most), then let go of the store."""
+        self.ready = False
+        grace = self.settings.drain_seconds
+        if self._rpc is not None:
+            await self._rpc.serving(False)
+        closing = [door.stop(grace) for door in (self._rpc, self._http) if door is not None]
+        await asyncio.gather(*closing)
+        await self.outbox.drain(grace)
+        for hook in self.function.on_stop:
+            await hook()
+        await self.function.store.close()
+
+
+def _publisher(settings: RuntimeSettings) -> Any:
+    from events.publisher import HttpPublisher  # noqa: PLC0415 - replaced by nothing, but aiohttp stays lazy in it
+
+    return HttpPublisher(settings.broker_url)
+
+
+class Process(Generic[S]):
+    """What a domain's main.py makes: the two entry points of a function.
+
+    `function` is for functions-framework (`--target function`, signature type `http`, ASGI); `main` serves by ROLE.
+    """
+
+    def __init__(self, name: str, bootstrap: Callable[[S], Function], settings: type[S]) -> None:
+        self.name = name
+        self._bootstrap = bootstrap
+        self._settings = settings
+        self._live: Live | None = None
+
+        async def function(request: Request) -> Any:
+            return await self._take(request)
+
+        self.function = function
+
+    async def _take(self, request: Request) -> Any:
+        from functions.runtime.function import EventFunction  # noqa: PLC0415 - only where the events role runs
+
+        if self._live is None:
+            self._live = Live(self._bootstrap(load(self._settings, os.environ)))
+            for hook in self._live.function.on_start:
+                await hook()
+            self._live.outbox.start()
+            self._door = EventFunction(self._live.function, self._live.sweep)
+        return await self._door(request)
+
+    def main(self) -> None:
+        """Serve until SIGTERM or SIGINT; exit code 2 for settings that cannot be."""
+        try:
+            settings = load(self._settings, os.environ)
+            logs.configure(self.name, settings.log_level)
+            flush = tracing.configure(self.name)
+            _run(self._serve(settings))
+            flush()
+        except SettingsError as error:
+            sys.exit(f"{self.name}: {error}")
+
+    async def _serve(self, settings: S) -> None:
+        live = Live(self._bootstrap(settings))
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sign, stop.set)
+        try:
+            await live.start()
+            await stop.wait()
+            log.info("stopping")
+        finally:
+            with contextlib.suppress(asyncio.CancelledError):
+                await live.stop()
+
+
+def _run(main: Any) -> None:
+    import uvloop  # noqa: PLC0415 - tests bring their own loop
+
+    uvloop.run(main)

@@ -1,0 +1,88 @@
+"""ServiceError to gRPC status and back: `google.rpc` ErrorInfo, BadRequest and RetryInfo in the status details."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import error_details_pb2 as details
+from google.rpc.status_pb2 import Status
+
+from functions.runtime.errors import Code, ServiceError, Violation
+
+DOMAIN = "shop"
+STATUS_DETAILS = "grpc-status-details-bin"
+_TO_GRPC = {code: getattr(grpc.StatusCode, code.value) for code in Code}
+_FROM_GRPC = {status: code for code, status in _TO_GRPC.items()} | {
+    grpc.StatusCode.UNKNOWN: Code.INTERNAL,
+    grpc.StatusCode.CANCELLED: Code.UNAVAILABLE,
+    grpc.StatusCode.OUT_OF_RANGE: Code.INVALID_ARGUMENT,
+}
+
+
+def status_code(error: ServiceError) -> grpc.StatusCode:
+    """The canonical gRPC code."""
+    return _TO_GRPC[error.code]
+
+
+def trailing_metadata(error: ServiceError) -> tuple[tuple[str, bytes], ...]:
+    """The rich status, as trailing metadata."""
+    status = Status(code=_TO_GRPC[error.code].value[0], message=error.message)
+    status.details.append(_pack(details.ErrorInfo(reason=error.reason, domain=DOMAIN)))
+    if error.violations:
+        fields = [details.BadRequest.FieldViolation(field=v.field, description=v.message) for v in error.violations]
+        status.details.append(_pack(details.BadRequest(field_violations=fields)))
+    if error.retry_after is not None:
+        info = details.RetryInfo()
+        info.retry_delay.FromNanoseconds(int(error.retry_after * 1e9))
+        status.details.append(_pack(info))
+    return ((STATUS_DETAILS, status.SerializeToString()),)
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError) -> ServiceError:
+    """What the peer raised; faults of the transport become UNAVAILABLE or DEADLINE_EXCEEDED with a neutral text."""
+    status = _rich_status(error)
+    if status is None:
+        return _bare(error.code())
+    found: dict[str, Any] = {"reason": "UNKNOWN", "violations": [], "retry_after": None}
+    for detail in status.details:
+        _unpack(detail, found)
+    code = _FROM_GRPC.get(error.code(), Code.INTERNAL)
+    return ServiceError(code, found["reason"], status.message, found["violations"], found["retry_after"])
+
+
+def _bare(status: grpc.StatusCode) -> ServiceError:
+    code = _FROM_GRPC.get(status, Code.INTERNAL)
+    match code:
+        case Code.DEADLINE_EXCEEDED:
+            return ServiceError(code, "DEADLINE_EXCEEDED", "The platform did not answer in time.", retry_after=1.0)
+        case Code.UNAVAILABLE:
+            return ServiceError(code, "SERVICE_UNAVAILABLE", "A part of the platform cannot be reached.", retry_after=1.0)
+        case Code.RESOURCE_EXHAUSTED:
+            return ServiceError(code, "TOO_MUCH", "The request is too large or too frequent.", retry_after=1.0)
+        case _:
+            return ServiceError(Code.INTERNAL, "INTERNAL", "Something went wrong inside the platform.")
+
+
+def _rich_status(error: grpc.aio.AioRpcError) -> Status | None:
+    for key, value in error.trailing_metadata() or ():
+        if key == STATUS_DETAILS and isinstance(value, bytes):
+            return Status.FromString(value)
+    return None
+
+
+def _unpack(detail: AnyMessage, found: dict[str, Any]) -> None:
+    info, bad, retry = details.ErrorInfo(), details.BadRequest(), details.RetryInfo()
+    if detail.Unpack(info):
+        found["reason"] = info.reason
+    elif detail.Unpack(bad):
+        found["violations"] = [Violation(v.field, v.description) for v in bad.field_violations]
+    elif detail.Unpack(retry):
+        found["retry_after"] = retry.retry_delay.ToNanoseconds() / 1e9
+
+
+def _pack(message: Any) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(message)
+    return packed

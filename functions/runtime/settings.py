@@ -1,0 +1,54 @@
+"""Settings from the environment: read once, validated once, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+class SettingsError(ValueError):
+    """A variable is missing or wrong; the message names it and never shows its value."""
+
+
+class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What every function reads; a field's variable is its name in upper case. Ports: 0 takes a free one."""
+
+    shop_env: Literal["development", "production"] = "development"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    role: Literal["all", "rpc", "events"] = "all"
+    host: str = "127.0.0.1"
+    port: Port | None = None
+    http_port: Port = 0
+    grpc_port: Port = 0
+    store_url: str = "sqlite:///.data"
+    broker_url: str = "http://127.0.0.1:8090/shop/default"
+    users_address: str = "127.0.0.1:9081"
+    orders_address: str = "127.0.0.1:9082"
+    products_address: str = "127.0.0.1:9083"
+    payments_address: str = "127.0.0.1:9084"
+    notifications_address: str = "127.0.0.1:9085"
+    service_key_file: str = ".data/secrets/service.pem"
+    token_issuer: str = "https://shop.local"
+    token_audience: str = "shop"
+    drain_seconds: Annotated[float, Meta(ge=0, le=300)] = 10.0
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def load(cls: type[S], environ: Mapping[str, str]) -> S:
+    """Build `cls` from the variables named like its fields in upper case; an empty variable counts as unset.
+
+    Raises SettingsError naming the variable at fault.
+    """
+    given = {name: environ[name.upper()] for name in cls.__struct_fields__ if environ.get(name.upper())}
+    try:
+        return msgspec.convert(given, cls, strict=False)
+    except msgspec.ValidationError as error:
+        text, _, path = str(error).partition(" - at `$.")
+        raise SettingsError(f"{path.rstrip('`').upper() or cls.__name__}: {text}") from None

@@ -1,0 +1,72 @@
+"""Collaborators that every bootstrap needs, from settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from functions.runtime.clock import Clock
+from functions.runtime.peers import Peer
+from functions.runtime.settings import RuntimeSettings, SettingsError
+from functions.runtime.store.port import Kind, Store
+from functions.runtime.tokens import Jwks, JwtVerifier, ServiceTokens, TokenVerifier
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+
+def open_store(settings: RuntimeSettings, name: str, kinds: Sequence[Kind[Any]], clock: Clock) -> Store:
+    """The store of one domain at STORE_URL: `sqlite:///folder` (one file per domain in it) or `memory:`."""
+    scheme, _, rest = settings.store_url.partition(":")
+    if scheme == "memory":
+        from functions.runtime.store.memory import MemoryStore  # noqa: PLC0415 - only this adapter's cost
+
+        return MemoryStore(kinds, clock)
+    if scheme == "sqlite" and rest.startswith("///"):
+        from functions.runtime.store.sqlite import SQLiteStore  # noqa: PLC0415 - only this adapter's cost
+
+        folder = Path(rest.removeprefix("///"))
+        folder.mkdir(parents=True, exist_ok=True)
+        return SQLiteStore(folder / f"{name}.db", kinds, clock)
+    raise SettingsError("STORE_URL: must be sqlite:///folder or memory:")
+
+
+def service_key(settings: RuntimeSettings) -> Ed25519PrivateKey:
+    """The platform's Ed25519 key for service tokens, from SERVICE_KEY_FILE (PEM, PKCS #8)."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - cold start
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 - cold start
+
+    try:
+        key = load_pem_private_key(Path(settings.service_key_file).read_bytes(), None)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"SERVICE_KEY_FILE: {type(error).__name__}, cannot read the service key") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SettingsError("SERVICE_KEY_FILE: must hold an Ed25519 private key")
+    return key
+
+
+def service_tokens(settings: RuntimeSettings, name: str, clock: Clock) -> ServiceTokens:
+    """The minter of this service's own tokens."""
+    return ServiceTokens(
+        name, service_key(settings), settings.token_issuer, settings.token_audience, clock
+    )
+
+
+def token_verifier(settings: RuntimeSettings, jwks: Jwks, clock: Clock) -> TokenVerifier:
+    """Verifies access tokens by `jwks` and service tokens by the platform's key."""
+    public = service_key(settings).public_key()
+    return JwtVerifier(jwks, public, settings.token_issuer, settings.token_audience, clock)
+
+
+def remote_jwks(users: Peer) -> Jwks:
+    """The users service's JWKS over gRPC."""
+
+    async def fetch() -> str:
+        from proto.users.v1 import users_pb2, users_pb2_grpc  # noqa: PLC0415 - only where tokens are verified
+
+        stub = users_pb2_grpc.UsersStub(users.channel)
+        answer = await users.call(stub.GetJwks, users_pb2.GetJwksRequest(), anonymous=True, retry=True)
+        return str(answer.json)
+
+    return fetch

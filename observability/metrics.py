@@ -1,0 +1,65 @@
+"""Prometheus metrics that every part has, and the text that `/metrics` answers.
+
+Durations are in seconds. Labels are bounded: service, RPC method, route template, event type, outcome; never an id.
+Where the work is part of a sampled trace, its trace id is the exemplar.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+
+from observability import context
+
+REGISTRY = CollectorRegistry()
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+RPC = Histogram(
+    "rpc_server_duration_seconds",
+    "Time to answer an RPC.",
+    ["service", "method", "code"],
+    buckets=_BUCKETS,
+    registry=REGISTRY,
+)
+HTTP = Histogram(
+    "http_server_request_duration_seconds",
+    "Time to answer an HTTP request.",
+    ["service", "method", "route", "status"],
+    buckets=_BUCKETS,
+    registry=REGISTRY,
+)
+EVENTS = Histogram(
+    "shop_event_handling_seconds",
+    "Time to handle a delivered event.",
+    ["service", "type", "outcome"],
+    buckets=_BUCKETS,
+    registry=REGISTRY,
+)
+OUTBOX_DEPTH = Gauge(
+    "shop_outbox_rows", "Events committed and not yet taken by the broker.", ["service"], registry=REGISTRY
+)
+OUTBOX_AGE = Gauge("shop_outbox_oldest_seconds", "Age of the oldest of them.", ["service"], registry=REGISTRY)
+PUBLISHED = Counter(
+    "shop_events_published", "Events handed to the broker.", ["service", "type", "outcome"], registry=REGISTRY
+)
+
+
+class Observed:
+    """One histogram with its label values looked up once: `observe` is on the hot path."""
+
+    def __init__(self, histogram: Histogram, *labels: str) -> None:
+        self._child = histogram.labels(*labels)
+
+    def observe(self, seconds: float) -> None:
+        """Count one piece of work, with the trace id as exemplar when it is sampled."""
+        ctx = context.current()
+        if ctx.traceparent.endswith("1"):
+            self._child.observe(seconds, {"trace_id": ctx.trace_id})
+        else:
+            self._child.observe(seconds)
+
+
+def exposition(accept: str) -> tuple[bytes, str]:
+    """The metrics as text and its content type: OpenMetrics (with exemplars) for those who accept it."""
+    encode, content_type = choose_encoder(accept)
+    return encode(REGISTRY), content_type
