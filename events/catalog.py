@@ -1,8 +1,9 @@
 """The platform's published language: every event type, its payload, who sends it, who reacts.
 
-Payloads are msgspec structs: they validate on decoding, give the JSON Schemas in events/schemas, and cost a tenth of
-pydantic's start-up in a service that scales from zero. A field may be added with a default, never renamed or removed: a
-new shape is a new type (`...v2`). No payload names a person or carries a secret: ids only.
+Payloads are msgspec structs: they validate on decoding, give the JSON Schemas in events/schemas, and cost a
+tenth of pydantic's start-up in a service that scales from zero. A field may be added with a default, never
+renamed or removed: a new shape is a new type (`...v2`). No payload names a person or carries a secret: ids
+only.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import msgspec
 from msgspec import Meta
 
 Id = Annotated[str, Meta(pattern=r"^[a-z]{3}_[0-9a-f]{32}$", description="Prefixed UUIDv7.")]
-Reason = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]{0,63}$", description="A stable reason in UPPER_SNAKE.")]
+Reason = Annotated[
+    str, Meta(pattern=r"^[A-Z][A-Z0-9_]{0,63}$", description="A stable reason in UPPER_SNAKE.")
+]
 Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
 Count = Annotated[int, Meta(ge=0)]
 
@@ -37,8 +40,8 @@ class Line(msgspec.Struct, frozen=True):
 class Payload(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all payloads.
 
-    `TYPE` is the CloudEvents type, `SOURCE` the CloudEvents source, `SUBJECT` the field whose value is the subject and
-    the partition key.
+    `TYPE` is the CloudEvents type, `SOURCE` the CloudEvents source, `SUBJECT` the field whose value is the
+    subject and the partition key.
     """
 
     TYPE: ClassVar[str]

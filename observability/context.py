@@ -1,7 +1,8 @@
 """What every hop carries: the correlation id and the W3C trace context of the work in progress.
 
-The context variable is the only source of truth. It is filled at a door (HTTP, gRPC, CloudEvent), read by logs, spans,
-outgoing calls and outbox rows, and needs no OpenTelemetry: with tracing off the ids still run through.
+The context variable is the only source of truth. It is filled at a door (HTTP, gRPC, CloudEvent), read by
+logs, spans, outgoing calls and outbox rows, and needs no OpenTelemetry: with tracing off the ids still run
+through.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-
 
 
 class Context(NamedTuple):
-    """One unit of work: `correlation_id` (8 to 64 of `[A-Za-z0-9._-]`), `traceparent` and `tracestate` (W3C)."""
+    """One unit of work: correlation id (8 to 64 of `[A-Za-z0-9._-]`), traceparent and tracestate (W3C)."""
 
     correlation_id: str
     traceparent: str
@@ -52,7 +53,7 @@ def new_traceparent() -> str:
 
 
 def incoming(correlation_id: str | None, traceparent: str | None, tracestate: str | None = None) -> Context:
-    """The context for work that comes from outside. What is missing or malformed is made anew, never trusted."""
+    """The context for work from outside. What is missing or malformed is made anew, never trusted."""
     trace = traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None
     correlation = correlation_id if correlation_id and _CORRELATION_ID.fullmatch(correlation_id) else None
     state = tracestate if trace and tracestate and len(tracestate) <= 512 else ""

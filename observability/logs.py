@@ -1,8 +1,8 @@
 """Structured logs: one JSON object per line on standard output, with correlation and trace ids.
 
-Fields: time (RFC 3339, UTC), level, service, event (the message), correlation_id, trace_id, span_id, and whatever the
-call gave as `extra`. On a terminal the same as one coloured line. Everything that logs through the standard library,
-uvicorn and functions-framework included, comes out alike.
+Fields: time (RFC 3339, UTC), level, service, event (the message), correlation_id, trace_id, span_id, and
+whatever the call gave as `extra`. On a terminal the same as one coloured line. Everything that logs through
+the standard library, uvicorn and functions-framework included, comes out alike.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ import msgspec
 
 from observability import context
 
-_STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "color_message"}
+_STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {
+    "message",
+    "asctime",
+    "color_message",
+}
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m"}
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
@@ -65,7 +69,8 @@ class TerminalFormatter(JsonFormatter):
         fields.pop("trace_id", None)
         fields.pop("span_id", None)
         rest = " ".join(f"{key}={value}" for key, value in fields.items())
-        line = f"{moment:%H:%M:%S.%f} {_COLOURS.get(level, '')}{level:7}\x1b[0m {service} {event} \x1b[2m{rest}\x1b[0m"
+        head = f"{moment:%H:%M:%S.%f} {_COLOURS.get(level, '')}{level:7}\x1b[0m"
+        line = f"{head} {service} {event} \x1b[2m{rest}\x1b[0m"
         return f"{line}\n{stack}" if stack else line
 
 

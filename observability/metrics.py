@@ -1,7 +1,7 @@
 """Prometheus metrics that every part has, and the text that `/metrics` answers.
 
-Durations are in seconds. Labels are bounded: service, RPC method, route template, event type, outcome; never an id.
-Where the work is part of a sampled trace, its trace id is the exemplar.
+Durations are in seconds. Labels are bounded: service, RPC method, route template, event type, outcome; never
+an id. Where the work is part of a sampled trace, its trace id is the exemplar.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Spans by OpenTelemetry, when it is asked for; nothing but a check of one variable when it is not.
 
-Tracing is on when OTEL_EXPORTER_OTLP_ENDPOINT (or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT) or OTEL_TRACES_EXPORTER is set and
-OTEL_SDK_DISABLED is not. The SDK is imported only then. The parent of a span is the current
-`observability.context.Context`, and within the span the context names the span: the ids in logs, outgoing calls and
-outbox rows follow by themselves.
+Tracing is on when OTEL_EXPORTER_OTLP_ENDPOINT (or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT) or OTEL_TRACES_EXPORTER
+is set and OTEL_SDK_DISABLED is not. The SDK is imported only then. The parent of a span is the current
+`observability.context.Context`, and within the span the context names the span: the ids in logs, outgoing
+calls and outbox rows follow by themselves.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ _OFF: AbstractContextManager[None] = nullcontext()
 
 def requested(environ: Mapping[str, str]) -> bool:
     """Whether the standard variables ask for traces."""
-    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none":
+    if (
+        environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        or environ.get("OTEL_TRACES_EXPORTER") == "none"
+    ):
         return False
     names = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
     return any(environ.get(name) for name in names)
@@ -36,15 +39,14 @@ def requested(environ: Mapping[str, str]) -> bool:
 def configure(service: str, environ: Mapping[str, str] = os.environ) -> Callable[[], None]:
     """Set tracing up for this process if it is asked for; returns what flushes and ends it.
 
-    Sampler, limits, headers and endpoint follow the standard OTEL_* variables; the queue is bounded, and a dead or slow
-    exporter drops spans, never work.
+    Sampler, limits, headers and endpoint follow the standard OTEL_* variables; the queue is bounded, and a
+    dead or slow exporter drops spans, never work.
     """
-    global _tracer  # noqa: PLW0603 - one tracer a process, like the standard library's root logger
     if not requested(environ):
         return lambda: None
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - the SDK's cost only where it is used
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+    from opentelemetry.sdk.resources import Resource  # the SDK's cost only where it is used
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     name = environ.get("OTEL_SERVICE_NAME", service)
     provider = TracerProvider(resource=Resource.create({"service.name": name, "service.namespace": "shop"}))
@@ -54,19 +56,21 @@ def configure(service: str, environ: Mapping[str, str] = os.environ) -> Callable
 
 
 def _exporter(environ: Mapping[str, str]) -> Any:
-    protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"))
+    protocol = environ.get(
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    )
     if protocol.startswith("http"):
-        from opentelemetry.exporter.otlp.proto.http import trace_exporter as over_http  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.http import trace_exporter as over_http
 
         return over_http.OTLPSpanExporter()
-    from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as over_grpc  # noqa: PLC0415
+    from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as over_grpc
 
     return over_grpc.OTLPSpanExporter()
 
 
 def install(provider: TracerProvider | None) -> None:
     """Trace by this provider (None: not at all); also for tests, which look at the spans."""
-    global _tracer  # noqa: PLW0603 - see configure
+    global _tracer  # noqa: PLW0603 - one tracer a process, like the root logger
     _tracer = provider.get_tracer("shop") if provider is not None else None
 
 
@@ -75,7 +79,9 @@ def enabled() -> bool:
     return _tracer is not None
 
 
-def span(name: str, kind: Kind, attributes: Mapping[str, Any] | None = None) -> AbstractContextManager[Span | None]:
+def span(
+    name: str, kind: Kind, attributes: Mapping[str, Any] | None = None
+) -> AbstractContextManager[Span | None]:
     """A span around a block, child of the current context; None with tracing off."""
     if _tracer is None:
         return _OFF
@@ -95,7 +101,7 @@ def client_span(method: Any, address: str) -> AbstractContextManager[Span | None
 
 @contextmanager
 def _recorded(tracer: Tracer, name: str, kind: Kind, attributes: Mapping[str, Any] | None) -> Iterator[Span]:
-    from opentelemetry.trace import SpanKind, Status, StatusCode  # noqa: PLC0415 - imported already, by configure
+    from opentelemetry.trace import SpanKind, Status, StatusCode  # imported already, by configure
 
     parent = context.current()
     started = tracer.start_span(name, _parent(parent), SpanKind[kind], dict(attributes or {}))
@@ -113,8 +119,8 @@ def _recorded(tracer: Tracer, name: str, kind: Kind, attributes: Mapping[str, An
 
 
 def _parent(current: context.Context) -> Any:
-    from opentelemetry import trace  # noqa: PLC0415 - imported already, by configure
-    from opentelemetry.context import Context  # noqa: PLC0415
+    from opentelemetry import trace  # imported already, by configure
+    from opentelemetry.context import Context
 
     if not current.traceparent:
         return Context()

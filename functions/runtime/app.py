@@ -33,8 +33,8 @@ Handler = Callable[[Delivery[Any]], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Service:
-    """One gRPC service: its generated `add_..._to_server`, the servicer, the full name, and the methods (bare names)
-    that need no token."""
+    """One gRPC service: its generated `add_..._to_server`, the servicer, the full name, and the methods (bare
+    names) that need no token."""
 
     add: Callable[[Any, Any], None]
     servicer: object
@@ -44,10 +44,11 @@ class Service:
 
 @dataclass
 class Function:
-    """A domain, composed: the two doors (`services`, `subscriptions`) and what the runtime needs to open them.
+    """A domain, composed: the two doors (`services`, `subscriptions`) and what the runtime needs to open
+    them.
 
-    `subscriptions[SweepDue]` is the domain's own sweep; the runtime sweeps outbox and expired records before it.
-    `on_start` runs before the service is ready, `on_stop` after the doors are closed.
+    `subscriptions[SweepDue]` is the domain's own sweep; the runtime sweeps outbox and expired records before
+    it. `on_start` runs before the service is ready, `on_stop` after the doors are closed.
     """
 
     name: str

@@ -1,7 +1,9 @@
-"""The one error base of the platform: a neutral code, a stable reason, a message for people, field violations.
+"""The one error base of the platform: a neutral code, a stable reason, a message for people, field
+violations.
 
-Three translators turn it into what the outside sees: `functions.runtime.rpc_errors` (gRPC status with google.rpc
-details), `functions.runtime.function` (HTTP status of an event function), `gateway.problems` (RFC 9457).
+Three translators turn it into what the outside sees: `functions.runtime.rpc_errors` (gRPC status with
+google.rpc details), `functions.runtime.function` (HTTP status of an event function), `gateway.problems` (RFC
+9457).
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ class Violation(NamedTuple):
 class ServiceError(Exception):
     """A failure that a caller may see.
 
-    `reason` is UPPER_SNAKE and stable: clients branch on it. `message` is for people and names nothing internal.
-    `retry_after` is in seconds, where waiting helps.
+    `reason` is UPPER_SNAKE and stable: clients branch on it. `message` is for people and names nothing
+    internal. `retry_after` is in seconds, where waiting helps.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """The event door: a functions-framework function of the `http` signature that takes CloudEvents.
 
-Answers, and what Knative makes of them: 204 handled (or handled before); 400 no CloudEvent, or one nobody here subscribed to;
-413 too large; 422 understood and refused for good, dead-lettered; 503 with Retry-After a passing fault, redelivered; 500 a
-bug, redelivered. Never a body with a 2xx: the broker would take it for a reply event.
+Answers, and what Knative makes of them: 204 handled (or handled before); 400 no CloudEvent, or one nobody
+here subscribed to; 413 too large; 422 understood and refused for good, dead-lettered; 503 with Retry-After a
+passing fault, redelivered; 500 a bug, redelivered. Never a body with a 2xx: the broker would take it for a
+reply event.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ Sweep = Callable[[], Awaitable[None]]
 
 
 class EventFunction:
-    """Turns requests into deliveries for one function's subscriptions; `sweep` runs before the domain's own."""
+    """Turns requests into deliveries for one function; `sweep` runs before the domain's own."""
 
     def __init__(self, function: Function, sweep: Sweep) -> None:
         self._name = function.name
         self._sweep = sweep
-        self._handlers = {payload.TYPE: (payload, handler) for payload, handler in function.subscriptions.items()}
+        self._handlers = {
+            payload.TYPE: (payload, handler) for payload, handler in function.subscriptions.items()
+        }
         self._handlers.setdefault(SweepDue.TYPE, (SweepDue, _nothing))
         self._observed: dict[tuple[str, str], metrics.Observed] = {}
 
@@ -69,7 +72,9 @@ class EventFunction:
 
     async def _deliver(self, event: Any, hop: str | None) -> None:
         context.enter(
-            context.incoming(event.get("correlationid"), hop or event.get("traceparent"), event.get("tracestate"))
+            context.incoming(
+                event.get("correlationid"), hop or event.get("traceparent"), event.get("tracestate")
+            )
         )
         payload, handler = self._handlers.get(event["type"], (None, None))
         if payload is None or handler is None:
@@ -112,9 +117,9 @@ async def _nothing(_: Delivery[Any]) -> None:
 
 
 async def _read(request: Request) -> Any:
-    """The CloudEvent of a request in binary or structured mode, its data as bytes; raises INVALID_ARGUMENT."""
-    from cloudevents.exceptions import GenericException  # noqa: PLC0415 - only where the events role runs
-    from cloudevents.http import from_http  # noqa: PLC0415
+    """The CloudEvent of a request (binary or structured), its data as bytes; raises INVALID_ARGUMENT."""
+    from cloudevents.exceptions import GenericException  # only where the events role runs
+    from cloudevents.http import from_http
 
     if request.method != "POST" or request.url.path != "/":
         raise invalid("CloudEvents are taken by POST at /.", reason="EVENT_EXPECTED")
@@ -147,7 +152,9 @@ def _decode(payload: type[Payload], data: bytes | None) -> Payload:
     try:
         return msgspec.json.decode(data or b"{}", type=payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ServiceError(Code.FAILED_PRECONDITION, "EVENT_DATA_INVALID", f"The data is not valid: {error}") from None
+        raise ServiceError(
+            Code.FAILED_PRECONDITION, "EVENT_DATA_INVALID", f"The data is not valid: {error}"
+        ) from None
 
 
 def _time(sent: Any) -> datetime:
@@ -161,7 +168,7 @@ _STATUS = {Code.INVALID_ARGUMENT: 400, Code.INTERNAL: 500}
 
 
 def _answer(outcome: str, error: ServiceError | None) -> Response:
-    from starlette.responses import Response  # noqa: PLC0415 - only where the events role runs
+    from starlette.responses import Response  # only where the events role runs
 
     if error is None:
         return Response(status_code=204)

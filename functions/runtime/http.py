@@ -1,4 +1,4 @@
-"""The HTTP side of a function: functions-framework's ASGI app at /, probes and metrics beside it, on uvicorn."""
+"""The HTTP side of a function: functions-framework's ASGI app, probes and metrics, on uvicorn."""
 
 from __future__ import annotations
 
@@ -45,7 +45,12 @@ class HttpServer:
         """Listen (0: any free port); returns the port. Raises OSError when it is taken."""
         listening = socket.create_server((host, port), backlog=2048)
         config = uvicorn.Config(
-            self._app, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=75, server_header=False
+            self._app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_keep_alive=75,
+            server_header=False,
         )
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]))
@@ -96,16 +101,19 @@ class HttpServer:
 
 def framework_app(door: EventFunction) -> Any:
     """`door` as functions-framework serves it: its ASGI app of an `http` function."""
-    from functions_framework.aio import create_asgi_app_from_module  # noqa: PLC0415 - only where the events role runs
+    from functions_framework.aio import create_asgi_app_from_module  # only where the events role runs
 
     async def function(request: Any) -> Any:
         return await door(request)
 
     module = SimpleNamespace(function=function)
-    return create_asgi_app_from_module("function", "main.py", "http", module, None)
+    create: Any = create_asgi_app_from_module  # not typed by its authors
+    return create("function", "main.py", "http", module, None)
 
 
-async def _respond(send: Send, status: int, body: bytes, content_type: str = "text/plain; charset=utf-8") -> None:
+async def _respond(
+    send: Send, status: int, body: bytes, content_type: str = "text/plain; charset=utf-8"
+) -> None:
     headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,6 @@
-"""Calling another domain by gRPC: one shared channel per peer, everything a hop must carry, errors as they were."""
+"""Calling another domain by gRPC: one shared channel per peer, everything a hop must carry, errors as they
+were.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,8 @@ class Peer:
         timeout: float = 5.0,
         retry: bool = False,
     ) -> A:
-        """Call `method` of a stub made on `channel`; `timeout` in seconds, cut to what is left of the caller's deadline.
+        """Call `method` of a stub made on `channel`; `timeout` in seconds, cut to what is left of the
+        caller's deadline.
 
         `retry` repeats transient failures with jitter: only for what is idempotent. Raises ServiceError.
         """
@@ -77,10 +80,12 @@ class Peer:
             metadata = self.metadata(as_service, anonymous)
             for attempt in range(ATTEMPTS if retry else 1):
                 try:
-                    return await method(request, timeout=max(deadline - time.monotonic(), 0.001), metadata=metadata)
+                    return await method(
+                        request, timeout=max(deadline - time.monotonic(), 0.001), metadata=metadata
+                    )
                 except grpc.aio.AioRpcError as raw:
                     error = from_rpc_error(raw)
-                    pause = random.uniform(0.5, 1) * 0.1 * 2**attempt  # noqa: S311 - jitter, not a secret
+                    pause = random.uniform(0.5, 1) * 0.1 * 2**attempt
                     if not self._worth_retrying(error, attempt, retry, deadline - time.monotonic() - pause):
                         raise error from None
                 await asyncio.sleep(pause)

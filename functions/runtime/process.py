@@ -1,6 +1,8 @@
-"""One function as a process: it opens the doors that its role asks for, and closes them without losing anything.
+"""One function as a process: it opens the doors that its role asks for, and closes them without losing
+anything.
 
-`ROLE=rpc` serves gRPC, `ROLE=events` CloudEvents, `ROLE=all` (one machine) both in one process over one store.
+`ROLE=rpc` serves gRPC, `ROLE=events` CloudEvents, `ROLE=all` (one machine) both in one process over one
+store.
 """
 
 from __future__ import annotations
@@ -70,7 +72,7 @@ class Live:
         log.info("ready", extra={"http_port": self.http_port, "grpc_port": self.grpc_port})
 
     async def _open_rpc(self) -> None:
-        from functions.runtime.rpc import RpcServer  # noqa: PLC0415 - grpc's cost only in this role
+        from functions.runtime.rpc import RpcServer  # grpc's cost only in this role
 
         settings, function = self.settings, self.function
         reflection = settings.shop_env == "development"
@@ -79,10 +81,12 @@ class Live:
         self.grpc_port = await self._rpc.start(f"{settings.host}:{port}")
 
     async def _open_http(self) -> None:
-        from functions.runtime.http import HttpServer  # noqa: PLC0415 - uvicorn's cost only where it serves
+        from functions.runtime.http import HttpServer  # uvicorn's cost only where it serves
 
         settings = self.settings
-        port = settings.port if settings.port is not None and settings.role == "events" else settings.http_port
+        port = (
+            settings.port if settings.port is not None and settings.role == "events" else settings.http_port
+        )
         self._http = HttpServer(self.function, self.check, self.sweep, events=settings.role != "rpc")
         self.http_port = await self._http.start(settings.host, port)
 
@@ -112,7 +116,7 @@ class Live:
 
 
 def _publisher(settings: RuntimeSettings) -> Any:
-    from events.publisher import HttpPublisher  # noqa: PLC0415 - replaced by nothing, but aiohttp stays lazy in it
+    from events.publisher import HttpPublisher  # replaced by nothing, but aiohttp stays lazy in it
 
     return HttpPublisher(settings.broker_url)
 
@@ -120,7 +124,8 @@ def _publisher(settings: RuntimeSettings) -> Any:
 class Process(Generic[S]):
     """What a domain's main.py makes: the two entry points of a function.
 
-    `function` is for functions-framework (`--target function`, signature type `http`, ASGI); `main` serves by ROLE.
+    `function` is for functions-framework (`--target function`, signature type `http`, ASGI); `main` serves by
+    ROLE.
     """
 
     def __init__(self, name: str, bootstrap: Callable[[S], Function], settings: type[S]) -> None:
@@ -135,7 +140,7 @@ class Process(Generic[S]):
         self.function = function
 
     async def _take(self, request: Request) -> Any:
-        from functions.runtime.function import EventFunction  # noqa: PLC0415 - only where the events role runs
+        from functions.runtime.function import EventFunction  # only where the events role runs
 
         if self._live is None:
             self._live = Live(self._bootstrap(load(self._settings, os.environ)))
@@ -172,6 +177,6 @@ class Process(Generic[S]):
 
 
 def _run(main: Any) -> None:
-    import uvloop  # noqa: PLC0415 - tests bring their own loop
+    import uvloop  # tests bring their own loop
 
     uvloop.run(main)

@@ -1,7 +1,8 @@
 """The gRPC door: every method wrapped once, at start, with what all of them need.
 
-One wrapper instead of a chain of interceptors: it does correlation, trace, authentication, deadline, error translation,
-metric and access line in one coroutine, which costs a third of five `grpc.aio.ServerInterceptor`s.
+One wrapper instead of a chain of interceptors: it does correlation, trace, authentication, deadline, error
+translation, metric and access line in one coroutine, which costs a third of five
+`grpc.aio.ServerInterceptor`s.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class Door:
         """Take over what the call carries: context, deadline, and who calls. Raises UNAUTHENTICATED."""
         sent: dict[str, Any] = dict(call.invocation_metadata() or ())
         context.enter(
-            context.incoming(sent.get(context.CORRELATION_HEADER), sent.get("traceparent"), sent.get("tracestate"))
+            context.incoming(
+                sent.get(context.CORRELATION_HEADER), sent.get("traceparent"), sent.get("tracestate")
+            )
         )
         peers.enter_deadline(call.time_remaining())
         scheme, _, token = sent.get("authorization", "").partition(" ")
@@ -81,7 +84,7 @@ class Door:
                 line.write(start, "OK")
                 return answer
             line.write(start, error.code.value, error.reason)
-            await call.abort(status_code(error), error.message, trailing_metadata(error))
+            return await call.abort(status_code(error), error.message, trailing_metadata(error))
 
         return handler
 
@@ -172,10 +175,14 @@ def _wrapped(door: Door, service: Service) -> grpc.GenericRpcHandler:
 
 
 class RpcServer:
-    """A gRPC server of one function: its services, the standard health service, and reflection where asked for."""
+    """A gRPC server of one function: its services, the standard health service, and reflection where asked
+    for.
+    """
 
-    def __init__(self, function: str, services: Sequence[Service], verifier: TokenVerifier, reflection: bool) -> None:
-        from grpc_health.v1 import health, health_pb2_grpc  # noqa: PLC0415 - only where the gRPC role runs
+    def __init__(
+        self, function: str, services: Sequence[Service], verifier: TokenVerifier, reflection: bool
+    ) -> None:
+        from grpc_health.v1 import health, health_pb2_grpc  # only where the gRPC role runs
 
         self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=2000)
         door = Door(function, verifier)
@@ -184,7 +191,7 @@ class RpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = ["", *(service.name for service in services)]
         if reflection:
-            from grpc_reflection.v1alpha import reflection as reflecting  # noqa: PLC0415 - development only
+            from grpc_reflection.v1alpha import reflection as reflecting  # development only
 
             reflecting.enable_server_reflection([*self._names[1:], reflecting.SERVICE_NAME], self._server)
 
@@ -197,9 +204,9 @@ class RpcServer:
 
     async def serving(self, yes: bool) -> None:
         """What the health service answers."""
-        from grpc_health.v1 import health_pb2  # noqa: PLC0415 - see __init__
+        from grpc_health.v1 import health_pb2  # see __init__
 
-        status = health_pb2.HealthCheckResponse.ServingStatus
+        status = health_pb2.HealthCheckResponse
         for name in self._names:
             await self._health.set(name, status.SERVING if yes else status.NOT_SERVING)
 

@@ -1,4 +1,6 @@
-"""ServiceError to gRPC status and back: `google.rpc` ErrorInfo, BadRequest and RetryInfo in the status details."""
+"""ServiceError to gRPC status and back: `google.rpc` ErrorInfo, BadRequest and RetryInfo in the status
+details.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from functions.runtime.errors import Code, ServiceError, Violation
 
 DOMAIN = "shop"
 STATUS_DETAILS = "grpc-status-details-bin"
-_TO_GRPC = {code: getattr(grpc.StatusCode, code.value) for code in Code}
+_TO_GRPC: dict[Code, grpc.StatusCode] = {code: getattr(grpc.StatusCode, code.value) for code in Code}
 _FROM_GRPC = {status: code for code, status in _TO_GRPC.items()} | {
     grpc.StatusCode.UNKNOWN: Code.INTERNAL,
     grpc.StatusCode.CANCELLED: Code.UNAVAILABLE,
@@ -31,7 +33,9 @@ def trailing_metadata(error: ServiceError) -> tuple[tuple[str, bytes], ...]:
     status = Status(code=_TO_GRPC[error.code].value[0], message=error.message)
     status.details.append(_pack(details.ErrorInfo(reason=error.reason, domain=DOMAIN)))
     if error.violations:
-        fields = [details.BadRequest.FieldViolation(field=v.field, description=v.message) for v in error.violations]
+        fields = [
+            details.BadRequest.FieldViolation(field=v.field, description=v.message) for v in error.violations
+        ]
         status.details.append(_pack(details.BadRequest(field_violations=fields)))
     if error.retry_after is not None:
         info = details.RetryInfo()
@@ -41,7 +45,9 @@ def trailing_metadata(error: ServiceError) -> tuple[tuple[str, bytes], ...]:
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> ServiceError:
-    """What the peer raised; faults of the transport become UNAVAILABLE or DEADLINE_EXCEEDED with a neutral text."""
+    """What the peer raised; faults of the transport become UNAVAILABLE or DEADLINE_EXCEEDED with a neutral
+    text.
+    """
     status = _rich_status(error)
     if status is None:
         return _bare(error.code())
@@ -56,11 +62,17 @@ def _bare(status: grpc.StatusCode) -> ServiceError:
     code = _FROM_GRPC.get(status, Code.INTERNAL)
     match code:
         case Code.DEADLINE_EXCEEDED:
-            return ServiceError(code, "DEADLINE_EXCEEDED", "The platform did not answer in time.", retry_after=1.0)
+            return ServiceError(
+                code, "DEADLINE_EXCEEDED", "The platform did not answer in time.", retry_after=1.0
+            )
         case Code.UNAVAILABLE:
-            return ServiceError(code, "SERVICE_UNAVAILABLE", "A part of the platform cannot be reached.", retry_after=1.0)
+            return ServiceError(
+                code, "SERVICE_UNAVAILABLE", "A part of the platform cannot be reached.", retry_after=1.0
+            )
         case Code.RESOURCE_EXHAUSTED:
-            return ServiceError(code, "TOO_MUCH", "The request is too large or too frequent.", retry_after=1.0)
+            return ServiceError(
+                code, "TOO_MUCH", "The request is too large or too frequent.", retry_after=1.0
+            )
         case _:
             return ServiceError(Code.INTERNAL, "INTERNAL", "Something went wrong inside the platform.")
 

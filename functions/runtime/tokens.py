@@ -1,7 +1,9 @@
-"""Tokens: verifying people's access tokens and the platform's service tokens, and minting the latter (RFC 7519).
+"""Tokens: verifying people's access tokens and the platform's service tokens, and minting the latter (RFC
+7519).
 
-Access tokens are signed by the users service with the keys of its JWKS; service tokens with the platform's Ed25519 key,
-known by the key id `service`. Nothing in a token chooses how it is verified: the algorithm is EdDSA, the keys are ours.
+Access tokens are signed by the users service with the keys of its JWKS; service tokens with the platform's
+Ed25519 key, known by the key id `service`. Nothing in a token chooses how it is verified: the algorithm is
+EdDSA, the keys are ours.
 """
 
 from __future__ import annotations
@@ -38,14 +40,15 @@ class TokenVerifier(Protocol):
     """Turns a bearer token into who it proves."""
 
     async def verify(self, token: str) -> Identity:
-        """Raises UNAUTHENTICATED (TOKEN_INVALID, TOKEN_EXPIRED), or UNAVAILABLE without keys to check with."""
+        """Raises UNAUTHENTICATED (TOKEN_INVALID, TOKEN_EXPIRED), or UNAVAILABLE without keys."""
 
 
 class JwtVerifier:
-    """Verifies by a JWKS that is fetched when first needed, kept five minutes, and fetched again for an unknown key id.
+    """Verifies by a JWKS that is fetched when first needed, kept five minutes, and fetched again for an
+    unknown key id.
 
-    A token once verified is remembered for at most a minute, within its own life, so that a busy caller costs one
-    signature check a minute. `jwks` gives RFC 7517 JSON text and may raise ServiceError.
+    A token once verified is remembered for at most a minute, within its own life, so that a busy caller costs
+    one signature check a minute. `jwks` gives RFC 7517 JSON text and may raise ServiceError.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class JwtVerifier:
         return identity
 
     async def _claims(self, token: str, now: float) -> dict[str, Any]:
-        import jwt  # noqa: PLC0415 - 50 ms of cold start, needed first here
+        import jwt  # 50 ms of cold start, needed first here
 
         try:
             if len(token) > MAX_TOKEN_BYTES:
@@ -125,17 +128,23 @@ class JwtVerifier:
 
 def parse_jwks(text: str) -> dict[str, Any]:
     """Ed25519 public keys by key id, of RFC 7517 JSON text; other keys are left out."""
-    import jwt  # noqa: PLC0415 - see JwtVerifier
+    import jwt  # see JwtVerifier
 
     keys = jwt.PyJWKSet.from_json(text).keys
     return {key.key_id: key.key for key in keys if key.key_id and key.key_type == "OKP"}
 
 
 def _check(claims: dict[str, Any], by_service_key: bool, now: float) -> None:
-    """Rules beyond the signature: the type of token fits its key, roles fit its type, and its time has not passed."""
+    """Rules beyond the signature: the type of token fits its key, roles fit its type, and its time has not
+    passed.
+    """
     roles = claims.get("roles")
     wanted = "service" if by_service_key else "access"
-    if claims.get("typ") != wanted or not isinstance(roles, list) or not all(isinstance(r, str) for r in roles):
+    if (
+        claims.get("typ") != wanted
+        or not isinstance(roles, list)
+        or not all(isinstance(r, str) for r in roles)
+    ):
         raise _invalid()
     if (SERVICE in roles) != by_service_key or not isinstance(claims["sub"], str) or not claims["sub"]:
         raise _invalid()
@@ -168,7 +177,7 @@ class ServiceTokens:
         return self._token
 
     def _mint(self, now: float) -> str:
-        import jwt  # noqa: PLC0415 - see JwtVerifier
+        import jwt  # see JwtVerifier
 
         claims = {
             "iss": self._issuer,

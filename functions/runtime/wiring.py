@@ -20,11 +20,11 @@ def open_store(settings: RuntimeSettings, name: str, kinds: Sequence[Kind[Any]],
     """The store of one domain at STORE_URL: `sqlite:///folder` (one file per domain in it) or `memory:`."""
     scheme, _, rest = settings.store_url.partition(":")
     if scheme == "memory":
-        from functions.runtime.store.memory import MemoryStore  # noqa: PLC0415 - only this adapter's cost
+        from functions.runtime.store.memory import MemoryStore  # only this adapter's cost
 
         return MemoryStore(kinds, clock)
     if scheme == "sqlite" and rest.startswith("///"):
-        from functions.runtime.store.sqlite import SQLiteStore  # noqa: PLC0415 - only this adapter's cost
+        from functions.runtime.store.sqlite import SQLiteStore  # only this adapter's cost
 
         folder = Path(rest.removeprefix("///"))
         folder.mkdir(parents=True, exist_ok=True)
@@ -34,13 +34,15 @@ def open_store(settings: RuntimeSettings, name: str, kinds: Sequence[Kind[Any]],
 
 def service_key(settings: RuntimeSettings) -> Ed25519PrivateKey:
     """The platform's Ed25519 key for service tokens, from SERVICE_KEY_FILE (PEM, PKCS #8)."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - cold start
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 - cold start
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # cold start
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # cold start
 
     try:
         key = load_pem_private_key(Path(settings.service_key_file).read_bytes(), None)
     except (OSError, ValueError) as error:
-        raise SettingsError(f"SERVICE_KEY_FILE: {type(error).__name__}, cannot read the service key") from None
+        raise SettingsError(
+            f"SERVICE_KEY_FILE: {type(error).__name__}, cannot read the service key"
+        ) from None
     if not isinstance(key, Ed25519PrivateKey):
         raise SettingsError("SERVICE_KEY_FILE: must hold an Ed25519 private key")
     return key
@@ -48,9 +50,7 @@ def service_key(settings: RuntimeSettings) -> Ed25519PrivateKey:
 
 def service_tokens(settings: RuntimeSettings, name: str, clock: Clock) -> ServiceTokens:
     """The minter of this service's own tokens."""
-    return ServiceTokens(
-        name, service_key(settings), settings.token_issuer, settings.token_audience, clock
-    )
+    return ServiceTokens(name, service_key(settings), settings.token_issuer, settings.token_audience, clock)
 
 
 def token_verifier(settings: RuntimeSettings, jwks: Jwks, clock: Clock) -> TokenVerifier:
@@ -63,7 +63,7 @@ def remote_jwks(users: Peer) -> Jwks:
     """The users service's JWKS over gRPC."""
 
     async def fetch() -> str:
-        from proto.users.v1 import users_pb2, users_pb2_grpc  # noqa: PLC0415 - only where tokens are verified
+        from proto.users.v1 import users_pb2, users_pb2_grpc  # only where tokens are verified
 
         stub = users_pb2_grpc.UsersStub(users.channel)
         answer = await users.call(stub.GetJwks, users_pb2.GetJwksRequest(), anonymous=True, retry=True)

@@ -17,6 +17,7 @@ from functions.runtime.store.cursors import Listing, cursor_after, position
 from functions.runtime.store.planning import GuardRow, Plan, Stored, Write, plan, replay
 from functions.runtime.store.port import Changes, Entity, IndexKey, Kind, Once, Page, Ref
 from functions.runtime.store.single import single
+from observability.context import current
 
 E = TypeVar("E", bound=Entity)
 R = TypeVar("R")
@@ -113,8 +114,8 @@ class MemoryStore:
         found = {ref: self._entities.get((self._shapes.of(ref.type).name, ref.id)) for ref in refs}
         stored = {ref: row for ref, row in found.items() if row}
         for _ in range(self._lost_races):
-            plan(self._shapes, self._clock, refs, stored, change, once)
-        planned = plan(self._shapes, self._clock, refs, stored, change, once)
+            plan(self._shapes, self._clock, refs, stored, change, once, current())
+        planned = plan(self._shapes, self._clock, refs, stored, change, once, current())
         self._apply(planned)
         answered: R = planned.result
         return answered

@@ -16,7 +16,7 @@ from functions.runtime.errors import invalid
 from functions.runtime.ids import uuid7
 from functions.runtime.store.codec import Shape, Shapes, decode_keys, decoder, encode, encode_keys, micros
 from functions.runtime.store.port import AlreadyDone, Changes, IndexKey, Once, Ref
-from observability.context import current
+from observability.context import Context
 
 
 class Stored(NamedTuple):
@@ -71,9 +71,8 @@ def replay(once: Once, found: GuardRow | None, now: datetime) -> tuple[bool, Any
     return True, decoder(once.answer).decode(found.answer)
 
 
-def outbox_rows(events: Iterable[Payload], now: datetime) -> list[OutboxRow]:
-    """The rows of the events that a change recorded, in the context of the running work."""
-    context = current()
+def outbox_rows(events: Iterable[Payload], now: datetime, origin: Context) -> list[OutboxRow]:
+    """The rows of the events that a change recorded; `origin` is the context of the work that asked for it."""
     return [
         OutboxRow(
             uuid7(),
@@ -82,9 +81,9 @@ def outbox_rows(events: Iterable[Payload], now: datetime) -> list[OutboxRow]:
             event.subject,
             now,
             encode(event),
-            context.correlation_id,
-            context.traceparent,
-            context.tracestate,
+            origin.correlation_id,
+            origin.traceparent,
+            origin.tracestate,
         )
         for event in events
     ]
@@ -97,6 +96,7 @@ def plan(
     found: Mapping[Ref, Stored],
     change: Callable[[Sequence[Any]], Changes[Any]],
     once: Once | None,
+    origin: Context,
 ) -> Plan:
     """Run `change` on fresh copies of what was found and work out what to write.
 
@@ -116,7 +116,10 @@ def plan(
             writes[ref] = _removal(shapes.of(ref.type).name, ref.id, found[ref])
     now = clock.now()
     return Plan(
-        changes.result, list(writes.values()), outbox_rows(changes.events, now), _guard(once, changes, now)
+        changes.result,
+        list(writes.values()),
+        outbox_rows(changes.events, now, origin),
+        _guard(once, changes, now),
     )
 
 
