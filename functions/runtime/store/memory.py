@@ -14,7 +14,7 @@ from functions.runtime.clock import Clock
 from functions.runtime.errors import unavailable
 from functions.runtime.store.codec import Shapes, decode_keys, decoder, micros
 from functions.runtime.store.cursors import Listing, cursor_after, position
-from functions.runtime.store.planning import GuardRow, Plan, Stored, Write, plan, replay
+from functions.runtime.store.planning import GuardRow, Plan, Request, Stored, Write, plan, replay
 from functions.runtime.store.port import Changes, Entity, IndexKey, Kind, Once, Page, Ref
 from functions.runtime.store.single import single
 from observability.context import current
@@ -106,16 +106,18 @@ class MemoryStore:
     ) -> R:
         """Change several entities at once."""
         self._check_open()
+        now = self._clock.now()
         if once:
-            done, answer = replay(once, self._guards.get(once.key), self._clock.now())
+            done, answer = replay(once, self._guards.get(once.key), now)
             if done:
                 result: R = answer
                 return result
         found = {ref: self._entities.get((self._shapes.of(ref.type).name, ref.id)) for ref in refs}
         stored = {ref: row for ref, row in found.items() if row}
+        request = Request(refs, change, once, current())
         for _ in range(self._lost_races):
-            plan(self._shapes, self._clock, refs, stored, change, once, current())
-        planned = plan(self._shapes, self._clock, refs, stored, change, once, current())
+            plan(self._shapes, request, stored, now)
+        planned = plan(self._shapes, request, stored, now)
         self._apply(planned)
         answered: R = planned.result
         return answered

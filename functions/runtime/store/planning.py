@@ -8,15 +8,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from events.catalog import Payload
 from events.outbox import OutboxRow
-from functions.runtime.clock import Clock
 from functions.runtime.errors import invalid
 from functions.runtime.ids import uuid7
 from functions.runtime.store.codec import Shape, Shapes, decode_keys, decoder, encode, encode_keys, micros
 from functions.runtime.store.port import AlreadyDone, Changes, IndexKey, Once, Ref
 from observability.context import Context
+
+
+class _EventIds:
+    """UUIDv7s that ascend even within a millisecond, so that their order is that of the events."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self) -> str:
+        fresh = uuid7()
+        self._last = fresh if fresh > self._last else str(UUID(int=UUID(self._last).int + 1))
+        return self._last
+
+
+_event_id = _EventIds()
 
 
 class Stored(NamedTuple):
@@ -48,6 +63,15 @@ class GuardRow(NamedTuple):
     expires: int
 
 
+class Request(NamedTuple):
+    """One transaction as asked for; `origin` is the context of the work that asks."""
+
+    refs: Sequence[Ref]
+    change: Callable[[Sequence[Any]], Changes[Any]]
+    once: Once | None
+    origin: Context
+
+
 class Plan(NamedTuple):
     """All that one transaction writes, and what its caller gets."""
 
@@ -72,10 +96,10 @@ def replay(once: Once, found: GuardRow | None, now: datetime) -> tuple[bool, Any
 
 
 def outbox_rows(events: Iterable[Payload], now: datetime, origin: Context) -> list[OutboxRow]:
-    """The rows of the events that a change recorded; `origin` is the context of the work that asked for it."""
+    """The rows of the events that a change recorded, in the context of the work that asked for it."""
     return [
         OutboxRow(
-            uuid7(),
+            _event_id(),
             event.TYPE,
             event.SOURCE,
             event.subject,
@@ -89,23 +113,15 @@ def outbox_rows(events: Iterable[Payload], now: datetime, origin: Context) -> li
     ]
 
 
-def plan(
-    shapes: Shapes,
-    clock: Clock,
-    refs: Sequence[Ref],
-    found: Mapping[Ref, Stored],
-    change: Callable[[Sequence[Any]], Changes[Any]],
-    once: Once | None,
-    origin: Context,
-) -> Plan:
+def plan(shapes: Shapes, request: Request, found: Mapping[Ref, Stored], now: datetime) -> Plan:
     """Run `change` on fresh copies of what was found and work out what to write.
 
     Raises what `change` raises, and ValueError when it wants to write what it was not given.
     """
     copies: dict[Ref, Any] = {
-        ref: shapes.of(ref.type).decode(found[ref].data) if ref in found else None for ref in refs
+        ref: shapes.of(ref.type).decode(found[ref].data) if ref in found else None for ref in request.refs
     }
-    changes = change([copies[ref] for ref in refs])
+    changes = request.change([copies[ref] for ref in request.refs])
     writes: dict[Ref, Write] = {}
     for entity in changes.put:
         ref = _own_ref(entity, copies, writes)
@@ -114,12 +130,11 @@ def plan(
         ref = _own_ref(entity, copies, writes)
         if ref in found:
             writes[ref] = _removal(shapes.of(ref.type).name, ref.id, found[ref])
-    now = clock.now()
     return Plan(
         changes.result,
         list(writes.values()),
-        outbox_rows(changes.events, now, origin),
-        _guard(once, changes, now),
+        outbox_rows(changes.events, now, request.origin),
+        _guard(request.once, changes, now),
     )
 
 

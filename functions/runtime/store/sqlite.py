@@ -1,0 +1,255 @@
+"""The store on SQLite: one file per domain, durable before it answers (WAL, FULL, group commit)."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from events.catalog import Payload
+from events.outbox import OutboxRow
+from functions.runtime.clock import Clock
+from functions.runtime.errors import unavailable
+from functions.runtime.store.codec import Shapes, decode_keys, from_micros, micros
+from functions.runtime.store.cursors import Listing, cursor_after, position
+from functions.runtime.store.planning import GuardRow, Plan, Request, Stored, Write, plan, replay
+from functions.runtime.store.port import Changes, Entity, Kind, Once, Page, Ref
+from functions.runtime.store.single import single
+from functions.runtime.store.sqlite_commit import GroupCommit
+from functions.runtime.store.sqlite_file import SQLiteFile
+from observability.context import current
+
+E = TypeVar("E", bound=Entity)
+R = TypeVar("R")
+
+_log = logging.getLogger("shop.store")
+_PATIENCE = 5.0  # seconds
+_CHUNK = 100  # rows that one job removes: the event loop waits no longer than for these
+
+_GET = "SELECT version, data, keys, expires FROM entity WHERE kind = ? AND id = ?"
+_GET_DATA = "SELECT data FROM entity WHERE kind = ? AND id = ?"
+_INSERT = "INSERT INTO entity VALUES (?, ?, ?, ?, ?, ?)"
+_UPDATE_DATA = "UPDATE entity SET version = ?, data = ? WHERE kind = ? AND id = ?"
+_UPDATE = "UPDATE entity SET version = ?, data = ?, keys = ?, expires = ? WHERE kind = ? AND id = ?"
+_DELETE = "DELETE FROM entity WHERE kind = ? AND id = ?"
+_ADD_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?)"
+_REMOVE_ENTRY = "DELETE FROM entry WHERE kind = ? AND name = ? AND part = ? AND sort = ? AND id = ?"
+_GUARD = "SELECT key, fingerprint, answer, expires FROM guard WHERE key = ?"
+_ADD_GUARD = "INSERT OR REPLACE INTO guard VALUES (?, ?, ?, ?)"
+_ADD_OUTBOX = "INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_OUTBOX = "SELECT * FROM outbox WHERE time < ? ORDER BY id LIMIT ?"
+_DUE = "SELECT kind, id, version, data, keys, expires FROM entity WHERE expires <= ? LIMIT ?"
+_EXPIRE_GUARDS = "DELETE FROM guard WHERE key IN (SELECT key FROM guard WHERE expires <= ? LIMIT ?)"
+_PAGE = """
+SELECT entry.sort, entry.id, entity.data FROM entry
+CROSS JOIN entity ON entity.kind = entry.kind AND entity.id = entry.id
+WHERE entry.kind = ? AND entry.name = ? AND entry.part = ?{after}{until}
+ORDER BY entry.sort {way}, entry.id {way} LIMIT ?
+"""
+
+
+class SQLiteStore:
+    """The port over one file, which it alone writes.
+
+    Every statement runs on the event loop's thread, where it takes microseconds; only COMMIT, which waits
+    for the disk, runs in a thread. Reads see what is committed, and never wait. Since all writes go through
+    one connection in turn, no race is ever lost, and the versions need no check of their own. `connection`
+    is for tests of failing disks.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        kinds: Sequence[Kind[Any]],
+        clock: Clock,
+        *,
+        patience: float = _PATIENCE,
+        connection: type[sqlite3.Connection] = sqlite3.Connection,
+    ) -> None:
+        self._shapes = Shapes(kinds)
+        self._clock = clock
+        self._file = SQLiteFile(path, connection)
+        self._write = self._file.writer.execute
+        self._commits = GroupCommit(self._file.writer, patience)
+        self._listeners: list[Callable[[Sequence[OutboxRow]], None]] = []
+        self._depth: int = self._file.reader.execute("SELECT COUNT(*) FROM outbox").fetchone()[0]
+
+    async def get(self, cls: type[E], entity_id: str) -> E | None:
+        """The entity as last committed, or None."""
+        shape = self._shapes.of(cls)
+        for (data,) in self._read(_GET_DATA, (shape.name, entity_id)):
+            return shape.decode(data)
+        return None
+
+    async def get_many(self, cls: type[E], ids: Sequence[str]) -> dict[str, E]:
+        """Those of `ids` that exist, by id."""
+        shape = self._shapes.of(cls)
+        return {
+            entity_id: shape.decode(data)
+            for entity_id in ids
+            for (data,) in self._read(_GET_DATA, (shape.name, entity_id))
+        }
+
+    async def page(
+        self,
+        cls: type[E],
+        index: str,
+        partition: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        descending: bool = False,
+        until: str | None = None,
+    ) -> Page[E]:
+        """Entities of one partition by sort key, from `cursor` on, up to `until`."""
+        shape = self._shapes.of(cls)
+        listing = Listing(shape.name, index, partition, descending)
+        values: list[Any] = [shape.name, index, partition]
+        if cursor:
+            values.extend(position(listing, cursor))
+        if until is not None:
+            values.append(until)
+        sql = _PAGE.format(
+            after=f" AND (entry.sort, entry.id) {'<' if descending else '>'} (?, ?)" if cursor else "",
+            until=" AND entry.sort <= ?" if until is not None else "",
+            way="DESC" if descending else "ASC",
+        )
+        rows = self._read(sql, (*values, limit + 1))
+        items = [shape.decode(data) for _, _, data in rows[:limit]]
+        more = len(rows) > limit
+        return Page(items, cursor_after(listing, *rows[limit - 1][:2]) if more else None)
+
+    async def update(
+        self,
+        cls: type[E],
+        entity_id: str,
+        change: Callable[[E | None], tuple[E, Sequence[Payload]]],
+        *,
+        once: Once | None = None,
+    ) -> E:
+        """Create or change one entity."""
+        return await self.transact([Ref(cls, entity_id)], single(change), once=once)
+
+    async def transact(
+        self, refs: Sequence[Ref], change: Callable[[Sequence[Any]], Changes[R]], *, once: Once | None = None
+    ) -> R:
+        """Change several entities at once."""
+        request = Request(refs, change, once, current())
+        planned = await self._commits.run(partial(self._transact, request), self._committed)
+        result: R = planned.result
+        return result
+
+    async def outbox(self, before: datetime, limit: int) -> list[OutboxRow]:
+        """Rows written before `before`, oldest first."""
+        rows = self._read(_OUTBOX, (micros(before), limit))
+        return [OutboxRow._make((*row[:4], from_micros(row[4]), *row[5:])) for row in rows]
+
+    async def outbox_published(self, ids: Sequence[str]) -> None:
+        """Forget these rows."""
+        for start in range(0, len(ids), _CHUNK):
+            chunk = [(row_id,) for row_id in ids[start : start + _CHUNK]]
+            await self._commits.run(partial(self._forget, chunk), self._forgotten)
+
+    async def outbox_state(self) -> tuple[int, datetime | None]:
+        """How many rows wait, and when the oldest was written."""
+        rows = self._read("SELECT time FROM outbox ORDER BY id LIMIT 1", ())
+        return self._depth, from_micros(rows[0][0]) if rows else None
+
+    def on_commit(self, listener: Callable[[Sequence[OutboxRow]], None]) -> None:
+        """Call `listener` with the rows of every commit."""
+        self._listeners.append(listener)
+
+    async def expire(self, now: datetime, limit: int = 1000) -> int:
+        """Remove entities and guards whose time is over; how many."""
+        removed = 0
+        for remove in (self._expire_entities, self._expire_guards):
+            chunk = count = min(_CHUNK, limit - removed)
+            while chunk and count == chunk:
+                count = await self._commits.run(partial(remove, micros(now), chunk))
+                removed += count
+                chunk = min(_CHUNK, limit - removed)
+        return removed
+
+    async def ping(self) -> None:
+        """Write, sync and read; raises UNAVAILABLE."""
+        beat = micros(self._clock.now())
+        await self._commits.run(lambda: self._write("UPDATE heartbeat SET at = ?", (beat,)))
+        self._read("SELECT at FROM heartbeat", ())
+
+    async def close(self) -> None:
+        """Finish what is under way, then close the file."""
+        await self._commits.close()
+        self._file.close()
+
+    def _read(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
+        try:
+            return self._file.reader.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            _log.error("a read failed: %s", error)
+            raise unavailable("STORE_UNAVAILABLE", "The store cannot be reached at the moment.") from error
+
+    def _transact(self, request: Request) -> Plan:
+        now, once = self._clock.now(), request.once
+        if once:
+            guard = self._write(_GUARD, (once.key,)).fetchone()
+            done, answer = replay(once, GuardRow(*guard) if guard else None, now)
+            if done:
+                return Plan(answer, (), (), None)
+        found: dict[Ref, Stored] = {}
+        for ref in request.refs:
+            row = self._write(_GET, (self._shapes.of(ref.type).name, ref.id)).fetchone()
+            if row:
+                found[ref] = Stored(*row)
+        planned = plan(self._shapes, request, found, now)
+        for write in planned.writes:
+            self._apply(write)
+        for event in planned.outbox:
+            self._write(_ADD_OUTBOX, (*event[:4], micros(event.time), *event[5:]))
+        if planned.guard:
+            self._write(_ADD_GUARD, planned.guard)
+        return planned
+
+    def _apply(self, write: Write) -> None:
+        kind, key, old, new = write.kind, write.id, write.old, write.new
+        for name, part, sort in write.removed:
+            self._write(_REMOVE_ENTRY, (kind, name, part, sort, key))
+        for name, part, sort in write.added:
+            self._write(_ADD_ENTRY, (kind, name, part, sort, key))
+        if new is None:
+            self._write(_DELETE, (kind, key))
+        elif old is None:
+            self._write(_INSERT, (kind, key, *new))
+        elif old[2:] == new[2:]:
+            self._write(_UPDATE_DATA, (new.version, new.data, kind, key))
+        else:
+            self._write(_UPDATE, (*new, kind, key))
+
+    def _committed(self, planned: Plan) -> None:
+        if not planned.outbox:
+            return
+        self._depth += len(planned.outbox)
+        for listener in self._listeners:
+            try:
+                listener(planned.outbox)
+            except Exception:
+                _log.exception("a commit listener failed")
+
+    def _forget(self, chunk: list[tuple[str]]) -> int:
+        return self._file.writer.executemany("DELETE FROM outbox WHERE id = ?", chunk).rowcount
+
+    def _forgotten(self, count: int) -> None:
+        self._depth -= count
+
+    def _expire_entities(self, due: int, limit: int) -> int:
+        rows = self._write(_DUE, (due, limit)).fetchall()
+        for kind, key, *stored in rows:
+            old = Stored(*stored)
+            self._apply(Write(kind, key, old, None, (), decode_keys(old.keys)))
+        return len(rows)
+
+    def _expire_guards(self, due: int, limit: int) -> int:
+        return self._write(_EXPIRE_GUARDS, (due, limit)).rowcount

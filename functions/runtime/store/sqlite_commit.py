@@ -1,0 +1,196 @@
+"""Group commit: statements run on the event loop's thread, only the wait for the disk runs elsewhere.
+
+While one group commits, the jobs that arrive wait and make the next group, so the busier the store, the
+fewer syncs per job. A job runs in one piece on the loop's thread, hence alone: it never sees another half
+done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+from functions.runtime.errors import ServiceError, unavailable
+
+T = TypeVar("T")
+
+_log = logging.getLogger("shop.store")
+_LARGEST_GROUP = 256
+_BUSY_RETRY = 0.01  # seconds
+
+
+class _Job(NamedTuple):
+    work: Callable[[], Any]
+    done: asyncio.Future[Any]
+    committed: Callable[[Any], None] | None
+
+
+class GroupCommit:
+    """Runs jobs in transactions of a connection that nobody else writes through.
+
+    `patience` is in seconds: a job that has not begun, or whose commit has not ended, by then fails with
+    UNAVAILABLE.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, patience: float) -> None:
+        self._connection = connection
+        self._patience = patience
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-commit")
+        self._waiting: deque[_Job] = deque()
+        self._group: list[tuple[_Job, Any]] = []
+        self._busy = False  # a group is under way, or about to be
+        self._stuck = False  # it is overdue
+        self._closed = False
+        self._idle: asyncio.Event | None = None
+
+    async def run(self, work: Callable[[], T], committed: Callable[[T], None] | None = None) -> T:
+        """What `work` returns, once that is committed; `committed` is called with it then, even if nobody
+        waits.
+
+        Raises what `work` raises, and then nothing of it is written; UNAVAILABLE when the database fails.
+        """
+        if self._closed or self._stuck:
+            raise _unavailable()
+        loop = asyncio.get_running_loop()
+        job = _Job(work, loop.create_future(), committed)
+        self._waiting.append(job)
+        if not self._busy:
+            self._busy = True
+            loop.call_soon(self._next, loop, loop.time() + self._patience)
+        result: T = await job.done
+        return result
+
+    async def close(self) -> None:
+        """Finish what was accepted."""
+        self._closed = True
+        if self._busy:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
+        self._thread.shutdown()
+
+    def _next(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        if not self._waiting:
+            self._busy = False
+            if self._idle:
+                self._idle.set()
+            return
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            if loop.time() < deadline:  # a stranger writes: it will be done soon
+                loop.call_later(_BUSY_RETRY, self._next, loop, deadline)
+                return
+            _log.error("the database takes no transaction: %s", error)
+            self._fail_waiting()
+            self._again(loop)
+            return
+        self._run_group(loop)
+
+    def _run_group(self, loop: asyncio.AbstractEventLoop) -> None:
+        before = self._connection.total_changes
+        while self._waiting and len(self._group) < _LARGEST_GROUP:
+            if not self._run_job(self._waiting.popleft()):
+                self._again(loop)
+                return
+        if self._connection.total_changes == before:  # nothing to sync
+            self._end_group(loop, _commit(self._connection))
+            return
+        watch = loop.call_later(self._patience, self._overdue)
+
+        def finished() -> None:
+            watch.cancel()
+            self._end_group(loop, commit.result())
+
+        commit = self._thread.submit(_commit, self._connection)
+        commit.add_done_callback(lambda _: loop.call_soon_threadsafe(finished))
+
+    def _run_job(self, job: _Job) -> bool:
+        """Whether the group goes on; if not, it was rolled back, and who can be run again waits again."""
+        if job.done.done():  # its caller gave up
+            return True
+        before = self._connection.total_changes
+        try:
+            self._group.append((job, job.work()))
+        except Exception as error:
+            broken = _is_broken(error)
+            _fail(job, _unavailable() if broken else error)
+            if not broken and self._connection.total_changes == before:
+                return True
+            self._abandon_group(error if broken else None)
+            return False
+        return True
+
+    def _abandon_group(self, error: Exception | None) -> None:
+        group, self._group = self._group, []
+        _rollback(self._connection)
+        if error is None:  # only the job that failed is to blame: the others start over
+            self._waiting.extendleft(job for job, _ in reversed(group))
+            return
+        _log.error("the database failed: %s", error)
+        for job, _ in group:
+            _fail(job, _unavailable())
+
+    def _end_group(self, loop: asyncio.AbstractEventLoop, error: Exception | None) -> None:
+        group, self._group = self._group, []
+        self._stuck = False
+        if error:
+            _log.error("a commit failed: %s", error)
+        for job, result in group:
+            if error:
+                _fail(job, _unavailable())
+                continue
+            if not job.done.done():
+                job.done.set_result(result)
+            if job.committed:
+                job.committed(result)
+        self._again(loop)
+
+    def _again(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_soon(self._next, loop, loop.time() + self._patience)
+
+    def _overdue(self) -> None:
+        _log.error("a commit takes more than %s s", self._patience)
+        self._stuck = True
+        for job, _ in self._group:
+            _fail(job, _unavailable())
+        self._fail_waiting()
+
+    def _fail_waiting(self) -> None:
+        while self._waiting:
+            _fail(self._waiting.popleft(), _unavailable())
+
+
+def _commit(connection: sqlite3.Connection) -> Exception | None:
+    try:
+        connection.execute("COMMIT")
+    except Exception as error:
+        _rollback(connection)
+        return error
+    return None
+
+
+def _rollback(connection: sqlite3.Connection) -> None:
+    try:
+        if connection.in_transaction:  # some failures have rolled back already
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        _log.error("a rollback failed: %s", error)
+
+
+def _is_broken(error: Exception) -> bool:
+    """Whether the database is at fault, rather than the job."""
+    return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
+
+
+def _fail(job: _Job, error: Exception) -> None:
+    if not job.done.done():
+        job.done.set_exception(error)
+
+
+def _unavailable() -> ServiceError:
+    return unavailable("STORE_UNAVAILABLE", "The store cannot be reached at the moment.")
