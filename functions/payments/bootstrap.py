@@ -1,0 +1,73 @@
+"""The composition root of the payments service."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from functions.payments import simulated
+from functions.payments.desk import Desk
+from functions.payments.peers import Orders, OrdersPeer
+from functions.payments.provider import Bounded, Provider
+from functions.payments.rpc import Payments
+from functions.payments.settings import Settings
+from functions.payments.store import KINDS
+from functions.payments.subscriptions import subscriptions
+from functions.runtime import wiring
+from functions.runtime.app import Function, Hook, Service
+from functions.runtime.clock import Clock, SystemClock
+from functions.runtime.peers import Peer
+from functions.runtime.settings import SettingsError
+from functions.runtime.store.port import Store
+from functions.runtime.tokens import TokenVerifier
+from proto.payments.v1 import payments_pb2_grpc
+
+
+def bootstrap(
+    settings: Settings,
+    *,
+    store: Store | None = None,
+    clock: Clock | None = None,
+    provider: Provider | None = None,
+    orders: Orders | None = None,
+    verifier: TokenVerifier | None = None,
+) -> Function:
+    """Compose the service; what is passed in takes the place of the real thing."""
+    clock = clock or SystemClock()
+    closing: list[Hook] = []
+    if provider is None:
+        provider = open_provider(settings, clock)
+        closing.append(provider.close)
+    if orders is None:
+        peer = Peer(settings.orders_address, wiring.service_tokens(settings, "payments", clock))
+        orders = OrdersPeer(peer)
+        closing.append(peer.close)
+    if verifier is None:
+        users = Peer(settings.users_address)
+        verifier = wiring.token_verifier(settings, wiring.remote_jwks(users), clock)
+        closing.append(users.close)
+    store = store or wiring.open_store(settings, "payments", KINDS, clock)
+    desk = Desk(store, provider, orders, clock, timedelta(seconds=settings.payment_settle_after))
+    rpc = Service(
+        payments_pb2_grpc.add_PaymentsServicer_to_server, Payments(desk), "shop.payments.v1.Payments"
+    )
+    return Function(
+        name="payments",
+        settings=settings,
+        store=store,
+        services=[rpc],
+        subscriptions=subscriptions(desk),
+        verifier=verifier,
+        clock=clock,
+        on_stop=closing,
+    )
+
+
+def open_provider(settings: Settings, clock: Clock) -> Provider:
+    """The provider that PAYMENT_PROVIDER names; raises SettingsError for one that there is no adapter for."""
+    if settings.payment_provider != "simulated":
+        raise SettingsError(
+            f"PAYMENT_PROVIDER: {settings.payment_provider} is not supported yet; use simulated"
+        )
+    books = wiring.open_store(settings, "payments-ledger", simulated.KINDS, clock)
+    slow = settings.payment_slow_seconds
+    return Bounded(simulated.SimulatedProvider(books, clock, slow), settings.payment_timeout)

@@ -1,0 +1,22 @@
+"""What the use cases of this domain work with, handed over as one argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from functions.payments.peers import Orders
+from functions.payments.provider import Provider
+from functions.runtime.clock import Clock
+from functions.runtime.store.port import Store
+
+
+@dataclass(frozen=True)
+class Desk:
+    """`settle_after`: what is pending for longer is taken for forgotten, and taken up again."""
+
+    store: Store
+    provider: Provider
+    orders: Orders
+    clock: Clock
+    settle_after: timedelta = timedelta(seconds=15)

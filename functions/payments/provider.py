@@ -1,0 +1,119 @@
+"""The provider port: who moves the money. Adapters: `simulated.py`; Stripe's is to come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol, TypeVar
+
+from events.catalog import Money
+from functions.runtime.errors import ServiceError, unavailable
+from functions.runtime.store.port import Page
+
+R = TypeVar("R")
+
+
+class ChargeOutcome(StrEnum):
+    """The final answer to a charge. The two refusals are the reasons that orders show."""
+
+    CAPTURED = "CAPTURED"
+    PAYMENT_DECLINED = "PAYMENT_DECLINED"
+    INSUFFICIENT_FUNDS = "INSUFFICIENT_FUNDS"
+    VOIDED = "VOIDED"
+
+
+class RefundOutcome(StrEnum):
+    """The final answer to a refund."""
+
+    SUCCEEDED = "SUCCEEDED"
+    REFUSED = "REFUSED"
+
+
+@dataclass
+class LedgerEntry:
+    """One movement on the provider's books; its id is the idempotency key it was made with.
+
+    `kind` is `charge` or `refund`, `outcome` `succeeded` or why not; `amount` is what moved, zero for
+    what was refused. `returned` is what went back of a charge, in minor units.
+    """
+
+    id: str
+    kind: str
+    payment_id: str
+    amount: Money
+    outcome: str
+    at: datetime
+    returned: int = 0
+    version: int = 0
+
+
+class Provider(Protocol):
+    """Moves money, at most once per idempotency key: the same key always gets the first call's answer.
+
+    Every method may raise UNAVAILABLE (PAYMENT_PROVIDER_UNAVAILABLE). The money may have moved all the
+    same; the same call again tells.
+    """
+
+    async def charge(self, key: str, amount: Money, token: str) -> ChargeOutcome:
+        """Authorise and capture `amount`; VOIDED when `void` came first. The token is not kept, nor
+        logged.
+        """
+
+    async def void(self, key: str) -> ChargeOutcome:
+        """Make sure that no charge will happen with `key` any more; the outcome of the one that did, or
+        VOIDED.
+        """
+
+    async def refund(self, key: str, charge_key: str, amount: Money) -> RefundOutcome:
+        """Give back `amount` of the charge made with `charge_key`."""
+
+    async def ledger(self, limit: int, cursor: str | None) -> Page[LedgerEntry]:
+        """The books, oldest first; FAILED_PRECONDITION (LEDGER_UNAVAILABLE) where they are not kept here."""
+
+    async def close(self) -> None:
+        """Let go of files and connections."""
+
+
+def provider_unavailable() -> ServiceError:
+    """What every adapter raises for a passing fault: of its own, of the network, or of time."""
+    return unavailable(
+        "PAYMENT_PROVIDER_UNAVAILABLE", "The payment provider does not answer. Try again later."
+    )
+
+
+class Bounded:
+    """A provider whose every call ends within `seconds`."""
+
+    def __init__(self, provider: Provider, seconds: float) -> None:
+        self._provider = provider
+        self._seconds = seconds
+
+    async def charge(self, key: str, amount: Money, token: str) -> ChargeOutcome:
+        """See Provider."""
+        return await self._bounded(self._provider.charge(key, amount, token))
+
+    async def void(self, key: str) -> ChargeOutcome:
+        """See Provider."""
+        return await self._bounded(self._provider.void(key))
+
+    async def refund(self, key: str, charge_key: str, amount: Money) -> RefundOutcome:
+        """See Provider."""
+        return await self._bounded(self._provider.refund(key, charge_key, amount))
+
+    async def ledger(self, limit: int, cursor: str | None) -> Page[LedgerEntry]:
+        """See Provider."""
+        return await self._bounded(self._provider.ledger(limit, cursor))
+
+    async def close(self) -> None:
+        """See Provider."""
+        await self._provider.close()
+
+    async def _bounded(self, call: Awaitable[R]) -> R:
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await call
+        except TimeoutError:
+            raise provider_unavailable() from None

@@ -1,0 +1,103 @@
+"""The gRPC door: proto to use case and back."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from events.catalog import Money
+from functions.payments import refunds, service
+from functions.payments.desk import Desk
+from functions.payments.domain import Payment, Refund
+from functions.payments.provider import LedgerEntry
+from functions.runtime.identity import caller
+from proto.money.v1 import money_pb2
+from proto.payments.v1 import payments_pb2 as pb
+from proto.payments.v1 import payments_pb2_grpc
+
+
+class Payments(payments_pb2_grpc.PaymentsServicer):
+    """See payments.proto."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def GetOrderPayment(self, request: pb.GetOrderPaymentRequest, context: Any) -> pb.Payment:
+        """See payments.proto."""
+        return _payment(await service.order_payment(request.order_id, caller(), self._desk))
+
+    async def BatchGetPayments(
+        self, request: pb.BatchGetPaymentsRequest, context: Any
+    ) -> pb.BatchGetPaymentsResponse:
+        """See payments.proto."""
+        payments = await service.payments_by_id(request.payment_ids, caller(), self._desk)
+        return pb.BatchGetPaymentsResponse(payments=map(_payment, payments))
+
+    async def RefundPayment(self, request: pb.RefundPaymentRequest, context: Any) -> pb.Refund:
+        """See payments.proto."""
+        amount = Money(request.amount.amount, request.amount.currency) if request.HasField("amount") else None
+        key = request.idempotency_key if request.HasField("idempotency_key") else None
+        refund = await refunds.refund(request.payment_id, amount, request.reason, key, caller(), self._desk)
+        return _refund(refund)
+
+    async def ListRefunds(self, request: pb.ListRefundsRequest, context: Any) -> pb.ListRefundsResponse:
+        """See payments.proto."""
+        page = await refunds.refunds_of(
+            request.payment_id, request.limit, request.cursor, caller(), self._desk
+        )
+        return pb.ListRefundsResponse(refunds=map(_refund, page.items), next_cursor=page.next_cursor or "")
+
+    async def ListLedger(self, request: pb.ListLedgerRequest, context: Any) -> pb.ListLedgerResponse:
+        """See payments.proto."""
+        page = await service.ledger(request.limit, request.cursor, caller(), self._desk)
+        return pb.ListLedgerResponse(entries=map(_entry, page.items), next_cursor=page.next_cursor or "")
+
+
+def _payment(payment: Payment) -> pb.Payment:
+    return pb.Payment(
+        id=payment.id,
+        order_id=payment.order_id,
+        user_id=payment.user_id,
+        status=pb.PaymentStatus.Value(f"PAYMENT_STATUS_{payment.status}"),
+        amount=_money(payment.amount) if payment.amount else None,
+        captured=_money(payment.money(payment.captured)) if payment.amount else None,
+        refunded=_money(payment.money(payment.refunded)) if payment.amount else None,
+        reason=payment.reason,
+        created_at=_time(payment.created_at),
+        updated_at=_time(payment.updated_at),
+        version=payment.version,
+    )
+
+
+def _refund(refund: Refund) -> pb.Refund:
+    return pb.Refund(
+        id=refund.id,
+        payment_id=refund.payment_id,
+        amount=_money(refund.amount),
+        status=pb.RefundStatus.Value(f"REFUND_STATUS_{refund.status}"),
+        reason=refund.reason,
+        created_at=_time(refund.created_at),
+    )
+
+
+def _entry(entry: LedgerEntry) -> pb.LedgerEntry:
+    return pb.LedgerEntry(
+        key=entry.id,
+        kind=entry.kind,
+        payment_id=entry.payment_id,
+        amount=_money(entry.amount),
+        outcome=entry.outcome,
+        at=_time(entry.at),
+    )
+
+
+def _money(money: Money) -> money_pb2.Money:
+    return money_pb2.Money(amount=money.amount, currency=money.currency)
+
+
+def _time(at: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(at)
+    return stamp

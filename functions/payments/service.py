@@ -1,0 +1,212 @@
+"""Use cases: charging an order once, calling a charge off, erasing a person, reading.
+
+A charge is three steps: a PENDING payment is committed, the provider is called with the payment's id as
+idempotency key, the answer is committed. A crash between any two leaves a PENDING payment; a redelivery
+or the sweep repeats the call, and the provider answers as it did the first time. So an order is charged
+at most once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Sequence
+from datetime import datetime
+from typing import Any
+
+from events.catalog import Payload
+from functions.payments import refunds, store
+from functions.payments.desk import Desk
+from functions.payments.domain import (
+    NOBODY,
+    ORDER_CANCELLED,
+    Erasure,
+    Payment,
+    Refund,
+    RefundStatus,
+    cancellation_refund_id,
+    payment_id,
+)
+from functions.payments.peers import Instruction
+from functions.payments.provider import ChargeOutcome, LedgerEntry
+from functions.runtime.errors import ServiceError, invalid, not_found
+from functions.runtime.identity import Identity, require_admin, require_signed_in
+from functions.runtime.paging import page_limit
+from functions.runtime.store.port import Changes, Once, Page, Ref
+
+log = logging.getLogger("shop.payments")
+
+MAX_BATCH = 100
+SWEEP_SECONDS = 30.0
+
+
+async def charge(order_id: str, once: Once | None, desk: Desk) -> None:
+    """Charge an order whose stock is reserved; `once` commits with the provider's answer.
+
+    Raises UNAVAILABLE when orders or the provider do not answer: to be repeated.
+    """
+    payment = await desk.store.get(Payment, payment_id(order_id))
+    if payment is not None and not payment.pending:
+        return
+    instruction = await desk.orders.payment_instruction(order_id)
+    payment = await _open(instruction, desk)
+    if not payment.pending:
+        return
+    if payment.void_requested:
+        outcome = await desk.provider.void(payment.id)
+    else:
+        outcome = await desk.provider.charge(payment.id, instruction.amount, instruction.token)
+    await _settle(payment, outcome, once, desk)
+
+
+async def cancel(order_id: str, user_id: str, once: Once | None, desk: Desk) -> None:
+    """The order is cancelled: nothing will be charged, what was goes back. Raises UNAVAILABLE as `charge`."""
+    payment, refund = await _call_off(order_id, user_id, desk)
+    if payment.pending:
+        await _settle(payment, await desk.provider.void(payment.id), once, desk)
+    elif refund is not None and refund.status is RefundStatus.PENDING:
+        await refunds.give_back(refund.id, once, desk)
+
+
+async def erase(user_id: str, desk: Desk) -> None:
+    """An account is deleted: payments stay, for the books, but name the person no more. Repeatable."""
+    now = desk.clock.now()
+    await desk.store.update(Erasure, user_id, lambda found: (found or Erasure(user_id, now), ()))
+    while (page := await store.payments_of_user(desk.store, user_id)).items:
+        for payment in page.items:
+            await desk.store.update(Payment, payment.id, _forget_user)
+
+
+async def sweep(desk: Desk) -> None:
+    """Take up what a crash or an outage left pending: charges (asking orders again) and refunds."""
+    before = desk.clock.now() - desk.settle_after
+    try:
+        async with asyncio.timeout(SWEEP_SECONDS):
+            cursor, more = None, True
+            while more:
+                payments = await store.pending_payments(desk.store, before, cursor)
+                await _all([charge(payment.order_id, None, desk) for payment in payments.items])
+                cursor, more = payments.next_cursor, payments.next_cursor is not None
+            await refunds.sweep(before, desk)
+    except TimeoutError:
+        log.warning("sweep_unfinished")
+
+
+async def order_payment(order_id: str, who: Identity, desk: Desk) -> Payment:
+    """An order's payment, for its owner or an admin; to others, and before a charge was tried, NOT_FOUND."""
+    payment = await desk.store.get(Payment, payment_id(order_id))
+    if payment is None or payment.amount is None:
+        require_signed_in(who)
+        raise not_found("Payment", "PAYMENT_NOT_FOUND")
+    refunds.require_payer_or_admin(payment, who)
+    return payment
+
+
+async def payments_by_id(ids: Sequence[str], who: Identity, desk: Desk) -> list[Payment]:
+    """Those of up to 100 payments that exist; admins only."""
+    require_admin(who)
+    if not 1 <= len(ids) <= MAX_BATCH:
+        raise invalid("Ask for 1 to 100 payments.", ("payment_ids", "must hold 1 to 100 ids"))
+    found = await desk.store.get_many(Payment, list(dict.fromkeys(ids)))
+    return list(found.values())
+
+
+async def ledger(limit: int, cursor: str, who: Identity, desk: Desk) -> Page[LedgerEntry]:
+    """The provider's books, oldest first; admins only."""
+    require_admin(who)
+    return await desk.provider.ledger(page_limit(limit), cursor or None)
+
+
+async def _open(instruction: Instruction, desk: Desk) -> Payment:
+    """The order's payment, PENDING if it may be charged; called off or VOIDED if the order is not payable."""
+    now = desk.clock.now()
+    pid = payment_id(instruction.order_id)
+
+    def change(found: Sequence[Any]) -> Changes[Payment]:
+        payment, erased = found
+        if payment is None:
+            user_id = "" if erased else instruction.user_id
+            payment = Payment(pid, instruction.order_id, user_id, instruction.amount, now, now)
+            if not instruction.payable:
+                payment.void(now)
+            return Changes(payment, put=[payment])
+        if payment.pending and not instruction.payable and not payment.void_requested:
+            payment.request_void(now)
+            return Changes(payment, put=[payment])
+        return Changes(payment)
+
+    return await desk.store.transact([Ref(Payment, pid), _erasure(instruction.user_id)], change)
+
+
+async def _call_off(order_id: str, user_id: str, desk: Desk) -> tuple[Payment, Refund | None]:
+    """Commit that the order is cancelled: a tombstone, a request to void, or a refund of what is left."""
+    now = desk.clock.now()
+    pid, refund_id = payment_id(order_id), cancellation_refund_id(order_id)
+
+    def change(found: Sequence[Any]) -> Changes[tuple[Payment, Refund | None]]:
+        payment, refund, erased = found
+        if payment is None:
+            payment = Payment(pid, order_id, "" if erased else user_id, None, now, now)
+            payment.void(now)
+            return Changes((payment, None), put=[payment])
+        if payment.pending and not payment.void_requested:
+            payment.request_void(now)
+            return Changes((payment, None), put=[payment])
+        if refund is None and payment.left > 0:
+            refund = payment.ask_back(refund_id, None, ORDER_CANCELLED, now)
+            return Changes((payment, refund), put=[payment, refund])
+        return Changes((payment, refund))
+
+    refs = [Ref(Payment, pid), Ref(Refund, refund_id), _erasure(user_id)]
+    return await desk.store.transact(refs, change)
+
+
+async def _settle(payment: Payment, outcome: ChargeOutcome, once: Once | None, desk: Desk) -> None:
+    """Commit the provider's answer, and for a cancelled order the refund of what was captured; give it
+    back.
+    """
+    now = desk.clock.now()
+    refund_id = cancellation_refund_id(payment.order_id)
+
+    def change(found: Sequence[Any]) -> Changes[Refund | None]:
+        payment, refund = found
+        if not payment.pending:
+            return Changes(refund)
+        events = _answer(payment, outcome, now)
+        if payment.void_requested and payment.left > 0:
+            refund = payment.ask_back(refund_id, None, ORDER_CANCELLED, now)
+            return Changes(refund, put=[payment, refund], events=events)
+        return Changes(None, put=[payment], events=events)
+
+    refund = await desk.store.transact([Ref(Payment, payment.id), Ref(Refund, refund_id)], change, once=once)
+    log.info("charge_settled", extra={"order_id": payment.order_id, "outcome": outcome.value})
+    if refund is not None:
+        await refunds.give_back(refund.id, None, desk)
+
+
+def _answer(payment: Payment, outcome: ChargeOutcome, now: datetime) -> list[Payload]:
+    if outcome is ChargeOutcome.CAPTURED:
+        return payment.capture(now)
+    if outcome is ChargeOutcome.VOIDED:
+        return payment.void(now)
+    return payment.decline(outcome.value, now)
+
+
+def _forget_user(payment: Payment | None) -> tuple[Payment, Sequence[Payload]]:
+    if payment is None:
+        raise not_found("Payment", "PAYMENT_NOT_FOUND")
+    payment.user_id = ""
+    return payment, ()
+
+
+def _erasure(user_id: str) -> Ref:
+    return Ref(Erasure, user_id or NOBODY)
+
+
+async def _all(calls: Sequence[Awaitable[Any]]) -> None:
+    """Run them side by side; those that fail stay pending, for the next sweep."""
+    for result in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(result, ServiceError):
+            log.warning("sweep_failed", extra={"reason": result.reason})
+        elif isinstance(result, BaseException):
+            raise result

@@ -1,0 +1,31 @@
+"""The event door: which use case each event type starts."""
+
+from __future__ import annotations
+
+from events.catalog import OrderCancelled, Payload, StockReserved, SweepDue, UserDeleted
+from functions.payments import service
+from functions.payments.desk import Desk
+from functions.runtime.app import Delivery, Handler
+
+
+def subscriptions(desk: Desk) -> dict[type[Payload], Handler]:
+    """Handlers by event type."""
+
+    async def stock_reserved(event: Delivery[StockReserved]) -> None:
+        await service.charge(event.data.order_id, event.once, desk)
+
+    async def order_cancelled(event: Delivery[OrderCancelled]) -> None:
+        await service.cancel(event.data.order_id, event.data.user_id, event.once, desk)
+
+    async def user_deleted(event: Delivery[UserDeleted]) -> None:
+        await service.erase(event.data.user_id, desk)
+
+    async def sweep_due(_: Delivery[SweepDue]) -> None:
+        await service.sweep(desk)
+
+    return {
+        StockReserved: stock_reserved,
+        OrderCancelled: order_cancelled,
+        UserDeleted: user_deleted,
+        SweepDue: sweep_due,
+    }
