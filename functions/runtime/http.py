@@ -16,6 +16,18 @@ from functions.runtime.errors import ServiceError
 from functions.runtime.function import EventFunction
 from observability import metrics
 
+_CONFIG: dict[str, Any] = {
+    "http": "httptools",
+    "ws": "none",
+    "interface": "asgi3",
+    "lifespan": "off",
+    "proxy_headers": False,
+    "log_config": None,
+    "access_log": False,
+    "timeout_keep_alive": 75,
+    "server_header": False,
+}
+
 Check = Callable[[], Awaitable[None]]
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -44,14 +56,7 @@ class HttpServer:
     async def start(self, host: str, port: int) -> int:
         """Listen (0: any free port); returns the port. Raises OSError when it is taken."""
         listening = socket.create_server((host, port), backlog=2048)
-        config = uvicorn.Config(
-            self._app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_keep_alive=75,
-            server_header=False,
-        )
+        config = uvicorn.Config(self._app, **_CONFIG)
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]))
         while not self._server.started:

@@ -32,6 +32,14 @@ _CACHE_SIZE = 10_000
 _CACHE_SECONDS = 60.0
 _KEYS_SECONDS = 300.0
 _REFETCH_SECONDS = 5.0
+_SKEW_SECONDS = 60.0
+# Times are checked by our own clock, in _check.
+_OPTIONS: Any = {
+    "require": ["exp", "iat", "sub", "aud", "iss", "jti"],
+    "verify_exp": False,
+    "verify_iat": False,
+    "verify_nbf": False,
+}
 
 Jwks = Callable[[], Awaitable[str]]
 
@@ -91,7 +99,7 @@ class JwtVerifier:
                 algorithms=["EdDSA"],
                 audience=self._audience,
                 issuer=self._issuer,
-                options={"require": ["exp", "iat", "sub", "aud", "iss", "jti"], "verify_exp": False},
+                options=_OPTIONS,
             )
         except (jwt.InvalidTokenError, ValueError, TypeError):
             raise _invalid() from None
@@ -147,6 +155,11 @@ def _check(claims: dict[str, Any], by_service_key: bool, now: float) -> None:
     ):
         raise _invalid()
     if (SERVICE in roles) != by_service_key or not isinstance(claims["sub"], str) or not claims["sub"]:
+        raise _invalid()
+    times = [claims["exp"], claims["iat"], claims.get("nbf", 0)]
+    if not all(isinstance(moment, int | float) for moment in times):
+        raise _invalid()
+    if max(times[1:]) > now + _SKEW_SECONDS:
         raise _invalid()
     if now >= claims["exp"]:
         raise unauthenticated("TOKEN_EXPIRED", "The access token has expired.")

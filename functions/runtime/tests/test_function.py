@@ -1,0 +1,198 @@
+"""The event door over HTTP, as a broker sees it."""
+
+from collections.abc import AsyncIterator
+from io import BytesIO
+from typing import Any
+
+import aiohttp
+import pytest
+
+from events.catalog import StockReserved, SweepDue
+from functions.runtime.app import Delivery, Function
+from functions.runtime.clock import ManualClock
+from functions.runtime.errors import invalid, not_found, unavailable
+from functions.runtime.http import HttpServer
+from functions.runtime.settings import RuntimeSettings
+from functions.runtime.store.memory import MemoryStore
+from functions.runtime.store.port import AlreadyDone
+from functions.runtime.testing import FakeVerifier
+from observability import context
+
+ORDER = "ord_" + "0" * 31 + "1"
+EVENT = {
+    "ce-specversion": "1.0",
+    "ce-id": "e1",
+    "ce-source": "/products",
+    "ce-type": StockReserved.TYPE,
+    "ce-correlationid": "correlation-1234",
+    "ce-traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-00",
+    "content-type": "application/json",
+}
+DATA = f'{{"order_id": "{ORDER}", "expires_at": "2030-01-01T00:00:00Z"}}'
+
+
+def _stream(data: str | bytes) -> BytesIO:
+    return BytesIO(data.encode() if isinstance(data, str) else data)
+
+
+class Desk:
+    """A function with one subscription that does what it is told."""
+
+    def __init__(self) -> None:
+        self.raises: Exception | None = None
+        self.seen: list[tuple[Delivery[Any], context.Context]] = []
+        self.sweeps: list[str] = []
+        clock = ManualClock()
+        self.function = Function(
+            "orders",
+            RuntimeSettings(),
+            MemoryStore((), clock),
+            services=(),
+            subscriptions={StockReserved: self.handle, SweepDue: self.sweep_domain},
+            verifier=FakeVerifier(),
+            clock=clock,
+        )
+        self.server = HttpServer(self.function, self.check, self.sweep_runtime, events=True)
+        self.is_ready = True
+        self.url = ""
+
+    async def handle(self, delivery: Delivery[Any]) -> None:
+        self.seen.append((delivery, context.current()))
+        if self.raises is not None:
+            raise self.raises
+
+    async def sweep_runtime(self) -> None:
+        self.sweeps.append("runtime")
+
+    async def sweep_domain(self, _: Delivery[Any]) -> None:
+        self.sweeps.append("domain")
+
+    async def check(self) -> None:
+        if not self.is_ready:
+            raise RuntimeError
+
+    async def post(
+        self, headers: dict[str, str] | None = None, data: str | bytes = DATA, path: str = "/"
+    ) -> tuple[int, bytes, dict[str, str]]:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(self.url + path, data=_stream(data), headers=EVENT if headers is None else headers) as answer,
+        ):
+            return answer.status, await answer.read(), dict(answer.headers)
+
+    async def get(self, path: str) -> tuple[int, str]:
+        async with aiohttp.ClientSession() as session, session.get(self.url + path) as answer:
+            return answer.status, await answer.text()
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    desk = Desk()
+    desk.url = f"http://127.0.0.1:{await desk.server.start('127.0.0.1', 0)}"
+    yield desk
+    await desk.server.stop(1)
+
+
+async def test_an_event_in_binary_mode_is_handled_with_its_context(desk: Desk) -> None:
+    status, body, _ = await desk.post()
+
+    delivery, ctx = desk.seen[0]
+    assert (status, body) == (204, b"")
+    assert (delivery.data.order_id, delivery.id, delivery.source) == (ORDER, "e1", "/products")
+    assert (ctx.correlation_id, ctx.trace_id) == ("correlation-1234", "a" * 32)
+
+
+async def test_an_event_in_structured_mode_is_handled(desk: Desk) -> None:
+    event = (
+        f'{{"specversion":"1.0","id":"e2","source":"/products","type":"{StockReserved.TYPE}","data":{DATA}}}'
+    )
+    status, _, _ = await desk.post({"content-type": "application/cloudevents+json"}, event)
+
+    assert (status, desk.seen[0][0].id) == (204, "e2")
+
+
+async def test_an_event_that_was_handled_before_is_acknowledged(desk: Desk) -> None:
+    desk.raises = AlreadyDone()
+
+    assert (await desk.post())[:2] == (204, b"")
+
+
+async def test_the_mark_names_source_and_id(desk: Desk) -> None:
+    await desk.post()
+    await desk.post(EVENT | {"ce-source": "/other"})
+
+    assert len({delivery.once.key for delivery, _ in desk.seen}) == 2
+
+
+REFUSED: list[tuple[dict[str, str], str | bytes, int, str]] = [
+    ({}, "hello", 400, "EVENT_MALFORMED"),
+    ({key: EVENT[key] for key in EVENT if key != "ce-id"}, DATA, 400, "EVENT_MALFORMED"),
+    ({"content-type": "application/cloudevents+json"}, "{", 400, "EVENT_MALFORMED"),
+    ({"content-type": "application/cloudevents+json"}, b"\xff\xfe", 400, "EVENT_MALFORMED"),
+    ({"content-type": "application/cloudevents+json"}, "[1]", 400, "EVENT_MALFORMED"),
+    (EVENT | {"ce-type": "shop.unknown.v1"}, DATA, 400, "EVENT_TYPE_UNKNOWN"),
+    (EVENT, "{", 422, "EVENT_DATA_INVALID"),
+    (EVENT, '{"order_id": "42"}', 422, "EVENT_DATA_INVALID"),
+    (EVENT, "x" * (1024 * 1024 + 1), 413, "EVENT_TOO_LARGE"),
+]
+
+
+@pytest.mark.parametrize(("headers", "data", "status", "reason"), REFUSED)
+async def test_what_is_no_event_for_us_is_refused_for_good(
+    desk: Desk, headers: dict[str, str], data: str | bytes, status: int, reason: str
+) -> None:
+    answered, body, _ = await desk.post(headers, data)
+
+    assert answered == status
+    assert reason in body.decode()
+    assert desk.seen == []
+
+
+async def test_another_path_takes_no_events(desk: Desk) -> None:
+    assert (await desk.post(path="/other"))[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (unavailable("DOWN", "down", retry_after=7), 503),
+        (not_found("Order", "ORDER_NOT_FOUND"), 422),
+        (invalid("no"), 400),
+        (KeyError("a bug"), 500),
+    ],
+)
+async def test_the_status_tells_the_broker_whether_to_redeliver(
+    desk: Desk, error: Exception, status: int
+) -> None:
+    desk.raises = error
+    answered, body, headers = await desk.post()
+
+    assert answered == status
+    assert headers.get("Retry-After") == ("7" if status == 503 else None)
+    assert b"a bug" not in body
+
+
+async def test_a_ping_sweeps_what_all_share_and_then_what_the_domain_adds(desk: Desk) -> None:
+    ping = {"ce-type": SweepDue.TYPE, "ce-source": SweepDue.SOURCE}
+    status, _, _ = await desk.post(EVENT | ping, "{}")
+
+    assert (status, desk.sweeps) == (204, ["runtime", "domain"])
+
+
+async def test_probes_tell_alive_from_ready(desk: Desk) -> None:
+    desk.is_ready = False
+
+    assert (await desk.get("/healthz/live"))[0] == 200
+    assert (await desk.get("/healthz/ready"))[0] == 503
+
+
+async def test_metrics_count_what_was_handled(desk: Desk) -> None:
+    await desk.post()
+    status, text = await desk.get("/metrics")
+
+    assert status == 200
+    assert (
+        f'shop_event_handling_seconds_count{{outcome="handled",service="orders",type="{StockReserved.TYPE}"}}'
+        in text
+    )
+    assert 'shop_outbox_rows{service="orders"} 0.0' in text

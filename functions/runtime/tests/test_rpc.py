@@ -1,0 +1,193 @@
+"""The gRPC door and the peer that calls it, together: what goes in on one side comes out on the other."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from functions.runtime import identity
+from functions.runtime.app import Service
+from functions.runtime.errors import Code, ServiceError, Violation, invalid, unavailable
+from functions.runtime.peers import Peer
+from functions.runtime.rpc import RpcServer
+from functions.runtime.testing import FakeVerifier, bearer
+from observability import context, logs
+from proto.orders.v1 import orders_pb2 as pb
+from proto.orders.v1 import orders_pb2_grpc
+
+FULL = ServiceError(
+    Code.RESOURCE_EXHAUSTED, "TOO_MANY", "Too many of them.", [Violation("lines[0]", "is one too many")], 2.5
+)
+
+
+class Orders(orders_pb2_grpc.OrdersServicer):
+    """Answers by what it is told to raise, and remembers what it saw."""
+
+    def __init__(self) -> None:
+        self.raises: list[Exception] = []
+        self.seen: list[tuple[context.Context, identity.Identity]] = []
+
+    async def GetOrder(self, request: pb.GetOrderRequest, context_: Any) -> pb.Order:
+        self.seen.append((context.current(), identity.caller()))
+        if self.raises:
+            raise self.raises.pop(0)
+        return pb.Order(id=request.order_id)
+
+    async def ListOrders(self, request: pb.ListOrdersRequest, context_: Any) -> pb.ListOrdersResponse:
+        self.seen.append((context.current(), identity.caller()))
+        return pb.ListOrdersResponse()
+
+    async def PlaceOrder(self, request: pb.PlaceOrderRequest, context_: Any) -> pb.Order:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def WatchOrder(self, request: pb.WatchOrderRequest, context_: Any) -> AsyncIterator[pb.Order]:
+        yield pb.Order(id=request.order_id)
+        raise invalid("Enough.", reason="ENOUGH")
+
+
+class Desk:
+    """A server with one fake service, and a peer that calls it."""
+
+    def __init__(self, servicer: Orders, port: int) -> None:
+        self.servicer = servicer
+        self.peer = Peer(f"127.0.0.1:{port}")
+        self.stub = orders_pb2_grpc.OrdersStub(self.peer.channel)
+
+    async def get(self, **how: Any) -> pb.Order:
+        identity.enter(identity.Identity("usr_1", frozenset({"customer"}), "user:usr_1"))
+        answer = await self.peer.call(self.stub.GetOrder, pb.GetOrderRequest(order_id="ord_1"), **how)
+        assert isinstance(answer, pb.Order)
+        return answer
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    servicer = Orders()
+    service = Service(
+        orders_pb2_grpc.add_OrdersServicer_to_server,
+        servicer,
+        "shop.orders.v1.Orders",
+        frozenset({"ListOrders"}),
+    )
+    server = RpcServer("orders", [service], FakeVerifier(), reflection=True)
+    desk = Desk(servicer, await server.start("127.0.0.1:0"))
+    yield desk
+    await desk.peer.close()
+    await server.stop(0)
+
+
+async def test_the_correlation_id_the_trace_and_the_caller_cross_the_hop(desk: Desk) -> None:
+    sent = context.incoming("correlation-1234", None)
+    with context.use(sent):
+        await desk.get()
+
+    received, who = desk.servicer.seen[0]
+    assert (received.correlation_id, received.trace_id) == ("correlation-1234", sent.trace_id)
+    assert (who.subject, who.roles) == ("usr_1", frozenset({"customer"}))
+
+
+async def test_an_error_arrives_as_it_was_raised(desk: Desk) -> None:
+    desk.servicer.raises = [FULL]
+    with pytest.raises(ServiceError) as caught:
+        await desk.get()
+
+    error = caught.value
+    assert (error.code, error.reason, error.message) == (FULL.code, FULL.reason, FULL.message)
+    assert (error.violations, error.retry_after) == (FULL.violations, 2.5)
+
+
+async def test_a_bug_says_nothing_of_the_inside(desk: Desk) -> None:
+    desk.servicer.raises = [KeyError("secret column")]
+    with pytest.raises(ServiceError) as caught:
+        await desk.get()
+
+    assert caught.value.code is Code.INTERNAL
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_call_without_a_token_is_refused_unless_the_method_is_public(desk: Desk) -> None:
+    with pytest.raises(ServiceError) as caught:
+        await desk.peer.call(desk.stub.GetOrder, pb.GetOrderRequest())
+    await desk.peer.call(desk.stub.ListOrders, pb.ListOrdersRequest())
+
+    assert caught.value.reason == "TOKEN_MISSING"
+    assert desk.servicer.seen[0][1] is identity.ANONYMOUS
+
+
+async def test_a_garbage_token_is_refused_even_where_none_is_needed(desk: Desk) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await desk.stub.ListOrders(pb.ListOrdersRequest(), metadata=bearer("garbage"))
+
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_an_idempotent_call_is_repeated_after_a_passing_fault(desk: Desk) -> None:
+    desk.servicer.raises = [unavailable("A", "a"), unavailable("B", "b")]
+
+    assert (await desk.get(retry=True)).id == "ord_1"
+
+
+async def test_any_other_call_is_made_once(desk: Desk) -> None:
+    desk.servicer.raises = [unavailable("A", "a")]
+    with pytest.raises(ServiceError):
+        await desk.get()
+
+    assert len(desk.servicer.seen) == 1
+
+
+async def test_a_call_ends_at_its_deadline(desk: Desk) -> None:
+    identity.enter(identity.Identity("usr_1", frozenset(), "user:usr_1"))
+    with pytest.raises(ServiceError) as caught:
+        await desk.peer.call(desk.stub.PlaceOrder, pb.PlaceOrderRequest(), timeout=0.05)
+
+    assert caught.value.code is Code.DEADLINE_EXCEEDED
+
+
+async def test_a_peer_that_is_not_there_is_unavailable() -> None:
+    peer = Peer("127.0.0.1:1")
+    with pytest.raises(ServiceError) as caught:
+        await peer.call(orders_pb2_grpc.OrdersStub(peer.channel).GetOrder, pb.GetOrderRequest(), retry=True)
+    await peer.close()
+
+    assert (caught.value.code, caught.value.reason) == (Code.UNAVAILABLE, "SERVICE_UNAVAILABLE")
+
+
+async def test_a_stream_that_fails_says_why(desk: Desk) -> None:
+    stream = desk.stub.WatchOrder(pb.WatchOrderRequest(order_id="ord_1"), metadata=bearer("user:usr_1"))
+    assert (await stream.read()).id == "ord_1"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stream.read()
+
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_the_standard_health_service_answers_for_every_service(desk: Desk) -> None:
+    stub = health_pb2_grpc.HealthStub(desk.peer.channel)
+    for name in ("", "shop.orders.v1.Orders"):
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_every_call_leaves_one_json_line_with_its_ids(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = logging.getLogger().handlers[:]
+    logs.configure("orders")
+    try:
+        desk.servicer.raises = [FULL]
+        with context.use(context.incoming("correlation-1234", None)), pytest.raises(ServiceError):
+            await desk.get()
+    finally:
+        logging.getLogger().handlers[:] = before
+
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert line["event"] == "rpc"
+    assert line["correlation_id"] == "correlation-1234"
+    assert (line["service"], line["method"]) == ("orders", "shop.orders.v1.Orders/GetOrder")
+    assert (line["code"], line["reason"]) == ("RESOURCE_EXHAUSTED", "TOO_MANY")

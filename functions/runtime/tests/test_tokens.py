@@ -1,0 +1,160 @@
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from functions.runtime.clock import ManualClock
+from functions.runtime.errors import Code, ServiceError, unavailable
+from functions.runtime.tokens import JwtVerifier, ServiceTokens
+
+ISSUER, AUDIENCE = "https://shop.test", "shop"
+
+
+class Keys:
+    """A users service's signing keys, counted fetches, and a switch to take it away."""
+
+    def __init__(self) -> None:
+        self.private = {"k1": Ed25519PrivateKey.generate()}
+        self.fetches = 0
+        self.down = False
+
+    async def jwks(self) -> str:
+        self.fetches += 1
+        if self.down:
+            raise unavailable("SERVICE_UNAVAILABLE", "down")
+        keys = [
+            {**json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(key.public_key())), "kid": kid}
+            for kid, key in self.private.items()
+        ]
+        return json.dumps({"keys": keys})
+
+
+class Desk:
+    """Mints what the tests need, and verifies it."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.keys = Keys()
+        self.service_key = Ed25519PrivateKey.generate()
+        self.verifier = JwtVerifier(
+            self.keys.jwks, self.service_key.public_key(), ISSUER, AUDIENCE, self.clock
+        )
+
+    def claims(self, **changed: Any) -> dict[str, Any]:
+        now = int(self.clock.now().timestamp())
+        base = {"iss": ISSUER, "aud": AUDIENCE, "sub": "usr_1", "jti": "j", "iat": now, "exp": now + 900}
+        return {**base, "roles": ["customer"], "typ": "access", **changed}
+
+    def token(self, kid: str = "k1", key: Any = None, algorithm: str = "EdDSA", **changed: Any) -> str:
+        signing = key or self.keys.private[kid]
+        return jwt.encode(self.claims(**changed), signing, algorithm=algorithm, headers={"kid": kid})
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+async def test_a_valid_token_proves_who_calls(desk: Desk) -> None:
+    identity = await desk.verifier.verify(desk.token(roles=["customer", "admin"]))
+
+    assert (identity.subject, identity.is_admin, identity.is_service) == ("usr_1", True, False)
+
+
+async def test_an_expired_token_is_refused_even_when_it_was_seen_before(desk: Desk) -> None:
+    token = desk.token()
+    await desk.verifier.verify(token)
+    desk.clock.advance(timedelta(minutes=16))
+
+    with pytest.raises(ServiceError) as refused:
+        await desk.verifier.verify(token)
+
+    assert refused.value.reason == "TOKEN_EXPIRED"
+
+
+FORGERIES: dict[str, Callable[[Desk], str]] = {
+    "garbage": lambda desk: "not.a.token",
+    "empty": lambda desk: "",
+    "huge": lambda desk: "x" * 100_000,
+    "tampered": lambda desk: desk.token()[:-4] + "AAAA",
+    "another issuer": lambda desk: desk.token(iss="https://evil.test"),
+    "another audience": lambda desk: desk.token(aud="else"),
+    "no subject": lambda desk: desk.token(sub=""),
+    "a refresh token": lambda desk: desk.token(typ="refresh"),
+    "no algorithm": lambda desk: jwt.encode(desk.claims(), None, algorithm="none", headers={"kid": "k1"}),
+    "a shared secret": lambda desk: desk.token(key="s" * 64, algorithm="HS256"),
+    "an unknown key": lambda desk: desk.token(kid="k9", key=Ed25519PrivateKey.generate()),
+    "another key under a known id": lambda desk: desk.token(key=Ed25519PrivateKey.generate()),
+    "a person's token with the role service": lambda desk: desk.token(roles=["service"]),
+    "a service's key with a person's role": lambda desk: desk.token(
+        kid="service", key=desk.service_key, typ="service", roles=["admin"]
+    ),
+    "one from the future": lambda desk: desk.token(iat=int(desk.clock.now().timestamp()) + 3600),
+    "times that are no numbers": lambda desk: desk.token(nbf="soon"),
+    "roles that are no list": lambda desk: desk.token(roles="admin"),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+async def test_a_forged_token_is_refused(desk: Desk, forgery: str) -> None:
+    with pytest.raises(ServiceError) as refused:
+        await desk.verifier.verify(FORGERIES[forgery](desk))
+
+    assert (refused.value.code, refused.value.reason) == (Code.UNAUTHENTICATED, "TOKEN_INVALID")
+
+
+async def test_a_new_key_is_fetched_when_its_id_is_first_seen(desk: Desk) -> None:
+    await desk.verifier.verify(desk.token())
+    desk.clock.advance(timedelta(seconds=6))
+    desk.keys.private["k2"] = Ed25519PrivateKey.generate()
+
+    assert (await desk.verifier.verify(desk.token(kid="k2"))).subject == "usr_1"
+    assert desk.keys.fetches == 2
+
+
+async def test_unknown_key_ids_cannot_make_it_fetch_all_the_time(desk: Desk) -> None:
+    await desk.verifier.verify(desk.token())
+    for kid in ("x1", "x2", "x3"):
+        with pytest.raises(ServiceError):
+            await desk.verifier.verify(desk.token(kid=kid, key=Ed25519PrivateKey.generate()))
+
+    assert desk.keys.fetches == 1
+
+
+async def test_known_keys_go_on_verifying_while_the_users_service_is_away(desk: Desk) -> None:
+    await desk.verifier.verify(desk.token())
+    desk.keys.down = True
+    desk.clock.advance(timedelta(minutes=6))
+
+    assert (await desk.verifier.verify(desk.token(jti="later"))).subject == "usr_1"
+
+
+async def test_without_any_key_the_answer_is_unavailable_not_refused(desk: Desk) -> None:
+    desk.keys.down = True
+
+    with pytest.raises(ServiceError) as failure:
+        await desk.verifier.verify(desk.token())
+
+    assert failure.value.code is Code.UNAVAILABLE
+
+
+async def test_a_service_token_proves_a_service_and_is_renewed_before_its_end(desk: Desk) -> None:
+    tokens = ServiceTokens("payments", desk.service_key, ISSUER, AUDIENCE, desk.clock)
+    first = tokens.token()
+    desk.clock.advance(timedelta(minutes=3))
+    assert tokens.token() == first
+    desk.clock.advance(timedelta(minutes=1, seconds=1))
+    second = tokens.token()
+
+    assert second != first
+    assert (await desk.verifier.verify(second)).is_service_named("payments")
+
+
+async def test_an_identity_does_not_show_its_token(desk: Desk) -> None:
+    token = desk.token()
+
+    assert token not in repr(await desk.verifier.verify(token))
