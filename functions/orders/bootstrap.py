@@ -1,0 +1,54 @@
+"""The composition root: settings to store, clients and clock, to the service."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from functions.orders.peers import Catalogue, ProductsCatalogue
+from functions.orders.rpc import OrdersServicer
+from functions.orders.settings import Settings
+from functions.orders.store import KINDS, Orders
+from functions.orders.subscriptions import subscriptions
+from functions.orders.watching import Watchers
+from functions.runtime.app import Function, Hook, Service
+from functions.runtime.clock import Clock, SystemClock
+from functions.runtime.peers import Peer
+from functions.runtime.store.port import Store
+from functions.runtime.tokens import TokenVerifier
+from functions.runtime.wiring import open_store, remote_jwks, service_tokens, token_verifier
+from proto.orders.v1.orders_pb2_grpc import add_OrdersServicer_to_server
+
+
+def bootstrap(
+    settings: Settings,
+    *,
+    store: Store | None = None,
+    clock: Clock | None = None,
+    catalogue: Catalogue | None = None,
+    verifier: TokenVerifier | None = None,
+) -> Function:
+    """Compose the service; what is given replaces what the settings would make."""
+    clock = clock or SystemClock()
+    store = store or open_store(settings, "orders", KINDS, clock)
+    peers: list[Hook] = []
+    if catalogue is None:
+        products = Peer(settings.products_address, service_tokens(settings, "orders", clock))
+        catalogue = ProductsCatalogue(products)
+        peers.append(products.close)
+    if verifier is None:
+        users = Peer(settings.users_address)
+        verifier = token_verifier(settings, remote_jwks(users), clock)
+        peers.append(users.close)
+    watchers = Watchers(store, settings.watch_poll_seconds, settings.watch_limit)
+    orders = Orders(store, watchers.changed)
+    servicer = OrdersServicer(orders, catalogue, watchers, clock)
+    return Function(
+        name="orders",
+        settings=settings,
+        store=store,
+        services=[Service(add_OrdersServicer_to_server, servicer, "shop.orders.v1.Orders")],
+        subscriptions=subscriptions(orders, clock, timedelta(seconds=settings.order_timeout_seconds)),
+        verifier=verifier,
+        clock=clock,
+        on_stop=[watchers.close, *peers],
+    )

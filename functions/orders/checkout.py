@@ -1,0 +1,159 @@
+"""What a new order must satisfy, and what it costs: from a request to priced lines. Pure, like domain.py."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from events.catalog import Money
+from functions.orders.domain import Address, OrderLine
+from functions.runtime.errors import Code, ServiceError, Violation, invalid
+
+MAX_LINES = 50
+MAX_QUANTITY = 1_000
+# Ten thousand million of most currencies: far above any order, far below 2**53, where JSON gets inexact.
+MAX_TOTAL = 1_000_000_000_000
+MAX_KEY = 255
+
+_PRODUCT_ID = re.compile(r"prd_[0-9a-f]{32}")
+_TOKEN = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
+_CARD_NUMBER = re.compile(r"(?:\d[ .:_-]*){12,19}")
+_ADDRESS_LIMITS = {"name": 100, "line1": 200, "line2": 200, "city": 100, "postal_code": 20}
+_OPTIONAL = frozenset({"line2"})
+
+# ISO 3166-1 alpha-2, officially assigned.
+COUNTRIES = frozenset(
+    """
+    AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV
+    BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES
+    ET FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE
+    IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY
+    MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU
+    NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM
+    SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE
+    VG VI VN VU WF WS YE YT ZA ZM ZW
+    """.split()  # noqa: SIM905 - 249 codes are read and checked more easily as a text
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line as asked for."""
+
+    product_id: str
+    quantity: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """An order as asked for. `fingerprint` stands for all but the key: it tells replay from reuse."""
+
+    items: Sequence[Item]
+    address: Address | None = field(repr=False)
+    payment_token: str = field(repr=False)
+    key: str | None = None
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A product as the catalogue offers it at this moment."""
+
+    product_id: str
+    sku: str
+    name: str
+    price: Money
+    active: bool
+
+
+def validate(placement: Placement) -> None:
+    """Raise INVALID_ARGUMENT with everything that is wrong, by the paths of the JSON body."""
+    found = [
+        *_wrong_items(placement.items),
+        *_wrong_address(placement.address),
+        *_wrong_token(placement.payment_token),
+        *_wrong_key(placement.key),
+    ]
+    if found:
+        raise invalid("The order is not valid.", *found)
+
+
+def price(items: Sequence[Item], offers: Mapping[str, Offer]) -> tuple[list[OrderLine], Money]:
+    """The lines at the offered prices, and their sum.
+
+    Raises INVALID_ARGUMENT (PRODUCT_UNKNOWN, CURRENCY_MIXED, TOTAL_TOO_LARGE) and FAILED_PRECONDITION
+    (PRODUCT_INACTIVE), each naming the lines at fault.
+    """
+    _refuse(
+        items,
+        {item.product_id for item in items} - offers.keys(),
+        "PRODUCT_UNKNOWN",
+        "is not in the catalogue",
+    )
+    inactive = {offer.product_id for offer in offers.values() if not offer.active}
+    _refuse(items, inactive, "PRODUCT_INACTIVE", "is not for sale at present")
+    currency = offers[items[0].product_id].price.currency
+    foreign = {offer.product_id for offer in offers.values() if offer.price.currency != currency}
+    _refuse(items, foreign, "CURRENCY_MIXED", f"is not priced in {currency} as the first line is")
+    total = sum(item.quantity * offers[item.product_id].price.amount for item in items)
+    if total > MAX_TOTAL:
+        raise invalid("The order's total is too large.", ("lines", "cost too much"), reason="TOTAL_TOO_LARGE")
+    return [_line(item, offers[item.product_id]) for item in items], Money(total, currency)
+
+
+def _line(item: Item, offer: Offer) -> OrderLine:
+    return OrderLine(item.product_id, item.quantity, offer.price, offer.name, offer.sku)
+
+
+def _refuse(items: Sequence[Item], products: set[str], reason: str, message: str) -> None:
+    at_fault = [
+        Violation(f"lines[{index}].product_id", message)
+        for index, item in enumerate(items)
+        if item.product_id in products
+    ]
+    if at_fault:
+        code = Code.FAILED_PRECONDITION if reason == "PRODUCT_INACTIVE" else Code.INVALID_ARGUMENT
+        raise ServiceError(code, reason, "Some of the products cannot be ordered.", at_fault)
+
+
+def _wrong_items(items: Sequence[Item]) -> Iterator[tuple[str, str]]:
+    if not 1 <= len(items) <= MAX_LINES:
+        yield "lines", f"must have 1 to {MAX_LINES} entries"
+        return
+    seen: set[str] = set()
+    for index, item in enumerate(items):
+        if not _PRODUCT_ID.fullmatch(item.product_id):
+            yield f"lines[{index}].product_id", "must be a product's id"
+        elif item.product_id in seen:
+            yield f"lines[{index}].product_id", "is listed before: add up the quantities"
+        seen.add(item.product_id)
+        if not 1 <= item.quantity <= MAX_QUANTITY:
+            yield f"lines[{index}].quantity", f"must be between 1 and {MAX_QUANTITY}"
+
+
+def _wrong_address(address: Address | None) -> Iterator[tuple[str, str]]:
+    if address is None:
+        yield "shipping_address", "is required"
+        return
+    for name, limit in _ADDRESS_LIMITS.items():
+        text: str = getattr(address, name)
+        least = 0 if name in _OPTIONAL else 1
+        if not least <= len(text.strip()) or len(text) > limit:
+            yield f"shipping_address.{name}", f"must have {least} to {limit} characters"
+        elif not text.isprintable():
+            yield f"shipping_address.{name}", "must be one line of printable characters"
+    if address.country not in COUNTRIES:
+        yield "shipping_address.country", "must be a country's two-letter code (ISO 3166-1 alpha-2)"
+
+
+def _wrong_token(token: str) -> Iterator[tuple[str, str]]:
+    if _CARD_NUMBER.fullmatch(token):
+        yield "payment_token", "must be a provider's token, never a card number"
+    elif not _TOKEN.fullmatch(token):
+        yield "payment_token", "must be 1 to 255 letters, digits, or any of _ . : -"
+
+
+def _wrong_key(key: str | None) -> Iterator[tuple[str, str]]:
+    if key is not None and not (1 <= len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
+        yield "idempotency_key", f"must be 1 to {MAX_KEY} printable ASCII characters"

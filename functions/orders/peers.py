@@ -1,0 +1,38 @@
+"""What orders asks of other services: the catalogue's prices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from events.catalog import Money
+from functions.orders.checkout import Offer
+from functions.runtime.peers import Peer
+from proto.products.v1 import products_pb2 as pb
+from proto.products.v1 import products_pb2_grpc
+
+
+class Catalogue(Protocol):
+    """What is for sale, and at what price."""
+
+    async def offers(self, product_ids: Sequence[str]) -> dict[str, Offer]:
+        """Up to 100 products by id, inactive ones included, unknown ones left out. Raises UNAVAILABLE."""
+
+
+class ProductsCatalogue:
+    """The products service's catalogue, over gRPC."""
+
+    def __init__(self, products: Peer) -> None:
+        self._products = products
+
+    async def offers(self, product_ids: Sequence[str]) -> dict[str, Offer]:
+        """See Catalogue. One call for all, with the service's own token; reading may be repeated."""
+        stub = products_pb2_grpc.ProductsStub(self._products.channel)
+        request = pb.BatchGetProductsRequest(product_ids=product_ids)
+        answer = await self._products.call(stub.BatchGetProducts, request, as_service=True, retry=True)
+        return {product.id: _offer(product) for product in answer.products}
+
+
+def _offer(product: pb.Product) -> Offer:
+    price = Money(product.price.amount, product.price.currency)
+    return Offer(product.id, product.sku, product.name, price, product.active)

@@ -1,0 +1,165 @@
+"""The gRPC door: proto to use case and back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from events.catalog import Money
+from functions.orders import service
+from functions.orders.checkout import Item, Placement
+from functions.orders.domain import Address, Order, Status
+from functions.orders.peers import Catalogue
+from functions.orders.store import Orders
+from functions.orders.watching import Watchers
+from functions.runtime.clock import Clock
+from functions.runtime.errors import invalid
+from functions.runtime.identity import caller
+from proto.money.v1 import money_pb2
+from proto.orders.v1 import orders_pb2 as pb
+from proto.orders.v1 import orders_pb2_grpc
+
+_TO_PROTO = {status: pb.OrderStatus.Value(f"ORDER_STATUS_{status}") for status in Status}
+_FROM_PROTO: dict[int, Status] = {number: status for status, number in _TO_PROTO.items()}
+
+
+@dataclass
+class OrdersServicer(orders_pb2_grpc.OrdersServicer):
+    """shop.orders.v1.Orders."""
+
+    orders: Orders
+    catalogue: Catalogue
+    watchers: Watchers
+    clock: Clock
+
+    async def PlaceOrder(self, request: pb.PlaceOrderRequest, context: Any) -> pb.Order:
+        order = await service.place(self.orders, self.catalogue, self.clock, caller(), _placement(request))
+        return _order(order)
+
+    async def GetOrder(self, request: pb.GetOrderRequest, context: Any) -> pb.Order:
+        return _order(await service.get(self.orders, caller(), request.order_id))
+
+    async def ListOrders(self, request: pb.ListOrdersRequest, context: Any) -> pb.ListOrdersResponse:
+        page = await service.list_orders(
+            self.orders,
+            caller(),
+            user_id=request.user_id,
+            everybody=request.all,
+            status=_status(request.status),
+            limit=request.limit,
+            cursor=request.cursor,
+        )
+        return pb.ListOrdersResponse(
+            orders=[_order(order) for order in page.items], next_cursor=page.next_cursor or ""
+        )
+
+    async def CancelOrder(self, request: pb.CancelOrderRequest, context: Any) -> pb.Order:
+        return _order(
+            await service.cancel(self.orders, self.clock, caller(), request.order_id, request.reason)
+        )
+
+    async def ShipOrder(self, request: pb.ShipOrderRequest, context: Any) -> pb.Order:
+        return _order(await service.ship(self.orders, self.clock, caller(), request.order_id))
+
+    async def DeliverOrder(self, request: pb.DeliverOrderRequest, context: Any) -> pb.Order:
+        return _order(await service.deliver(self.orders, self.clock, caller(), request.order_id))
+
+    async def WatchOrder(self, request: pb.WatchOrderRequest, context: Any) -> AsyncIterator[pb.Order]:
+        stream = await service.watch(self.orders, self.watchers, caller(), request.order_id)
+        async with aclosing(stream):
+            async for order in stream:
+                yield _order(order)
+
+    async def GetPaymentInstruction(
+        self, request: pb.GetPaymentInstructionRequest, context: Any
+    ) -> pb.PaymentInstruction:
+        order = await service.payment_instruction(self.orders, caller(), request.order_id)
+        return pb.PaymentInstruction(
+            order_id=order.id,
+            user_id=order.user_id,
+            amount=_money(order.total),
+            payment_token=order.payment_token,
+            payable=order.payable,
+        )
+
+
+def _placement(request: pb.PlaceOrderRequest) -> Placement:
+    address = request.shipping_address
+    return Placement(
+        items=[Item(line.product_id, line.quantity) for line in request.lines],
+        address=Address(
+            name=address.name,
+            line1=address.line1,
+            line2=address.line2,
+            city=address.city,
+            postal_code=address.postal_code,
+            country=address.country,
+        )
+        if request.HasField("shipping_address")
+        else None,
+        payment_token=request.payment_token,
+        key=request.idempotency_key if request.HasField("idempotency_key") else None,
+        fingerprint=_fingerprint(request),
+    )
+
+
+def _fingerprint(request: pb.PlaceOrderRequest) -> str:
+    """Stands for the request without its key; a hash, so that no token or address lies beside the key."""
+    keyless = pb.PlaceOrderRequest()
+    keyless.CopyFrom(request)
+    keyless.ClearField("idempotency_key")
+    return sha256(keyless.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _status(number: int) -> Status | None:
+    if number == pb.ORDER_STATUS_UNSPECIFIED:
+        return None
+    if number not in _FROM_PROTO:
+        raise invalid("There is no such status.", ("status", "must be one of " + ", ".join(Status)))
+    return _FROM_PROTO[number]
+
+
+def _order(order: Order) -> pb.Order:
+    address = order.shipping_address
+    return pb.Order(
+        id=order.id,
+        user_id=order.user_id,
+        status=_TO_PROTO[order.status],
+        lines=[
+            pb.OrderLine(
+                product_id=line.product_id,
+                quantity=line.quantity,
+                unit_price=_money(line.unit_price),
+                name=line.name,
+                sku=line.sku,
+            )
+            for line in order.lines
+        ],
+        total=_money(order.total),
+        shipping_address=pb.ShippingAddress(**vars(address)) if address else None,
+        created_at=_time(order.created_at),
+        updated_at=_time(order.updated_at),
+        timeline=[
+            pb.TimelineEntry(status=_TO_PROTO[entry.status], at=_time(entry.at), reason=entry.reason)
+            for entry in order.timeline
+        ],
+        version=order.version,
+        cancel_reason=order.cancel_reason,
+        refunded=_money(order.refunded),
+    )
+
+
+def _money(money: Money) -> money_pb2.Money:
+    return money_pb2.Money(amount=money.amount, currency=money.currency)
+
+
+def _time(at: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(at)
+    return stamp

@@ -1,0 +1,214 @@
+"""The use cases of orders: what people and other services ask for, and what events tell of.
+
+Collaborators come as arguments: `orders` (the store, waking watchers), `catalogue` (prices), `clock`, `who`
+calls, and for events `once` (the inbox mark that commits with the effect). Somebody else's order answers
+NOT_FOUND.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+
+from events.catalog import (
+    Payload,
+    PaymentCaptured,
+    PaymentDeclined,
+    PaymentRefunded,
+    StockRejected,
+)
+from functions.orders.checkout import Placement, price, validate
+from functions.orders.domain import TIMED_OUT, Order, Status
+from functions.orders.peers import Catalogue
+from functions.orders.store import Orders, Receipt
+from functions.orders.watching import Watchers
+from functions.runtime.clock import Clock
+from functions.runtime.errors import denied, invalid, not_found
+from functions.runtime.identity import Identity, require_admin, require_service, require_signed_in
+from functions.runtime.ids import new_id
+from functions.runtime.paging import page_limit
+from functions.runtime.store.port import Once, Page
+
+log = logging.getLogger("shop.orders")
+
+CUSTOMER_REQUEST = "CUSTOMER_REQUEST"
+KEY_LIFE = timedelta(hours=24)
+_REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+_BATCH = 100
+_SWEEP_PAGES = 20  # at most 2,000 orders a tick: the next tick takes the rest
+
+
+async def place(
+    orders: Orders, catalogue: Catalogue, clock: Clock, who: Identity, wanted: Placement
+) -> Order:
+    """Place an order at the catalogue's prices of this moment, and answer with it as it is then: PLACED.
+
+    The same key and request within 24 hours gives the first answer, whatever became of order and catalogue.
+    Raises INVALID_ARGUMENT (also PRODUCT_UNKNOWN, CURRENCY_MIXED, TOTAL_TOO_LARGE, IDEMPOTENCY_KEY_REUSED)
+    and FAILED_PRECONDITION (PRODUCT_INACTIVE).
+    """
+    _require_person(who)
+    validate(wanted)
+    once = None
+    if wanted.key is not None:
+        once = Once(f"place:{who.subject}:{wanted.key}", KEY_LIFE, wanted.fingerprint, Receipt)
+        replayed = await orders.replay(once)
+        if replayed:
+            return replayed
+    lines, total = price(wanted.items, await catalogue.offers([item.product_id for item in wanted.items]))
+    now = clock.now()
+    order = Order(
+        id=new_id("ord"),
+        user_id=who.subject,
+        lines=lines,
+        total=total,
+        shipping_address=wanted.address,
+        payment_token=wanted.payment_token,
+        created_at=now,
+        updated_at=now,
+        moved_at=now,
+    )
+    placed = await orders.place(order, once)
+    log.info("order_placed", extra={"order_id": placed.id})
+    return placed
+
+
+async def get(orders: Orders, who: Identity, order_id: str) -> Order:
+    """One's own order, or for admins anybody's."""
+    _require_person(who)
+    order = await orders.get(order_id)
+    _require_mine(who, order)
+    return order
+
+
+async def list_orders(
+    orders: Orders,
+    who: Identity,
+    *,
+    user_id: str,
+    everybody: bool,
+    status: Status | None,
+    limit: int,
+    cursor: str,
+) -> Page[Order]:
+    """Newest first: one's own; for admins also one person's (`user_id`) or `everybody`'s."""
+    _require_person(who)
+    if everybody or user_id not in ("", who.subject):
+        require_admin(who)
+    whose = user_id if everybody else (user_id or who.subject)
+    return await orders.page(whose, status, page_limit(limit), cursor or None)
+
+
+async def cancel(orders: Orders, clock: Clock, who: Identity, order_id: str, reason: str) -> Order:
+    """Cancel one's own order, or as admin anybody's, before shipping; twice by the same person is once."""
+    _require_person(who)
+    if reason and not _REASON.fullmatch(reason):
+        raise invalid(
+            "The reason is not valid.", ("reason", "must be UPPER_SNAKE of at most 64 letters, digits and _")
+        )
+
+    def act(order: Order) -> list[Payload]:
+        _require_mine(who, order)
+        return order.cancel(clock.now(), reason or CUSTOMER_REQUEST, by=who.subject)
+
+    return await orders.change(order_id, act)
+
+
+async def ship(orders: Orders, clock: Clock, who: Identity, order_id: str) -> Order:
+    """A confirmed order leaves the warehouse; admins only."""
+    require_admin(who)
+    return await orders.change(order_id, lambda order: order.ship(clock.now()))
+
+
+async def deliver(orders: Orders, clock: Clock, who: Identity, order_id: str) -> Order:
+    """A shipped order arrived; admins only."""
+    require_admin(who)
+    return await orders.change(order_id, lambda order: order.deliver(clock.now()))
+
+
+async def watch(
+    orders: Orders, watchers: Watchers, who: Identity, order_id: str
+) -> AsyncGenerator[Order, None]:
+    """The order at once and after every change, until it is DELIVERED or CANCELLED; close it when done."""
+    await get(orders, who, order_id)
+    return watchers.follow(order_id)
+
+
+async def payment_instruction(orders: Orders, who: Identity, order_id: str) -> Order:
+    """The order to charge for, with its payment token while it is payable: for the payments service only."""
+    require_service(who, "payments")
+    return await orders.get(order_id)
+
+
+async def stock_reserved(orders: Orders, clock: Clock, order_id: str, once: Once) -> None:
+    """Products holds every line."""
+    await orders.change(order_id, lambda order: order.stock_reserved(clock.now()), once)
+
+
+async def stock_rejected(orders: Orders, clock: Clock, news: StockRejected, once: Once) -> None:
+    """Products holds nothing, or no longer."""
+    await orders.change(news.order_id, lambda order: order.stock_rejected(clock.now(), news.reason), once)
+
+
+async def payment_captured(orders: Orders, clock: Clock, news: PaymentCaptured, once: Once) -> None:
+    """The customer has paid."""
+    await orders.change(news.order_id, lambda order: order.payment_captured(clock.now(), news.amount), once)
+
+
+async def payment_declined(orders: Orders, clock: Clock, news: PaymentDeclined, once: Once) -> None:
+    """The payment provider refused."""
+    await orders.change(news.order_id, lambda order: order.payment_declined(clock.now(), news.reason), once)
+
+
+async def payment_refunded(orders: Orders, clock: Clock, news: PaymentRefunded, once: Once) -> None:
+    """Money went back to the customer."""
+    await orders.change(
+        news.order_id, lambda order: order.payment_refunded(clock.now(), news.refund_id, news.amount), once
+    )
+
+
+async def erase_person(orders: Orders, clock: Clock, user_id: str, once: Once) -> None:
+    """Forget whom all orders of a deleted account went to, and cancel those that were not shipped.
+
+    Done in parts, each harmless to repeat; the inbox mark comes last, so that what breaks off is done again.
+    """
+    await orders.close_account(user_id, clock.now())
+    cursor: str | None = None
+    while True:
+        page = await orders.page(user_id, None, _BATCH, cursor)
+        for order in page.items:
+            await orders.change(order.id, lambda order: order.erase_person(clock.now()))
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    await orders.mark(once)
+    log.info("person_erased", extra={"user_id": user_id})
+
+
+async def cancel_overdue(orders: Orders, clock: Clock, patience: timedelta) -> int:
+    """Cancel what has waited `patience` or longer for stock or payment; how many. Two at once do no harm."""
+    cancelled, cursor = 0, None
+    for _ in range(_SWEEP_PAGES):
+        page = await orders.waiting_since(clock.now() - patience, _BATCH, cursor)
+        for order in page.items:
+            swept = await orders.change(order.id, lambda order: order.time_out(clock.now(), patience))
+            cancelled += swept.cancel_reason == TIMED_OUT
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    if cancelled:
+        log.info("overdue_orders_cancelled", extra={"count": cancelled})
+    return cancelled
+
+
+def _require_person(who: Identity) -> None:
+    require_signed_in(who)
+    if who.is_service:
+        raise denied()
+
+
+def _require_mine(who: Identity, order: Order) -> None:
+    if order.user_id != who.subject and not who.is_admin:
+        raise not_found("Order", "ORDER_NOT_FOUND")

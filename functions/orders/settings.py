@@ -1,0 +1,21 @@
+"""The variables that only the orders service reads."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from functions.runtime.settings import RuntimeSettings
+
+
+class Settings(RuntimeSettings, frozen=True, kw_only=True):
+    """`order_timeout_seconds`: an order that has not moved for so long before CONFIRMED is cancelled.
+
+    `watch_poll_seconds`: how late a watcher may learn of a change that another process made. `watch_limit`:
+    how many WatchOrder streams one process serves at once.
+    """
+
+    order_timeout_seconds: Annotated[int, Meta(ge=1)] = 900
+    watch_poll_seconds: Annotated[float, Meta(ge=0.01, le=60)] = 0.5
+    watch_limit: Annotated[int, Meta(ge=1)] = 10_000

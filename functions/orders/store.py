@@ -1,0 +1,161 @@
+"""How orders are kept: kinds, indexes, and the one way to change an order, which wakes its watchers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from events.catalog import Payload
+from functions.orders.domain import Order, Status
+from functions.runtime.errors import Code, ServiceError, not_found, unauthenticated
+from functions.runtime.ids import is_id
+from functions.runtime.store.port import Changes, IndexKey, Kind, Once, Page, Ref, Store
+
+_TOKENS_ARE_OVER = timedelta(days=1)
+ANY = "any"  # the partition of an index that has only one
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What an Idempotency-Key remembers: only which order, so that nothing personal outlives its erasure."""
+
+    id: str
+    version: int = 1
+
+
+@dataclass
+class DeletedAccount:
+    """A person whose account is gone: access tokens outlive it, and must not place orders any more."""
+
+    id: str
+    deleted_at: datetime
+    version: int = 0
+
+
+def sortable(at: datetime) -> str:
+    """A time as text that sorts as the time does."""
+    return at.strftime("%Y-%m-%dT%H:%M:%S.%f")
+
+
+def _indexes(order: Order) -> Iterator[IndexKey]:
+    created = sortable(order.created_at)
+    yield IndexKey("all", ANY, created)
+    yield IndexKey("all", order.status, created)
+    yield IndexKey("user", order.user_id, created)
+    yield IndexKey("user", f"{order.user_id}:{order.status}", created)
+    if order.payable:
+        yield IndexKey("waiting", ANY, sortable(order.moved_at))
+
+
+KINDS: tuple[Kind[Any], ...] = (
+    Kind(Order, "order", indexes=_indexes),
+    Kind(
+        DeletedAccount, "deleted-account", expires_at=lambda account: account.deleted_at + timedelta(days=1)
+    ),
+)
+
+
+class NotPlacedYet(ServiceError):
+    """No order was placed with this key; never leaves this module."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.NOT_FOUND, "ORDER_NOT_FOUND", "Order not found.")
+
+
+def _nobody(_: str) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Orders:
+    """The orders in `store`; `changed` is told the id of each order after a change of it was committed."""
+
+    store: Store
+    changed: Callable[[str], None] = _nobody
+
+    async def get(self, order_id: str) -> Order:
+        """Raises NOT_FOUND (ORDER_NOT_FOUND)."""
+        order = await self.store.get(Order, order_id) if is_id("ord", order_id) else None
+        return _required(order)
+
+    async def replay(self, once: Once) -> Order | None:
+        """The order that was placed with this key, as it was then; None when there is none.
+
+        Raises INVALID_ARGUMENT (IDEMPOTENCY_KEY_REUSED) when the key was used for another request.
+        """
+
+        def nothing(_: Sequence[Any]) -> Changes[Receipt]:
+            raise NotPlacedYet  # the store then writes nothing, so that the key stays free
+
+        try:
+            receipt = await self.store.transact([], nothing, once=once)
+        except NotPlacedYet:
+            return None
+        return (await self.get(receipt.id)).as_placed()
+
+    async def place(self, order: Order, once: Once | None) -> Order:
+        """Store a new order, or answer with the one that `once` remembers.
+
+        Raises UNAUTHENTICATED (ACCOUNT_DELETED), and INVALID_ARGUMENT as `replay` does.
+        """
+
+        def place(found: Sequence[Any]) -> Changes[Receipt]:
+            if found[1] is not None:
+                raise unauthenticated("ACCOUNT_DELETED", "This account was deleted.")
+            new = replace(order, timeline=[])  # afresh: a lost race runs this again
+            return Changes(Receipt(new.id), [new], events=new.placed())
+
+        refs = [Ref(Order, order.id), Ref(DeletedAccount, order.user_id)]
+        receipt = await self.store.transact(refs, place, once=once)
+        return (await self.get(receipt.id)).as_placed()
+
+    async def change(
+        self, order_id: str, act: Callable[[Order], Sequence[Payload]], once: Once | None = None
+    ) -> Order:
+        """Let `act` change the order, and commit it with the events it returns and `once`.
+
+        Writes no new version when `act` left no timeline entry. Raises NOT_FOUND, and what `act` raises.
+        """
+
+        def change(found: Sequence[Any]) -> Changes[Order]:
+            order = _required(found[0])
+            before = len(order.timeline)
+            events = act(order)
+            return Changes(order, [order] if len(order.timeline) > before else [], events=events)
+
+        if not is_id("ord", order_id):
+            return _required(None)
+        order = await self.store.transact([Ref(Order, order_id)], change, once=once)
+        self.changed(order_id)
+        return order
+
+    async def page(self, user_id: str, status: Status | None, limit: int, cursor: str | None) -> Page[Order]:
+        """Newest first; everybody's for an empty `user_id`, of any status for None."""
+        index, partition = ("user", user_id) if user_id else ("all", ANY)
+        if status is not None:
+            partition = f"{user_id}:{status}" if user_id else status
+        return await self.store.page(Order, index, partition, limit=limit, cursor=cursor, descending=True)
+
+    async def waiting_since(self, before: datetime, limit: int, cursor: str | None) -> Page[Order]:
+        """Orders that have waited for stock or payment, without a move, since `before` or longer."""
+        return await self.store.page(
+            Order, "waiting", ANY, limit=limit, cursor=cursor, until=sortable(before)
+        )
+
+    async def close_account(self, user_id: str, at: datetime) -> None:
+        """Take no further orders of this person."""
+        await self.store.update(
+            DeletedAccount, user_id, lambda found: (found or DeletedAccount(user_id, at), ())
+        )
+
+    async def mark(self, once: Once) -> None:
+        """Commit an inbox mark alone, for work that was committed in parts."""
+        await self.store.transact([], lambda _: Changes(None), once=once)
+
+
+def _required(order: Order | None) -> Order:
+    if order is None:
+        raise not_found("Order", "ORDER_NOT_FOUND")
+    return order

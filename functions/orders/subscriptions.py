@@ -1,0 +1,55 @@
+"""The events' door: which event calls which use case."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from events.catalog import (
+    Payload,
+    PaymentCaptured,
+    PaymentDeclined,
+    PaymentRefunded,
+    StockRejected,
+    StockReserved,
+    SweepDue,
+    UserDeleted,
+)
+from functions.orders import service
+from functions.orders.store import Orders
+from functions.runtime.app import Delivery, Handler
+from functions.runtime.clock import Clock
+
+
+def subscriptions(orders: Orders, clock: Clock, patience: timedelta) -> dict[type[Payload], Handler]:
+    """Handlers by payload; `patience` is how long an order may wait for stock and payment."""
+
+    async def stock_reserved(event: Delivery[StockReserved]) -> None:
+        await service.stock_reserved(orders, clock, event.data.order_id, event.once)
+
+    async def stock_rejected(event: Delivery[StockRejected]) -> None:
+        await service.stock_rejected(orders, clock, event.data, event.once)
+
+    async def payment_captured(event: Delivery[PaymentCaptured]) -> None:
+        await service.payment_captured(orders, clock, event.data, event.once)
+
+    async def payment_declined(event: Delivery[PaymentDeclined]) -> None:
+        await service.payment_declined(orders, clock, event.data, event.once)
+
+    async def payment_refunded(event: Delivery[PaymentRefunded]) -> None:
+        await service.payment_refunded(orders, clock, event.data, event.once)
+
+    async def user_deleted(event: Delivery[UserDeleted]) -> None:
+        await service.erase_person(orders, clock, event.data.user_id, event.once)
+
+    async def sweep_due(_: Delivery[SweepDue]) -> None:
+        await service.cancel_overdue(orders, clock, patience)
+
+    return {
+        StockReserved: stock_reserved,
+        StockRejected: stock_rejected,
+        PaymentCaptured: payment_captured,
+        PaymentDeclined: payment_declined,
+        PaymentRefunded: payment_refunded,
+        UserDeleted: user_deleted,
+        SweepDue: sweep_due,
+    }

@@ -1,0 +1,145 @@
+"""Following orders as they change: many watchers, one reader.
+
+A change that this process makes wakes its watchers at once; changes by other processes (orders-events scales
+apart from orders) are found by polling. One task reads all watched orders together, however many watch, and
+only while somebody does. A slow watcher skips versions and never delays another: each gets the newest state,
+with its whole timeline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Iterable
+
+from functions.orders.domain import FINAL, Order
+from functions.runtime.errors import ServiceError, exhausted, not_found, unavailable
+from functions.runtime.store.port import Store
+
+log = logging.getLogger("shop.orders.watch")
+
+_BATCH = 100
+
+
+class _Watcher:
+    """One stream: the newest state not sent yet, and a bell."""
+
+    def __init__(self) -> None:
+        self.newest: Order | None = None
+        self.bell = asyncio.Event()
+
+    def offer(self, order: Order) -> None:
+        if self.newest is None or order.version > self.newest.version:
+            self.newest = order
+            self.bell.set()
+
+
+class Watchers:
+    """All streams of this process. `interval`, in seconds: how late another process's change may be seen."""
+
+    def __init__(self, store: Store, interval: float, limit: int) -> None:
+        self._store = store
+        self._interval = interval
+        self._limit = limit
+        self._count = 0
+        self._by_order: dict[str, set[_Watcher]] = {}
+        self._changed: set[str] = set()
+        self._wake = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def changed(self, order_id: str) -> None:
+        """Tell that this order was changed here; costs nothing when nobody watches it."""
+        if order_id in self._by_order:
+            self._changed.add(order_id)
+            self._wake.set()
+
+    async def follow(self, order_id: str) -> AsyncGenerator[Order, None]:
+        """The order now and after each change, until it is final.
+
+        Raises NOT_FOUND, RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS), and UNAVAILABLE (SHUTTING_DOWN) when the
+        process ends before the order does: watch again.
+        """
+        watcher = self._enter(order_id)
+        try:
+            order = await self._store.get(Order, order_id)
+            if order is None:
+                raise not_found("Order", "ORDER_NOT_FOUND")
+            watcher.offer(order)
+            sent = 0
+            while sent == 0 or order.status not in FINAL:
+                if watcher.newest is not None and watcher.newest.version > sent:
+                    order = watcher.newest
+                    sent = order.version
+                    yield order
+                else:
+                    await self._next(watcher)
+        finally:
+            self._leave(order_id, watcher)
+
+    async def close(self) -> None:
+        """End all streams."""
+        self._closed = True
+        for watchers in self._by_order.values():
+            for watcher in watchers:
+                watcher.bell.set()
+        if self._reader:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+
+    def _enter(self, order_id: str) -> _Watcher:
+        if self._closed:
+            raise unavailable("SHUTTING_DOWN", "The service is shutting down: watch again.")
+        if self._count >= self._limit:
+            raise exhausted("TOO_MANY_WATCHERS", "Too many orders are being watched.", retry_after=5.0)
+        watcher = _Watcher()
+        self._by_order.setdefault(order_id, set()).add(watcher)
+        self._count += 1
+        if self._reader is None or self._reader.done():
+            self._reader = asyncio.create_task(self._read(), name="orders-watch")
+        return watcher
+
+    def _leave(self, order_id: str, watcher: _Watcher) -> None:
+        watchers = self._by_order[order_id]
+        watchers.remove(watcher)
+        self._count -= 1
+        if not watchers:
+            del self._by_order[order_id]
+            self._changed.discard(order_id)
+        if not self._by_order:
+            self._wake.set()  # nobody is left: the reader ends
+
+    async def _next(self, watcher: _Watcher) -> None:
+        if self._closed:
+            raise unavailable("SHUTTING_DOWN", "The service is shutting down: watch again.")
+        watcher.bell.clear()
+        await watcher.bell.wait()
+
+    async def _read(self) -> None:
+        """Read what changed here when woken, and everything watched once per interval."""
+        loop = asyncio.get_running_loop()
+        next_poll = loop.time() + self._interval
+        while self._by_order:
+            try:
+                async with asyncio.timeout_at(next_poll):
+                    await self._wake.wait()
+                wanted = self._changed
+            except TimeoutError:
+                wanted = set(self._by_order)
+                next_poll = loop.time() + self._interval
+            self._changed = set()
+            self._wake.clear()
+            try:
+                await self._deliver(wanted)
+            except ServiceError as error:
+                log.warning("watch_read_failed", extra={"reason": error.reason})
+            except Exception:
+                log.exception("watch_read_failed")  # the next poll tries again: streams outlive a bad read
+
+    async def _deliver(self, order_ids: Iterable[str]) -> None:
+        ids = list(order_ids)
+        for start in range(0, len(ids), _BATCH):
+            found = await self._store.get_many(Order, ids[start : start + _BATCH])
+            for order_id, order in found.items():
+                for watcher in self._by_order.get(order_id, ()):
+                    watcher.offer(order)
