@@ -1,0 +1,86 @@
+"""The composition root of the users service."""
+
+from __future__ import annotations
+
+from functions.runtime.app import Function, Hook, Service
+from functions.runtime.clock import Clock, SystemClock
+from functions.runtime.errors import ServiceError
+from functions.runtime.settings import SettingsError
+from functions.runtime.store.port import Store
+from functions.runtime.tokens import TokenVerifier
+from functions.runtime.wiring import open_store, token_verifier
+from functions.users import service
+from functions.users.keys import KeyRing
+from functions.users.passwords import Hasher
+from functions.users.rpc import PUBLIC, Users
+from functions.users.settings import Settings
+from functions.users.store import KINDS
+from functions.users.subscriptions import subscriptions
+from functions.users.throttle import Throttle
+from functions.users.tokens import AccessTokens
+from proto.users.v1 import users_pb2_grpc
+
+
+def bootstrap(
+    settings: Settings,
+    *,
+    store: Store | None = None,
+    clock: Clock | None = None,
+    verifier: TokenVerifier | None = None,
+) -> Function:
+    """The users service as `settings` want it; what is passed in replaces the real thing."""
+    clock = clock or SystemClock()
+    store = store or open_store(settings, "users", KINDS, clock)
+    keys = KeyRing(store, clock)
+    hasher = Hasher(
+        time_cost=settings.argon2_time_cost,
+        memory_kib=settings.argon2_memory_kib,
+        concurrency=settings.hash_concurrency,
+        queue=settings.hash_queue,
+    )
+    servicer = Users(
+        store=store,
+        hasher=hasher,
+        keys=keys,
+        tokens=AccessTokens(keys, settings.token_issuer, settings.token_audience, clock),
+        throttle=Throttle(store, clock, per_address=settings.login_failures_per_address),
+        clock=clock,
+    )
+
+    return Function(
+        name="users",
+        settings=settings,
+        store=store,
+        services=[
+            Service(users_pb2_grpc.add_UsersServicer_to_server, servicer, "shop.users.v1.Users", PUBLIC)
+        ],
+        subscriptions=subscriptions(store=store, keys=keys, clock=clock),
+        # By its own keys: no call to itself over the network.
+        verifier=verifier or token_verifier(settings, keys.jwks, clock),
+        clock=clock,
+        on_start=_first_start(settings, store, keys, hasher, clock),
+        on_stop=[hasher.close],
+    )
+
+
+def _first_start(settings: Settings, store: Store, keys: KeyRing, hasher: Hasher, clock: Clock) -> list[Hook]:
+    async def make_keys() -> None:
+        await keys.ready()
+
+    async def make_admin() -> None:
+        email, password = settings.admin_email, settings.admin_password
+        if not email and not password:
+            return
+        if not email or not password:
+            raise SettingsError("ADMIN_EMAIL, ADMIN_PASSWORD: must be given together")
+        try:
+            await service.ensure_admin(email, password, store=store, hasher=hasher, clock=clock)
+        except ServiceError as error:
+            if not error.violations:
+                raise
+            text = "; ".join(
+                f"ADMIN_{violation.field.upper()}: {violation.message}" for violation in error.violations
+            )
+            raise SettingsError(text) from None
+
+    return [make_keys, make_admin]

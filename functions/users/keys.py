@@ -1,0 +1,120 @@
+"""The platform's key ring: making keys, signing with the current one, publishing, rotating."""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from events.catalog import Payload
+from functions.runtime.clock import Clock
+from functions.runtime.store.port import Once, Store
+from functions.users.keyset import KEY_SET_ID, SIGNER_CACHE, KeySet, SigningKey
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+
+class KeyRing:
+    """Keys of access tokens, in the store; the signing key is remembered for half a minute."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._signer: tuple[str, Ed25519PrivateKey] | None = None
+        self._signer_until = clock.now()
+
+    async def ready(self) -> KeySet:
+        """The key set, made if there is none: processes that start at once agree on one."""
+        found = await self._store.get(KeySet, KEY_SET_ID)
+        if found:
+            return found
+        first = KeySet.first(new_key(), new_key(), self._clock.now())
+        return await self._store.update(KeySet, KEY_SET_ID, lambda known: (known or first, ()))
+
+    async def signer(self) -> tuple[str, Ed25519PrivateKey]:
+        """The key that signs now, and its id."""
+        now = self._clock.now()
+        if self._signer is None or now >= self._signer_until:
+            current = (await self.ready()).current
+            if self._signer is None or self._signer[0] != current.kid:
+                self._signer = current.kid, _private(current)
+            self._signer_until = now + SIGNER_CACHE
+        return self._signer
+
+    async def jwks(self) -> str:
+        """The public keys, as JSON text of RFC 7517 (OKP keys of RFC 8037)."""
+        return as_jwks(await self.ready(), self._clock)
+
+    async def rotate(self) -> str:
+        """Sign with the next key from now on; gives the new JWKS."""
+        await self.ready()
+        fresh = new_key()
+
+        def change(keys: KeySet | None) -> tuple[KeySet, list[Payload]]:
+            keys = _present(keys)
+            keys.rotate(fresh, self._clock.now())
+            return keys, []
+
+        return self._changed(await self._store.update(KeySet, KEY_SET_ID, change))
+
+    async def sweep(self, once: Once) -> None:
+        """Rotate a key that has signed for 30 days, forget those of which no token lives; once per tick."""
+        now = self._clock.now()
+        keys = await self.ready()
+        if not keys.is_due(now) and not keys.prune(now):
+            return
+        fresh = new_key()
+
+        def change(keys: KeySet | None) -> tuple[KeySet, list[Payload]]:
+            keys = _present(keys)
+            keys.prune(now)
+            if keys.is_due(now):  # not when another process was faster
+                keys.rotate(fresh, now)
+            return keys, []
+
+        self._changed(await self._store.update(KeySet, KEY_SET_ID, change, once=once))
+
+    def _changed(self, keys: KeySet) -> str:
+        self._signer_until = (
+            self._clock.now()
+        )  # look again: this process at least signs with the new key at once
+        return as_jwks(keys, self._clock)
+
+
+def as_jwks(keys: KeySet, clock: Clock) -> str:
+    """The published keys, as JSON text."""
+    members = [
+        {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.kid, "x": key.public}
+        for key in keys.published(clock.now())
+    ]
+    return json.dumps({"keys": members}, separators=(",", ":"))
+
+
+def new_key() -> SigningKey:
+    """A fresh Ed25519 key pair; its id is its RFC 7638 thumbprint."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    private = Ed25519PrivateKey.generate()
+    public = _encode(private.public_key().public_bytes_raw())
+    members = f'{{"crv":"Ed25519","kty":"OKP","x":"{public}"}}'
+    return SigningKey(
+        _encode(sha256(members.encode()).digest()), public, _encode(private.private_bytes_raw())
+    )
+
+
+def _private(key: SigningKey) -> Ed25519PrivateKey:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.from_private_bytes(urlsafe_b64decode(key.private + "="))
+
+
+def _present(keys: KeySet | None) -> KeySet:
+    if keys is None:
+        raise RuntimeError("the key set is gone from the store")
+    return keys
+
+
+def _encode(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")

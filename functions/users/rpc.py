@@ -1,0 +1,199 @@
+"""The gRPC door: proto to use case and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from functions.runtime.clock import Clock
+from functions.runtime.identity import caller
+from functions.runtime.store.port import Store
+from functions.users import addresses, domain, service, sessions
+from functions.users.keys import KeyRing
+from functions.users.passwords import Hasher
+from functions.users.throttle import Throttle
+from functions.users.tokens import AccessTokens, Tokens
+from proto.users.v1 import users_pb2 as pb
+from proto.users.v1 import users_pb2_grpc
+
+PUBLIC = frozenset({"Register", "Login", "Refresh", "Logout", "GetJwks"})
+
+
+class Users(users_pb2_grpc.UsersServicer):
+    """shop.users.v1.Users."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        hasher: Hasher,
+        keys: KeyRing,
+        tokens: AccessTokens,
+        throttle: Throttle,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._hasher = hasher
+        self._keys = keys
+        self._tokens = tokens
+        self._throttle = throttle
+        self._clock = clock
+
+    async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.User:
+        """See users.proto, as for all below."""
+        user = await service.register(
+            request.email,
+            request.password,
+            request.name,
+            store=self._store,
+            hasher=self._hasher,
+            clock=self._clock,
+        )
+        return _user(user)
+
+    async def Login(self, request: pb.LoginRequest, context: Any) -> pb.Session:
+        return _session(
+            await sessions.login(
+                request.email,
+                request.password,
+                request.client_address,
+                store=self._store,
+                hasher=self._hasher,
+                tokens=self._tokens,
+                throttle=self._throttle,
+                clock=self._clock,
+            )
+        )
+
+    async def Refresh(self, request: pb.RefreshRequest, context: Any) -> pb.Session:
+        return _session(
+            await sessions.refresh(
+                request.refresh_token, store=self._store, tokens=self._tokens, clock=self._clock
+            )
+        )
+
+    async def Logout(self, request: pb.LogoutRequest, context: Any) -> pb.LogoutResponse:
+        await sessions.logout(request.refresh_token, store=self._store)
+        return pb.LogoutResponse()
+
+    async def GetUser(self, request: pb.GetUserRequest, context: Any) -> pb.User:
+        return _user(await service.get_user(request.user_id, caller(), store=self._store))
+
+    async def ListUsers(self, request: pb.ListUsersRequest, context: Any) -> pb.ListUsersResponse:
+        page = await service.list_users(request.limit, request.cursor, caller(), store=self._store)
+        return pb.ListUsersResponse(users=map(_user, page.items), next_cursor=page.next_cursor or "")
+
+    async def UpdateUser(self, request: pb.UpdateUserRequest, context: Any) -> pb.User:
+        wanted = service.ProfileChange(
+            name=request.name if request.HasField("name") else None,
+            email=request.email if request.HasField("email") else None,
+            version=request.version if request.HasField("version") else None,
+        )
+        return _user(
+            await service.update_user(request.user_id, wanted, caller(), store=self._store, clock=self._clock)
+        )
+
+    async def ChangePassword(
+        self, request: pb.ChangePasswordRequest, context: Any
+    ) -> pb.ChangePasswordResponse:
+        await sessions.change_password(
+            request.user_id,
+            request.current_password,
+            request.new_password,
+            caller(),
+            store=self._store,
+            hasher=self._hasher,
+            throttle=self._throttle,
+        )
+        return pb.ChangePasswordResponse()
+
+    async def SetRoles(self, request: pb.SetRolesRequest, context: Any) -> pb.User:
+        return _user(
+            await service.set_roles(
+                request.user_id, request.roles, caller(), store=self._store, clock=self._clock
+            )
+        )
+
+    async def DeleteUser(self, request: pb.DeleteUserRequest, context: Any) -> pb.DeleteUserResponse:
+        await service.delete_user(request.user_id, caller(), store=self._store)
+        return pb.DeleteUserResponse()
+
+    async def ListAddresses(self, request: pb.ListAddressesRequest, context: Any) -> pb.ListAddressesResponse:
+        found = await addresses.list_addresses(request.user_id, caller(), store=self._store)
+        return pb.ListAddressesResponse(addresses=map(_address, found))
+
+    async def AddAddress(self, request: pb.AddAddressRequest, context: Any) -> pb.Address:
+        address = _from_address(request.address)
+        return _address(await addresses.add_address(request.user_id, address, caller(), store=self._store))
+
+    async def UpdateAddress(self, request: pb.UpdateAddressRequest, context: Any) -> pb.Address:
+        address = _from_address(request.address)
+        return _address(await addresses.update_address(request.user_id, address, caller(), store=self._store))
+
+    async def DeleteAddress(self, request: pb.DeleteAddressRequest, context: Any) -> pb.DeleteAddressResponse:
+        await addresses.delete_address(request.user_id, request.address_id, caller(), store=self._store)
+        return pb.DeleteAddressResponse()
+
+    async def GetContacts(self, request: pb.GetContactsRequest, context: Any) -> pb.GetContactsResponse:
+        found = await service.contacts(request.user_ids, request.admins, caller(), store=self._store)
+        return pb.GetContactsResponse(contacts=_contacts(found))
+
+    async def GetJwks(self, request: pb.GetJwksRequest, context: Any) -> pb.Jwks:
+        return pb.Jwks(json=await self._keys.jwks())
+
+    async def RotateKeys(self, request: pb.RotateKeysRequest, context: Any) -> pb.Jwks:
+        return pb.Jwks(json=await service.rotate_keys(caller(), keys=self._keys))
+
+
+def _user(user: domain.User) -> pb.User:
+    return pb.User(
+        id=user.id,
+        email=user.email,
+        name=user.name,
+        roles=user.roles,
+        created_at=_timestamp(user.created_at),
+        version=user.version,
+        email_deliverable=user.email_deliverable,
+        updated_at=_timestamp(user.updated_at),
+    )
+
+
+def _timestamp(at: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(at)
+    return stamp
+
+
+def _session(tokens: Tokens) -> pb.Session:
+    return pb.Session(
+        access_token=tokens.access_token,
+        refresh_token=tokens.refresh_token,
+        expires_in=tokens.expires_in,
+        user_id=tokens.user_id,
+    )
+
+
+def _address(address: domain.Address) -> pb.Address:
+    return pb.Address(**vars(address))
+
+
+def _from_address(address: pb.Address) -> domain.Address:
+    return domain.Address(
+        id=address.id,
+        name=address.name,
+        line1=address.line1,
+        line2=address.line2,
+        city=address.city,
+        postal_code=address.postal_code,
+        country=address.country,
+    )
+
+
+def _contacts(users: Iterable[domain.User]) -> Iterable[pb.Contact]:
+    return (
+        pb.Contact(user_id=user.id, email=user.email, name=user.name, deliverable=user.email_deliverable)
+        for user in users
+    )

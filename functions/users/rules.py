@@ -1,0 +1,122 @@
+"""What counts as an e-mail address, a password, a name, a country: pure rules, no state."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from functions.runtime.errors import ServiceError, invalid
+
+MAX_EMAIL = 254
+MIN_PASSWORD, MAX_PASSWORD = 10, 128
+# Normalisation may shorten a text; beyond this it is not even looked at.
+MAX_RAW_PASSWORD = 512
+
+# The dot-atom of RFC 5322 and the host names of RFC 1123 with at least two labels. Quoted local parts and
+# address literals are legal and, in practice, mistakes.
+_LOCAL = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?:[a-z]{2,63}|xn--[a-z0-9-]{1,59})")
+
+# The most frequent passwords of published breaches that are long enough to pass the rule of length.
+_COMMON_WORDS = """
+    0000000000 0123456789 0987654321 1111111111 1122334455 123123123123 1234512345 123456789a 123456789q
+    1234567890 12345678910 1234567891 123456789012 1234567899 12345qwert 123qwe123qwe 147258369a 1472583690
+    1q2w3e4r5t 1q2w3e4r5t6y 1qaz2wsx3edc 1qazxsw23edc 741852963a 7894561230 9876543210 987654321a a123456789
+    a1b2c3d4e5 aa12345678 abc1234567 abcd123456 abcd1234567 abcdefghij admin12345 admin123456 administrator
+    asdf123456 asdfasdfasdf asdfghjkl1 asdfghjkl; baseball123 basketball bismillah1 changeme123 changeme1234
+    charlie123 chocolate1 computer123 correcthorsebatterystaple dragon12345 football123 football12 google12345
+    hello12345 iloveyou12 iloveyou123 iloveyou1234 internet123 letmein123 letmein1234 liverpool1 liverpool123
+    loveme1234 manchester master12345 michael123 monkey12345 mypassword p@ssw0rd123 p@ssword123 passw0rd123
+    passw0rd1234 password!! password01 password10 password11 password12 password123 password1234 password12345
+    password123456 password123! password1! passwordpassword pokemon123 princess12 princess123 q1w2e3r4t5
+    q1w2e3r4t5y6 qazwsx1234 qazwsxedc123 qazwsxedcrfv qwe123qwe123 qwer123456 qwerty1234 qwerty12345
+    qwerty123456 qwerty1234567 qwertyqwerty qwertyuiop qwertyuiop1 qwertyuiop123 samsung123 secret1234
+    starwars123 sunshine12 sunshine123 superman123 test123456 testtest123 trustno1234 unknown123 welcome123
+    welcome1234 welcome12345 whatever123 zaq12wsxcde3 zxcvbnm123 zxcvbnm1234 zxcvbnmzxcvbnm
+"""
+_COMMON = frozenset(_COMMON_WORDS.split())
+
+# ISO 3166-1 alpha-2, officially assigned.
+_COUNTRY_CODES = """
+    AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW
+    BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI
+    FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN
+    IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME
+    MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF
+    PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV
+    SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE
+    YT ZA ZM ZW
+"""
+COUNTRIES = frozenset(_COUNTRY_CODES.split())
+
+
+def normal_email(text: str) -> str:
+    """The one form in which an address is kept and compared: NFKC, lower case, the domain in IDNA's ASCII.
+
+    The part before the @ must be ASCII once normalised: letters that only look alike would make two people
+    one. Raises INVALID_ARGUMENT naming the field, never the address.
+    """
+    local, at, domain = unicodedata.normalize("NFKC", text[: MAX_EMAIL + 1].strip()).rpartition("@")
+    local, domain = local.lower(), domain.casefold()
+    if domain and not domain.isascii():
+        domain = _ascii_domain(domain)
+    email = f"{local}@{domain}"
+    known = at and _LOCAL.fullmatch(local) and _DOMAIN.fullmatch(domain)
+    if not known or len(local) > 64 or len(email) > MAX_EMAIL or len(text) > MAX_EMAIL:
+        raise invalid(
+            "The e-mail address is not valid.", ("email", "must be an e-mail address like name@example.com")
+        )
+    return email
+
+
+def _ascii_domain(domain: str) -> str:
+    try:
+        return domain.encode("idna").decode("ascii")
+    except UnicodeError:
+        return ""
+
+
+def normal_password(text: str) -> str:
+    """The form of a password that is hashed: NFKC, so that it is the same from every keyboard."""
+    return unicodedata.normalize("NFKC", text[: MAX_RAW_PASSWORD + 1])
+
+
+def check_password(text: str, email: str, field: str = "password") -> None:
+    """Raises INVALID_ARGUMENT (WEAK_PASSWORD) for what is too short, too long or too easy to guess."""
+    password = normal_password(text)
+    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD or len(text) > MAX_RAW_PASSWORD:
+        raise _weak(field, f"must have {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+    folded = password.casefold()
+    if folded in _COMMON or len(set(folded)) < 4:
+        raise _weak(field, "is among the passwords that are tried first; choose another")
+    if folded in (email, email.partition("@")[0]):
+        raise _weak(field, "must not be the e-mail address")
+
+
+def _weak(field: str, message: str) -> ServiceError:
+    return invalid("The password cannot be used.", (field, message), reason="WEAK_PASSWORD")
+
+
+def clean_text(text: str, field: str, most: int, *, least: int = 1) -> str:
+    """`text` trimmed and in NFC, of `least` to `most` characters, none of which control (and forge headers).
+
+    Raises INVALID_ARGUMENT naming `field`.
+    """
+    # The longest text that NFC can make `most` characters of is a few times longer; a megabyte is refused
+    # unread.
+    clean = unicodedata.normalize("NFC", text.strip()) if len(text) <= 4 * most else text
+    if not least <= len(clean) <= most:
+        raise invalid(f"The {field} is not valid.", (field, f"must have {least} to {most} characters"))
+    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in clean):
+        raise invalid(f"The {field} is not valid.", (field, "must not have control characters"))
+    return clean
+
+
+def country_code(text: str, field: str) -> str:
+    """ISO 3166-1 alpha-2 in upper case; raises INVALID_ARGUMENT naming `field`."""
+    code = text.strip().upper()
+    if code not in COUNTRIES:
+        raise invalid(
+            f"The {field} is not valid.", (field, "must be an ISO 3166-1 code of two letters, such as DE")
+        )
+    return code

@@ -1,0 +1,246 @@
+"""Use cases of accounts: registration, profiles, roles, addresses, contacts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from functions.runtime.clock import Clock
+from functions.runtime.errors import ServiceError, aborted, already_exists, invalid
+from functions.runtime.identity import Identity, require_admin, require_self_or_admin, require_service
+from functions.runtime.ids import new_id
+from functions.runtime.paging import MAX_LIMIT, page_limit
+from functions.runtime.store.port import Changes, Once, Page, Ref, Store
+from functions.users.domain import (
+    ADMIN,
+    CUSTOMER,
+    AddressBook,
+    AdminRoster,
+    Credentials,
+    EmailClaim,
+    User,
+    known_roles,
+    no_such_user,
+)
+from functions.users.keys import KeyRing
+from functions.users.passwords import Hasher
+from functions.users.rules import check_password, clean_text, normal_email
+from functions.users.store import ROSTER_ID, email_key, newest_users
+
+log = logging.getLogger("shop.users")
+
+MAX_NAME = 100
+
+
+@dataclass(frozen=True, repr=False)
+class ProfileChange:
+    """What to change; None leaves it. `version`: the one that was read, None for whatever is stored."""
+
+    name: str | None = None
+    email: str | None = None
+    version: int | None = None
+
+
+async def register(
+    email: str,
+    password: str,
+    name: str,
+    *,
+    store: Store,
+    hasher: Hasher,
+    clock: Clock,
+    roles: Sequence[str] = (CUSTOMER,),
+) -> User:
+    """Create an account. Raises ALREADY_EXISTS (EMAIL_TAKEN), INVALID_ARGUMENT (also WEAK_PASSWORD)."""
+    email = normal_email(email)
+    name = clean_text(name, "name", MAX_NAME)
+    check_password(password, email)
+    claim = EmailClaim(email_key(email), new_id("usr"))
+    if await store.get(EmailClaim, claim.id):
+        raise _email_taken()  # before the dear hash; the transaction below is what decides
+    credentials = Credentials(claim.user_id, await hasher.hash(password))
+    now = clock.now()
+
+    def change(found: Sequence[Any]) -> Changes[User]:
+        if found[0]:
+            raise _email_taken()
+        user, events = User.register(claim.user_id, email, name, roles, now)
+        book = AddressBook(user.id)
+        if not user.is_admin:
+            return Changes(user, put=[claim, credentials, user, book], events=events)
+        roster = found[-1] or AdminRoster()
+        roster.record(user)
+        return Changes(user, put=[claim, credentials, user, book, roster], events=events)
+
+    refs = [
+        Ref(EmailClaim, claim.id),
+        *(Ref(kind, claim.user_id) for kind in (Credentials, User, AddressBook)),
+    ]
+    user = await store.transact([*refs, Ref(AdminRoster, ROSTER_ID)] if ADMIN in roles else refs, change)
+    log.info("user_registered", extra={"user_id": user.id})
+    return user
+
+
+async def ensure_admin(email: str, password: str, *, store: Store, hasher: Hasher, clock: Clock) -> None:
+    """Make the first administrator; an account that has this e-mail is left as it is."""
+    claim = await store.get(EmailClaim, email_key(normal_email(email)))
+    if claim is None:
+        try:
+            await register(
+                email,
+                password,
+                "Administrator",
+                store=store,
+                hasher=hasher,
+                clock=clock,
+                roles=(ADMIN, CUSTOMER),
+            )
+        except ServiceError as error:
+            if error.reason != "EMAIL_TAKEN":  # by another process that starts right now
+                raise
+        return
+    user = await store.get(User, claim.user_id)
+    if user and not user.is_admin:
+        log.warning("the account of ADMIN_EMAIL has not the role admin", extra={"user_id": user.id})
+
+
+async def get_user(user_id: str, who: Identity, *, store: Store) -> User:
+    """A profile, for its owner and admins. Raises NOT_FOUND (USER_NOT_FOUND)."""
+    require_self_or_admin(who, user_id)
+    user = await store.get(User, user_id)
+    if user is None:
+        raise no_such_user()
+    return user
+
+
+async def list_users(limit: int, cursor: str, who: Identity, *, store: Store) -> Page[User]:
+    """Accounts, newest first, for admins."""
+    require_admin(who)
+    return await newest_users(store, page_limit(limit), cursor or None)
+
+
+async def update_user(
+    user_id: str, wanted: ProfileChange, who: Identity, *, store: Store, clock: Clock
+) -> User:
+    """Change name and e-mail where given. Raises ABORTED (VERSION_MISMATCH), ALREADY_EXISTS (EMAIL_TAKEN)."""
+    seen = await get_user(user_id, who, store=store)
+    seen.require_version(wanted.version)
+    name = None if wanted.name is None else clean_text(wanted.name, "name", MAX_NAME)
+    email = seen.email if wanted.email is None else normal_email(wanted.email)
+    now = clock.now()
+
+    def edited(user: User | None) -> User:
+        if user is None:
+            raise no_such_user()
+        user.require_version(wanted.version)
+        if name is not None:
+            user.rename(name, now)
+        return user
+
+    if email == seen.email:
+        return seen if name is None else await store.update(User, user_id, lambda user: (edited(user), ()))
+
+    def moved(found: Sequence[Any]) -> Changes[User]:
+        user, (old, new) = edited(found[0]), found[1:]
+        _require_unmoved(user, seen.email)
+        if new:
+            raise _email_taken()
+        user.move_to(email, now)
+        return Changes(user, put=[user, EmailClaim(email_key(email), user.id)], delete=[old] if old else [])
+
+    refs = [Ref(User, user_id), Ref(EmailClaim, email_key(seen.email)), Ref(EmailClaim, email_key(email))]
+    return await store.transact(refs, moved)
+
+
+async def set_roles(user_id: str, roles: Sequence[str], who: Identity, *, store: Store, clock: Clock) -> User:
+    """Replace the roles of an account, for admins; tokens given out show them after the next refresh.
+
+    Raises FAILED_PRECONDITION (LAST_ADMIN).
+    """
+    require_admin(who)
+    wanted = known_roles(roles)
+
+    def change(found: Sequence[Any]) -> Changes[User]:
+        user: User | None = found[0]
+        roster = found[1] or AdminRoster()
+        if user is None:
+            raise no_such_user()
+        user.assign(wanted, clock.now())
+        roster.record(user)
+        return Changes(user, put=[user, roster])
+
+    user = await store.transact([Ref(User, user_id), Ref(AdminRoster, ROSTER_ID)], change)
+    log.info("roles_set", extra={"user_id": user_id, "roles": user.roles, "by": who.subject})
+    return user
+
+
+async def delete_user(user_id: str, who: Identity, *, store: Store) -> None:
+    """Delete all that names the person; sessions end too. Raises FAILED_PRECONDITION (LAST_ADMIN)."""
+    seen = await get_user(user_id, who, store=store)
+
+    def change(found: Sequence[Any]) -> Changes[None]:
+        user: User | None = found[0]
+        roster: AdminRoster | None = found[-1]
+        if user is None:
+            raise no_such_user()
+        _require_unmoved(user, seen.email)
+        put = []
+        if roster and user.is_admin:
+            roster.strike(user.id)
+            put = [roster]
+        return Changes(
+            None, put=put, delete=[entity for entity in found[:-1] if entity], events=user.delete()
+        )
+
+    own = (User, Credentials, AddressBook)
+    refs = [
+        *(Ref(kind, user_id) for kind in own),
+        Ref(EmailClaim, email_key(seen.email)),
+        Ref(AdminRoster, ROSTER_ID),
+    ]
+    await store.transact(refs, change)
+    log.info("user_deleted", extra={"user_id": user_id, "by": who.subject})
+
+
+async def contacts(user_ids: Sequence[str], admins: bool, who: Identity, *, store: Store) -> list[User]:
+    """Those of `user_ids` who have an account, and every admin if wanted; for notifications only."""
+    require_service(who, "notifications")
+    if len(user_ids) > MAX_LIMIT:
+        raise invalid("Too many accounts at once.", ("user_ids", f"must be at most {MAX_LIMIT}"))
+    wanted = dict.fromkeys(user_ids)
+    if admins:
+        roster = await store.get(AdminRoster, ROSTER_ID)
+        wanted.update(dict.fromkeys(roster.user_ids if roster else ()))
+    return list((await store.get_many(User, list(wanted))).values())
+
+
+async def mark_undeliverable(user_id: str, at: datetime, *, store: Store, clock: Clock, once: Once) -> None:
+    """The account's address bounced at `at`; nothing if it is gone or has another address since."""
+
+    def change(found: Sequence[Any]) -> Changes[bool]:
+        user: User | None = found[0]
+        changed = user is not None and user.bounced(at, clock.now())
+        return Changes(changed, put=[user] if user and changed else [])
+
+    if await store.transact([Ref(User, user_id)], change, once=once):
+        log.info("email_undeliverable", extra={"user_id": user_id})
+
+
+async def rotate_keys(who: Identity, *, keys: KeyRing) -> str:
+    """Sign with a new key from now on, for admins; gives the new JWKS."""
+    require_admin(who)
+    log.info("keys_rotated", extra={"by": who.subject})
+    return await keys.rotate()
+
+
+def _require_unmoved(user: User, seen: str) -> None:
+    """The transaction holds the claim of the address that was seen; another one needs another transaction."""
+    if user.email != seen:
+        raise aborted("VERSION_MISMATCH", "The account was changed in the meantime; read it again.")
+
+
+def _email_taken() -> ServiceError:
+    return already_exists("EMAIL_TAKEN", "There is an account with this e-mail address already.")

@@ -1,0 +1,75 @@
+"""How the entities of this domain are kept: kinds, keys, indexes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import sha256
+
+from functions.runtime.errors import ServiceError
+from functions.runtime.store.port import IndexKey, Kind, Page, Store
+from functions.users.domain import (
+    AddressBook,
+    AdminRoster,
+    Credentials,
+    EmailClaim,
+    LoginAttempts,
+    Session,
+    User,
+)
+from functions.users.keyset import KeySet
+from functions.users.rules import MAX_EMAIL, normal_email
+
+ROSTER_ID = AdminRoster().id
+_BY_AGE, _EVERYONE = "by_age", "all"
+
+
+def _by_age(user: User) -> Iterable[IndexKey]:
+    yield IndexKey(_BY_AGE, _EVERYONE, user.created_at.isoformat(timespec="microseconds"))
+
+
+KINDS = (
+    Kind(User, "user", indexes=_by_age),
+    Kind(Credentials, "credentials"),
+    Kind(EmailClaim, "email"),
+    Kind(AddressBook, "addresses"),
+    Kind(AdminRoster, "admins"),
+    Kind(Session, "session", expires_at=lambda session: session.expires_at),
+    Kind(LoginAttempts, "attempts", expires_at=lambda attempts: attempts.expires_at),
+    Kind(KeySet, "keys"),
+)
+
+
+def email_key(email: str) -> str:
+    """The key of a normal e-mail address: a digest, since keys show up where addresses must not."""
+    return sha256(email.encode()).hexdigest()
+
+
+def account_key(text: str) -> str:
+    """The key of the account that somebody names at login, whether or not it exists or could."""
+    try:
+        return email_key(normal_email(text))
+    except ServiceError:
+        # Cut, since nobody's name is longer; marked, so that it equals no real address.
+        return email_key("\0" + text[:MAX_EMAIL].casefold())
+
+
+def address_key(client_address: str) -> str:
+    """The key of a network address; of IPv6 its /64, which one subscriber has whole."""
+    from ipaddress import IPv6Address, ip_address
+
+    name = client_address.strip()[:64]
+    try:
+        address = ip_address(name)
+    except ValueError:
+        pass  # not an address, yet still the same caller each time
+    else:
+        name = str(address)
+        if isinstance(address, IPv6Address):
+            mapped = address.ipv4_mapped
+            name = str(mapped) if mapped else address.packed[:8].hex()
+    return sha256(f"address:{name}".encode()).hexdigest()
+
+
+async def newest_users(store: Store, limit: int, cursor: str | None) -> Page[User]:
+    """Accounts, newest first."""
+    return await store.page(User, _BY_AGE, _EVERYONE, limit=limit, cursor=cursor, descending=True)
