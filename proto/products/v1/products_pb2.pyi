@@ -115,7 +115,7 @@ class CreateProductRequest(_message.Message):
     """Absent: true."""
     @_builtins.property
     def price(self) -> _money_pb2.Money:
-        """A positive amount."""
+        """1 to 10,000,000,000 minor units of a currency that people pay with."""
 
     @_builtins.property
     def image_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -197,7 +197,7 @@ class BatchGetProductsResponse(_message.Message):
     PRODUCTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def products(self) -> _containers.RepeatedCompositeFieldContainer[Global___Product]:
-        """Those found, inactive ones included."""
+        """Those found."""
 
     def __init__(
         self,
@@ -226,7 +226,9 @@ class ListProductsRequest(_message.Message):
     category: _builtins.str
     """Only this category; empty: all."""
     query: _builtins.str
-    """Words that must all occur (by prefix) in name, description or sku; empty: all."""
+    """At most 200 characters: words that must all occur (by prefix, whatever case and accents) in name, description or
+    sku; empty: all.
+    """
     limit: _builtins.int
     """1 to 100; 0 means 20."""
     cursor: _builtins.str
@@ -262,7 +264,7 @@ class ListProductsResponse(_message.Message):
     """Empty at the end."""
     @_builtins.property
     def products(self) -> _containers.RepeatedCompositeFieldContainer[Global___Product]:
-        """At most `limit`."""
+        """At most `limit`. A search that finds little may give fewer, even none, and a cursor: it goes on from there."""
 
     def __init__(
         self,
@@ -453,7 +455,7 @@ class SetStockRequest(_message.Message):
     version: _builtins.int
     """The version of the stock that was read; absent: whatever is stored."""
     low_threshold: _builtins.int
-    """Tell the admins when `available` falls below this; absent: unchanged (5 at first)."""
+    """Tell the admins when `available` falls below this; 0 to 1,000,000,000; absent: unchanged (5 at first)."""
     def __init__(
         self,
         *,

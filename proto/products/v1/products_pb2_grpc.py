@@ -101,7 +101,8 @@ class ProductsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetProducts(self, request, context):
-        """Reads up to 100 products at once (orders prices its lines by this); unknown ones are left out.
+        """Reads up to 100 products at once (orders prices its lines by this). Unknown ones are left out, and inactive ones
+        unless an admin or a service asks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,7 +123,8 @@ class ProductsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteProduct(self, request, context):
-        """Takes a product out of the catalogue; its stock and its history stay.
+        """Takes a product out of the catalogue for good; its stock and its history stay, its SKU is free again. Deleting
+        it again is no error; UpdateProduct raises FAILED_PRECONDITION with reason PRODUCT_DELETED from then on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

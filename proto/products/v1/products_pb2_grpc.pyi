@@ -38,13 +38,17 @@ class ProductsStub:
     GetProduct: _grpc.UnaryUnaryMultiCallable[_products_pb2.GetProductRequest, _products_pb2.Product]
     """Reads a product; an inactive one only for admins and services. NOT_FOUND with reason PRODUCT_NOT_FOUND."""
     BatchGetProducts: _grpc.UnaryUnaryMultiCallable[_products_pb2.BatchGetProductsRequest, _products_pb2.BatchGetProductsResponse]
-    """Reads up to 100 products at once (orders prices its lines by this); unknown ones are left out."""
+    """Reads up to 100 products at once (orders prices its lines by this). Unknown ones are left out, and inactive ones
+    unless an admin or a service asks.
+    """
     ListProducts: _grpc.UnaryUnaryMultiCallable[_products_pb2.ListProductsRequest, _products_pb2.ListProductsResponse]
     """Browses or searches active products; admins may include inactive ones."""
     UpdateProduct: _grpc.UnaryUnaryMultiCallable[_products_pb2.UpdateProductRequest, _products_pb2.Product]
     """Changes the fields that are present. ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one."""
     DeleteProduct: _grpc.UnaryUnaryMultiCallable[_products_pb2.DeleteProductRequest, _products_pb2.DeleteProductResponse]
-    """Takes a product out of the catalogue; its stock and its history stay."""
+    """Takes a product out of the catalogue for good; its stock and its history stay, its SKU is free again. Deleting
+    it again is no error; UpdateProduct raises FAILED_PRECONDITION with reason PRODUCT_DELETED from then on.
+    """
     GetStock: _grpc.UnaryUnaryMultiCallable[_products_pb2.GetStockRequest, _products_pb2.Stock]
     """Reads what is on hand and reserved."""
     SetStock: _grpc.UnaryUnaryMultiCallable[_products_pb2.SetStockRequest, _products_pb2.Stock]
@@ -62,13 +66,17 @@ class ProductsAsyncStub(ProductsStub):
     GetProduct: _aio.UnaryUnaryMultiCallable[_products_pb2.GetProductRequest, _products_pb2.Product]  # type: ignore[assignment]
     """Reads a product; an inactive one only for admins and services. NOT_FOUND with reason PRODUCT_NOT_FOUND."""
     BatchGetProducts: _aio.UnaryUnaryMultiCallable[_products_pb2.BatchGetProductsRequest, _products_pb2.BatchGetProductsResponse]  # type: ignore[assignment]
-    """Reads up to 100 products at once (orders prices its lines by this); unknown ones are left out."""
+    """Reads up to 100 products at once (orders prices its lines by this). Unknown ones are left out, and inactive ones
+    unless an admin or a service asks.
+    """
     ListProducts: _aio.UnaryUnaryMultiCallable[_products_pb2.ListProductsRequest, _products_pb2.ListProductsResponse]  # type: ignore[assignment]
     """Browses or searches active products; admins may include inactive ones."""
     UpdateProduct: _aio.UnaryUnaryMultiCallable[_products_pb2.UpdateProductRequest, _products_pb2.Product]  # type: ignore[assignment]
     """Changes the fields that are present. ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one."""
     DeleteProduct: _aio.UnaryUnaryMultiCallable[_products_pb2.DeleteProductRequest, _products_pb2.DeleteProductResponse]  # type: ignore[assignment]
-    """Takes a product out of the catalogue; its stock and its history stay."""
+    """Takes a product out of the catalogue for good; its stock and its history stay, its SKU is free again. Deleting
+    it again is no error; UpdateProduct raises FAILED_PRECONDITION with reason PRODUCT_DELETED from then on.
+    """
     GetStock: _aio.UnaryUnaryMultiCallable[_products_pb2.GetStockRequest, _products_pb2.Stock]  # type: ignore[assignment]
     """Reads what is on hand and reserved."""
     SetStock: _aio.UnaryUnaryMultiCallable[_products_pb2.SetStockRequest, _products_pb2.Stock]  # type: ignore[assignment]
@@ -101,7 +109,9 @@ class ProductsServicer(metaclass=_abc_1.ABCMeta):
         request: _products_pb2.BatchGetProductsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_products_pb2.BatchGetProductsResponse, _abc.Awaitable[_products_pb2.BatchGetProductsResponse]]:
-        """Reads up to 100 products at once (orders prices its lines by this); unknown ones are left out."""
+        """Reads up to 100 products at once (orders prices its lines by this). Unknown ones are left out, and inactive ones
+        unless an admin or a service asks.
+        """
 
     @_abc_1.abstractmethod
     def ListProducts(
@@ -125,7 +135,9 @@ class ProductsServicer(metaclass=_abc_1.ABCMeta):
         request: _products_pb2.DeleteProductRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_products_pb2.DeleteProductResponse, _abc.Awaitable[_products_pb2.DeleteProductResponse]]:
-        """Takes a product out of the catalogue; its stock and its history stay."""
+        """Takes a product out of the catalogue for good; its stock and its history stay, its SKU is free again. Deleting
+        it again is no error; UpdateProduct raises FAILED_PRECONDITION with reason PRODUCT_DELETED from then on.
+        """
 
     @_abc_1.abstractmethod
     def GetStock(

@@ -1,0 +1,50 @@
+"""The composition root of the products service."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from functions.products.rpc import Products
+from functions.products.settings import Settings
+from functions.products.store import KINDS
+from functions.products.subscriptions import subscriptions
+from functions.runtime.app import Function, Service
+from functions.runtime.clock import Clock, SystemClock
+from functions.runtime.peers import Peer
+from functions.runtime.store.port import Store
+from functions.runtime.tokens import TokenVerifier
+from functions.runtime.wiring import open_store, remote_jwks, token_verifier
+from proto.products.v1 import products_pb2_grpc
+
+PUBLIC = frozenset({"GetProduct", "BatchGetProducts", "ListProducts", "GetStock", "ListCategories"})
+"""Reading the catalogue needs no token."""
+
+
+def bootstrap(
+    settings: Settings,
+    *,
+    store: Store | None = None,
+    clock: Clock | None = None,
+    verifier: TokenVerifier | None = None,
+) -> Function:
+    """Compose the service; what is passed in takes the place of what the settings would give."""
+    clock = clock or SystemClock()
+    store = store or open_store(settings, "products", KINDS, clock)
+    users = Peer(settings.users_address)
+    return Function(
+        name="products",
+        settings=settings,
+        store=store,
+        services=[
+            Service(
+                products_pb2_grpc.add_ProductsServicer_to_server,
+                Products(store, clock),
+                "shop.products.v1.Products",
+                PUBLIC,
+            )
+        ],
+        subscriptions=subscriptions(store, clock, timedelta(minutes=settings.reservation_minutes)),
+        verifier=verifier or token_verifier(settings, remote_jwks(users), clock),
+        clock=clock,
+        on_stop=[users.close],
+    )

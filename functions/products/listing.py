@@ -1,0 +1,147 @@
+"""Browsing and searching: pages of the catalogue, newest first.
+
+A page starts below the place of the last product of the page before, which never changes: writes between two
+pages neither repeat nor skip what was there all along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from functions.products.domain import Product, ProductText
+from functions.products.store import LISTED, WORDS, listing
+from functions.products.text import matches, probes, words
+from functions.products.validation import category_violations
+from functions.runtime.errors import invalid
+from functions.runtime.identity import Identity, require_admin
+from functions.runtime.paging import page_limit
+from functions.runtime.store.cursors import Listing, cursor_after, position
+from functions.runtime.store.port import Page, Store
+
+MAX_QUERY = 200
+MAX_LOOKED_AT = 2000
+"""Texts that one request looks at; the page is then as full as it is, and its cursor goes on from there."""
+
+_MAX_BATCH = 200
+E = TypeVar("E", Product, ProductText)
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to list: `category` (empty: all), `text` (words that must all occur, by prefix; empty: all)."""
+
+    category: str = ""
+    text: str = ""
+    limit: int = 0
+    cursor: str = ""
+    include_inactive: bool = False
+
+
+async def list_products(store: Store, who: Identity, query: Query) -> Page[Product]:
+    """A page of products; in a long and barren search it may be short, or even empty, and have a cursor.
+
+    Raises INVALID_ARGUMENT, and PERMISSION_DENIED when others than admins ask for inactive ones.
+    """
+    if query.include_inactive:
+        require_admin(who)
+    _check(query)
+    limit = page_limit(query.limit)
+    prefixes = words(query.text)
+    here = Listing("product", " ".join(prefixes), listing(query.category, query.include_inactive), True)
+    below = position(here, query.cursor)[0] if query.cursor else None
+    if not query.text.strip():
+        found, go_on = await _browse(store, query, limit, below)
+    elif prefixes:
+        found, go_on = await _search(store, query, prefixes, limit, below)
+    else:
+        found, go_on = [], None  # nothing but punctuation, which no word begins with
+    return Page(found, cursor_after(here, go_on, "") if go_on else None)
+
+
+def _check(query: Query) -> None:
+    found = list(category_violations(query.category)) if query.category else []
+    if len(query.text) > MAX_QUERY:
+        found.append(("q", f"must have at most {MAX_QUERY} characters"))
+    if found:
+        raise invalid("The query is not valid.", *found)
+
+
+async def _browse(
+    store: Store, query: Query, limit: int, below: str | None
+) -> tuple[list[Product], str | None]:
+    partition = listing(query.category, query.include_inactive)
+    found = await _below(store, Product, LISTED, partition, below, limit + 1)
+    return found[:limit], found[limit - 1].listed if len(found) > limit else None
+
+
+async def _search(
+    store: Store, query: Query, prefixes: Sequence[str], limit: int, below: str | None
+) -> tuple[list[Product], str | None]:
+    """Look through texts, newest first, until there is one hit more than wanted, or enough was looked at."""
+    hits: list[ProductText] = []
+    looked_at, go_on = 0, None
+    async for text in _texts(store, query, prefixes, below, limit + 1):
+        if _fits(text, query, prefixes):
+            hits.append(text)
+        looked_at += 1
+        if len(hits) > limit:
+            go_on = hits[limit - 1].listed
+            break
+        if looked_at >= MAX_LOOKED_AT:
+            go_on = text.listed
+            break
+    ids = [hit.id for hit in hits[:limit]]
+    products = await store.get_many(Product, ids) if ids else {}
+    # A product that was taken out since its text was read is left out.
+    found = [products[product_id] for product_id in ids if product_id in products]
+    return [p for p in found if not p.deleted and (p.active or query.include_inactive)], go_on
+
+
+def _fits(text: ProductText, query: Query, prefixes: Sequence[str]) -> bool:
+    return (
+        (text.active or query.include_inactive)
+        and query.category in {"", text.category}
+        and matches(text.text, prefixes)
+    )
+
+
+async def _texts(
+    store: Store, query: Query, prefixes: Sequence[str], below: str | None, size: int
+) -> AsyncIterator[ProductText]:
+    """Every text that may match, newest first."""
+    partitions = [(WORDS, key) for key in probes(prefixes)] or [(LISTED, listing(query.category, True))]
+    while True:
+        texts, below = await _merged(store, partitions, below, size)
+        for text in texts:
+            yield text
+        if below is None:
+            return
+        size = min(2 * size, _MAX_BATCH)
+        await asyncio.sleep(0)  # an embedded store may never wait: let others have their turn
+
+
+async def _merged(
+    store: Store, partitions: Sequence[tuple[str, str]], below: str | None, size: int
+) -> tuple[list[ProductText], str | None]:
+    """The next texts of all partitions together, and the place to go on below; None at the end.
+
+    Only down to where every partition has been read: the highest of the last places of those that have more.
+    """
+    reads = [_below(store, ProductText, index, name, below, size) for index, name in partitions]
+    batches = await asyncio.gather(*reads)
+    frontier = max((batch[-1].listed for batch in batches if len(batch) == size), default=None)
+    texts = {text.listed: text for batch in batches for text in batch}  # one may lie in two partitions
+    order = sorted((place for place in texts if frontier is None or place >= frontier), reverse=True)
+    return [texts[place] for place in order], frontier
+
+
+async def _below(
+    store: Store, cls: type[E], index: str, partition: str, below: str | None, size: int
+) -> list[E]:
+    """The next `size` entities under the place `below`, which need not be taken any more."""
+    # The store's bound is inclusive: one more is read, and the one at the bound dropped.
+    page = await store.page(cls, index, partition, limit=size + 1, descending=True, until=below)
+    return [entity for entity in page.items if entity.listed != below][:size]

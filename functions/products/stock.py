@@ -1,0 +1,217 @@
+"""Stock, and what orders hold of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from events.catalog import Line, Payload, StockLow, StockRejected, StockReserved
+from functions.runtime.errors import aborted, failed_precondition, invalid
+
+MAX_ON_HAND = 1_000_000_000
+DEFAULT_LOW_THRESHOLD = 5
+OUT_OF_STOCK = "OUT_OF_STOCK"
+PRODUCT_UNAVAILABLE = "PRODUCT_UNAVAILABLE"
+RESERVATION_EXPIRED = "RESERVATION_EXPIRED"
+
+
+@dataclass
+class Stock:
+    """The stock of one product; `id` is the product's. Always 0 <= reserved <= on_hand.
+
+    `sku` and `for_sale` are copies of the product's, written with it, so that reserving reads stock only.
+    """
+
+    id: str
+    sku: str
+    for_sale: bool
+    on_hand: int = 0
+    reserved: int = 0
+    low_threshold: int = DEFAULT_LOW_THRESHOLD
+    version: int = 0
+
+    @property
+    def available(self) -> int:
+        """What another order may hold."""
+        return self.on_hand - self.reserved
+
+    def correct(self, on_hand: int, low_threshold: int | None, version: int | None) -> list[Payload]:
+        """Correct what is on the shelf; None leaves the threshold, or asks for no version.
+
+        Raises INVALID_ARGUMENT, ABORTED (VERSION_MISMATCH), FAILED_PRECONDITION (STOCK_RESERVED).
+        """
+        wanted = {"on_hand": on_hand, "low_threshold": 0 if low_threshold is None else low_threshold}
+        wrong = [(name, f"must be between 0 and {MAX_ON_HAND}") for name, n in wanted.items() if not _fits(n)]
+        if wrong:
+            raise invalid("The stock is not valid.", *wrong)
+        if version is not None and version != self.version:
+            raise aborted("VERSION_MISMATCH", "The stock was changed in the meantime: read it again.")
+        if on_hand < self.reserved:
+            raise failed_precondition("STOCK_RESERVED", f"{self.reserved} pieces are reserved for orders.")
+        was_low = self._low
+        self.on_hand = on_hand
+        self.low_threshold = self.low_threshold if low_threshold is None else low_threshold
+        return self._fell(was_low)
+
+    def hold(self, quantity: int) -> list[Payload]:
+        """Keep pieces for an order; raises FAILED_PRECONDITION (OUT_OF_STOCK)."""
+        if quantity > self.available:
+            raise failed_precondition(OUT_OF_STOCK, "There is not enough in stock.")
+        was_low = self._low
+        self.reserved += quantity
+        return self._fell(was_low)
+
+    def let_go(self, quantity: int) -> None:
+        """Make held pieces available again."""
+        self.reserved -= quantity
+
+    def sell(self, quantity: int) -> None:
+        """Held pieces leave the shelf."""
+        self.on_hand -= quantity
+        self.reserved -= quantity
+
+    def take_back(self, quantity: int) -> None:
+        """Sold pieces return to the shelf."""
+        self.on_hand += quantity
+
+    @property
+    def _low(self) -> bool:
+        return self.available < self.low_threshold
+
+    def _fell(self, was_low: bool) -> list[Payload]:
+        if was_low or not self._low:
+            return []
+        return [
+            StockLow(product_id=self.id, sku=self.sku, available=self.available, threshold=self.low_threshold)
+        ]
+
+
+Stocks = Mapping[str, Stock | None]
+"""The stocks of an order's lines by product id, None where there is no such product."""
+
+
+class State(StrEnum):
+    """Where a reservation stands."""
+
+    NEW = "NEW"
+    """Nothing is known of the order yet; never stored."""
+    AWAITED = "AWAITED"
+    """The order is confirmed, but its lines have not arrived: they will be taken and sold at once."""
+    RESERVED = "RESERVED"
+    COMMITTED = "COMMITTED"
+    RELEASED = "RELEASED"
+    """Nothing is held any more: cancelled, which is final, or expired, which a confirmation may revive."""
+    REJECTED = "REJECTED"
+
+
+@dataclass
+class Held:
+    """Pieces of one product."""
+
+    product_id: str
+    quantity: int
+
+
+@dataclass
+class Reservation:
+    """What one order holds; `id` is the order's. Events may come in any order and any number of times."""
+
+    id: str
+    created_at: datetime
+    expires_at: datetime
+    state: State = State.NEW
+    lines: list[Held] = field(default_factory=list)
+    cancelled: bool = False
+    version: int = 0
+
+    def place(self, lines: Sequence[Line], stocks: Stocks, now: datetime, hold: timedelta) -> list[Payload]:
+        """The order was placed: hold all of its lines for `hold`, or none."""
+        if self.state not in {State.NEW, State.AWAITED}:
+            return []
+        paid = self.state is State.AWAITED
+        self.lines = aggregated(lines)
+        self.expires_at = now + hold
+        gone = [n for n, stock in stocks.items() if stock is None or not (stock.for_sale or paid)]
+        if gone:
+            return self._reject(PRODUCT_UNAVAILABLE, gone)
+        if short := self._short(stocks):
+            return self._reject(OUT_OF_STOCK, short)
+        events = self._hold(stocks)
+        if paid:
+            return events + self._sell(stocks)
+        return [StockReserved(order_id=self.id, expires_at=self.expires_at), *events]
+
+    def confirm(self, stocks: Stocks) -> list[Payload]:
+        """The order is paid: what it holds is sold.
+
+        What has expired is taken again where there is enough; else the order is told, and ends with a refund.
+        """
+        if self.state is State.NEW:
+            self.state = State.AWAITED
+        elif self.state is State.RESERVED:
+            return self._sell(stocks)
+        elif self.state is State.RELEASED and not self.cancelled:
+            if short := self._short(stocks):
+                return self._reject(RESERVATION_EXPIRED, short)
+            return self._hold(stocks) + self._sell(stocks)
+        return []
+
+    def cancel(self, stocks: Stocks) -> list[Payload]:
+        """The order ended: everything goes back, and nothing will ever be held for it."""
+        if self.state is State.RESERVED:
+            self._let_go(stocks)
+        elif self.state is State.COMMITTED:
+            for stock, quantity in self._pairs(stocks):
+                stock.take_back(quantity)
+        self.state, self.cancelled = State.RELEASED, True
+        return []
+
+    def expire(self, stocks: Stocks, now: datetime) -> list[Payload]:
+        """The time is over: let go, and tell the order."""
+        if self.state is not State.RESERVED or now < self.expires_at:
+            return []
+        self._let_go(stocks)
+        self.state = State.RELEASED
+        return [self._rejected(RESERVATION_EXPIRED, [line.product_id for line in self.lines])]
+
+    def _pairs(self, stocks: Stocks) -> list[tuple[Stock, int]]:
+        found = [(stocks.get(line.product_id), line.quantity) for line in self.lines]
+        return [(stock, quantity) for stock, quantity in found if stock is not None]
+
+    def _short(self, stocks: Stocks) -> list[str]:
+        return [stock.id for stock, quantity in self._pairs(stocks) if stock.available < quantity]
+
+    def _hold(self, stocks: Stocks) -> list[Payload]:
+        self.state = State.RESERVED
+        return [event for stock, quantity in self._pairs(stocks) for event in stock.hold(quantity)]
+
+    def _sell(self, stocks: Stocks) -> list[Payload]:
+        self.state = State.COMMITTED
+        for stock, quantity in self._pairs(stocks):
+            stock.sell(quantity)
+        return []
+
+    def _let_go(self, stocks: Stocks) -> None:
+        for stock, quantity in self._pairs(stocks):
+            stock.let_go(quantity)
+
+    def _reject(self, reason: str, product_ids: list[str]) -> list[Payload]:
+        self.state = State.REJECTED
+        return [self._rejected(reason, product_ids)]
+
+    def _rejected(self, reason: str, product_ids: list[str]) -> StockRejected:
+        return StockRejected(order_id=self.id, reason=reason, product_ids=product_ids)
+
+
+def aggregated(lines: Sequence[Line]) -> list[Held]:
+    """One entry for each product, in the order of its first line."""
+    wanted: dict[str, int] = {}
+    for line in lines:
+        wanted[line.product_id] = wanted.get(line.product_id, 0) + line.quantity
+    return [Held(product_id, quantity) for product_id, quantity in wanted.items()]
+
+
+def _fits(number: int) -> bool:
+    return 0 <= number <= MAX_ON_HAND

@@ -1,0 +1,141 @@
+"""The use cases of stock: reading and correcting it, and what orders do to it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from events.catalog import OrderPlaced, Payload
+from functions.products.service import ATTEMPTS, Moved, get_product
+from functions.products.stock import Reservation, Stock, Stocks
+from functions.products.store import due
+from functions.runtime.clock import Clock
+from functions.runtime.errors import not_found
+from functions.runtime.identity import Identity, require_admin
+from functions.runtime.store.port import Changes, Once, Ref, Store
+
+log = logging.getLogger("shop.products")
+
+EXPIRED_AT_ONCE = 1000
+"""Reservations that one sweep lets go; the next one goes on."""
+
+Step = Callable[[Reservation, Stocks], list[Payload]]
+
+
+async def get_stock(store: Store, who: Identity, product_id: str) -> Stock:
+    """The stock of a product that the caller may see. Raises NOT_FOUND."""
+    await get_product(store, who, product_id)
+    return _known(await store.get(Stock, product_id))
+
+
+async def set_stock(
+    store: Store,
+    who: Identity,
+    product_id: str,
+    on_hand: int,
+    *,
+    low_threshold: int | None = None,
+    version: int | None = None,
+) -> Stock:
+    """Correct what is on the shelf; see `Stock.correct` for what it raises, and NOT_FOUND."""
+    require_admin(who)
+
+    def change(stock: Stock | None) -> tuple[Stock, Sequence[Payload]]:
+        known = _known(stock)
+        return known, known.correct(on_hand, low_threshold, version)
+
+    stock = await store.update(Stock, product_id, change)
+    log.info("stock_set", extra={"product_id": product_id, "on_hand": on_hand})
+    return stock
+
+
+async def reserve(store: Store, clock: Clock, hold: timedelta, order: OrderPlaced, once: Once) -> Reservation:
+    """An order was placed: hold all of its lines for `hold`, or none, and say which."""
+    now = clock.now()
+    return await _change(
+        store,
+        now,
+        order.order_id,
+        lambda reservation, stocks: reservation.place(order.lines, stocks, now, hold),
+        [line.product_id for line in order.lines],
+        once,
+    )
+
+
+async def commit(store: Store, clock: Clock, order_id: str, once: Once) -> Reservation:
+    """An order was confirmed: what it holds is sold."""
+    return await _change(store, clock.now(), order_id, Reservation.confirm, once=once)
+
+
+async def release(store: Store, clock: Clock, order_id: str, once: Once) -> Reservation:
+    """An order was cancelled: what it holds or bought goes back, and it will never hold anything again."""
+    return await _change(store, clock.now(), order_id, Reservation.cancel, once=once)
+
+
+async def expire(store: Store, clock: Clock) -> int:
+    """Let go of what was held too long; how many reservations. Several at a time do no harm."""
+    now = clock.now()
+    late = (await due(store, now, EXPIRED_AT_ONCE)).items
+    for reservation in late:
+        await _change(store, now, reservation.id, lambda it, stocks: it.expire(stocks, now))
+    return len(late)
+
+
+async def _change(
+    store: Store,
+    now: datetime,
+    order_id: str,
+    step: Step,
+    product_ids: Sequence[str] = (),
+    once: Once | None = None,
+) -> Reservation:
+    """Take one step with a reservation and the stocks of its lines in one transaction.
+
+    The lines are in the reservation, which is read before to know the stocks. Lines never change once they
+    are there, so what can have happened in between is that they came: then the step is prepared again.
+    """
+    seen = await store.get(Reservation, order_id)
+    ids = _unique(product_ids, seen)
+    for attempt in range(ATTEMPTS):
+        refs = [Ref(Reservation, order_id), *(Ref(Stock, product_id) for product_id in ids)]
+        try:
+            result = await store.transact(refs, _stepped(order_id, now, step, ids), once=once)
+        except Moved as moved:
+            if attempt + 1 == ATTEMPTS:
+                raise
+            ids = moved.needs
+        else:
+            log.info("reservation", extra={"order_id": order_id, "state": result.state.value})
+            return result
+    raise AssertionError("unreachable")
+
+
+def _stepped(
+    order_id: str, now: datetime, step: Step, ids: Sequence[str]
+) -> Callable[[Sequence[Any]], Changes[Reservation]]:
+    def change(found: Sequence[Any]) -> Changes[Reservation]:
+        reservation = found[0] or Reservation(order_id, created_at=now, expires_at=now)
+        stocks: dict[str, Stock | None] = dict(zip(ids, found[1:], strict=True))
+        if not stocks.keys() >= {line.product_id for line in reservation.lines}:
+            raise Moved(_unique(ids, reservation))
+        before = [replace(entity) for entity in (reservation, *filter(None, stocks.values()))]
+        events = step(reservation, stocks)
+        after = [reservation, *filter(None, stocks.values())]
+        changed = [entity for entity, old in zip(after, before, strict=True) if entity != old]
+        return Changes(reservation, changed, events=events)
+
+    return change
+
+
+def _unique(product_ids: Sequence[str], reservation: Reservation | None) -> list[str]:
+    held = [line.product_id for line in reservation.lines] if reservation else []
+    return list(dict.fromkeys([*product_ids, *held]))
+
+
+def _known(stock: Stock | None) -> Stock:
+    if stock is None:
+        raise not_found("Product", "PRODUCT_NOT_FOUND")
+    return stock

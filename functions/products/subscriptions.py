@@ -1,0 +1,29 @@
+"""What products reacts to."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from events.catalog import OrderCancelled, OrderConfirmed, OrderPlaced, Payload, SweepDue
+from functions.products import stock_service
+from functions.runtime.app import Delivery, Handler
+from functions.runtime.clock import Clock
+from functions.runtime.store.port import Store
+
+
+def subscriptions(store: Store, clock: Clock, hold: timedelta) -> dict[type[Payload], Handler]:
+    """Handlers by payload; `hold` is how long a reservation lasts."""
+
+    async def placed(event: Delivery[OrderPlaced]) -> None:
+        await stock_service.reserve(store, clock, hold, event.data, event.once)
+
+    async def confirmed(event: Delivery[OrderConfirmed]) -> None:
+        await stock_service.commit(store, clock, event.data.order_id, event.once)
+
+    async def cancelled(event: Delivery[OrderCancelled]) -> None:
+        await stock_service.release(store, clock, event.data.order_id, event.once)
+
+    async def sweep(_: Delivery[SweepDue]) -> None:
+        await stock_service.expire(store, clock)
+
+    return {OrderPlaced: placed, OrderConfirmed: confirmed, OrderCancelled: cancelled, SweepDue: sweep}

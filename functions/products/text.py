@@ -1,0 +1,75 @@
+"""Words of a product, and the few index keys by which all of them are found by any prefix.
+
+The store lists partitions and no more, so that DynamoDB can do it, too. Writing every prefix of every word is
+out of the question: a description of 5,000 characters has thousands, and a transaction may hold 100 items.
+Instead a product has at most `MAX_KEYS` keys, and each of its words of three letters or more lies under one
+of them: its first three letters, or, where a long text has too many of those, the first two, one or none. A
+search reads the four partitions under which its longest word may lie, and checks the words themselves. So
+nothing is ever missed, and what a long text costs is selectivity, not entries.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+MAX_KEYS = 40
+"""An update replaces at most all keys by as many others: 80 of the 100 items of a DynamoDB transaction."""
+
+_PRECISE = 3
+_ANY = "*"  # the key of no letters; a word cannot hold it
+_WORD = re.compile(r"[^\W_]+")
+
+
+def words(text: str) -> list[str]:
+    """The distinct words in order: compatibility-decomposed, case-folded, without accents."""
+    # Folding after decomposing catches what decomposes into capitals, and may itself bring accents.
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    bare = "".join(char for char in folded if not unicodedata.combining(char))
+    return list(dict.fromkeys(_WORD.findall(bare)))
+
+
+def searchable(*texts: str) -> str:
+    """The words of `texts`, each with a space before it, as `matches` wants them."""
+    return "".join(f" {word}" for word in words("\n".join(texts)))
+
+
+def matches(text: str, prefixes: Iterable[str]) -> bool:
+    """Whether each of `prefixes` begins a word of `text` (from `searchable`)."""
+    return all(f" {prefix}" in text for prefix in prefixes)
+
+
+def keys(text: str) -> set[str]:
+    """The partitions of a text (from `searchable`), at most `MAX_KEYS`; short words have none (`probes`)."""
+    found = {word[:_PRECISE] for word in text.split() if len(word) >= _PRECISE}
+    for length in range(_PRECISE - 1, -1, -1):
+        found = _coarsened(found, length)
+    return {key or _ANY for key in found}
+
+
+def probes(prefixes: Iterable[str]) -> list[str]:
+    """The partitions that hold, together, every text with all these prefixes.
+
+    Empty when no prefix has three letters: so little is in so many texts that listing them all is as quick.
+    """
+    longest = max(prefixes, key=len, default="")
+    if len(longest) < _PRECISE:
+        return []
+    return [longest[:length] or _ANY for length in range(_PRECISE, -1, -1)]
+
+
+def _coarsened(found: set[str], length: int) -> set[str]:
+    """Put keys that share their first `length` letters under one, largest family first, until few enough."""
+    families: dict[str, set[str]] = {}
+    for key in found:
+        families.setdefault(key[:length], set()).add(key)
+    result = set(found)
+    for prefix, family in sorted(families.items(), key=lambda item: (-len(item[1]), item[0])):
+        surplus = len(result) - MAX_KEYS
+        if surplus <= 0 or len(family) == 1:
+            break
+        # One more than the surplus, for the key that takes their place; the rest stays precise.
+        result -= set(sorted(family)[: surplus + 1])
+        result.add(prefix)
+    return result

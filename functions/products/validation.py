@@ -1,0 +1,124 @@
+"""What a catalogue entry must look like. All that is wrong is said at once, by the paths of the JSON body."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from events.catalog import Money
+from functions.products.currencies import CURRENCIES
+from functions.runtime.errors import ServiceError, invalid
+
+MAX_AMOUNT = 10_000_000_000
+"""In minor units; with the bounds on quantities and lines a total stays far within 64 bits."""
+
+_SKU = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_CATEGORY = re.compile(r"[a-z0-9-]{1,50}")
+_URL = re.compile(
+    r"https://(?:[A-Za-z0-9-]{1,63}\.)*[A-Za-z0-9-]{1,63}(?::[0-9]{1,5})?"
+    r"(?:[/?#][A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*)?"
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+Violations = Iterator[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Fields of a catalogue entry as somebody wants them; None leaves a field as it is."""
+
+    name: str | None = None
+    description: str | None = None
+    category: str | None = None
+    price: Money | None = None
+    image_urls: list[str] | None = None
+    active: bool | None = None
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A product that somebody wants to add; `price` may be missing, which is refused."""
+
+    sku: str
+    name: str
+    category: str
+    price: Money | None
+    description: str = ""
+    image_urls: Sequence[str] = ()
+    active: bool = True
+
+
+def checked(draft: Draft) -> Money:
+    """The price of a valid draft; raises INVALID_ARGUMENT with every violation."""
+    edit = Edit(draft.name, draft.description, draft.category, draft.price, list(draft.image_urls))
+    found = [*_sku(draft.sku), *_violations(edit)]
+    if draft.price is None:
+        raise _invalid([*found, ("price", "is required")])
+    if found:
+        raise _invalid(found)
+    return draft.price
+
+
+def check_edit(edit: Edit) -> None:
+    """Raises INVALID_ARGUMENT with every violation."""
+    if found := list(_violations(edit)):
+        raise _invalid(found)
+
+
+def category_violations(category: str) -> Violations:
+    """What is wrong with a slug."""
+    if not _CATEGORY.fullmatch(category):
+        yield "category", "must be 1 to 50 of lower-case letters, digits and -"
+
+
+def _invalid(found: list[tuple[str, str]]) -> ServiceError:
+    return invalid("The product is not valid.", *found)
+
+
+def _violations(edit: Edit) -> Violations:
+    if edit.name is not None:
+        yield from _name(edit.name)
+    if edit.description is not None:
+        yield from _description(edit.description)
+    if edit.category is not None:
+        yield from category_violations(edit.category)
+    if edit.price is not None:
+        yield from _price(edit.price)
+    if edit.image_urls is not None:
+        yield from _image_urls(edit.image_urls)
+
+
+def _sku(sku: str) -> Violations:
+    if not _SKU.fullmatch(sku):
+        yield "sku", "must be 1 to 64 of letters, digits, ., _ and -"
+
+
+def _name(name: str) -> Violations:
+    if not name.strip() or len(name) > 200:
+        yield "name", "must have 1 to 200 characters"
+    elif _CONTROL.search(name):
+        yield "name", "must be one line without control characters"
+
+
+def _description(description: str) -> Violations:
+    if len(description) > 5000:
+        yield "description", "must have at most 5000 characters"
+    if _CONTROL_BUT_LINES.search(description):
+        yield "description", "must hold no control characters but line breaks and tabs"
+
+
+def _price(price: Money) -> Violations:
+    if not 1 <= price.amount <= MAX_AMOUNT:
+        yield "price.amount", f"must be between 1 and {MAX_AMOUNT}, in minor units"
+    if price.currency not in CURRENCIES:
+        yield "price.currency", "must be a currency code of ISO 4217, such as EUR"
+
+
+def _image_urls(urls: Sequence[str]) -> Violations:
+    if len(urls) > 10:
+        yield "image_urls", "must be at most 10"
+    for index, url in enumerate(urls[:10]):
+        if len(url) > 2048 or not _URL.fullmatch(url):
+            yield f"image_urls[{index}]", "must be an https URL of at most 2048 characters"
