@@ -76,7 +76,7 @@ class Desk:
     ) -> tuple[int, bytes, dict[str, str]]:
         async with (
             aiohttp.ClientSession() as session,
-            session.post(self.url + path, data=_stream(data), headers=EVENT if headers is None else headers) as answer,
+            session.post(self.url + path, data=_stream(data), headers=headers or EVENT) as answer,
         ):
             return answer.status, await answer.read(), dict(answer.headers)
 
@@ -125,7 +125,7 @@ async def test_the_mark_names_source_and_id(desk: Desk) -> None:
 
 
 REFUSED: list[tuple[dict[str, str], str | bytes, int, str]] = [
-    ({}, "hello", 400, "EVENT_MALFORMED"),
+    ({"content-type": "text/plain"}, "hello", 400, "EVENT_MALFORMED"),
     ({key: EVENT[key] for key in EVENT if key != "ce-id"}, DATA, 400, "EVENT_MALFORMED"),
     ({"content-type": "application/cloudevents+json"}, "{", 400, "EVENT_MALFORMED"),
     ({"content-type": "application/cloudevents+json"}, b"\xff\xfe", 400, "EVENT_MALFORMED"),
