@@ -1,0 +1,126 @@
+"""The command line of the local platform."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from knative.local.data import Data, DataInUse
+from knative.local.manifests import ManifestError
+from knative.local.ports import PortTaken
+from knative.local.run import ROOT, Options, Run
+from knative.local.terminal import Terminal
+
+DESCRIPTION = """Runs the whole platform on this machine from the manifests in knative/base: one process per domain, \
+the gateway, the broker, and timers for the PingSources. Ctrl-C stops it."""
+
+EPILOG = """Variables of the shell reach every part and win over the manifests (LOG_LEVEL, SMTP_URL, OTEL_*).
+ADMIN_EMAIL and ADMIN_PASSWORD, at the first start, name the administrator instead of a random password.
+`python -m knative.local stop` stops the platform that runs on --data."""
+
+
+def main(argv: Sequence[str], shell: Mapping[str, str]) -> int:
+    """Runs or stops a platform; the exit status."""
+    arguments = _parser().parse_args(argv)
+    terminal = Terminal()
+    if arguments.command == "stop":
+        return _stop(Data(arguments.data), terminal)
+    try:
+        return _run(_options(arguments), terminal, shell)
+    except (DataInUse, PortTaken, ManifestError) as error:
+        terminal.line(terminal.paint(str(error), "bad"))
+        return 1
+
+
+def _run(options: Options, terminal: Terminal, shell: Mapping[str, str]) -> int:
+    data = Data(options.data)
+    data.hold()
+    if options.fresh:
+        data.empty()
+    data.prepare()
+    terminal.line(
+        f"Starting the shop from {_short(options.manifests)}, with its data in {_short(data.folder)}"
+    )
+
+    async def run() -> int:
+        return await Run(options, data, terminal, shell).main()
+
+    return asyncio.run(run())
+
+
+def _stop(data: Data, terminal: Terminal) -> int:
+    pid = data.running().get("pid")
+    if not pid:
+        terminal.line(f"Nothing runs on {_short(data.folder)}.")
+        return 1
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        data.withdraw()
+    deadline = time.monotonic() + 60
+    while data.running() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    terminal.line("Stopped." if not data.running() else f"The platform (pid {pid}) still runs.")
+    return 1 if data.running() else 0
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    return Options(
+        data=arguments.data,
+        manifests=arguments.manifests,
+        fresh=arguments.fresh,
+        reload=arguments.reload,
+        seed=arguments.seed,
+        port_offset=None if arguments.ports == "free" else arguments.port_offset,
+        logs=arguments.logs,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m knative.local",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("command", nargs="?", choices=["run", "stop"], default="run", help="run (the default) or stop")
+    add("--fresh", action="store_true", help="empty the data first")
+    add("--reload", action="store_true", help="restart a part when its sources or manifests change")
+    add(
+        "--no-seed", dest="seed", action="store_false", help="leave an empty store without the demo catalogue"
+    )
+    add("--data", type=Path, default=ROOT / ".data", metavar="DIR", help="where data lies (default: .data)")
+    add("--port-offset", type=int, default=0, metavar="N", help="move all ports by N, to run beside another")
+    add(
+        "--ports", choices=["fixed", "free"], default="fixed", help="free: ports that nobody uses (for tests)"
+    )
+    add(
+        "--logs",
+        choices=["warn", "all", "none"],
+        default="warn",
+        help="which lines of the logs are shown here",
+    )
+    add(
+        "--manifests",
+        type=Path,
+        default=ROOT / "knative" / "base",
+        metavar="DIR",
+        help="a kustomization's folder",
+    )
+    return parser
+
+
+def _short(path: Path) -> str:
+    resolved = path.resolve()
+    return str(resolved.relative_to(ROOT)) if resolved.is_relative_to(ROOT) else str(resolved)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,128 @@
+"""The platform's folder: its lock, secrets, first-start marks, and the file that tells others what runs."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+# What --fresh removes: only what the platform makes, should --data ever name a folder that holds more.
+_OURS: Final = ("store", "broker", "logs", "secrets", "broker.yaml", "platform.json", "first-start")
+
+
+class DataInUse(RuntimeError):
+    """Another instance runs on this folder."""
+
+
+class Data:
+    """One platform's folder, held by one process at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self._lock: int | None = None
+
+    @property
+    def logs(self) -> Path:
+        """Where each part's log lies, as <part>.log."""
+        return self.folder / "logs"
+
+    def hold(self) -> None:
+        """Takes the folder for this process, until it ends, however it ends. Raises DataInUse."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pid = self.running().get("pid", "unknown")
+            raise DataInUse(
+                f"Another instance runs on {self.folder} (pid {pid}).\n"
+                f"Stop it (Ctrl-C there, or: python -m knative.local stop), or use another folder: --data DIR"
+            ) from None
+        self._await_orphans()
+
+    def empty(self) -> None:
+        """Removes all that earlier runs left."""
+        for name in _OURS:
+            path = self.folder / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def prepare(self) -> None:
+        """Makes the folders, and the platform's service key where there is none."""
+        self.logs.mkdir(exist_ok=True)
+        secrets = self.folder / "secrets"
+        secrets.mkdir(mode=0o700, exist_ok=True)
+        if not (secrets / "service.pem").exists():
+            _write_private(secrets / "service.pem", _new_key())
+
+    @property
+    def is_first_start(self) -> bool:
+        """Whether no administrator has been made here yet."""
+        return not (self.folder / "first-start").exists()
+
+    def mark_first_start_done(self) -> None:
+        """From now on no password is made, handed to users, or shown."""
+        (self.folder / "first-start").write_text("done\n")
+
+    def publish(self, state: Mapping[str, Any]) -> None:
+        """Replaces platform.json, whole: whoever reads it sees one state or the next."""
+        path = self.folder / "platform.json"
+        draft = path.with_suffix(".tmp")
+        draft.write_text(json.dumps(state, indent=2) + "\n")
+        draft.replace(path)
+
+    def withdraw(self) -> None:
+        """Removes platform.json: nothing runs any more."""
+        (self.folder / "platform.json").unlink(missing_ok=True)
+
+    def running(self) -> dict[str, Any]:
+        """What platform.json says: {pid, ready, urls, parts: {name: {pid, url, grpc, log, restarts}}}, or nothing."""
+        with suppress(OSError, ValueError):
+            state = json.loads((self.folder / "platform.json").read_text())
+            return state if isinstance(state, dict) else {}
+        return {}
+
+    def _await_orphans(self) -> None:
+        """Parts of a runner that was killed end by themselves within seconds; until then they hold their ports."""
+        pids = [part.get("pid") for part in self.running().get("parts", {}).values()]
+        deadline = time.monotonic() + 7
+        while any(is_part(pid) for pid in pids) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def is_part(pid: int | None) -> bool:
+    """Whether this process is (still) a part: ids are used again, so where the system tells, the command counts."""
+    if not pid:
+        return False
+    with suppress(OSError):
+        return b"knative.local.launch" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    if Path("/proc/self").exists():
+        return False
+    with suppress(OSError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    draft = path.with_suffix(".tmp")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+    draft.replace(path)
+
+
+def _new_key() -> bytes:
+    # Only the first start pays for these imports.
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -1,0 +1,43 @@
+"""Runs one part, and ends it when the runner is gone, however that went: `python -m knative.local.launch MODULE ...`.
+
+The runner holds the other end of the part's standard input and never writes to it. When the runner dies, even by
+kill -9, the kernel closes that pipe, and the part ends itself: first as by SIGTERM, so that it drains, and after a
+few seconds for good. Unlike the kernel's parent-death signal this works beyond Linux, does not depend on the thread
+that started the part, and costs no process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+from typing import Final
+
+DRAIN_SECONDS: Final = 5.0
+
+
+def main() -> None:
+    """Runs the module named by the first argument as the main program, with the rest as its arguments."""
+    if len(sys.argv) < 2:
+        raise SystemExit("usage: python -m knative.local.launch MODULE [ARGUMENT...]")
+    pipe = os.dup(0)
+    with open(os.devnull) as nothing:  # noqa: PTH123 - a device
+        os.dup2(nothing.fileno(), 0)
+    threading.Thread(target=_watch, args=(pipe,), daemon=True, name="runner-watch").start()
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+def _watch(pipe: int) -> None:
+    while os.read(pipe, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(DRAIN_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

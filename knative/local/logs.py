@@ -1,0 +1,74 @@
+"""Parts write their logs straight into files, so that no reader can hold them up; this follows the files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+_POLL_SECONDS: Final = 0.25
+_KEPT_BYTES: Final = 32 * 1024 * 1024
+_CHUNK: Final = 256 * 1024
+
+
+class LogTail:
+    """Hands on each new line of the logs, and keeps every file below 32 MiB, with one older one beside it."""
+
+    def __init__(self, show: Callable[[str, bytes], None]) -> None:
+        self._show = show
+        self._files: dict[str, tuple[Path, int]] = {}
+
+    def follow(self, name: str, path: Path) -> None:
+        """Follows a part's log from its present end."""
+        self._files[name] = (path, path.stat().st_size if path.exists() else 0)
+
+    async def run(self) -> None:
+        """Follows until cancelled."""
+        while True:
+            await asyncio.sleep(_POLL_SECONDS)
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Hands on what has been written since the last time."""
+        for name, (path, offset) in self._files.items():
+            if path.exists() and path.stat().st_size > offset:
+                self._files[name] = (path, self._read(name, path, offset))
+
+    def _read(self, name: str, path: Path, offset: int) -> int:
+        with path.open("rb") as file:
+            file.seek(offset)
+            while chunk := file.read(_CHUNK):
+                # A line that is still being written waits for its end, unless it fills the chunk.
+                whole = chunk.rfind(b"\n") + 1 or (len(chunk) if len(chunk) == _CHUNK else 0)
+                if not whole:
+                    break
+                for line in chunk[:whole].splitlines():
+                    self._show(name, line)
+                offset += whole
+                file.seek(offset)
+        return _rotated(path, offset)
+
+
+def open_log(path: Path) -> int:
+    """A file descriptor that appends to the log."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+
+def last_lines(path: Path, count: int) -> list[bytes]:
+    """The last lines of a log."""
+    try:
+        return path.read_bytes()[-_CHUNK:].splitlines()[-count:]
+    except OSError:
+        return []
+
+
+def _rotated(path: Path, offset: int) -> int:
+    if offset < _KEPT_BYTES:
+        return offset
+    # The part keeps its descriptor, which appends: it goes on at the new beginning.
+    shutil.copyfile(path, path.with_suffix(".log.1"))
+    os.truncate(path, 0)
+    return 0

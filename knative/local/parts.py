@@ -1,0 +1,198 @@
+"""From manifests to what runs here: one process per domain, the gateway, the broker, and timers for PingSources."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import tzinfo
+from pathlib import Path
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import yaml
+
+from knative.local import manifests as m
+from knative.local.ports import HOST, Ports
+
+BROKER: Final = "broker"
+GATEWAY: Final = "gateway"
+USERS: Final = "users"
+# The dead-letter store has a pod of its own in a cluster, and lives in the broker's process here.
+DEAD_LETTERS: Final = "dead-letters"
+
+_FUNCTION = "shop/functions-"
+_CLUSTER = re.compile(r"(?P<name>[a-z0-9-]+)\.(?P<namespace>[a-z0-9-]+)\.svc(?:\.cluster\.local)?(?::\d+)?")
+_INGRESS = "broker-ingress"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process: how it is started, where it listens, when (stages start one after the other), and the sources
+    (paths relative to the repository) whose change restarts it."""
+
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    http: int
+    grpc: int | None = None
+    stage: int = 1
+    sources: tuple[str, ...] = ()
+
+    @property
+    def url(self) -> str:
+        """Where the part answers HTTP."""
+        return f"http://{HOST}:{self.http}"
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A PingSource: every `schedule` (cron, in `zone`) the data is sent to `sink` as an event from `source`."""
+
+    source: str
+    schedule: str
+    zone: tzinfo
+    content_type: str
+    data: bytes
+    sink: str
+
+
+@dataclass(frozen=True)
+class Platform:
+    """All that runs, and the broker's configuration: the Broker and Trigger manifests with local addresses."""
+
+    parts: tuple[Part, ...]
+    ticks: tuple[Tick, ...]
+    broker_config: str
+
+
+def domains(manifests: m.Manifests) -> tuple[str, ...]:
+    """The domains that have a Knative Service, by the names of their images."""
+    return tuple(dict.fromkeys(name for name, _ in _programs(manifests) if name != GATEWAY))
+
+
+def derive(manifests: m.Manifests, ports: Ports, data: Path, shell: Mapping[str, str]) -> Platform:
+    """The platform for these manifests, with its data under `data` (absolute).
+
+    Variables of the `shell` win over the manifests', so that OTEL_*, SMTP_URL or LOG_LEVEL can be set for one run;
+    what must fit together here (addresses, ports, files) wins over both.
+    """
+    local = Local(manifests, ports)
+    merged: dict[str, dict[str, str]] = {}
+    for name, service in _programs(manifests):
+        merged[name] = merged.get(name, {}) | m.environment_of(service, manifests)
+    parts = [_broker(ports, data, shell)]
+    for name, env in merged.items():
+        given = {key: local.address(value) for key, value in env.items()}
+        addresses = {key: given[key] for key, value in env.items() if given[key] != value}
+        parts.append(_service(name, {**given, **shell, **addresses, **_fixed(name, ports, data)}, ports))
+    return Platform(tuple(parts), tuple(local.ticks()), local.broker_config())
+
+
+class Local:
+    """Where the objects of the manifests are found on this machine."""
+
+    def __init__(self, manifests: m.Manifests, ports: Ports) -> None:
+        self._manifests = manifests
+        self._ports = ports
+        self._services = {m.name_of(s): s for s in manifests.of(m.SERVING, "Service")}
+
+    def address(self, value: str) -> str:
+        """The value with each cluster address in it replaced by the local one. Raises ManifestError."""
+        return _CLUSTER.sub(lambda match: self._host(match["name"]), value)
+
+    def resolve(self, ref: Mapping[str, Any]) -> str:
+        """The URL of a `ref` (a Knative Service, the dead-letter Service, a Broker)."""
+        name = str(ref["name"])
+        if ref["kind"] == "Broker":
+            return f"http://{self._host(_INGRESS)}/{ref.get('namespace', self._manifests.namespace)}/{name}"
+        return f"http://{self._host(name)}"
+
+    def broker_config(self) -> str:
+        """The Broker and Trigger manifests, their references resolved."""
+        documents = [*self._manifests.of(m.EVENTING, "Broker"), *self._manifests.of(m.EVENTING, "Trigger")]
+        return yaml.safe_dump_all([self._resolved(d) for d in documents], sort_keys=False)
+
+    def ticks(self) -> Iterator[Tick]:
+        """The PingSources."""
+        for ping in self._manifests.of(m.SOURCES, "PingSource"):
+            spec, metadata = ping["spec"], ping["metadata"]
+            yield Tick(
+                source=f"/apis/v1/namespaces/{metadata['namespace']}/pingsources/{metadata['name']}",
+                schedule=spec["schedule"],
+                zone=ZoneInfo(spec.get("timezone", "UTC")),
+                content_type=spec.get("contentType", "application/json"),
+                data=str(spec.get("data", "")).encode(),
+                sink=self.resolve(spec["sink"]["ref"]),
+            )
+
+    def _host(self, name: str) -> str:
+        if name == _INGRESS:
+            return f"{HOST}:{self._ports.http[BROKER]}"
+        if name == DEAD_LETTERS:
+            return f"{HOST}:{self._ports.http[BROKER]}/{DEAD_LETTERS}"
+        if name not in self._services:
+            raise m.ManifestError(f"{name}: the manifests hold no service of this name")
+        service = self._services[name]
+        part = _program(service)
+        protocol = m.container_of(service).get("ports", [{}])[0].get("name", "http1")
+        table = self._ports.grpc if protocol == "h2c" else self._ports.http
+        return f"{HOST}:{table[part]}"
+
+    def _resolved(self, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            if "ref" in value:
+                return {"uri": self.resolve(value["ref"])}
+            return {key: self._resolved(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self._resolved(inner) for inner in value]
+        return value
+
+
+def _programs(manifests: m.Manifests) -> Iterator[tuple[str, m.Document]]:
+    """Each Knative Service with the part that it becomes: services of one image become one part."""
+    return ((_program(service), service) for service in manifests.of(m.SERVING, "Service"))
+
+
+def _program(service: m.Document) -> str:
+    image = str(m.container_of(service)["image"]).partition(":")[0]
+    if image.startswith(_FUNCTION):
+        return image.removeprefix(_FUNCTION)
+    if image == f"shop/{GATEWAY}":
+        return GATEWAY
+    raise m.ManifestError(f"Service {m.name_of(service)}: it is unknown how to run {image} here")
+
+
+def _launch(module: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "knative.local.launch", module, *arguments)
+
+
+def _broker(ports: Ports, data: Path, shell: Mapping[str, str]) -> Part:
+    port = ports.http[BROKER]
+    arguments = ("--config", f"{data}/broker.yaml", "--port", str(port), "--data", f"{data}/broker")
+    sources = ("events", "observability")
+    return Part(BROKER, _launch("events.broker", *arguments), dict(shell), port, stage=0, sources=sources)
+
+
+def _service(name: str, env: Mapping[str, str], ports: Ports) -> Part:
+    if name == GATEWAY:
+        sources: tuple[str, ...] = ("gateway", "functions/runtime", "events", "observability", "proto")
+        return Part(name, _launch("gateway.main"), env, ports.http[name], stage=2, sources=sources)
+    sources = (f"functions/{name}", "functions/runtime", "events", "observability", "proto")
+    # Users signs the tokens that all others verify: it starts with the broker, before the rest.
+    stage = 0 if name == USERS else 1
+    module = _launch(f"functions.{name}.main")
+    return Part(name, module, env, ports.http[name], ports.grpc[name], stage, sources)
+
+
+def _fixed(name: str, ports: Ports, data: Path) -> dict[str, str]:
+    env = {
+        "SHOP_ENV": "development",
+        "HOST": HOST,
+        "HTTP_PORT": str(ports.http[name]),
+        "STORE_URL": f"sqlite:///{data}/store",
+        "SERVICE_KEY_FILE": f"{data}/secrets/service.pem",
+        "PORT": "",
+    }
+    return env if name == GATEWAY else {**env, "ROLE": "all", "GRPC_PORT": str(ports.grpc[name])}

@@ -1,0 +1,105 @@
+"""Which part listens where, and who is there already."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+HOST: Final = "127.0.0.1"
+GATEWAY: Final = 8080
+BROKER: Final = 8090
+DOMAINS: Final = {"users": 1, "orders": 2, "products": 3, "payments": 4, "notifications": 5}
+HTTP, GRPC = 8080, 9080
+
+
+class PortTaken(RuntimeError):
+    """One or more ports cannot be had; the message says which, who holds them, and what to do."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Ports by the name of the part; `grpc` of the domains only."""
+
+    http: Mapping[str, int]
+    grpc: Mapping[str, int]
+
+    def everyone(self) -> Iterable[tuple[int, str]]:
+        """Each port with whom it is for."""
+        yield from ((port, name) for name, port in self.http.items())
+        yield from ((port, f"{name}, gRPC") for name, port in self.grpc.items())
+
+
+def fixed(domains: Iterable[str], offset: int = 0) -> Ports:
+    """The documented ports, all moved by `offset`; a domain that is not among them gets the next numbers."""
+    numbers = dict(DOMAINS)
+    for domain in sorted(set(domains) - set(DOMAINS)):
+        # 8090 is the broker's.
+        numbers[domain] = max(numbers.values()) + (2 if HTTP + max(numbers.values()) + 1 == BROKER else 1)
+    chosen = {name: number for name, number in numbers.items() if name in set(domains)}
+    http = {"gateway": GATEWAY, "broker": BROKER} | {name: HTTP + n for name, n in chosen.items()}
+    return Ports(
+        {name: port + offset for name, port in http.items()},
+        {name: GRPC + number + offset for name, number in chosen.items()},
+    )
+
+
+def free(domains: Iterable[str]) -> Ports:
+    """Ports that nobody listens on at this moment, so that platforms run side by side."""
+    names = list(domains)
+    held = [socket.create_server((HOST, 0)) for _ in range(2 + 2 * len(names))]
+    numbers = [s.getsockname()[1] for s in held]
+    for s in held:
+        s.close()
+    http = dict(zip(["gateway", "broker", *names], numbers, strict=False))
+    return Ports(http, dict(zip(names, numbers[2 + len(names) :], strict=True)))
+
+
+def check(ports: Ports) -> None:
+    """Raises PortTaken where another process listens on one of the ports."""
+    taken = [(port, name) for port, name in ports.everyone() if _is_taken(port)]
+    if taken:
+        lines = [f"Port {port} ({name}) is taken{_holder(port)}." for port, name in taken]
+        advice = "Stop what holds it, or move all ports: make up ARGS=--port-offset=100"
+        raise PortTaken("\n".join([*lines, advice]))
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do it: a port whose last connections still linger is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+            probe.listen(1)
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return True
+            raise
+    return False
+
+
+def _holder(port: int) -> str:
+    """` by <command> (pid N)` where the system lets us see it (Linux), else nothing."""
+    inodes = _listeners(port)
+    for folder in Path("/proc").glob("[0-9]*/fd") if inodes else ():
+        with suppress(OSError):
+            for link in folder.iterdir():
+                if str(link.readlink()) in inodes:
+                    command = (folder.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                    return f" by pid {folder.parent.name}: {command[:80]}"
+    return ""
+
+
+def _listeners(port: int) -> set[str]:
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError):
+            for row in Path(table).read_text().splitlines()[1:]:
+                columns = row.split()
+                if columns[3] == "0A" and int(columns[1].rpartition(":")[2], 16) == port:
+                    found.add(f"socket:[{columns[9]}]")
+    return found

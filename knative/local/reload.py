@@ -1,0 +1,37 @@
+"""Restarts parts when their sources change."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from knative.local.parts import Part
+
+MANIFESTS: Final = "knative/base"
+_WATCHED: Final = ("functions", "gateway", "events", "observability", "proto", MANIFESTS)
+
+
+def affected(parts: Sequence[Part], changed: Iterable[str]) -> list[Part]:
+    """The parts that one of the changed paths (relative to the repository) is a source of; tests are none."""
+    sources = [path for path in changed if path.endswith(".py") and "tests" not in path.split("/")]
+    return [part for part in parts if any(_is_under(path, part.sources) for path in sources)]
+
+
+def _is_under(path: str, folders: Iterable[str]) -> bool:
+    return any(path.startswith(f"{folder}/") for folder in folders)
+
+
+async def watch(root: Path, report: Callable[[list[str]], None]) -> None:
+    """Reports changed paths, relative to `root`, in batches, until cancelled."""
+    async for batch in _batches(root):
+        report(sorted(batch))
+
+
+async def _batches(root: Path) -> AsyncIterator[set[str]]:
+    # Only --reload pays for this import.
+    import watchfiles
+
+    folders = [root / name for name in _WATCHED if (root / name).exists()]
+    async for changes in watchfiles.awatch(*folders, debounce=200, step=50):
+        yield {Path(path).relative_to(root).as_posix() for _, path in changes}

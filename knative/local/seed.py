@@ -1,0 +1,70 @@
+"""Fills an empty store with the demo catalogue, through the public API as any administrator would."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from knative.local import web
+
+CATALOGUE: Final = Path(__file__).with_name("catalogue.yaml")
+_PATIENCE_SECONDS: Final = 30.0
+
+
+class SeedFailed(RuntimeError):
+    """The API refused a step; the message says which and how."""
+
+
+def seed(base_url: str, email: str, password: str, catalogue: Path = CATALOGUE) -> int:
+    """Creates the catalogue's products and sets their stock; returns how many. A store that has products is left
+    alone. Raises SeedFailed, or OSError where the gateway does not answer."""
+    api = _Api(base_url)
+    if api.call("GET", "/v1/products?limit=1")["items"]:
+        return 0
+    api.token = api.call("POST", "/v1/sessions", {"email": email, "password": password})["access_token"]
+    entries = yaml.safe_load(catalogue.read_text(encoding="utf-8"))
+    for entry in entries["products"]:
+        product = {
+            "sku": entry["sku"],
+            "name": entry["name"],
+            "description": entry["description"],
+            "category": entry["category"],
+            "price": {"amount": entry["price"], "currency": entries["currency"]},
+            "image_urls": [],
+            "active": True,
+        }
+        created = api.call("POST", "/v1/products", product)
+        api.call("PUT", f"/v1/products/{created['id']}/stock", {"on_hand": entry["on_hand"]})
+    return len(entries["products"])
+
+
+class _Api:
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
+        self.token = ""
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        headers = {"accept": "application/json"}
+        if body is not None:
+            headers["content-type"] = "application/json"
+        if self.token:
+            headers["authorization"] = f"Bearer {self.token}"
+        content = json.dumps(body).encode() if body is not None else b""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            status, answer_headers, answer = web.request(method, self._base_url + path, content, headers)
+            if status not in (429, 503) or time.monotonic() > deadline:
+                break
+            # The gateway's own limits hold for us as well: it says when to come back.
+            time.sleep(min(float(answer_headers.get("retry-after", "1")), 5.0))
+        if status >= 300:
+            problem = web.parse(answer)
+            raise SeedFailed(
+                f"{method} {path}: {status} {problem.get('reason', '')} {problem.get('detail', '')}"
+            )
+        return web.parse(answer)

@@ -1,0 +1,206 @@
+"""Keeps the parts running: starts them in stages, restarts those that die, stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from knative.local import web
+from knative.local.logs import last_lines, open_log
+from knative.local.parts import Part
+from knative.local.ports import HOST
+from knative.local.terminal import Terminal, readable
+
+READY_PATH: Final = "/healthz/ready"
+READY_SECONDS: Final = 60.0  # to become ready before a start counts as failed
+STEADY_SECONDS: Final = 10.0  # a part that ran this long before it died starts its backoff anew
+BACKOFF_SECONDS: Final = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
+STOP_SECONDS: Final = 15.0  # parts drain for up to 10 s
+FIRST_TRIES: Final = 3
+
+
+class PartFailed(RuntimeError):
+    """A part did not become ready at the platform's start."""
+
+
+class Child:
+    """One part's process, from one start to the next. `changed` is called whenever pid or readiness change."""
+
+    def __init__(
+        self, part: Part, logs: Path, cwd: Path, terminal: Terminal, changed: Callable[[], None]
+    ) -> None:
+        self.part = part
+        self.log = logs / f"{part.name}.log"
+        self.restarts = 0
+        self.is_ready = False
+        self.process: asyncio.subprocess.Process | None = None
+        self._cwd = cwd
+        self._terminal = terminal
+        self._changed = changed
+        self._stopping = asyncio.Event()
+        self._restart_asked = False
+        self._wake = asyncio.Event()  # ends a wait between two starts
+        self._settled = asyncio.Event()  # ready for the first time, or given up
+        self._keeper: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Starts the process and keeps it running from now on."""
+        self._keeper = asyncio.create_task(self._keep(), name=f"keep {self.part.name}")
+
+    async def until_ready(self) -> None:
+        """Returns when the part is ready for the first time. Raises PartFailed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(READY_SECONDS):
+                await self._settled.wait()
+        if not self.is_ready and not self._stopping.is_set():
+            lines = "\n".join(f"    {readable(line)[1]}" for line in last_lines(self.log, 12))
+            raise PartFailed(f"{self.part.name} does not become ready. The end of {self.log}:\n{lines}")
+
+    def restart(self, part: Part | None = None) -> None:
+        """Stops the process and starts it anew at once, with another definition if one is given."""
+        self.part = part or self.part
+        self._restart_asked = True
+        self._wake.set()
+        self._signal(signal.SIGTERM)
+
+    async def stop(self) -> None:
+        """SIGTERM, a bounded wait, SIGKILL."""
+        self._stopping.set()
+        self._settled.set()
+        self._wake.set()
+        self._signal(signal.SIGTERM)
+        if self._keeper is None:
+            return
+        done, _ = await asyncio.wait([self._keeper], timeout=STOP_SECONDS)
+        if not done:
+            self._terminal.part(self.part.name, f"does not stop within {STOP_SECONDS:.0f} s: killed", "warn")
+            self.kill()
+            await self._keeper
+
+    def kill(self) -> None:
+        """SIGKILL, to whatever the part has started too."""
+        self._stopping.set()
+        self._wake.set()
+        self._signal(signal.SIGKILL)
+
+    async def _keep(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            self._restart_asked = False
+            self._wake.clear()
+            await self._spawn()
+            code = await self._run_once(started)
+            if self._stopping.is_set():
+                return
+            if self._restart_asked:
+                self.restarts += 1
+                continue
+            failures = 1 if time.monotonic() - started > STEADY_SECONDS else failures + 1
+            if failures >= FIRST_TRIES and not self._settled.is_set():
+                self._settled.set()
+                return
+            await self._back_off(code, failures)
+
+    async def _run_once(self, started: float) -> int:
+        assert self.process is not None  # noqa: S101 - for the type checker: spawned just before
+        watcher = asyncio.create_task(self._watch_readiness(started))
+        code = await self.process.wait()
+        watcher.cancel()
+        self.is_ready = False
+        # Nothing that the part had started may outlive it.
+        self._signal_group(self.process.pid, signal.SIGKILL)
+        return code
+
+    async def _back_off(self, code: int, failures: int) -> None:
+        delay = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
+        self._terminal.part(self.part.name, f"ended ({_reason(code)}); starts again in {delay:g} s", "bad")
+        self.restarts += 1
+        self._changed()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), delay)
+
+    async def _spawn(self) -> None:
+        log = open_log(self.log)
+        try:
+            self.process = await asyncio.create_subprocess_exec(
+                *self.part.command,
+                cwd=self._cwd,
+                env=dict(self.part.env),
+                stdin=subprocess.PIPE,  # held open and never written to: its end tells the part that we are gone
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the runner, which stops the parts in order
+            )
+        finally:
+            os.close(log)
+        self._changed()
+
+    async def _watch_readiness(self, started: float) -> None:
+        while not await web.answers(HOST, self.part.http, READY_PATH):  # noqa: ASYNC110 - it is the part that knows
+            await asyncio.sleep(0.03)
+        self.is_ready = True
+        self._settled.set()
+        again = " again" if self.restarts else ""
+        self._terminal.part(
+            self.part.name, f"{self._where()} ready{again} in {time.monotonic() - started:.1f} s"
+        )
+        self._changed()
+
+    def _where(self) -> str:
+        grpc = f"gRPC {HOST}:{self.part.grpc}" if self.part.grpc else ""
+        return f"{self.part.url:<22} {grpc:<21}"
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.process is not None and self.process.returncode is None:
+            if number == signal.SIGKILL:
+                self._signal_group(self.process.pid, number)
+            with suppress(ProcessLookupError):
+                self.process.send_signal(number)
+
+    @staticmethod
+    def _signal_group(pid: int, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, number)
+
+
+class Supervisor:
+    """All children, in stages: a stage starts when the one before is ready, and all within one start at once."""
+
+    def __init__(self, children: Sequence[Child]) -> None:
+        self.children = tuple(children)
+
+    async def start(self) -> None:
+        """Returns when every part is ready. Raises PartFailed."""
+        for stage in self._stages():
+            for child in stage:
+                child.start()
+            await asyncio.gather(*(child.until_ready() for child in stage))
+
+    async def stop(self) -> None:
+        """Stops the last stage first: the edge takes no more requests before what it calls goes away. The broker is
+        the very last, because the others hand it their last events."""
+        for stage in reversed(self._stages()):
+            last = [child for child in stage if child.part.name == "broker"]
+            await asyncio.gather(*(child.stop() for child in stage if child not in last))
+            await asyncio.gather(*(child.stop() for child in last))
+
+    def kill(self) -> None:
+        """Ends everything at once."""
+        for child in self.children:
+            child.kill()
+
+    def _stages(self) -> list[list[Child]]:
+        numbers = sorted({child.part.stage for child in self.children})
+        return [[child for child in self.children if child.part.stage == number] for number in numbers]
+
+
+def _reason(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"

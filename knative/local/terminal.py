@@ -1,0 +1,83 @@
+"""What a person sees: plain lines, with colour where there is a terminal that shows it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Final, Literal, TextIO
+
+Logs = Literal["all", "warn", "none"]
+
+_COLOURS: Final = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "strong": "1"}
+_LOUD: Final = (b'"WARNING"', b'"ERROR"', b'"CRITICAL"', b'"warning"', b'"error"', b'"critical"')
+# Shown as the line itself, or of no use to a reader who looks at one machine.
+_QUIET_FIELDS: Final = {
+    "time",
+    "level",
+    "service",
+    "event",
+    "message",
+    "trace_id",
+    "span_id",
+    "logger",
+    "exception",
+}
+
+
+class Terminal:
+    """Writes lines; several writers never share one."""
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = out or sys.stdout
+        self._colourful = self._out.isatty() and "NO_COLOR" not in os.environ
+        self._width = 13
+
+    def line(self, text: str = "") -> None:
+        """One line, as it is."""
+        try:
+            print(text, file=self._out, flush=True)
+        except OSError:
+            # Nobody reads any more (a closed terminal, `| head`): the platform does not end for that.
+            self._out = open(os.devnull, "w")  # noqa: PTH123, SIM115 - kept until the process ends
+
+    def part(self, name: str, text: str, tone: str = "") -> None:
+        """A line about one part, its name in front."""
+        self.line(f"  {self.paint(f'{name:<{self._width}}', 'strong')} {self.paint(text, tone)}")
+
+    def paint(self, text: str, tone: str) -> str:
+        """The text in a colour, where colours are shown."""
+        return f"\x1b[{_COLOURS[tone]}m{text}\x1b[0m" if self._colourful and tone else text
+
+    def log(self, name: str, raw: bytes, logs: Logs) -> None:
+        """A line of a part's log, readable, if `logs` lets it through."""
+        if is_shown(raw, logs):
+            level, text = readable(raw)
+            tone = {"WARNING": "warn", "ERROR": "bad", "CRITICAL": "bad"}.get(level, "dim")
+            self.part(name, text, tone)
+
+
+def is_shown(raw: bytes, logs: Logs) -> bool:
+    """Whether a line of a log is for the terminal: with `warn`, warnings and worse, and what is no log line of ours
+    at all, for that is a traceback or a word from a library."""
+    if logs != "warn":
+        return logs == "all" and bool(raw.strip())
+    if raw.startswith(b"{"):
+        return any(mark in raw for mark in _LOUD)
+    return bool(raw.strip())
+
+
+def readable(raw: bytes) -> tuple[str, str]:
+    """Level and text of a log line: `WARNING event key=value ...`, or the line itself where it is no JSON."""
+    text = raw.decode(errors="replace").rstrip()
+    try:
+        record = json.loads(text) if text.startswith("{") else None
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        return "", text
+    level = str(record.get("level", "")).upper()
+    what = record.get("event") or record.get("message") or ""
+    fields = " ".join(f"{k}={v}" for k, v in record.items() if k not in _QUIET_FIELDS and v not in (None, ""))
+    head = " ".join(word for word in (level, str(what), fields) if word)
+    return level, f"{head}\n{record['exception']}" if record.get("exception") else head

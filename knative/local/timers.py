@@ -1,0 +1,59 @@
+"""What PingSources do in a cluster: send an event to their sink, by the clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from cronsim import CronSim, CronSimError
+
+from knative.local import web
+from knative.local.manifests import ManifestError
+from knative.local.parts import Tick
+
+PING_TYPE = "dev.knative.sources.ping"
+
+
+def check(tick: Tick) -> None:
+    """Raises ManifestError where the schedule is none."""
+    try:
+        CronSim(tick.schedule, datetime.now(UTC))
+    except CronSimError as error:
+        raise ManifestError(f"PingSource {tick.source}: schedule {tick.schedule!r}: {error}") from None
+
+
+def next_time(tick: Tick, now: datetime) -> datetime:
+    """The first moment after `now` that the schedule names, in its time zone."""
+    moment: datetime = next(CronSim(tick.schedule, now.astimezone(tick.zone)))
+    return moment
+
+
+async def run(tick: Tick, warn: Callable[[str], None]) -> None:
+    """Sends the event at each of its times, until cancelled. A time that passed while the machine slept is not made
+    up for: the next one does the same work."""
+    while True:
+        now = datetime.now(UTC)
+        await asyncio.sleep((next_time(tick, now) - now).total_seconds())
+        try:
+            await send(tick)
+        except OSError as error:
+            warn(
+                f"{tick.source} could not be sent ({error}); the next is due at {next_time(tick, now):%H:%M}"
+            )
+
+
+async def send(tick: Tick) -> None:
+    """One event, in binary mode, as a PingSource sends it. Raises OSError where the sink does not take it."""
+    headers = {
+        "ce-specversion": "1.0",
+        "ce-id": str(uuid4()),
+        "ce-type": PING_TYPE,
+        "ce-source": tick.source,
+        "ce-time": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        "content-type": tick.content_type,
+    }
+    status, _, _ = await asyncio.to_thread(web.request, "POST", tick.sink, tick.data, headers)
+    if status >= 300:
+        raise OSError(f"{tick.sink} answers {status}")
