@@ -12,6 +12,7 @@ from functions.runtime.wiring import open_store, token_verifier
 from functions.users import service
 from functions.users.keys import KeyRing
 from functions.users.passwords import Hasher
+from functions.users.proof import Proof
 from functions.users.rpc import PUBLIC, Users
 from functions.users.settings import Settings
 from functions.users.store import KINDS
@@ -32,21 +33,10 @@ def bootstrap(
     clock = clock or SystemClock()
     store = store or open_store(settings, "users", KINDS, clock)
     keys = KeyRing(store, clock)
-    hasher = Hasher(
-        time_cost=settings.argon2_time_cost,
-        memory_kib=settings.argon2_memory_kib,
-        concurrency=settings.hash_concurrency,
-        queue=settings.hash_queue,
-    )
-    servicer = Users(
-        store=store,
-        hasher=hasher,
-        keys=keys,
-        tokens=AccessTokens(keys, settings.token_issuer, settings.token_audience, clock),
-        throttle=Throttle(store, clock, per_address=settings.login_failures_per_address),
-        clock=clock,
-    )
-
+    hasher = _hasher(settings)
+    proof = Proof(store, hasher, Throttle(store, clock, per_address=settings.login_failures_per_address))
+    tokens = AccessTokens(keys, settings.token_issuer, settings.token_audience, clock)
+    servicer = Users(store=store, hasher=hasher, keys=keys, tokens=tokens, proof=proof, clock=clock)
     return Function(
         name="users",
         settings=settings,
@@ -60,6 +50,15 @@ def bootstrap(
         clock=clock,
         on_start=_first_start(settings, store, keys, hasher, clock),
         on_stop=[hasher.close],
+    )
+
+
+def _hasher(settings: Settings) -> Hasher:
+    return Hasher(
+        time_cost=settings.argon2_time_cost,
+        memory_kib=settings.argon2_memory_kib,
+        concurrency=settings.hash_concurrency,
+        queue=settings.hash_queue,
     )
 
 

@@ -50,6 +50,11 @@ class User:
         if version is not None and version != self.version:
             raise aborted("VERSION_MISMATCH", "The account was changed in the meantime; read it again.")
 
+    def require_email(self, email: str) -> None:
+        """Raises ABORTED (VERSION_MISMATCH) when the e-mail is another one by now."""
+        if email != self.email:
+            raise aborted("VERSION_MISMATCH", "The account was changed in the meantime; read it again.")
+
     def rename(self, name: str, now: datetime) -> None:
         """Change the name shown to people."""
         self.name = name

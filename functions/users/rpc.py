@@ -14,7 +14,7 @@ from functions.runtime.store.port import Store
 from functions.users import addresses, domain, service, sessions
 from functions.users.keys import KeyRing
 from functions.users.passwords import Hasher
-from functions.users.throttle import Throttle
+from functions.users.proof import Proof
 from functions.users.tokens import AccessTokens, Tokens
 from proto.users.v1 import users_pb2 as pb
 from proto.users.v1 import users_pb2_grpc
@@ -32,27 +32,22 @@ class Users(users_pb2_grpc.UsersServicer):
         hasher: Hasher,
         keys: KeyRing,
         tokens: AccessTokens,
-        throttle: Throttle,
+        proof: Proof,
         clock: Clock,
     ) -> None:
         self._store = store
         self._hasher = hasher
         self._keys = keys
         self._tokens = tokens
-        self._throttle = throttle
+        self._proof = proof
         self._clock = clock
 
     async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.User:
         """See users.proto, as for all below."""
-        user = await service.register(
-            request.email,
-            request.password,
-            request.name,
-            store=self._store,
-            hasher=self._hasher,
-            clock=self._clock,
+        wanted = service.Registration(request.email, request.password, request.name)
+        return _user(
+            await service.register(wanted, store=self._store, hasher=self._hasher, clock=self._clock)
         )
-        return _user(user)
 
     async def Login(self, request: pb.LoginRequest, context: Any) -> pb.Session:
         return _session(
@@ -61,9 +56,8 @@ class Users(users_pb2_grpc.UsersServicer):
                 request.password,
                 request.client_address,
                 store=self._store,
-                hasher=self._hasher,
                 tokens=self._tokens,
-                throttle=self._throttle,
+                proof=self._proof,
                 clock=self._clock,
             )
         )
@@ -106,7 +100,7 @@ class Users(users_pb2_grpc.UsersServicer):
             caller(),
             store=self._store,
             hasher=self._hasher,
-            throttle=self._throttle,
+            proof=self._proof,
         )
         return pb.ChangePasswordResponse()
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from functions.runtime.clock import Clock
-from functions.runtime.errors import ServiceError, aborted, already_exists, invalid
+from functions.runtime.errors import ServiceError, already_exists, invalid
 from functions.runtime.identity import Identity, require_admin, require_self_or_admin, require_service
 from functions.runtime.ids import new_id
 from functions.runtime.paging import MAX_LIMIT, page_limit
@@ -36,6 +36,16 @@ MAX_NAME = 100
 
 
 @dataclass(frozen=True, repr=False)
+class Registration:
+    """A new account."""
+
+    email: str
+    password: str
+    name: str
+    roles: Sequence[str] = (CUSTOMER,)
+
+
+@dataclass(frozen=True, repr=False)
 class ProfileChange:
     """What to change; None leaves it. `version`: the one that was read, None for whatever is stored."""
 
@@ -44,44 +54,36 @@ class ProfileChange:
     version: int | None = None
 
 
-async def register(
-    email: str,
-    password: str,
-    name: str,
-    *,
-    store: Store,
-    hasher: Hasher,
-    clock: Clock,
-    roles: Sequence[str] = (CUSTOMER,),
-) -> User:
+async def register(wanted: Registration, *, store: Store, hasher: Hasher, clock: Clock) -> User:
     """Create an account. Raises ALREADY_EXISTS (EMAIL_TAKEN), INVALID_ARGUMENT (also WEAK_PASSWORD)."""
-    email = normal_email(email)
-    name = clean_text(name, "name", MAX_NAME)
-    check_password(password, email)
+    email = normal_email(wanted.email)
+    name = clean_text(wanted.name, "name", MAX_NAME)
+    check_password(wanted.password, email)
     claim = EmailClaim(email_key(email), new_id("usr"))
     if await store.get(EmailClaim, claim.id):
         raise _email_taken()  # before the dear hash; the transaction below is what decides
-    credentials = Credentials(claim.user_id, await hasher.hash(password))
-    now = clock.now()
+    credentials = Credentials(claim.user_id, await hasher.hash(wanted.password))
+    user, events = User.register(claim.user_id, email, name, wanted.roles, clock.now())
+    refs = [Ref(EmailClaim, claim.id), *(Ref(kind, user.id) for kind in (Credentials, User, AddressBook))]
+    if user.is_admin:
+        refs.append(Ref(AdminRoster, ROSTER_ID))
 
     def change(found: Sequence[Any]) -> Changes[User]:
         if found[0]:
             raise _email_taken()
-        user, events = User.register(claim.user_id, email, name, roles, now)
-        book = AddressBook(user.id)
-        if not user.is_admin:
-            return Changes(user, put=[claim, credentials, user, book], events=events)
-        roster = found[-1] or AdminRoster()
-        roster.record(user)
-        return Changes(user, put=[claim, credentials, user, book, roster], events=events)
+        enrolled = _enrolled(user, found[4:])
+        return Changes(user, put=[claim, credentials, user, AddressBook(user.id), *enrolled], events=events)
 
-    refs = [
-        Ref(EmailClaim, claim.id),
-        *(Ref(kind, claim.user_id) for kind in (Credentials, User, AddressBook)),
-    ]
-    user = await store.transact([*refs, Ref(AdminRoster, ROSTER_ID)] if ADMIN in roles else refs, change)
+    await store.transact(refs, change)
     log.info("user_registered", extra={"user_id": user.id})
     return user
+
+
+def _enrolled(user: User, rosters: Sequence[AdminRoster | None]) -> list[AdminRoster]:
+    enrolled = [roster or AdminRoster() for roster in rosters]
+    for roster in enrolled:
+        roster.record(user)
+    return enrolled
 
 
 async def ensure_admin(email: str, password: str, *, store: Store, hasher: Hasher, clock: Clock) -> None:
@@ -89,15 +91,8 @@ async def ensure_admin(email: str, password: str, *, store: Store, hasher: Hashe
     claim = await store.get(EmailClaim, email_key(normal_email(email)))
     if claim is None:
         try:
-            await register(
-                email,
-                password,
-                "Administrator",
-                store=store,
-                hasher=hasher,
-                clock=clock,
-                roles=(ADMIN, CUSTOMER),
-            )
+            wanted = Registration(email, password, "Administrator", roles=(ADMIN, CUSTOMER))
+            await register(wanted, store=store, hasher=hasher, clock=clock)
         except ServiceError as error:
             if error.reason != "EMAIL_TAKEN":  # by another process that starts right now
                 raise
@@ -110,10 +105,7 @@ async def ensure_admin(email: str, password: str, *, store: Store, hasher: Hashe
 async def get_user(user_id: str, who: Identity, *, store: Store) -> User:
     """A profile, for its owner and admins. Raises NOT_FOUND (USER_NOT_FOUND)."""
     require_self_or_admin(who, user_id)
-    user = await store.get(User, user_id)
-    if user is None:
-        raise no_such_user()
-    return user
+    return _existing(await store.get(User, user_id))
 
 
 async def list_users(limit: int, cursor: str, who: Identity, *, store: Store) -> Page[User]:
@@ -125,34 +117,33 @@ async def list_users(limit: int, cursor: str, who: Identity, *, store: Store) ->
 async def update_user(
     user_id: str, wanted: ProfileChange, who: Identity, *, store: Store, clock: Clock
 ) -> User:
-    """Change name and e-mail where given. Raises ABORTED (VERSION_MISMATCH), ALREADY_EXISTS (EMAIL_TAKEN)."""
+    """Change name and e-mail where given.
+
+    Raises ABORTED (VERSION_MISMATCH), ALREADY_EXISTS (EMAIL_TAKEN), INVALID_ARGUMENT.
+    """
     seen = await get_user(user_id, who, store=store)
     seen.require_version(wanted.version)
-    name = None if wanted.name is None else clean_text(wanted.name, "name", MAX_NAME)
+    name = seen.name if wanted.name is None else clean_text(wanted.name, "name", MAX_NAME)
     email = seen.email if wanted.email is None else normal_email(wanted.email)
-    now = clock.now()
+    if (name, email) == (seen.name, seen.email):
+        return seen
+    claims = [] if email == seen.email else [Ref(EmailClaim, email_key(each)) for each in (seen.email, email)]
 
-    def edited(user: User | None) -> User:
-        if user is None:
-            raise no_such_user()
+    def change(found: Sequence[Any]) -> Changes[User]:
+        user = _existing(found[0])
         user.require_version(wanted.version)
-        if name is not None:
-            user.rename(name, now)
-        return user
-
-    if email == seen.email:
-        return seen if name is None else await store.update(User, user_id, lambda user: (edited(user), ()))
-
-    def moved(found: Sequence[Any]) -> Changes[User]:
-        user, (old, new) = edited(found[0]), found[1:]
-        _require_unmoved(user, seen.email)
+        if wanted.name is not None:
+            user.rename(name, clock.now())
+        if not claims:
+            return Changes(user, put=[user])
+        user.require_email(seen.email)
+        old, new = found[1:]
         if new:
             raise _email_taken()
-        user.move_to(email, now)
+        user.move_to(email, clock.now())
         return Changes(user, put=[user, EmailClaim(email_key(email), user.id)], delete=[old] if old else [])
 
-    refs = [Ref(User, user_id), Ref(EmailClaim, email_key(seen.email)), Ref(EmailClaim, email_key(email))]
-    return await store.transact(refs, moved)
+    return await store.transact([Ref(User, user_id), *claims], change)
 
 
 async def set_roles(user_id: str, roles: Sequence[str], who: Identity, *, store: Store, clock: Clock) -> User:
@@ -164,10 +155,7 @@ async def set_roles(user_id: str, roles: Sequence[str], who: Identity, *, store:
     wanted = known_roles(roles)
 
     def change(found: Sequence[Any]) -> Changes[User]:
-        user: User | None = found[0]
-        roster = found[1] or AdminRoster()
-        if user is None:
-            raise no_such_user()
+        user, roster = _existing(found[0]), found[1] or AdminRoster()
         user.assign(wanted, clock.now())
         roster.record(user)
         return Changes(user, put=[user, roster])
@@ -182,11 +170,9 @@ async def delete_user(user_id: str, who: Identity, *, store: Store) -> None:
     seen = await get_user(user_id, who, store=store)
 
     def change(found: Sequence[Any]) -> Changes[None]:
-        user: User | None = found[0]
+        user = _existing(found[0])
         roster: AdminRoster | None = found[-1]
-        if user is None:
-            raise no_such_user()
-        _require_unmoved(user, seen.email)
+        user.require_email(seen.email)  # the claim at hand is that of the address that was seen
         put = []
         if roster and user.is_admin:
             roster.strike(user.id)
@@ -236,10 +222,10 @@ async def rotate_keys(who: Identity, *, keys: KeyRing) -> str:
     return await keys.rotate()
 
 
-def _require_unmoved(user: User, seen: str) -> None:
-    """The transaction holds the claim of the address that was seen; another one needs another transaction."""
-    if user.email != seen:
-        raise aborted("VERSION_MISMATCH", "The account was changed in the meantime; read it again.")
+def _existing(user: User | None) -> User:
+    if user is None:
+        raise no_such_user()
+    return user
 
 
 def _email_taken() -> ServiceError:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Sequence
 from typing import Any
 
 from functions.runtime.clock import Clock
 from functions.runtime.errors import ServiceError, unauthenticated
-from functions.runtime.identity import Identity, require_self_or_admin
+from functions.runtime.identity import Identity
 from functions.runtime.store.port import Changes, Ref, Store
-from functions.users.domain import Credentials, EmailClaim, Session, User, no_such_user
+from functions.users.domain import Credentials, Session, User, no_such_user
 from functions.users.passwords import Hasher
+from functions.users.proof import Proof
 from functions.users.rules import check_password
-from functions.users.store import account_key, email_key
-from functions.users.throttle import Throttle, wrong_credentials
+from functions.users.service import get_user
+from functions.users.throttle import wrong_credentials
 from functions.users.tokens import (
     AccessTokens,
     RefreshToken,
@@ -27,8 +27,6 @@ from functions.users.tokens import (
 
 log = logging.getLogger("shop.users")
 
-_NOBODY = "usr_nobody"
-
 
 async def login(
     email: str,
@@ -36,27 +34,15 @@ async def login(
     client_address: str,
     *,
     store: Store,
-    hasher: Hasher,
+    proof: Proof,
     tokens: AccessTokens,
-    throttle: Throttle,
     clock: Clock,
 ) -> Tokens:
-    """Start a session.
-
-    An unknown e-mail address takes every step that a known one takes, so that neither answer nor time tells
-    them apart. Raises UNAUTHENTICATED (INVALID_CREDENTIALS), RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS).
-    """
-    account = account_key(email)
-
-    async def prove() -> Credentials | None:
-        claim = await store.get(EmailClaim, account)
-        return await _prove(claim.user_id if claim else _NOBODY, password, store=store, hasher=hasher)
-
-    credentials = await throttle.attempt(account, client_address, prove)
+    """Start a session. Raises what `Proof` raises; `client_address` may be empty."""
+    credentials = await proof.by_email(email, password, client_address)
     user = await store.get(User, credentials.id)
     if user is None:
         raise wrong_credentials()  # deleted just now
-    await _keep_hash_current(credentials, password, store=store, hasher=hasher)
     text, token = new_refresh_token(new_session_id())
     session = Session.start(token.session_id, credentials, token.digest, clock.now())
     await store.update(Session, session.id, lambda _: (session, ()))
@@ -115,21 +101,15 @@ async def change_password(
     *,
     store: Store,
     hasher: Hasher,
-    throttle: Throttle,
+    proof: Proof,
 ) -> None:
-    """Replace the password and end every session; guesses of the current one count as failed logins.
+    """Replace the password and end every session.
 
-    Raises UNAUTHENTICATED (INVALID_CREDENTIALS), RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS), INVALID_ARGUMENT
-    (WEAK_PASSWORD).
+    Raises what `Proof` raises for the current one, INVALID_ARGUMENT (WEAK_PASSWORD) for the new one.
     """
-    require_self_or_admin(who, user_id)
-    user = await store.get(User, user_id)
-    if user is None:
-        raise no_such_user()
+    user = await get_user(user_id, who, store=store)
     check_password(new, user.email, "new_password")
-    known = await throttle.attempt(
-        email_key(user.email), "", lambda: _prove(user_id, current, store=store, hasher=hasher)
-    )
+    known = await proof.of_user(user, current)
     fresh = await hasher.hash(new)
 
     def change(credentials: Credentials | None) -> tuple[Credentials, Sequence[Any]]:
@@ -140,31 +120,6 @@ async def change_password(
 
     await store.update(Credentials, user_id, change)
     log.info("password_changed", extra={"user_id": user_id})
-
-
-async def _prove(user_id: str, password: str, *, store: Store, hasher: Hasher) -> Credentials | None:
-    credentials = await store.get(Credentials, user_id)
-    right = await hasher.verify(password, credentials.password_hash if credentials else None)
-    return credentials if right else None
-
-
-async def _keep_hash_current(
-    credentials: Credentials, password: str, *, store: Store, hasher: Hasher
-) -> None:
-    """Hash again by today's parameters if these are others; a login never fails for it."""
-    known = credentials.password_hash
-    if not hasher.is_outdated(known):
-        return
-
-    def change(credentials: Credentials | None) -> tuple[Credentials, Sequence[Any]]:
-        if credentials is None:
-            raise no_such_user()
-        credentials.rehash(known, fresh)
-        return credentials, ()
-
-    with contextlib.suppress(ServiceError):
-        fresh = await hasher.hash(password)
-        await store.update(Credentials, credentials.id, change)
 
 
 def _invalid_refresh_token() -> ServiceError:
