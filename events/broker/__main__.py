@@ -1,0 +1,77 @@
+"""`python -m events.broker`: the broker as a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from events.broker.app import BrokerApp
+from events.broker.config import ConfigError, load
+from events.broker.dispatcher import Limits
+from events.broker.journal import StorageError
+from events.broker.serve import main as run_on_loop
+from events.broker.serve import run
+from observability import logs, tracing
+
+log = logging.getLogger("shop.broker")
+
+
+def arguments(argv: Sequence[str], environ: Mapping[str, str]) -> argparse.Namespace:
+    """Command line first, environment second, defaults last."""
+    parser = argparse.ArgumentParser(prog="python -m events.broker", description=__doc__)
+    config = environ.get("BROKER_CONFIG")
+    parser.add_argument(
+        "--config", type=Path, default=config, required=not config, help="Broker and Trigger manifests (YAML)"
+    )
+    parser.add_argument("--host", default=environ.get("BROKER_HOST", "127.0.0.1"))
+    parser.add_argument("--port", type=int, default=environ.get("HTTP_PORT", "8090"))
+    parser.add_argument("--data", type=Path, default=environ.get("DATA_DIR", ".data/broker"))
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        default=environ.get("BROKER_PARALLEL", str(Limits().parallel)),
+        help="requests at once, per trigger",
+    )
+    return parser.parse_args(argv)
+
+
+async def serve(options: argparse.Namespace) -> None:
+    """Serve until a signal."""
+    config = load(options.config.read_text())
+    app = BrokerApp(config, options.data, limits=Limits(parallel=options.parallel))
+    triggers = sum(len(group) for group in config.triggers.values())
+
+    def ready(url: str) -> None:
+        log.info("broker ready", extra={"url": url, "brokers": list(config.triggers), "triggers": triggers})
+
+    await run(app, options.host, options.port, ready)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code: 0 after a signal, 1 when it cannot start (the log says why)."""
+    options = arguments(sys.argv[1:] if argv is None else argv, os.environ)
+    logs.configure("broker", os.environ.get("LOG_LEVEL", "INFO"))
+    end_tracing = tracing.configure("broker")
+    try:
+        run_on_loop(lambda: serve(options))
+    except (ConfigError, StorageError) as error:
+        log.error("the broker cannot start: %s", error)
+        return 1
+    except OSError as error:
+        log.error(
+            "the broker cannot start: %s",
+            error.strerror or error,
+            extra={"file": error.filename, "address": f"{options.host}:{options.port}"},
+        )
+        return 1
+    finally:
+        end_tracing()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

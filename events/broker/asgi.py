@@ -1,0 +1,106 @@
+"""The little HTTP that the broker's applications need, straight on ASGI."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+HeaderList = Sequence[tuple[bytes, bytes]]
+
+MAX_BODY: Final = 1 << 20
+_CODES: Final = {
+    400: "INVALID_ARGUMENT",
+    404: "NOT_FOUND",
+    405: "INVALID_ARGUMENT",
+    409: "ABORTED",
+    413: "INVALID_ARGUMENT",
+    415: "INVALID_ARGUMENT",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+}
+
+
+class Problem(Exception):
+    """An answer other than the wished one; RFC 9457, with the platform's code and reason."""
+
+    def __init__(self, status: int, reason: str, detail: str, headers: HeaderList = ()) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+
+    def body(self) -> bytes:
+        """The problem document."""
+        return msgspec.json.encode(
+            {
+                "type": "about:blank",
+                "title": HTTPStatus(self.status).phrase,
+                "status": self.status,
+                "detail": str(self),
+                "code": _CODES.get(self.status, "INTERNAL"),
+                "reason": self.reason,
+            }
+        )
+
+
+async def read_body(receive: Receive) -> bytes:
+    """The whole body. Raises Problem (413) over MAX_BODY, (400) when the client went away."""
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        if len(body) <= MAX_BODY:
+            return body
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        if message["type"] != "http.request":
+            raise Problem(400, "INCOMPLETE", "the connection ended within the body")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MAX_BODY:
+            raise Problem(413, "TOO_LARGE", f"more than {MAX_BODY} bytes", ((b"connection", b"close"),))
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = await receive()
+
+
+async def respond(
+    send: Send, status: int, body: bytes = b"", content_type: bytes = b"", headers: HeaderList = ()
+) -> None:
+    """Send a whole answer."""
+    head = list(headers)
+    if status != 204:
+        head.append((b"content-length", b"%d" % len(body)))
+    if content_type:
+        head.append((b"content-type", content_type))
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def respond_json(send: Send, status: int, document: object) -> None:
+    """Send a JSON answer."""
+    await respond(send, status, msgspec.json.encode(document), b"application/json")
+
+
+async def respond_problem(send: Send, problem: Problem) -> None:
+    """Send a problem document."""
+    await respond(send, problem.status, problem.body(), b"application/problem+json", problem.headers)
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """A request header, "" where there is none."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+def method_not_allowed(*allowed: str) -> Problem:
+    """405 with its Allow header."""
+    allow = ", ".join(allowed)
+    return Problem(405, "METHOD_NOT_ALLOWED", f"allowed here: {allow}", ((b"allow", allow.encode()),))

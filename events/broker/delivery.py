@@ -1,0 +1,115 @@
+"""What an answer to a delivery means, and when to try again: knative/eventing's rules, without I/O.
+
+Read from pkg/kncloudevents (retries.go, event_dispatcher.go) and pkg/broker/filter.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Final, NamedTuple
+
+from events.broker.client import Response
+from events.broker.config import Delivery
+from events.broker.storage import Failure
+from events.cloudevent import BadEvent, CloudEvent, is_cloudevent, parse
+
+TTL: Final = "knativebrokerttl"
+ARRIVAL: Final = "knativearrivaltime"
+ERROR_EXTENSIONS: Final = ("knativeerrordest", "knativeerrorcode", "knativeerrordata")
+DEFAULT_TTL: Final = 255
+_ERROR_DATA_MAX: Final = 1024  # characters of base64
+_RETRIED: Final = frozenset({404, 408, 409, 429})
+_LONGEST_DELAY: Final = 86400.0
+_DEAD_LETTER_DELAY: Final = 0.5
+_DEAD_LETTER_LONGEST: Final = 60.0
+
+
+class Delivered(NamedTuple):
+    """The subscriber took the event, and may have answered with another one."""
+
+    reply: CloudEvent | None = None
+
+
+class Failed(NamedTuple):
+    """The subscriber did not take it. `retry_after` is in seconds, 0 when it named none."""
+
+    code: int
+    body: bytes
+    retryable: bool = True
+    retry_after: float = 0.0
+
+
+def judge(response: Response, now: float) -> Delivered | Failed:
+    """What a subscriber's answer means; `now` is Unix time."""
+    status, headers, body = response
+    if 200 <= status < 300:
+        return _reply(response) if body or is_cloudevent(headers) else Delivered()
+    retryable = status >= 500 or status in _RETRIED
+    retry_after = _retry_after(headers, now) if status in (429, 503) else 0.0
+    return Failed(status, body, retryable, retry_after)
+
+
+def unreachable(message: str) -> Failed:
+    """A request without an answer; Knative gives it the code 500 too."""
+    return Failed(500, f"dispatch error: {message}".encode())
+
+
+def delay(policy: Delivery, attempts: int, retry_after: float) -> float:
+    """Seconds until the next try, after `attempts` (1 and more) that failed."""
+    if policy.exponential:
+        wait = policy.backoff_delay * 2.0 ** min(attempts - 1, 64)
+    else:
+        wait = policy.backoff_delay * (attempts - 1)
+    return min(max(wait, min(retry_after, policy.retry_after_max)), _LONGEST_DELAY)
+
+
+def dead_letter_delay(attempts: int) -> float:
+    """Seconds until a dead-letter sink that failed `attempts` times is tried again."""
+    return min(_DEAD_LETTER_DELAY * 2.0 ** min(attempts - 1, 16), _DEAD_LETTER_LONGEST)
+
+
+def failure(url: str, failed: Failed) -> Failure:
+    """What the dead-letter sink is told; the body is cut as Knative cuts it."""
+    encoded = base64.b64encode(failed.body[:_ERROR_DATA_MAX]).decode()[:_ERROR_DATA_MAX]
+    return Failure(url, failed.code, encoded)
+
+
+def dead_letter_attributes(attributes: Mapping[str, str], failed: Failure) -> dict[str, str]:
+    """The event's attributes with the three error extensions."""
+    values = (failed.dest, str(failed.code), failed.data)
+    return {**attributes, **dict(zip(ERROR_EXTENSIONS, values, strict=True))}
+
+
+def incoming_ttl(attributes: dict[str, str]) -> int:
+    """Take the ttl of an entering event: 255 at first (or where it is no number), else one less."""
+    text = attributes.pop(TTL, None)
+    if text is None:
+        return DEFAULT_TTL
+    try:
+        return max(0, int(text) - 1) if len(text) <= 11 else DEFAULT_TTL
+    except ValueError:
+        return DEFAULT_TTL
+
+
+def _reply(response: Response) -> Delivered | Failed:
+    if not is_cloudevent(response.headers):
+        return Failed(502, b"the answer is neither empty nor a CloudEvent")
+    try:
+        events = parse(response.headers, response.body)
+    except BadEvent as error:
+        return Failed(502, f"the answer is no valid CloudEvent: {error}".encode())
+    if len(events) != 1:
+        return Failed(502, b"the answer is not one CloudEvent")
+    return Delivered(events[0])
+
+
+def _retry_after(headers: Sequence[tuple[bytes, bytes]], now: float) -> float:
+    text = next((value for name, value in headers if name == b"retry-after"), b"").decode("latin-1").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+    except (ValueError, OverflowError):
+        return 0.0

@@ -1,0 +1,127 @@
+"""A Trigger's filters, compiled once into closures over an event's attributes.
+
+`filter.attributes` and the dialects exact, prefix, suffix, all, any and not, as knative/eventing reads them
+(pkg/eventfilter); where a Trigger has both, `filters` wins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+Filter = Callable[[Mapping[str, str]], bool]
+
+_ATTRIBUTE = re.compile(r"[a-z][a-z0-9]*")  # what Knative's webhook lets into a Trigger
+
+
+class FilterError(ValueError):
+    """A filter that cannot be compiled; the message says which and why, the caller names the trigger."""
+
+
+def compile_filters(spec: Mapping[str, Any]) -> Filter | None:
+    """The filter of a Trigger's spec, None where everything passes. Raises FilterError."""
+    filters = spec.get("filters")
+    if filters:
+        return _all(_many("filters", filters))
+    legacy = spec.get("filter")
+    if not legacy:
+        return None
+    attributes = _attributes("filter.attributes", _mapping("filter", legacy).get("attributes") or {})
+    return _legacy(attributes) if attributes else None
+
+
+def _compile(where: str, expression: object) -> Filter:
+    dialects = [(name, value) for name, value in _mapping(where, expression).items() if value]
+    if len(dialects) != 1:
+        raise FilterError(f"{where}: one dialect is expected, found {[name for name, _ in dialects]}")
+    name, value = dialects[0]
+    where = f"{where}.{name}"
+    if name in ("all", "any"):
+        inner = _many(where, value)
+        return _all(inner) if name == "all" else _any(inner)
+    if name == "not":
+        negated = _compile(where, value)
+        return lambda attributes: not negated(attributes)
+    match = _MATCHERS.get(name)
+    if match is None:
+        raise FilterError(f"{where}: unknown dialect {name!r} (known: exact, prefix, suffix, all, any, not)")
+    return _each(match, _wanted(where, value))
+
+
+def _many(where: str, expressions: object) -> list[Filter]:
+    if not isinstance(expressions, list):
+        raise FilterError(f"{where}: a list is expected")
+    return [_compile(f"{where}[{index}]", expression) for index, expression in enumerate(expressions)]
+
+
+def _all(filters: list[Filter]) -> Filter:
+    if len(filters) == 1:
+        return filters[0]
+    return lambda attributes: all(passes(attributes) for passes in filters)
+
+
+def _any(filters: list[Filter]) -> Filter:
+    return lambda attributes: any(passes(attributes) for passes in filters)
+
+
+def _exact(attribute: str, wanted: str) -> Filter:
+    return lambda attributes: attributes.get(attribute) == wanted
+
+
+def _prefix(attribute: str, wanted: str) -> Filter:
+    return lambda attributes: attributes.get(attribute, "").startswith(wanted)
+
+
+def _suffix(attribute: str, wanted: str) -> Filter:
+    return lambda attributes: attributes.get(attribute, "").endswith(wanted)
+
+
+_MATCHERS: Final = {"exact": _exact, "prefix": _prefix, "suffix": _suffix}
+
+
+def _each(match: Callable[[str, str], Filter], wanted: Mapping[str, str]) -> Filter:
+    return _all([match(_canonical(attribute), value) for attribute, value in wanted.items()])
+
+
+def _legacy(attributes: Mapping[str, str]) -> Filter:
+    """Exact matches; "" wants any value, but there has to be one."""
+    wanted = [(_canonical(name), value) for name, value in attributes.items()]
+
+    def passes(event: Mapping[str, str]) -> bool:
+        for name, value in wanted:
+            found = event.get(name)
+            if (not found) if value == "" else (found != value):
+                return False
+        return True
+
+    return passes
+
+
+def _canonical(attribute: str) -> str:
+    return "dataschema" if attribute == "schemaurl" else attribute  # its name before CloudEvents 1.0
+
+
+def _mapping(where: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise FilterError(f"{where}: a mapping is expected")
+    return value
+
+
+def _attributes(where: str, value: object) -> dict[str, str]:
+    found = {}
+    items: Mapping[Any, Any] = _mapping(where, value)
+    for name, wanted in items.items():
+        if not isinstance(name, str) or not _ATTRIBUTE.fullmatch(name):
+            raise FilterError(f"{where}: {name!r} is no attribute name")
+        if not isinstance(wanted, str):
+            raise FilterError(f"{where}.{name}: a string is expected (quote it in YAML)")
+        found[name] = wanted
+    return found
+
+
+def _wanted(where: str, value: object) -> dict[str, str]:
+    found = _attributes(where, value)
+    if "" in found.values():
+        raise FilterError(f"{where}: an empty value matches nothing")
+    return found

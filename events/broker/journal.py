@@ -1,0 +1,167 @@
+"""Group commit over SQLite: many writers, one fsync.
+
+Statements run on the event loop's thread (microseconds each); COMMIT, which waits for the disk, runs in a
+thread of its own, and what arrives meanwhile joins the next group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+log = logging.getLogger("shop.broker.journal")
+
+Row = tuple[Any, ...]
+_LAZY: Final = 0.005  # seconds that a write which nobody awaits may wait for company
+_AFTER_FAILURE: Final = 1.0
+
+
+class StorageError(Exception):
+    """The write is not durable: the disk is full or failing, or the file is another program's."""
+
+
+class SchemaTooNew(StorageError):
+    """The file was written by a newer version of this program."""
+
+
+def connect(path: Path, schema: str, version: int) -> sqlite3.Connection:
+    """Open (or make) a WAL database of this schema version; raises SchemaTooNew for a later one."""
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
+    db.execute("PRAGMA busy_timeout=5000")
+    found = db.execute("PRAGMA user_version").fetchone()[0]
+    if found > version:
+        db.close()
+        raise SchemaTooNew(
+            f"{path.name} has schema version {found}, this program knows {version}: "
+            "run the newer program, or point it to another data directory"
+        )
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute("PRAGMA wal_autocheckpoint=4000")
+    if found < version:
+        db.executescript(f"BEGIN IMMEDIATE;{schema};PRAGMA user_version={version};COMMIT;")
+    return db
+
+
+class _Group:
+    __slots__ = ("awaited", "done", "lazy", "then")
+
+    def __init__(self) -> None:
+        self.awaited: dict[str, list[Row]] = {}
+        self.lazy: dict[str, list[Row]] = {}
+        self.then: list[Callable[[], None]] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done.add_done_callback(_retrieve)
+
+
+class Journal:
+    """Writes rows by a fixed set of statements; in one group they run in the order of that set.
+
+    To be made and used on one event loop. A row of `later` is written once the disk can; one of `commit` is
+    durable when its future is done, or was not written and the future raises StorageError.
+    """
+
+    def __init__(self, db: sqlite3.Connection, statements: Sequence[str]) -> None:
+        self._db = db
+        self._statements = statements
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._loop = asyncio.get_running_loop()
+        self._next = _Group()
+        self._committing: _Group | None = None
+        self._timer: asyncio.Handle | None = None
+        self._urgent = False
+
+    def later(self, statement: str, row: Row) -> None:
+        """Write soon, together with others; nobody waits for it."""
+        self._next.lazy.setdefault(statement, []).append(row)
+        if self._committing is None and self._timer is None:
+            self._timer = self._loop.call_later(_LAZY, self._begin)
+
+    def commit(
+        self, rows: Iterable[tuple[str, Row]], then: Callable[[], None] | None = None
+    ) -> asyncio.Future[None]:
+        """Write all rows or none; `then` runs right after the commit, in the order of the calls."""
+        group = self._next
+        for statement, row in rows:
+            group.awaited.setdefault(statement, []).append(row)
+        if then is not None:
+            group.then.append(then)
+        if not self._urgent:
+            self._urgent = True
+            if self._committing is None:
+                if self._timer is not None:
+                    self._timer.cancel()
+                self._timer = self._loop.call_soon(self._begin)
+        return group.done
+
+    async def flush(self) -> None:
+        """Return when all that was given so far is durable. Raises StorageError."""
+        await self.commit(())
+
+    async def close(self) -> None:
+        """Flush and close the database."""
+        try:
+            await self.flush()
+        except StorageError:
+            log.exception("the last writes are lost")
+        if self._timer is not None:
+            self._timer.cancel()
+        self._thread.shutdown()
+        self._db.close()
+
+    def _begin(self) -> None:
+        group = self._committing = self._next
+        self._next, self._timer, self._urgent = _Group(), None, False
+        try:
+            self._execute(group)
+        except sqlite3.Error as error:
+            self._failed(group, error)
+            return
+        work = self._loop.run_in_executor(self._thread, self._db.execute, "COMMIT")
+        work.add_done_callback(partial(self._committed, group))
+
+    def _execute(self, group: _Group) -> None:
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        for statement in self._statements:
+            for rows in (group.awaited.get(statement), group.lazy.get(statement)):
+                if rows:
+                    db.executemany(statement, rows)
+
+    def _committed(self, group: _Group, work: asyncio.Future[sqlite3.Cursor]) -> None:
+        error = work.exception()
+        if error is not None:
+            self._failed(group, error)
+            return
+        for then in group.then:
+            then()
+        group.done.set_result(None)
+        self._committing = None
+        if self._urgent:
+            self._begin()
+        elif self._next.lazy:
+            self._timer = self._loop.call_later(_LAZY, self._begin)
+
+    def _failed(self, group: _Group, error: BaseException) -> None:
+        """Tell those who wait; keep the rest for the next group, which does not start at once."""
+        log.error("a group of writes failed", extra={"error": str(error)})
+        if self._db.in_transaction:
+            self._db.rollback()
+        for statement, rows in group.lazy.items():
+            self._next.lazy[statement] = rows + self._next.lazy.get(statement, [])
+        group.done.set_exception(StorageError(str(error)))
+        self._committing = None
+        if self._timer is None:
+            delay = 0.05 if self._urgent else _AFTER_FAILURE
+            self._timer = self._loop.call_later(delay, self._begin)
+
+
+def _retrieve(done: asyncio.Future[None]) -> None:
+    if not done.cancelled():
+        done.exception()  # a group that nobody awaits may fail unseen: it is logged above

@@ -1,0 +1,72 @@
+"""`python -m events.deadletters`: the dead-letter sink as a service of its own, for a cluster.
+
+HTTP_PORT or PORT (8080), DATA_DIR, BROKER_URL (where replayed events go).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from events.broker.client import Client, RequestFailed
+from events.broker.journal import StorageError
+from events.broker.serve import main as run_on_loop
+from events.broker.serve import run
+from events.cloudevent import CloudEvent, header_block
+from events.deadletters.app import DeadLetters, Replay, ReplayFailed
+from observability import logs, tracing
+
+log = logging.getLogger("shop.deadletters")
+
+_TIMEOUT = 10.0
+
+
+def replay_over_http(client: Client, url: str) -> Replay:
+    """Replays by POST to the broker's address."""
+    endpoint = client.endpoint(url)
+
+    async def replay(event: CloudEvent, broker: str | None) -> None:
+        try:
+            answer = await client.post(endpoint, header_block(event.attributes), event.data, _TIMEOUT)
+        except RequestFailed as error:
+            raise ReplayFailed(str(error)) from None
+        if not 200 <= answer.status < 300:
+            raise ReplayFailed(f"it answered {answer.status}")
+
+    return replay
+
+
+async def serve(environ: Mapping[str, str]) -> None:
+    """Serve until a signal."""
+    url = environ.get("BROKER_URL", "http://127.0.0.1:8090/shop/default")
+    app = DeadLetters(
+        Path(environ.get("DATA_DIR", ".data/deadletters")),
+        replay=replay_over_http(Client(), url),
+        registry=CollectorRegistry(),
+    )
+    port = int(environ.get("HTTP_PORT") or environ.get("PORT") or "8080")
+    host = environ.get("HTTP_HOST", "0.0.0.0")  # noqa: S104 - in a container every interface is the pod's
+    await run(app, host, port, lambda address: log.info("dead letters ready", extra={"url": address}))
+
+
+def main() -> int:
+    """The exit code: 0 after a signal, 1 when it cannot start (the log says why)."""
+    logs.configure("dead-letters", os.environ.get("LOG_LEVEL", "INFO"))
+    end_tracing = tracing.configure("dead-letters")
+    try:
+        run_on_loop(lambda: serve(os.environ))
+    except (OSError, StorageError, ValueError) as error:
+        log.error("the dead-letter sink cannot start: %s", error)
+        return 1
+    finally:
+        end_tracing()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

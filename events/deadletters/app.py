@@ -1,0 +1,280 @@
+"""The dead-letter sink as an ASGI application: POST / takes an event, the rest shows and replays what was kept."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+import re
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.exposition import choose_encoder
+
+from events.broker.asgi import (
+    Problem,
+    Receive,
+    Scope,
+    Send,
+    header,
+    method_not_allowed,
+    read_body,
+    respond,
+    respond_json,
+    respond_problem,
+)
+from events.broker.journal import StorageError
+from events.cloudevent import BadEvent, CloudEvent, parse, to_structured
+from events.deadletters.store import STATUSES, Entry, Store
+
+log = logging.getLogger("shop.deadletters")
+
+Replay = Callable[[CloudEvent, str | None], Awaitable[None]]
+"""Give an event back to the broker (namespace/name, None where it is not known). Raises ReplayFailed."""
+
+_ENTRY: Final = re.compile(r"/entries/(dlq_[0-9a-f]{32})(/replay)?")
+_TYPE: Final = re.compile(r"[\x21-\x7e]{1,256}")
+_MAX_LIMIT: Final = 100
+_OURS: Final = frozenset(
+    {"knativeerrordest", "knativeerrorcode", "knativeerrordata", "knativebrokerttl", "knativearrivaltime"}
+)
+
+
+class ReplayFailed(Exception):
+    """The broker did not take the event; the entry stays as it is."""
+
+
+class DeadLetters:
+    """`start` it on the loop that serves it. `data_dir` will hold `deadletters.db`; `clock` is Unix time."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        replay: Replay,
+        registry: CollectorRegistry,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._data_dir = data_dir
+        self._replay = replay
+        self._clock = clock
+        self._registry = registry
+        self._store: Store | None = None
+        self._busy: set[str] = set()
+        self._kept = Counter("shop_dead_letters_received", "Dead letters taken in.", registry=registry)
+        self._replays = Counter("shop_dead_letters_replayed", "Replays.", ["result"], registry=registry)
+        gauge = Gauge("shop_dead_letters", "Dead letters kept.", ["status"], registry=registry)
+        for status in STATUSES:
+            gauge.labels(status).set_function(partial(self._count, status))
+
+    async def start(self) -> None:
+        """Open the store. Raises StorageError."""
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        self._store = Store(self._data_dir / "deadletters.db")
+
+    async def stop(self) -> None:
+        """Close the store; what is asked afterwards is answered with 503."""
+        store, self._store = self._store, None
+        if store is not None:
+            await store.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI, for `http` only."""
+        try:
+            await self._route(scope, receive, send)
+        except Problem as problem:
+            await respond_problem(send, problem)
+        except StorageError:
+            await respond_problem(send, Problem(503, "STORAGE", "it cannot be kept now"))
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        entry = _ENTRY.fullmatch(path)
+        if path == "/":
+            _only(method, "POST")
+            await self._take(scope, receive, send)
+        elif path == "/entries":
+            _only(method, "GET")
+            await respond_json(send, 200, self._page(_query(scope, "limit", "cursor", "type", "status")))
+        elif path == "/replay":
+            _only(method, "POST")
+            await respond_json(send, 200, await self._replay_all(_query(scope, "type").get("type")))
+        elif entry is not None:
+            await self._one(entry[1], entry[2] is not None, method, send)
+        elif path in ("/healthz/live", "/healthz/ready", "/metrics"):
+            _only(method, "GET", "HEAD")
+            await self._observe(path, scope, send)
+        else:
+            raise Problem(404, "NOT_FOUND", "there is nothing here")
+
+    async def _take(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            events = parse(scope["headers"], await read_body(receive))
+        except BadEvent as error:
+            raise Problem(400, error.reason, str(error)) from None
+        trigger, broker = header(scope, b"kn-trigger") or None, header(scope, b"kn-broker") or None
+        store, now = self._opened(), self._clock()
+        keys = await asyncio.gather(*(store.put(event, trigger, broker, now) for event in events))
+        for event, key in zip(events, keys, strict=True):
+            self._kept.inc()
+            fields = {"entry": key, "event_id": event.id, "event_type": event.type, "trigger": trigger}
+            log.warning("dead letter kept", extra=fields)
+        await respond(send, 204)
+
+    async def _one(self, key: str, replay: bool, method: str, send: Send) -> None:
+        _only(method, *(("POST",) if replay else ("GET", "DELETE")))
+        entry = self._opened().get(key)
+        if entry is None:
+            raise Problem(404, "NOT_FOUND", "no such dead letter")
+        if method == "GET":
+            await respond_json(send, 200, _whole(entry))
+        elif method == "DELETE":
+            await self._opened().remove(key)
+            await respond(send, 204)
+        else:
+            await self._replay_one(entry)
+            await respond_json(send, 200, _brief(self._opened().get(key) or entry))
+
+    async def _replay_one(self, entry: Entry) -> None:
+        """Give the original event back to the broker: same id and source, so that inboxes know it."""
+        if entry.id in self._busy:
+            raise Problem(409, "REPLAY_IN_PROGRESS", "it is being replayed right now")
+        kept = {name: value for name, value in entry.event.attributes.items() if name not in _OURS}
+        self._busy.add(entry.id)
+        try:
+            await self._replay(CloudEvent(kept, entry.event.data), entry.broker)
+            await self._opened().replayed(entry, self._clock())
+        except ReplayFailed as error:
+            self._replays.labels("failed").inc()
+            raise Problem(502, "BROKER_UNAVAILABLE", f"the broker did not take it: {error}") from None
+        finally:
+            self._busy.discard(entry.id)
+        self._replays.labels("replayed").inc()
+        log.info("dead letter replayed", extra={"entry": entry.id, "event_id": entry.event.id})
+
+    async def _replay_all(self, event_type: str | None) -> dict[str, int]:
+        """All pending entries (of a type) that are there now, the oldest last; one failure does not stop it."""
+        counts = {"replayed": 0, "failed": 0}
+        before = 2**62
+        while page := self._opened().page("pending", _checked_type(event_type), before, _MAX_LIMIT):
+            before = page[-1].seq
+            for entry in page:
+                try:
+                    await self._replay_one(entry)
+                    counts["replayed"] += 1
+                except Problem:
+                    counts["failed"] += 1
+        return counts
+
+    def _page(self, query: Mapping[str, str]) -> dict[str, Any]:
+        limit = query.get("limit", "20")
+        if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= _MAX_LIMIT:
+            raise Problem(400, "INVALID_LIMIT", f"limit is a number from 1 to {_MAX_LIMIT}")
+        status = query.get("status", "pending")
+        if status not in STATUSES:
+            raise Problem(400, "INVALID_STATUS", f"status is one of {', '.join(STATUSES)}")
+        before = _decode_cursor(query["cursor"]) if query.get("cursor") else 2**62
+        size = int(limit)
+        found = self._opened().page(status, _checked_type(query.get("type")), before, size + 1)
+        more = len(found) > size
+        return {
+            "items": [_brief(entry) for entry in found[:size]],
+            "next_cursor": _encode_cursor(found[size - 1].seq) if more else None,
+        }
+
+    async def _observe(self, path: str, scope: Scope, send: Send) -> None:
+        if path == "/metrics":
+            encode, content_type = choose_encoder(header(scope, b"accept"))
+            await respond(send, 200, encode(self._registry), content_type.encode())
+            return
+        try:
+            if path == "/healthz/ready":
+                self._opened().check()
+        except sqlite3.Error:
+            raise Problem(503, "NOT_READY", "the storage does not answer") from None
+        await respond_json(send, 200, {"status": "ok"})
+
+    def _opened(self) -> Store:
+        if self._store is None:
+            raise Problem(503, "NOT_READY", "starting or stopping", ((b"retry-after", b"1"),))
+        return self._store
+
+    def _count(self, status: str) -> int:
+        return self._store.counts()[status] if self._store is not None else 0
+
+
+def _only(method: str, *allowed: str) -> None:
+    if method not in allowed:
+        raise method_not_allowed(*allowed)
+
+
+def _query(scope: Scope, *known: str) -> dict[str, str]:
+    found = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+    for name, values in found.items():
+        if name not in known or len(values) != 1:
+            raise Problem(400, "INVALID_QUERY", f"known parameters, once each: {', '.join(known)}")
+    return {name: values[0] for name, values in found.items()}
+
+
+def _checked_type(text: str | None) -> str | None:
+    if text and not _TYPE.fullmatch(text):
+        raise Problem(400, "INVALID_TYPE", "type is an event type")
+    return text or None
+
+
+def _encode_cursor(seq: int) -> str:
+    return base64.urlsafe_b64encode(str(seq).encode()).decode().rstrip("=")
+
+
+def _decode_cursor(text: str) -> int:
+    try:
+        decoded = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        if len(text) <= 32 and decoded.isdigit():
+            return min(int(decoded), 2**62)
+    except (binascii.Error, ValueError):
+        pass
+    raise Problem(400, "INVALID_CURSOR", "the cursor is not one that was given out")
+
+
+def _brief(entry: Entry) -> dict[str, Any]:
+    attributes = entry.event.attributes
+    return {
+        "id": entry.id,
+        "status": entry.status,
+        "type": entry.event.type,
+        "event_id": entry.event.id,
+        "source": entry.event.source,
+        "subject": attributes.get("subject"),
+        "correlation_id": attributes.get("correlationid"),
+        "trigger": entry.trigger,
+        "destination": attributes.get("knativeerrordest"),
+        "error_code": _number(attributes.get("knativeerrorcode")),
+        "error": entry.error_text,
+        "failures": entry.failures,
+        "first_failed_at": _timestamp(entry.first_at),
+        "last_failed_at": _timestamp(entry.last_at),
+        "replayed_at": _timestamp(entry.replayed_at),
+    }
+
+
+def _whole(entry: Entry) -> dict[str, Any]:
+    return {**_brief(entry), "event": msgspec.Raw(to_structured(entry.event))}
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() else None
+
+
+def _timestamp(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
