@@ -1,0 +1,1 @@
+"""A customer's story against a running platform: `make demo`."""
