@@ -1,0 +1,54 @@
+"""The Triggers say what the event catalogue says, and lose nothing."""
+
+from __future__ import annotations
+
+from events.catalog import CATALOG, SUBSCRIBERS, SweepDue
+from knative.local import manifests as m
+
+
+def test_each_trigger_names_a_type_of_the_catalogue(base: m.Manifests) -> None:
+    assert {_type(trigger) for trigger in base.of(m.EVENTING, "Trigger")} <= CATALOG.keys()
+
+
+def test_the_triggers_are_the_catalogues_subscribers_no_more_and_no_less(base: m.Manifests) -> None:
+    declared = {
+        (payload.TYPE, f"{domain}-events") for payload, domains in SUBSCRIBERS.items() for domain in domains
+    }
+    triggers = [(_type(t), t["spec"]["subscriber"]["ref"]["name"]) for t in base.of(m.EVENTING, "Trigger")]
+    assert len(triggers) == len(set(triggers)), "a subscriber would get the same event twice"
+    assert set(triggers) == declared
+
+
+def test_each_trigger_delivers_to_a_service_that_exists(base: m.Manifests) -> None:
+    services = {m.name_of(s) for s in base.of(m.SERVING, "Service")}
+    for trigger in base.of(m.EVENTING, "Trigger"):
+        assert trigger["spec"]["subscriber"]["ref"]["name"] in services
+        assert trigger["spec"]["broker"] == "default"
+
+
+def test_each_trigger_retries_and_then_keeps_what_could_not_be_delivered(base: m.Manifests) -> None:
+    for trigger in base.of(m.EVENTING, "Trigger"):
+        delivery = trigger["spec"]["delivery"]
+        assert (delivery["retry"], delivery["backoffPolicy"], delivery["backoffDelay"]) == (
+            5,
+            "exponential",
+            "PT0.5S",
+        )
+        assert delivery["deadLetterSink"]["ref"]["name"] == "dead-letters"
+
+
+def test_a_domains_triggers_lie_in_its_own_file(base: m.Manifests) -> None:
+    for trigger in base.of(m.EVENTING, "Trigger"):
+        subscriber = trigger["spec"]["subscriber"]["ref"]["name"].removesuffix("-events")
+        assert m.name_of(trigger).startswith(f"{subscriber}-")
+
+
+def test_the_sweeps_tick_goes_to_the_broker_as_the_catalogue_says(base: m.Manifests) -> None:
+    (ping,) = base.of(m.SOURCES, "PingSource")
+    namespace, name = ping["metadata"]["namespace"], ping["metadata"]["name"]
+    assert f"/apis/v1/namespaces/{namespace}/pingsources/{name}" == SweepDue.SOURCE
+    assert ping["spec"]["sink"]["ref"]["kind"] == "Broker"
+
+
+def _type(trigger: m.Document) -> str:
+    return str(trigger["spec"]["filter"]["attributes"]["type"])

@@ -1,0 +1,92 @@
+"""Every service scales to zero, is probed, is bounded, and is allowed as little as it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from knative.local import manifests as m
+from tests.manifests.conftest import ROOT
+
+_BASE = m.load(ROOT / "knative" / "base")
+_SERVICES = {m.name_of(s): s for s in _BASE.of(m.SERVING, "Service")}
+_DOMAINS = ("users", "products", "orders", "payments", "notifications")
+
+
+def _pods() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for document in _BASE.documents:
+        if "template" in document.get("spec", {}):
+            yield m.name_of(document), document["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize(("name", "pod"), list(_pods()))
+def test_every_container_meets_the_restricted_standard(name: str, pod: Mapping[str, Any]) -> None:
+    for container in pod["containers"]:
+        context = container["securityContext"]
+        assert context["runAsNonRoot"] is True, name
+        assert context["allowPrivilegeEscalation"] is False, name
+        assert context["readOnlyRootFilesystem"] is True, name
+        assert context["capabilities"] == {"drop": ["ALL"]}, name
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}, name
+    assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC"}
+    assert {next(iter(v.keys() - {"name"})) for v in pod.get("volumes", ())} <= {
+        "secret",
+        "emptyDir",
+        "configMap",
+    }
+
+
+@pytest.mark.parametrize(("name", "pod"), list(_pods()))
+def test_no_pod_gets_a_token_for_the_api_server(name: str, pod: Mapping[str, Any]) -> None:
+    accounts = {m.name_of(a): a for a in _BASE.of("v1", "ServiceAccount")}
+    assert pod["automountServiceAccountToken"] is False, name
+    assert accounts[pod["serviceAccountName"]]["automountServiceAccountToken"] is False, name
+
+
+@pytest.mark.parametrize(("name", "pod"), list(_pods()))
+def test_every_container_is_bounded_and_probed(name: str, pod: Mapping[str, Any]) -> None:
+    for container in pod["containers"]:
+        for bound in ("requests", "limits"):
+            assert container["resources"][bound].keys() == {"cpu", "memory"}, name
+        assert {"readinessProbe", "livenessProbe"} <= container.keys(), name
+
+
+@pytest.mark.parametrize("service", _SERVICES.values(), ids=_SERVICES)
+def test_every_service_scales_to_zero_by_a_metric_of_its_own(service: m.Document) -> None:
+    annotations = service["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["autoscaling.knative.dev/class"] == "kpa.autoscaling.knative.dev"
+    assert annotations["autoscaling.knative.dev/min-scale"] == "0"
+    assert annotations["autoscaling.knative.dev/metric"] in ("concurrency", "rps")
+    target = int(annotations["autoscaling.knative.dev/target"])
+    hard = service["spec"]["template"]["spec"]["containerConcurrency"]
+    assert hard == 0 or target <= hard, "it would refuse work before it scales"
+    assert service["spec"]["template"]["spec"]["timeoutSeconds"] >= 60
+
+
+@pytest.mark.parametrize("domain", _DOMAINS)
+def test_a_domain_is_a_grpc_service_and_an_event_function_of_one_image(domain: str) -> None:
+    rpc, events = m.container_of(_SERVICES[domain]), m.container_of(_SERVICES[f"{domain}-events"])
+    assert rpc["image"] == events["image"] == f"shop/functions-{domain}"
+    assert (rpc["ports"][0]["name"], events["ports"][0]["name"]) == ("h2c", "http1")
+    assert "grpc" in rpc["readinessProbe"]
+    assert events["readinessProbe"]["httpGet"]["path"] == "/healthz/ready"
+    roles = [m.environment_of(_SERVICES[name], _BASE)["ROLE"] for name in (domain, f"{domain}-events")]
+    assert roles == ["rpc", "events"]
+
+
+def test_only_the_gateway_is_reachable_from_outside() -> None:
+    label = "networking.knative.dev/visibility"
+    open_ones = [
+        n for n, s in _SERVICES.items() if s["metadata"].get("labels", {}).get(label) != "cluster-local"
+    ]
+    assert open_ones == ["gateway"]
+
+
+def test_no_secret_stands_in_a_manifest() -> None:
+    assert not _BASE.of("v1", "Secret")
+    for service in _SERVICES.values():
+        for variable in m.container_of(service).get("env", ()):
+            if any(word in variable["name"] for word in ("PASSWORD", "SECRET", "TOKEN", "API_KEY")):
+                assert "valueFrom" in variable, variable["name"]
