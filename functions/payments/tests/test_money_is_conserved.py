@@ -1,0 +1,114 @@
+"""Whatever happens in whatever order, books and payments agree, and a cancelled order costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from events.catalog import Money, PaymentCaptured, PaymentRefunded
+from functions.payments import refunds
+from functions.payments.domain import RefundStatus
+from functions.payments.store import refunds_of
+from functions.payments.tests.till import PRICE, Till
+from functions.runtime.errors import ServiceError
+from functions.runtime.identity import Identity
+
+ORDERS = ["ord_" + digit * 32 for digit in "12"]
+ADMIN = Identity("usr_" + "d" * 32, frozenset({"admin"}))
+TOKENS = ["tok_ok", "tok_slow", "tok_flaky", "tok_timeout", "tok_declined", "tok_insufficient_funds"]
+
+Step = tuple[str, str, int]
+
+steps = st.tuples(
+    st.sampled_from(
+        ["reserve", "reserve", "cancel", "cancel unheard", "refund", "sweep", "forget", "restart"]
+    ),
+    st.sampled_from(ORDERS),
+    st.integers(1, PRICE.amount),
+)
+stories = st.lists(st.lists(steps, min_size=1, max_size=4), max_size=8)  # the steps of one list at once
+faults = st.lists(st.sampled_from(["", "", "before", "after"]), max_size=12)
+
+
+async def take(step: Step, till: Till, cancelled: set[str]) -> None:
+    """One thing that happens; a failure is what a broker or a client would see, and come back after."""
+    what, order, amount = step
+    with contextlib.suppress(ServiceError):
+        match what:
+            case "reserve":
+                await till.reserve(order)
+            case "cancel":
+                cancelled.add(order)
+                await till.cancel(order)
+            case "cancel unheard":
+                cancelled.add(order)
+                till.orders.cancel(order)
+            case "refund":
+                money = Money(amount, PRICE.currency)
+                await refunds.refund("pay_" + order[4:], money, "", f"key{amount}", ADMIN, till.desk)
+            case "sweep":
+                await till.sweep()
+            case "forget":
+                await till.forget()
+            case "restart":  # orders is away for a while
+                till.orders.down = not till.orders.down
+
+
+async def settle(till: Till, cancelled: set[str]) -> None:
+    """Everything works again: every event arrives once more, and the sweep has been."""
+    till.orders.down = False
+    till.provider.faults.clear()
+    for _ in range(3):  # tok_flaky fails twice
+        for order in ORDERS:
+            with contextlib.suppress(ServiceError):
+                await till.reserve(order)
+    for order in cancelled:
+        await till.cancel(order)
+    for _ in range(3):
+        await till.sweep()
+
+
+async def check(till: Till, cancelled: set[str]) -> None:
+    kept = 0
+    charges = Counter(entry.payment_id for entry in await till.ledger() if entry.kind == "charge")
+    assert all(count == 1 for count in charges.values())
+    for order in ORDERS:
+        payment = await till.payment(order)
+        assert not payment.pending
+        assert payment.refunding == 0
+        assert 0 <= payment.refunded <= payment.captured <= PRICE.amount
+        assert order not in cancelled or payment.refunded == payment.captured
+        found = (await refunds_of(till.store, payment.id, 100, None)).items
+        assert all(refund.status is RefundStatus.SUCCEEDED for refund in found)
+        assert sum(refund.amount.amount for refund in found) == payment.refunded
+        kept += payment.captured - payment.refunded
+    assert await till.net() == kept
+    check_events(till)
+
+
+def check_events(till: Till) -> None:
+    """What was told is what happened: no capture and no refund twice."""
+    captured = [event.order_id for event in till.store.events if isinstance(event, PaymentCaptured)]
+    refunded = [event.refund_id for event in till.store.events if isinstance(event, PaymentRefunded)]
+    assert len(captured) == len(set(captured))
+    assert len(refunded) == len(set(refunded))
+
+
+@settings(max_examples=150, deadline=None)
+@given(stories, faults, st.lists(st.sampled_from(TOKENS), min_size=2, max_size=2))
+def test_money_is_conserved(story: list[list[Step]], lost: list[str], tokens: list[str]) -> None:
+    async def live() -> None:
+        till, cancelled = Till(), set[str]()
+        for order, token in zip(ORDERS, tokens, strict=True):
+            till.orders.place(order, token)
+        till.provider.faults = list(lost)
+        for at_once in story:
+            await asyncio.gather(*(take(step, till, cancelled) for step in at_once))
+        await settle(till, cancelled)
+        await check(till, cancelled)
+
+    asyncio.run(live())

@@ -1,0 +1,163 @@
+"""Payments over stores in memory, with an orders service and a provider that do as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+from events.catalog import Money, OrderCancelled, Payload, StockReserved, SweepDue, UserDeleted
+from functions.payments import simulated
+from functions.payments.desk import Desk
+from functions.payments.domain import Payment, Refund, cancellation_refund_id, payment_id
+from functions.payments.peers import Instruction
+from functions.payments.provider import ChargeOutcome, LedgerEntry, RefundOutcome, provider_unavailable
+from functions.payments.store import KINDS
+from functions.payments.subscriptions import subscriptions
+from functions.runtime.app import Delivery
+from functions.runtime.clock import ManualClock
+from functions.runtime.errors import not_found, unavailable
+from functions.runtime.inbox import mark
+from functions.runtime.store.memory import MemoryStore
+from functions.runtime.store.port import AlreadyDone, Page
+
+ORDER = "ord_" + "a" * 32
+PAYER = "usr_" + "b" * 32
+PRICE = Money(5000, "EUR")
+TOKEN = "tok_ok"
+
+
+class FakeOrders:
+    """Orders as payments knows them: what is not there was never placed."""
+
+    def __init__(self) -> None:
+        self.instructions: dict[str, Instruction] = {}
+        self.down = False
+        self.asked = 0
+
+    def place(self, order_id: str, token: str = TOKEN, amount: Money = PRICE) -> None:
+        self.instructions[order_id] = Instruction(order_id, PAYER, amount, True, token)
+
+    def cancel(self, order_id: str) -> None:
+        """Orders forgets the token with the order's end."""
+        known = self.instructions[order_id]
+        self.instructions[order_id] = Instruction(order_id, known.user_id, known.amount, False)
+
+    async def payment_instruction(self, order_id: str) -> Instruction:
+        self.asked += 1
+        await asyncio.sleep(0)
+        if self.down:
+            raise unavailable("PEER_UNAVAILABLE", "Orders does not answer.")
+        if order_id not in self.instructions:
+            raise not_found("Order", "ORDER_NOT_FOUND")
+        return self.instructions[order_id]
+
+
+class FaultyProvider:
+    """The simulated provider behind a bad line: `faults` are used up one a call.
+
+    `before`: the call is lost; `after`: the answer is lost, what it did stands.
+    """
+
+    def __init__(self, provider: simulated.SimulatedProvider) -> None:
+        self.provider = provider
+        self.faults: list[str] = []
+        self.down = False
+        self.refuses_refunds = False
+
+    async def charge(self, key: str, amount: Money, token: str) -> ChargeOutcome:
+        fault = await self._fault()
+        outcome = await self.provider.charge(key, amount, token)
+        await self._lose(fault)
+        return outcome
+
+    async def void(self, key: str) -> ChargeOutcome:
+        fault = await self._fault()
+        outcome = await self.provider.void(key)
+        await self._lose(fault)
+        return outcome
+
+    async def refund(self, key: str, charge_key: str, amount: Money) -> RefundOutcome:
+        fault = await self._fault()
+        if self.refuses_refunds:
+            return RefundOutcome.REFUSED
+        outcome = await self.provider.refund(key, charge_key, amount)
+        await self._lose(fault)
+        return outcome
+
+    async def ledger(self, limit: int, cursor: str | None) -> Page[LedgerEntry]:
+        return await self.provider.ledger(limit, cursor)
+
+    async def close(self) -> None:
+        await self.provider.close()
+
+    async def _fault(self) -> str:
+        await asyncio.sleep(0)  # others get their turn here, as during a real call
+        fault = self.faults.pop(0) if self.faults else ""
+        if self.down or fault == "before":
+            raise provider_unavailable()
+        return fault
+
+    @staticmethod
+    async def _lose(fault: str) -> None:
+        await asyncio.sleep(0)
+        if fault == "after":
+            raise provider_unavailable()
+
+
+class Till:
+    """One payments service, driven through its event door; events are numbered so that one can come again."""
+
+    def __init__(self, lost_races: int = 0) -> None:
+        self.clock = ManualClock()
+        self.store = MemoryStore(KINDS, self.clock, lost_races=lost_races)
+        self.books = MemoryStore(simulated.KINDS, self.clock)
+        self.orders = FakeOrders()
+        self.provider = FaultyProvider(simulated.SimulatedProvider(self.books, self.clock, slow_seconds=0))
+        self.desk = Desk(self.store, self.provider, self.orders, self.clock)
+        self._handlers = subscriptions(self.desk)
+
+    async def receive(self, payload: Payload, event_id: str = "") -> None:
+        """One delivery; a duplicate is acknowledged in silence, as by the real door."""
+        event_id = event_id or f"{payload.TYPE}/{payload.subject}"
+        once = mark(payload.SOURCE, event_id)
+        delivery = Delivery(payload, event_id, payload.SOURCE, self.clock.now(), once)
+        try:
+            await self._handlers[type(payload)](delivery)
+        except AlreadyDone:
+            return
+
+    async def reserve(self, order_id: str = ORDER) -> None:
+        expires = self.clock.now() + timedelta(minutes=15)
+        await self.receive(StockReserved(order_id=order_id, expires_at=expires))
+
+    async def cancel(self, order_id: str = ORDER, user_id: str = PAYER) -> None:
+        if order_id in self.orders.instructions:
+            self.orders.cancel(order_id)
+        await self.receive(OrderCancelled(order_id=order_id, user_id=user_id, reason="CUSTOMER_REQUEST"))
+
+    async def forget(self, user_id: str = PAYER) -> None:
+        await self.receive(UserDeleted(user_id=user_id))
+
+    async def sweep(self, after: timedelta = timedelta(minutes=1)) -> None:
+        self.clock.advance(after)
+        await self.receive(SweepDue())
+
+    async def payment(self, order_id: str = ORDER) -> Payment:
+        found = await self.store.get(Payment, payment_id(order_id))
+        assert found is not None
+        return found
+
+    async def automatic_refund(self, order_id: str = ORDER) -> Refund | None:
+        return await self.store.get(Refund, cancellation_refund_id(order_id))
+
+    async def ledger(self) -> list[LedgerEntry]:
+        return (await self.provider.ledger(100, None)).items
+
+    async def net(self) -> int:
+        """What the provider has taken and kept."""
+        sign = {"charge": 1, "refund": -1}
+        return sum(sign[entry.kind] * entry.amount.amount for entry in await self.ledger())
+
+    def events(self, *kinds: type[Payload]) -> Sequence[Payload]:
+        return [event for event in self.store.events if not kinds or isinstance(event, kinds)]
