@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterable
+from contextvars import Context
 
 from functions.orders.domain import FINAL, Order
 from functions.runtime.errors import ServiceError, exhausted, not_found, unavailable
@@ -96,7 +97,8 @@ class Watchers:
         self._by_order.setdefault(order_id, set()).add(watcher)
         self._count += 1
         if self._reader is None or self._reader.done():
-            self._reader = asyncio.create_task(self._read(), name="orders-watch")
+            # In a context of its own: the reader works for all, not for who came first.
+            self._reader = asyncio.create_task(self._read(), name="orders-watch", context=Context())
         return watcher
 
     def _leave(self, order_id: str, watcher: _Watcher) -> None:

@@ -543,7 +543,7 @@ class PaymentInstruction(_message.Message):
     payment_token: _builtins.str
     """The provider's token; empty once the order is final or paid."""
     payable: _builtins.bool
-    """False when the order was cancelled: nothing may be charged."""
+    """False once the order is paid or cancelled: nothing may be charged (any more)."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """What to charge."""

@@ -85,7 +85,8 @@ class OrdersServicer:
 
     def PlaceOrder(self, request, context):
         """Places an order at the catalogue's prices of this moment, for the caller. INVALID_ARGUMENT (PRODUCT_UNKNOWN,
-        CURRENCY_MIXED), FAILED_PRECONDITION (PRODUCT_INACTIVE); stock and payment are decided afterwards, by events.
+        CURRENCY_MIXED, TOTAL_TOO_LARGE), FAILED_PRECONDITION (PRODUCT_INACTIVE); stock and payment are decided
+        afterwards, by events.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,7 +107,8 @@ class OrdersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelOrder(self, request, context):
-        """Cancels an order that has not been shipped. FAILED_PRECONDITION (ILLEGAL_TRANSITION).
+        """Cancels an order that has not been shipped; the same person's second cancellation changes nothing and gives the
+        same answer. FAILED_PRECONDITION (ILLEGAL_TRANSITION).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,7 +129,8 @@ class OrdersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchOrder(self, request, context):
-        """Sends the order at once and after every change, and ends when it is DELIVERED or CANCELLED.
+        """Sends the order at once and after every change, and ends when it is DELIVERED or CANCELLED. Changes that follow
+        each other closely may come as one message. UNAVAILABLE (SHUTTING_DOWN): watch again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

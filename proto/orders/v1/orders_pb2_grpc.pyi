@@ -37,20 +37,25 @@ class OrdersStub:
     def __new__(cls, channel: _aio.Channel) -> OrdersAsyncStub: ...
     PlaceOrder: _grpc.UnaryUnaryMultiCallable[_orders_pb2.PlaceOrderRequest, _orders_pb2.Order]
     """Places an order at the catalogue's prices of this moment, for the caller. INVALID_ARGUMENT (PRODUCT_UNKNOWN,
-    CURRENCY_MIXED), FAILED_PRECONDITION (PRODUCT_INACTIVE); stock and payment are decided afterwards, by events.
+    CURRENCY_MIXED, TOTAL_TOO_LARGE), FAILED_PRECONDITION (PRODUCT_INACTIVE); stock and payment are decided
+    afterwards, by events.
     """
     GetOrder: _grpc.UnaryUnaryMultiCallable[_orders_pb2.GetOrderRequest, _orders_pb2.Order]
     """Reads an order with its timeline."""
     ListOrders: _grpc.UnaryUnaryMultiCallable[_orders_pb2.ListOrdersRequest, _orders_pb2.ListOrdersResponse]
     """Lists orders, newest first: the caller's own, or for admins everybody's or one person's."""
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_orders_pb2.CancelOrderRequest, _orders_pb2.Order]
-    """Cancels an order that has not been shipped. FAILED_PRECONDITION (ILLEGAL_TRANSITION)."""
+    """Cancels an order that has not been shipped; the same person's second cancellation changes nothing and gives the
+    same answer. FAILED_PRECONDITION (ILLEGAL_TRANSITION).
+    """
     ShipOrder: _grpc.UnaryUnaryMultiCallable[_orders_pb2.ShipOrderRequest, _orders_pb2.Order]
     """Marks a confirmed order as shipped. Admins only. FAILED_PRECONDITION (ILLEGAL_TRANSITION)."""
     DeliverOrder: _grpc.UnaryUnaryMultiCallable[_orders_pb2.DeliverOrderRequest, _orders_pb2.Order]
     """Marks a shipped order as delivered. Admins only. FAILED_PRECONDITION (ILLEGAL_TRANSITION)."""
     WatchOrder: _grpc.UnaryStreamMultiCallable[_orders_pb2.WatchOrderRequest, _orders_pb2.Order]
-    """Sends the order at once and after every change, and ends when it is DELIVERED or CANCELLED."""
+    """Sends the order at once and after every change, and ends when it is DELIVERED or CANCELLED. Changes that follow
+    each other closely may come as one message. UNAVAILABLE (SHUTTING_DOWN): watch again.
+    """
     GetPaymentInstruction: _grpc.UnaryUnaryMultiCallable[_orders_pb2.GetPaymentInstructionRequest, _orders_pb2.PaymentInstruction]
     """What to charge and with which token: for the payments service only, while the order can still be paid."""
 
@@ -63,20 +68,25 @@ class OrdersAsyncStub(OrdersStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     PlaceOrder: _aio.UnaryUnaryMultiCallable[_orders_pb2.PlaceOrderRequest, _orders_pb2.Order]  # type: ignore[assignment]
     """Places an order at the catalogue's prices of this moment, for the caller. INVALID_ARGUMENT (PRODUCT_UNKNOWN,
-    CURRENCY_MIXED), FAILED_PRECONDITION (PRODUCT_INACTIVE); stock and payment are decided afterwards, by events.
+    CURRENCY_MIXED, TOTAL_TOO_LARGE), FAILED_PRECONDITION (PRODUCT_INACTIVE); stock and payment are decided
+    afterwards, by events.
     """
     GetOrder: _aio.UnaryUnaryMultiCallable[_orders_pb2.GetOrderRequest, _orders_pb2.Order]  # type: ignore[assignment]
     """Reads an order with its timeline."""
     ListOrders: _aio.UnaryUnaryMultiCallable[_orders_pb2.ListOrdersRequest, _orders_pb2.ListOrdersResponse]  # type: ignore[assignment]
     """Lists orders, newest first: the caller's own, or for admins everybody's or one person's."""
     CancelOrder: _aio.UnaryUnaryMultiCallable[_orders_pb2.CancelOrderRequest, _orders_pb2.Order]  # type: ignore[assignment]
-    """Cancels an order that has not been shipped. FAILED_PRECONDITION (ILLEGAL_TRANSITION)."""
+    """Cancels an order that has not been shipped; the same person's second cancellation changes nothing and gives the
+    same answer. FAILED_PRECONDITION (ILLEGAL_TRANSITION).
+    """
     ShipOrder: _aio.UnaryUnaryMultiCallable[_orders_pb2.ShipOrderRequest, _orders_pb2.Order]  # type: ignore[assignment]
     """Marks a confirmed order as shipped. Admins only. FAILED_PRECONDITION (ILLEGAL_TRANSITION)."""
     DeliverOrder: _aio.UnaryUnaryMultiCallable[_orders_pb2.DeliverOrderRequest, _orders_pb2.Order]  # type: ignore[assignment]
     """Marks a shipped order as delivered. Admins only. FAILED_PRECONDITION (ILLEGAL_TRANSITION)."""
     WatchOrder: _aio.UnaryStreamMultiCallable[_orders_pb2.WatchOrderRequest, _orders_pb2.Order]  # type: ignore[assignment]
-    """Sends the order at once and after every change, and ends when it is DELIVERED or CANCELLED."""
+    """Sends the order at once and after every change, and ends when it is DELIVERED or CANCELLED. Changes that follow
+    each other closely may come as one message. UNAVAILABLE (SHUTTING_DOWN): watch again.
+    """
     GetPaymentInstruction: _aio.UnaryUnaryMultiCallable[_orders_pb2.GetPaymentInstructionRequest, _orders_pb2.PaymentInstruction]  # type: ignore[assignment]
     """What to charge and with which token: for the payments service only, while the order can still be paid."""
 
@@ -92,7 +102,8 @@ class OrdersServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_orders_pb2.Order, _abc.Awaitable[_orders_pb2.Order]]:
         """Places an order at the catalogue's prices of this moment, for the caller. INVALID_ARGUMENT (PRODUCT_UNKNOWN,
-        CURRENCY_MIXED), FAILED_PRECONDITION (PRODUCT_INACTIVE); stock and payment are decided afterwards, by events.
+        CURRENCY_MIXED, TOTAL_TOO_LARGE), FAILED_PRECONDITION (PRODUCT_INACTIVE); stock and payment are decided
+        afterwards, by events.
         """
 
     @_abc_1.abstractmethod
@@ -117,7 +128,9 @@ class OrdersServicer(metaclass=_abc_1.ABCMeta):
         request: _orders_pb2.CancelOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_orders_pb2.Order, _abc.Awaitable[_orders_pb2.Order]]:
-        """Cancels an order that has not been shipped. FAILED_PRECONDITION (ILLEGAL_TRANSITION)."""
+        """Cancels an order that has not been shipped; the same person's second cancellation changes nothing and gives the
+        same answer. FAILED_PRECONDITION (ILLEGAL_TRANSITION).
+        """
 
     @_abc_1.abstractmethod
     def ShipOrder(
@@ -141,7 +154,9 @@ class OrdersServicer(metaclass=_abc_1.ABCMeta):
         request: _orders_pb2.WatchOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_orders_pb2.Order], _abc.AsyncIterator[_orders_pb2.Order]]:
-        """Sends the order at once and after every change, and ends when it is DELIVERED or CANCELLED."""
+        """Sends the order at once and after every change, and ends when it is DELIVERED or CANCELLED. Changes that follow
+        each other closely may come as one message. UNAVAILABLE (SHUTTING_DOWN): watch again.
+        """
 
     @_abc_1.abstractmethod
     def GetPaymentInstruction(

@@ -1,0 +1,145 @@
+"""Any order of arrival and any number of deliveries ends in the same state."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from functions.orders import service
+from functions.orders.domain import FINAL, NEXT, Order, Status
+from functions.orders.tests.world import (
+    ADA,
+    BOSS,
+    PATIENCE,
+    World,
+    captured,
+    declined,
+    deleted,
+    refunded,
+    rejected,
+    reserved,
+)
+from functions.runtime.errors import Code, ServiceError
+
+EVENTS: dict[str, Callable[[Order], Any]] = {
+    "reserved": reserved,
+    "out of stock": rejected,
+    "expired": lambda order: rejected(order, "RESERVATION_EXPIRED"),
+    "captured": captured,
+    "declined": declined,
+    "refunded": lambda order: refunded(order, 100),
+    "refunded again": lambda order: refunded(order, 50, "2"),
+    "deleted": lambda _: deleted(ADA),
+}
+# The sets of news that one order can cause, and where each must end however it arrives.
+STORIES: dict[tuple[str, ...], Status] = {
+    ("reserved",): Status.RESERVED,
+    ("reserved", "captured"): Status.CONFIRMED,
+    ("captured",): Status.CONFIRMED,
+    ("out of stock",): Status.CANCELLED,
+    ("reserved", "declined"): Status.CANCELLED,
+    ("reserved", "expired"): Status.CANCELLED,
+    ("reserved", "captured", "expired", "refunded"): Status.CANCELLED,
+    ("reserved", "captured", "cancel", "refunded"): Status.CANCELLED,
+    ("reserved", "captured", "refunded", "refunded again"): Status.CONFIRMED,
+    ("reserved", "cancel"): Status.CANCELLED,
+    ("out of stock", "cancel"): Status.CANCELLED,
+    ("reserved", "declined", "cancel", "expired"): Status.CANCELLED,
+    ("reserved", "captured", "deleted", "refunded"): Status.CANCELLED,
+}
+MOVES = [*EVENTS, "cancel", "sweep", "wait", "ship", "deliver"]
+
+
+async def do(world: World, order: Order, move: str, event_id: str = "") -> None:
+    """Make one move; an illegal transition is an answer, not a failure."""
+    try:
+        match move:
+            case "cancel":
+                await service.cancel(world.orders, world.clock, ADA, order.id, "")
+            case "ship":
+                await service.ship(world.orders, world.clock, BOSS, order.id)
+            case "deliver":
+                await service.deliver(world.orders, world.clock, BOSS, order.id)
+            case "sweep":
+                await world.sweep()
+            case "wait":
+                world.clock.advance(PATIENCE / 2)
+            case _:
+                await world.hear(EVENTS[move](order), event_id)
+    except ServiceError as error:
+        assert error.code is Code.FAILED_PRECONDITION  # noqa: PT017 - the only refusal there may be
+
+
+@st.composite
+def deliveries(draw: st.DrawFn) -> tuple[tuple[str, ...], list[str]]:
+    """A story, and its news in some order, each once or several times."""
+    story = draw(st.sampled_from(sorted(STORIES)))
+    repeats = draw(st.lists(st.sampled_from(story), max_size=5))
+    return story, draw(st.permutations([*story, *repeats]))
+
+
+@settings(deadline=None, max_examples=150)
+@given(deliveries(), st.booleans())
+def test_every_order_of_arrival_ends_in_the_same_state(
+    drawn: tuple[tuple[str, ...], list[str]], as_duplicates: bool
+) -> None:
+    """Repeats come as the same event (the inbox catches them) or as new ones (only the state does)."""
+    story, moves = drawn
+
+    async def live() -> None:
+        world = World()
+        order = await world.place()
+        for move in moves:
+            await do(world, order, move, event_id=move if as_duplicates else "")
+            world.clock.advance(timedelta(seconds=1))
+        end = await world.read(order.id)
+        assert end.status is STORIES[story]
+        assert end.refunded.amount == sum(
+            {"refunded": 100, "refunded again": 50}.get(m, 0) for m in set(moves)
+        )
+        assert (end.shipping_address is None) == ("deleted" in story)
+
+    asyncio.run(live())
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.sampled_from(MOVES), max_size=14))
+def test_whatever_happens_the_rules_hold(moves: Sequence[str]) -> None:
+    async def live() -> None:
+        world = World()
+        order = await world.place()
+        for move in moves:
+            before = await world.read(order.id)
+            await do(world, order, move)
+            world.clock.advance(timedelta(seconds=1))
+            _check_step(before, await world.read(order.id))
+        _check_life(world, await world.read(order.id))
+
+    asyncio.run(live())
+
+
+def _check_step(before: Order, after: Order) -> None:
+    assert after.timeline[: len(before.timeline)] == before.timeline
+    assert after.version - before.version == (len(after.timeline) > len(before.timeline))
+    if before.status in FINAL:
+        assert after.status is before.status
+
+
+def _check_life(world: World, order: Order) -> None:
+    path = [entry.status for entry in order.timeline]
+    assert path[0] is Status.PLACED
+    for earlier, later in pairwise(path):
+        assert later is earlier or later in NEXT[earlier]
+    times = [entry.at for entry in order.timeline]
+    assert times == sorted(times)
+    assert world.confirmations == (Status.CONFIRMED in path)
+    assert len(world.cancellations) == (order.status is Status.CANCELLED)
+    assert bool(order.cancel_reason) == (order.status is Status.CANCELLED)
+    if not order.payable:
+        assert order.payment_token == ""
