@@ -137,8 +137,8 @@ class Shop:
         self,
         who: Person,
         lines: Mapping[str, int],
-        token: str = "tok_ok",
-        key: str | None = None,  # noqa: S107 - a test token
+        token: str = "tok_ok",  # noqa: S107 - a test token
+        key: str | None = None,
     ) -> dict[str, Any]:
         """Place an order of `lines` (quantity by product id); the same `key` places it once."""
         body = {

@@ -1,0 +1,101 @@
+"""The platform under test: the one at E2E_BASE_URL, or one of our own on free ports and a temporary folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+ADMIN_EMAIL, ADMIN_PASSWORD = "admin@shop.test", "e2e-administrator-password"
+START_SECONDS = 90.0
+
+
+class Platform:
+    """Where the gateway is, and who administers it."""
+
+    def __init__(self, base_url: str, host: str, email: str, password: str) -> None:
+        self.base_url = base_url
+        self.host = host
+        self.admin_email = email
+        self.admin_password = password
+
+
+class LocalPlatform(Platform):
+    """`make up` as a process that a test may also stop, start again, and shoot at."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("", "", ADMIN_EMAIL, ADMIN_PASSWORD)
+        self.folder = folder
+        self._runner: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until everything is ready."""
+        command = [sys.executable, "-m", "knative.local", "--data", str(self.folder), "--ports", "free"]
+        environ = {**os.environ, "ADMIN_EMAIL": ADMIN_EMAIL, "ADMIN_PASSWORD": ADMIN_PASSWORD}
+        with (self.folder.parent / f"{self.folder.name}.out").open("ab") as out:
+            self._runner = subprocess.Popen(
+                command, cwd=ROOT, env=environ, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self.state().get("ready"):
+            if self._runner.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the platform did not start:\n{self.output()}")
+            time.sleep(0.05)
+        self.base_url = self.state()["urls"]["gateway"]
+
+    def stop(self) -> int:
+        """Ctrl-C, as a person would; the exit status."""
+        assert self._runner is not None
+        self._runner.send_signal(signal.SIGINT)
+        return self._runner.wait(60)
+
+    def state(self) -> dict[str, Any]:
+        """What platform.json says now."""
+        try:
+            state: dict[str, Any] = json.loads((self.folder / "platform.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return state
+
+    def pid(self, part: str) -> int:
+        """The process of a part."""
+        return int(self.state()["parts"][part]["pid"])
+
+    def kill(self, part: str) -> int:
+        """kill -9, with no warning; the process id that is gone."""
+        pid = self.pid(part)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def await_return(self, part: str, killed: int, seconds: float = 30.0) -> None:
+        """Wait until the part runs again as another process, and the platform says that it is ready."""
+        deadline = time.monotonic() + seconds
+        while self.state()["parts"][part]["pid"] in (killed, None) or not self.state()["ready"]:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{part} did not come back:\n{self.output()}")
+            time.sleep(0.05)
+
+    def output(self) -> str:
+        """What the runner printed."""
+        return (self.folder.parent / f"{self.folder.name}.out").read_text()[-4000:]
+
+    def log(self, part: str) -> list[dict[str, Any]]:
+        """The JSON lines that a part logged."""
+        lines = (self.folder / "logs" / f"{part}.log").read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def given() -> Platform | None:
+    """The platform that E2E_BASE_URL names, with E2E_HOST and E2E_ADMIN_EMAIL and E2E_ADMIN_PASSWORD."""
+    url = os.environ.get("E2E_BASE_URL")
+    if not url:
+        return None
+    environ = os.environ
+    email = environ.get("E2E_ADMIN_EMAIL", "admin@shop.local")
+    return Platform(url, environ.get("E2E_HOST", ""), email, environ.get("E2E_ADMIN_PASSWORD", ""))
