@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from functions.products.domain import Product, ProductText
@@ -40,7 +40,9 @@ class Query:
     include_inactive: bool = False
 
 
-async def list_products(store: Store, who: Identity, query: Query) -> Page[Product]:
+async def list_products(
+    store: Store, who: Identity, query: Query, max_looked_at: int = MAX_LOOKED_AT
+) -> Page[Product]:
     """A page of products; in a long and barren search it may be short, or even empty, and have a cursor.
 
     Raises INVALID_ARGUMENT, and PERMISSION_DENIED when others than admins ask for inactive ones.
@@ -55,7 +57,8 @@ async def list_products(store: Store, who: Identity, query: Query) -> Page[Produ
     if not query.text.strip():
         found, go_on = await _browse(store, query, limit, below)
     elif prefixes:
-        found, go_on = await _search(store, query, prefixes, limit, below)
+        hits, go_on = await _search(store, replace(query, limit=limit), prefixes, below, max_looked_at)
+        found = await _products(store, query, hits)
     else:
         found, go_on = [], None  # nothing but punctuation, which no word begins with
     return Page(found, cursor_after(here, go_on, "") if go_on else None)
@@ -78,26 +81,27 @@ async def _browse(
 
 
 async def _search(
-    store: Store, query: Query, prefixes: Sequence[str], limit: int, below: str | None
-) -> tuple[list[Product], str | None]:
+    store: Store, query: Query, prefixes: Sequence[str], below: str | None, max_looked_at: int
+) -> tuple[list[ProductText], str | None]:
     """Look through texts, newest first, until there is one hit more than wanted, or enough was looked at."""
     hits: list[ProductText] = []
-    looked_at, go_on = 0, None
-    async for text in _texts(store, query, prefixes, below, limit + 1):
+    looked_at = 0
+    async for text in _texts(store, query, prefixes, below, query.limit + 1):
         if _fits(text, query, prefixes):
+            if len(hits) == query.limit:
+                return hits, hits[-1].listed
             hits.append(text)
         looked_at += 1
-        if len(hits) > limit:
-            go_on = hits[limit - 1].listed
-            break
-        if looked_at >= MAX_LOOKED_AT:
-            go_on = text.listed
-            break
-    ids = [hit.id for hit in hits[:limit]]
-    products = await store.get_many(Product, ids) if ids else {}
-    # A product that was taken out since its text was read is left out.
-    found = [products[product_id] for product_id in ids if product_id in products]
-    return [p for p in found if not p.deleted and (p.active or query.include_inactive)], go_on
+        if looked_at >= max_looked_at:
+            return hits, text.listed
+    return hits, None
+
+
+async def _products(store: Store, query: Query, hits: Sequence[ProductText]) -> list[Product]:
+    """The products of the hits, without any that was taken out since its text was read."""
+    products = await store.get_many(Product, [hit.id for hit in hits]) if hits else {}
+    found = [products[hit.id] for hit in hits if hit.id in products]
+    return [p for p in found if not p.deleted and (p.active or query.include_inactive)]
 
 
 def _fits(text: ProductText, query: Query, prefixes: Sequence[str]) -> bool:

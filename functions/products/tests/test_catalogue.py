@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import pytest
+
+from events.catalog import Money
+from functions.products import service
+from functions.products.domain import Category
+from functions.products.tests.shop import ADMIN, CUSTOMER, EURO, ORDERS, Shop, draft
+from functions.products.validation import Edit
+from functions.runtime.errors import Code, ServiceError
+from functions.runtime.identity import ANONYMOUS, Identity
+from functions.runtime.ids import is_id, new_id
+
+
+async def edited(shop: Shop, product_id: str, version: int | None = None, **fields: object) -> object:
+    edit = Edit(**fields)  # type: ignore[arg-type] # fields are named by the tests
+    return await service.update_product(shop.store, shop.clock, ADMIN, product_id, edit, version)
+
+
+async def categories(shop: Shop) -> dict[str, int]:
+    return {category.id: category.products for category in await service.list_categories(shop.store)}
+
+
+def fields_of(error: ServiceError) -> list[str]:
+    return [violation.field for violation in error.violations]
+
+
+async def test_a_new_product_can_be_read_and_has_no_stock(shop: Shop) -> None:
+    product = await shop.add(name="Kettle")
+
+    found = await service.get_product(shop.store, ANONYMOUS, product.id)
+
+    assert is_id("prd", found.id)
+    assert found == product
+    assert (found.name, found.price, found.active, found.version) == ("Kettle", EURO, True, 1)
+    assert await shop.counts(product.id) == (0, 0)
+
+
+async def test_everything_that_is_wrong_with_a_product_is_said_at_once(shop: Shop) -> None:
+    wrong = draft(
+        sku="a b",
+        name=" ",
+        description="x" * 5001,
+        category="Kitchen",
+        price=Money(0, "EUX"),
+        image_urls=["https://shop.example/a.png", "http://shop.example/b.png"],
+    )
+
+    with pytest.raises(ServiceError) as raised:
+        await service.create_product(shop.store, shop.clock, ADMIN, wrong)
+
+    assert raised.value.code is Code.INVALID_ARGUMENT
+    assert fields_of(raised.value) == [
+        "sku",
+        "name",
+        "description",
+        "category",
+        "price.amount",
+        "price.currency",
+        "image_urls[1]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sku", ""),
+        ("sku", "x" * 65),
+        ("sku", "käse"),
+        ("name", ""),
+        ("name", "x" * 201),
+        ("name", "two\nlines"),
+        ("category", ""),
+        ("category", "x" * 51),
+        ("price", None),
+        ("description", "bell \a"),
+        ("image_urls", ["https://shop.example/a"] * 11),
+        ("image_urls[0]", ["https://"]),
+        ("image_urls[0]", ["https://user:word@shop.example/a"]),
+        ("image_urls[0]", ["javascript:alert(1)//https://shop.example"]),
+        ("image_urls[0]", ['https://shop.example/a.png"onload="x']),
+        ("image_urls[0]", ["https://shop.example/" + "a" * 2048]),
+        ("price.amount", Money(-1, "EUR")),
+        ("price.amount", Money(10_000_000_001, "EUR")),
+        ("price.currency", Money(1, "eur")),
+        ("price.currency", Money(1, "XXX")),
+    ],
+)
+async def test_a_field_out_of_bounds_is_named(shop: Shop, field: str, value: object) -> None:
+    wrong = draft(**{field.partition("[")[0].partition(".")[0]: value})
+
+    with pytest.raises(ServiceError) as raised:
+        await service.create_product(shop.store, shop.clock, ADMIN, wrong)
+
+    assert fields_of(raised.value) == [field]
+
+
+async def test_bounds_themselves_are_within(shop: Shop) -> None:
+    await shop.add(
+        sku="x" * 64,
+        name="é" * 200,
+        description="line\n\tline " * 454,
+        category="a" * 50,
+        price=Money(10_000_000_000, "JPY"),
+        image_urls=["https://shop.example:8443/a/b.png?size=l#top"] * 10,
+    )
+
+
+async def test_two_products_cannot_have_one_sku(shop: Shop) -> None:
+    await shop.add(sku="KET-1")
+
+    with pytest.raises(ServiceError) as raised:
+        await shop.add(sku="KET-1")
+
+    assert (raised.value.code, raised.value.reason) == (Code.ALREADY_EXISTS, "SKU_TAKEN")
+
+
+async def test_of_many_at_once_one_gets_the_sku(shop: Shop) -> None:
+    tries = [service.create_product(shop.store, shop.clock, ADMIN, draft(sku="KET-1")) for _ in range(20)]
+
+    results = await asyncio.gather(*tries, return_exceptions=True)
+
+    assert sum(not isinstance(result, BaseException) for result in results) == 1
+    assert await categories(shop) == {"kitchen": 1}
+
+
+async def test_only_admins_write(shop: Shop) -> None:
+    product = await shop.add()
+    writes: list[Callable[[Identity], Awaitable[object]]] = [
+        lambda who: service.create_product(shop.store, shop.clock, who, draft()),
+        lambda who: service.update_product(shop.store, shop.clock, who, product.id, Edit(name="Mine")),
+        lambda who: service.delete_product(shop.store, shop.clock, who, product.id),
+    ]
+
+    for write in writes:
+        for who, code in [
+            (CUSTOMER, Code.PERMISSION_DENIED),
+            (ORDERS, Code.PERMISSION_DENIED),
+            (ANONYMOUS, Code.UNAUTHENTICATED),
+        ]:
+            with pytest.raises(ServiceError) as raised:
+                await write(who)
+            assert raised.value.code is code
+
+
+async def test_an_inactive_product_is_for_admins_and_services(shop: Shop) -> None:
+    product = await shop.add(active=False)
+
+    assert (await service.get_product(shop.store, ADMIN, product.id)).id == product.id
+    assert (await service.get_product(shop.store, ORDERS, product.id)).id == product.id
+    for who in (ANONYMOUS, CUSTOMER):
+        with pytest.raises(ServiceError) as raised:
+            await service.get_product(shop.store, who, product.id)
+        assert raised.value.reason == "PRODUCT_NOT_FOUND"
+
+
+@pytest.mark.parametrize(("who", "seen"), [(ANONYMOUS, 1), (CUSTOMER, 1), (ADMIN, 2), (ORDERS, 2)])
+async def test_a_batch_leaves_out_what_is_unknown_or_not_for_the_caller(
+    shop: Shop, who: Identity, seen: int
+) -> None:
+    on_sale, hidden = await shop.add(), await shop.add(active=False)
+
+    found = await service.get_products(
+        shop.store, who, [on_sale.id, hidden.id, on_sale.id, new_id("prd"), "?"]
+    )
+
+    assert [product.id for product in found] == [on_sale.id, hidden.id][:seen]
+
+
+@pytest.mark.parametrize("count", [0, 101])
+async def test_a_batch_has_bounds(shop: Shop, count: int) -> None:
+    with pytest.raises(ServiceError) as raised:
+        await service.get_products(shop.store, ANONYMOUS, ["prd"] * count)
+
+    assert fields_of(raised.value) == ["product_ids"]
+
+
+async def test_an_update_changes_only_what_is_present(shop: Shop) -> None:
+    product = await shop.add(name="Kettle", description="Boils", image_urls=["https://shop.example/a.png"])
+    shop.clock.advance(timedelta(hours=1))
+
+    await edited(shop, product.id, name="Pot", image_urls=[])
+
+    found = await service.get_product(shop.store, ANONYMOUS, product.id)
+    assert (found.name, found.description, found.image_urls) == ("Pot", "Boils", [])
+    assert found.version == 2
+    assert found.updated_at - found.created_at == timedelta(hours=1)
+
+
+async def test_an_update_of_what_has_changed_since_is_refused(shop: Shop) -> None:
+    product = await shop.add()
+    await edited(shop, product.id, 1, name="Pot")
+
+    with pytest.raises(ServiceError) as raised:
+        await edited(shop, product.id, 1, name="Pan")
+
+    assert (raised.value.code, raised.value.reason) == (Code.ABORTED, "VERSION_MISMATCH")
+    assert (await service.get_product(shop.store, ANONYMOUS, product.id)).name == "Pot"
+
+
+async def test_an_update_that_changes_nothing_keeps_the_version(shop: Shop) -> None:
+    product = await shop.add(name="Kettle")
+    shop.clock.advance(timedelta(hours=1))
+
+    await edited(shop, product.id, name="Kettle")
+
+    assert await service.get_product(shop.store, ANONYMOUS, product.id) == product
+
+
+async def test_an_invalid_update_changes_nothing(shop: Shop) -> None:
+    product = await shop.add()
+
+    with pytest.raises(ServiceError) as raised:
+        await edited(shop, product.id, name="Pot", price=Money(5, "???"), category="")
+
+    assert fields_of(raised.value) == ["category", "price.currency"]
+    assert await service.get_product(shop.store, ANONYMOUS, product.id) == product
+
+
+async def test_an_unknown_product_cannot_be_changed(shop: Shop) -> None:
+    for attempt in (
+        edited(shop, new_id("prd"), name="Pot"),
+        service.delete_product(shop.store, shop.clock, ADMIN, "nonsense"),
+    ):
+        with pytest.raises(ServiceError) as raised:
+            await attempt
+        assert (raised.value.code, raised.value.reason) == (Code.NOT_FOUND, "PRODUCT_NOT_FOUND")
+
+
+async def test_a_deleted_product_is_gone_for_customers_and_its_sku_is_free(shop: Shop) -> None:
+    product = await shop.add(7, sku="KET-1", name="Kettle")
+
+    for _ in range(2):
+        await service.delete_product(shop.store, shop.clock, ADMIN, product.id)
+
+    assert await shop.names() == []
+    assert await shop.names("kettle") == []
+    assert not (await service.get_product(shop.store, ADMIN, product.id)).active
+    assert await shop.counts(product.id) == (7, 0)
+    again = await shop.add(sku="KET-1")
+    assert await shop.names() == ["Kettle"]
+    await service.delete_product(shop.store, shop.clock, ADMIN, product.id)
+    assert (await service.get_product(shop.store, ANONYMOUS, again.id)).active
+
+
+async def test_a_deleted_product_does_not_come_back(shop: Shop) -> None:
+    product = await shop.add()
+    await service.delete_product(shop.store, shop.clock, ADMIN, product.id)
+
+    with pytest.raises(ServiceError) as raised:
+        await edited(shop, product.id, active=True)
+
+    assert raised.value.reason == "PRODUCT_DELETED"
+
+
+async def test_categories_count_their_active_products(shop: Shop) -> None:
+    kettle = await shop.add(category="kitchen")
+    await shop.add(category="kitchen")
+    await shop.add(category="garden", active=False)
+    rake = await shop.add(category="garden")
+    assert await categories(shop) == {"garden": 1, "kitchen": 2}
+
+    await edited(shop, kettle.id, category="antiques")
+    await edited(shop, rake.id, active=False)
+    assert await categories(shop) == {"antiques": 1, "kitchen": 1}
+
+    await edited(shop, rake.id, category="kitchen", active=True)
+    await service.delete_product(shop.store, shop.clock, ADMIN, kettle.id)
+    assert await categories(shop) == {"kitchen": 2}
+
+
+async def test_category_counts_hold_under_many_moves_at_once(shop: Shop) -> None:
+    products = [await shop.add(category="a") for _ in range(5)]
+
+    moves = [edited(shop, product.id, category=slug) for slug in "bcbd" for product in products]
+    await asyncio.gather(*moves)
+
+    counted = await categories(shop)
+    actual = [(await shop.store.get_many(type(p), [p.id]))[p.id].category for p in products]
+    assert counted == {slug: actual.count(slug) for slug in sorted(set(actual))}
+    assert await shop.store.get(Category, "a") is None

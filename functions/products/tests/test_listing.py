@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from functions.products import service
+from functions.products.listing import Query, list_products
+from functions.products.tests.shop import ADMIN, CUSTOMER, Shop, flat
+from functions.products.validation import Edit
+from functions.runtime.errors import Code, ServiceError
+from functions.runtime.identity import ANONYMOUS, Identity
+
+
+async def test_products_come_newest_first(shop: Shop) -> None:
+    for name in ("first", "second", "third"):
+        await shop.add(name=name)
+
+    assert await shop.names() == ["third", "second", "first"]
+
+
+async def test_pages_are_full_and_together_complete(shop: Shop) -> None:
+    ids = [(await shop.add()).id for _ in range(7)]
+
+    pages = await shop.walk(limit=3)
+
+    assert [len(page) for page in pages] == [3, 3, 1]
+    assert flat(pages) == ids[::-1]
+
+
+async def test_the_last_full_page_has_no_cursor(shop: Shop) -> None:
+    for _ in range(4):
+        await shop.add(name="Steel kettle")
+
+    assert [len(page) for page in await shop.walk(limit=2)] == [2, 2]
+    assert [len(page) for page in await shop.walk(limit=2, text="kettle steel")] == [2, 2]
+
+
+@pytest.mark.parametrize("text", ["", "kettle"])
+async def test_what_was_there_all_along_is_listed_once_whatever_is_written_meanwhile(
+    shop: Shop, text: str
+) -> None:
+    products = [await shop.add(name=f"Kettle {n}") for n in range(9)]
+    seen, cursor = [], ""
+    for n in range(9):
+        page = await list_products(shop.store, ANONYMOUS, Query(text=text, limit=1, cursor=cursor))
+        seen += [product.id for product in page.items]
+        cursor = page.next_cursor or ""
+        await shop.add(name=f"New kettle {n}")
+        if n == 3:
+            # The one just shown goes, one not yet shown changes, one not yet shown goes.
+            await service.delete_product(shop.store, shop.clock, ADMIN, products[5].id)
+            await service.update_product(shop.store, shop.clock, ADMIN, products[4].id, Edit(name="A kettle"))
+            await service.delete_product(shop.store, shop.clock, ADMIN, products[3].id)
+        if not cursor:
+            break
+
+    expected = [product.id for n, product in enumerate(products) if n != 3]
+    assert seen == expected[::-1]
+
+
+async def test_a_category_lists_its_own(shop: Shop) -> None:
+    await shop.add(name="Kettle", category="kitchen")
+    rake = await shop.add(name="Rake", category="garden")
+    await shop.add(name="Rake, old", category="garden", active=False)
+    assert await shop.names(category="garden") == ["Rake"]
+
+    await service.update_product(shop.store, shop.clock, ADMIN, rake.id, Edit(category="kitchen"))
+
+    assert await shop.names(category="garden") == []
+    assert await shop.names(category="kitchen") == ["Rake", "Kettle"]
+
+
+async def test_inactive_products_are_listed_for_admins_who_ask(shop: Shop) -> None:
+    await shop.add(name="On sale")
+    await shop.add(name="Not on sale", active=False)
+
+    for text in ("", "sale", "sa"):
+        assert await shop.names(text) == ["On sale"]
+        everything = await shop.walk(ADMIN, text=text, include_inactive=True)
+        assert [product.name for product in everything[0]] == ["Not on sale", "On sale"]
+
+
+@pytest.mark.parametrize(
+    ("who", "code"), [(CUSTOMER, Code.PERMISSION_DENIED), (ANONYMOUS, Code.UNAUTHENTICATED)]
+)
+async def test_inactive_products_are_not_for_others(shop: Shop, who: Identity, code: Code) -> None:
+    with pytest.raises(ServiceError) as raised:
+        await shop.walk(who, include_inactive=True)
+
+    assert raised.value.code is code
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("kettle", ["Kettle, small", "Electric kettle"]),
+        ("KETT", ["Kettle, small", "Electric kettle"]),
+        ("k", ["Kettle, small", "Electric kettle"]),
+        ("kettle electric", ["Electric kettle"]),
+        ("el kettle", ["Electric kettle"]),
+        ("creme brulee", ["Crème brûlée bowls"]),
+        ("Crème", ["Crème brûlée bowls"]),
+        ("stainless", ["Electric kettle"]),  # in the description
+        ("ket-001", ["Electric kettle"]),  # the SKU
+        ("ket001", ["Electric kettle"]),
+        ("5l", ["Electric kettle"]),
+        ("kettle bowls", []),
+        ("ettle", []),
+        ("%", []),
+        ("  ", ["Crème brûlée bowls", "Kettle, small", "Electric kettle"]),
+    ],
+)
+async def test_a_search_finds_all_words_by_their_beginnings(shop: Shop, text: str, found: list[str]) -> None:
+    await shop.add(name="Electric kettle", sku="KET-001", description="Stainless, holds 1.5l")
+    await shop.add(name="Kettle, small")
+    await shop.add(name="Crème brûlée bowls")
+
+    assert await shop.names(text) == found
+
+
+async def test_a_search_can_be_within_a_category(shop: Shop) -> None:
+    await shop.add(name="Steel kettle", category="kitchen")
+    await shop.add(name="Steel rake", category="garden")
+
+    for text in ("steel", "st"):
+        assert await shop.names(text, category="garden") == ["Steel rake"]
+        assert await shop.names(text, category="attic") == []
+
+
+async def test_a_search_follows_the_text_of_a_product(shop: Shop) -> None:
+    product = await shop.add(name="Kettle")
+
+    await service.update_product(shop.store, shop.clock, ADMIN, product.id, Edit(name="Pot"))
+
+    assert await shop.names("kettle") == []
+    assert await shop.names("pot") == ["Pot"]
+
+
+async def test_a_search_pages_through_all_hits_once_among_texts_of_any_length(shop: Shop) -> None:
+    rng, wanted = random.Random(7), []
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    for n in range(120):
+        length = rng.choice([3, 30, 300])
+        noise = " ".join("".join(rng.choices(letters, k=5)) for _ in range(length))
+        hit = rng.random() < 0.4
+        product = await shop.add(name=f"Thing {n}", description=f"{noise} {'kettle steel' if hit else ''}")
+        if hit:
+            wanted.append(product.id)
+
+    pages = await shop.walk(text="steel kettle", limit=7)
+
+    assert flat(pages) == wanted[::-1]
+    assert all(len(page) == 7 for page in pages[:-1])
+
+
+async def test_a_long_and_barren_search_stops_and_goes_on_from_there(shop: Shop) -> None:
+    needle = await shop.add(name="Kettledrum")
+    for _ in range(25):
+        await shop.add(name="Kettle")
+
+    found: list[list[str]] = []
+    cursors: list[str | None] = [""]
+    while cursors[-1] is not None:
+        query = Query(text="kettledrum", limit=2, cursor=cursors[-1])
+        page = await list_products(shop.store, ANONYMOUS, query, max_looked_at=10)
+        found.append([product.id for product in page.items])
+        cursors.append(page.next_cursor)
+
+    assert found == [[], [], [needle.id]]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        (Query(limit=101), "limit"),
+        (Query(limit=-1), "limit"),
+        (Query(text="x" * 201), "q"),
+        (Query(category="No slug"), "category"),
+        (Query(cursor="made up"), "cursor"),
+    ],
+)
+async def test_a_query_has_bounds(shop: Shop, query: Query, field: str) -> None:
+    with pytest.raises(ServiceError) as raised:
+        await list_products(shop.store, ANONYMOUS, query)
+
+    assert [violation.field for violation in raised.value.violations] == [field]
+
+
+async def test_a_cursor_belongs_to_its_list(shop: Shop) -> None:
+    for _ in range(3):
+        await shop.add(name="Kettle")
+    page = await list_products(shop.store, ANONYMOUS, Query(limit=1))
+    assert page.next_cursor
+
+    for query in (Query(text="kettle", cursor=page.next_cursor), Query("kitchen", cursor=page.next_cursor)):
+        with pytest.raises(ServiceError) as raised:
+            await list_products(shop.store, ANONYMOUS, query)
+        assert raised.value.reason == "INVALID_CURSOR"

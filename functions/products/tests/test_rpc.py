@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import grpc
+import grpc.aio
+import pytest
+
+from functions.products.bootstrap import bootstrap
+from functions.products.settings import Settings
+from functions.products.store import KINDS
+from functions.runtime.clock import ManualClock
+from functions.runtime.errors import Code, ServiceError, Violation
+from functions.runtime.rpc import RpcServer
+from functions.runtime.rpc_errors import from_rpc_error
+from functions.runtime.store.memory import MemoryStore
+from functions.runtime.testing import FakeVerifier, bearer
+from proto.money.v1 import money_pb2
+from proto.products.v1 import products_pb2 as pb
+from proto.products.v1 import products_pb2_grpc
+
+ADMIN = bearer("admin:usr_1")
+CUSTOMER = bearer("user:usr_2")
+
+
+@pytest.fixture
+async def stub() -> AsyncIterator[products_pb2_grpc.ProductsAsyncStub]:
+    clock = ManualClock()
+    store = MemoryStore(KINDS, clock)
+    function = bootstrap(Settings(), store=store, clock=clock, verifier=FakeVerifier())
+    server = RpcServer(function.name, function.services, function.verifier, reflection=False)
+    port = await server.start("127.0.0.1:0")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield products_pb2_grpc.ProductsStub(channel)
+    await server.stop(0)
+    for hook in function.on_stop:
+        await hook()
+
+
+async def test_a_product_lives_through_the_whole_door(stub: products_pb2_grpc.ProductsAsyncStub) -> None:
+    created = await stub.CreateProduct(kettle(), metadata=ADMIN)
+    read = await stub.GetProduct(pb.GetProductRequest(product_id=created.id))
+    assert read == created
+    assert (read.price.amount, read.price.currency, read.active, read.version) == (1990, "EUR", True, 1)
+    assert read.created_at.ToJsonString() == "2030-01-01T00:00:00Z"
+
+    updated = await stub.UpdateProduct(
+        pb.UpdateProductRequest(product_id=created.id, image_urls=pb.ImageUrls(), version=1), metadata=ADMIN
+    )
+    assert (list(updated.image_urls), updated.name, updated.version) == ([], "Kettle", 2)
+
+    request = pb.SetStockRequest(product_id=created.id, on_hand=9, low_threshold=0)
+    stock = await stub.SetStock(request, metadata=ADMIN)
+    assert (stock.on_hand, stock.reserved, stock.available, stock.low_threshold) == (9, 0, 9, 0)
+    assert await stub.GetStock(pb.GetStockRequest(product_id=created.id)) == stock
+
+    batch = await stub.BatchGetProducts(pb.BatchGetProductsRequest(product_ids=[created.id]))
+    assert list(batch.products) == [updated]
+    listed = await stub.ListProducts(pb.ListProductsRequest(query="kett", category="kitchen"))
+    assert (list(listed.products), listed.next_cursor) == ([updated], "")
+    categories = await stub.ListCategories(pb.ListCategoriesRequest())
+    assert list(categories.categories) == [pb.Category(name="kitchen", products=1)]
+
+    await stub.DeleteProduct(pb.DeleteProductRequest(product_id=created.id), metadata=ADMIN)
+    assert await refusal(stub.GetProduct(pb.GetProductRequest(product_id=created.id))) is Code.NOT_FOUND
+
+
+async def test_a_page_goes_on_at_its_cursor(stub: products_pb2_grpc.ProductsAsyncStub) -> None:
+    for sku in ("a", "b", "c"):
+        await stub.CreateProduct(kettle(sku=sku), metadata=ADMIN)
+
+    first = await stub.ListProducts(pb.ListProductsRequest(limit=2))
+    second = await stub.ListProducts(pb.ListProductsRequest(limit=2, cursor=first.next_cursor))
+
+    assert sorted(p.sku for page in (first, second) for p in page.products) == ["a", "b", "c"]
+    assert second.next_cursor == ""
+
+
+async def test_customers_and_strangers_read_but_do_not_write(
+    stub: products_pb2_grpc.ProductsAsyncStub,
+) -> None:
+    created = await stub.CreateProduct(kettle(), metadata=ADMIN)
+    for metadata, code in ((CUSTOMER, Code.PERMISSION_DENIED), (None, Code.UNAUTHENTICATED)):
+        await stub.GetProduct(pb.GetProductRequest(product_id=created.id), metadata=metadata)
+        writes = [
+            stub.CreateProduct(kettle(), metadata=metadata),
+            stub.UpdateProduct(pb.UpdateProductRequest(product_id=created.id), metadata=metadata),
+            stub.DeleteProduct(pb.DeleteProductRequest(product_id=created.id), metadata=metadata),
+            stub.SetStock(pb.SetStockRequest(product_id=created.id, on_hand=1), metadata=metadata),
+        ]
+        assert [await refusal(write) for write in writes] == [code] * 4
+
+
+async def test_a_refusal_names_the_fields_as_the_body_has_them(
+    stub: products_pb2_grpc.ProductsAsyncStub,
+) -> None:
+    request = kettle(price=money_pb2.Money(amount=5, currency="EUX"), image_urls=["ftp://x"])
+
+    error = await failure(stub.CreateProduct(request, metadata=ADMIN))
+
+    assert (error.code, error.reason) == (Code.INVALID_ARGUMENT, "INVALID_ARGUMENT")
+    assert error.violations == (
+        Violation("price.currency", "must be a currency code of ISO 4217, such as EUR"),
+        Violation("image_urls[0]", "must be an https URL of at most 2048 characters"),
+    )
+
+
+async def test_a_product_without_a_price_is_refused(stub: products_pb2_grpc.ProductsAsyncStub) -> None:
+    request = pb.CreateProductRequest(sku="a", name="Kettle", category="kitchen")
+
+    error = await failure(stub.CreateProduct(request, metadata=ADMIN))
+
+    assert [violation.field for violation in error.violations] == ["price"]
+
+
+def kettle(**fields: object) -> pb.CreateProductRequest:
+    """A valid request but for `fields`."""
+    valid: dict[str, object] = {
+        "sku": "KET-1",
+        "name": "Kettle",
+        "category": "kitchen",
+        "price": money_pb2.Money(amount=1990, currency="EUR"),
+        "image_urls": ["https://shop.example/kettle.png"],
+    }
+    return pb.CreateProductRequest(**(valid | fields))  # type: ignore[arg-type] # fields are named by the tests
+
+
+async def failure(call: object) -> ServiceError:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call  # type: ignore[misc] # any call
+    return from_rpc_error(raised.value)
+
+
+async def refusal(call: object) -> Code:
+    return (await failure(call)).code

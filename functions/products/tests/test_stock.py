@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from events.catalog import StockLow, StockRejected, StockReserved
+from functions.products import service, stock_service
+from functions.products.stock import State
+from functions.products.tests.shop import ADMIN, CUSTOMER, HOLD, Shop, cancelled, confirmed, placed
+from functions.products.validation import Edit
+from functions.runtime.errors import Code, ServiceError
+from functions.runtime.identity import ANONYMOUS
+from functions.runtime.ids import new_id
+
+
+async def test_stock_is_set_by_admins_only(shop: Shop) -> None:
+    product = await shop.add()
+
+    await stock_service.set_stock(shop.store, ADMIN, product.id, 12)
+
+    assert (await shop.stock(product.id)).available == 12
+    for who, code in ((CUSTOMER, Code.PERMISSION_DENIED), (ANONYMOUS, Code.UNAUTHENTICATED)):
+        with pytest.raises(ServiceError) as raised:
+            await stock_service.set_stock(shop.store, who, product.id, 1)
+        assert raised.value.code is code
+
+
+async def test_the_stock_of_an_unknown_or_hidden_product_is_not_found(shop: Shop) -> None:
+    hidden = await shop.add(active=False)
+
+    for attempt in (
+        stock_service.get_stock(shop.store, ANONYMOUS, hidden.id),
+        stock_service.get_stock(shop.store, ADMIN, new_id("prd")),
+        stock_service.set_stock(shop.store, ADMIN, new_id("prd"), 1),
+    ):
+        with pytest.raises(ServiceError) as raised:
+            await attempt
+        assert raised.value.reason == "PRODUCT_NOT_FOUND"
+
+
+async def test_stock_out_of_bounds_is_refused_by_field(shop: Shop) -> None:
+    product = await shop.add(3)
+
+    with pytest.raises(ServiceError) as raised:
+        await stock_service.set_stock(shop.store, ADMIN, product.id, -1, low_threshold=1_000_000_001)
+
+    assert [violation.field for violation in raised.value.violations] == ["on_hand", "low_threshold"]
+    assert await shop.counts(product.id) == (3, 0)
+
+
+async def test_stock_that_changed_since_it_was_read_is_not_set(shop: Shop) -> None:
+    product = await shop.add(3)
+    version = (await shop.stock(product.id)).version
+    await shop.deliver(placed((product.id, 1)))
+
+    with pytest.raises(ServiceError) as raised:
+        await stock_service.set_stock(shop.store, ADMIN, product.id, 5, version=version)
+
+    assert (raised.value.code, raised.value.reason) == (Code.ABORTED, "VERSION_MISMATCH")
+
+
+async def test_stock_is_not_set_below_what_is_reserved(shop: Shop) -> None:
+    product = await shop.add(5)
+    await shop.deliver(placed((product.id, 3)))
+
+    with pytest.raises(ServiceError) as raised:
+        await stock_service.set_stock(shop.store, ADMIN, product.id, 2)
+
+    assert (raised.value.code, raised.value.reason) == (Code.FAILED_PRECONDITION, "STOCK_RESERVED")
+    await stock_service.set_stock(shop.store, ADMIN, product.id, 3)
+    assert await shop.counts(product.id) == (3, 3)
+
+
+async def test_an_order_reserves_all_of_its_lines_and_says_until_when(shop: Shop) -> None:
+    kettle, pot = await shop.add(5), await shop.add(2)
+    order = placed((kettle.id, 2), (pot.id, 1), (kettle.id, 1))
+
+    await shop.deliver(order)
+
+    assert await shop.counts(kettle.id) == (5, 3)
+    assert await shop.counts(pot.id) == (2, 1)
+    assert await shop.events(StockReserved) == [
+        StockReserved(order_id=order.order_id, expires_at=shop.clock.now() + HOLD)
+    ]
+
+
+async def test_an_order_that_is_short_of_one_line_reserves_nothing(shop: Shop) -> None:
+    kettle, pot = await shop.add(5), await shop.add(2)
+    order = placed((kettle.id, 2), (pot.id, 3))
+
+    await shop.deliver(order)
+
+    assert await shop.counts(kettle.id) == (5, 0)
+    assert await shop.counts(pot.id) == (2, 0)
+    assert await shop.events(StockRejected) == [
+        StockRejected(order_id=order.order_id, reason="OUT_OF_STOCK", product_ids=[pot.id])
+    ]
+    assert await shop.events(StockReserved) == []
+
+
+async def test_lines_of_one_product_are_counted_together(shop: Shop) -> None:
+    kettle = await shop.add(5)
+
+    await shop.deliver(placed((kettle.id, 3), (kettle.id, 3)))
+
+    assert await shop.counts(kettle.id) == (5, 0)
+
+
+async def test_what_is_not_for_sale_is_unavailable(shop: Shop) -> None:
+    on_sale, hidden, deleted = await shop.add(5), await shop.add(5), await shop.add(5)
+    await service.update_product(shop.store, shop.clock, ADMIN, hidden.id, Edit(active=False))
+    await service.delete_product(shop.store, shop.clock, ADMIN, deleted.id)
+    unknown = new_id("prd")
+    order = placed((on_sale.id, 9), (hidden.id, 1), (deleted.id, 1), (unknown, 1))
+
+    await shop.deliver(order)
+
+    (rejected,) = await shop.events(StockRejected)
+    assert rejected.reason == "PRODUCT_UNAVAILABLE"
+    assert rejected.product_ids == [hidden.id, deleted.id, unknown]
+
+
+async def test_a_product_that_is_for_sale_again_can_be_reserved(shop: Shop) -> None:
+    product = await shop.add(5, active=False)
+    await service.update_product(shop.store, shop.clock, ADMIN, product.id, Edit(active=True))
+
+    await shop.deliver(placed((product.id, 1)))
+
+    assert await shop.counts(product.id) == (5, 1)
+
+
+async def test_a_confirmed_order_takes_its_pieces_off_the_shelf(shop: Shop) -> None:
+    product, order = await shop.add(5), new_id("ord")
+    await shop.deliver(placed((product.id, 2), order_id=order))
+
+    await shop.deliver(confirmed(order))
+
+    assert await shop.counts(product.id) == (3, 0)
+    assert (await shop.reservation(order)).state is State.COMMITTED
+
+
+async def test_a_cancelled_order_releases_its_pieces(shop: Shop) -> None:
+    product, order = await shop.add(5), new_id("ord")
+    await shop.deliver(placed((product.id, 2), order_id=order))
+
+    await shop.deliver(cancelled(order))
+
+    assert await shop.counts(product.id) == (5, 0)
+
+
+async def test_an_order_cancelled_after_confirmation_returns_its_pieces_to_the_shelf(shop: Shop) -> None:
+    product, order = await shop.add(5), new_id("ord")
+    for event in (placed((product.id, 2), order_id=order), confirmed(order), cancelled(order)):
+        await shop.deliver(event)
+
+    assert await shop.counts(product.id) == (5, 0)
+
+
+async def test_a_placement_that_comes_after_the_cancellation_reserves_nothing(shop: Shop) -> None:
+    product, order = await shop.add(5), new_id("ord")
+    await shop.deliver(cancelled(order))
+
+    await shop.deliver(placed((product.id, 2), order_id=order))
+
+    assert await shop.counts(product.id) == (5, 0)
+    assert await shop.events() == []
+    assert (await shop.reservation(order)).state is State.RELEASED
+
+
+async def test_a_placement_that_comes_after_the_confirmation_is_sold_at_once(shop: Shop) -> None:
+    product, order = await shop.add(5), new_id("ord")
+    await shop.deliver(confirmed(order))
+
+    await shop.deliver(placed((product.id, 2), order_id=order))
+
+    assert await shop.counts(product.id) == (3, 0)
+    assert await shop.events(StockReserved) == []
+
+
+async def test_a_paid_placement_without_stock_is_rejected(shop: Shop) -> None:
+    product, order = await shop.add(1), new_id("ord")
+    await shop.deliver(confirmed(order))
+
+    await shop.deliver(placed((product.id, 2), order_id=order))
+
+    (rejected,) = await shop.events(StockRejected)
+    assert rejected.reason == "OUT_OF_STOCK"
+    assert await shop.counts(product.id) == (1, 0)
+
+
+async def test_the_sweep_lets_go_of_what_was_held_too_long(shop: Shop) -> None:
+    product, late, fresh = await shop.add(5), new_id("ord"), new_id("ord")
+    await shop.deliver(placed((product.id, 2), order_id=late))
+    shop.clock.advance(HOLD - timedelta(seconds=1))
+    await shop.deliver(placed((product.id, 1), order_id=fresh))
+
+    await shop.sweep()
+    assert await shop.counts(product.id) == (5, 3)
+    shop.clock.advance(timedelta(seconds=1))
+    for _ in range(2):
+        await shop.sweep()
+
+    assert await shop.counts(product.id) == (5, 1)
+    assert await shop.events(StockRejected) == [
+        StockRejected(order_id=late, reason="RESERVATION_EXPIRED", product_ids=[product.id])
+    ]
+
+
+async def test_a_confirmation_after_the_expiry_takes_the_pieces_again(shop: Shop) -> None:
+    product, order = await shop.add(5), new_id("ord")
+    await shop.deliver(placed((product.id, 2), order_id=order))
+    shop.clock.advance(HOLD)
+    await shop.sweep()
+
+    await shop.deliver(confirmed(order))
+
+    assert await shop.counts(product.id) == (3, 0)
+    assert len(await shop.events(StockRejected)) == 1
+
+
+async def test_a_confirmation_after_the_expiry_is_rejected_when_others_have_the_pieces(shop: Shop) -> None:
+    product, order = await shop.add(2), new_id("ord")
+    await shop.deliver(placed((product.id, 2), order_id=order))
+    shop.clock.advance(HOLD)
+    await shop.sweep()
+    await shop.deliver(placed((product.id, 2)))
+
+    await shop.deliver(confirmed(order))
+
+    assert await shop.counts(product.id) == (2, 2)
+    assert [event.reason for event in await shop.events(StockRejected)] == ["RESERVATION_EXPIRED"] * 2
+    assert (await shop.reservation(order)).state is State.REJECTED
+
+
+async def test_a_confirmation_before_the_sweep_is_in_time(shop: Shop) -> None:
+    product, order = await shop.add(2), new_id("ord")
+    await shop.deliver(placed((product.id, 2), order_id=order))
+    shop.clock.advance(2 * HOLD)
+
+    await shop.deliver(confirmed(order))
+    await shop.sweep()
+
+    assert await shop.counts(product.id) == (0, 0)
+    assert await shop.events(StockRejected) == []
+
+
+async def test_low_stock_is_told_once_for_each_time_it_gets_low(shop: Shop) -> None:
+    product, order = await shop.add(), new_id("ord")
+    await stock_service.set_stock(shop.store, ADMIN, product.id, 7, low_threshold=5)
+    assert await shop.events(StockLow) == []
+
+    await shop.deliver(placed((product.id, 2)))
+    assert await shop.events(StockLow) == []
+    await shop.deliver(placed((product.id, 1), order_id=order))
+    await shop.deliver(placed((product.id, 1)))
+    await shop.deliver(confirmed(order))
+    low = StockLow(product_id=product.id, sku=product.sku, available=4, threshold=5)
+    assert await shop.events(StockLow) == [low]
+
+    await stock_service.set_stock(shop.store, ADMIN, product.id, 100)
+    await stock_service.set_stock(shop.store, ADMIN, product.id, 6)
+    assert [event.available for event in await shop.events(StockLow)] == [4, 3]
+
+
+async def test_raising_the_threshold_above_what_is_available_is_told(shop: Shop) -> None:
+    product = await shop.add(7)
+
+    await stock_service.set_stock(shop.store, ADMIN, product.id, 7, low_threshold=8)
+
+    assert len(await shop.events(StockLow)) == 1

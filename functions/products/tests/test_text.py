@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functions.products.text import MAX_KEYS, keys, matches, probes, searchable, words
+
+ANY_TEXT = st.text(max_size=5000)
+MANY_WORDS = st.lists(st.text("abcdefghijklmnopqrstuvwxyzäéß日本語", max_size=12), max_size=800).map(" ".join)
+
+
+def test_words_lose_case_accents_and_punctuation() -> None:
+    assert words("Crème-Brûlée, STRASSE straße! №5 ﬁsh") == ["creme", "brulee", "strasse", "no5", "fish"]
+
+
+def test_a_word_is_found_by_its_beginning_only() -> None:
+    text = searchable("Steel kettle")
+
+    assert matches(text, ["kett", "st"])
+    assert not matches(text, ["ettle"])
+    assert not matches(text, ["kettles"])
+
+
+def test_a_short_text_is_found_by_three_letters_of_each_word() -> None:
+    assert keys(searchable("A steel kettle, 2 l, stainless")) == {"ste", "ket", "sta"}
+
+
+def test_a_long_text_gives_up_as_little_as_it_must() -> None:
+    text = searchable(*(f"{a}{b}{c}word" for a in "abc" for b in "de" for c in "fghijklm"))
+
+    found = keys(text)
+
+    assert len(found) == MAX_KEYS
+    assert sum(len(key) == 3 for key in found) == MAX_KEYS - 2
+
+
+@given(st.one_of(ANY_TEXT, MANY_WORDS), st.data())
+def test_every_word_of_any_text_is_found_by_every_prefix(text: str, data: st.DataObject) -> None:
+    whole = searchable(text)
+    found = keys(whole)
+    assert len(found) <= MAX_KEYS
+
+    if not whole:
+        return
+    word = data.draw(st.sampled_from(words(text)))
+    prefix = word[: data.draw(st.integers(1, len(word)))]
+    assert matches(whole, [prefix])
+    assert not probes([prefix]) or found & set(probes([prefix]))
+
+
+@given(ANY_TEXT)
+def test_words_of_words_are_the_same_words(text: str) -> None:
+    assert words(" ".join(words(text))) == words(text)
