@@ -171,7 +171,7 @@ def _launch(module: str, *arguments: str) -> tuple[str, ...]:
 def _broker(ports: Ports, data: Path, shell: Mapping[str, str]) -> Part:
     port = ports.http[BROKER]
     arguments = ("--config", f"{data}/broker.yaml", "--port", str(port), "--data", f"{data}/broker")
-    sources = ("events", "observability")
+    sources = ("events", "events/broker", "events/deadletters", "observability")
     return Part(BROKER, _launch("events.broker", *arguments), dict(shell), port, stage=0, sources=sources)
 
 

@@ -13,13 +13,17 @@ _WATCHED: Final = ("functions", "gateway", "events", "observability", "proto", M
 
 
 def affected(parts: Sequence[Part], changed: Iterable[str]) -> list[Part]:
-    """The parts that one of the changed paths (relative to the repository) is a source of; tests are none."""
-    sources = [path for path in changed if path.endswith(".py") and "tests" not in path.split("/")]
-    return [part for part in parts if any(_is_under(path, part.sources) for path in sources)]
+    """The parts that one of the changed paths (relative to the repository) is a source of; tests are none.
 
-
-def _is_under(path: str, folders: Iterable[str]) -> bool:
-    return any(path.startswith(f"{folder}/") for folder in folders)
+    Where folders lie in one another, a path belongs to the innermost: events/broker concerns nobody but the broker.
+    """
+    folders = {folder for part in parts for folder in part.sources}
+    touched = {
+        max((folder for folder in folders if path.startswith(f"{folder}/")), key=len, default="")
+        for path in changed
+        if path.endswith(".py") and "tests" not in path.split("/")
+    }
+    return [part for part in parts if touched.intersection(part.sources)]
 
 
 async def watch(root: Path, report: Callable[[list[str]], None]) -> None:

@@ -32,14 +32,17 @@ class Terminal:
         self._out = out or sys.stdout
         self._colourful = self._out.isatty() and "NO_COLOR" not in os.environ
         self._width = 13
+        self._is_read = True
 
     def line(self, text: str = "") -> None:
         """One line, as it is."""
+        if not self._is_read:
+            return
         try:
             print(text, file=self._out, flush=True)
         except OSError:
             # Nobody reads any more (a closed terminal, `| head`): the platform does not end for that.
-            self._out = open(os.devnull, "w")  # noqa: PTH123, SIM115 - kept until the process ends
+            self._is_read = False
 
     def part(self, name: str, text: str, tone: str = "") -> None:
         """A line about one part, its name in front."""

@@ -1,0 +1,97 @@
+"""From the manifests of knative/base to local processes, addresses, and the broker's configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from knative.local import manifests as m
+from knative.local import parts, ports
+
+BASE = m.load(Path(__file__).parents[2] / "base")
+PORTS = ports.fixed(parts.domains(BASE))
+DATA = Path("/d")
+
+
+def part(name: str, **shell: str) -> parts.Part:
+    platform = parts.derive(BASE, PORTS, DATA, shell)
+    return next(p for p in platform.parts if p.name == name)
+
+
+def test_a_domains_two_services_become_one_process_with_both_roles() -> None:
+    orders = part("orders")
+    assert orders.command[-1] == "functions.orders.main"
+    assert (orders.env["ROLE"], orders.http, orders.grpc) == ("all", 8082, 9082)
+    assert (orders.env["HTTP_PORT"], orders.env["GRPC_PORT"]) == ("8082", "9082")
+
+
+def test_there_is_one_part_for_each_domain_the_gateway_and_the_broker() -> None:
+    names = [p.name for p in parts.derive(BASE, PORTS, DATA, {}).parts]
+    assert sorted(names) == ["broker", "gateway", "notifications", "orders", "payments", "products", "users"]
+
+
+def test_cluster_addresses_become_local_ones() -> None:
+    env = part("gateway").env
+    assert env["ORDERS_ADDRESS"] == "127.0.0.1:9082"
+    assert env["DEAD_LETTERS_URL"] == "http://127.0.0.1:8090/dead-letters"
+    assert part("orders").env["BROKER_URL"] == "http://127.0.0.1:8090/shop/default"
+    assert not [v for p in parts.derive(BASE, PORTS, DATA, {}).parts for v in p.env.values() if ".svc" in v]
+
+
+def test_other_ports_move_every_address() -> None:
+    moved = parts.derive(BASE, ports.fixed(parts.domains(BASE), 100), DATA, {})
+    gateway = next(p for p in moved.parts if p.name == "gateway")
+    assert (gateway.http, gateway.env["USERS_ADDRESS"]) == (8180, "127.0.0.1:9181")
+    assert "http://127.0.0.1:8182" in moved.broker_config
+
+
+def test_the_data_lies_where_it_was_asked_for() -> None:
+    env = part("orders").env
+    assert (env["STORE_URL"], env["SERVICE_KEY_FILE"]) == ("sqlite:////d/store", "/d/secrets/service.pem")
+
+
+def test_the_shell_wins_over_the_manifests_but_not_over_what_must_fit_together() -> None:
+    given = part(
+        "orders", LOG_LEVEL="DEBUG", OTEL_TRACES_EXPORTER="otlp", BROKER_URL="http://no", HTTP_PORT="1"
+    ).env
+    assert (given["LOG_LEVEL"], given["OTEL_TRACES_EXPORTER"]) == ("DEBUG", "otlp")
+    assert (given["BROKER_URL"], given["HTTP_PORT"]) == ("http://127.0.0.1:8090/shop/default", "8082")
+
+
+def test_the_broker_gets_the_triggers_with_local_addresses_and_all_else_untouched() -> None:
+    config = list(yaml.safe_load_all(parts.derive(BASE, PORTS, DATA, {}).broker_config))
+    (trigger,) = [d for d in config if d["metadata"]["name"] == "products-order-placed"]
+    (source,) = [d for d in BASE.of(m.EVENTING, "Trigger") if m.name_of(d) == "products-order-placed"]
+    assert trigger["spec"]["subscriber"] == {"uri": "http://127.0.0.1:8083"}
+    assert trigger["spec"]["delivery"]["deadLetterSink"] == {"uri": "http://127.0.0.1:8090/dead-letters"}
+    assert trigger["spec"]["filter"] == source["spec"]["filter"]
+    assert trigger["spec"]["delivery"]["retry"] == source["spec"]["delivery"]["retry"]
+    assert trigger["metadata"]["namespace"] == "shop"
+    assert [d["kind"] for d in config].count("Broker") == 1
+
+
+def test_the_broker_accepts_its_configuration() -> None:
+    from events.broker.config import load
+
+    config = load(parts.derive(BASE, PORTS, DATA, {}).broker_config)
+    assert len(config.triggers["shop/default"]) == len(BASE.of(m.EVENTING, "Trigger"))
+
+
+def test_a_ping_source_becomes_a_timer() -> None:
+    (tick,) = parts.derive(BASE, PORTS, DATA, {}).ticks
+    assert tick.source == "/apis/v1/namespaces/shop/pingsources/sweep"
+    assert (tick.schedule, tick.sink) == ("*/5 * * * *", "http://127.0.0.1:8090/shop/default")
+
+
+def test_users_start_with_the_broker_and_the_gateway_last() -> None:
+    stages = {p.name: p.stage for p in parts.derive(BASE, PORTS, DATA, {}).parts}
+    assert stages["broker"] == stages["users"] < stages["orders"] < stages["gateway"]
+
+
+def test_an_image_that_nobody_knows_how_to_run_is_named() -> None:
+    service = {**BASE.of(m.SERVING, "Service")[0]}
+    service["spec"] = {"template": {"spec": {"containers": [{"image": "postgres"}]}}}
+    with pytest.raises(m.ManifestError, match="unknown how to run postgres"):
+        parts.domains(m.Manifests("shop", (service,), {}))
