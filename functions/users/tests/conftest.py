@@ -1,0 +1,17 @@
+"""Fixtures of the users tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from functions.users.tests.world import World
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    """An empty users service."""
+    world = World()
+    yield world
+    await world.hasher.close()

@@ -1,0 +1,257 @@
+"""The gRPC door, through a real server: what calls carry, what they answer, who may call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from events.catalog import NotificationBounced, SweepDue, UserDeleted, UserRegistered
+from functions.runtime.app import Delivery, Function
+from functions.runtime.clock import ManualClock
+from functions.runtime.errors import Code, ServiceError
+from functions.runtime.rpc import RpcServer
+from functions.runtime.rpc_errors import from_rpc_error
+from functions.runtime.store.memory import MemoryStore
+from functions.runtime.store.port import AlreadyDone, Once
+from functions.runtime.testing import bearer
+from functions.runtime.wiring import service_tokens
+from functions.users.bootstrap import bootstrap
+from functions.users.rpc import PUBLIC
+from functions.users.settings import Settings
+from functions.users.store import KINDS
+from functions.users.tests.world import PASSWORD
+from proto.users.v1 import users_pb2 as pb
+from proto.users.v1 import users_pb2_grpc
+
+ADMIN = "root@example.com"
+
+
+class Platform:
+    """A served users service and a client of it."""
+
+    def __init__(self, folder: Path) -> None:
+        key_file = folder / "service.pem"
+        key = Ed25519PrivateKey.generate()
+        key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        self.clock = ManualClock()
+        self.store = MemoryStore(KINDS, self.clock, lost_races=1)
+        self.settings = Settings(
+            admin_email=ADMIN,
+            admin_password=PASSWORD,
+            argon2_time_cost=1,
+            argon2_memory_kib=8,
+            service_key_file=str(key_file),
+        )
+        self.function: Function = bootstrap(self.settings, store=self.store, clock=self.clock)
+
+    async def serve(self) -> AsyncIterator[Platform]:
+        for hook in self.function.on_start:
+            await hook()
+        server = RpcServer("users", self.function.services, self.function.verifier, False)
+        port = await server.start("127.0.0.1:0")
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            self.users: Any = users_pb2_grpc.UsersStub(channel)
+            yield self
+        await server.stop(0)
+        for hook in self.function.on_stop:
+            await hook()
+
+    async def register(self, email: str = "ada@example.com") -> pb.User:
+        user: pb.User = await self.users.Register(
+            pb.RegisterRequest(email=email, password=PASSWORD, name="Ada")
+        )
+        return user
+
+    async def login(self, email: str = "ada@example.com", password: str = PASSWORD) -> pb.Session:
+        request = pb.LoginRequest(email=email, password=password, client_address="192.0.2.1")
+        session: pb.Session = await self.users.Login(request)
+        return session
+
+    async def token(self, email: str = "ada@example.com") -> list[tuple[str, str]]:
+        return bearer((await self.login(email)).access_token)
+
+    def as_service(self, name: str) -> list[tuple[str, str]]:
+        return bearer(service_tokens(self.settings, name, self.clock).token())
+
+
+@pytest.fixture
+async def platform(tmp_path: Path) -> AsyncIterator[Platform]:
+    async for served in Platform(tmp_path).serve():
+        yield served
+
+
+async def failure(call: Awaitable[Any]) -> ServiceError:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call
+    return from_rpc_error(raised.value)
+
+
+async def test_a_person_registers_logs_in_and_reads_and_changes_their_profile(platform: Platform) -> None:
+    user = await platform.register("Ada@Example.com")
+    assert user.id.startswith("usr_")
+    assert (user.email, user.name, list(user.roles)) == ("ada@example.com", "Ada", ["customer"])
+    assert user.created_at.ToDatetime().year == 2030
+    session = await platform.login()
+    assert (session.user_id, session.expires_in) == (user.id, 900)
+    me = bearer(session.access_token)
+    assert await platform.users.GetUser(pb.GetUserRequest(user_id=user.id), metadata=me) == user
+    renamed = await platform.users.UpdateUser(
+        pb.UpdateUserRequest(user_id=user.id, name="Countess", version=user.version), metadata=me
+    )
+    assert (renamed.name, renamed.email, renamed.version) == ("Countess", "ada@example.com", 2)
+    moved = await platform.users.UpdateUser(
+        pb.UpdateUserRequest(user_id=user.id, email="c@example.com"), metadata=me
+    )
+    assert (moved.name, moved.email) == ("Countess", "c@example.com")
+    late = pb.UpdateUserRequest(user_id=user.id, name="Late", version=1)
+    stale = await failure(platform.users.UpdateUser(late, metadata=me))
+    assert (stale.code, stale.reason) == (Code.ABORTED, "VERSION_MISMATCH")
+
+
+async def test_a_session_is_refreshed_and_ended(platform: Platform) -> None:
+    await platform.register()
+    first = await platform.login()
+    second = await platform.users.Refresh(pb.RefreshRequest(refresh_token=first.refresh_token))
+    await platform.users.Logout(pb.LogoutRequest(refresh_token=second.refresh_token))
+    over = await failure(platform.users.Refresh(pb.RefreshRequest(refresh_token=second.refresh_token)))
+    assert (over.code, over.reason) == (Code.UNAUTHENTICATED, "INVALID_REFRESH_TOKEN")
+
+
+async def test_failures_carry_code_reason_fields_and_when_to_come_again(platform: Platform) -> None:
+    wrong = await failure(
+        platform.users.Register(pb.RegisterRequest(email="ada@example.com", password="short", name="Ada"))
+    )
+    assert (wrong.code, wrong.reason) == (Code.INVALID_ARGUMENT, "WEAK_PASSWORD")
+    assert wrong.violations[0].field == "password"
+    await platform.register()
+    taken = await failure(platform.register())
+    assert (taken.code, taken.reason) == (Code.ALREADY_EXISTS, "EMAIL_TAKEN")
+    for _ in range(5):
+        assert (await failure(platform.login(password="wrong"))).reason == "INVALID_CREDENTIALS"
+    limited = await failure(platform.login())
+    assert (limited.code, limited.reason) == (Code.RESOURCE_EXHAUSTED, "TOO_MANY_ATTEMPTS")
+    assert limited.retry_after == 900
+
+
+async def test_every_method_but_the_public_ones_wants_a_token(platform: Platform) -> None:
+    for method in pb.DESCRIPTOR.services_by_name["Users"].methods:
+        call: Callable[..., Awaitable[Any]] = getattr(platform.users, method.name)
+        request = getattr(pb, method.input_type.name)()
+        if method.name in PUBLIC:
+            continue
+        for metadata in ([], bearer("garbage")):
+            assert (await failure(call(request, metadata=metadata))).code is Code.UNAUTHENTICATED, method.name
+
+
+async def test_a_customer_reaches_neither_others_nor_what_is_for_admins_and_services(
+    platform: Platform,
+) -> None:
+    ada, eve = await platform.register(), await platform.register("eve@example.com")
+    me = await platform.token("eve@example.com")
+    users, address = platform.users, pb.Address(id="adr_x", name="E", line1="1", city="B", country="DE")
+    for call in (
+        users.GetUser(pb.GetUserRequest(user_id=ada.id), metadata=me),
+        users.UpdateUser(pb.UpdateUserRequest(user_id=ada.id, name="Eve"), metadata=me),
+        users.ChangePassword(pb.ChangePasswordRequest(user_id=ada.id), metadata=me),
+        users.DeleteUser(pb.DeleteUserRequest(user_id=ada.id), metadata=me),
+        users.ListAddresses(pb.ListAddressesRequest(user_id=ada.id), metadata=me),
+        users.AddAddress(pb.AddAddressRequest(user_id=ada.id, address=address), metadata=me),
+        users.UpdateAddress(pb.UpdateAddressRequest(user_id=ada.id, address=address), metadata=me),
+        users.DeleteAddress(pb.DeleteAddressRequest(user_id=ada.id, address_id="adr_x"), metadata=me),
+        users.ListUsers(pb.ListUsersRequest(), metadata=me),
+        users.SetRoles(pb.SetRolesRequest(user_id=eve.id, roles=["admin"]), metadata=me),
+        users.RotateKeys(pb.RotateKeysRequest(), metadata=me),
+        users.GetContacts(pb.GetContactsRequest(user_ids=[ada.id]), metadata=me),
+        users.GetContacts(pb.GetContactsRequest(), metadata=platform.as_service("orders")),
+        users.GetUser(pb.GetUserRequest(user_id=ada.id), metadata=platform.as_service("notifications")),
+    ):
+        assert (await failure(call)).code is Code.PERMISSION_DENIED
+
+
+async def test_addresses_are_added_listed_replaced_and_removed(platform: Platform) -> None:
+    user = await platform.register()
+    me, users = await platform.token(), platform.users
+    wanted = pb.Address(name="Ada", line1="1 Engine Street", city="London", postal_code="N1", country="gb")
+    home = await users.AddAddress(pb.AddAddressRequest(user_id=user.id, address=wanted), metadata=me)
+    assert (home.city, home.country) == ("London", "GB")
+    home.city = "Bath"
+    await users.UpdateAddress(pb.UpdateAddressRequest(user_id=user.id, address=home), metadata=me)
+    listed = await users.ListAddresses(pb.ListAddressesRequest(user_id=user.id), metadata=me)
+    assert list(listed.addresses) == [home]
+    await users.DeleteAddress(pb.DeleteAddressRequest(user_id=user.id, address_id=home.id), metadata=me)
+    listed = await users.ListAddresses(pb.ListAddressesRequest(user_id=user.id), metadata=me)
+    assert not listed.addresses
+
+
+async def test_a_new_password_is_taken_for_the_old_one(platform: Platform) -> None:
+    user = await platform.register()
+    request = pb.ChangePasswordRequest(
+        user_id=user.id, current_password=PASSWORD, new_password="another fine password"
+    )
+    await platform.users.ChangePassword(request, metadata=await platform.token())
+    assert (await failure(platform.login())).reason == "INVALID_CREDENTIALS"
+    await platform.login(password="another fine password")
+
+
+async def test_the_administrator_of_the_settings_lists_promotes_and_deletes(platform: Platform) -> None:
+    ada = await platform.register()
+    root, users = await platform.token(ADMIN), platform.users
+    first = await users.ListUsers(pb.ListUsersRequest(limit=1), metadata=root)
+    second = await users.ListUsers(pb.ListUsersRequest(limit=1, cursor=first.next_cursor), metadata=root)
+    assert {first.users[0].email, second.users[0].email} == {ADMIN, ada.email}
+    assert second.next_cursor == ""
+    promoted = await users.SetRoles(pb.SetRolesRequest(user_id=ada.id, roles=["admin"]), metadata=root)
+    assert list(promoted.roles) == ["admin"]
+    await users.DeleteUser(pb.DeleteUserRequest(user_id=ada.id), metadata=root)
+    gone = await failure(users.GetUser(pb.GetUserRequest(user_id=ada.id), metadata=root))
+    assert (gone.code, gone.reason) == (Code.NOT_FOUND, "USER_NOT_FOUND")
+    assert platform.store.events[-2:] == [UserRegistered(user_id=ada.id), UserDeleted(user_id=ada.id)]
+
+
+async def test_rotated_keys_leave_tokens_valid_and_sign_new_ones(platform: Platform) -> None:
+    root = await platform.token(ADMIN)
+    before = json.loads((await platform.users.GetJwks(pb.GetJwksRequest())).json)["keys"]
+    after = json.loads((await platform.users.RotateKeys(pb.RotateKeysRequest(), metadata=root)).json)["keys"]
+    assert {key["kid"] for key in before} < {key["kid"] for key in after}
+    await platform.users.ListUsers(pb.ListUsersRequest(), metadata=root)
+    await platform.users.ListUsers(pb.ListUsersRequest(), metadata=await platform.token(ADMIN))
+    platform.clock.advance(timedelta(minutes=15))
+    expired = await failure(platform.users.ListUsers(pb.ListUsersRequest(), metadata=root))
+    assert expired.reason == "TOKEN_EXPIRED"
+
+
+async def test_notifications_learn_how_to_reach_people_and_that_an_address_bounced(
+    platform: Platform,
+) -> None:
+    ada = await platform.register()
+    event = NotificationBounced(notification_id="ntf_" + "0" * 32, user_id=ada.id)
+    bounced = platform.function.subscriptions[NotificationBounced]
+    once = Once("inbox:/notifications:1", timedelta(days=1))
+    delivery = Delivery(event, "1", event.SOURCE, platform.clock.now(), once)
+    await bounced(delivery)
+    with pytest.raises(AlreadyDone):
+        await bounced(delivery)
+    request = pb.GetContactsRequest(user_ids=[ada.id, "usr_nobody"], admins=True)
+    answer = await platform.users.GetContacts(request, metadata=platform.as_service("notifications"))
+    assert {contact.email: contact.deliverable for contact in answer.contacts} == {
+        ada.email: False,
+        ADMIN: True,
+    }
+
+
+async def test_the_sweep_rotates_keys_when_it_is_time(platform: Platform) -> None:
+    before = (await platform.users.GetJwks(pb.GetJwksRequest())).json
+    platform.clock.advance(timedelta(days=30))
+    event = SweepDue()
+    delivery = Delivery(event, "1", event.SOURCE, platform.clock.now(), Once("inbox:1", timedelta(days=1)))
+    await platform.function.subscriptions[SweepDue](delivery)
+    assert (await platform.users.GetJwks(pb.GetJwksRequest())).json != before

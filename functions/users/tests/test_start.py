@@ -1,0 +1,98 @@
+"""Starting: the first administrator, what the settings must say, and how little is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from events.catalog import subscriptions_of
+from functions.runtime.clock import ManualClock
+from functions.runtime.settings import SettingsError, load
+from functions.runtime.store.memory import MemoryStore
+from functions.runtime.store.testing import recorded
+from functions.runtime.testing import FakeVerifier
+from functions.users.bootstrap import bootstrap
+from functions.users.domain import AdminRoster, Credentials, User
+from functions.users.settings import Settings
+from functions.users.store import KINDS, newest_users
+from functions.users.tests.world import PASSWORD, World
+
+
+async def start(store: MemoryStore, *, email: str = "", password: str = "") -> None:
+    cheap = Settings(argon2_time_cost=1, argon2_memory_kib=8, admin_email=email, admin_password=password)
+    function = bootstrap(cheap, store=store, clock=ManualClock(), verifier=FakeVerifier())
+    for hook in [*function.on_start, *function.on_stop]:
+        await hook()
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore(KINDS, ManualClock(), lost_races=1)
+
+
+async def accounts(store: MemoryStore) -> list[User]:
+    return (await newest_users(store, 100, None)).items
+
+
+async def test_the_first_start_makes_the_administrator_and_later_ones_nothing(store: MemoryStore) -> None:
+    await start(store, email="Root@example.com", password=PASSWORD)
+    made = await accounts(store)
+    assert [(user.email, user.roles) for user in made] == [("root@example.com", ["admin", "customer"])]
+    credentials = await store.get(Credentials, made[0].id)
+    await start(store, email="root@example.com", password="quite another password")
+    assert await accounts(store) == made
+    assert await store.get(Credentials, made[0].id) == credentials
+    assert len(await recorded(store)) == 1
+
+
+async def test_an_account_that_is_there_already_does_not_become_an_administrator(store: MemoryStore) -> None:
+    world = World(store)
+    await world.register("root@example.com")
+    await start(store, email="root@example.com", password="quite another password")
+    assert [user.roles for user in await accounts(store)] == [["customer"]]
+    await world.login("root@example.com")
+    await world.hasher.close()
+
+
+async def test_without_the_settings_there_is_no_administrator(store: MemoryStore) -> None:
+    await start(store)
+    assert await accounts(store) == []
+    assert await store.get(AdminRoster, "admins") is None
+
+
+@pytest.mark.parametrize(
+    ("email", "password", "named"),
+    [
+        ("root@example.com", "", "ADMIN_PASSWORD"),
+        ("", PASSWORD, "ADMIN_EMAIL"),
+        ("root", PASSWORD, "ADMIN_EMAIL"),
+        ("root@example.com", "admin12345", "ADMIN_PASSWORD"),
+    ],
+)
+async def test_an_administrator_that_cannot_be_is_named_by_variable_without_its_value(
+    store: MemoryStore, email: str, password: str, named: str
+) -> None:
+    with pytest.raises(SettingsError, match=named) as raised:
+        await start(store, email=email, password=password)
+    assert "admin12345" not in str(raised.value)
+    assert PASSWORD not in str(raised.value)
+
+
+@pytest.mark.parametrize("variable", ["ARGON2_TIME_COST", "ARGON2_MEMORY_KIB", "HASH_CONCURRENCY"])
+def test_hashing_cannot_be_made_weak_from_the_environment(variable: str) -> None:
+    with pytest.raises(SettingsError, match=variable):
+        load(Settings, {variable: "0"})
+
+
+def test_every_event_for_users_has_a_use_case(store: MemoryStore) -> None:
+    function = bootstrap(Settings(), store=store, clock=ManualClock(), verifier=FakeVerifier())
+    assert {payload.TYPE for payload in function.subscriptions} == subscriptions_of("users")
+
+
+def test_importing_the_service_imports_nothing_that_only_some_calls_need() -> None:
+    code = "import functions.users.bootstrap, sys; print(*sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"argon2", "jwt", "cryptography", "pydantic", "boto3", "aiohttp", "opentelemetry"}
+    assert not heavy & set(answer.stdout.split())

@@ -1,0 +1,108 @@
+"""A users service for unit tests: real collaborators over memory, a clock that stands, hashes that cost nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jwt
+
+from functions.runtime.clock import ManualClock
+from functions.runtime.identity import ADMIN, CUSTOMER, Identity
+from functions.runtime.store.memory import MemoryStore
+from functions.runtime.store.port import Store
+from functions.runtime.tokens import JwtVerifier
+from functions.users import service, sessions
+from functions.users.domain import User
+from functions.users.keys import KeyRing
+from functions.users.passwords import Hasher
+from functions.users.proof import Proof
+from functions.users.store import KINDS
+from functions.users.throttle import Throttle
+from functions.users.tokens import AccessTokens, Tokens
+
+PASSWORD = "a horse, a kingdom"
+ISSUER, AUDIENCE = "https://shop.test", "shop-test"
+
+
+def cheap_hasher(*, time_cost: int = 1, concurrency: int = 2, queue: int = 100) -> Hasher:
+    """argon2id at its least."""
+    return Hasher(time_cost=time_cost, memory_kib=8, concurrency=concurrency, queue=queue)
+
+
+class World:
+    """The use cases with their collaborators filled in; every change runs twice, as after a lost race."""
+
+    def __init__(
+        self, store: Store | None = None, hasher: Hasher | None = None, per_address: int = 20
+    ) -> None:
+        self.clock = ManualClock()
+        self.memory = MemoryStore(KINDS, self.clock, lost_races=1)
+        self.store: Store = store or self.memory
+        self.hasher = hasher or cheap_hasher()
+        self.keys = KeyRing(self.store, self.clock)
+        self.tokens = AccessTokens(self.keys, ISSUER, AUDIENCE, self.clock)
+        self.per_address = per_address
+        self.proof = self.new_proof(self.hasher)
+
+    def new_proof(self, hasher: Hasher) -> Proof:
+        """As of a process that starts now."""
+        return Proof(self.store, hasher, Throttle(self.store, self.clock, per_address=self.per_address))
+
+    def new_verifier(self) -> JwtVerifier:
+        """As of another service, which knows nothing but the published keys."""
+        return JwtVerifier(self.keys.jwks, None, ISSUER, AUDIENCE, self.clock)
+
+    async def register(
+        self, email: str = "ada@example.com", *, password: str = PASSWORD, name: str = "Ada"
+    ) -> User:
+        """An account."""
+        wanted = service.Registration(email, password, name)
+        return await service.register(wanted, store=self.store, hasher=self.hasher, clock=self.clock)
+
+    async def register_admin(self, email: str = "root@example.com") -> User:
+        """An account with the role admin."""
+        wanted = service.Registration(email, PASSWORD, "Root", roles=(ADMIN, CUSTOMER))
+        return await service.register(wanted, store=self.store, hasher=self.hasher, clock=self.clock)
+
+    async def login(
+        self, email: str = "ada@example.com", password: str = PASSWORD, address: str = ""
+    ) -> Tokens:
+        """A session."""
+        return await sessions.login(
+            email, password, address, store=self.store, proof=self.proof, tokens=self.tokens, clock=self.clock
+        )
+
+    async def refresh(self, token: str) -> Tokens:
+        """The next tokens."""
+        return await sessions.refresh(token, store=self.store, tokens=self.tokens, clock=self.clock)
+
+    async def change_password(self, user: User, current: str, new: str) -> None:
+        """By the person themselves."""
+        await sessions.change_password(
+            user.id, current, new, me(user), store=self.store, hasher=self.hasher, proof=self.proof
+        )
+
+    async def update(self, user: User, **wanted: Any) -> User:
+        """By the person themselves."""
+        change = service.ProfileChange(**wanted)
+        return await service.update_user(user.id, change, me(user), store=self.store, clock=self.clock)
+
+    async def set_roles(self, user: User, *roles: str, by: User) -> User:
+        """By an admin."""
+        return await service.set_roles(user.id, roles, me(by), store=self.store, clock=self.clock)
+
+
+def me(user: User) -> Identity:
+    """The caller that this person is."""
+    return Identity(user.id, frozenset(user.roles))
+
+
+def service_named(name: str) -> Identity:
+    """The caller that this service is."""
+    return Identity(name, frozenset({"service"}))
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """What an access token says, believed as it is."""
+    claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return claims
