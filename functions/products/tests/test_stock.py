@@ -6,9 +6,10 @@ import pytest
 
 from events.catalog import StockLow, StockRejected, StockReserved
 from functions.products import service, stock_service
-from functions.products.stock import State
+from functions.products.stock import Reservation, State, Stock
 from functions.products.tests.shop import ADMIN, CUSTOMER, HOLD, Shop, cancelled, confirmed, placed
 from functions.products.validation import Edit
+from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.identity import ANONYMOUS
 from functions.runtime.ids import new_id
@@ -205,6 +206,16 @@ async def test_the_sweep_lets_go_of_what_was_held_too_long(shop: Shop) -> None:
     assert await shop.events(StockRejected) == [
         StockRejected(order_id=late, reason="RESERVATION_EXPIRED", product_ids=[product.id])
     ]
+
+
+def test_a_reservation_does_not_expire_before_its_time() -> None:
+    now = ManualClock().now()
+    stock = Stock(new_id("prd"), "KET-1", for_sale=True, on_hand=5)
+    reservation = Reservation(new_id("ord"), created_at=now, expires_at=now)
+    reservation.place(placed((stock.id, 2)).lines, {stock.id: stock}, now, HOLD)
+
+    assert reservation.expire({stock.id: stock}, now + HOLD - timedelta(seconds=1)) == []
+    assert (reservation.state, stock.reserved) == (State.RESERVED, 2)
 
 
 async def test_a_confirmation_after_the_expiry_takes_the_pieces_again(shop: Shop) -> None:
