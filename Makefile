@@ -12,7 +12,7 @@ READY := $(VENV)/.ready-$(shell cksum < requirements/dev.txt | cut -d ' ' -f 1)
 UP_ARGS := $(if $(FRESH),--fresh) $(if $(RELOAD),--reload) $(ARGS)
 # Two workers: the suites start real services, and more of them than cores only makes each wait.
 WORKERS ?= 2
-UNIT := functions gateway events observability knative tests/manifests
+UNIT := functions gateway proto events observability knative tests --ignore=tests/integration --ignore=tests/e2e
 PYTEST := $(RUN) -m pytest -q
 COMPILE := CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/bin/pip-compile --quiet --strip-extras \
 	--allow-unsafe --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
@@ -37,11 +37,11 @@ demo: $(READY) ## Live a customer's story against the running platform
 ##@ Check
 .PHONY: test test-unit test-integration test-e2e lint bench
 test: $(READY) ## Run all tests: unit, manifests, integration, end to end
-	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) tests/test_*.py $(ARGS)
+	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
 	@$(PYTEST) tests/e2e $(ARGS)
 
-test-unit: $(READY) ## Run the packages' own tests and those of the manifests
+test-unit: $(READY) ## Run the packages' own tests, and those of manifests and architecture
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 
 test-integration: $(READY) ## Run all services together in one process
@@ -95,6 +95,7 @@ $(READY): requirements/dev.txt
 		echo "Install one (python.org, your package manager, pyenv), or name one: make PYTHON=/path/to/python3.11" >&2; \
 		exit 1; \
 	fi; \
-	[ -x $(RUN) ] || { echo "Making $(VENV) with $$($$python --version)"; "$$python" -m venv $(VENV); } && \
+	$(RUN) -m pip --version >/dev/null 2>&1 || \
+		{ echo "Making $(VENV) with $$($$python --version)"; "$$python" -m venv --clear $(VENV); } && \
 	$(RUN) requirements/install.py requirements/dev.txt && \
 	rm -f $(VENV)/.ready-* && touch $@
