@@ -30,17 +30,10 @@ def bootstrap(
     """Compose the service; what is given replaces what the settings would make."""
     clock = clock or SystemClock()
     store = store or open_store(settings, "orders", KINDS, clock)
-    peers: list[Hook] = []
-    if catalogue is None:
-        products = Peer(settings.products_address, service_tokens(settings, "orders", clock))
-        catalogue = ProductsCatalogue(products)
-        peers.append(products.close)
-    if verifier is None:
-        users = Peer(settings.users_address)
-        verifier = token_verifier(settings, remote_jwks(users), clock)
-        peers.append(users.close)
     watchers = Watchers(store, settings.watch_poll_seconds, settings.watch_limit)
     orders = Orders(store, watchers.changed)
+    stops: list[Hook] = [watchers.close]
+    catalogue = catalogue or _catalogue(settings, clock, stops)
     servicer = OrdersServicer(orders, catalogue, watchers, clock)
     return Function(
         name="orders",
@@ -48,7 +41,19 @@ def bootstrap(
         store=store,
         services=[Service(add_OrdersServicer_to_server, servicer, "shop.orders.v1.Orders")],
         subscriptions=subscriptions(orders, clock, timedelta(seconds=settings.order_timeout_seconds)),
-        verifier=verifier,
+        verifier=verifier or _verifier(settings, clock, stops),
         clock=clock,
-        on_stop=[watchers.close, *peers],
+        on_stop=stops,
     )
+
+
+def _catalogue(settings: Settings, clock: Clock, stops: list[Hook]) -> Catalogue:
+    products = Peer(settings.products_address, service_tokens(settings, "orders", clock))
+    stops.append(products.close)
+    return ProductsCatalogue(products)
+
+
+def _verifier(settings: Settings, clock: Clock, stops: list[Hook]) -> TokenVerifier:
+    users = Peer(settings.users_address)
+    stops.append(users.close)
+    return token_verifier(settings, remote_jwks(users), clock)

@@ -1,0 +1,239 @@
+"""The gRPC and event doors, through real servers on free ports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import grpc
+import grpc.aio
+import msgspec
+import pytest
+
+from events.catalog import Payload
+from functions.orders.bootstrap import bootstrap
+from functions.orders.domain import Order
+from functions.orders.settings import Settings
+from functions.orders.store import KINDS
+from functions.orders.tests.world import (
+    ADA,
+    BOB,
+    BOSS,
+    HOME,
+    TEAPOT,
+    FakeCatalogue,
+    captured,
+    rejected,
+    reserved,
+)
+from functions.runtime.clock import SystemClock
+from functions.runtime.errors import Code, ServiceError
+from functions.runtime.process import Live
+from functions.runtime.rpc_errors import from_rpc_error
+from functions.runtime.store.memory import MemoryStore
+from functions.runtime.testing import FakeVerifier, bearer
+from proto.orders.v1 import orders_pb2 as pb
+from proto.orders.v1 import orders_pb2_grpc
+
+AS_ADA, AS_BOB = bearer(f"user:{ADA.subject}"), bearer(f"user:{BOB.subject}")
+AS_BOSS, AS_PAYMENTS = bearer(f"admin:{BOSS.subject}"), bearer("service:payments")
+SOON = 5.0
+
+
+class Door:
+    """A live orders service and a client of it."""
+
+    def __init__(self, live: Live, channel: grpc.aio.Channel, http: aiohttp.ClientSession) -> None:
+        self.live = live
+        self.stub = orders_pb2_grpc.OrdersStub(channel)
+        self._http = http
+
+    async def place(self, key: str | None = None, **changes: Any) -> pb.Order:
+        request = pb.PlaceOrderRequest(
+            lines=[pb.LineRequest(product_id=TEAPOT, quantity=2)],
+            shipping_address=pb.ShippingAddress(**vars(HOME)),
+            payment_token="tok_ok",
+            idempotency_key=key,
+        )
+        request.MergeFrom(pb.PlaceOrderRequest(**changes))
+        return await self.stub.PlaceOrder(request, metadata=AS_ADA, timeout=SOON)
+
+    async def read(self, order_id: str) -> Order:
+        """The order as stored."""
+        order = await self.live.function.store.get(Order, order_id)
+        assert order is not None
+        return order
+
+    async def hear(self, event: Payload, event_id: str = "e1") -> int:
+        """Deliver an event as the broker does; the HTTP status."""
+        headers = {
+            "ce-specversion": "1.0",
+            "ce-id": event_id,
+            "ce-type": event.TYPE,
+            "ce-source": event.SOURCE,
+            "ce-subject": event.subject,
+            "content-type": "application/json",
+        }
+        body = msgspec.json.encode(event)
+        async with self._http.post(f"{self.live.http_url}/", data=body, headers=headers) as answer:
+            return answer.status
+
+
+@pytest.fixture
+async def door() -> AsyncIterator[Door]:
+    clock = SystemClock()
+    settings = Settings(broker_url="http://127.0.0.1:9/nowhere", drain_seconds=0.2)
+    function = bootstrap(
+        settings,
+        store=MemoryStore(KINDS, clock),
+        clock=clock,
+        catalogue=FakeCatalogue(),
+        verifier=FakeVerifier(),
+    )
+    live = Live(function)
+    await live.start()
+    async with grpc.aio.insecure_channel(live.grpc_address) as channel, aiohttp.ClientSession() as http:
+        yield Door(live, channel, http)
+    await live.stop()
+
+
+async def refused(call: Any) -> ServiceError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return from_rpc_error(caught.value)
+
+
+async def test_an_order_lives_its_whole_life_through_both_doors(door: Door) -> None:
+    placed = await door.place()
+    assert (placed.status, placed.total.amount, placed.total.currency) == (
+        pb.ORDER_STATUS_PLACED,
+        5_000,
+        "EUR",
+    )
+    assert (placed.user_id, placed.version, placed.lines[0].name) == (ADA.subject, 1, "Teapot")
+    assert placed.shipping_address == pb.ShippingAddress(**vars(HOME))
+    order = await door.read(placed.id)
+    assert await door.hear(reserved(order), "e1") == 204
+    assert await door.hear(captured(order), "e2") == 204
+    assert await door.hear(captured(order), "e2") == 204
+    await door.stub.ShipOrder(pb.ShipOrderRequest(order_id=placed.id), metadata=AS_BOSS)
+    done = await door.stub.DeliverOrder(pb.DeliverOrderRequest(order_id=placed.id), metadata=AS_BOSS)
+    read = await door.stub.GetOrder(pb.GetOrderRequest(order_id=placed.id), metadata=AS_ADA)
+    assert read == done
+    assert [entry.status for entry in read.timeline] == [1, 2, 3, 4, 5]
+    assert read.created_at == placed.created_at
+
+
+async def test_an_order_of_nothing_says_all_that_is_missing(door: Door) -> None:
+    error = await refused(door.stub.PlaceOrder(pb.PlaceOrderRequest(), metadata=AS_ADA))
+    assert error.code is Code.INVALID_ARGUMENT
+    assert [violation.field for violation in error.violations] == [
+        "lines",
+        "shipping_address",
+        "payment_token",
+    ]
+
+
+async def test_the_same_key_and_request_replays_and_another_request_is_refused(door: Door) -> None:
+    orders = await asyncio.gather(*[door.place(key="k") for _ in range(50)])
+    assert all(order == orders[0] for order in orders)
+    error = await refused(door.place(key="k", payment_token="tok_slow"))
+    assert error.reason == "IDEMPOTENCY_KEY_REUSED"
+
+
+async def test_an_empty_key_is_not_no_key(door: Door) -> None:
+    error = await refused(door.place(key=""))
+    assert [violation.field for violation in error.violations] == ["idempotency_key"]
+
+
+async def test_anothers_order_is_not_found(door: Door) -> None:
+    placed = await door.place()
+    for call in (
+        door.stub.GetOrder(pb.GetOrderRequest(order_id=placed.id), metadata=AS_BOB),
+        door.stub.CancelOrder(pb.CancelOrderRequest(order_id=placed.id), metadata=AS_BOB),
+        _drained(door.stub.WatchOrder(pb.WatchOrderRequest(order_id=placed.id), metadata=AS_BOB)),
+    ):
+        error = await refused(call)
+        assert (error.code, error.reason) == (Code.NOT_FOUND, "ORDER_NOT_FOUND")
+
+
+async def _drained(stream: Any) -> list[pb.Order]:
+    return [order async for order in stream]
+
+
+async def test_no_call_works_without_a_token(door: Door) -> None:
+    for call in (
+        door.stub.GetOrder(pb.GetOrderRequest()),
+        door.stub.ListOrders(pb.ListOrdersRequest()),
+        door.stub.GetPaymentInstruction(pb.GetPaymentInstructionRequest()),
+        _drained(door.stub.WatchOrder(pb.WatchOrderRequest())),
+    ):
+        assert (await refused(call)).code is Code.UNAUTHENTICATED
+
+
+async def test_orders_are_listed_page_by_page_and_by_status(door: Door) -> None:
+    first, second = await door.place(), await door.place()
+    await door.stub.CancelOrder(pb.CancelOrderRequest(order_id=first.id), metadata=AS_ADA)
+    page = await door.stub.ListOrders(pb.ListOrdersRequest(limit=1), metadata=AS_ADA)
+    rest = await door.stub.ListOrders(pb.ListOrdersRequest(limit=1, cursor=page.next_cursor), metadata=AS_ADA)
+    assert [order.id for order in [*page.orders, *rest.orders]] == [second.id, first.id]
+    assert rest.next_cursor == ""
+    request = pb.ListOrdersRequest(all=True, status=pb.ORDER_STATUS_CANCELLED)
+    cancelled = await door.stub.ListOrders(request, metadata=AS_BOSS)
+    assert [order.cancel_reason for order in cancelled.orders] == ["CUSTOMER_REQUEST"]
+
+
+async def test_a_status_that_does_not_exist_is_refused(door: Door) -> None:
+    request = pb.ListOrdersRequest(status=99)  # type: ignore[arg-type] # proto3 enums are open
+    error = await refused(door.stub.ListOrders(request, metadata=AS_ADA))
+    assert [violation.field for violation in error.violations] == ["status"]
+
+
+async def test_payments_is_told_what_to_charge_until_the_order_is_paid(door: Door) -> None:
+    placed = await door.place()
+    request = pb.GetPaymentInstructionRequest(order_id=placed.id)
+    before = await door.stub.GetPaymentInstruction(request, metadata=AS_PAYMENTS)
+    assert (before.payable, before.payment_token, before.amount.amount) == (True, "tok_ok", 5_000)
+    order = await door.read(placed.id)
+    await door.hear(captured(order))
+    after = await door.stub.GetPaymentInstruction(request, metadata=AS_PAYMENTS)
+    assert (after.payable, after.payment_token) == (False, "")
+    for other in (AS_ADA, AS_BOSS, bearer("service:products")):
+        error = await refused(door.stub.GetPaymentInstruction(request, metadata=other))
+        assert error.code is Code.PERMISSION_DENIED
+
+
+async def test_a_watched_order_is_followed_to_its_end(door: Door) -> None:
+    placed = await door.place()
+    stream = door.stub.WatchOrder(pb.WatchOrderRequest(order_id=placed.id), metadata=AS_ADA, timeout=SOON)
+    seen = []
+    async for order in stream:
+        seen.append(order.status)
+        if order.status == pb.ORDER_STATUS_PLACED:
+            stored = await door.read(placed.id)
+            assert await door.hear(rejected(stored)) == 204
+    assert seen == [pb.ORDER_STATUS_PLACED, pb.ORDER_STATUS_CANCELLED]
+    assert await stream.code() is grpc.StatusCode.OK
+
+
+async def test_a_watch_ends_with_its_deadline_and_leaves_nothing_behind(door: Door) -> None:
+    placed = await door.place()
+    request = pb.WatchOrderRequest(order_id=placed.id)
+    error = await refused(_drained(door.stub.WatchOrder(request, metadata=AS_ADA, timeout=0.2)))
+    assert error.code is Code.DEADLINE_EXCEEDED
+    stream = door.stub.WatchOrder(request, metadata=AS_ADA)
+    await stream.read()
+    stream.cancel()
+    watchers: Any = door.live.function.services[0].servicer
+    async with asyncio.timeout(SOON):
+        while watchers.watchers._by_order:  # noqa: ASYNC110 - polls what has no event to wait for
+            await asyncio.sleep(0.01)
+
+
+async def test_an_event_that_cannot_be_is_refused_for_good(door: Door) -> None:
+    placed = await door.place()
+    order = await door.read(placed.id)
+    order.id = "ord_" + "f" * 32
+    assert await door.hear(reserved(order)) == 422

@@ -1,0 +1,156 @@
+"""The tree keeps the rules of the design; who breaks one, or adds half a service, is told what to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import architecture
+
+ROOT = Path(__file__).parents[1]
+RULES: list[Callable[[Path], Iterator[str]]] = [
+    architecture.incomplete_domains,
+    architecture.wrong_imports,
+    architecture.impure_domains,
+    architecture.handling_in_rpc,
+    architecture.different_mains,
+    architecture.long_code,
+]
+# Each costs a service that scales from zero more than it may; they are imported where they are used, or not at all.
+HEAVY = {
+    "aiohttp",
+    "boto3",
+    "botocore",
+    "fastapi",
+    "functions_framework",
+    "jwt",
+    "pydantic",
+    "pytest",
+    "uvicorn",
+}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_tree_keeps_the_rule(rule: Callable[[Path], Iterator[str]]) -> None:
+    complaints = list(rule(ROOT))
+    assert not complaints, "\n".join(complaints)
+
+
+@pytest.mark.parametrize("domain", architecture.domains(ROOT))
+def test_a_service_starts_without_what_it_does_not_need_at_once(domain: str) -> None:
+    script = f"import sys, functions.{domain}.main; print(*sorted({HEAVY} & set(sys.modules)))"
+    run = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == []
+
+
+def write(root: Path, path: str, text: str = "") -> None:
+    """A file of a made-up tree."""
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_text(text)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A tree with two domains, of which one is only begun."""
+    for name in (*architecture.DOMAIN_FILES, "tests/test_it.py"):
+        write(tmp_path, f"functions/orders/{name}")
+    for name in ("orders.proto", "orders_pb2.py", "orders_pb2_grpc.py"):
+        write(tmp_path, f"proto/orders/v1/{name}")
+    write(tmp_path, "knative/base/orders.yaml")
+    write(tmp_path, "functions/returns/domain.py")
+    for package in ("functions/runtime/errors.py", "events/catalog.py", "observability/logs.py"):
+        write(tmp_path, package)
+    return tmp_path
+
+
+def test_a_new_service_folder_is_told_what_it_lacks(tree: Path) -> None:
+    (complaint,) = architecture.incomplete_domains(tree)
+    assert complaint.startswith(
+        "functions/returns lacks functions/returns/__init__.py, functions/returns/main.py,"
+    )
+    assert "proto/returns/v1/returns.proto" in complaint
+    assert "knative/base/returns.yaml" in complaint
+    assert "functions/returns/tests/test_*.py" in complaint
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("functions/returns/service.py", "from functions.orders import service"),
+        ("functions/returns/tests/test_it.py", "import functions.orders.domain"),
+        ("functions/runtime/app.py", "from functions.orders.domain import Order"),
+        ("functions/runtime/app.py", "from functions import orders"),
+        ("events/outbox.py", "from functions.runtime.errors import invalid"),
+        ("observability/logs.py", "import events.catalog"),
+        ("functions/returns/service.py", "from functions.returns.tests.world import World"),
+        ("functions/returns/service.py", "from proto.orders.v1 import orders_pb2"),
+        ("functions/returns/store.py", "import grpc"),
+    ],
+)
+def test_an_import_against_the_direction_is_named(tree: Path, path: str, line: str) -> None:
+    write(tree, path, line + "\n")
+    complaints = list(architecture.wrong_imports(tree))
+    assert any(complaint.startswith(f"{path}:1 imports ") for complaint in complaints), complaints
+
+
+def test_imports_along_the_direction_are_fine(tree: Path) -> None:
+    write(
+        tree, "functions/returns/service.py", "from functions.returns.domain import x\nimport json, msgspec\n"
+    )
+    write(tree, "functions/returns/rpc.py", "from proto.orders.v1 import orders_pb2\nimport events.catalog\n")
+    write(tree, "functions/runtime/app.py", "from events import catalog\nfrom observability import logs\n")
+    assert not list(architecture.wrong_imports(tree))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import sqlite3",
+        "from pathlib import Path",
+        "import msgspec",
+        "from functions.runtime.store.port import Store",
+        "from datetime import datetime\nAT = datetime.now()",
+        "open('file')",
+        "from functions.returns import helper",
+    ],
+)
+def test_a_domain_that_reaches_outside_is_named(tree: Path, line: str) -> None:
+    write(tree, "functions/returns/helper.py", "import socket\n")
+    write(tree, "functions/returns/domain.py", line + "\n")
+    assert len(list(architecture.impure_domains(tree))) == 1
+
+
+def test_a_servicer_that_catches_is_named(tree: Path) -> None:
+    write(tree, "functions/orders/rpc.py", "try:\n    pass\nexcept ValueError:\n    pass\n")
+    assert list(architecture.handling_in_rpc(tree)) == [
+        "functions/orders/rpc.py:3 catches: leave errors to the runtime"
+    ]
+
+
+def test_mains_differ_in_the_name_only(tree: Path) -> None:
+    text = (
+        '"""The {0} service."""\nfrom functions.{0}.bootstrap import bootstrap\nprocess = bootstrap("{0}")\n'
+    )
+    write(tree, "functions/orders/main.py", text.format("orders"))
+    write(tree, "functions/returns/main.py", text.format("returns"))
+    assert not list(architecture.different_mains(tree))
+    write(tree, "functions/returns/main.py", text.format("returns") + "x = 1\n" * 20)
+    assert len(list(architecture.different_mains(tree))) == 2
+
+
+def test_code_past_its_length_is_named_but_docstrings_and_stories_are_not(tree: Path) -> None:
+    body = "    x = 1\n" * 30
+    write(tree, "events/long.py", "x = 1\n" * 301)
+    write(tree, "events/far.py", f"def far():\n{body}\ndef told():\n    '''{'a' + chr(10) * 40}'''\n")
+    write(tree, "events/tests/test_story.py", f"def test_story():\n{body}")
+    assert list(architecture.long_code(tree)) == [
+        "events/far.py:1 far has 31 lines: due for a split",
+        "events/long.py has 301 lines: due for a split",
+    ]
