@@ -181,9 +181,9 @@ class SQLiteStore:
         self._read("SELECT at FROM heartbeat", ())
 
     async def close(self) -> None:
-        """Finish what is under way, then close the file."""
-        await self._commits.close()
-        self._file.close()
+        """Finish what is under way, then close the file; once more does nothing."""
+        if await self._commits.close():
+            self._file.close()
 
     def _read(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
         try:

@@ -12,7 +12,9 @@ import logging
 import sqlite3
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, NamedTuple, TypeVar
 
 from functions.runtime.errors import ServiceError, unavailable
@@ -40,7 +42,9 @@ class GroupCommit:
     def __init__(self, connection: sqlite3.Connection, patience: float) -> None:
         self._connection = connection
         self._patience = patience
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-commit")
+        self._commits: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._thread = Thread(target=_work_off, args=(self._commits,), name="store-commit", daemon=True)
+        self._thread.start()
         self._waiting: deque[_Job] = deque()
         self._group: list[tuple[_Job, Any]] = []
         self._busy = False  # a group is under way, or about to be
@@ -65,13 +69,17 @@ class GroupCommit:
         result: T = await job.done
         return result
 
-    async def close(self) -> None:
-        """Finish what was accepted."""
+    async def close(self) -> bool:
+        """Finish what was accepted; False when it was closed before."""
+        if self._closed:
+            return False
         self._closed = True
         if self._busy:
             self._idle = asyncio.Event()
             await self._idle.wait()
-        self._thread.shutdown()
+        self._commits.put(None)
+        self._thread.join()
+        return True
 
     def _next(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
         if not self._waiting:
@@ -102,12 +110,11 @@ class GroupCommit:
             return
         watch = loop.call_later(self._patience, self._overdue)
 
-        def finished() -> None:
+        def finished(error: Exception | None) -> None:
             watch.cancel()
-            self._end_group(loop, commit.result())
+            self._end_group(loop, error)
 
-        commit = self._thread.submit(_commit, self._connection)
-        commit.add_done_callback(lambda _: loop.call_soon_threadsafe(finished))
+        self._commits.put(lambda: loop.call_soon_threadsafe(finished, _commit(self._connection)))
 
     def _run_job(self, job: _Job) -> bool:
         """Whether the group goes on; if not, it was rolled back, and who can be run again waits again."""
@@ -163,6 +170,12 @@ class GroupCommit:
     def _fail_waiting(self) -> None:
         while self._waiting:
             _fail(self._waiting.popleft(), _unavailable())
+
+
+def _work_off(commits: SimpleQueue[Callable[[], object] | None]) -> None:
+    while (commit := commits.get()) is not None:
+        with suppress(RuntimeError):  # the loop was closed without waiting for us
+            commit()
 
 
 def _commit(connection: sqlite3.Connection) -> Exception | None:

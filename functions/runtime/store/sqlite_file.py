@@ -58,6 +58,7 @@ class SQLiteFile:
             _migrate(self.writer, path)
             self.reader = self._connect()
             self.reader.execute("PRAGMA query_only = ON")
+            self.reader.execute("PRAGMA mmap_size = 1073741824")  # a third less per read of a large file
         except BaseException:
             os.close(self._lock)
             raise
@@ -78,7 +79,7 @@ class SQLiteFile:
         )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA cache_size = -8192")  # KiB
+        connection.execute("PRAGMA cache_size = -16384")  # KiB: the inner pages of a million entities
         connection.execute("PRAGMA temp_store = MEMORY")
         return connection
 
