@@ -1,0 +1,163 @@
+"""What the tests of the broker share: manifests, a subscriber that records, a broker on a free port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import yaml
+from prometheus_client import CollectorRegistry
+
+from events.broker.app import BrokerApp
+from events.broker.asgi import Receive, Scope, Send, read_body, respond
+from events.broker.config import from_documents
+from events.broker.dispatcher import Limits
+from events.broker.serve import serving
+
+API = "eventing.knative.dev/v1"
+FAST = {"retry": 3, "backoffPolicy": "linear", "backoffDelay": "PT0.001S"}
+
+
+def broker(name: str = "default", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": API,
+        "kind": "Broker",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": spec,
+    }
+
+
+def trigger(name: str, url: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": API,
+        "kind": "Trigger",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"broker": "default", "subscriber": {"uri": url}, **spec},
+    }
+
+
+def as_yaml(documents: Sequence[dict[str, Any]]) -> str:
+    return yaml.safe_dump_all(documents)
+
+
+class Delivery(NamedTuple):
+    headers: dict[str, str]
+    body: bytes
+    path: str
+
+    @property
+    def id(self) -> str:
+        return self.headers["ce-id"]
+
+
+class Answer(NamedTuple):
+    status: int = 204
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    body: bytes = b""
+
+
+@dataclass
+class Subscriber:
+    """Answers what `answers` says, by number of the request; 204 after the last of them."""
+
+    answers: Sequence[Answer] = ()
+    gate: asyncio.Event | None = None
+    received: list[Delivery] = field(default_factory=list)
+    url: str = ""
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        if self.gate is not None:
+            self.gate.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await read_body(receive)
+        number = len(self.received)
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        self.received.append(Delivery(headers, body, scope["path"]))
+        if self.gate is not None:
+            await self.gate.wait()
+        answer = self.answers[number] if number < len(self.answers) else Answer()
+        await respond(send, answer.status, answer.body, headers=answer.headers)
+
+    @property
+    def ids(self) -> list[str]:
+        return [delivery.id for delivery in self.received]
+
+
+@contextlib.asynccontextmanager
+async def subscribed(*answers: Answer, gate: asyncio.Event | None = None) -> AsyncIterator[Subscriber]:
+    subscriber = Subscriber(answers, gate)
+    async with serving(subscriber) as url:
+        subscriber.url = url
+        yield subscriber
+
+
+@dataclass
+class Broker:
+    """A running broker: `http` speaks to it, `post` publishes an event in binary mode."""
+
+    app: BrokerApp
+    http: httpx.AsyncClient
+    registry: CollectorRegistry
+
+    async def post(
+        self, event_id: str = "1", path: str = "/shop/default", **attributes: str
+    ) -> httpx.Response:
+        return await self.http.post(path, headers=headers(event_id, **attributes), content=b'{"a": 1}')
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+def headers(event_id: str = "1", **attributes: str) -> dict[str, str]:
+    known = {"id": event_id, "source": "/orders", "type": "shop.order.placed.v1", "specversion": "1.0"}
+    given = {f"ce-{name}": value for name, value in {**known, **attributes}.items() if value}
+    return {"content-type": "application/json", **given}
+
+
+@contextlib.asynccontextmanager
+async def running(
+    data: Path, *documents: dict[str, Any], limits: Limits | None = None, port: int = 0
+) -> AsyncIterator[Broker]:
+    registry = CollectorRegistry()
+    app = BrokerApp(from_documents(documents), data, registry=registry, limits=limits)
+    async with serving(app, port=port) as url, httpx.AsyncClient(base_url=url, timeout=10) as http:
+        yield Broker(app, http, registry)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Return once it holds; fail when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if condition():
+            return
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.005)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def ready(http: httpx.AsyncClient) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                if (await http.get("/healthz/ready")).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.02)

@@ -1,0 +1,283 @@
+"""What nobody took is kept, shown page by page, and given back."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from events.broker.serve import serving
+from events.broker.tests.support import (
+    Answer,
+    broker,
+    free_port,
+    headers,
+    ready,
+    running,
+    subscribed,
+    trigger,
+    until,
+)
+from events.cloudevent import CloudEvent
+from events.deadletters.app import DeadLetters, ReplayFailed
+
+ROOT = Path(__file__).parents[3]
+ERROR = {
+    "knativeerrordest": "http://orders/",
+    "knativeerrorcode": "422",
+    "knativeerrordata": base64.b64encode(b"no such order").decode(),
+}
+
+
+@dataclass
+class Sink:
+    http: httpx.AsyncClient
+    replayed: list[tuple[CloudEvent, str | None]] = field(default_factory=list)
+    refuse: bool = False
+
+    async def replay(self, event: CloudEvent, to: str | None) -> None:
+        if self.refuse:
+            raise ReplayFailed("it is closed")
+        self.replayed.append((event, to))
+
+    async def put(self, event_id: str = "1", **attributes: str) -> None:
+        given = headers(event_id, knativebrokerttl="254", **{**ERROR, **attributes})
+        given |= {"kn-trigger": "shop/t", "kn-broker": "shop/default"}
+        answer = await self.http.post("/", headers=given, content=b'{"a": 1}')
+        assert answer.status_code == 204
+
+    async def entries(self, **query: Any) -> list[dict[str, Any]]:
+        answer = await self.http.get("/entries", params=query)
+        assert answer.status_code == 200, answer.text
+        items: list[dict[str, Any]] = answer.json()["items"]
+        return items
+
+
+@contextlib.asynccontextmanager
+async def sink(data: Path) -> AsyncIterator[Sink]:
+    async with httpx.AsyncClient(timeout=10) as http:
+        it = Sink(http)
+        app = DeadLetters(data, replay=it.replay, registry=CollectorRegistry(), clock=lambda: 1_700_000_000.0)
+        async with serving(app) as url:
+            http.base_url = httpx.URL(url)
+            yield it
+
+
+async def test_a_dead_letter_is_kept_whole_with_its_error_in_plain_words(tmp_path: Path) -> None:
+    async with sink(tmp_path) as it:
+        await it.put("1", subject="ord_1", correlationid="c1")
+        (entry,) = await it.entries()
+        whole = (await it.http.get(f"/entries/{entry['id']}")).json()
+    assert entry == {
+        "id": entry["id"],
+        "status": "pending",
+        "type": "shop.order.placed.v1",
+        "event_id": "1",
+        "source": "/orders",
+        "subject": "ord_1",
+        "correlation_id": "c1",
+        "trigger": "shop/t",
+        "destination": "http://orders/",
+        "error_code": 422,
+        "error": "no such order",
+        "failures": 1,
+        "first_failed_at": "2023-11-14T22:13:20.000Z",
+        "last_failed_at": "2023-11-14T22:13:20.000Z",
+        "replayed_at": None,
+    }
+    assert whole["event"]["data"] == {"a": 1}
+    assert whole["event"]["knativeerrorcode"] == "422"
+
+
+async def test_the_same_event_for_the_same_destination_is_one_entry(tmp_path: Path) -> None:
+    async with sink(tmp_path) as it:
+        await it.put("1")
+        await it.put("1", knativeerrorcode="500")
+        await it.put("1", knativeerrordest="http://payments/")
+        found = await it.entries()
+    assert [(entry["destination"], entry["failures"], entry["error_code"]) for entry in found] == [
+        ("http://payments/", 1, 422),
+        ("http://orders/", 2, 500),
+    ]
+
+
+async def test_entries_survive_a_restart(tmp_path: Path) -> None:
+    async with sink(tmp_path) as it:
+        await it.put()
+    async with sink(tmp_path) as it:
+        assert len(await it.entries()) == 1
+
+
+async def test_entries_come_in_pages_the_newest_first(tmp_path: Path) -> None:
+    async with sink(tmp_path) as it:
+        for number in range(5):
+            await it.put(str(number))
+        seen: list[str] = []
+        cursor = None
+        for size in (2, 2, 1):
+            page = (await it.http.get("/entries", params={"limit": 2, "cursor": cursor or ""})).json()
+            cursor = page["next_cursor"]
+            assert len(page["items"]) == size
+            seen += [entry["event_id"] for entry in page["items"]]
+    assert cursor is None
+    assert seen == ["4", "3", "2", "1", "0"]
+
+
+async def test_entries_can_be_asked_for_by_type(tmp_path: Path) -> None:
+    async with sink(tmp_path) as it:
+        await it.put("1")
+        await it.put("2", type="other")
+        assert [entry["event_id"] for entry in await it.entries(type="other")] == ["2"]
+        assert await it.entries(type="none") == []
+
+
+async def test_a_replay_gives_the_original_event_back_and_marks_the_entry(tmp_path: Path) -> None:
+    async with sink(tmp_path) as it:
+        await it.put("1", subject="ord_1")
+        (entry,) = await it.entries()
+        answer = await it.http.post(f"/entries/{entry['id']}/replay")
+        assert (answer.status_code, answer.json()["status"]) == (200, "replayed")
+        assert await it.entries() == []
+        assert [found["id"] for found in await it.entries(status="replayed")] == [entry["id"]]
+    ((event, to),) = it.replayed
+    assert to == "shop/default"
+    assert event.data == b'{"a": 1}'
+    assert event.attributes == {
+        "datacontenttype": "application/json",
+        "id": "1",
+        "source": "/orders",
+        "type": "shop.order.placed.v1",
+        "specversion": "1.0",
+        "subject": "ord_1",
+    }
+
+
+async def test_an_entry_that_fails_again_after_its_replay_is_pending_again(tmp_path: Path) -> None:
+    async with sink(tmp_path) as it:
+        await it.put()
+        (entry,) = await it.entries()
+        await it.http.post(f"/entries/{entry['id']}/replay")
+        await it.put()
+        (again,) = await it.entries()
+    assert (again["id"], again["failures"], again["replayed_at"]) == (entry["id"], 2, None)
+
+
+async def test_a_broker_that_refuses_leaves_the_entry_as_it_was(tmp_path: Path) -> None:
+    async with sink(tmp_path) as it:
+        await it.put()
+        it.refuse = True
+        (entry,) = await it.entries()
+        answer = await it.http.post(f"/entries/{entry['id']}/replay")
+        problem(answer, 502, "BROKER_UNAVAILABLE")
+        assert await it.entries() == [entry]
+        assert (await it.http.post("/replay")).json() == {"replayed": 0, "failed": 1}
+
+
+async def test_all_of_a_type_are_replayed_at_once(tmp_path: Path) -> None:
+    async with sink(tmp_path) as it:
+        for number in range(120):
+            await it.put(str(number), type="one" if number % 2 else "two")
+        assert (await it.http.post("/replay", params={"type": "one"})).json() == {"replayed": 60, "failed": 0}
+        assert (await it.http.post("/replay")).json() == {"replayed": 60, "failed": 0}
+        assert await it.entries() == []
+
+
+async def test_an_entry_can_be_deleted(tmp_path: Path) -> None:
+    async with sink(tmp_path) as it:
+        await it.put()
+        (entry,) = await it.entries()
+        path = f"/entries/{entry['id']}"
+        assert (await it.http.delete(path)).status_code == 204
+        problem(await it.http.get(path), 404, "NOT_FOUND")
+        problem(await it.http.delete(path), 404, "NOT_FOUND")
+        problem(await it.http.post(f"{path}/replay"), 404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "reason"),
+    [
+        ("GET", "/entries?limit=0", 400, "INVALID_LIMIT"),
+        ("GET", "/entries?limit=101", 400, "INVALID_LIMIT"),
+        ("GET", "/entries?limit=ten", 400, "INVALID_LIMIT"),
+        ("GET", "/entries?cursor=!", 400, "INVALID_CURSOR"),
+        ("GET", "/entries?cursor=YWJj", 400, "INVALID_CURSOR"),
+        ("GET", "/entries?type=a%0Ab", 400, "INVALID_TYPE"),
+        ("GET", "/entries?status=lost", 400, "INVALID_STATUS"),
+        ("GET", "/entries?page=2", 400, "INVALID_QUERY"),
+        ("GET", "/entries?limit=1&limit=2", 400, "INVALID_QUERY"),
+        ("GET", "/entries/1", 404, "NOT_FOUND"),
+        ("GET", "/entries/dlq_..%2F..%2Fx", 404, "NOT_FOUND"),
+        ("GET", "/nothing", 404, "NOT_FOUND"),
+        ("PUT", "/entries", 405, "METHOD_NOT_ALLOWED"),
+        ("GET", "/", 405, "METHOD_NOT_ALLOWED"),
+        ("POST", "/", 400, "MISSING_ATTRIBUTE"),
+    ],
+)
+async def test_what_cannot_be_answered_is_a_problem(
+    tmp_path: Path, method: str, path: str, status: int, reason: str
+) -> None:
+    async with sink(tmp_path) as it:
+        problem(await it.http.request(method, path), status, reason)
+
+
+async def test_health_and_metrics_are_served(tmp_path: Path) -> None:
+    async with sink(tmp_path) as it:
+        await it.put()
+        assert (await it.http.get("/healthz/live")).status_code == 200
+        assert (await it.http.get("/healthz/ready")).status_code == 200
+        assert 'shop_dead_letters{status="pending"} 1.0' in (await it.http.get("/metrics")).text
+
+
+async def test_inside_the_broker_a_given_up_event_can_be_replayed_to_its_subscriber(tmp_path: Path) -> None:
+    port = free_port()
+    async with subscribed(Answer(422, body=b"not yet")) as subscriber:
+        spec = {"retry": 0, "deadLetterSink": {"uri": f"http://127.0.0.1:{port}/dead-letters/"}}
+        async with running(tmp_path, broker(delivery=spec), trigger("t", subscriber.url), port=port) as it:
+            await it.post("1")
+            await until(lambda: it.metric("shop_dead_letters", status="pending") == 1)
+            (entry,) = (await it.http.get("/dead-letters/entries")).json()["items"]
+            assert (entry["trigger"], entry["error"]) == ("shop/t", "not yet")
+            answer = await it.http.post("/dead-letters/replay")
+            assert answer.json() == {"replayed": 1, "failed": 0}
+            await until(lambda: len(subscriber.received) == 2)
+            assert it.metric("shop_dead_letters", status="pending") == 0
+    assert subscriber.ids == ["1", "1"]
+
+
+async def test_it_runs_as_a_process_of_its_own_and_replays_to_the_brokers_address(tmp_path: Path) -> None:
+    port = free_port()
+    async with subscribed() as target, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        environment = {
+            "PORT": str(port),
+            "DATA_DIR": str(tmp_path),
+            "BROKER_URL": f"{target.url}/shop/default",
+        }
+        child = subprocess.Popen([sys.executable, "-m", "events.deadletters"], env=environment, cwd=ROOT)  # noqa: ASYNC220 - quick
+        try:
+            await ready(http)
+            await http.post("/", headers=headers("9", **ERROR), content=b"{}")
+            assert (await http.post("/replay")).json() == {"replayed": 1, "failed": 0}
+            child.send_signal(signal.SIGTERM)
+            await until(lambda: child.poll() is not None)
+        finally:
+            child.kill()
+            child.wait()
+    assert child.returncode == 0
+    assert (target.received[0].path, target.ids) == ("/shop/default", ["9"])
+    assert "ce-knativeerrorcode" not in target.received[0].headers
+
+
+def problem(answer: httpx.Response, status: int, reason: str) -> None:
+    assert answer.headers["content-type"] == "application/problem+json"
+    document = answer.json()
+    assert (answer.status_code, document["status"], document["reason"]) == (status, status, reason)
