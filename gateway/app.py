@@ -1,0 +1,134 @@
+"""The composition root: settings in, an ASGI application out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from functions.runtime.clock import Clock, SystemClock
+from functions.runtime.tokens import JwtVerifier, TokenVerifier
+from functions.runtime.wiring import remote_jwks
+from gateway import openapi
+from gateway.clients import Clients, KeyCache
+from gateway.docs import add_docs
+from gateway.errors import on_http, on_validation
+from gateway.exchange import Gateway
+from gateway.limits import Slots, TokenBuckets
+from gateway.middleware import Edge
+from gateway.routes import admin, notifications, orders, payments, products, sessions, users, wellknown
+from gateway.settings import Settings
+from observability import metrics
+
+# Matching goes through the routes in turn, so the busiest domains come first.
+_DOMAINS = (products, orders, payments, users, sessions, notifications, admin, wellknown)
+_EXPOSED = ["ETag", "Location", "Retry-After", "X-Correlation-Id", "RateLimit", "RateLimit-Policy"]
+
+
+def compose(
+    settings: Settings,
+    *,
+    verifier: TokenVerifier | None = None,
+    clients: Clients | None = None,
+    clock: Clock | None = None,
+) -> Gateway:
+    """The collaborators of the routes; what is given replaces what the settings would make."""
+    clients = clients or Clients(settings)
+    clock = clock or SystemClock()
+    keys = KeyCache(remote_jwks(clients.users.peer), lambda: clock.now().timestamp())
+    issuer, audience = settings.token_issuer, settings.token_audience
+    # No service key: a service token has no business at the edge.
+    verifier = verifier or JwtVerifier(keys.fetch, None, issuer, audience, clock)
+    rate, burst = settings.rate_limit_per_second, settings.rate_limit_burst
+    return Gateway(
+        settings=settings,
+        clients=clients,
+        verifier=verifier,
+        keys=keys,
+        addresses=TokenBuckets(rate, burst),
+        users=TokenBuckets(rate, burst),
+        slots=Slots(settings.max_concurrency, "OVERLOADED"),
+        streams=Slots(settings.max_streams, "TOO_MANY_STREAMS"),
+    )
+
+
+def create_app(
+    settings: Settings,
+    *,
+    verifier: TokenVerifier | None = None,
+    clients: Clients | None = None,
+    clock: Clock | None = None,
+) -> FastAPI:
+    """The gateway. Tests pass fakes in; `app.state.gateway` is what was composed."""
+    gateway = compose(settings, verifier=verifier, clients=clients, clock=clock)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await gateway.clients.close()
+
+    app = FastAPI(
+        title=openapi.TITLE,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        exception_handlers={RequestValidationError: on_validation, HTTPException: on_http},
+    )
+    app.state.gateway = gateway
+    for domain in _DOMAINS:
+        app.router.routes.extend(domain.router.routes)
+    _add_probes(app, gateway)
+    add_docs(app)
+    _describe(app)
+    app.add_middleware(Edge, gateway=gateway)
+    if origins := settings.origins():
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=[
+                "authorization",
+                "content-type",
+                "if-match",
+                "if-none-match",
+                "idempotency-key",
+                "x-correlation-id",
+            ],
+            expose_headers=_EXPOSED,
+            max_age=600,
+        )
+    return app
+
+
+def _describe(app: FastAPI) -> None:
+    def document() -> dict[str, object]:
+        if not app.openapi_schema:
+            app.openapi_schema = openapi.document(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign] # FastAPI's documented way to replace it
+
+
+def _add_probes(app: FastAPI, gateway: Gateway) -> None:
+    async def live(_: Request) -> Response:
+        return Response(b"ok", media_type="text/plain")
+
+    async def ready(_: Request) -> Response:
+        # Other services are not asked: they may be scaled to zero, and are woken by the first call that needs them.
+        if gateway.draining.is_set():
+            return Response(b"stopping", 503, media_type="text/plain")
+        return Response(b"ok", media_type="text/plain")
+
+    async def exposition(request: Request) -> Response:
+        content, content_type = metrics.exposition(request.headers.get("accept", ""))
+        return Response(content, headers={"content-type": content_type})
+
+    app.router.add_route("/healthz/live", live, methods=["GET"])
+    app.router.add_route("/healthz/ready", ready, methods=["GET"])
+    app.router.add_route("/metrics", exposition, methods=["GET"])

@@ -1,0 +1,162 @@
+"""The services behind the gateway: a typed stub and a shared channel for each domain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from functions.runtime.errors import ServiceError, aborted, invalid, not_found, unavailable
+from functions.runtime.peers import Peer
+from functions.runtime.tokens import Jwks
+from gateway.settings import Settings
+from observability import context
+from proto.notifications.v1.notifications_pb2_grpc import NotificationsStub
+from proto.orders.v1.orders_pb2_grpc import OrdersStub
+from proto.payments.v1.payments_pb2_grpc import PaymentsStub
+from proto.products.v1.products_pb2_grpc import ProductsStub
+from proto.users.v1.users_pb2_grpc import UsersStub
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from proto.notifications.v1.notifications_pb2_grpc import NotificationsAsyncStub
+    from proto.orders.v1.orders_pb2_grpc import OrdersAsyncStub
+    from proto.payments.v1.payments_pb2_grpc import PaymentsAsyncStub
+    from proto.products.v1.products_pb2_grpc import ProductsAsyncStub
+    from proto.users.v1.users_pb2_grpc import UsersAsyncStub
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+
+class Client(Generic[T]):
+    """One domain: `stub` has its RPCs, `read` and `write` call them with all that a hop must carry."""
+
+    def __init__(self, address: str, stub: Callable[[Any], Any]) -> None:
+        self.peer = Peer(address)
+        self._make = stub
+        self._stub: T | None = None
+
+    @property
+    def stub(self) -> T:
+        """The generated stub; its channel opens at first use, inside the loop that uses it."""
+        if self._stub is None:
+            self._stub = self._make(self.peer.channel)
+        return self._stub
+
+    async def read(self, method: Callable[..., Awaitable[A]], request: Any) -> A:
+        """Call what may safely be repeated: transient failures are retried within the deadline."""
+        return await self.peer.call(method, request, retry=True)
+
+    async def write(self, method: Callable[..., Awaitable[A]], request: Any) -> A:
+        """Call once."""
+        return await self.peer.call(method, request)
+
+
+class Clients:
+    """All that the gateway calls. Nothing is connected before the first call, so nothing delays the start."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.users: Client[UsersAsyncStub] = Client(settings.users_address, UsersStub)
+        self.products: Client[ProductsAsyncStub] = Client(settings.products_address, ProductsStub)
+        self.orders: Client[OrdersAsyncStub] = Client(settings.orders_address, OrdersStub)
+        self.payments: Client[PaymentsAsyncStub] = Client(settings.payments_address, PaymentsStub)
+        self.notifications: Client[NotificationsAsyncStub] = Client(
+            settings.notifications_address, NotificationsStub
+        )
+        self.dead_letters = DeadLetters(settings.dead_letters_url, settings.deadline_seconds)
+
+    async def close(self) -> None:
+        """Close every channel."""
+        domains = (self.users, self.products, self.orders, self.payments, self.notifications)
+        await asyncio.gather(*(domain.peer.close() for domain in domains), self.dead_letters.close())
+
+
+class KeyCache:
+    """The users service's JWKS: `fetch` asks for it, `cached` is at most `seconds` old and outlives a short outage."""
+
+    def __init__(self, jwks: Jwks, now: Callable[[], float], seconds: float = 60.0) -> None:
+        self._jwks = jwks
+        self._now = now
+        self._seconds = seconds
+        self._text = ""
+        self._at = 0.0
+
+    async def fetch(self) -> str:
+        """The present keys, as RFC 7517 JSON text. Raises ServiceError."""
+        self._text = await self._jwks()
+        self._at = self._now()
+        return self._text
+
+    async def cached(self) -> str:
+        """Keys that may be a little old; stale ones when the users service cannot be asked."""
+        if self._text and self._now() - self._at < self._seconds:
+            return self._text
+        try:
+            return await self.fetch()
+        except ServiceError:
+            if not self._text:
+                raise
+            return self._text
+
+    def forget(self) -> None:
+        """Ask again next time: the keys have changed."""
+        self._at = float("-inf")
+
+
+class DeadLetters:
+    """The dead-letter sink's HTTP interface."""
+
+    def __init__(self, url: str, seconds: float) -> None:
+        self._url = url.rstrip("/")
+        self._seconds = seconds
+        self._session: aiohttp.ClientSession | None = None
+
+    async def call(
+        self, method: str, path: str, query: dict[str, str] | None = None, seconds: float | None = None
+    ) -> Any:
+        """The JSON that it answers (None for 204), within `seconds`.
+
+        Raises NOT_FOUND, INVALID_ARGUMENT, ABORTED or UNAVAILABLE.
+        """
+        import aiohttp  # administrators only: 60 ms that no other request needs
+
+        if self._session is None:
+            self._session = aiohttp.ClientSession()
+        timeout = aiohttp.ClientTimeout(total=seconds or self._seconds)
+        ctx = context.current()
+        headers = {context.CORRELATION_HEADER: ctx.correlation_id, "traceparent": ctx.traceparent}
+        try:
+            async with self._session.request(
+                method,
+                self._url + path,
+                params=query,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+            ) as response:
+                _check(response.status)
+                return await response.json() if response.status != 204 else None
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            raise _unreachable() from None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+
+def _check(status: int) -> None:
+    if status == 404:
+        raise not_found("Dead letter", "DEAD_LETTER_NOT_FOUND")
+    if status == 400:
+        raise invalid("The dead letters cannot be listed like that.")
+    if status == 409:
+        raise aborted("REPLAY_IN_PROGRESS", "It is being replayed right now.")
+    if not 200 <= status < 300:
+        raise _unreachable()
+
+
+def _unreachable() -> ServiceError:
+    return unavailable("SERVICE_UNAVAILABLE", "A part of the platform cannot be reached.")

@@ -1,0 +1,99 @@
+"""What a route says about itself: who may call, what it answers, what can go wrong.
+
+Enforced by `gateway.route.EdgeRoute`, documented by `gateway.openapi`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from gateway.route import ACCESS, SECONDS, Access
+
+PROBLEMS = "x-problems"
+Tagging = Literal["none", "read", "write"]
+
+_ID = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"}
+_HEADERS: dict[str, dict[str, Any]] = {
+    "if-none-match": {
+        "name": "If-None-Match",
+        "description": "ETags already known: 304 when one of them still holds.",
+        "schema": {"type": "string"},
+        "example": '"1"',
+    },
+    "if-match": {
+        "name": "If-Match",
+        "description": "ETags of what was read: 412 when none of them holds any more.",
+        "schema": {"type": "string"},
+        "example": '"1"',
+    },
+    "idempotency-key": {
+        "name": "Idempotency-Key",
+        "description": "Makes repeating safe: for 24 hours the same key and body give the first answer.",
+        "schema": _ID,
+        "example": "checkout-7f9c2ba4",
+    },
+    "last-event-id": {
+        "name": "Last-Event-ID",
+        "description": "Sent by an EventSource that connects again.",
+        "schema": {"type": "string"},
+        "example": "3",
+    },
+}
+_ETAG = {"description": "The version, for If-Match.", "schema": {"type": "string"}, "example": '"1"'}
+_LOCATION = {"description": "Where it is.", "schema": {"type": "string"}, "example": "/v1/users/me"}
+
+
+def declare(
+    access: Access,
+    status: int = 200,
+    answer: Any = None,
+    *,
+    problems: Mapping[int, str] | None = None,
+    tagged: Tagging = "none",
+    headers: tuple[str, ...] = (),
+    located: bool = False,
+    seconds: float | None = None,
+) -> dict[str, Any]:
+    """Keyword arguments for a router's decorator.
+
+    `answer` is the TypedDict of the body; `problems` gives reasons by status, beyond what every route can answer;
+    `tagged` says that the answer has an ETag and which precondition is honoured; `headers` names further request
+    headers; `seconds` is a deadline other than DEADLINE_SECONDS.
+    """
+    described = _answered(status, answer, tagged, located)
+    responses: dict[int | str, dict[str, Any]] = {status: described}
+    known = dict(problems or {})
+    if tagged == "read":
+        responses[304] = {"description": "What If-None-Match names still holds.", "headers": {"ETag": _ETAG}}
+        headers = (*headers, "if-none-match")
+    elif tagged == "write":
+        known[412] = "VERSION_MISMATCH"
+        headers = (*headers, "if-match")
+    parameters = [{"in": "header", "required": False, **_HEADERS[name]} for name in headers]
+    extra: dict[str, Any] = {ACCESS: access, PROBLEMS: known, SECONDS: seconds}
+    if access != "open":
+        extra["security"] = [{"bearer": []}] if access != "anyone" else [{}, {"bearer": []}]
+    if parameters:
+        extra["parameters"] = parameters
+    return {
+        "status_code": status,
+        "response_model": None,
+        "responses": responses,
+        "openapi_extra": extra,
+    }
+
+
+def _answered(status: int, answer: Any, tagged: Tagging, located: bool) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": "Done." if status == 204 else "As asked for."}
+    if answer is not None:
+        described["model"] = answer
+        described["description"] = (answer.__doc__ or "As asked for.").strip().splitlines()[0]
+    shown: dict[str, Any] = {}
+    if tagged != "none" and answer is not None:
+        shown["ETag"] = _ETAG
+    if located:
+        shown["Location"] = _LOCATION
+    if shown:
+        described["headers"] = shown
+    return described

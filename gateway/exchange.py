@@ -1,0 +1,62 @@
+"""What is shared by all requests, and what one request gathers on its way."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from functions.runtime.tokens import TokenVerifier
+from gateway.clients import Clients, KeyCache
+from gateway.limits import Slots, TokenBuckets
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+
+@dataclass
+class Gateway:
+    """The composed gateway: the collaborators of every route."""
+
+    settings: Settings
+    clients: Clients
+    verifier: TokenVerifier
+    keys: KeyCache
+    addresses: TokenBuckets
+    users: TokenBuckets
+    slots: Slots
+    streams: Slots
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process is asked to stop: streams end, ready turns false."""
+
+
+class Exchange:
+    """One request on its way; at `scope["edge"]`."""
+
+    __slots__ = ("address", "gateway", "headers", "reason", "route", "status", "streaming", "subject")
+
+    def __init__(self, gateway: Gateway, headers: dict[bytes, bytes], address: str) -> None:
+        self.gateway = gateway
+        self.headers = headers
+        """Lower-case names; of a repeated header the last."""
+        self.address = address
+        """The caller's network address, as far as it is known."""
+        self.route = "unmatched"
+        """The matched route's template."""
+        self.status = 0
+        self.reason = ""
+        self.subject = ""
+        self.streaming = False
+
+
+def exchange_of(request: Request) -> Exchange:
+    """The exchange that a request belongs to."""
+    exchange: Exchange = request.scope["edge"]
+    return exchange
+
+
+def clients_of(request: Request) -> Clients:
+    """The services behind the gateway."""
+    exchange: Exchange = request.scope["edge"]
+    return exchange.gateway.clients

@@ -1,0 +1,94 @@
+"""Bounds on what one caller, and all together, may ask for."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import lru_cache
+
+from functions.runtime.errors import ServiceError, exhausted, unavailable
+
+
+class TokenBuckets:
+    """A token bucket per key, kept as one number each: the time at which the bucket is full again (GCRA).
+
+    `rate` tokens a second flow in, `burst` fit in. Only the `size` latest keys are kept; a forgotten one is full.
+    """
+
+    def __init__(
+        self, rate: float, burst: int, size: int = 50_000, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._interval = 1 / rate
+        self._tolerance = (burst - 1) / rate
+        self._size = size
+        self._now = now
+        self._full_at: OrderedDict[str, float] = OrderedDict()
+        self.policy = f'"default";q={burst};w={max(1, round(burst / rate))}'
+
+    def take(self, key: str) -> None:
+        """Take one token, or raise RESOURCE_EXHAUSTED (RATE_LIMITED) with the seconds until there is one."""
+        now = self._now()
+        full_at = max(self._full_at.get(key, now), now)
+        wait = full_at - now - self._tolerance
+        if wait > 0:
+            raise exhausted("RATE_LIMITED", "Too many requests; slow down.", retry_after=wait)
+        self._full_at[key] = full_at + self._interval
+        self._full_at.move_to_end(key)
+        if len(self._full_at) > self._size:
+            self._full_at.popitem(last=False)
+
+
+class Slots:
+    """At most so many at a time; more are refused at once instead of waiting in memory."""
+
+    def __init__(self, most: int, reason: str) -> None:
+        self._most = most
+        self._reason = reason
+        self.taken = 0
+
+    def take(self) -> None:
+        """Take a slot, to be given back by `give`; raises UNAVAILABLE when none is left."""
+        if self.taken >= self._most:
+            raise self.refusal()
+        self.taken += 1
+
+    def give(self) -> None:
+        """Give a slot back."""
+        self.taken -= 1
+
+    def refusal(self) -> ServiceError:
+        """What one too many is told."""
+        return unavailable(self._reason, "The platform is busy; try again shortly.")
+
+
+def client_address(peer: str, forwarded: list[bytes], hops: int) -> str:
+    """The caller's network address: the peer's, or what `hops` trusted proxies say in X-Forwarded-For.
+
+    The last entry was appended by our nearest proxy, so the caller is the `hops`-th from the right; what stands left of
+    it is the caller's own claim and is not believed.
+    """
+    if not hops or not forwarded:
+        return peer
+    entries = b",".join(forwarded).decode("latin-1").split(",")
+    if len(entries) < hops:
+        return peer
+    given = entries[-hops].strip()
+    if given.count(":") == 1:
+        given = given.partition(":")[0]  # IPv4 with a port, as some proxies write it
+    try:
+        return str(ipaddress.ip_address(given.strip("[]")))
+    except ValueError:
+        return peer
+
+
+@lru_cache(maxsize=10_000)
+def address_key(address: str) -> str:
+    """What an address counts as: itself, or its /64, since an IPv6 customer has a whole one."""
+    if ":" not in address:
+        return address
+    try:
+        return str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return address

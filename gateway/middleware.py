@@ -1,0 +1,135 @@
+"""The one wrapper around everything the gateway answers, in plain ASGI: what every request needs, paid for once.
+
+Correlation and trace context, limits by address and in all, the access line, the metric, the headers that every answer
+carries, and the one place where an error becomes a problem document.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from time import perf_counter
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from functions.runtime import identity
+from functions.runtime.errors import ServiceError
+from gateway.access import Lines
+from gateway.exchange import Exchange, Gateway
+from gateway.limits import address_key, client_address
+from gateway.problems import INTERNAL, EdgeError, problem, reason_of
+from observability import context, tracing
+
+log = logging.getLogger("shop.gateway")
+
+PROBES = frozenset({"/healthz/live", "/healthz/ready", "/metrics"})
+_SECURITY = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+_CSP_NAME = b"content-security-policy"
+_CSP = (_CSP_NAME, b"default-src 'none'; frame-ancestors 'none'")
+_CLOSE = {"connection": "close"}
+_HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
+
+
+class Edge:
+    """The wrapper; within it, `scope["edge"]` is the request's Exchange."""
+
+    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
+        self._app = app
+        self._gateway = gateway
+        self._hops = gateway.settings.trusted_proxy_hops
+        self._lines = Lines(gateway.settings.access_log)
+        in_production = gateway.settings.shop_env == "production"
+        self._headers = [*_SECURITY, _HSTS] if in_production else _SECURITY
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the module."""
+        if scope["type"] == "http" and scope["path"] not in PROBES:
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await self._app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = perf_counter()
+        method: str = scope["method"]
+        if method == "HEAD" and not scope["path"].endswith("/stream"):
+            scope = {**scope, "method": "GET"}  # the server leaves the body out
+        exchange = self._enter(scope)
+        send = self._finishing(exchange, send)
+        with tracing.span(method, "SERVER") as span:
+            try:
+                await self._guarded(exchange, scope, receive, send)
+            finally:
+                if span is not None:
+                    span.update_name(f"{method} {exchange.route}")
+                    span.set_attribute("http.request.method", method)
+                    span.set_attribute("http.route", exchange.route)
+                    span.set_attribute("http.response.status_code", exchange.status)
+                self._lines.write(start, method, exchange)
+
+    def _enter(self, scope: Scope) -> Exchange:
+        headers = dict(scope["headers"])
+        # Taken over when well formed. Whatever else the outside claims about identity goes no further: calls carry what
+        # `Peer.metadata` makes, and nothing of the request's headers.
+        sent = (headers.get(b"x-correlation-id"), headers.get(b"traceparent"), headers.get(b"tracestate"))
+        context.enter(context.incoming(*[value and value.decode("latin-1") for value in sent]))
+        identity.enter(identity.ANONYMOUS)
+        client = scope.get("client")
+        peer = client[0] if client else "unknown"
+        if self._hops:
+            forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+            peer = client_address(peer, forwarded, self._hops)
+        exchange = scope["edge"] = Exchange(self._gateway, headers, peer)
+        return exchange
+
+    def _finishing(self, exchange: Exchange, send: Send) -> Send:
+        """`send`, adding what every answer carries."""
+        correlation = (b"x-correlation-id", context.current().correlation_id.encode())
+
+        async def finish(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                headers = [*message["headers"], correlation, *self._headers]
+                if not any(name == _CSP_NAME for name, _ in headers):
+                    headers.append(_CSP)
+                message["headers"] = headers
+            await send(message)
+
+        return finish
+
+    async def _guarded(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._limited(exchange, scope, receive, send)
+        except ServiceError as error:
+            await _refuse(error, exchange, scope, receive, send)
+        except ClientDisconnect:
+            exchange.reason = "CLIENT_GONE"
+        except asyncio.CancelledError:
+            exchange.reason = "CANCELLED"
+            raise
+        except Exception:
+            log.exception("request_crashed", extra={"route": exchange.route})
+            await _refuse(INTERNAL, exchange, scope, receive, send)
+
+    async def _limited(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway = self._gateway
+        gateway.addresses.take(address_key(exchange.address))
+        if sum(map(len, exchange.headers.values())) > gateway.settings.max_header_bytes:
+            raise EdgeError(431, "HEADERS_TOO_LARGE", "The headers are too large.", headers=_CLOSE)
+        gateway.slots.take()
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            gateway.slots.give()
+
+
+async def _refuse(
+    error: ServiceError, exchange: Exchange, scope: Scope, receive: Receive, send: Send
+) -> None:
+    exchange.reason = reason_of(error)
+    if exchange.status:
+        raise RuntimeError("the answer had begun")  # the server breaks the connection off
+    conditional = b"if-match" in exchange.headers
+    await problem(error, conditional)(scope, receive, send)

@@ -1,0 +1,64 @@
+"""What only administrators see: dead letters, in the shape that the dead-letter sink gives them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from gateway.models.common import NextCursor, identifier
+
+_FAILED_AT = Field(description="RFC 3339, UTC.", examples=["2030-01-01T12:00:00.000Z"])
+
+
+class DeadLetter(TypedDict):
+    """An event that nobody took."""
+
+    id: Annotated[str, identifier("dlq", "The dead letter")]
+    status: Annotated[str, Field(description="`pending` or `replayed`.", examples=["pending"])]
+    type: Annotated[str, Field(description="The event's type.", examples=["shop.order.placed.v1"])]
+    event_id: Annotated[str, Field(examples=["0190b5a4-c1de-7c0f-8a31-d94e5b7c2f60"])]
+    source: Annotated[str, Field(examples=["/orders"])]
+    subject: Annotated[str | None, Field(examples=["ord_0190b5a4c1de7c0f8a31d94e5b7c2f60"])]
+    correlation_id: Annotated[str | None, Field(examples=["8f14e45fceea167a5a36dedd4bea2543"])]
+    trigger: Annotated[
+        str | None, Field(description="Whose delivery failed.", examples=["products-order-placed"])
+    ]
+    destination: Annotated[str | None, Field(examples=["http://products-events.shop.svc.cluster.local"])]
+    error_code: Annotated[int | None, Field(description="What the subscriber answered.", examples=[503])]
+    error: Annotated[str, Field(description="The answer's text.", examples=["unavailable"])]
+    failures: Annotated[int, Field(description="How often it was given up.", examples=[1])]
+    first_failed_at: Annotated[str, _FAILED_AT]
+    last_failed_at: Annotated[str, _FAILED_AT]
+    replayed_at: Annotated[str | None, _FAILED_AT]
+
+
+class WholeDeadLetter(DeadLetter):
+    """An event that nobody took, with the event itself."""
+
+    event: Annotated[
+        dict[str, Any],
+        Field(
+            description="The CloudEvent in JSON.",
+            examples=[
+                {"specversion": "1.0", "id": "0190b5a4", "source": "/orders", "type": "shop.order.placed.v1"}
+            ],
+        ),
+    ]
+
+
+class DeadLetterPage(TypedDict):
+    """Dead letters, newest first."""
+
+    items: list[DeadLetter]
+    next_cursor: NextCursor
+
+
+class Replayed(TypedDict):
+    """What a replay of many did."""
+
+    replayed: Annotated[
+        int, Field(description="How many events were given back to the broker.", examples=[3])
+    ]
+    failed: Annotated[int, Field(description="How many it did not take; they stay.", examples=[0])]

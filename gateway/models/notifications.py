@@ -1,0 +1,107 @@
+"""Messages to people."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal, cast
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from gateway.models.common import (
+    Body,
+    Bool,
+    Moment,
+    NextCursor,
+    Version,
+    identifier,
+    moment,
+    optional_moment,
+)
+from proto.notifications.v1 import notifications_pb2 as pb
+
+NotificationStatus = Literal["PENDING", "SENT", "FAILED", "BOUNCED", "SUPPRESSED"]
+_STATUS = {value: name.removeprefix("NOTIFICATION_STATUS_") for name, value in pb.NotificationStatus.items()}
+
+Template = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$", examples=["order_shipped"])]
+
+
+class PreferencesIn(Body):
+    """What a person wants to be told; what is absent stays."""
+
+    email_enabled: Annotated[Bool | None, Field(description="False: no e-mail at all.", examples=[True])] = (
+        None
+    )
+    muted_templates: Annotated[
+        list[Template] | None, Field(max_length=50, description="What the person does not want.")
+    ] = None
+
+
+class NotificationLine(TypedDict):
+    """A message, without its text."""
+
+    id: Annotated[str, identifier("ntf", "The message")]
+    channel: Annotated[str, Field(description="`mailbox`, `smtp`, `ses`.", examples=["mailbox"])]
+    template: Annotated[str, Field(description="Which template.", examples=["order_confirmed"])]
+    subject: Annotated[str, Field(description="The subject line.", examples=["Your order is confirmed"])]
+    status: NotificationStatus
+    order_id: Annotated[
+        str | None,
+        Field(description="What it is about.", examples=["ord_0190b5a4c1de7c0f8a31d94e5b7c2f60"]),
+    ]
+    created_at: Moment
+    sent_at: Annotated[
+        datetime | None,
+        Field(description="When the channel took it.", examples=["2030-01-01T12:00:01.000001Z"]),
+    ]
+
+
+class Notification(NotificationLine):
+    """A message with its text."""
+
+    body: Annotated[str, Field(description="The text.", examples=["Thank you for your order."])]
+
+
+class NotificationPage(TypedDict):
+    """Messages, newest first; the text is in the single message."""
+
+    items: list[NotificationLine]
+    next_cursor: NextCursor
+
+
+class Preferences(TypedDict):
+    """What a person wants to be told."""
+
+    email_enabled: Annotated[bool, Field(description="False: no e-mail at all.", examples=[True])]
+    muted_templates: Annotated[
+        list[str], Field(description="What the person does not want.", examples=[["order_shipped"]])
+    ]
+    version: Version
+
+
+def notification_line(message: pb.Notification) -> NotificationLine:
+    """A message in a list."""
+    return {
+        "id": message.id,
+        "channel": message.channel,
+        "template": message.template,
+        "subject": message.subject,
+        "status": cast(NotificationStatus, _STATUS[message.status]),
+        "order_id": message.order_id or None,
+        "created_at": moment(message.created_at),
+        "sent_at": optional_moment(message, "sent_at"),
+    }
+
+
+def notification(message: pb.Notification) -> Notification:
+    """A message as a whole."""
+    return {**notification_line(message), "body": message.body}
+
+
+def preferences(message: pb.Preferences) -> Preferences:
+    """Preferences as the API shows them."""
+    return {
+        "email_enabled": message.email_enabled,
+        "muted_templates": list(message.muted_templates),
+        "version": message.version,
+    }

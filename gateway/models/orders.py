@@ -1,0 +1,167 @@
+"""Orders."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, cast
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from gateway.models.common import (
+    Body,
+    Int,
+    Moment,
+    Money,
+    NextCursor,
+    Reason,
+    Version,
+    identifier,
+    moment,
+    money,
+)
+from gateway.models.users import AddressIn
+from proto.orders.v1 import orders_pb2 as pb
+
+OrderStatus = Literal["PLACED", "RESERVED", "CONFIRMED", "SHIPPED", "DELIVERED", "CANCELLED"]
+FINAL = (pb.ORDER_STATUS_DELIVERED, pb.ORDER_STATUS_CANCELLED)
+_STATUS = {value: name.removeprefix("ORDER_STATUS_") for name, value in pb.OrderStatus.items()}
+
+
+class LineIn(Body):
+    """One line of a new order."""
+
+    product_id: Annotated[str, Field(pattern=r"^prd_[0-9a-f]{32}$"), identifier("prd", "Which product")]
+    quantity: Annotated[Int, Field(ge=1, le=1000, description="How many.", examples=[2])]
+
+
+class PlaceOrder(Body):
+    """A new order, at the catalogue's prices of this moment."""
+
+    lines: Annotated[list[LineIn], Field(min_length=1, max_length=50, description="Each product once.")]
+    shipping_address: AddressIn
+    payment_token: Annotated[
+        str,
+        Field(
+            pattern=r"^[\x21-\x7e]{1,255}$",
+            description="From the payment provider; never a card number.",
+            examples=["tok_ok"],
+        ),
+    ]
+
+
+class CancelOrder(Body):
+    """Why an order is cancelled."""
+
+    reason: Reason | None = None
+
+
+class ShippingAddress(TypedDict):
+    """Where the goods go; empty strings once the person's account is deleted."""
+
+    name: Annotated[str, Field(examples=["Ada Lovelace"])]
+    line1: Annotated[str, Field(examples=["Hauptstr. 1"])]
+    line2: Annotated[str, Field(examples=["2nd floor"])]
+    city: Annotated[str, Field(examples=["Berlin"])]
+    postal_code: Annotated[str, Field(examples=["10115"])]
+    country: Annotated[str, Field(examples=["DE"])]
+
+
+class Line(TypedDict):
+    """One line of an order, as it was when the order was placed."""
+
+    product_id: Annotated[str, identifier("prd", "Which product")]
+    quantity: Annotated[int, Field(description="How many.", examples=[2])]
+    unit_price: Money
+    name: Annotated[str, Field(description="The product's name then.", examples=["Mug"])]
+    sku: Annotated[str, Field(description="The product's SKU.", examples=["MUG-01"])]
+
+
+class TimelineEntry(TypedDict):
+    """One step of an order's life."""
+
+    status: OrderStatus
+    at: Moment
+    reason: Annotated[str, Field(description="Why, in UPPER_SNAKE; may be empty.", examples=["OUT_OF_STOCK"])]
+
+
+class Order(TypedDict):
+    """An order."""
+
+    id: Annotated[str, identifier("ord", "The order")]
+    user_id: Annotated[str, identifier("usr", "Whose")]
+    status: OrderStatus
+    lines: list[Line]
+    total: Money
+    shipping_address: ShippingAddress
+    refunded: Money
+    cancel_reason: Annotated[str, Field(description="Empty unless cancelled.", examples=[""])]
+    created_at: Moment
+    updated_at: Moment
+    timeline: Annotated[list[TimelineEntry], Field(description="Oldest first.")]
+    version: Version
+
+
+class OrderPage(TypedDict):
+    """Orders, newest first."""
+
+    items: list[Order]
+    next_cursor: NextCursor
+
+
+def status_filter(status: str | None) -> pb.OrderStatus.ValueType:
+    """The filter of a listing."""
+    return pb.OrderStatus.Value(f"ORDER_STATUS_{status or 'UNSPECIFIED'}")
+
+
+def shipping_address(given: AddressIn) -> pb.ShippingAddress:
+    """As the service takes it."""
+    return pb.ShippingAddress(**given.model_dump())
+
+
+def order(message: pb.Order) -> Order:
+    """An order as the API shows it."""
+    total = money(message.total)
+    refunded: Money = {"amount": message.refunded.amount, "currency": total["currency"]}
+    return {
+        "id": message.id,
+        "user_id": message.user_id,
+        "status": _status(message.status),
+        "lines": [_line(line) for line in message.lines],
+        "total": total,
+        "shipping_address": _shown_address(message.shipping_address),
+        "refunded": refunded,
+        "cancel_reason": message.cancel_reason,
+        "created_at": moment(message.created_at),
+        "updated_at": moment(message.updated_at),
+        "timeline": [_entry(entry) for entry in message.timeline],
+        "version": message.version,
+    }
+
+
+def _status(value: pb.OrderStatus.ValueType) -> OrderStatus:
+    return cast(OrderStatus, _STATUS[value])
+
+
+def _line(message: pb.OrderLine) -> Line:
+    return {
+        "product_id": message.product_id,
+        "quantity": message.quantity,
+        "unit_price": money(message.unit_price),
+        "name": message.name,
+        "sku": message.sku,
+    }
+
+
+def _entry(message: pb.TimelineEntry) -> TimelineEntry:
+    return {"status": _status(message.status), "at": moment(message.at), "reason": message.reason}
+
+
+def _shown_address(message: pb.ShippingAddress) -> ShippingAddress:
+    return {
+        "name": message.name,
+        "line1": message.line1,
+        "line2": message.line2,
+        "city": message.city,
+        "postal_code": message.postal_code,
+        "country": message.country,
+    }

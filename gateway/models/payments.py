@@ -1,0 +1,128 @@
+"""Payments, refunds and the provider's books."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, cast
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from gateway.models.common import (
+    Body,
+    Moment,
+    Money,
+    MoneyIn,
+    NextCursor,
+    Reason,
+    Version,
+    identifier,
+    moment,
+    money,
+)
+from proto.payments.v1 import payments_pb2 as pb
+
+PaymentStatus = Literal["PENDING", "CAPTURED", "DECLINED", "VOIDED", "PARTIALLY_REFUNDED", "REFUNDED"]
+RefundStatus = Literal["PENDING", "SUCCEEDED", "FAILED"]
+_STATUS = {value: name.removeprefix("PAYMENT_STATUS_") for name, value in pb.PaymentStatus.items()}
+_REFUND = {value: name.removeprefix("REFUND_STATUS_") for name, value in pb.RefundStatus.items()}
+
+
+class RefundIn(Body):
+    """Money to give back."""
+
+    amount: Annotated[MoneyIn | None, Field(description="Absent: all that is left.")] = None
+    reason: Reason | None = None
+
+
+class Payment(TypedDict):
+    """The payment of an order."""
+
+    id: Annotated[str, identifier("pay", "The payment")]
+    order_id: Annotated[str, identifier("ord", "Which order")]
+    user_id: Annotated[str, identifier("usr", "Who pays; empty once the account is deleted")]
+    status: PaymentStatus
+    amount: Annotated[Money, Field(description="What the order costs.")]
+    captured: Annotated[Money, Field(description="What was charged.")]
+    refunded: Annotated[Money, Field(description="What went back of it.")]
+    reason: Annotated[str, Field(description="Why it was declined; else empty.", examples=[""])]
+    created_at: Moment
+    updated_at: Moment
+    version: Version
+
+
+class Refund(TypedDict):
+    """Money that goes back."""
+
+    id: Annotated[str, identifier("ref", "The refund")]
+    payment_id: Annotated[str, identifier("pay", "Of which payment")]
+    amount: Money
+    status: RefundStatus
+    reason: Annotated[str, Field(description="In UPPER_SNAKE.", examples=["REQUESTED_BY_MERCHANT"])]
+    created_at: Moment
+
+
+class RefundPage(TypedDict):
+    """Refunds, oldest first."""
+
+    items: list[Refund]
+    next_cursor: NextCursor
+
+
+class LedgerEntry(TypedDict):
+    """One movement at the provider."""
+
+    key: Annotated[str, Field(description="Its idempotency key.", examples=["charge:ord_1"])]
+    kind: Annotated[str, Field(description="`charge` or `refund`.", examples=["charge"])]
+    payment_id: Annotated[str, identifier("pay", "Of which payment")]
+    amount: Annotated[Money, Field(description="How much moved; zero for what was refused.")]
+    outcome: Annotated[str, Field(description="`succeeded`, or why not.", examples=["succeeded"])]
+    at: Moment
+
+
+class LedgerPage(TypedDict):
+    """Movements, oldest first."""
+
+    items: list[LedgerEntry]
+    next_cursor: NextCursor
+
+
+def payment(message: pb.Payment) -> Payment:
+    """A payment as the API shows it."""
+    currency = message.amount.currency
+    return {
+        "id": message.id,
+        "order_id": message.order_id,
+        "user_id": message.user_id,
+        "status": cast(PaymentStatus, _STATUS[message.status]),
+        "amount": money(message.amount),
+        "captured": {"amount": message.captured.amount, "currency": currency},
+        "refunded": {"amount": message.refunded.amount, "currency": currency},
+        "reason": message.reason,
+        "created_at": moment(message.created_at),
+        "updated_at": moment(message.updated_at),
+        "version": message.version,
+    }
+
+
+def refund(message: pb.Refund) -> Refund:
+    """A refund as the API shows it."""
+    return {
+        "id": message.id,
+        "payment_id": message.payment_id,
+        "amount": money(message.amount),
+        "status": cast(RefundStatus, _REFUND[message.status]),
+        "reason": message.reason,
+        "created_at": moment(message.created_at),
+    }
+
+
+def ledger_entry(message: pb.LedgerEntry) -> LedgerEntry:
+    """A movement as the API shows it."""
+    return {
+        "key": message.key,
+        "kind": message.kind,
+        "payment_id": message.payment_id,
+        "amount": money(message.amount),
+        "outcome": message.outcome,
+        "at": moment(message.at),
+    }

@@ -1,0 +1,157 @@
+"""The catalogue and its stock."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from gateway.models.common import (
+    Body,
+    Bool,
+    Int,
+    Moment,
+    Money,
+    MoneyIn,
+    NextCursor,
+    Version,
+    identifier,
+    line,
+    moment,
+    money,
+    text,
+)
+from proto.products.v1 import products_pb2 as pb
+
+CATEGORY_PATTERN = r"^[a-z0-9-]{1,50}$"
+MAX_ON_HAND = 1_000_000_000
+
+Sku = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="The merchant's own key.", examples=["MUG-01"])
+]
+Name = Annotated[str, line(200), Field(description="Shown to people.", examples=["Mug"])]
+Description = Annotated[
+    str, text(5000), Field(description="Shown to people.", examples=["Stoneware, 300 ml."])
+]
+Category = Annotated[str, Field(pattern=CATEGORY_PATTERN, description="A slug.", examples=["kitchen"])]
+ImageUrl = Annotated[
+    str,
+    Field(max_length=2000, pattern=r"^https://[\x21-\x7e]+$", examples=["https://img.example.com/mug.jpg"]),
+]
+ImageUrls = Annotated[list[ImageUrl], Field(max_length=10, description="Pictures, https only.")]
+Active = Annotated[Bool, Field(description="Whether it is for sale.", examples=[True])]
+
+
+class CreateProduct(Body):
+    """A new product."""
+
+    sku: Sku
+    name: Name
+    description: Description = ""
+    category: Category
+    price: MoneyIn
+    image_urls: Annotated[ImageUrls, Field(default_factory=list)]
+    active: Active = True
+
+
+class UpdateProduct(Body):
+    """Changes of a product; what is absent stays."""
+
+    name: Name | None = None
+    description: Description | None = None
+    category: Category | None = None
+    price: MoneyIn | None = None
+    image_urls: ImageUrls | None = None
+    active: Active | None = None
+
+
+class SetStock(Body):
+    """What is on the shelf."""
+
+    on_hand: Annotated[
+        Int, Field(ge=0, le=MAX_ON_HAND, description="Reserved pieces included.", examples=[50])
+    ]
+    low_threshold: Annotated[
+        Int | None,
+        Field(
+            ge=0, le=MAX_ON_HAND, description="Tell the admins below this; absent: unchanged.", examples=[5]
+        ),
+    ] = None
+
+
+class Product(TypedDict):
+    """Something for sale."""
+
+    id: Annotated[str, identifier("prd", "The product")]
+    sku: Annotated[str, Field(description="The merchant's own key.", examples=["MUG-01"])]
+    name: Annotated[str, Field(description="Shown to people.", examples=["Mug"])]
+    description: Annotated[str, Field(description="Shown to people.", examples=["Stoneware, 300 ml."])]
+    category: Annotated[str, Field(description="A slug.", examples=["kitchen"])]
+    price: Money
+    image_urls: Annotated[list[str], Field(examples=[["https://img.example.com/mug.jpg"]])]
+    active: Annotated[bool, Field(description="Whether it is for sale.", examples=[True])]
+    created_at: Moment
+    updated_at: Moment
+    version: Version
+
+
+class ProductPage(TypedDict):
+    """Products, newest first."""
+
+    items: list[Product]
+    next_cursor: NextCursor
+
+
+class Stock(TypedDict):
+    """How much there is of a product."""
+
+    product_id: Annotated[str, identifier("prd", "The product")]
+    on_hand: Annotated[int, Field(description="On the shelf, reserved pieces included.", examples=[50])]
+    reserved: Annotated[int, Field(description="Held for orders that are not confirmed yet.", examples=[3])]
+    available: Annotated[int, Field(description="on_hand - reserved.", examples=[47])]
+    low_threshold: Annotated[int, Field(description="Below this the admins are told.", examples=[5])]
+    version: Version
+
+
+class CategoryCount(TypedDict):
+    """A category in use."""
+
+    name: Annotated[str, Field(description="Its slug.", examples=["kitchen"])]
+    products: Annotated[int, Field(description="How many active products it has.", examples=[7])]
+
+
+class CategoryPage(TypedDict):
+    """All categories by name: at most 1,000, so there is one page."""
+
+    items: list[CategoryCount]
+    next_cursor: Annotated[None, Field(description="Always null.", examples=[None])]
+
+
+def product(message: pb.Product) -> Product:
+    """A product as the API shows it."""
+    return {
+        "id": message.id,
+        "sku": message.sku,
+        "name": message.name,
+        "description": message.description,
+        "category": message.category,
+        "price": money(message.price),
+        "image_urls": list(message.image_urls),
+        "active": message.active,
+        "created_at": moment(message.created_at),
+        "updated_at": moment(message.updated_at),
+        "version": message.version,
+    }
+
+
+def stock(message: pb.Stock) -> Stock:
+    """Stock as the API shows it."""
+    return {
+        "product_id": message.product_id,
+        "on_hand": message.on_hand,
+        "reserved": message.reserved,
+        "available": message.available,
+        "low_threshold": message.low_threshold,
+        "version": message.version,
+    }

@@ -1,0 +1,206 @@
+"""Accounts, sessions and addresses."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from gateway.models.common import (
+    Body,
+    Country,
+    Moment,
+    NextCursor,
+    Version,
+    identifier,
+    line,
+    moment,
+)
+from proto.users.v1 import users_pb2 as pb
+
+_EMAIL = r"^[^@\s\x00-\x1f\x7f-\x9f]{1,64}@[^@\s\x00-\x1f\x7f-\x9f]{1,253}$"
+
+Email = Annotated[
+    str, Field(max_length=254, pattern=_EMAIL, description="An e-mail address.", examples=["ada@example.com"])
+]
+Password = Annotated[
+    str,
+    Field(
+        min_length=10, max_length=128, description="10 to 128 characters.", examples=["correct horse battery"]
+    ),
+]
+GivenPassword = Annotated[
+    str, Field(min_length=1, max_length=128, description="The password.", examples=["correct horse battery"])
+]
+Name = Annotated[str, line(100), Field(description="Shown to people.", examples=["Ada Lovelace"])]
+RefreshToken = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=1024,
+        pattern=r"^[\x21-\x7e]+$",
+        description="As given last.",
+        examples=["rt_4Zx0p9Qm2w"],
+    ),
+]
+Role = Literal["customer", "admin"]
+
+
+class Register(Body):
+    """A new account."""
+
+    email: Email
+    password: Password
+    name: Name
+
+
+class Login(Body):
+    """Proof of identity."""
+
+    email: Annotated[
+        str, line(254), Field(description="As registered, in any case.", examples=["ada@example.com"])
+    ]
+    password: GivenPassword
+
+
+class GivenRefreshToken(Body):
+    """A refresh token, to trade or to end its session."""
+
+    refresh_token: RefreshToken
+
+
+class UpdateUser(Body):
+    """Changes of a profile; what is absent stays."""
+
+    name: Name | None = None
+    email: Email | None = None
+
+
+class ChangePassword(Body):
+    """A new password."""
+
+    current_password: GivenPassword
+    new_password: Password
+
+
+class SetRoles(Body):
+    """New roles of an account."""
+
+    roles: Annotated[list[Role], Field(min_length=1, max_length=2, examples=[["customer", "admin"]])]
+
+
+class AddressIn(Body):
+    """A postal address."""
+
+    name: Annotated[str, line(100), Field(description="Who receives.", examples=["Ada Lovelace"])]
+    line1: Annotated[str, line(200), Field(description="Street and number.", examples=["Hauptstr. 1"])]
+    line2: Annotated[str, line(200, 0), Field(description="Flat, floor.", examples=["2nd floor"])] = ""
+    city: Annotated[str, line(100), Field(description="Town.", examples=["Berlin"])]
+    postal_code: Annotated[str, line(20), Field(description="As the country writes it.", examples=["10115"])]
+    country: Country
+
+
+class User(TypedDict):
+    """An account."""
+
+    id: Annotated[str, identifier("usr", "The account")]
+    email: Annotated[str, Field(description="Case-folded.", examples=["ada@example.com"])]
+    name: Annotated[str, Field(description="Shown to people.", examples=["Ada Lovelace"])]
+    roles: Annotated[list[str], Field(description="`customer`, `admin`.", examples=[["customer"]])]
+    email_deliverable: Annotated[bool, Field(description="False after a hard bounce.", examples=[True])]
+    created_at: Moment
+    updated_at: Moment
+    version: Version
+
+
+class UserPage(TypedDict):
+    """Accounts, newest first."""
+
+    items: list[User]
+    next_cursor: NextCursor
+
+
+class Session(TypedDict):
+    """The tokens of a session."""
+
+    access_token: Annotated[
+        str,
+        Field(description="A JWT, for `Authorization: Bearer`.", examples=["eyJhbGciOiJFZERTQSJ9.e30.c2ln"]),
+    ]
+    refresh_token: Annotated[str, Field(description="Opaque, single use.", examples=["rt_4Zx0p9Qm2w"])]
+    token_type: Annotated[str, Field(description="Always `Bearer`.", examples=["Bearer"])]
+    expires_in: Annotated[int, Field(description="Seconds the access token lives.", examples=[900])]
+    user_id: Annotated[str, identifier("usr", "Whose session it is")]
+
+
+class Address(TypedDict):
+    """A postal address of a person."""
+
+    id: Annotated[str, identifier("adr", "The address")]
+    name: Annotated[str, Field(description="Who receives.", examples=["Ada Lovelace"])]
+    line1: Annotated[str, Field(description="Street and number.", examples=["Hauptstr. 1"])]
+    line2: Annotated[str, Field(description="Flat, floor; may be empty.", examples=["2nd floor"])]
+    city: Annotated[str, Field(description="Town.", examples=["Berlin"])]
+    postal_code: Annotated[str, Field(description="As the country writes it.", examples=["10115"])]
+    country: Country
+
+
+class AddressPage(TypedDict):
+    """A person's addresses, oldest first: at most 20, so there is one page."""
+
+    items: list[Address]
+    next_cursor: Annotated[None, Field(description="Always null.", examples=[None])]
+
+
+class Key(TypedDict):
+    """A public key (RFC 8037)."""
+
+    kty: Annotated[str, Field(examples=["OKP"])]
+    crv: Annotated[str, Field(examples=["Ed25519"])]
+    kid: Annotated[str, Field(examples=["2030-01-01-1"])]
+    x: Annotated[str, Field(examples=["11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"])]
+
+
+class KeySet(TypedDict):
+    """A JSON Web Key Set (RFC 7517)."""
+
+    keys: list[Key]
+
+
+def user(message: pb.User) -> User:
+    """An account as the API shows it."""
+    return {
+        "id": message.id,
+        "email": message.email,
+        "name": message.name,
+        "roles": list(message.roles),
+        "email_deliverable": message.email_deliverable,
+        "created_at": moment(message.created_at),
+        "updated_at": moment(message.updated_at),
+        "version": message.version,
+    }
+
+
+def session(message: pb.Session) -> Session:
+    """Tokens as the API shows them."""
+    return {
+        "access_token": message.access_token,
+        "refresh_token": message.refresh_token,
+        "token_type": "Bearer",
+        "expires_in": message.expires_in,
+        "user_id": message.user_id,
+    }
+
+
+def address(message: pb.Address) -> Address:
+    """An address as the API shows it."""
+    return {
+        "id": message.id,
+        "name": message.name,
+        "line1": message.line1,
+        "line2": message.line2,
+        "city": message.city,
+        "postal_code": message.postal_code,
+        "country": message.country,
+    }

@@ -1,0 +1,125 @@
+"""Orders: placing, following, moving on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query, Request, Response
+
+from gateway.answers import answer, conditional, etag
+from gateway.declare import declare
+from gateway.exchange import clients_of
+from gateway.models import orders as models
+from gateway.routes.params import Cursor, Limit, OrderId, idempotency_key, routes
+from gateway.streams import OrderEvents
+from proto.orders.v1 import orders_pb2 as pb
+
+router = routes("orders")
+
+Status = Annotated[models.OrderStatus | None, Query(description="Only orders that stand here.")]
+_UNKNOWN = {404: "ORDER_NOT_FOUND"}
+_ILLEGAL = {**_UNKNOWN, 409: "ILLEGAL_TRANSITION"}
+
+
+@router.get(
+    "/v1/orders/{order_id}", **declare("signed-in", 200, models.Order, tagged="read", problems=_UNKNOWN)
+)
+async def read_order(request: Request, order_id: OrderId) -> Response:
+    """Read an order with its timeline."""
+    orders = clients_of(request).orders
+    found = await orders.read(orders.stub.GetOrder, pb.GetOrderRequest(order_id=order_id))
+    return conditional(request, models.order(found))
+
+
+@router.post(
+    "/v1/orders",
+    **declare(
+        "signed-in",
+        201,
+        models.Order,
+        headers=("idempotency-key",),
+        located=True,
+        problems={
+            400: "PRODUCT_UNKNOWN, CURRENCY_MIXED, INVALID_ARGUMENT, MALFORMED_JSON",
+            409: "PRODUCT_INACTIVE, IDEMPOTENCY_KEY_IN_FLIGHT",
+            422: "IDEMPOTENCY_KEY_REUSED",
+        },
+    ),
+)
+async def place_order(request: Request, body: models.PlaceOrder) -> Response:
+    """Place an order.
+
+    Lines are priced from the catalogue at this moment. Stock and payment are decided right afterwards: read or
+    stream the order to see how it goes.
+    """
+    orders = clients_of(request).orders
+    wanted = pb.PlaceOrderRequest(
+        lines=[pb.LineRequest(product_id=line.product_id, quantity=line.quantity) for line in body.lines],
+        shipping_address=models.shipping_address(body.shipping_address),
+        payment_token=body.payment_token,
+        idempotency_key=idempotency_key(request),
+    )
+    order = models.order(await orders.write(orders.stub.PlaceOrder, wanted))
+    return answer(order, 201, location=f"/v1/orders/{order['id']}", tag=etag(order["version"]))
+
+
+@router.get("/v1/orders", **declare("signed-in", 200, models.OrderPage))
+async def list_orders(
+    request: Request, status: Status = None, limit: Limit = 20, cursor: Cursor = ""
+) -> Response:
+    """List one's own orders, newest first."""
+    wanted = pb.ListOrdersRequest(status=models.status_filter(status), limit=limit, cursor=cursor)
+    return answer(await order_page(request, wanted))
+
+
+async def order_page(request: Request, wanted: pb.ListOrdersRequest) -> models.OrderPage:
+    """A page of orders as the API shows it."""
+    orders = clients_of(request).orders
+    found = await orders.read(orders.stub.ListOrders, wanted)
+    return {
+        "items": [models.order(order) for order in found.orders],
+        "next_cursor": found.next_cursor or None,
+    }
+
+
+@router.post("/v1/orders/{order_id}/cancel", **declare("signed-in", 202, models.Order, problems=_ILLEGAL))
+async def cancel_order(
+    request: Request, order_id: OrderId, body: models.CancelOrder | None = None
+) -> Response:
+    """Cancel an order that has not been shipped.
+
+    Stock and money go back; that takes a moment, hence 202.
+    """
+    orders = clients_of(request).orders
+    wanted = pb.CancelOrderRequest(order_id=order_id, reason=(body and body.reason) or "")
+    return answer(models.order(await orders.write(orders.stub.CancelOrder, wanted)), 202)
+
+
+@router.post("/v1/orders/{order_id}/ship", **declare("admin", 200, models.Order, problems=_ILLEGAL))
+async def ship_order(request: Request, order_id: OrderId) -> Response:
+    """Mark a confirmed order as shipped."""
+    orders = clients_of(request).orders
+    wanted = pb.ShipOrderRequest(order_id=order_id)
+    return answer(models.order(await orders.write(orders.stub.ShipOrder, wanted)))
+
+
+@router.post("/v1/orders/{order_id}/deliver", **declare("admin", 200, models.Order, problems=_ILLEGAL))
+async def deliver_order(request: Request, order_id: OrderId) -> Response:
+    """Mark a shipped order as delivered."""
+    orders = clients_of(request).orders
+    wanted = pb.DeliverOrderRequest(order_id=order_id)
+    return answer(models.order(await orders.write(orders.stub.DeliverOrder, wanted)))
+
+
+@router.get(
+    "/v1/orders/{order_id}/stream",
+    **declare("signed-in", 200, headers=("last-event-id",), problems=_UNKNOWN),
+)
+async def stream_order(request: Request, order_id: OrderId) -> Response:
+    """Follow an order by server-sent events.
+
+    The order is sent at once and after every change, as `event: order` with the version as `id` and the order as
+    `data`. The stream ends at DELIVERED or CANCELLED; a client that comes back after that gets 204, which tells an
+    EventSource to stop.
+    """
+    return await OrderEvents.open(request, order_id)

@@ -1,0 +1,59 @@
+"""Logging in and out."""
+
+from __future__ import annotations
+
+from fastapi import Request, Response
+
+from gateway.answers import answer, empty
+from gateway.declare import declare
+from gateway.exchange import clients_of, exchange_of
+from gateway.models import users as models
+from gateway.routes.params import routes
+from proto.users.v1 import users_pb2 as pb
+
+router = routes("sessions")
+
+
+@router.post(
+    "/v1/sessions",
+    **declare(
+        "open",
+        200,
+        models.Session,
+        problems={401: "INVALID_CREDENTIALS", 429: "TOO_MANY_ATTEMPTS, RATE_LIMITED"},
+    ),
+)
+async def log_in(request: Request, body: models.Login) -> Response:
+    """Start a session.
+
+    An unknown e-mail and a wrong password answer alike. After five failures within 15 minutes: 429.
+    """
+    users = clients_of(request).users
+    wanted = pb.LoginRequest(
+        email=body.email, password=body.password, client_address=exchange_of(request).address
+    )
+    return answer(models.session(await users.write(users.stub.Login, wanted)))
+
+
+@router.post(
+    "/v1/sessions/refresh", **declare("open", 200, models.Session, problems={401: "REFRESH_TOKEN_INVALID"})
+)
+async def refresh(request: Request, body: models.GivenRefreshToken) -> Response:
+    """Trade a refresh token for new tokens.
+
+    Each refresh token works once; using one again ends its whole session.
+    """
+    users = clients_of(request).users
+    wanted = pb.RefreshRequest(refresh_token=body.refresh_token)
+    return answer(models.session(await users.write(users.stub.Refresh, wanted)))
+
+
+@router.delete("/v1/sessions", **declare("open", 204))
+async def log_out(request: Request, body: models.GivenRefreshToken) -> Response:
+    """End a session.
+
+    An unknown token is ignored.
+    """
+    users = clients_of(request).users
+    await users.write(users.stub.Logout, pb.LogoutRequest(refresh_token=body.refresh_token))
+    return empty()

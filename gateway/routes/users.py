@@ -1,0 +1,136 @@
+"""The caller's own account."""
+
+from __future__ import annotations
+
+import hashlib
+
+from fastapi import Request, Response
+
+from gateway.answers import answer, conditional, empty, etag, expected_version, require_match
+from gateway.declare import declare
+from gateway.exchange import clients_of
+from gateway.models import users as models
+from gateway.routes.params import AddressId, me, routes
+from proto.users.v1 import users_pb2 as pb
+
+router = routes("users")
+
+
+async def _current(request: Request) -> pb.User:
+    users = clients_of(request).users
+    return await users.read(users.stub.GetUser, pb.GetUserRequest(user_id=me()))
+
+
+async def _version(request: Request) -> int:
+    return (await _current(request)).version
+
+
+@router.post("/v1/users", **declare("open", 201, models.User, problems={409: "EMAIL_TAKEN"}, located=True))
+async def register(request: Request, body: models.Register) -> Response:
+    """Create an account.
+
+    The new account has the role `customer`. A session is started separately.
+    """
+    users = clients_of(request).users
+    wanted = pb.RegisterRequest(email=body.email, password=body.password, name=body.name)
+    user = models.user(await users.write(users.stub.Register, wanted))
+    return answer(user, 201, location="/v1/users/me", tag=etag(user["version"]))
+
+
+@router.get("/v1/users/me", **declare("signed-in", 200, models.User, tagged="read"))
+async def read_me(request: Request) -> Response:
+    """Read one's own account."""
+    return conditional(request, models.user(await _current(request)))
+
+
+@router.patch(
+    "/v1/users/me", **declare("signed-in", 200, models.User, tagged="write", problems={409: "EMAIL_TAKEN"})
+)
+async def update_me(request: Request, body: models.UpdateUser) -> Response:
+    """Change one's own account.
+
+    What is absent stays as it is.
+    """
+    users = clients_of(request).users
+    version = await expected_version(request, lambda: _version(request))
+    wanted = pb.UpdateUserRequest(user_id=me(), name=body.name, email=body.email, version=version)
+    user = models.user(await users.write(users.stub.UpdateUser, wanted))
+    return answer(user, tag=etag(user["version"]))
+
+
+@router.delete("/v1/users/me", **declare("signed-in", 204, tagged="write", problems={409: "LAST_ADMIN"}))
+async def delete_me(request: Request) -> Response:
+    """Delete one's own account.
+
+    Everything that names the person is erased, everywhere.
+    """
+    users = clients_of(request).users
+    await require_match(request, lambda: _version(request))
+    await users.write(users.stub.DeleteUser, pb.DeleteUserRequest(user_id=me()))
+    return empty()
+
+
+@router.put("/v1/users/me/password", **declare("signed-in", 204))
+async def change_password(request: Request, body: models.ChangePassword) -> Response:
+    """Change the password.
+
+    Every session ends. A wrong current password answers 401 INVALID_CREDENTIALS.
+    """
+    users = clients_of(request).users
+    wanted = pb.ChangePasswordRequest(
+        user_id=me(), current_password=body.current_password, new_password=body.new_password
+    )
+    await users.write(users.stub.ChangePassword, wanted)
+    return empty()
+
+
+@router.get("/v1/users/me/addresses", **declare("signed-in", 200, models.AddressPage, tagged="read"))
+async def list_addresses(request: Request) -> Response:
+    """List one's own addresses."""
+    users = clients_of(request).users
+    found = await users.read(users.stub.ListAddresses, pb.ListAddressesRequest(user_id=me()))
+    page: models.AddressPage = {
+        "items": [models.address(address) for address in found.addresses],
+        "next_cursor": None,
+    }
+    # The list has no version of its own, so its tag is made of its content.
+    digest = hashlib.sha256(found.SerializeToString(deterministic=True)).hexdigest()[:32]
+    return conditional(request, page, f'"{digest}"')
+
+
+@router.post(
+    "/v1/users/me/addresses",
+    **declare("signed-in", 201, models.Address, problems={409: "TOO_MANY_ADDRESSES"}, located=True),
+)
+async def add_address(request: Request, body: models.AddressIn) -> Response:
+    """Add an address.
+
+    At most 20 are kept.
+    """
+    users = clients_of(request).users
+    wanted = pb.AddAddressRequest(user_id=me(), address=pb.Address(**body.model_dump()))
+    address = models.address(await users.write(users.stub.AddAddress, wanted))
+    return answer(address, 201, location=f"/v1/users/me/addresses/{address['id']}")
+
+
+@router.put(
+    "/v1/users/me/addresses/{address_id}",
+    **declare("signed-in", 200, models.Address, problems={404: "ADDRESS_NOT_FOUND"}),
+)
+async def replace_address(request: Request, address_id: AddressId, body: models.AddressIn) -> Response:
+    """Replace an address."""
+    users = clients_of(request).users
+    address = pb.Address(id=address_id, **body.model_dump())
+    wanted = pb.UpdateAddressRequest(user_id=me(), address=address)
+    return answer(models.address(await users.write(users.stub.UpdateAddress, wanted)))
+
+
+@router.delete(
+    "/v1/users/me/addresses/{address_id}", **declare("signed-in", 204, problems={404: "ADDRESS_NOT_FOUND"})
+)
+async def delete_address(request: Request, address_id: AddressId) -> Response:
+    """Remove an address."""
+    users = clients_of(request).users
+    wanted = pb.DeleteAddressRequest(user_id=me(), address_id=address_id)
+    await users.write(users.stub.DeleteAddress, wanted)
+    return empty()

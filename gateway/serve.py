@@ -1,0 +1,178 @@
+"""Serving: uvicorn with bounded headers, and a stop that loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from functions.runtime.settings import SettingsError, load
+from gateway.app import create_app
+from gateway.exchange import Gateway
+from gateway.settings import Settings
+from observability import logs, tracing
+
+log = logging.getLogger("shop.gateway")
+
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class Bounded(HttpToolsProtocol):
+    """uvicorn's protocol, which by itself bounds neither the size of a request's head nor the time it takes.
+
+    This one breaks off what sends too much before its headers end, or sends them too slowly.
+    """
+
+    max_head_bytes = 0
+    head_seconds = 0.0
+    _in_head = False
+    _received = 0
+    _timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def within(cls, settings: Settings) -> type[Bounded]:
+        """The class with the bounds of the settings: uvicorn makes the instances."""
+        bounds = {"max_head_bytes": settings.max_header_bytes, "head_seconds": settings.header_seconds}
+        return type("Bounded", (cls,), bounds)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        """A connection that never says anything is as slow as can be."""
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(self.head_seconds, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more to wait for."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A request's head begins."""
+        self._in_head, self._received = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """It ends."""
+        self._in_head = False
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; then see whether a head is still open."""
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            self._wait_for_more(len(data))
+
+    def _wait_for_more(self, received: int) -> None:
+        self._received += received
+        if self._received > self.max_head_bytes:
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self.head_seconds, self.transport.close)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which tells the streams to end before it waits for them, and leaves signals to us."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more requests, and let those under way finish within DRAIN_SECONDS."""
+        self._gateway.draining.set()
+        await super().shutdown(sockets)
+
+
+class Live:
+    """A gateway on a port; `start` and `stop` once each, in one event loop."""
+
+    def __init__(self, settings: Settings, app: FastAPI | None = None) -> None:
+        self.settings = settings
+        self.app = app or create_app(settings)
+        self.gateway: Gateway = self.app.state.gateway
+        self.http_port = 0
+        self._task: asyncio.Task[None] | None = None
+        config = uvicorn.Config(
+            self.app,
+            http=Bounded.within(settings),
+            ws="none",
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=settings.keep_alive_seconds,
+            timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+        )
+        self._server = _Server(config, self.gateway)
+
+    @property
+    def http_url(self) -> str:
+        """Where it answers."""
+        return f"http://{self.settings.host}:{self.http_port}"
+
+    async def start(self) -> None:
+        """Listen on PORT or HTTP_PORT (0: any free one). Raises OSError when it is taken."""
+        settings = self.settings
+        port = settings.http_port if settings.port is None else settings.port
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listening = socket.create_server((settings.host, port), family=family, backlog=2048)
+        self.http_port = int(listening.getsockname()[1])
+        self._task = asyncio.create_task(self._server.serve(sockets=[listening]))
+        while not self._server.started:
+            if self._task.done():
+                await self._task
+            await asyncio.sleep(0.001)
+        log.info("ready", extra={"http_port": self.http_port})
+
+    async def stop(self) -> None:
+        """Drain and close."""
+        if self._task is not None:
+            self._server.should_exit = True
+            await self._task
+
+
+async def _serve(settings: Settings) -> None:
+    live = Live(settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sign, stop.set)
+    await live.start()
+    await stop.wait()
+    log.info("stopping")
+    await live.stop()
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT; exit code 1, with the reason, for settings or ports that cannot be."""
+    import uvloop  # tests bring their own loop
+
+    try:
+        settings = load(Settings, os.environ)
+        logs.configure("gateway", settings.log_level)
+        flush = tracing.configure("gateway")
+        uvloop.run(_serve(settings))
+        flush()
+    except (SettingsError, OSError) as error:
+        sys.exit(f"gateway: {error}")

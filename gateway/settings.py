@@ -1,0 +1,50 @@
+"""The gateway's variables, beside those that every part reads."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from functions.runtime.settings import Port, RuntimeSettings
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0, le=3600)]
+
+
+class Settings(RuntimeSettings, frozen=True, kw_only=True):
+    """A field's variable is its name in upper case. Times are in seconds, sizes in bytes."""
+
+    http_port: Port = 8080
+    dead_letters_url: str = "http://127.0.0.1:8090/dead-letters"
+
+    deadline_seconds: Seconds = 5.0
+    """For a request as a whole; every call that it causes gets what is left of it."""
+
+    max_body_bytes: Positive = 1024 * 1024
+    body_seconds: Seconds = 10.0
+    """To receive a request's body in full; a slower one is cut off."""
+    max_header_bytes: Positive = 32 * 1024
+    header_seconds: Seconds = 10.0
+    """To receive the request line and the headers, from the first byte (or the connection) on."""
+    keep_alive_seconds: Positive = 75
+
+    rate_limit_per_second: Annotated[float, Meta(gt=0)] = 1000.0
+    rate_limit_burst: Positive = 2000
+    """Each signed-in user and each network address may take this many at once, then so many a second."""
+    trusted_proxy_hops: Annotated[int, Meta(ge=0, le=10)] = 0
+    """How many proxies of ours append to X-Forwarded-For; 0: the header is not believed."""
+
+    max_concurrency: Positive = 1000
+    max_streams: Positive = 500
+    stream_seconds: Seconds = 900.0
+    heartbeat_seconds: Seconds = 15.0
+
+    cors_origins: str = ""
+    """Origins, comma-separated, whose pages may call the API from a browser; empty: none."""
+    access_log: bool = True
+    """A line for each request; failures are always logged."""
+
+    def origins(self) -> list[str]:
+        """CORS_ORIGINS as a list."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]

@@ -1,0 +1,137 @@
+"""Server-sent events: an order's progress, from the orders service's WatchOrder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc.aio
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from functions.runtime.rpc_errors import from_rpc_error
+from gateway.exchange import Gateway, exchange_of
+from gateway.models.orders import FINAL, order
+from proto.orders.v1 import orders_pb2 as pb
+
+RETRY_MILLISECONDS = 2000
+_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+_START = f"retry: {RETRY_MILLISECONDS}\n\n".encode()
+_HEARTBEAT = b": still here\n\n"
+_encode = msgspec.json.Encoder().encode
+
+
+class OrderEvents(Response):
+    """The stream as an answer. It ends with the order's final state, when the watch ends, or when the gateway stops; a
+    client that goes away cancels the watch."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, gateway: Gateway, watch: Any, first: pb.Order, seen: str) -> None:
+        super().__init__(None, 200, _HEADERS)
+        # Response counted an empty body; this one has no length beforehand.
+        self.raw_headers = [header for header in self.raw_headers if header[0] != b"content-length"]
+        self._gateway = gateway
+        self._watch = watch
+        self._first = first
+        self._seen = seen
+
+    @staticmethod
+    async def open(request: Request, order_id: str) -> Response:
+        """Start watching; the first message decides between a stream, 204 and a problem. Raises ServiceError."""
+        exchange = exchange_of(request)
+        gateway = exchange.gateway
+        seen = request.headers.get("last-event-id", "")
+        gateway.streams.take()
+        watch = None
+        try:
+            orders = gateway.clients.orders
+            wanted = pb.WatchOrderRequest(order_id=order_id)
+            watch = orders.stub.WatchOrder(
+                wanted, timeout=gateway.settings.stream_seconds, metadata=orders.peer.metadata()
+            )
+            first = await _next(watch)
+            if first is not None and not (first.status in FINAL and seen == str(first.version)):
+                exchange.streaming = True
+                return OrderEvents(gateway, watch, first, seen)
+            watch.cancel()
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+        finally:
+            if not exchange.streaming:
+                gateway.streams.give()
+                if watch is not None:
+                    watch.cancel()
+        return Response(None, 204, _HEADERS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until there is no more to say or nobody to say it to."""
+        gone = asyncio.ensure_future(_gone(receive))
+        draining = asyncio.ensure_future(self._gateway.draining.wait())
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await self._relay(lambda chunk: send(_part(chunk)), {gone, draining})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            gone.cancel()
+            draining.cancel()
+            self._watch.cancel()
+            self._gateway.streams.give()
+
+    async def _relay(
+        self, write: Callable[[bytes], Awaitable[None]], enough: set[asyncio.Future[Any]]
+    ) -> None:
+        await write(_START if str(self._first.version) == self._seen else _START + event(self._first))
+        message: pb.Order | None = self._first
+        while message is not None and message.status not in FINAL:
+            following = asyncio.ensure_future(_next(self._watch))
+            try:
+                if not await self._arrives(following, enough, write):
+                    return
+                message = following.result()
+            except grpc.aio.AioRpcError:
+                return  # an EventSource comes back by itself, and learns then what the matter is
+            finally:
+                following.cancel()
+            if message is not None:
+                await write(event(message))
+
+    async def _arrives(
+        self,
+        following: asyncio.Future[Any],
+        enough: set[asyncio.Future[Any]],
+        write: Callable[[bytes], Awaitable[None]],
+    ) -> bool:
+        """Whether `following` is done, and not one of `enough`; heartbeats meanwhile."""
+        seconds = self._gateway.settings.heartbeat_seconds
+        while True:
+            done, _ = await asyncio.wait(
+                {following, *enough}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if done & enough:
+                return False
+            if following in done:
+                return True
+            await write(_HEARTBEAT)
+
+
+def event(message: pb.Order) -> bytes:
+    """One server-sent event. JSON has no line breaks, so one data line is enough."""
+    return b"event: order\nid: %d\ndata: %s\n\n" % (message.version, _encode(order(message)))
+
+
+async def _next(watch: Any) -> pb.Order | None:
+    message = await watch.read()
+    return None if message is grpc.aio.EOF else message
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _part(chunk: bytes) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": chunk, "more_body": True}
