@@ -13,6 +13,7 @@ from pathlib import Path
 
 from knative.local.data import Data, DataInUse
 from knative.local.manifests import ManifestError
+from knative.local.parts import Launch, launch
 from knative.local.ports import PortTaken
 from knative.local.run import ROOT, Options, Run
 from knative.local.terminal import Terminal
@@ -25,20 +26,20 @@ ADMIN_EMAIL and ADMIN_PASSWORD, at the first start, name the administrator inste
 `python -m knative.local stop` stops the platform that runs on --data."""
 
 
-def main(argv: Sequence[str], shell: Mapping[str, str]) -> int:
+def main(argv: Sequence[str], shell: Mapping[str, str], launch: Launch = launch) -> int:
     """Runs or stops a platform; the exit status."""
     arguments = _parser().parse_args(argv)
     terminal = Terminal()
     if arguments.command == "stop":
         return _stop(Data(arguments.data), terminal)
     try:
-        return _run(_options(arguments), terminal, shell)
+        return _run(_options(arguments), terminal, shell, launch)
     except (DataInUse, PortTaken, ManifestError) as error:
         terminal.line(terminal.paint(str(error), "bad"))
         return 1
 
 
-def _run(options: Options, terminal: Terminal, shell: Mapping[str, str]) -> int:
+def _run(options: Options, terminal: Terminal, shell: Mapping[str, str], launch: Launch) -> int:
     data = Data(options.data)
     data.hold()
     if options.fresh:
@@ -49,7 +50,7 @@ def _run(options: Options, terminal: Terminal, shell: Mapping[str, str]) -> int:
     )
 
     async def run() -> int:
-        return await Run(options, data, terminal, shell).main()
+        return await Run(options, data, terminal, shell, launch).main()
 
     return asyncio.run(run())
 

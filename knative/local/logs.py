@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Final
 
 _POLL_SECONDS: Final = 0.25
-_KEPT_BYTES: Final = 32 * 1024 * 1024
+KEPT_BYTES: Final = 32 * 1024 * 1024
 _CHUNK: Final = 256 * 1024
 
 
 class LogTail:
     """Hands on each new line of the logs, and keeps every file below 32 MiB, with one older one beside it."""
 
-    def __init__(self, show: Callable[[str, bytes], None]) -> None:
+    def __init__(self, show: Callable[[str, bytes], None], kept_bytes: int = KEPT_BYTES) -> None:
         self._show = show
+        self._kept_bytes = kept_bytes
         self._files: dict[str, tuple[Path, int]] = {}
 
     def follow(self, name: str, path: Path) -> None:
@@ -49,7 +50,7 @@ class LogTail:
                     self._show(name, line)
                 offset += whole
                 file.seek(offset)
-        return _rotated(path, offset)
+        return offset if offset < self._kept_bytes else _rotated(path)
 
 
 def open_log(path: Path) -> int:
@@ -65,9 +66,7 @@ def last_lines(path: Path, count: int) -> list[bytes]:
         return []
 
 
-def _rotated(path: Path, offset: int) -> int:
-    if offset < _KEPT_BYTES:
-        return offset
+def _rotated(path: Path) -> int:
     # The part keeps its descriptor, which appends: it goes on at the new beginning.
     shutil.copyfile(path, path.with_suffix(".log.1"))
     os.truncate(path, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import tzinfo
 from pathlib import Path
@@ -19,6 +19,9 @@ from knative.local.ports import HOST, Ports
 BROKER: Final = "broker"
 GATEWAY: Final = "gateway"
 USERS: Final = "users"
+Launch = Callable[..., tuple[str, ...]]
+"""From a module and its arguments to a command."""
+
 # The dead-letter store has a pod of its own in a cluster, and lives in the broker's process here.
 DEAD_LETTERS: Final = "dead-letters"
 
@@ -72,7 +75,14 @@ def domains(manifests: m.Manifests) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name, _ in _programs(manifests) if name != GATEWAY))
 
 
-def derive(manifests: m.Manifests, ports: Ports, data: Path, shell: Mapping[str, str]) -> Platform:
+def launch(module: str, *arguments: str) -> tuple[str, ...]:
+    """The command that runs a module as a part."""
+    return (sys.executable, "-m", "knative.local.launch", module, *arguments)
+
+
+def derive(
+    manifests: m.Manifests, ports: Ports, data: Path, shell: Mapping[str, str], launch: Launch = launch
+) -> Platform:
     """The platform for these manifests, with its data under `data` (absolute).
 
     Variables of the `shell` win over the manifests', so that OTEL_*, SMTP_URL or LOG_LEVEL can be set for one run;
@@ -82,11 +92,13 @@ def derive(manifests: m.Manifests, ports: Ports, data: Path, shell: Mapping[str,
     merged: dict[str, dict[str, str]] = {}
     for name, service in _programs(manifests):
         merged[name] = merged.get(name, {}) | m.environment_of(service, manifests)
-    parts = [_broker(ports, data, shell)]
+    parts = [_broker(ports, data, shell, launch)]
     for name, env in merged.items():
         given = {key: local.address(value) for key, value in env.items()}
         addresses = {key: given[key] for key, value in env.items() if given[key] != value}
-        parts.append(_service(name, {**given, **shell, **addresses, **_fixed(name, ports, data)}, ports))
+        parts.append(
+            _service(name, {**given, **shell, **addresses, **_fixed(name, ports, data)}, ports, launch)
+        )
     return Platform(tuple(parts), tuple(local.ticks()), local.broker_config())
 
 
@@ -164,26 +176,23 @@ def _program(service: m.Document) -> str:
     raise m.ManifestError(f"Service {m.name_of(service)}: it is unknown how to run {image} here")
 
 
-def _launch(module: str, *arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "knative.local.launch", module, *arguments)
-
-
-def _broker(ports: Ports, data: Path, shell: Mapping[str, str]) -> Part:
+def _broker(ports: Ports, data: Path, shell: Mapping[str, str], launch: Launch) -> Part:
     port = ports.http[BROKER]
     arguments = ("--config", f"{data}/broker.yaml", "--port", str(port), "--data", f"{data}/broker")
     sources = ("events", "events/broker", "events/deadletters", "observability")
-    return Part(BROKER, _launch("events.broker", *arguments), dict(shell), port, stage=0, sources=sources)
+    env = {**shell, "HTTP_PORT": str(port)}
+    return Part(BROKER, launch("events.broker", *arguments), env, port, stage=0, sources=sources)
 
 
-def _service(name: str, env: Mapping[str, str], ports: Ports) -> Part:
+def _service(name: str, env: Mapping[str, str], ports: Ports, launch: Launch) -> Part:
     if name == GATEWAY:
         sources: tuple[str, ...] = ("gateway", "functions/runtime", "events", "observability", "proto")
-        return Part(name, _launch("gateway.main"), env, ports.http[name], stage=2, sources=sources)
+        return Part(name, launch("gateway.main"), env, ports.http[name], stage=2, sources=sources)
     sources = (f"functions/{name}", "functions/runtime", "events", "observability", "proto")
     # Users signs the tokens that all others verify: it starts with the broker, before the rest.
     stage = 0 if name == USERS else 1
-    module = _launch(f"functions.{name}.main")
-    return Part(name, module, env, ports.http[name], ports.grpc[name], stage, sources)
+    command = launch(f"functions.{name}.main")
+    return Part(name, command, env, ports.http[name], ports.grpc[name], stage, sources)
 
 
 def _fixed(name: str, ports: Ports, data: Path) -> dict[str, str]:

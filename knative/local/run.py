@@ -47,8 +47,16 @@ class Admin:
 class Run:
     """Holds what one run is made of. `derive` is asked again when the manifests change."""
 
-    def __init__(self, options: Options, data: Data, terminal: Terminal, shell: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        options: Options,
+        data: Data,
+        terminal: Terminal,
+        shell: Mapping[str, str],
+        launch: parts.Launch = parts.launch,
+    ) -> None:
         self.options = options
+        self._launch = launch
         self.data = data
         self.terminal = terminal
         self._ports = self._allot()
@@ -176,7 +184,7 @@ class Run:
 
     def _derive(self) -> Platform:
         read = manifests.load(self.options.manifests)
-        platform = parts.derive(read, self._ports, self.data.folder, self._shell)
+        platform = parts.derive(read, self._ports, self.data.folder, self._shell, self._launch)
         for tick in platform.ticks:
             timers.check(tick)
         (self.data.folder / "broker.yaml").write_text(platform.broker_config)

@@ -34,7 +34,13 @@ class Child:
     """One part's process, from one start to the next. `changed` is called whenever pid or readiness change."""
 
     def __init__(
-        self, part: Part, logs: Path, cwd: Path, terminal: Terminal, changed: Callable[[], None]
+        self,
+        part: Part,
+        logs: Path,
+        cwd: Path,
+        terminal: Terminal,
+        changed: Callable[[], None],
+        stop_seconds: float = STOP_SECONDS,
     ) -> None:
         self.part = part
         self.log = logs / f"{part.name}.log"
@@ -44,6 +50,7 @@ class Child:
         self._cwd = cwd
         self._terminal = terminal
         self._changed = changed
+        self._stop_seconds = stop_seconds
         self._stopping = asyncio.Event()
         self._restart_asked = False
         self._wake = asyncio.Event()  # ends a wait between two starts
@@ -78,9 +85,11 @@ class Child:
         self._signal(signal.SIGTERM)
         if self._keeper is None:
             return
-        done, _ = await asyncio.wait([self._keeper], timeout=STOP_SECONDS)
+        done, _ = await asyncio.wait([self._keeper], timeout=self._stop_seconds)
         if not done:
-            self._terminal.part(self.part.name, f"does not stop within {STOP_SECONDS:.0f} s: killed", "warn")
+            self._terminal.part(
+                self.part.name, f"does not stop within {self._stop_seconds:g} s: killed", "warn"
+            )
             self.kill()
             await self._keeper
 

@@ -1,7 +1,7 @@
 """A part that is nothing but its health: `python -m knative.local.tests.fake_part`, told by variables.
 
 HTTP_PORT where to listen; FAIL_FIRST exits with 3 while a file of that name does not exist yet, and makes it; STUBBORN
-ignores SIGTERM; SAY is written to the log at the start.
+ignores SIGTERM; SAY is written to the log at the start; LAST_WORDS is a file that gets its NAME when it ends.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
-    server.serve_forever()
+    server.serve_forever(poll_interval=0.02)
+    if file := os.environ.get("LAST_WORDS"):
+        with Path(file).open("a") as last:
+            last.write(os.environ["NAME"] + "\n")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from knative.local import logs
 
 
@@ -25,13 +23,10 @@ def test_new_whole_lines_are_handed_on_once_and_old_ones_never(tmp_path: Path) -
     assert seen == [("a", b"one"), ("a", b"two"), ("a", b"half")]
 
 
-def test_a_long_log_begins_anew_and_keeps_the_older_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logs, "_KEPT_BYTES", 100)
+def test_a_long_log_begins_anew_and_keeps_the_older_one(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     seen: list[bytes] = []
-    tail = logs.LogTail(lambda _, line: seen.append(line))
+    tail = logs.LogTail(lambda _, line: seen.append(line), kept_bytes=100)
     tail.follow("a", path)
     with path.open("ab", buffering=0) as file:
         for number in range(30):

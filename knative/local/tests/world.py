@@ -17,24 +17,6 @@ from knative.local.data import is_part
 
 ROOT = Path(__file__).parents[3]
 
-_RUNNER = """
-import sys, os
-from pathlib import Path
-from knative.local import parts, seed
-# The fakes stand in for every module that the manifests name; all else is as in `make up`.
-real = parts._launch
-def launch(module, *arguments):
-    name = module.split(".")[1] if module.startswith("functions.") else module.split(".")[0]
-    return real("knative.local.tests.fake_part", name, *arguments)
-parts._launch = launch
-broker = parts._broker
-def with_port(ports, data, shell):
-    return broker(ports, data, {**shell, "HTTP_PORT": str(ports.http["broker"])})
-parts._broker = with_port
-from knative.local.__main__ import main
-sys.exit(main(sys.argv[1:], os.environ))
-"""
-
 
 class World:
     """One platform of fakes with its own folder, started as a process of its own."""
@@ -49,7 +31,7 @@ class World:
         arguments = ["--data", str(self.data), "--no-seed", *(options or ("--ports", "free"))]
         with self.output.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-c", _RUNNER, *arguments],
+                [sys.executable, "-m", "knative.local.tests.fake_platform", *arguments],
                 cwd=ROOT,
                 env={**os.environ, **env},
                 stdout=output,
