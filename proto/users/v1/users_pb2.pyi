@@ -36,7 +36,7 @@ class User(_message.Message):
     id: _builtins.str
     """`usr_` and 32 hexadecimal digits."""
     email: _builtins.str
-    """As registered, case-folded."""
+    """As registered, in its normal form: lower case, the domain in ASCII."""
     name: _builtins.str
     """The name shown to people."""
     version: _builtins.int
@@ -489,7 +489,7 @@ class Address(_message.Message):
     city: _builtins.str
     """Town."""
     postal_code: _builtins.str
-    """As the country writes it."""
+    """As the country writes it; empty where it has none."""
     country: _builtins.str
     """ISO 3166-1 alpha-2."""
     def __init__(

@@ -129,7 +129,8 @@ class UsersServicer:
     """
 
     def Register(self, request, context):
-        """Creates an account with the role customer. No token needed. ALREADY_EXISTS with reason EMAIL_TAKEN.
+        """Creates an account with the role customer. No token needed. ALREADY_EXISTS with reason EMAIL_TAKEN;
+        INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the wrong length or among the most frequent ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,7 +145,9 @@ class UsersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Refresh(self, request, context):
-        """Trades a refresh token for new tokens. Reuse of a token already traded revokes the whole session. No token needed.
+        """Trades a refresh token for new tokens. UNAUTHENTICATED (INVALID_REFRESH_TOKEN) for one that is unknown, expired or
+        revoked. A token already traded revokes the whole session, even if the first answer was lost: (REFRESH_TOKEN_REUSED);
+        so this call is never retried. No token needed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,7 +182,8 @@ class UsersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ChangePassword(self, request, context):
-        """Replaces the password and ends every session. UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong current one.
+        """Replaces the password and ends every session. UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong current one, which
+        counts like a failed login; INVALID_ARGUMENT (WEAK_PASSWORD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -193,7 +197,8 @@ class UsersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUser(self, request, context):
-        """Deletes the account and all that names the person; emits shop.user.deleted.v1.
+        """Deletes the account and all that names the person; emits shop.user.deleted.v1. Access tokens given out verify until
+        they expire. The last admin stays (FAILED_PRECONDITION, LAST_ADMIN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -242,7 +247,8 @@ class UsersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateKeys(self, request, context):
-        """Starts signing with a new key; the old one still verifies until its last token has expired. Admins only.
+        """Starts signing with the next key; the old one still verifies until its last token has expired. Admins only.
+        RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS) while eight old keys still verify.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,13 +36,18 @@ class UsersStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> UsersAsyncStub: ...
     Register: _grpc.UnaryUnaryMultiCallable[_users_pb2.RegisterRequest, _users_pb2.User]
-    """Creates an account with the role customer. No token needed. ALREADY_EXISTS with reason EMAIL_TAKEN."""
+    """Creates an account with the role customer. No token needed. ALREADY_EXISTS with reason EMAIL_TAKEN;
+    INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the wrong length or among the most frequent ones.
+    """
     Login: _grpc.UnaryUnaryMultiCallable[_users_pb2.LoginRequest, _users_pb2.Session]
     """Starts a session. UNAUTHENTICATED (INVALID_CREDENTIALS) alike for unknown e-mail and wrong password;
     RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) after five failures within 15 minutes. No token needed.
     """
     Refresh: _grpc.UnaryUnaryMultiCallable[_users_pb2.RefreshRequest, _users_pb2.Session]
-    """Trades a refresh token for new tokens. Reuse of a token already traded revokes the whole session. No token needed."""
+    """Trades a refresh token for new tokens. UNAUTHENTICATED (INVALID_REFRESH_TOKEN) for one that is unknown, expired or
+    revoked. A token already traded revokes the whole session, even if the first answer was lost: (REFRESH_TOKEN_REUSED);
+    so this call is never retried. No token needed.
+    """
     Logout: _grpc.UnaryUnaryMultiCallable[_users_pb2.LogoutRequest, _users_pb2.LogoutResponse]
     """Ends the session that the refresh token belongs to; unknown tokens are ignored. No token needed."""
     GetUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.GetUserRequest, _users_pb2.User]
@@ -52,11 +57,15 @@ class UsersStub:
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.UpdateUserRequest, _users_pb2.User]
     """Changes the fields that are present. ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one."""
     ChangePassword: _grpc.UnaryUnaryMultiCallable[_users_pb2.ChangePasswordRequest, _users_pb2.ChangePasswordResponse]
-    """Replaces the password and ends every session. UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong current one."""
+    """Replaces the password and ends every session. UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong current one, which
+    counts like a failed login; INVALID_ARGUMENT (WEAK_PASSWORD).
+    """
     SetRoles: _grpc.UnaryUnaryMultiCallable[_users_pb2.SetRolesRequest, _users_pb2.User]
     """Replaces the roles of an account. Admins only; the last admin keeps the role (FAILED_PRECONDITION, LAST_ADMIN)."""
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.DeleteUserRequest, _users_pb2.DeleteUserResponse]
-    """Deletes the account and all that names the person; emits shop.user.deleted.v1."""
+    """Deletes the account and all that names the person; emits shop.user.deleted.v1. Access tokens given out verify until
+    they expire. The last admin stays (FAILED_PRECONDITION, LAST_ADMIN).
+    """
     ListAddresses: _grpc.UnaryUnaryMultiCallable[_users_pb2.ListAddressesRequest, _users_pb2.ListAddressesResponse]
     """Lists a person's addresses, oldest first; at most 20 are kept."""
     AddAddress: _grpc.UnaryUnaryMultiCallable[_users_pb2.AddAddressRequest, _users_pb2.Address]
@@ -70,7 +79,9 @@ class UsersStub:
     GetJwks: _grpc.UnaryUnaryMultiCallable[_users_pb2.GetJwksRequest, _users_pb2.Jwks]
     """The public keys that verify access tokens (RFC 7517). No token needed."""
     RotateKeys: _grpc.UnaryUnaryMultiCallable[_users_pb2.RotateKeysRequest, _users_pb2.Jwks]
-    """Starts signing with a new key; the old one still verifies until its last token has expired. Admins only."""
+    """Starts signing with the next key; the old one still verifies until its last token has expired. Admins only.
+    RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS) while eight old keys still verify.
+    """
 
 @_typing.type_check_only
 class UsersAsyncStub(UsersStub):
@@ -80,13 +91,18 @@ class UsersAsyncStub(UsersStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Register: _aio.UnaryUnaryMultiCallable[_users_pb2.RegisterRequest, _users_pb2.User]  # type: ignore[assignment]
-    """Creates an account with the role customer. No token needed. ALREADY_EXISTS with reason EMAIL_TAKEN."""
+    """Creates an account with the role customer. No token needed. ALREADY_EXISTS with reason EMAIL_TAKEN;
+    INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the wrong length or among the most frequent ones.
+    """
     Login: _aio.UnaryUnaryMultiCallable[_users_pb2.LoginRequest, _users_pb2.Session]  # type: ignore[assignment]
     """Starts a session. UNAUTHENTICATED (INVALID_CREDENTIALS) alike for unknown e-mail and wrong password;
     RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) after five failures within 15 minutes. No token needed.
     """
     Refresh: _aio.UnaryUnaryMultiCallable[_users_pb2.RefreshRequest, _users_pb2.Session]  # type: ignore[assignment]
-    """Trades a refresh token for new tokens. Reuse of a token already traded revokes the whole session. No token needed."""
+    """Trades a refresh token for new tokens. UNAUTHENTICATED (INVALID_REFRESH_TOKEN) for one that is unknown, expired or
+    revoked. A token already traded revokes the whole session, even if the first answer was lost: (REFRESH_TOKEN_REUSED);
+    so this call is never retried. No token needed.
+    """
     Logout: _aio.UnaryUnaryMultiCallable[_users_pb2.LogoutRequest, _users_pb2.LogoutResponse]  # type: ignore[assignment]
     """Ends the session that the refresh token belongs to; unknown tokens are ignored. No token needed."""
     GetUser: _aio.UnaryUnaryMultiCallable[_users_pb2.GetUserRequest, _users_pb2.User]  # type: ignore[assignment]
@@ -96,11 +112,15 @@ class UsersAsyncStub(UsersStub):
     UpdateUser: _aio.UnaryUnaryMultiCallable[_users_pb2.UpdateUserRequest, _users_pb2.User]  # type: ignore[assignment]
     """Changes the fields that are present. ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one."""
     ChangePassword: _aio.UnaryUnaryMultiCallable[_users_pb2.ChangePasswordRequest, _users_pb2.ChangePasswordResponse]  # type: ignore[assignment]
-    """Replaces the password and ends every session. UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong current one."""
+    """Replaces the password and ends every session. UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong current one, which
+    counts like a failed login; INVALID_ARGUMENT (WEAK_PASSWORD).
+    """
     SetRoles: _aio.UnaryUnaryMultiCallable[_users_pb2.SetRolesRequest, _users_pb2.User]  # type: ignore[assignment]
     """Replaces the roles of an account. Admins only; the last admin keeps the role (FAILED_PRECONDITION, LAST_ADMIN)."""
     DeleteUser: _aio.UnaryUnaryMultiCallable[_users_pb2.DeleteUserRequest, _users_pb2.DeleteUserResponse]  # type: ignore[assignment]
-    """Deletes the account and all that names the person; emits shop.user.deleted.v1."""
+    """Deletes the account and all that names the person; emits shop.user.deleted.v1. Access tokens given out verify until
+    they expire. The last admin stays (FAILED_PRECONDITION, LAST_ADMIN).
+    """
     ListAddresses: _aio.UnaryUnaryMultiCallable[_users_pb2.ListAddressesRequest, _users_pb2.ListAddressesResponse]  # type: ignore[assignment]
     """Lists a person's addresses, oldest first; at most 20 are kept."""
     AddAddress: _aio.UnaryUnaryMultiCallable[_users_pb2.AddAddressRequest, _users_pb2.Address]  # type: ignore[assignment]
@@ -114,7 +134,9 @@ class UsersAsyncStub(UsersStub):
     GetJwks: _aio.UnaryUnaryMultiCallable[_users_pb2.GetJwksRequest, _users_pb2.Jwks]  # type: ignore[assignment]
     """The public keys that verify access tokens (RFC 7517). No token needed."""
     RotateKeys: _aio.UnaryUnaryMultiCallable[_users_pb2.RotateKeysRequest, _users_pb2.Jwks]  # type: ignore[assignment]
-    """Starts signing with a new key; the old one still verifies until its last token has expired. Admins only."""
+    """Starts signing with the next key; the old one still verifies until its last token has expired. Admins only.
+    RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS) while eight old keys still verify.
+    """
 
 class UsersServicer(metaclass=_abc_1.ABCMeta):
     """Who a person is to the shop, and how they prove it. A call on a person's behalf carries their access token in the
@@ -127,7 +149,9 @@ class UsersServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.RegisterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.User, _abc.Awaitable[_users_pb2.User]]:
-        """Creates an account with the role customer. No token needed. ALREADY_EXISTS with reason EMAIL_TAKEN."""
+        """Creates an account with the role customer. No token needed. ALREADY_EXISTS with reason EMAIL_TAKEN;
+        INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the wrong length or among the most frequent ones.
+        """
 
     @_abc_1.abstractmethod
     def Login(
@@ -145,7 +169,10 @@ class UsersServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.RefreshRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.Session, _abc.Awaitable[_users_pb2.Session]]:
-        """Trades a refresh token for new tokens. Reuse of a token already traded revokes the whole session. No token needed."""
+        """Trades a refresh token for new tokens. UNAUTHENTICATED (INVALID_REFRESH_TOKEN) for one that is unknown, expired or
+        revoked. A token already traded revokes the whole session, even if the first answer was lost: (REFRESH_TOKEN_REUSED);
+        so this call is never retried. No token needed.
+        """
 
     @_abc_1.abstractmethod
     def Logout(
@@ -185,7 +212,9 @@ class UsersServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.ChangePasswordRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.ChangePasswordResponse, _abc.Awaitable[_users_pb2.ChangePasswordResponse]]:
-        """Replaces the password and ends every session. UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong current one."""
+        """Replaces the password and ends every session. UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong current one, which
+        counts like a failed login; INVALID_ARGUMENT (WEAK_PASSWORD).
+        """
 
     @_abc_1.abstractmethod
     def SetRoles(
@@ -201,7 +230,9 @@ class UsersServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.DeleteUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.DeleteUserResponse, _abc.Awaitable[_users_pb2.DeleteUserResponse]]:
-        """Deletes the account and all that names the person; emits shop.user.deleted.v1."""
+        """Deletes the account and all that names the person; emits shop.user.deleted.v1. Access tokens given out verify until
+        they expire. The last admin stays (FAILED_PRECONDITION, LAST_ADMIN).
+        """
 
     @_abc_1.abstractmethod
     def ListAddresses(
@@ -257,6 +288,8 @@ class UsersServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.RotateKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.Jwks, _abc.Awaitable[_users_pb2.Jwks]]:
-        """Starts signing with a new key; the old one still verifies until its last token has expired. Admins only."""
+        """Starts signing with the next key; the old one still verifies until its last token has expired. Admins only.
+        RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS) while eight old keys still verify.
+        """
 
 def add_UsersServicer_to_server(servicer: UsersServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
