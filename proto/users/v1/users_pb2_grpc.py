@@ -146,7 +146,7 @@ class UsersServicer:
 
     def Refresh(self, request, context):
         """Trades a refresh token for new tokens. UNAUTHENTICATED (INVALID_REFRESH_TOKEN) for one that is unknown, expired or
-        revoked. A token already traded revokes the whole session, even if the first answer was lost: (REFRESH_TOKEN_REUSED);
+        revoked. A token already traded revokes the whole session, even if the first answer was lost (REFRESH_TOKEN_REUSED);
         so this call is never retried. No token needed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

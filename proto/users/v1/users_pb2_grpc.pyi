@@ -45,7 +45,7 @@ class UsersStub:
     """
     Refresh: _grpc.UnaryUnaryMultiCallable[_users_pb2.RefreshRequest, _users_pb2.Session]
     """Trades a refresh token for new tokens. UNAUTHENTICATED (INVALID_REFRESH_TOKEN) for one that is unknown, expired or
-    revoked. A token already traded revokes the whole session, even if the first answer was lost: (REFRESH_TOKEN_REUSED);
+    revoked. A token already traded revokes the whole session, even if the first answer was lost (REFRESH_TOKEN_REUSED);
     so this call is never retried. No token needed.
     """
     Logout: _grpc.UnaryUnaryMultiCallable[_users_pb2.LogoutRequest, _users_pb2.LogoutResponse]
@@ -100,7 +100,7 @@ class UsersAsyncStub(UsersStub):
     """
     Refresh: _aio.UnaryUnaryMultiCallable[_users_pb2.RefreshRequest, _users_pb2.Session]  # type: ignore[assignment]
     """Trades a refresh token for new tokens. UNAUTHENTICATED (INVALID_REFRESH_TOKEN) for one that is unknown, expired or
-    revoked. A token already traded revokes the whole session, even if the first answer was lost: (REFRESH_TOKEN_REUSED);
+    revoked. A token already traded revokes the whole session, even if the first answer was lost (REFRESH_TOKEN_REUSED);
     so this call is never retried. No token needed.
     """
     Logout: _aio.UnaryUnaryMultiCallable[_users_pb2.LogoutRequest, _users_pb2.LogoutResponse]  # type: ignore[assignment]
@@ -170,7 +170,7 @@ class UsersServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.Session, _abc.Awaitable[_users_pb2.Session]]:
         """Trades a refresh token for new tokens. UNAUTHENTICATED (INVALID_REFRESH_TOKEN) for one that is unknown, expired or
-        revoked. A token already traded revokes the whole session, even if the first answer was lost: (REFRESH_TOKEN_REUSED);
+        revoked. A token already traded revokes the whole session, even if the first answer was lost (REFRESH_TOKEN_REUSED);
         so this call is never retried. No token needed.
         """
 
