@@ -86,7 +86,7 @@ async def _search(
     """Look through texts, newest first, until there is one hit more than wanted, or enough was looked at."""
     hits: list[ProductText] = []
     looked_at = 0
-    async for text in _texts(store, query, prefixes, below, query.limit + 1):
+    async for text in _texts(store, query, prefixes, below):
         if _fits(text, query, prefixes):
             if len(hits) == query.limit:
                 return hits, hits[-1].listed
@@ -113,33 +113,44 @@ def _fits(text: ProductText, query: Query, prefixes: Sequence[str]) -> bool:
 
 
 async def _texts(
-    store: Store, query: Query, prefixes: Sequence[str], below: str | None, size: int
+    store: Store, query: Query, prefixes: Sequence[str], below: str | None
 ) -> AsyncIterator[ProductText]:
-    """Every text that may match, newest first."""
+    """Every text that may match, newest first: the partitions that may hold some, merged."""
     partitions = [(WORDS, key) for key in probes(prefixes)] or [(LISTED, listing(query.category, True))]
+    streams = [_Stream(store, *partition, below, query.limit + 1) for partition in partitions]
+    last = None
     while True:
-        texts, below = await _merged(store, partitions, below, size)
-        for text in texts:
-            yield text
-        if below is None:
+        if short := [stream for stream in streams if not stream.ahead and stream.more]:
+            await asyncio.sleep(0)  # an embedded store may never wait: let others have their turn
+            await asyncio.gather(*(stream.read() for stream in short))
+        ready = [stream for stream in streams if stream.ahead]
+        if not ready:
             return
-        size = min(2 * size, _MAX_BATCH)
-        await asyncio.sleep(0)  # an embedded store may never wait: let others have their turn
+        text = max(ready, key=lambda stream: stream.ahead[-1].listed).ahead.pop()
+        if text.listed != last:  # one text may lie in two partitions
+            yield text
+        last = text.listed
 
 
-async def _merged(
-    store: Store, partitions: Sequence[tuple[str, str]], below: str | None, size: int
-) -> tuple[list[ProductText], str | None]:
-    """The next texts of all partitions together, and the place to go on below; None at the end.
+class _Stream:
+    """One partition of texts, read in batches that grow: `ahead` is read but not taken yet, the next one last."""
 
-    Only down to where every partition has been read: the highest of the last places of those that have more.
-    """
-    reads = [_below(store, ProductText, index, name, below, size) for index, name in partitions]
-    batches = await asyncio.gather(*reads)
-    frontier = max((batch[-1].listed for batch in batches if len(batch) == size), default=None)
-    texts = {text.listed: text for batch in batches for text in batch}  # one may lie in two partitions
-    order = sorted((place for place in texts if frontier is None or place >= frontier), reverse=True)
-    return [texts[place] for place in order], frontier
+    def __init__(self, store: Store, index: str, partition: str, below: str | None, size: int) -> None:
+        self._store = store
+        self._partition = (index, partition)
+        self._below = below
+        self._size = size
+        self.ahead: list[ProductText] = []
+        self.more = True
+
+    async def read(self) -> None:
+        """Read the next batch; `more` tells whether another may follow."""
+        batch = await _below(self._store, ProductText, *self._partition, self._below, self._size)
+        self.more = len(batch) == self._size
+        if batch:
+            self._below = batch[-1].listed
+        self._size = min(2 * self._size, _MAX_BATCH)
+        self.ahead = batch[::-1]
 
 
 async def _below(
