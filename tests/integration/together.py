@@ -1,0 +1,207 @@
+"""All five functions and the broker in one event loop, composed from the same manifests as `make up`.
+
+Time is a ManualClock, and collaborators can be replaced by keyword, as the bootstraps take them:
+`Together(folder, payments={"provider": ...})`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from events.broker.app import BrokerApp
+from events.broker.config import load as load_broker
+from events.broker.serve import serving
+from events.catalog import SweepDue
+from functions.runtime import identity
+from functions.runtime.clock import ManualClock
+from functions.runtime.ids import uuid7
+from functions.runtime.peers import Peer
+from functions.runtime.process import Live
+from functions.runtime.settings import load
+from knative.local import manifests, parts, ports
+from proto.orders.v1 import orders_pb2, orders_pb2_grpc
+from proto.payments.v1 import payments_pb2, payments_pb2_grpc
+from proto.products.v1 import products_pb2, products_pb2_grpc
+from proto.users.v1 import users_pb2, users_pb2_grpc
+
+BASE = Path(__file__).parents[2] / "knative" / "base"
+ADMIN = {"ADMIN_EMAIL": "admin@shop.test", "ADMIN_PASSWORD": "integration-administrator"}
+ADDRESS = orders_pb2.ShippingAddress(
+    name="Ada Lovelace", line1="12 St James's Square", city="London", postal_code="SW1Y 4JH", country="GB"
+)
+
+
+class Together:
+    """The platform without its gateway. `live` has each function's doors, `peers` a gRPC peer for each."""
+
+    def __init__(self, folder: Path, **replaced: dict[str, Any]) -> None:
+        self.clock = ManualClock()
+        self.live: dict[str, Live] = {}
+        self.peers: dict[str, Peer] = {}
+        self._folder = folder
+        self._replaced = replaced
+        self._manifests = manifests.load(BASE)
+        self._ports = ports.free(parts.domains(self._manifests))
+        (folder / "secrets").mkdir(parents=True, exist_ok=True)
+        key = Ed25519PrivateKey.generate()
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (folder / "secrets" / "service.pem").write_bytes(pem)
+        self._platform = parts.derive(self._manifests, self._ports, folder, {})
+        self._broker = AsyncExitStack()
+
+    async def start(self) -> None:
+        """Open every door."""
+        await self.start_broker()
+        for name in parts.domains(self._manifests):
+            await self.start_function(name)
+
+    async def start_broker(self) -> None:
+        """The local broker on this platform's port, with its triggers and what it kept."""
+        app = BrokerApp(load_broker(self._platform.broker_config), self._folder / "broker")
+        await self._broker.enter_async_context(serving(app, port=self._ports.http["broker"]))
+
+    async def stop_broker(self) -> None:
+        """Take it away."""
+        await self._broker.aclose()
+
+    async def start_function(self, name: str) -> None:
+        """One function with both its doors."""
+        environ = {**next(part.env for part in self._platform.parts if part.name == name), **ADMIN}
+        environ |= {"DRAIN_SECONDS": "2"}
+        settings = importlib.import_module(f"functions.{name}.settings").Settings
+        bootstrap = importlib.import_module(f"functions.{name}.bootstrap").bootstrap
+        function = bootstrap(load(settings, environ), clock=self.clock, **self._replaced.get(name, {}))
+        self.live[name] = Live(function)
+        await self.live[name].start()
+        self.peers[name] = Peer(self.live[name].grpc_address)
+
+    async def stop_function(self, name: str) -> None:
+        """Close its doors, as SIGTERM would."""
+        await self.peers.pop(name).close()
+        await self.live.pop(name).stop()
+
+    async def stop(self) -> None:
+        """Close everything."""
+        for name in list(self.live):
+            await self.stop_function(name)
+        await self.stop_broker()
+
+    async def sweep(self) -> None:
+        """What the PingSource does, now."""
+        headers = {
+            "ce-specversion": "1.0",
+            "ce-id": uuid7(),
+            "ce-type": SweepDue.TYPE,
+            "ce-source": SweepDue.SOURCE,
+        }
+        url = f"http://127.0.0.1:{self._ports.http['broker']}/shop/default"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(url, data=b"{}", headers=headers) as answer,
+        ):
+            assert answer.status == 202
+
+    async def post(self, name: str, headers: dict[str, str], data: bytes) -> int:
+        """An event straight to a function's door, as a broker would deliver it; the status."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(self.live[name].http_url, data=data, headers=headers) as answer,
+        ):
+            return answer.status
+
+
+class Actor:
+    """Somebody with a token, who calls the services by gRPC."""
+
+    def __init__(self, together: Together, session: users_pb2.Session) -> None:
+        self._together = together
+        self.user_id = session.user_id
+        self._identity = identity.Identity(session.user_id, frozenset(), session.access_token)
+
+    async def call(self, domain: str, method: str, request: Any) -> Any:
+        """One RPC on this person's behalf."""
+        modules = {
+            "orders": orders_pb2_grpc.OrdersStub,
+            "payments": payments_pb2_grpc.PaymentsStub,
+            "products": products_pb2_grpc.ProductsStub,
+            "users": users_pb2_grpc.UsersStub,
+        }
+        peer = self._together.peers[domain]
+        identity.enter(self._identity)
+        stub: Any = modules[domain](peer.channel)
+        return await peer.call(getattr(stub, method), request, timeout=10)
+
+    async def place(self, product_id: str, quantity: int = 1, token: str = "tok_ok") -> orders_pb2.Order:  # noqa: S107 - a test token
+        """Order some of a product."""
+        line = orders_pb2.LineRequest(product_id=product_id, quantity=quantity)
+        request = orders_pb2.PlaceOrderRequest(lines=[line], shipping_address=ADDRESS, payment_token=token)
+        order: orders_pb2.Order = await self.call("orders", "PlaceOrder", request)
+        return order
+
+    async def order(self, order_id: str) -> orders_pb2.Order:
+        """An order as it is now."""
+        found: orders_pb2.Order = await self.call(
+            "orders", "GetOrder", orders_pb2.GetOrderRequest(order_id=order_id)
+        )
+        return found
+
+    async def payment(self, order_id: str) -> payments_pb2.Payment:
+        """Its payment."""
+        request = payments_pb2.GetOrderPaymentRequest(order_id=order_id)
+        found: payments_pb2.Payment = await self.call("payments", "GetOrderPayment", request)
+        return found
+
+    async def stock(self, product_id: str) -> tuple[int, int]:
+        """on_hand and reserved."""
+        stock = await self.call("products", "GetStock", products_pb2.GetStockRequest(product_id=product_id))
+        return stock.on_hand, stock.reserved
+
+    async def product(self, on_hand: int) -> str:
+        """A new product in stock (admins only); its id."""
+        request = products_pb2.CreateProductRequest(
+            sku=f"SKU-{uuid7()}", name="Teapot", category="kitchen", price={"amount": 1250, "currency": "EUR"}
+        )
+        product = await self.call("products", "CreateProduct", request)
+        await self.call(
+            "products", "SetStock", products_pb2.SetStockRequest(product_id=product.id, on_hand=on_hand)
+        )
+        return str(product.id)
+
+
+async def sign_in(together: Together, email: str, password: str) -> Actor:
+    """An existing account."""
+    peer = together.peers["users"]
+    login = users_pb2.LoginRequest(email=email, password=password)
+    session = await peer.call(users_pb2_grpc.UsersStub(peer.channel).Login, login, anonymous=True)
+    return Actor(together, session)
+
+
+async def register(together: Together, email: str = "ada@example.com") -> Actor:
+    """A new customer."""
+    peer, password = together.peers["users"], "analytical-engine"
+    request = users_pb2.RegisterRequest(email=email, password=password, name="Ada")
+    await peer.call(users_pb2_grpc.UsersStub(peer.channel).Register, request, anonymous=True)
+    return await sign_in(together, email, password)
+
+
+async def administrator(together: Together) -> Actor:
+    """The first administrator."""
+    return await sign_in(together, ADMIN["ADMIN_EMAIL"], ADMIN["ADMIN_PASSWORD"])
+
+
+async def comes_to(read: Callable[[], Awaitable[Any]], wanted: Any, seconds: float = 20.0) -> None:
+    """Wait until what is read is what is wanted."""
+    deadline = time.monotonic() + seconds
+    while (seen := await read()) != wanted:
+        assert time.monotonic() < deadline, f"wanted {wanted}, still {seen}"
+        await asyncio.sleep(0.02)
