@@ -1,0 +1,63 @@
+"""The composition root of the notifications service."""
+
+from __future__ import annotations
+
+from functions.notifications.channels import Channel, Mailbox
+from functions.notifications.desk import Desk
+from functions.notifications.peers import Users, UsersPeer
+from functions.notifications.rpc import Notifications
+from functions.notifications.settings import Settings
+from functions.notifications.store import KINDS
+from functions.notifications.subscriptions import subscriptions
+from functions.runtime import wiring
+from functions.runtime.app import Function, Service
+from functions.runtime.clock import Clock, SystemClock
+from functions.runtime.peers import Peer
+from functions.runtime.settings import SettingsError
+from functions.runtime.store.port import Store
+from functions.runtime.tokens import TokenVerifier
+from proto.notifications.v1 import notifications_pb2_grpc
+
+
+def bootstrap(
+    settings: Settings,
+    *,
+    store: Store | None = None,
+    clock: Clock | None = None,
+    channel: Channel | None = None,
+    users: Users | None = None,
+    verifier: TokenVerifier | None = None,
+) -> Function:
+    """Compose the service; what is passed in takes the place of the real thing."""
+    clock = clock or SystemClock()
+    channel = channel or open_channel(settings)
+    peers: list[Peer] = []
+    if users is None or verifier is None:
+        tokens = wiring.service_tokens(settings, "notifications", clock)
+        peers.append(Peer(settings.users_address, tokens))
+        users = users or UsersPeer(peers[0])
+        verifier = verifier or wiring.token_verifier(settings, wiring.remote_jwks(peers[0]), clock)
+    store = store or wiring.open_store(settings, "notifications", KINDS, clock)
+    desk = Desk(store, channel, users, clock)
+    add = notifications_pb2_grpc.add_NotificationsServicer_to_server
+    return Function(
+        name="notifications",
+        settings=settings,
+        store=store,
+        services=[Service(add, Notifications(desk), "shop.notifications.v1.Notifications")],
+        subscriptions=subscriptions(desk),
+        verifier=verifier,
+        clock=clock,
+        on_stop=[peer.close for peer in peers],
+    )
+
+
+def open_channel(settings: Settings) -> Channel:
+    """The channel that MAIL_CHANNEL and SMTP_URL choose; raises SettingsError for one that cannot be."""
+    if settings.mail_channel == "ses":
+        raise SettingsError("MAIL_CHANNEL: ses is not supported yet; use smtp or mailbox")
+    if settings.mail_channel == "mailbox" or (settings.mail_channel == "auto" and not settings.smtp_url):
+        return Mailbox()
+    from functions.notifications.smtp import SmtpChannel, parse_url  # only where mail goes out
+
+    return SmtpChannel(parse_url(settings.smtp_url), settings.mail_from, settings.mail_timeout)

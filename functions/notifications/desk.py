@@ -1,0 +1,20 @@
+"""What the use cases of this domain work with, handed over as one argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from functions.notifications.channels import Channel
+from functions.notifications.peers import Users
+from functions.runtime.clock import Clock
+from functions.runtime.store.port import Store
+
+
+@dataclass(frozen=True)
+class Desk:
+    """`channel` is the one that messages go out by; each keeps the name of its own."""
+
+    store: Store
+    channel: Channel
+    users: Users
+    clock: Clock

@@ -1,0 +1,74 @@
+"""What each event gives people to read."""
+
+from __future__ import annotations
+
+from events.catalog import (
+    OrderCancelled,
+    OrderConfirmed,
+    OrderDelivered,
+    OrderShipped,
+    PaymentRefunded,
+    StockLow,
+    UserRegistered,
+)
+from functions.notifications.domain import Message
+from functions.notifications.rendering import amount
+
+_WHY = {
+    "ACCOUNT_DELETED": "the account was deleted",
+    "CUSTOMER_REQUEST": "as you asked",
+    "INSUFFICIENT_FUNDS": "the payment was declined for lack of funds",
+    "OUT_OF_STOCK": "not enough of it is in stock",
+    "PAYMENT_DECLINED": "the payment was declined",
+    "PRODUCT_UNAVAILABLE": "something in it is not for sale any more",
+    "RESERVATION_EXPIRED": "we could not hold the goods for you any longer",
+    "TIMED_OUT": "it could not be completed in time",
+}
+
+
+def welcome(event: UserRegistered) -> Message:
+    """To the person."""
+    return Message("welcome", {})
+
+
+def order_confirmed(event: OrderConfirmed) -> Message:
+    """To the buyer."""
+    return _about(event.order_id, "order_confirmed", total=amount(event.total))
+
+
+def order_cancelled(event: OrderCancelled) -> Message:
+    """To the buyer, with the reason in words; one that we have no words for is shown as it is."""
+    words = event.reason.replace("_", " ").lower()
+    return _about(event.order_id, "order_cancelled", why=_WHY.get(event.reason, words))
+
+
+def order_shipped(event: OrderShipped) -> Message:
+    """To the buyer."""
+    return _about(event.order_id, "order_shipped")
+
+
+def order_delivered(event: OrderDelivered) -> Message:
+    """To the buyer."""
+    return _about(event.order_id, "order_delivered")
+
+
+def payment_refunded(event: PaymentRefunded) -> Message:
+    """To the buyer."""
+    return _about(
+        event.order_id, "payment_refunded", amount=amount(event.amount), refunded=amount(event.refunded)
+    )
+
+
+def stock_low(event: StockLow) -> Message:
+    """To every administrator."""
+    params = {
+        "sku": event.sku,
+        "product_id": event.product_id,
+        "available": str(event.available),
+        "threshold": str(event.threshold),
+    }
+    return Message("stock_low", params)
+
+
+def _about(order_id: str, template: str, **params: str) -> Message:
+    return Message(template, {"order_id": order_id, **params}, order_id)

@@ -1,0 +1,51 @@
+"""What notifications asks users: how to reach somebody, each time anew, so that no address is kept here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from functions.runtime.peers import Peer
+from proto.users.v1 import users_pb2 as pb
+from proto.users.v1 import users_pb2_grpc
+
+
+@dataclass(frozen=True)
+class Contact:
+    """How to reach a person; shown nowhere."""
+
+    user_id: str
+    email: str = field(repr=False)
+    name: str = field(default="", repr=False)
+    deliverable: bool = True
+
+
+class Users(Protocol):
+    """The users service, as notifications needs it. Raises UNAVAILABLE when it does not answer."""
+
+    async def contact(self, user_id: str) -> Contact | None:
+        """How to reach this person; None for one who has no account."""
+
+    async def administrators(self) -> list[str]:
+        """The ids of all administrators."""
+
+
+class UsersPeer:
+    """Users over gRPC, with this service's own token."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._stub = users_pb2_grpc.UsersStub(peer.channel)
+
+    async def contact(self, user_id: str) -> Contact | None:
+        """See Users."""
+        contacts = await self._ask(pb.GetContactsRequest(user_ids=[user_id]))
+        return next((contact for contact in contacts if contact.user_id == user_id), None)
+
+    async def administrators(self) -> list[str]:
+        """See Users."""
+        return [contact.user_id for contact in await self._ask(pb.GetContactsRequest(admins=True))]
+
+    async def _ask(self, request: pb.GetContactsRequest) -> list[Contact]:
+        answer = await self._peer.call(self._stub.GetContacts, request, as_service=True, retry=True)
+        return [Contact(c.user_id, c.email, c.name, c.deliverable) for c in answer.contacts]

@@ -1,0 +1,70 @@
+"""Texts of messages, from the folders in templates/: `subject.txt` (one line) and `body.txt`."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from events.catalog import Money
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+FOLDER = Path(__file__).parent / "templates"
+TEMPLATES = frozenset(
+    {
+        "welcome",
+        "order_confirmed",
+        "order_cancelled",
+        "order_shipped",
+        "order_delivered",
+        "payment_refunded",
+        "stock_low",
+    }
+)
+
+# ISO 4217, minor units other than two.
+_NO_MINOR_UNITS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
+_THREE_DIGITS = "BHD IQD JOD KWD LYD OMR TND"
+_FOUR_DIGITS = "CLF UYW"
+_DIGITS = {
+    **dict.fromkeys(_NO_MINOR_UNITS.split(), 0),
+    **dict.fromkeys(_THREE_DIGITS.split(), 3),
+    **dict.fromkeys(_FOUR_DIGITS.split(), 4),
+}
+
+
+def subject(template: str, params: dict[str, str]) -> str:
+    """The subject, always one line."""
+    return " ".join(_render(template, "subject.txt", params).split())
+
+
+def body(template: str, params: dict[str, str], name: str = "") -> str:
+    """The text; it greets by `name` where one is given."""
+    return _render(template, "body.txt", {**params, "name": " ".join(name.split())}) + "\n"
+
+
+def amount(money: Money) -> str:
+    """`1,234.50 EUR`: major units with as many decimals as the currency has, and its code."""
+    digits = _DIGITS.get(money.currency, 2)
+    whole, part = divmod(money.amount, 10**digits)
+    decimals = f".{part:0{digits}}" if digits else ""
+    return f"{whole:,}{decimals} {money.currency}"
+
+
+def _render(template: str, file: str, params: dict[str, str]) -> str:
+    return _environment().get_template(f"{template}/{file}").render(params)
+
+
+@cache
+def _environment() -> Environment:
+    """Sandboxed, and strict: a text with a hole in it is an error, not a message."""
+    from jinja2 import FileSystemLoader, StrictUndefined
+    from jinja2.sandbox import SandboxedEnvironment
+
+    return SandboxedEnvironment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=False,  # plain text: HTML entities would be shown as they are
+        undefined=StrictUndefined,
+    )

@@ -1,0 +1,83 @@
+"""The gRPC door: proto to use case and back."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from functions.notifications import service
+from functions.notifications.desk import Desk
+from functions.notifications.domain import Notification, Preferences
+from functions.runtime.identity import caller
+from proto.notifications.v1 import notifications_pb2 as pb
+from proto.notifications.v1 import notifications_pb2_grpc
+
+
+class Notifications(notifications_pb2_grpc.NotificationsServicer):
+    """See notifications.proto."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def ListNotifications(
+        self, request: pb.ListNotificationsRequest, context: Any
+    ) -> pb.ListNotificationsResponse:
+        """See notifications.proto."""
+        page = await service.notifications_of(
+            request.user_id, request.limit, request.cursor, caller(), self._desk
+        )
+        return pb.ListNotificationsResponse(
+            notifications=map(_notification, page.items), next_cursor=page.next_cursor or ""
+        )
+
+    async def GetNotification(self, request: pb.GetNotificationRequest, context: Any) -> pb.Notification:
+        """See notifications.proto."""
+        return _notification(await service.notification(request.notification_id, caller(), self._desk))
+
+    async def GetPreferences(self, request: pb.GetPreferencesRequest, context: Any) -> pb.Preferences:
+        """See notifications.proto."""
+        return _preferences(await service.preferences(request.user_id, caller(), self._desk))
+
+    async def UpdatePreferences(self, request: pb.UpdatePreferencesRequest, context: Any) -> pb.Preferences:
+        """See notifications.proto."""
+        changed = await service.update_preferences(
+            request.user_id,
+            request.email_enabled if request.HasField("email_enabled") else None,
+            request.muted_templates.names if request.HasField("muted_templates") else None,
+            request.version if request.HasField("version") else None,
+            caller(),
+            self._desk,
+        )
+        return _preferences(changed)
+
+
+def _notification(notification: Notification) -> pb.Notification:
+    return pb.Notification(
+        id=notification.id,
+        user_id=notification.user_id,
+        channel=notification.channel,
+        template=notification.template,
+        subject=notification.subject,
+        body=notification.body,
+        status=pb.NotificationStatus.Value(f"NOTIFICATION_STATUS_{notification.status}"),
+        created_at=_time(notification.created_at),
+        sent_at=_time(notification.sent_at) if notification.sent_at else None,
+        order_id=notification.order_id,
+    )
+
+
+def _preferences(preferences: Preferences) -> pb.Preferences:
+    return pb.Preferences(
+        user_id=preferences.id,
+        email_enabled=preferences.email_enabled,
+        muted_templates=preferences.muted,
+        version=preferences.version,
+    )
+
+
+def _time(at: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(at)
+    return stamp

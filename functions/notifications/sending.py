@@ -1,0 +1,157 @@
+"""Use cases: telling people, once per event and recipient.
+
+A message is committed before anything is sent, under an id derived from event and recipient; then the
+event is as good as handled, for whatever fails from there on is taken up by the sweep. A crash between
+sending and the commit of SENT sends twice, with the same Message-ID.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from events.catalog import Payload
+from functions.notifications import rendering, store
+from functions.notifications.channels import Bounced, Mail, Refused
+from functions.notifications.desk import Desk
+from functions.notifications.domain import (
+    NOBODY,
+    Erasure,
+    Message,
+    Notification,
+    Preferences,
+    notification_id,
+)
+from functions.runtime.errors import TRANSIENT, ServiceError
+from functions.runtime.store.port import Changes, Ref
+
+log = logging.getLogger("shop.notifications")
+
+SWEEP_SECONDS = 40.0
+
+Verdict = Callable[[Notification], Sequence[Payload]]
+
+
+async def tell(user_id: str, message: Message, source: str, event_id: str, desk: Desk) -> None:
+    """Tell one person what an event says. Returns once the message is committed, sent or to be sent by
+    the sweep.
+    """
+    if user_id == NOBODY:
+        return
+    recorded = await _record(notification_id(source, event_id, user_id), user_id, message, desk)
+    if recorded is not None and recorded.pending:
+        await _send(recorded, desk)
+
+
+async def tell_administrators(message: Message, source: str, event_id: str, desk: Desk) -> None:
+    """Tell every administrator. Raises UNAVAILABLE while users cannot say who they are."""
+    administrators = await desk.users.administrators()
+    await asyncio.gather(*(tell(user_id, message, source, event_id, desk) for user_id in administrators))
+
+
+async def sweep(desk: Desk) -> None:
+    """Send what is due: left by a crash, or refused for the moment."""
+    now = desk.clock.now()
+    try:
+        async with asyncio.timeout(SWEEP_SECONDS):
+            cursor, more = None, True
+            while more:
+                page = await store.due(desk.store, now, cursor)
+                await asyncio.gather(
+                    *(_try_again(waiting.id, waiting.user_id, desk) for waiting in page.items)
+                )
+                cursor, more = page.next_cursor, page.next_cursor is not None
+    except TimeoutError:
+        log.warning("sweep_unfinished")
+
+
+async def _record(key: str, user_id: str, message: Message, desk: Desk) -> Notification | None:
+    """Commit the message, unless it is there, or its person is gone: None then. Who calls sends what is
+    PENDING.
+    """
+    now = desk.clock.now()
+    template, params = message.template, message.params
+    subject, body = rendering.subject(template, params), rendering.body(template, params)
+    channel = desk.channel
+
+    def change(found: Sequence[Any]) -> Changes[Notification | None]:
+        known, preferences, erased = found
+        if known is not None or erased is not None:
+            return Changes(None)
+        new = Notification(key, user_id, channel.name, template, params, subject, body, message.order_id, now)
+        if preferences is not None and not preferences.wants(template):
+            new.suppress("UNWANTED")
+        elif channel.needs_address:
+            new.attempt(now)
+        else:
+            new.sent(now)
+        return Changes(new, put=[new])
+
+    return await desk.store.transact([Ref(Notification, key), *_person(user_id)], change)
+
+
+async def _try_again(key: str, user_id: str, desk: Desk) -> None:
+    """Take up a message that is due, unless somebody else just did."""
+    now = desk.clock.now()
+
+    def change(found: Sequence[Any]) -> Changes[Notification | None]:
+        known, preferences, _ = found
+        if known is None or known.due_at is None or known.due_at > now:
+            return Changes(None)
+        if preferences is not None and not preferences.wants(known.template):
+            known.suppress("UNWANTED")
+        elif known.exhausted:
+            known.fail("TOO_MANY_ATTEMPTS")
+        else:
+            known.attempt(now)
+        return Changes(known, put=[known])
+
+    taken = await desk.store.transact([Ref(Notification, key), *_person(user_id)], change)
+    if taken is not None and taken.pending:
+        await _send(taken, desk)
+
+
+async def _send(notification: Notification, desk: Desk) -> None:
+    """One attempt, and its outcome committed; a passing fault leaves the message due for the sweep."""
+    about = {"notification_id": notification.id, "template": notification.template}
+    try:
+        verdict = await _attempt(notification, desk)
+    except ServiceError as error:
+        if error.code not in TRANSIENT:
+            raise
+        log.warning("notification_left_pending", extra={**about, "reason": error.reason})
+        return
+
+    def change(found: Sequence[Any]) -> Changes[None]:
+        known: Notification | None = found[0]
+        if known is None or not known.pending:
+            return Changes(None)  # deleted with its person, or settled by somebody else
+        return Changes(None, events=verdict(known), put=[known])
+
+    await desk.store.transact([Ref(Notification, notification.id)], change)
+
+
+async def _attempt(notification: Notification, desk: Desk) -> Verdict:
+    """Send it; what became of it. Raises ServiceError, transient, when it may be tried again."""
+    contact = await desk.users.contact(notification.user_id)
+    if contact is None:
+        return lambda known: known.suppress("UNKNOWN_PERSON")
+    if not contact.deliverable:
+        return lambda known: known.suppress("UNDELIVERABLE")
+    now = desk.clock.now()
+    text = rendering.body(notification.template, notification.params, contact.name)
+    mail = Mail(notification.id, notification.subject, text, now, contact.email, contact.name)
+    try:
+        await desk.channel.send(mail)
+    except Bounced:
+        return lambda known: known.bounce()
+    except Refused as refused:
+        reason = str(refused)
+        return lambda known: known.fail(reason)
+    return lambda known: known.sent(now)
+
+
+def _person(user_id: str) -> tuple[Ref, Ref]:
+    return Ref(Preferences, user_id), Ref(Erasure, user_id)

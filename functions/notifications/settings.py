@@ -1,0 +1,24 @@
+"""Settings of the notifications service."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from functions.runtime.settings import RuntimeSettings
+
+
+class Settings(RuntimeSettings, frozen=True, kw_only=True):
+    """What only notifications reads.
+
+    `mail_channel`: `auto` is SMTP where SMTP_URL is set, else the mailbox. `smtp_url`:
+    `smtp://user:password@host:port` with `?starttls=1` to insist on TLS, `?starttls=0` to go without (by
+    default it is taken when offered), or `smtps://...`. `mail_timeout` bounds one sending, in seconds,
+    within the 60 s of an event.
+    """
+
+    mail_channel: Literal["auto", "mailbox", "smtp", "ses"] = "auto"
+    smtp_url: str = ""
+    mail_from: Annotated[str, Meta(pattern=r"^[^\s@<>]+@[^\s@<>]+$")] = "shop@shop.local"
+    mail_timeout: Annotated[float, Meta(gt=0, le=45)] = 15.0

@@ -1,0 +1,56 @@
+"""The event door: what each event type tells whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from events.catalog import (
+    OrderCancelled,
+    OrderConfirmed,
+    OrderDelivered,
+    OrderShipped,
+    Payload,
+    PaymentRefunded,
+    StockLow,
+    SweepDue,
+    UserDeleted,
+    UserRegistered,
+)
+from functions.notifications import messages, sending, service
+from functions.notifications.desk import Desk
+from functions.notifications.domain import Message
+from functions.runtime.app import Delivery, Handler
+
+
+def subscriptions(desk: Desk) -> dict[type[Payload], Handler]:
+    """Handlers by event type."""
+
+    def tell(compose: Callable[[Any], Message]) -> Handler:
+        async def handler(event: Delivery[Any]) -> None:
+            message = compose(event.data)
+            await sending.tell(event.data.user_id, message, event.source, event.id, desk)
+
+        return handler
+
+    async def stock_low(event: Delivery[StockLow]) -> None:
+        message = messages.stock_low(event.data)
+        await sending.tell_administrators(message, event.source, event.id, desk)
+
+    async def user_deleted(event: Delivery[UserDeleted]) -> None:
+        await service.erase(event.data.user_id, desk)
+
+    async def sweep_due(_: Delivery[SweepDue]) -> None:
+        await sending.sweep(desk)
+
+    return {
+        UserRegistered: tell(messages.welcome),
+        OrderConfirmed: tell(messages.order_confirmed),
+        OrderCancelled: tell(messages.order_cancelled),
+        OrderShipped: tell(messages.order_shipped),
+        OrderDelivered: tell(messages.order_delivered),
+        PaymentRefunded: tell(messages.payment_refunded),
+        StockLow: stock_low,
+        UserDeleted: user_deleted,
+        SweepDue: sweep_due,
+    }

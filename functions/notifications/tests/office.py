@@ -1,0 +1,110 @@
+"""Notifications over a store in memory, with a users service and a channel that do as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from events.catalog import Payload, SweepDue, UserDeleted
+from functions.notifications.channels import Channel, Mail
+from functions.notifications.desk import Desk
+from functions.notifications.domain import Notification
+from functions.notifications.peers import Contact
+from functions.notifications.store import KINDS
+from functions.notifications.subscriptions import subscriptions
+from functions.runtime.app import Delivery
+from functions.runtime.clock import ManualClock
+from functions.runtime.errors import unavailable
+from functions.runtime.inbox import mark
+from functions.runtime.store.memory import MemoryStore
+
+ORDER = "ord_" + "a" * 32
+ADA = "usr_" + "1" * 32
+BOB = "usr_" + "2" * 32
+
+
+class FakeUsers:
+    """Who has an account."""
+
+    def __init__(self) -> None:
+        self.contacts = {
+            ADA: Contact(ADA, "ada@example.org", "Ada"),
+            BOB: Contact(BOB, "bob@example.org", "Bob"),
+        }
+        self.admins = [ADA, BOB]
+        self.down = False
+
+    async def contact(self, user_id: str) -> Contact | None:
+        self._check()
+        return self.contacts.get(user_id)
+
+    async def administrators(self) -> list[str]:
+        self._check()
+        return self.admins
+
+    def _check(self) -> None:
+        if self.down:
+            raise unavailable("PEER_UNAVAILABLE", "Users does not answer.")
+
+
+class FakePost:
+    """A channel that needs addresses; `faults` are raised one a call, before or (a crash) after the mail
+    left.
+    """
+
+    name = "smtp"
+    needs_address = True
+
+    def __init__(self) -> None:
+        self.sent: list[Mail] = []
+        self.faults: list[Exception] = []
+        self.crash = False
+        self.down = False
+
+    async def send(self, mail: Mail) -> None:
+        await asyncio.sleep(0)
+        if self.down:
+            raise unavailable("MAIL_UNAVAILABLE", "Mail cannot be sent at present.")
+        if self.faults:
+            raise self.faults.pop(0)
+        self.sent.append(mail)
+        if self.crash:
+            self.crash = False
+            raise KeyboardInterrupt  # the process is gone: nothing of ours may catch it
+
+
+class Office:
+    """One notifications service, driven through its event door."""
+
+    def __init__(self, channel: Channel | None = None, lost_races: int = 0) -> None:
+        self.clock = ManualClock()
+        self.store = MemoryStore(KINDS, self.clock, lost_races=lost_races)
+        self.users = FakeUsers()
+        self.post = FakePost()
+        self.desk = Desk(self.store, channel or self.post, self.users, self.clock)
+        self._handlers = subscriptions(self.desk)
+
+    async def receive(self, payload: Payload, event_id: str = "") -> None:
+        """One delivery; the same payload is the same event unless `event_id` says otherwise."""
+        event_id = event_id or f"{payload.TYPE}/{payload.subject}"
+        once = mark(payload.SOURCE, event_id)
+        await self._handlers[type(payload)](
+            Delivery(payload, event_id, payload.SOURCE, self.clock.now(), once)
+        )
+
+    async def sweep(self, after: timedelta = timedelta(hours=1)) -> None:
+        self.clock.advance(after)
+        await self.receive(SweepDue())
+
+    async def forget(self, user_id: str) -> None:
+        await self.receive(UserDeleted(user_id=user_id))
+
+    async def messages(self, user_id: str = ADA) -> list[Notification]:
+        """What was written to a person, newest first."""
+        page = await self.store.page(Notification, "user", user_id, limit=100, descending=True)
+        return page.items
+
+    async def message(self, user_id: str = ADA) -> Notification:
+        """The one message to a person."""
+        (only,) = await self.messages(user_id)
+        return only

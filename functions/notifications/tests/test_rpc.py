@@ -1,0 +1,134 @@
+"""The notifications API through a real gRPC server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from functions.notifications.bootstrap import bootstrap
+from functions.notifications.channels import Mailbox
+from functions.notifications.settings import Settings
+from functions.notifications.tests.office import ADA, BOB, ORDER, Office
+from functions.notifications.tests.test_telling import CONFIRMED
+from functions.runtime.process import Live
+from functions.runtime.rpc_errors import from_rpc_error
+from functions.runtime.testing import FakeVerifier, bearer
+from proto.notifications.v1 import notifications_pb2 as pb
+from proto.notifications.v1 import notifications_pb2_grpc
+
+ADMIN = "admin:usr_" + "d" * 32
+
+
+class Counter:
+    """One served notifications service and its stub."""
+
+    def __init__(self, office: Office, channel: grpc.aio.Channel) -> None:
+        self.office = office
+        self.stub = notifications_pb2_grpc.NotificationsStub(channel)
+
+    async def call(self, method: str, request: Any, token: str = f"user:{ADA}") -> Any:
+        return await getattr(self.stub, method)(request, metadata=bearer(token), timeout=5)
+
+    async def refused(self, method: str, request: Any, token: str = f"user:{ADA}") -> tuple[str, str]:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await self.call(method, request, token)
+        error = from_rpc_error(raised.value)
+        return error.code.value, error.reason
+
+
+@pytest.fixture
+async def counter() -> AsyncIterator[Counter]:
+    office = Office(Mailbox())
+    settings = Settings(store_url="memory:", broker_url="http://127.0.0.1:1/", drain_seconds=0.2)
+    function = bootstrap(
+        settings,
+        store=office.store,
+        clock=office.clock,
+        channel=office.desk.channel,
+        users=office.users,
+        verifier=FakeVerifier(),
+    )
+    live = Live(function)
+    await live.start()
+    async with grpc.aio.insecure_channel(live.grpc_address) as channel:
+        yield Counter(office, channel)
+    await live.stop()
+
+
+async def test_a_person_pages_through_their_messages_newest_first(counter: Counter) -> None:
+    for number in range(3):
+        await counter.office.receive(CONFIRMED, str(number))
+        counter.office.clock.advance(timedelta(seconds=1))
+    first = await counter.call("ListNotifications", pb.ListNotificationsRequest(limit=2))
+    rest = await counter.call(
+        "ListNotifications", pb.ListNotificationsRequest(limit=2, cursor=first.next_cursor)
+    )
+    times = [message.created_at.ToDatetime() for message in [*first.notifications, *rest.notifications]]
+    assert len(times) == 3
+    assert times == sorted(times, reverse=True)
+    assert rest.next_cursor == ""
+
+
+async def test_a_message_shows_its_text_to_its_person_and_to_admins(counter: Counter) -> None:
+    await counter.office.receive(CONFIRMED)
+    (line,) = (
+        await counter.call("ListNotifications", pb.ListNotificationsRequest(user_id=ADA), ADMIN)
+    ).notifications
+    request = pb.GetNotificationRequest(notification_id=line.id)
+    for token in (f"user:{ADA}", ADMIN):
+        message = await counter.call("GetNotification", request, token)
+        assert (message.channel, message.template, message.order_id) == ("mailbox", "order_confirmed", ORDER)
+        assert message.status == pb.NOTIFICATION_STATUS_SENT
+        assert message.subject == "Your order is confirmed"
+        assert ORDER in message.body
+        assert message.HasField("sent_at")
+    gone = ("NOT_FOUND", "NOTIFICATION_NOT_FOUND")
+    assert await counter.refused("GetNotification", request, f"user:{BOB}") == gone
+    assert await counter.refused("GetNotification", pb.GetNotificationRequest(notification_id="x")) == gone
+
+
+async def test_nobody_reads_anothers_messages_or_preferences(counter: Counter) -> None:
+    for method, request in (
+        ("ListNotifications", pb.ListNotificationsRequest(user_id=ADA)),
+        ("GetPreferences", pb.GetPreferencesRequest(user_id=ADA)),
+        ("UpdatePreferences", pb.UpdatePreferencesRequest(user_id=ADA, email_enabled=False)),
+    ):
+        assert (await counter.refused(method, request, f"user:{BOB}"))[0] == "PERMISSION_DENIED"
+        assert (await counter.refused(method, request, "service:orders"))[0] == "PERMISSION_DENIED"
+
+
+async def test_preferences_hold_defaults_until_they_are_changed(counter: Counter) -> None:
+    preferences = await counter.call("GetPreferences", pb.GetPreferencesRequest())
+    assert (preferences.user_id, preferences.email_enabled, preferences.version) == (ADA, True, 0)
+    muted = pb.MutedTemplates(names=["order_shipped", "welcome", "welcome"])
+    changed = await counter.call(
+        "UpdatePreferences", pb.UpdatePreferencesRequest(muted_templates=muted, version=0)
+    )
+    assert (list(changed.muted_templates), changed.email_enabled) == (["order_shipped", "welcome"], True)
+    off = pb.UpdatePreferencesRequest(email_enabled=False, version=changed.version)
+    changed = await counter.call("UpdatePreferences", off)
+    assert (len(changed.muted_templates), changed.email_enabled) == (2, False)
+    none = pb.UpdatePreferencesRequest(muted_templates=pb.MutedTemplates())
+    assert list((await counter.call("UpdatePreferences", none)).muted_templates) == []
+    assert (await counter.call("GetPreferences", pb.GetPreferencesRequest(user_id=ADA), ADMIN)).version == 3
+
+
+async def test_a_change_of_preferences_that_others_overtook_is_refused(counter: Counter) -> None:
+    request = pb.UpdatePreferencesRequest(email_enabled=False, version=0)
+    await counter.call("UpdatePreferences", request)
+    assert await counter.refused("UpdatePreferences", request) == ("ABORTED", "VERSION_MISMATCH")
+
+
+async def test_preferences_that_cannot_be_are_refused(counter: Counter) -> None:
+    unknown = pb.UpdatePreferencesRequest(muted_templates=pb.MutedTemplates(names=["spam"]))
+    assert await counter.refused("UpdatePreferences", unknown) == ("INVALID_ARGUMENT", "TEMPLATE_UNKNOWN")
+    nobody = pb.GetPreferencesRequest(user_id="ada")
+    assert (await counter.refused("GetPreferences", nobody, ADMIN))[0] == "INVALID_ARGUMENT"
+    assert (await counter.refused("ListNotifications", pb.ListNotificationsRequest(limit=101)))[0] == (
+        "INVALID_ARGUMENT"
+    )

@@ -1,0 +1,227 @@
+"""Mail over SMTP, against a real server on a free port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
+from typing import Any
+
+import pytest
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope
+
+from functions.notifications.bootstrap import open_channel
+from functions.notifications.channels import Bounced, Mail, Mailbox, Refused
+from functions.notifications.settings import Settings
+from functions.notifications.smtp import Server, SmtpChannel, compose, parse_url
+from functions.notifications.tests.office import ORDER, Office
+from functions.notifications.tests.test_telling import CONFIRMED
+from functions.runtime.clock import ManualClock
+from functions.runtime.errors import Code, ServiceError
+from functions.runtime.settings import SettingsError, load
+
+SENDER = "shop@shop.local"
+MAIL = Mail(
+    "ntf_" + "a" * 32, "Grüße", "Hello Ada,\n", ManualClock().now(), "ada@example.org", "Ada Lovelace"
+)
+
+
+class PostOffice:
+    """What the server does with mail: the answers to RCPT and DATA, and what it took."""
+
+    def __init__(self) -> None:
+        self.recipient, self.data, self.delay = "250 OK", "250 OK", 0.0
+        self.taken: list[EmailMessage] = []
+        self.port = 0
+
+    async def handle_RCPT(
+        self, server: SMTP, session: Any, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if self.recipient.startswith("250"):
+            envelope.rcpt_tos.append(address)
+        return self.recipient
+
+    async def handle_DATA(self, server: SMTP, session: Any, envelope: Envelope) -> str:
+        await asyncio.sleep(self.delay)
+        if self.data.startswith("250"):
+            content = envelope.content
+            assert isinstance(content, bytes)
+            message = message_from_bytes(content, policy=default)
+            assert isinstance(message, EmailMessage)
+            self.taken.append(message)
+        return self.data
+
+    def channel(
+        self, seconds: float = 5.0, user: str | None = None, password: str | None = None
+    ) -> SmtpChannel:
+        return SmtpChannel(Server("127.0.0.1", self.port, False, False, user, password), SENDER, seconds)
+
+
+def _allow_ada(server: SMTP, session: Any, envelope: Envelope, mechanism: str, data: Any) -> AuthResult:
+    return AuthResult(success=data.login == b"ada" and data.password == b"p@ss")
+
+
+@pytest.fixture
+async def office() -> AsyncIterator[PostOffice]:
+    office = PostOffice()
+
+    def protocol() -> SMTP:
+        return SMTP(office, hostname="test", authenticator=_allow_ada, auth_require_tls=False)
+
+    server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
+    office.port = server.sockets[0].getsockname()[1]
+    yield office
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_message_arrives_whole(office: PostOffice) -> None:
+    await office.channel().send(MAIL)
+    (message,) = office.taken
+    assert message["To"] == "Ada Lovelace <ada@example.org>"
+    assert (message["From"], message["Subject"]) == (SENDER, "Grüße")
+    assert message["Message-ID"] == f"<{MAIL.id}@shop.local>"
+    assert message["Date"].datetime == MAIL.at
+    assert message.get_content().splitlines() == ["Hello Ada,"]
+
+
+async def test_many_messages_at_once_all_arrive(office: PostOffice) -> None:
+    channel = office.channel()
+    await asyncio.gather(*(channel.send(MAIL) for _ in range(20)))
+    assert len(office.taken) == 20
+
+
+@pytest.mark.parametrize("answer", ["550 5.1.1 no such user", "550 no such user", "553 5.1.3 bad address"])
+async def test_a_refused_recipient_is_a_hard_bounce(office: PostOffice, answer: str) -> None:
+    office.recipient = answer
+    with pytest.raises(Bounced):
+        await office.channel().send(MAIL)
+
+
+@pytest.mark.parametrize("answer", ["550 5.7.1 looks like spam", "552 5.2.2 mailbox full"])
+async def test_a_refusal_that_does_not_blame_the_address_is_no_bounce(
+    office: PostOffice, answer: str
+) -> None:
+    office.recipient = answer
+    with pytest.raises(Refused):
+        await office.channel().send(MAIL)
+
+
+async def test_a_refused_text_is_no_bounce(office: PostOffice) -> None:
+    office.data = "554 5.6.0 not like this"
+    with pytest.raises(Refused):
+        await office.channel().send(MAIL)
+
+
+@pytest.mark.parametrize(("recipient", "data"), [("450 4.2.1 later", "250 OK"), ("250 OK", "451 later")])
+async def test_a_passing_refusal_may_be_repeated(office: PostOffice, recipient: str, data: str) -> None:
+    office.recipient, office.data = recipient, data
+    with pytest.raises(ServiceError) as raised:
+        await office.channel().send(MAIL)
+    assert (raised.value.code, raised.value.reason) == (Code.UNAVAILABLE, "MAIL_UNAVAILABLE")
+
+
+async def test_a_server_that_is_away_or_slow_may_be_tried_again(office: PostOffice) -> None:
+    office.delay = 60
+    away = SmtpChannel(Server("127.0.0.1", 1, False, False), SENDER, 5)
+    for channel in (office.channel(seconds=0.2), away):
+        with pytest.raises(ServiceError) as raised:
+            await channel.send(MAIL)
+        assert raised.value.code is Code.UNAVAILABLE
+
+
+async def test_the_password_of_the_url_is_used_and_a_wrong_one_loses_nothing(office: PostOffice) -> None:
+    await office.channel(user="ada", password="p@ss").send(MAIL)
+    assert len(office.taken) == 1
+    with pytest.raises(ServiceError):
+        await office.channel(user="ada", password="wrong").send(MAIL)
+
+
+async def test_nothing_about_the_person_is_logged(
+    office: PostOffice, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", logger="shop")
+    for office.recipient in ("550 5.1.1 <ada@example.org> unknown", "450 <ada@example.org> later", "250 OK"):
+        (outcome,) = await asyncio.gather(office.channel().send(MAIL), return_exceptions=True)
+        assert "ada" not in repr(outcome)
+    assert "ada" not in caplog.text
+    assert "ada" not in repr(MAIL).lower()
+
+
+async def test_an_order_is_confirmed_by_mail_and_a_repetition_has_the_same_message_id(
+    office: PostOffice,
+) -> None:
+    shop = Office(office.channel())
+    await shop.receive(CONFIRMED)
+    (message,) = office.taken
+    assert ORDER in message.get_content()
+    assert message["Message-ID"] == f"<{(await shop.message()).id}@shop.local>"
+
+
+@pytest.mark.parametrize(
+    "address", ["", "ada", "ada@", "a da@example.org", "ada@example.org\r\nBcc: eve@example.org"]
+)
+def test_an_address_that_no_header_can_hold_is_refused(address: str) -> None:
+    with pytest.raises(Refused):
+        compose(Mail(MAIL.id, "s", "b", MAIL.at, address), SENDER)
+
+
+def test_a_name_cannot_add_a_header() -> None:
+    message = compose(
+        Mail(MAIL.id, "s", "b", MAIL.at, "ada@example.org", "Ada\r\nBcc: eve@example.org"), SENDER
+    )
+    assert message["Bcc"] is None
+    assert b"\r\nBcc:" not in message.as_bytes()
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("smtp://localhost", Server("localhost", 25, False, None)),
+        ("smtp://a%40b:p%2Fw@mail:2525", Server("mail", 2525, False, None, "a@b", "p/w")),
+        ("smtp://mail?starttls=1", Server("mail", 587, False, True)),
+        ("smtp://mail?starttls=0", Server("mail", 25, False, False)),
+        ("smtps://mail", Server("mail", 465, True, None)),
+    ],
+)
+def test_a_url_names_a_server(url: str, server: Server) -> None:
+    assert parse_url(url) == server
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "mail:25",
+        "http://ada:secret@mail",
+        "smtp://",
+        "smtp://ada:secret@mail:port",
+        "smtp://m?starttls=x",
+    ],
+)
+def test_a_url_that_names_none_is_refused_without_being_shown(url: str) -> None:
+    with pytest.raises(SettingsError, match="SMTP_URL: must be") as raised:
+        parse_url(url)
+    assert "secret" not in str(raised.value)
+
+
+def test_settings_choose_the_channel() -> None:
+    assert isinstance(open_channel(load(Settings, {})), Mailbox)
+    assert open_channel(load(Settings, {"SMTP_URL": "smtp://mail"})).name == "smtp"
+    assert open_channel(load(Settings, {"SMTP_URL": "smtp://m", "MAIL_CHANNEL": "mailbox"})).name == "mailbox"
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"MAIL_CHANNEL": "ses"}, "MAIL_CHANNEL: ses is not supported yet"),
+        ({"MAIL_CHANNEL": "smtp"}, "SMTP_URL: must be"),
+        ({"MAIL_FROM": "nobody"}, "MAIL_FROM: "),
+        ({"MAIL_TIMEOUT": "60"}, "MAIL_TIMEOUT: "),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_by_name(environ: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        open_channel(load(Settings, environ))

@@ -1,0 +1,93 @@
+"""Every template gives a text that a person can read."""
+
+from __future__ import annotations
+
+import pytest
+from jinja2 import UndefinedError
+
+from events.catalog import Money, OrderCancelled, PaymentRefunded
+from functions.notifications import messages, rendering
+from functions.notifications.domain import Message
+from functions.notifications.tests.office import ADA, ORDER
+from functions.notifications.tests.test_telling import EVENTS, LOW
+
+ALL = [
+    messages.welcome(EVENTS[0][0]),  # type: ignore[arg-type] # each entry of the table fits its function
+    messages.order_confirmed(EVENTS[1][0]),  # type: ignore[arg-type] # as above
+    messages.order_cancelled(EVENTS[2][0]),  # type: ignore[arg-type] # as above
+    messages.order_shipped(EVENTS[3][0]),  # type: ignore[arg-type] # as above
+    messages.order_delivered(EVENTS[4][0]),  # type: ignore[arg-type] # as above
+    messages.payment_refunded(EVENTS[5][0]),  # type: ignore[arg-type] # as above
+    messages.stock_low(LOW),
+]
+
+
+def test_all_templates_are_here_and_each_has_its_folder() -> None:
+    assert {message.template for message in ALL} == rendering.TEMPLATES
+    assert {folder.name for folder in rendering.FOLDER.iterdir()} == rendering.TEMPLATES
+
+
+@pytest.mark.parametrize("message", ALL, ids=lambda message: message.template)
+def test_a_template_is_rendered_whole(message: Message) -> None:
+    subject = rendering.subject(message.template, message.params)
+    body = rendering.body(message.template, message.params)
+    assert subject
+    assert "\n" not in subject
+    assert body.startswith("Hello,\n\n")
+    assert body.endswith("The shop\n")
+    assert "{" not in subject + body
+    assert "\n\n\n" not in body
+    for value in message.params.values():
+        assert value in subject + body
+    assert all(len(line) <= 120 for line in body.splitlines())
+
+
+def test_a_hole_in_a_text_is_an_error() -> None:
+    with pytest.raises(UndefinedError):
+        rendering.body("order_confirmed", {})
+
+
+def test_a_name_is_text_and_nothing_else() -> None:
+    body = rendering.body("welcome", {}, "{{ 7 * 7 }}\r\nBcc: <b>x</b>")
+    assert body.startswith("Hello {{ 7 * 7 }} Bcc: <b>x</b>,\n")
+
+
+@pytest.mark.parametrize(
+    ("money", "text"),
+    [
+        (Money(5, "EUR"), "0.05 EUR"),
+        (Money(123456789, "USD"), "1,234,567.89 USD"),
+        (Money(1500, "JPY"), "1,500 JPY"),
+        (Money(1500, "KWD"), "1.500 KWD"),
+        (Money(0, "EUR"), "0.00 EUR"),
+    ],
+)
+def test_amounts_have_as_many_decimals_as_their_currency(money: Money, text: str) -> None:
+    assert rendering.amount(money) == text
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("OUT_OF_STOCK", "not enough of it is in stock"),
+        ("CUSTOMER_REQUEST", "as you asked"),
+        ("A_NEW_REASON", "a new reason"),
+    ],
+)
+def test_a_cancellation_says_why_in_words(reason: str, words: str) -> None:
+    message = messages.order_cancelled(OrderCancelled(order_id=ORDER, user_id=ADA, reason=reason))
+    assert f"is cancelled: {words}." in rendering.body(message.template, message.params)
+
+
+def test_a_partial_refund_says_what_went_back_in_all() -> None:
+    event = PaymentRefunded(
+        order_id=ORDER,
+        user_id=ADA,
+        payment_id="pay_" + "a" * 32,
+        refund_id="ref_" + "a" * 32,
+        amount=Money(500, "EUR"),
+        refunded=Money(1500, "EUR"),
+    )
+    message = messages.payment_refunded(event)
+    body = rendering.body(message.template, message.params)
+    assert "with what went back before, that is 15.00 EUR." in body
