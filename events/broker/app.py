@@ -66,7 +66,7 @@ class BrokerApp:
         self._metrics = Metrics(registry or CollectorRegistry())
         self._limits = limits or Limits()
         self._clock = clock
-        self._ready = False
+        self._ready, self._stopped = False, True
         self._ingresses: dict[str, Ingress] = {}
         self._paths: dict[str, Ingress] = {}
         self._dispatchers: list[Dispatcher] = []
@@ -103,11 +103,14 @@ class BrokerApp:
         if len(self._ingresses) == 1:
             self._paths["/"] = next(iter(self._ingresses.values()))
         self._resume(ids)
-        self._ready = True
+        self._ready, self._stopped = True, False
 
     async def stop(self, grace: float = 10.0) -> None:
         """Refuse new events, let requests on their way end within `grace` seconds, and close the storage."""
         self._ready = False
+        if self._stopped:
+            return
+        self._stopped = True
         await asyncio.gather(*(dispatcher.stop(grace) for dispatcher in self._dispatchers))
         self._client.close()
         await self.dead_letters.stop()
@@ -139,9 +142,9 @@ class BrokerApp:
                 send, 200, headers=_WEBHOOK
             )  # CloudEvents' web hook handshake, as Knative answers it
             return
+        body = await read_body(receive)
         if not self._ready:
             raise Problem(503, "SHUTTING_DOWN", "the broker is stopping", ((b"retry-after", b"1"),))
-        body = await read_body(receive)
         try:
             await ingress.accept(parse(scope["headers"], body))
         except BadEvent as error:

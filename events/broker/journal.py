@@ -33,7 +33,7 @@ class SchemaTooNew(StorageError):
 def connect(path: Path, schema: str, version: int) -> sqlite3.Connection:
     """Open (or make) a WAL database of this schema version; raises SchemaTooNew for a later one."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
-    db.execute("PRAGMA busy_timeout=5000")
+    db.execute("PRAGMA busy_timeout=1000")
     found = db.execute("PRAGMA user_version").fetchone()[0]
     if found > version:
         db.close()
@@ -76,6 +76,7 @@ class Journal:
         self._committing: _Group | None = None
         self._timer: asyncio.Handle | None = None
         self._urgent = False
+        self._closed = False
 
     def later(self, statement: str, row: Row) -> None:
         """Write soon, together with others; nobody waits for it."""
@@ -86,7 +87,12 @@ class Journal:
     def commit(
         self, rows: Iterable[tuple[str, Row]], then: Callable[[], None] | None = None
     ) -> asyncio.Future[None]:
-        """Write all rows or none; `then` runs right after the commit, in the order of the calls."""
+        """Write all rows or none; `then` runs right after the commit, in the order of the calls.
+
+        Raises StorageError at once after `close`.
+        """
+        if self._closed:
+            raise StorageError("the storage is closed")
         group = self._next
         for statement, row in rows:
             group.awaited.setdefault(statement, []).append(row)
@@ -98,7 +104,8 @@ class Journal:
                 if self._timer is not None:
                     self._timer.cancel()
                 self._timer = self._loop.call_soon(self._begin)
-        return group.done
+        # Shielded: who waits may be cancelled, and must not cancel it for all the others of the group.
+        return asyncio.shield(group.done)
 
     async def flush(self) -> None:
         """Return when all that was given so far is durable. Raises StorageError."""
@@ -110,6 +117,7 @@ class Journal:
             await self.flush()
         except StorageError:
             log.exception("the last writes are lost")
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         self._thread.shutdown()
