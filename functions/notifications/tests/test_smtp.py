@@ -60,7 +60,7 @@ class PostOffice:
 
 
 def _allow_ada(server: SMTP, session: Any, envelope: Envelope, mechanism: str, data: Any) -> AuthResult:
-    return AuthResult(success=data.login == b"ada" and data.password == b"p@ss")
+    return AuthResult(success=data.login == b"ada" and data.password == b"p@ss", handled=False)
 
 
 @pytest.fixture

@@ -120,7 +120,7 @@ class Payment(_message.Message):
     """Grows with every change."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """What the order costs."""
+        """What the order costs. Absent, as `captured` and `refunded`, where the order ended before a charge was asked for."""
 
     @_builtins.property
     def captured(self) -> _money_pb2.Money:

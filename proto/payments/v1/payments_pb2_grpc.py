@@ -81,7 +81,8 @@ class PaymentsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RefundPayment(self, request, context):
-        """Gives money back, in part or whole. Admins only. FAILED_PRECONDITION (REFUND_EXCEEDS_CAPTURED, NOT_CAPTURED).
+        """Gives money back, in part or whole. Admins only. FAILED_PRECONDITION (REFUND_EXCEEDS_CAPTURED, NOT_CAPTURED). PENDING
+        in the answer: the provider did not answer in time, and it will be settled without another call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

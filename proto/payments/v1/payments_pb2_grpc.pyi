@@ -38,7 +38,9 @@ class PaymentsStub:
     BatchGetPayments: _grpc.UnaryUnaryMultiCallable[_payments_pb2.BatchGetPaymentsRequest, _payments_pb2.BatchGetPaymentsResponse]
     """Reads up to 100 payments by id. Admins only; unknown ones are left out."""
     RefundPayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.RefundPaymentRequest, _payments_pb2.Refund]
-    """Gives money back, in part or whole. Admins only. FAILED_PRECONDITION (REFUND_EXCEEDS_CAPTURED, NOT_CAPTURED)."""
+    """Gives money back, in part or whole. Admins only. FAILED_PRECONDITION (REFUND_EXCEEDS_CAPTURED, NOT_CAPTURED). PENDING
+    in the answer: the provider did not answer in time, and it will be settled without another call.
+    """
     ListRefunds: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListRefundsRequest, _payments_pb2.ListRefundsResponse]
     """Lists the refunds of a payment, oldest first: the order's owner or an admin."""
     ListLedger: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListLedgerRequest, _payments_pb2.ListLedgerResponse]
@@ -56,7 +58,9 @@ class PaymentsAsyncStub(PaymentsStub):
     BatchGetPayments: _aio.UnaryUnaryMultiCallable[_payments_pb2.BatchGetPaymentsRequest, _payments_pb2.BatchGetPaymentsResponse]  # type: ignore[assignment]
     """Reads up to 100 payments by id. Admins only; unknown ones are left out."""
     RefundPayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.RefundPaymentRequest, _payments_pb2.Refund]  # type: ignore[assignment]
-    """Gives money back, in part or whole. Admins only. FAILED_PRECONDITION (REFUND_EXCEEDS_CAPTURED, NOT_CAPTURED)."""
+    """Gives money back, in part or whole. Admins only. FAILED_PRECONDITION (REFUND_EXCEEDS_CAPTURED, NOT_CAPTURED). PENDING
+    in the answer: the provider did not answer in time, and it will be settled without another call.
+    """
     ListRefunds: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListRefundsRequest, _payments_pb2.ListRefundsResponse]  # type: ignore[assignment]
     """Lists the refunds of a payment, oldest first: the order's owner or an admin."""
     ListLedger: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListLedgerRequest, _payments_pb2.ListLedgerResponse]  # type: ignore[assignment]
@@ -89,7 +93,9 @@ class PaymentsServicer(metaclass=_abc_1.ABCMeta):
         request: _payments_pb2.RefundPaymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.Refund, _abc.Awaitable[_payments_pb2.Refund]]:
-        """Gives money back, in part or whole. Admins only. FAILED_PRECONDITION (REFUND_EXCEEDS_CAPTURED, NOT_CAPTURED)."""
+        """Gives money back, in part or whole. Admins only. FAILED_PRECONDITION (REFUND_EXCEEDS_CAPTURED, NOT_CAPTURED). PENDING
+        in the answer: the provider did not answer in time, and it will be settled without another call.
+        """
 
     @_abc_1.abstractmethod
     def ListRefunds(
