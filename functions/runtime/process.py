@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("shop.process")
 
+EXPIRE_BATCH = 1000
+
 S = TypeVar("S", bound=RuntimeSettings)
 
 
@@ -99,7 +101,8 @@ class Live:
     async def sweep(self) -> None:
         """What every function's sweep does: publish what was left over, forget what has expired."""
         await self.outbox.sweep()
-        await self.function.store.expire(self.function.clock.now())
+        while await self.function.store.expire(self.function.clock.now(), EXPIRE_BATCH) == EXPIRE_BATCH:
+            await asyncio.sleep(0)  # others' turn between two batches
 
     async def stop(self) -> None:
         """Close the doors, finish what is under way (DRAIN_SECONDS at most), then let go of the store."""

@@ -58,9 +58,17 @@ class Door:
         peers.enter_deadline(call.time_remaining())
         scheme, _, token = sent.get("authorization", "").partition(" ")
         if token and scheme.lower() == "bearer":
-            identity.enter(await self._verifier.verify(token))
+            await self._identify(token, public)
         elif not public:
             raise unauthenticated("TOKEN_MISSING", "A valid access token is needed.")
+
+    async def _identify(self, token: str, public: bool) -> None:
+        try:
+            identity.enter(await self._verifier.verify(token))
+        except ServiceError as error:
+            # Whoever refreshes a session still sends the token that has just expired.
+            if not public or error.code is not Code.UNAUTHENTICATED:
+                raise
 
     def unary(self, name: str, behaviour: Behaviour, public: bool) -> Callable[..., Awaitable[Any]]:
         """Wrap a method that answers once."""
