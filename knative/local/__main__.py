@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--logs",
-        choices=["warn", "all", "none"],
+        choices=["all", "warn", "error", "none"],
         default="warn",
         help="which lines of the logs are shown here",
     )

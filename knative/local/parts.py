@@ -32,15 +32,16 @@ _INGRESS = "broker-ingress"
 
 @dataclass(frozen=True)
 class Part:
-    """One process: how it is started, where it listens, when (stages start one after the other), and the sources
-    (paths relative to the repository) whose change restarts it."""
+    """One process: how it is started, where it listens, and the sources (paths relative to the repository) whose change
+    restarts it. `starts` and `ends` order the parts: lower numbers first, equal ones together."""
 
     name: str
     command: tuple[str, ...]
     env: Mapping[str, str]
     http: int
     grpc: int | None = None
-    stage: int = 1
+    starts: int = 1
+    ends: int = 1
     sources: tuple[str, ...] = ()
 
     @property
@@ -181,18 +182,18 @@ def _broker(ports: Ports, data: Path, shell: Mapping[str, str], launch: Launch) 
     arguments = ("--config", f"{data}/broker.yaml", "--port", str(port), "--data", f"{data}/broker")
     sources = ("events", "events/broker", "events/deadletters", "observability")
     env = {**shell, "HTTP_PORT": str(port)}
-    return Part(BROKER, launch("events.broker", *arguments), env, port, stage=0, sources=sources)
+    return Part(BROKER, launch("events.broker", *arguments), env, port, starts=0, ends=2, sources=sources)
 
 
 def _service(name: str, env: Mapping[str, str], ports: Ports, launch: Launch) -> Part:
     if name == GATEWAY:
         sources: tuple[str, ...] = ("gateway", "functions/runtime", "events", "observability", "proto")
-        return Part(name, launch("gateway.main"), env, ports.http[name], stage=2, sources=sources)
+        return Part(name, launch("gateway.main"), env, ports.http[name], ends=0, sources=sources)
     sources = (f"functions/{name}", "functions/runtime", "events", "observability", "proto")
     # Users signs the tokens that all others verify: it starts with the broker, before the rest.
-    stage = 0 if name == USERS else 1
+    starts = 0 if name == USERS else 1
     command = launch(f"functions.{name}.main")
-    return Part(name, command, env, ports.http[name], ports.grpc[name], stage, sources)
+    return Part(name, command, env, ports.http[name], ports.grpc[name], starts, sources=sources)
 
 
 def _fixed(name: str, ports: Ports, data: Path) -> dict[str, str]:

@@ -68,7 +68,7 @@ class Run:
         self._interrupts = 0
         self._stopped = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._tail = LogTail(lambda name, raw: terminal.log(name, raw, options.logs))
+        self._tail = LogTail(self._show_log)
         children = [Child(p, data.logs, ROOT, terminal, self._publish) for p in self._platform.parts]
         self.supervisor = Supervisor(children)
 
@@ -223,6 +223,11 @@ class Run:
             "parts": running,
         }
         self.data.publish(state)
+
+    def _show_log(self, name: str, raw: bytes) -> None:
+        logs = self.options.logs
+        # While parts start and stop they miss each other for a moment, retry, and warn of it; that is in the files.
+        self.terminal.log(name, raw, "error" if logs == "warn" and not self._is_ready else logs)
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))

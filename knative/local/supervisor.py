@@ -1,4 +1,4 @@
-"""Keeps the parts running: starts them in stages, restarts those that die, stops them in order."""
+"""Keeps the parts running: starts them in order, restarts those that die, stops them in order."""
 
 from __future__ import annotations
 
@@ -181,34 +181,32 @@ class Child:
 
 
 class Supervisor:
-    """All children, in stages: a stage starts when the one before is ready, and all within one start at once."""
+    """All children, started and stopped in the order that their parts name."""
 
     def __init__(self, children: Sequence[Child]) -> None:
         self.children = tuple(children)
 
     async def start(self) -> None:
         """Returns when every part is ready. Raises PartFailed."""
-        for stage in self._stages():
+        for stage in self._in_order(lambda part: part.starts):
             for child in stage:
                 child.start()
             await asyncio.gather(*(child.until_ready() for child in stage))
 
     async def stop(self) -> None:
-        """Stops the last stage first: the edge takes no more requests before what it calls goes away. The broker is
-        the very last, because the others hand it their last events."""
-        for stage in reversed(self._stages()):
-            last = [child for child in stage if child.part.name == "broker"]
-            await asyncio.gather(*(child.stop() for child in stage if child not in last))
-            await asyncio.gather(*(child.stop() for child in last))
+        """The edge stops first, so that nobody asks for what goes away; the broker last, because the others still hand
+        it their events."""
+        for stage in self._in_order(lambda part: part.ends):
+            await asyncio.gather(*(child.stop() for child in stage))
 
     def kill(self) -> None:
         """Ends everything at once."""
         for child in self.children:
             child.kill()
 
-    def _stages(self) -> list[list[Child]]:
-        numbers = sorted({child.part.stage for child in self.children})
-        return [[child for child in self.children if child.part.stage == number] for number in numbers]
+    def _in_order(self, number: Callable[[Part], int]) -> list[list[Child]]:
+        numbers = sorted({number(child.part) for child in self.children})
+        return [[child for child in self.children if number(child.part) == n] for n in numbers]
 
 
 def _reason(code: int) -> str:

@@ -7,10 +7,11 @@ import os
 import sys
 from typing import Final, Literal, TextIO
 
-Logs = Literal["all", "warn", "none"]
+Logs = Literal["all", "warn", "error", "none"]
 
 _COLOURS: Final = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "strong": "1"}
-_LOUD: Final = (b'"WARNING"', b'"ERROR"', b'"CRITICAL"', b'"warning"', b'"error"', b'"critical"')
+_ERRORS: Final = (b'"ERROR"', b'"CRITICAL"')
+_LOUD: Final[dict[str, tuple[bytes, ...]]] = {"error": _ERRORS, "warn": (b'"WARNING"', *_ERRORS)}
 # Shown as the line itself, or of no use to a reader who looks at one machine.
 _QUIET_FIELDS: Final = {
     "time",
@@ -62,12 +63,10 @@ class Terminal:
 
 def is_shown(raw: bytes, logs: Logs) -> bool:
     """Whether a line of a log is for the terminal: with `warn`, warnings and worse, and what is no log line of ours
-    at all, for that is a traceback or a word from a library."""
-    if logs != "warn":
-        return logs == "all" and bool(raw.strip())
-    if raw.startswith(b"{"):
-        return any(mark in raw for mark in _LOUD)
-    return bool(raw.strip())
+    at all, for that is a traceback or a word from a library; `error` likewise."""
+    if logs in _LOUD and raw.startswith(b"{"):
+        return any(mark in raw for mark in _LOUD[logs])
+    return logs != "none" and bool(raw.strip())
 
 
 def readable(raw: bytes) -> tuple[str, str]:

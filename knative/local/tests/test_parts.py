@@ -85,9 +85,14 @@ def test_a_ping_source_becomes_a_timer() -> None:
     assert (tick.schedule, tick.sink) == ("*/5 * * * *", "http://127.0.0.1:8090/shop/default")
 
 
-def test_users_start_with_the_broker_and_the_gateway_last() -> None:
-    stages = {p.name: p.stage for p in parts.derive(BASE, PORTS, DATA, {}).parts}
-    assert stages["broker"] == stages["users"] < stages["orders"] < stages["gateway"]
+def test_users_start_with_the_broker_before_the_rest() -> None:
+    starts = {p.name: p.starts for p in parts.derive(BASE, PORTS, DATA, {}).parts}
+    assert starts["broker"] == starts["users"] < starts["orders"] == starts["gateway"]
+
+
+def test_the_gateway_ends_first_and_the_broker_last() -> None:
+    ends = {p.name: p.ends for p in parts.derive(BASE, PORTS, DATA, {}).parts}
+    assert ends["gateway"] < ends["users"] == ends["orders"] < ends["broker"]
 
 
 def test_an_image_that_nobody_knows_how_to_run_is_named() -> None:

@@ -21,10 +21,10 @@ from knative.local.terminal import Terminal
 ROOT = Path(__file__).parents[3]
 
 
-def fake(name: str, stage: int = 1, **env: str) -> Part:
+def fake(name: str, ends: int = 1, **env: str) -> Part:
     port = ports.free([]).http["gateway"]
     command = (sys.executable, "-m", "knative.local.launch", "knative.local.tests.fake_part")
-    return Part(name, command, {**os.environ, "HTTP_PORT": str(port), **env}, port, stage=stage)
+    return Part(name, command, {**os.environ, "HTTP_PORT": str(port), **env}, port, ends=ends)
 
 
 class Stage:
@@ -87,21 +87,16 @@ async def test_backoff_grows_with_each_failure(stage: Stage) -> None:
     await child.stop()
 
 
-async def test_the_last_stage_stops_first_and_the_broker_last(stage: Stage, tmp_path: Path) -> None:
+async def test_parts_stop_in_their_order(stage: Stage, tmp_path: Path) -> None:
     order = tmp_path / "order"
     env = {"LAST_WORDS": str(order)}
-    parts = [
-        fake("broker", 0, **env),
-        fake("users", 0, **env),
-        fake("orders", 1, **env),
-        fake("gateway", 2, **env),
-    ]
+    parts = [fake("broker", 2, **env), fake("orders", 1, **env), fake("gateway", 0, **env)]
     supervisor = Supervisor(
         [stage.child(replace(p, env={**p.env, "NAME": p.name})) for p in parts],
     )
     await supervisor.start()
     await supervisor.stop()
-    assert order.read_text().split() == ["gateway", "orders", "users", "broker"]
+    assert order.read_text().split() == ["gateway", "orders", "broker"]
 
 
 async def test_a_part_that_does_not_stop_is_killed_with_its_children(

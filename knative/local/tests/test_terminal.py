@@ -17,7 +17,13 @@ def entry(level: str, **fields: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("logs", "shown"), [("warn", [False, True, True, True]), ("all", [True] * 4), ("none", [False] * 4)]
+    ("logs", "shown"),
+    [
+        ("all", [True, True, True, True]),
+        ("warn", [False, True, True, True]),
+        ("error", [False, False, True, True]),
+        ("none", [False, False, False, False]),
+    ],
 )
 def test_warnings_errors_and_foreign_lines_are_shown_by_default(logs: Logs, shown: list[bool]) -> None:
     lines = [entry("INFO"), entry("WARNING"), entry("ERROR"), b"Traceback (most recent call last):"]
