@@ -1,7 +1,8 @@
 """The outbox: events that committed with the state they tell of, and their way to the broker.
 
-A row is published right after its commit, in the background, and removed once the broker has it. What a crash or a
-broker's absence leaves behind is published at the next start or by the sweep: at least once, under the same id.
+A row is published right after its commit, in the background, and removed once the broker has it. What a crash
+or a broker's absence leaves behind is published at the next start or by the sweep: at least once, under the
+same id.
 """
 
 from __future__ import annotations
@@ -21,15 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("shop.outbox")
 
-PARALLEL = 32
-HELD = 5000
-"""Rows kept in memory at most; what comes beyond waits in the store for the sweep that follows."""
-
-ATTEMPTS = 6
-SWEEP_AGE = timedelta(seconds=5)
-_ALL = timedelta(days=1)  # rows of another replica's clock, running ahead, included
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 5.0
+_AT_ONCE = timedelta(microseconds=1)
+"""`Store.outbox` reads what is older than a time; what was written this very moment counts, too."""
 
 
 class OutboxRow(NamedTuple):
@@ -67,55 +61,121 @@ class Now(Protocol):
     def now(self) -> datetime: ...
 
 
-class Outbox:
-    """Publishes what a store commits. `start`, then `drain` once; `sweep` whenever something may be left over."""
+class Limits(NamedTuple):
+    """How far publishing goes.
 
-    def __init__(self, store: Rows, publisher: Publisher, clock: Now, service: str) -> None:
+    `parallel` rows at once; `held` in memory at most; `attempts` before a row lets others pass; pauses, which double
+    up to the longest, in seconds; `age` of a row that the usual way should have published long ago.
+    """
+
+    parallel: int = 32
+    held: int = 5000
+    attempts: int = 4
+    first_pause: float = 0.1
+    longest_pause: float = 5.0
+    age: timedelta = timedelta(seconds=5)
+
+
+_LIMITS = Limits()
+
+
+class Outbox:
+    """Publishes what a store commits. `start`, then `drain` once; `sweep` whenever something may be left over.
+
+    What memory has no room for, and what the broker refused too often, stays in the store and is read back later. So
+    nothing is stranded, with or without sweeps.
+    """
+
+    def __init__(
+        self, store: Rows, publisher: Publisher, clock: Now, service: str, limits: Limits = _LIMITS
+    ) -> None:
         self._store = store
         self._publisher = publisher
         self._clock = clock
         self._service = service
+        self._limits = limits
         self._queue: asyncio.Queue[OutboxRow] = asyncio.Queue()
-        self._held: set[str] = set()
+        self._held: set[str] = set()  # queued, being published, or published and not yet removed
+        self._behind = asyncio.Event()  # the store has rows that memory has not
+        self._room = asyncio.Event()  # memory is half empty
+        self._failures = 0  # since the last success
+        self._stopping = asyncio.Event()
+        self._resuming: asyncio.TimerHandle | None = None
         self._done: list[str] = []
-        self._workers: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
         self._removing: asyncio.Task[None] | None = None
         store.on_commit(self._take)
 
     def start(self) -> None:
-        """Begin to publish, first what an earlier life left behind."""
-        self._workers = [asyncio.create_task(self._work()) for _ in range(PARALLEL)]
-        self._workers.append(asyncio.create_task(self._pick_up(-_ALL)))
+        """Begin to publish, also what an earlier life left behind."""
+        self._behind.set()
+        self._room.set()
+        self._tasks = [asyncio.create_task(self._work()) for _ in range(self._limits.parallel)]
+        self._tasks.append(asyncio.create_task(self._catch_up()))
 
     async def sweep(self) -> None:
-        """Publish rows that have waited longer than the usual way takes, unless they are on their way."""
-        await self._pick_up(SWEEP_AGE)
+        """Take up rows that have waited longer than the usual way takes, unless they are on their way.
+
+        Returns when they are queued: a sweep that came as an event must not wait for the broker that delivers
+        it.
+        """
+        if await self._read_back(self._limits.age):
+            self._behind.set()
 
     async def drain(self, seconds: float) -> None:
-        """Publish what is on its way, for at most `seconds`; the rest stays in the store."""
+        """Publish what is in memory, for at most `seconds`, trying each row once more; the rest stays in the store."""
+        self._stopping.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._queue.join()
-        for worker in self._workers:
-            worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
+        if self._resuming:
+            self._resuming.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._removing is not None:
             await self._removing
         await self._publisher.close()
 
     def _take(self, rows: Sequence[OutboxRow]) -> None:
         for row in rows:
-            if row.id not in self._held and len(self._held) < HELD:
-                self._held.add(row.id)
-                self._queue.put_nowait(row)
+            if row.id in self._held:
+                continue
+            if len(self._held) >= self._limits.held:
+                self._behind.set()
+                break
+            self._held.add(row.id)
+            self._queue.put_nowait(row)
+        if len(self._held) > self._limits.held // 2:
+            self._room.clear()
 
-    async def _pick_up(self, age: timedelta) -> None:
-        while len(self._held) < HELD:
-            before = len(self._held)
-            self._take(await self._store.outbox(self._clock.now() - age, HELD))
-            if len(self._held) == before:
-                return
-            await self._queue.join()
+    def _release(self, ids: Sequence[str]) -> None:
+        self._held.difference_update(ids)
+        if len(self._held) <= self._limits.held // 2:
+            self._room.set()
+
+    async def _catch_up(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            await self._behind.wait()
+            await self._room.wait()
+            self._behind.clear()
+            try:
+                more = await self._read_back(timedelta())
+                failures = 0
+            except Exception as error:
+                log.warning("outbox_read_failed", extra={"reason": type(error).__name__})
+                more, failures = True, failures + 1
+                await self._sleep(self._pause(failures))
+            if more:
+                self._behind.set()
+
+    async def _read_back(self, age: timedelta) -> bool:
+        """Take what fits; whether there may be more in the store."""
+        # As many as memory holds: those of them that it holds already leave exactly the room for the others.
+        rows = await self._store.outbox(self._clock.now() - age + _AT_ONCE, self._limits.held)
+        self._take(rows)
+        return len(rows) >= self._limits.held
 
     async def _work(self) -> None:
         while True:
@@ -126,25 +186,48 @@ class Outbox:
                 self._queue.task_done()
 
     async def _publish(self, row: OutboxRow) -> None:
-        from events.publisher import NotPublished  # the publisher knows the row, so it is imported late
-
         context.enter(context.Context(row.correlation_id, row.traceparent, row.tracestate))
-        pause = _FIRST_PAUSE
-        for _ in range(ATTEMPTS):
-            try:
-                with tracing.span(f"publish {row.type}", "PRODUCER", {"messaging.message.id": row.id}):
-                    current = context.current()
-                    await self._publisher.publish(row._replace(traceparent=current.traceparent))
-            except NotPublished as error:
-                log.warning("publish_failed", extra={"type": row.type, "event_id": row.id, "reason": str(error)})
-                await asyncio.sleep(pause * random.uniform(0.5, 1))
-                pause = min(pause * 2, _LONGEST_PAUSE)
-            else:
-                metrics.PUBLISHED.labels(self._service, row.type, "published").inc()
+        for attempt in range(self._limits.attempts):
+            if await self._attempt(row):
+                self._failures = 0
                 self._remove(row.id)
                 return
-        metrics.PUBLISHED.labels(self._service, row.type, "left to the sweep").inc()
-        self._held.discard(row.id)
+            self._failures += 1
+            if self._stopping.is_set():
+                break
+            # Many failures in a row are the broker's, whatever the row: everyone is then as patient.
+            await self._sleep(self._pause(max(attempt + 1, self._failures // self._limits.parallel)))
+        self._postpone(row)
+
+    def _postpone(self, row: OutboxRow) -> None:
+        metrics.PUBLISHED.labels(self._service, row.type, "postponed").inc()
+        self._release([row.id])
+        if self._resuming is None:
+            self._resuming = asyncio.get_running_loop().call_later(self._limits.longest_pause, self._resume)
+
+    def _resume(self) -> None:
+        self._resuming = None
+        self._behind.set()
+
+    async def _attempt(self, row: OutboxRow) -> bool:
+        try:
+            with tracing.span(f"publish {row.type}", "PRODUCER", {"messaging.message.id": row.id}):
+                await self._publisher.publish(row._replace(traceparent=context.current().traceparent))
+        except Exception as error:  # whatever it is: the row has to stay, and the worker, too
+            reason = str(error) or type(error).__name__
+            log.warning("publish_failed", extra={"type": row.type, "event_id": row.id, "reason": reason})
+            return False
+        metrics.PUBLISHED.labels(self._service, row.type, "published").inc()
+        return True
+
+    def _pause(self, failures: int) -> float:
+        doubled = self._limits.first_pause * 2.0 ** min(failures - 1, 16)
+        return min(doubled, self._limits.longest_pause) * random.uniform(0.5, 1)
+
+    async def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     def _remove(self, row_id: str) -> None:
         self._done.append(row_id)
@@ -152,10 +235,18 @@ class Outbox:
             self._removing = asyncio.create_task(self._remove_all())
 
     async def _remove_all(self) -> None:
+        failures = 0
         while self._done:
             ids, self._done = self._done, []
             try:
                 await self._store.outbox_published(ids)
-            except Exception:
-                log.exception("outbox_removal_failed")  # they are published again: the inboxes know their ids
-            self._held.difference_update(ids)
+            except Exception as error:
+                log.warning("outbox_removal_failed", extra={"reason": type(error).__name__})
+                if self._stopping.is_set():  # they will be published again, under the same ids
+                    return
+                self._done += ids
+                failures += 1
+                await self._sleep(self._pause(failures))
+            else:
+                failures = 0
+                self._release(ids)

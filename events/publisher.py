@@ -33,10 +33,14 @@ class Publisher(Protocol):
 
 
 class HttpPublisher:
-    """Posts to `broker_url` over a pool of kept connections; the client library is imported at the first event."""
+    """Posts to `broker_url` over a pool of kept connections; `timeout` is in seconds.
 
-    def __init__(self, broker_url: str) -> None:
+    The client library is imported at the first event, so that it costs no cold start.
+    """
+
+    def __init__(self, broker_url: str, timeout: float = TIMEOUT_SECONDS) -> None:
         self._url = broker_url
+        self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
         self._opening = asyncio.Lock()
 
@@ -44,7 +48,9 @@ class HttpPublisher:
         """See Publisher."""
         session = self._session or await self._open()
         try:
-            async with session.post(self._url, data=row.data, headers=headers(row)) as answer:
+            async with session.post(
+                self._url, data=row.data, headers=headers(row), allow_redirects=False
+            ) as answer:
                 if answer.status >= 300:
                     raise NotPublished(f"the broker answered {answer.status}")
         except (OSError, self._client_error) as error:  # TimeoutError is an OSError
@@ -58,7 +64,7 @@ class HttpPublisher:
                 self._client_error: type[Exception] = client.ClientError
                 self._session = client.ClientSession(
                     connector=client.TCPConnector(limit=CONNECTIONS, ttl_dns_cache=10),
-                    timeout=client.ClientTimeout(total=TIMEOUT_SECONDS, connect=5),
+                    timeout=client.ClientTimeout(total=self._timeout, connect=5),
                     skip_auto_headers=("accept", "accept-encoding", "user-agent"),
                 )
             return self._session
@@ -67,6 +73,11 @@ class HttpPublisher:
         """Let go of connections."""
         if self._session is not None:
             await self._session.close()
+
+
+def dataschema(event_type: str) -> str:
+    """The URI of a type's schema, which is the `$id` of events/schemas/<type>.json: a name, not an address."""
+    return f"urn:{event_type.replace('.', ':')}"
 
 
 def headers(row: OutboxRow) -> dict[str, str]:
@@ -79,7 +90,7 @@ def headers(row: OutboxRow) -> dict[str, str]:
         "ce-type": row.type,
         "ce-subject": row.subject,
         "ce-time": row.time.isoformat().replace("+00:00", "Z"),
-        "ce-dataschema": f"urn:{row.type.replace('.', ':')}",
+        "ce-dataschema": dataschema(row.type),
         "ce-partitionkey": row.subject,
     }
     if row.correlation_id:

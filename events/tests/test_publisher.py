@@ -1,0 +1,136 @@
+"""What HttpPublisher sends, and what it takes for an answer, against a real HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from aiohttp import web
+
+from events.cloudevent import parse
+from events.publisher import HttpPublisher, NotPublished, dataschema, headers
+from events.tests.fakes import TRACE, row
+
+RAW = row(7)._replace(
+    correlation_id='needs "quoting" 100% ü', tracestate="vendor=1", data=b'{"order_id": "\xc3\xbc"}'
+)
+
+
+@dataclass
+class Inbox:
+    """What the server received."""
+
+    url: str = ""
+    headers: list[list[tuple[bytes, bytes]]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def broker(answer: Callable[[], Awaitable[web.Response]]) -> AsyncIterator[Inbox]:
+    inbox = Inbox()
+
+    async def take(request: web.Request) -> web.Response:
+        inbox.headers.append([(name.lower(), value) for name, value in request.raw_headers])
+        inbox.bodies.append(await request.read())
+        return await answer()
+
+    app = web.Application()
+    app.router.add_route("*", "/shop/default", take)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    inbox.url = f"http://127.0.0.1:{runner.addresses[0][1]}/shop/default"
+    yield inbox
+    await runner.cleanup()
+
+
+def answering(status: int, **options: str) -> Callable[[], Awaitable[web.Response]]:
+    async def answer() -> web.Response:
+        return web.Response(status=status, headers=options, text="x" * 100)
+
+    return answer
+
+
+async def test_an_event_arrives_as_a_binary_cloudevent_with_all_its_attributes() -> None:
+    async with broker(answering(202)) as inbox:
+        publisher = HttpPublisher(inbox.url)
+        await publisher.publish(RAW)
+        await publisher.close()
+
+    [event] = parse(inbox.headers[0], inbox.bodies[0])
+    assert event.data == RAW.data
+    assert event.attributes == {
+        "specversion": "1.0",
+        "id": RAW.id,
+        "source": "/orders",
+        "type": "shop.order.shipped.v1",
+        "subject": RAW.subject,
+        "time": "2030-01-01T00:00:00Z",
+        "dataschema": "urn:shop:order:shipped:v1",
+        "datacontenttype": "application/json",
+        "partitionkey": RAW.subject,
+        "correlationid": 'needs "quoting" 100% ü',
+        "traceparent": TRACE,
+        "tracestate": "vendor=1",
+    }
+    assert (b"traceparent", TRACE.encode()) in inbox.headers[0]
+    assert (b"tracestate", b"vendor=1") in inbox.headers[0]
+
+
+def test_header_values_are_percent_encoded_as_the_http_binding_says() -> None:
+    assert headers(RAW)["ce-correlationid"] == "needs%20%22quoting%22%20100%25%20%C3%BC"
+
+
+def test_what_an_event_has_not_is_left_out() -> None:
+    bare = headers(row(1)._replace(correlation_id="", traceparent="", tracestate=""))
+
+    assert {name for name in bare if "trace" in name or "correlation" in name} == set()
+
+
+def test_a_schema_is_named_after_its_type() -> None:
+    assert dataschema("shop.order.placed.v1") == "urn:shop:order:placed:v1"
+
+
+async def test_connections_are_kept() -> None:
+    async with broker(answering(202)) as inbox:
+        publisher = HttpPublisher(inbox.url)
+        await asyncio.gather(*(publisher.publish(row(n)) for n in range(20)))
+        await publisher.close()
+
+    assert len(inbox.bodies) == 20
+
+
+@pytest.mark.parametrize("status", [302, 307, 400, 404, 429, 500, 503])
+async def test_any_answer_but_success_means_that_the_event_was_not_published(status: int) -> None:
+    async with broker(answering(status, Location="/shop/default")) as inbox:
+        publisher = HttpPublisher(inbox.url)
+        with pytest.raises(NotPublished, match=str(status)):
+            await publisher.publish(RAW)
+        await publisher.close()
+
+    assert len(inbox.bodies) == 1
+
+
+async def test_a_broker_that_is_not_there_means_that_the_event_was_not_published(
+    unused_tcp_port: int,
+) -> None:
+    publisher = HttpPublisher(f"http://127.0.0.1:{unused_tcp_port}/shop/default")
+    with pytest.raises(NotPublished):
+        await publisher.publish(RAW)
+    await publisher.close()
+
+
+async def test_a_silent_broker_is_waited_for_no_longer_than_allowed() -> None:
+    async def silent() -> web.Response:
+        await asyncio.sleep(30)
+        return web.Response()
+
+    async with broker(silent) as inbox:
+        publisher = HttpPublisher(inbox.url, timeout=0.05)
+        with pytest.raises(NotPublished, match="Timeout"):
+            await publisher.publish(RAW)
+        await publisher.close()
