@@ -32,7 +32,7 @@ def bootstrap(
     store = store or open_store(settings, "orders", KINDS, clock)
     watchers = Watchers(store, settings.watch_poll_seconds, settings.watch_limit)
     orders = Orders(store, watchers.changed)
-    stops: list[Hook] = [watchers.close]
+    stops: list[Hook] = []
     catalogue = catalogue or _catalogue(settings, clock, stops)
     servicer = OrdersServicer(orders, catalogue, watchers, clock)
     return Function(
@@ -43,6 +43,7 @@ def bootstrap(
         subscriptions=subscriptions(orders, clock, timedelta(seconds=settings.order_timeout_seconds)),
         verifier=verifier or _verifier(settings, clock, stops),
         clock=clock,
+        on_drain=[watchers.close],
         on_stop=stops,
     )
 

@@ -48,7 +48,8 @@ class Function:
     them.
 
     `subscriptions[SweepDue]` is the domain's own sweep; the runtime sweeps outbox and expired records before
-    it. `on_start` runs before the service is ready, `on_stop` after the doors are closed.
+    it. `on_start` runs before the service is ready, `on_drain` when it stops being so, while the doors are still
+    open (streams are told to end), `on_stop` after they are closed.
     """
 
     name: str
@@ -59,4 +60,5 @@ class Function:
     verifier: TokenVerifier
     clock: Clock
     on_start: Sequence[Hook] = field(default_factory=tuple)
+    on_drain: Sequence[Hook] = field(default_factory=tuple)
     on_stop: Sequence[Hook] = field(default_factory=tuple)

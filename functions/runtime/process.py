@@ -110,6 +110,8 @@ class Live:
         grace = self.settings.drain_seconds
         if self._rpc is not None:
             await self._rpc.serving(False)
+        for hook in self.function.on_drain:
+            await hook()
         closing = [door.stop(grace) for door in (self._rpc, self._http) if door is not None]
         await asyncio.gather(*closing)
         await self.outbox.drain(grace)

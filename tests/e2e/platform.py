@@ -47,7 +47,7 @@ class LocalPlatform(Platform):
             if self._runner.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the platform did not start:\n{self.output()}")
             time.sleep(0.05)
-        self.base_url = self.state()["urls"]["gateway"]
+        self.base_url = self.state()["base_url"]
 
     def stop(self) -> int:
         """Ctrl-C, as a person would; the exit status."""
