@@ -2,16 +2,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import aiohttp
 import grpc
 import grpc.aio
+import msgspec
 import pytest
 
 from functions.products.bootstrap import bootstrap
 from functions.products.settings import Settings
 from functions.products.store import KINDS
+from functions.products.tests.shop import placed
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError, Violation
-from functions.runtime.rpc import RpcServer
+from functions.runtime.process import Live
 from functions.runtime.rpc_errors import from_rpc_error
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.testing import FakeVerifier, bearer
@@ -24,17 +27,20 @@ CUSTOMER = bearer("user:usr_2")
 
 
 @pytest.fixture
-async def stub() -> AsyncIterator[products_pb2_grpc.ProductsAsyncStub]:
+async def live() -> AsyncIterator[Live]:
     clock = ManualClock()
+    settings = Settings(broker_url="http://127.0.0.1:1/", drain_seconds=0.2)
     store = MemoryStore(KINDS, clock)
-    function = bootstrap(Settings(), store=store, clock=clock, verifier=FakeVerifier())
-    server = RpcServer(function.name, function.services, function.verifier, reflection=False)
-    port = await server.start("127.0.0.1:0")
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    served = Live(bootstrap(settings, store=store, clock=clock, verifier=FakeVerifier()))
+    await served.start()
+    yield served
+    await served.stop()
+
+
+@pytest.fixture
+async def stub(live: Live) -> AsyncIterator[products_pb2_grpc.ProductsAsyncStub]:
+    async with grpc.aio.insecure_channel(live.grpc_address) as channel:
         yield products_pb2_grpc.ProductsStub(channel)
-    await server.stop(0)
-    for hook in function.on_stop:
-        await hook()
 
 
 async def test_a_product_lives_through_the_whole_door(stub: products_pb2_grpc.ProductsAsyncStub) -> None:
@@ -111,6 +117,29 @@ async def test_a_product_without_a_price_is_refused(stub: products_pb2_grpc.Prod
     error = await failure(stub.CreateProduct(request, metadata=ADMIN))
 
     assert [violation.field for violation in error.violations] == ["price"]
+
+
+async def test_an_order_reserves_once_however_often_its_event_comes(
+    live: Live, stub: products_pb2_grpc.ProductsAsyncStub
+) -> None:
+    created = await stub.CreateProduct(kettle(), metadata=ADMIN)
+    await stub.SetStock(pb.SetStockRequest(product_id=created.id, on_hand=9), metadata=ADMIN)
+    order = placed((created.id, 2))
+    headers = {
+        "content-type": "application/json",
+        "ce-specversion": "1.0",
+        "ce-id": "event-1",
+        "ce-type": order.TYPE,
+        "ce-source": order.SOURCE,
+    }
+
+    async with aiohttp.ClientSession(headers=headers) as session:
+        for _ in range(3):
+            async with session.post(f"{live.http_url}/", data=msgspec.json.encode(order)) as answer:
+                assert (answer.status, await answer.read()) == (204, b"")
+
+    stock = await stub.GetStock(pb.GetStockRequest(product_id=created.id))
+    assert (stock.on_hand, stock.reserved, stock.available) == (9, 2, 7)
 
 
 def kettle(**fields: object) -> pb.CreateProductRequest:
