@@ -10,7 +10,7 @@ from functions.notifications.settings import Settings
 from functions.notifications.store import KINDS
 from functions.notifications.subscriptions import subscriptions
 from functions.runtime import wiring
-from functions.runtime.app import Function, Service
+from functions.runtime.app import Function, Hook, Service
 from functions.runtime.clock import Clock, SystemClock
 from functions.runtime.peers import Peer
 from functions.runtime.settings import SettingsError
@@ -31,12 +31,9 @@ def bootstrap(
     """Compose the service; what is passed in takes the place of the real thing."""
     clock = clock or SystemClock()
     channel = channel or open_channel(settings)
-    peers: list[Peer] = []
-    if users is None or verifier is None:
-        tokens = wiring.service_tokens(settings, "notifications", clock)
-        peers.append(Peer(settings.users_address, tokens))
-        users = users or UsersPeer(peers[0])
-        verifier = verifier or wiring.token_verifier(settings, wiring.remote_jwks(peers[0]), clock)
+    closing: list[Hook] = []
+    users = users or _users(settings, clock, closing)
+    verifier = verifier or _verifier(settings, clock, closing)
     store = store or wiring.open_store(settings, "notifications", KINDS, clock)
     desk = Desk(store, channel, users, clock)
     add = notifications_pb2_grpc.add_NotificationsServicer_to_server
@@ -48,8 +45,20 @@ def bootstrap(
         subscriptions=subscriptions(desk),
         verifier=verifier,
         clock=clock,
-        on_stop=[peer.close for peer in peers],
+        on_stop=closing,
     )
+
+
+def _users(settings: Settings, clock: Clock, closing: list[Hook]) -> Users:
+    peer = Peer(settings.users_address, wiring.service_tokens(settings, "notifications", clock))
+    closing.append(peer.close)
+    return UsersPeer(peer)
+
+
+def _verifier(settings: Settings, clock: Clock, closing: list[Hook]) -> TokenVerifier:
+    users = Peer(settings.users_address)
+    closing.append(users.close)
+    return wiring.token_verifier(settings, wiring.remote_jwks(users), clock)
 
 
 def open_channel(settings: Settings) -> Channel:

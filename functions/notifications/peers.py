@@ -35,7 +35,6 @@ class UsersPeer:
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
-        self._stub = users_pb2_grpc.UsersStub(peer.channel)
 
     async def contact(self, user_id: str) -> Contact | None:
         """See Users."""
@@ -47,5 +46,6 @@ class UsersPeer:
         return [contact.user_id for contact in await self._ask(pb.GetContactsRequest(admins=True))]
 
     async def _ask(self, request: pb.GetContactsRequest) -> list[Contact]:
-        answer = await self._peer.call(self._stub.GetContacts, request, as_service=True, retry=True)
+        stub = users_pb2_grpc.UsersStub(self._peer.channel)
+        answer = await self._peer.call(stub.GetContacts, request, as_service=True, retry=True)
         return [Contact(c.user_id, c.email, c.name, c.deliverable) for c in answer.contacts]

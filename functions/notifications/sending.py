@@ -24,7 +24,7 @@ from functions.notifications.domain import (
     Preferences,
     notification_id,
 )
-from functions.runtime.errors import TRANSIENT, ServiceError
+from functions.runtime.errors import ServiceError
 from functions.runtime.store.port import Changes, Ref
 
 log = logging.getLogger("shop.notifications")
@@ -118,9 +118,7 @@ async def _send(notification: Notification, desk: Desk) -> None:
     about = {"notification_id": notification.id, "template": notification.template}
     try:
         verdict = await _attempt(notification, desk)
-    except ServiceError as error:
-        if error.code not in TRANSIENT:
-            raise
+    except ServiceError as error:  # even one that lasts: the event is not at fault, and attempts are counted
         log.warning("notification_left_pending", extra={**about, "reason": error.reason})
         return
 

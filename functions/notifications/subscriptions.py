@@ -34,8 +34,7 @@ def subscriptions(desk: Desk) -> dict[type[Payload], Handler]:
         return handler
 
     async def stock_low(event: Delivery[StockLow]) -> None:
-        message = messages.stock_low(event.data)
-        await sending.tell_administrators(message, event.source, event.id, desk)
+        await sending.tell_administrators(messages.stock_low(event.data), event.source, event.id, desk)
 
     async def user_deleted(event: Delivery[UserDeleted]) -> None:
         await service.erase(event.data.user_id, desk)

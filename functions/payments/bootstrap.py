@@ -37,29 +37,33 @@ def bootstrap(
     if provider is None:
         provider = open_provider(settings, clock)
         closing.append(provider.close)
-    if orders is None:
-        peer = Peer(settings.orders_address, wiring.service_tokens(settings, "payments", clock))
-        orders = OrdersPeer(peer)
-        closing.append(peer.close)
-    if verifier is None:
-        users = Peer(settings.users_address)
-        verifier = wiring.token_verifier(settings, wiring.remote_jwks(users), clock)
-        closing.append(users.close)
+    orders = orders or _orders(settings, clock, closing)
+    verifier = verifier or _verifier(settings, clock, closing)
     store = store or wiring.open_store(settings, "payments", KINDS, clock)
     desk = Desk(store, provider, orders, clock, timedelta(seconds=settings.payment_settle_after))
-    rpc = Service(
-        payments_pb2_grpc.add_PaymentsServicer_to_server, Payments(desk), "shop.payments.v1.Payments"
-    )
+    add = payments_pb2_grpc.add_PaymentsServicer_to_server
     return Function(
         name="payments",
         settings=settings,
         store=store,
-        services=[rpc],
+        services=[Service(add, Payments(desk), "shop.payments.v1.Payments")],
         subscriptions=subscriptions(desk),
         verifier=verifier,
         clock=clock,
         on_stop=closing,
     )
+
+
+def _orders(settings: Settings, clock: Clock, closing: list[Hook]) -> Orders:
+    peer = Peer(settings.orders_address, wiring.service_tokens(settings, "payments", clock))
+    closing.append(peer.close)
+    return OrdersPeer(peer)
+
+
+def _verifier(settings: Settings, clock: Clock, closing: list[Hook]) -> TokenVerifier:
+    users = Peer(settings.users_address)
+    closing.append(users.close)
+    return wiring.token_verifier(settings, wiring.remote_jwks(users), clock)
 
 
 def open_provider(settings: Settings, clock: Clock) -> Provider:

@@ -34,11 +34,11 @@ class OrdersPeer:
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
-        self._stub = orders_pb2_grpc.OrdersStub(peer.channel)
 
     async def payment_instruction(self, order_id: str) -> Instruction:
         """See Orders."""
+        stub = orders_pb2_grpc.OrdersStub(self._peer.channel)
         request = pb.GetPaymentInstructionRequest(order_id=order_id)
-        answer = await self._peer.call(self._stub.GetPaymentInstruction, request, as_service=True, retry=True)
+        answer = await self._peer.call(stub.GetPaymentInstruction, request, as_service=True, retry=True)
         amount = Money(answer.amount.amount, answer.amount.currency)
         return Instruction(answer.order_id, answer.user_id, amount, answer.payable, answer.payment_token)

@@ -15,7 +15,7 @@ from functions.payments import store
 from functions.payments.desk import Desk
 from functions.payments.domain import REQUESTED_BY_MERCHANT, Payment, Refund, RefundStatus
 from functions.payments.provider import RefundOutcome
-from functions.runtime.errors import TRANSIENT, ServiceError, aborted, invalid, not_found
+from functions.runtime.errors import ServiceError, aborted, invalid, not_found
 from functions.runtime.identity import Identity, require_admin, require_signed_in
 from functions.runtime.ids import new_id
 from functions.runtime.paging import page_limit
@@ -115,8 +115,6 @@ async def _try_give_back(refund: Refund, desk: Desk) -> Refund:
     try:
         return await give_back(refund.id, None, desk)
     except ServiceError as error:
-        if error.code not in TRANSIENT:
-            raise
         log.warning("refund_left_pending", extra={"refund_id": refund.id, "reason": error.reason})
         return refund
 

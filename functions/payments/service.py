@@ -209,4 +209,4 @@ async def _all(calls: Sequence[Awaitable[Any]]) -> None:
         if isinstance(result, ServiceError):
             log.warning("sweep_failed", extra={"reason": result.reason})
         elif isinstance(result, BaseException):
-            raise result
+            log.error("sweep_crashed", exc_info=result)

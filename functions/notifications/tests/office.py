@@ -14,13 +14,14 @@ from functions.notifications.store import KINDS
 from functions.notifications.subscriptions import subscriptions
 from functions.runtime.app import Delivery
 from functions.runtime.clock import ManualClock
-from functions.runtime.errors import unavailable
+from functions.runtime.errors import ServiceError, unavailable
 from functions.runtime.inbox import mark
 from functions.runtime.store.memory import MemoryStore
 
 ORDER = "ord_" + "a" * 32
 ADA = "usr_" + "1" * 32
 BOB = "usr_" + "2" * 32
+AWAY = unavailable("PEER_UNAVAILABLE", "Users does not answer.")
 
 
 class FakeUsers:
@@ -32,7 +33,7 @@ class FakeUsers:
             BOB: Contact(BOB, "bob@example.org", "Bob"),
         }
         self.admins = [ADA, BOB]
-        self.down = False
+        self.fault: ServiceError | None = None
 
     async def contact(self, user_id: str) -> Contact | None:
         self._check()
@@ -43,8 +44,8 @@ class FakeUsers:
         return self.admins
 
     def _check(self) -> None:
-        if self.down:
-            raise unavailable("PEER_UNAVAILABLE", "Users does not answer.")
+        if self.fault is not None:
+            raise self.fault
 
 
 class FakePost:

@@ -23,8 +23,8 @@ from functions.notifications import service
 from functions.notifications.channels import Bounced, Mailbox, Refused
 from functions.notifications.domain import MAX_ATTEMPTS, NOBODY, Notification
 from functions.notifications.peers import Contact
-from functions.notifications.tests.office import ADA, BOB, ORDER, Office
-from functions.runtime.errors import Code, ServiceError
+from functions.notifications.tests.office import ADA, AWAY, BOB, ORDER, Office
+from functions.runtime.errors import Code, ServiceError, denied
 from functions.runtime.identity import Identity
 
 TOTAL = Money(123450, "EUR")
@@ -64,7 +64,7 @@ async def test_every_event_writes_its_message(event: Payload, template: str, ord
 
 async def test_the_mailbox_holds_the_message_at_once_and_asks_nobody() -> None:
     office = Office(Mailbox(), lost_races=1)
-    office.users.down = True
+    office.users.fault = AWAY
     await office.receive(CONFIRMED)
     message = await office.message()
     assert (message.channel, message.status, message.sent_at) == ("mailbox", "SENT", office.clock.now())
@@ -113,11 +113,11 @@ async def test_every_administrator_is_told_of_low_stock_once() -> None:
 
 async def test_low_stock_comes_again_while_users_cannot_name_the_administrators() -> None:
     office = Office()
-    office.users.down = True
+    office.users.fault = AWAY
     with pytest.raises(ServiceError) as raised:
         await office.receive(LOW)
     assert raised.value.code is Code.UNAVAILABLE
-    office.users.down = False
+    office.users.fault = None
     await office.receive(LOW)
     assert len(office.post.sent) == 2
 
@@ -126,13 +126,20 @@ async def test_low_stock_comes_again_while_users_cannot_name_the_administrators(
 async def test_what_cannot_be_sent_now_is_sent_by_the_sweep(fault: str) -> None:
     office = Office()
     office.post.down = fault == "post"
-    office.users.down = fault == "users"
+    office.users.fault = AWAY if fault == "users" else None
     await office.receive(CONFIRMED)  # acknowledged: it is recorded
     assert (await office.message()).status == "PENDING"
-    office.post.down = office.users.down = False
+    office.post.down, office.users.fault = False, None
     await office.sweep()
     assert (await office.message()).status == "SENT"
     assert len(office.post.sent) == 1
+
+
+async def test_a_users_service_that_refuses_us_makes_no_dead_letter_of_the_event() -> None:
+    office = Office()
+    office.users.fault = denied()
+    await office.receive(CONFIRMED)
+    assert (await office.message()).status == "PENDING"
 
 
 async def test_the_sweep_lets_a_sending_in_progress_be() -> None:
