@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from knative.local.data import Data, DataInUse
@@ -90,7 +90,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
+    _add_options(parser.add_argument)
+    return parser
+
+
+def _add_options(add: Callable[..., object]) -> None:
     add("command", nargs="?", choices=["run", "stop"], default="run", help="run (the default) or stop")
     add("--fresh", action="store_true", help="empty the data first")
     add("--reload", action="store_true", help="restart a part when its sources or manifests change")
@@ -115,7 +119,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="a kustomization's folder",
     )
-    return parser
 
 
 def _short(path: Path) -> str:
