@@ -27,7 +27,7 @@ from events.broker.asgi import (
     respond_problem,
 )
 from events.broker.client import Client
-from events.broker.config import BrokerConfig
+from events.broker.config import BrokerConfig, Trigger
 from events.broker.dispatcher import Dispatcher, Limits
 from events.broker.ingress import Ingress
 from events.broker.journal import StorageError
@@ -83,20 +83,7 @@ class BrokerApp:
         triggers = [trigger for group in self._config.triggers.values() for trigger in group]
         ids = self._storage.trigger_ids(trigger.key for trigger in triggers)
         for key, group in self._config.triggers.items():
-            reply = partial(self._reply, key)
-            dispatchers = [
-                Dispatcher(
-                    trigger,
-                    ids[trigger.key],
-                    self._storage,
-                    self._client,
-                    TriggerMetrics(self._metrics, trigger.key),
-                    reply=reply,
-                    limits=self._limits,
-                    clock=self._clock,
-                )
-                for trigger in group
-            ]
+            dispatchers = [self._dispatcher(trigger, ids[trigger.key]) for trigger in group]
             self._dispatchers += dispatchers
             ingress = Ingress(key, self._storage, dispatchers, self._metrics, self._clock)
             self._ingresses[key] = self._paths[f"/{key}"] = self._paths[f"/{key}/"] = ingress
@@ -149,9 +136,9 @@ class BrokerApp:
             await ingress.accept(parse(scope["headers"], body))
         except BadEvent as error:
             status = 415 if error.reason == "UNSUPPORTED_FORMAT" else 400
-            log.warning(
-                "event refused", extra={"broker": ingress.key, "reason": error.reason, "why": str(error)}
-            )
+            correlation = header(scope, b"ce-correlationid")[:64]
+            fields = {"broker": ingress.key, "reason": error.reason, "why": str(error)}
+            log.warning("event refused", extra={**fields, "correlation_id": correlation})
             raise Problem(status, error.reason, str(error)) from None
         except StorageError:
             raise Problem(503, "STORAGE", "the event cannot be kept now", ((b"retry-after", b"1"),)) from None
@@ -181,6 +168,18 @@ class BrokerApp:
         except sqlite3.Error:
             return False
         return self._ready
+
+    def _dispatcher(self, trigger: Trigger, number: int) -> Dispatcher:
+        return Dispatcher(
+            trigger,
+            number,
+            self._storage,
+            self._client,
+            TriggerMetrics(self._metrics, trigger.key),
+            reply=partial(self._reply, trigger.broker),
+            limits=self._limits,
+            clock=self._clock,
+        )
 
     def _resume(self, ids: dict[str, int]) -> None:
         depths = self._storage.depths()

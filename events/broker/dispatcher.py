@@ -71,8 +71,8 @@ class Dispatcher:
         metrics: TriggerMetrics,
         *,
         reply: Reply,
-        limits: Limits = Limits(),  # noqa: B008 - immutable
-        clock: Callable[[], float] = time.time,
+        limits: Limits,
+        clock: Callable[[], float],
     ) -> None:
         self.id = trigger_id
         self.trigger = trigger
@@ -83,11 +83,7 @@ class Dispatcher:
         self._reply = reply
         self._limits = limits
         self._clock = clock
-        extra = f"kn-namespace: {trigger.namespace}\r\n".encode()
-        self._subscriber = client.endpoint(trigger.subscriber_url, b"prefer: reply\r\n" + extra)
-        sink = trigger.delivery.dead_letter_url
-        origin = f"kn-trigger: {trigger.key}\r\nkn-broker: {trigger.broker}\r\n".encode()
-        self._sink = client.endpoint(sink, extra + origin) if sink else None
+        self._subscriber, self._sink = _endpoints(client, trigger)
         self._live: Lane[_Live] = Lane(self._deliver, limits.parallel)
         self._dead: Lane[_Dead] = Lane(self._bury, max(1, limits.parallel // 4))
         self._held = 0  # live deliveries in memory: ready, on their way, or waiting for their timer
@@ -248,3 +244,12 @@ class Dispatcher:
         if "correlationid" in attributes:
             fields["correlation_id"] = attributes["correlationid"]
         return fields
+
+
+def _endpoints(client: Client, trigger: Trigger) -> tuple[Endpoint, Endpoint | None]:
+    """The subscriber, asked for a reply, and the dead-letter sink, told where the event was to go."""
+    extra = f"kn-namespace: {trigger.namespace}\r\n".encode()
+    subscriber = client.endpoint(trigger.subscriber_url, b"prefer: reply\r\n" + extra)
+    origin = f"kn-trigger: {trigger.key}\r\nkn-broker: {trigger.broker}\r\n".encode()
+    sink = trigger.delivery.dead_letter_url
+    return subscriber, client.endpoint(sink, extra + origin) if sink else None

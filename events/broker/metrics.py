@@ -11,36 +11,20 @@ class Metrics:
     """All instruments; labels are brokers, triggers, results and reasons: bounded by the configuration."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        def count(name: str, meaning: str, *labels: str) -> Counter:
+            return Counter(f"shop_broker_{name}", meaning, labels, registry=registry)
+
         self.registry = registry
-        self.received = Counter(
-            "shop_broker_events_received", "Events accepted, replies included.", ["broker"], registry=registry
-        )
-        self.rejected = Counter(
-            "shop_broker_requests_rejected", "Requests refused at the door.", ["reason"], registry=registry
-        )
-        self.expired = Counter(
-            "shop_broker_events_expired", "Events dropped: their ttl ran out.", ["broker"], registry=registry
-        )
-        self.replies = Counter(
-            "shop_broker_replies", "Events that subscribers answered with.", ["trigger"], registry=registry
-        )
-        self.attempts = Counter(
-            "shop_broker_attempts", "Requests made to subscribers.", ["trigger", "result"], registry=registry
-        )
-        self.retries = Counter(
-            "shop_broker_retries", "Deliveries put off after a failure.", ["trigger"], registry=registry
-        )
-        self.deliveries = Counter(
-            "shop_broker_deliveries",
-            "Deliveries that ended: delivered, dead_lettered, or dropped (no dead-letter sink).",
-            ["trigger", "result"],
-            registry=registry,
-        )
-        self.sink_failures = Counter(
-            "shop_broker_dead_letter_failures",
-            "Requests to a dead-letter sink that failed; they are repeated.",
-            ["trigger"],
-            registry=registry,
+        self.received = count("events_received", "Events accepted, replies included.", "broker")
+        self.rejected = count("requests_rejected", "Requests refused at the door.", "reason")
+        self.expired = count("events_expired", "Events dropped: their ttl ran out.", "broker")
+        self.replies = count("replies", "Events that subscribers answered with.", "trigger")
+        self.attempts = count("attempts", "Requests made to subscribers.", "trigger", "result")
+        self.retries = count("retries", "Deliveries put off after a failure.", "trigger")
+        # Results: delivered, dead_lettered, dropped (there is no dead-letter sink).
+        self.deliveries = count("deliveries", "Deliveries that ended.", "trigger", "result")
+        self.sink_failures = count(
+            "dead_letter_failures", "Failed requests to a dead-letter sink.", "trigger"
         )
         self.pending = Gauge(
             "shop_broker_pending", "Deliveries waiting or on their way.", ["trigger"], registry=registry

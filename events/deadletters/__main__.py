@@ -1,6 +1,7 @@
 """`python -m events.deadletters`: the dead-letter sink as a service of its own, for a cluster.
 
-HTTP_PORT or PORT (8080), DATA_DIR, BROKER_URL (where replayed events go).
+HTTP_PORT or PORT (8080); DATA_DIR, or the directory of STORE_URL (sqlite:///abs/path); BROKER_URL, where replayed
+events go.
 """
 
 from __future__ import annotations
@@ -41,11 +42,21 @@ def replay_over_http(client: Client, url: str) -> Replay:
     return replay
 
 
+def data_dir(environ: Mapping[str, str]) -> Path:
+    """Where the entries are kept. Raises ValueError for a STORE_URL that is no SQLite directory."""
+    if environ.get("DATA_DIR"):
+        return Path(environ["DATA_DIR"])
+    url = environ.get("STORE_URL") or "sqlite:///.data/deadletters"
+    if not url.startswith("sqlite:///"):
+        raise ValueError(f"STORE_URL: {url.partition(':')[0]} is not supported here, only sqlite:///")
+    return Path(url.removeprefix("sqlite:///"))
+
+
 async def serve(environ: Mapping[str, str]) -> None:
     """Serve until a signal."""
     url = environ.get("BROKER_URL", "http://127.0.0.1:8090/shop/default")
     app = DeadLetters(
-        Path(environ.get("DATA_DIR", ".data/deadletters")),
+        data_dir(environ),
         replay=replay_over_http(Client(), url),
         registry=CollectorRegistry(),
     )

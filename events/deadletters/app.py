@@ -35,6 +35,7 @@ from events.broker.asgi import (
 from events.broker.journal import StorageError
 from events.cloudevent import BadEvent, CloudEvent, parse, to_structured
 from events.deadletters.store import STATUSES, Entry, Store
+from observability import context
 
 log = logging.getLogger("shop.deadletters")
 
@@ -89,6 +90,8 @@ class DeadLetters:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI, for `http` only."""
+        correlation = header(scope, b"x-correlation-id") or header(scope, b"ce-correlationid")
+        context.enter(context.incoming(correlation, header(scope, b"traceparent")))
         try:
             await self._route(scope, receive, send)
         except Problem as problem:

@@ -259,7 +259,7 @@ async def test_it_runs_as_a_process_of_its_own_and_replays_to_the_brokers_addres
     async with subscribed() as target, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
         environment = {
             "PORT": str(port),
-            "DATA_DIR": str(tmp_path),
+            "STORE_URL": f"sqlite:///{tmp_path}",
             "BROKER_URL": f"{target.url}/shop/default",
         }
         child = subprocess.Popen([sys.executable, "-m", "events.deadletters"], env=environment, cwd=ROOT)  # noqa: ASYNC220 - quick
