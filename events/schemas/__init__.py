@@ -1,0 +1,34 @@
+"""The published schemas: JSON Schema (2020-12) of each payload and one AsyncAPI document, made from the catalogue.
+
+`python -m events.schemas` writes them beside this file; a test fails when they drift.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from events.catalog import CATALOG, Payload
+from events.publisher import dataschema
+
+FOLDER = Path(__file__).parent
+Schema = dict[str, Any]
+
+
+def json_schema(payload: type[Payload]) -> Schema:
+    """The schema of a payload; its `$id` is the `dataschema` of the events."""
+    parts: dict[str, Schema] = msgspec.json.schema(payload)["$defs"]
+    own = parts.pop(payload.__name__)
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": dataschema(payload.TYPE)}
+    return head | own | ({"$defs": dict(sorted(parts.items()))} if parts else {})
+
+
+def schema_files() -> dict[str, str]:
+    """The schemas' texts by file name."""
+    return {
+        f"{event_type}.json": json.dumps(json_schema(payload), indent=2, ensure_ascii=False) + "\n"
+        for event_type, payload in sorted(CATALOG.items())
+    }
