@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from starlette.responses import Response
+
 from gateway.route import ACCESS, SECONDS, Access
 
 PROBLEMS = "x-problems"
@@ -54,16 +56,21 @@ def declare(
     headers: tuple[str, ...] = (),
     located: bool = False,
     seconds: float | None = None,
+    streamed: str = "",
 ) -> dict[str, Any]:
     """Keyword arguments for a router's decorator.
 
     `answer` is the TypedDict of the body; `problems` gives reasons by status, beyond what every route can answer;
     `tagged` says that the answer has an ETag and which precondition is honoured; `headers` names further request
-    headers; `seconds` is a deadline other than DEADLINE_SECONDS.
+    headers; `seconds` is a deadline other than DEADLINE_SECONDS; `streamed` is an example of a stream of events.
     """
     described = _answered(status, answer, tagged, located)
     responses: dict[int | str, dict[str, Any]] = {status: described}
     known = dict(problems or {})
+    if streamed:
+        media = {"schema": {"type": "string", "description": "Server-sent events."}, "example": streamed}
+        described["content"] = {"text/event-stream": media}
+        responses[204] = {"description": "Nothing more will come; Last-Event-ID had it all."}
     if tagged == "read":
         responses[304] = {"description": "What If-None-Match names still holds.", "headers": {"ETag": _ETAG}}
         headers = (*headers, "if-none-match")
@@ -79,6 +86,7 @@ def declare(
     return {
         "status_code": status,
         "response_model": None,
+        "response_class": Response,
         "responses": responses,
         "openapi_extra": extra,
     }

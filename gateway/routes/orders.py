@@ -17,6 +17,7 @@ from proto.orders.v1 import orders_pb2 as pb
 router = routes("orders")
 
 Status = Annotated[models.OrderStatus | None, Query(description="Only orders that stand here.")]
+_EVENTS = 'event: order\nid: 2\ndata: {"id":"ord_0190b5a4c1de7c0f8a31d94e5b7c2f60","status":"RESERVED"}\n\n'
 _UNKNOWN = {404: "ORDER_NOT_FOUND"}
 _ILLEGAL = {**_UNKNOWN, 409: "ILLEGAL_TRANSITION"}
 
@@ -113,7 +114,7 @@ async def deliver_order(request: Request, order_id: OrderId) -> Response:
 
 @router.get(
     "/v1/orders/{order_id}/stream",
-    **declare("signed-in", 200, headers=("last-event-id",), problems=_UNKNOWN),
+    **declare("signed-in", 200, headers=("last-event-id",), problems=_UNKNOWN, streamed=_EVENTS),
 )
 async def stream_order(request: Request, order_id: OrderId) -> Response:
     """Follow an order by server-sent events.

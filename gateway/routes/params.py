@@ -18,7 +18,7 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 def routes(tag: str) -> APIRouter:
     """A router of one domain."""
-    return APIRouter(route_class=EdgeRoute, tags=[tag])
+    return APIRouter(route_class=EdgeRoute, tags=[tag], generate_unique_id_function=lambda route: route.name)
 
 
 def _id(prefix: str) -> str:

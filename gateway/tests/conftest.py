@@ -1,0 +1,145 @@
+"""A gateway in front of fake services: in process over ASGI, or on a real port where the transport matters."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from functions.runtime.rpc import RpcServer
+from functions.runtime.testing import FakeVerifier
+from gateway.app import create_app
+from gateway.serve import Live
+from gateway.settings import Settings
+from gateway.tests.deadletters import fake_dead_letters
+from gateway.tests.fakes import ADMIN, USER, Backend
+from observability.logs import JsonFormatter
+
+CUSTOMER = {"authorization": f"Bearer user:{USER}"}
+BOSS = {"authorization": f"Bearer admin:{ADMIN}"}
+PROBLEM = "application/problem+json"
+
+Start = Callable[..., Awaitable[httpx.AsyncClient]]
+StartLive = Callable[..., Awaitable[Live]]
+
+
+@pytest.fixture
+async def backend() -> Backend:
+    """The services' answers and calls."""
+    return Backend()
+
+
+@pytest.fixture
+async def address(backend: Backend) -> AsyncIterator[str]:
+    """Where the fake services listen, all on one port."""
+    server = RpcServer("fakes", backend.services(), FakeVerifier(), False)
+    port = await server.start("127.0.0.1:0")
+    yield f"127.0.0.1:{port}"
+    await server.stop(0)
+
+
+@pytest.fixture
+async def settings(address: str) -> AsyncIterator[Settings]:
+    """Settings that lead to the fakes."""
+    async with fake_dead_letters() as url:
+        yield Settings(
+            http_port=0,
+            users_address=address,
+            orders_address=address,
+            products_address=address,
+            payments_address=address,
+            notifications_address=address,
+            dead_letters_url=url,
+        )
+
+
+@asynccontextmanager
+async def in_process(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway in this process."""
+    app = create_app(settings, verifier=FakeVerifier())
+    transport = httpx.ASGITransport(app, client=("192.0.2.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop.test") as client:
+        yield client
+    await app.state.gateway.clients.close()
+
+
+@pytest.fixture
+async def api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway with ordinary settings."""
+    async with in_process(settings) as client:
+        yield client
+
+
+@pytest.fixture
+async def start(settings: Settings) -> AsyncIterator[Start]:
+    """Makes a client of a gateway with other settings."""
+    import msgspec
+
+    async with AsyncExitStack() as stack:
+
+        async def with_settings(**changes: Any) -> httpx.AsyncClient:
+            return await stack.enter_async_context(in_process(msgspec.structs.replace(settings, **changes)))
+
+        yield with_settings
+
+
+@pytest.fixture
+async def start_live(settings: Settings) -> AsyncIterator[StartLive]:
+    """Serves a gateway on a free port."""
+    import msgspec
+
+    running: list[Live] = []
+
+    async def with_settings(**changes: Any) -> Live:
+        changed = msgspec.structs.replace(settings, **{"drain_seconds": 2.0, **changes})
+        live = Live(changed, create_app(changed, verifier=FakeVerifier()))
+        await live.start()
+        running.append(live)
+        return live
+
+    yield with_settings
+    for live in running:
+        await live.stop()
+
+
+class LogLines(logging.Handler):
+    """Log lines as the process writes them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(JsonFormatter("gateway"))
+        self.lines: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the line, made in the context of the request."""
+        self.lines.append(json.loads(self.format(record)))
+
+
+@pytest.fixture
+def lines() -> Any:
+    """The gateway's log lines."""
+    handler = LogLines()
+    logger = logging.getLogger("shop.gateway")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel("INFO")
+    yield handler.lines
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+def assert_problem(answer: httpx.Response, status: int, reason: str) -> dict[str, Any]:
+    """Check that this is that problem; returns the document."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == PROBLEM
+    document: dict[str, Any] = answer.json()
+    assert document["status"] == status
+    assert document["reason"] == reason
+    assert document["type"] == "/problems/" + reason.lower().replace("_", "-")
+    assert document["correlation_id"] == answer.headers["x-correlation-id"]
+    return document

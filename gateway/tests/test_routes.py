@@ -1,0 +1,238 @@
+"""What the routes ask the services for, and what they make of the answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from functions.runtime.errors import aborted
+from gateway.tests.conftest import BOSS, CUSTOMER, assert_problem
+from gateway.tests.deadletters import LETTER
+from gateway.tests.fakes import ADMIN, HEX, ORDER, PAYMENT, PRODUCT, USER, Backend, product
+from gateway.tests.test_errors import new_order
+from proto.orders.v1 import orders_pb2
+from proto.products.v1 import products_pb2
+
+
+async def test_a_product_is_shown_with_its_price_times_and_etag(api: httpx.AsyncClient) -> None:
+    answer = await api.get(f"/v1/products/{PRODUCT}")
+    assert answer.status_code == 200
+    assert answer.headers["etag"] == '"3"'
+    assert answer.headers["cache-control"] == "no-cache"
+    body = answer.json()
+    assert body["price"] == {"amount": 1999, "currency": "EUR"}
+    assert body["created_at"] == "2030-01-01T12:00:00.000001Z"
+
+
+@pytest.mark.parametrize("given", ['"3"', 'W/"3"', '"1", "3"', "*"])
+async def test_what_the_client_has_already_is_304(api: httpx.AsyncClient, given: str) -> None:
+    answer = await api.get(f"/v1/products/{PRODUCT}", headers={"if-none-match": given})
+    assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", '"3"')
+
+
+@pytest.mark.parametrize("given", ['"4"', '"33"', "3", "nonsense"])
+async def test_what_the_client_does_not_have_is_sent(api: httpx.AsyncClient, given: str) -> None:
+    assert (await api.get(f"/v1/products/{PRODUCT}", headers={"if-none-match": given})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("given", "version"), [('"3"', 3), (' "3" ', 3), ('"9", "3"', 3), ("*", None), ('W/"3","4"', 4)]
+)
+async def test_if_match_is_passed_on_as_the_version_to_compare_with(
+    api: httpx.AsyncClient, backend: Backend, given: str, version: int | None
+) -> None:
+    headers = {**BOSS, "if-match": given}
+    answer = await api.patch(f"/v1/products/{PRODUCT}", headers=headers, json={"name": "Cup"})
+    assert answer.status_code == 200
+    wanted: products_pb2.UpdateProductRequest = backend.last("UpdateProduct")
+    assert (wanted.version if wanted.HasField("version") else None) == version
+    assert wanted.name == "Cup"
+    assert not wanted.HasField("description")
+    assert not wanted.HasField("price")
+    assert not wanted.HasField("image_urls")
+
+
+@pytest.mark.parametrize("given", ['W/"3"', '"abc"', '"1", "2"', '""'])
+async def test_an_if_match_that_cannot_hold_is_412(
+    api: httpx.AsyncClient, backend: Backend, given: str
+) -> None:
+    headers = {**BOSS, "if-match": given}
+    answer = await api.put(f"/v1/products/{PRODUCT}/stock", headers=headers, json={"on_hand": 1})
+    assert_problem(answer, 412, "VERSION_MISMATCH")
+    assert not any(name == "SetStock" for name, _, _ in backend.calls)
+
+
+@pytest.mark.parametrize("given", ["3", '"3', '"3" "4"', '"3"; x', '"3"' + " ," * 5000 + "x"])
+async def test_an_if_match_that_cannot_be_read_is_400(api: httpx.AsyncClient, given: str) -> None:
+    headers = {**BOSS, "if-match": given}
+    answer = await api.patch(f"/v1/products/{PRODUCT}", headers=headers, json={"name": "Cup"})
+    assert_problem(answer, 400, "INVALID_ARGUMENT")
+
+
+async def test_a_lost_race_is_412_with_if_match_and_409_without(
+    api: httpx.AsyncClient, backend: Backend
+) -> None:
+    backend.fails["UpdateUser"] = aborted("VERSION_MISMATCH", "It has changed.")
+    conditional = {**CUSTOMER, "if-match": '"1"'}
+    answer = await api.patch("/v1/users/me", headers=conditional, json={"name": "Ada"})
+    assert_problem(answer, 412, "VERSION_MISMATCH")
+    answer = await api.patch("/v1/users/me", headers=CUSTOMER, json={"name": "Ada"})
+    assert_problem(answer, 409, "VERSION_MISMATCH")
+
+
+async def test_deleting_honours_if_match(api: httpx.AsyncClient, backend: Backend) -> None:
+    answer = await api.delete(f"/v1/products/{PRODUCT}", headers={**BOSS, "if-match": '"2"'})
+    assert_problem(answer, 412, "VERSION_MISMATCH")
+    answer = await api.delete(f"/v1/products/{PRODUCT}", headers={**BOSS, "if-match": '"3"'})
+    assert answer.status_code == 204
+    assert [name for name, _, _ in backend.calls].count("DeleteProduct") == 1
+
+
+async def test_preferences_begin_with_version_zero(api: httpx.AsyncClient, backend: Backend) -> None:
+    path = "/v1/notifications/preferences"
+    tag = (await api.get(path, headers=CUSTOMER)).headers["etag"]
+    answer = await api.put(path, headers={**CUSTOMER, "if-match": tag}, json={"muted_templates": []})
+    assert answer.status_code == 200
+    wanted = backend.last("UpdatePreferences")
+    assert wanted.HasField("version")
+    assert wanted.version == 0
+    assert wanted.HasField("muted_templates")
+    assert not wanted.HasField("email_enabled")
+
+
+async def test_an_idempotency_key_is_passed_on(api: httpx.AsyncClient, backend: Backend) -> None:
+    headers = {**CUSTOMER, "idempotency-key": "checkout-1"}
+    answer = await api.post("/v1/orders", headers=headers, json=new_order())
+    assert answer.status_code == 201
+    assert answer.headers["location"] == f"/v1/orders/{ORDER}"
+    assert backend.last("PlaceOrder").idempotency_key == "checkout-1"
+    await api.post("/v1/orders", headers=CUSTOMER, json=new_order())
+    assert not backend.last("PlaceOrder").HasField("idempotency_key")
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "with blank", "\u00e9".encode("latin-1")])
+async def test_an_idempotency_key_has_a_form(api: httpx.AsyncClient, backend: Backend, key: Any) -> None:
+    headers: Any = {**CUSTOMER, "idempotency-key": key}
+    for path, body in (("/v1/orders", new_order()),):
+        problem = assert_problem(await api.post(path, headers=headers, json=body), 400, "INVALID_ARGUMENT")
+        assert problem["errors"][0]["field"] == "Idempotency-Key"
+    refunds = f"/v1/payments/{PAYMENT}/refunds"
+    assert_problem(await api.post(refunds, headers={**headers, **BOSS}, json={}), 400, "INVALID_ARGUMENT")
+    assert backend.calls == []
+
+
+async def test_lists_page_by_cursor(api: httpx.AsyncClient, backend: Backend) -> None:
+    first = (await api.get("/v1/products?limit=1&q=mug&category=kitchen")).json()
+    assert first["next_cursor"] == "next"
+    backend.answers["ListProducts"] = products_pb2.ListProductsResponse(products=[product()])
+    last = (await api.get("/v1/products?limit=1&cursor=next")).json()
+    assert last["next_cursor"] is None
+    wanted = backend.last("ListProducts")
+    assert (wanted.limit, wanted.cursor) == (1, "next")
+
+
+async def test_an_order_is_cancelled_with_or_without_a_reason(
+    api: httpx.AsyncClient, backend: Backend
+) -> None:
+    path = f"/v1/orders/{ORDER}/cancel"
+    assert (await api.post(path, headers=CUSTOMER)).status_code == 202
+    assert backend.last("CancelOrder").reason == ""
+    answer = await api.post(path, headers=CUSTOMER, json={"reason": "CHANGED_MY_MIND"})
+    assert answer.status_code == 202
+    assert answer.json()["status"] == "CANCELLED"
+    assert backend.last("CancelOrder").reason == "CHANGED_MY_MIND"
+    assert_problem(
+        await api.post(path, headers=CUSTOMER, json={"reason": "no shouting"}), 400, "INVALID_ARGUMENT"
+    )
+
+
+async def test_a_person_lists_their_own_orders_and_an_admin_anybodys(
+    api: httpx.AsyncClient, backend: Backend
+) -> None:
+    await api.get("/v1/orders?status=CONFIRMED", headers=CUSTOMER)
+    wanted = backend.last("ListOrders")
+    assert (wanted.all, wanted.user_id, wanted.status) == (False, "", orders_pb2.ORDER_STATUS_CONFIRMED)
+    await api.get("/v1/admin/orders", headers=BOSS)
+    assert backend.last("ListOrders").all
+    await api.get(f"/v1/admin/orders?user_id={USER}", headers=BOSS)
+    wanted = backend.last("ListOrders")
+    assert (wanted.all, wanted.user_id) == (False, USER)
+    assert_problem(await api.get("/v1/orders?status=LOST", headers=CUSTOMER), 400, "INVALID_ARGUMENT")
+
+
+async def test_the_callers_token_and_context_travel_and_nothing_that_they_claim(
+    api: httpx.AsyncClient, backend: Backend
+) -> None:
+    claimed = {
+        "x-user-id": ADMIN,
+        "x-roles": "admin",
+        "x-forwarded-user": ADMIN,
+        "grpc-metadata-authorization": "Bearer admin:x",
+        "x-correlation-id": "correlation-1",
+        "traceparent": f"00-{HEX}-00f067aa0ba902b7-01",
+    }
+    await api.get("/v1/users/me", headers={**CUSTOMER, **claimed})
+    sent = backend.metadata[-1]
+    assert sent["authorization"] == f"Bearer user:{USER}"
+    assert sent["x-correlation-id"] == "correlation-1"
+    assert sent["traceparent"].split("-")[1] == HEX
+    assert not {"x-user-id", "x-roles", "x-forwarded-user", "grpc-metadata-authorization"} & set(sent)
+    assert backend.last("GetUser").user_id == USER
+
+
+async def test_a_bad_token_is_refused_even_where_none_is_needed_but_not_when_logging_in(
+    api: httpx.AsyncClient, backend: Backend
+) -> None:
+    garbage = {"authorization": "Bearer garbage"}
+    assert_problem(await api.get(f"/v1/products/{PRODUCT}", headers=garbage), 401, "TOKEN_INVALID")
+    login = {"email": "ada@example.com", "password": "correct horse"}
+    assert (await api.post("/v1/sessions", headers=garbage, json=login)).status_code == 200
+    assert backend.last("Login").client_address == "192.0.2.1"
+    basic = {"authorization": "Basic YTpi"}
+    assert_problem(await api.get("/v1/orders", headers=basic), 401, "TOKEN_INVALID")
+    service = {"authorization": "Bearer service:payments"}
+    assert_problem(await api.get("/v1/orders", headers=service), 401, "TOKEN_INVALID")
+
+
+async def test_personal_answers_are_kept_by_no_cache(api: httpx.AsyncClient) -> None:
+    for path in ("/v1/users/me", "/v1/orders", f"/v1/products/{PRODUCT}"):
+        answer = await api.get(path, headers=CUSTOMER)
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+async def test_head_answers_like_get_without_a_body(api: httpx.AsyncClient) -> None:
+    answer = await api.head(f"/v1/products/{PRODUCT}")
+    assert (answer.status_code, answer.headers["etag"]) == (200, '"3"')
+
+
+async def test_keys_are_fetched_once_and_anew_after_a_rotation(
+    api: httpx.AsyncClient, backend: Backend
+) -> None:
+    for _ in range(3):
+        assert (await api.get("/.well-known/jwks.json")).json()["keys"][0]["kid"] == "k1"
+    assert [name for name, _, _ in backend.calls].count("GetJwks") == 1
+    await api.post("/v1/admin/keys/rotate", headers=BOSS)
+    await api.get("/.well-known/jwks.json")
+    assert [name for name, _, _ in backend.calls].count("GetJwks") == 2
+
+
+async def test_an_unknown_dead_letter_is_not_found(api: httpx.AsyncClient) -> None:
+    path = f"/v1/admin/dead-letters/{LETTER[:-1]}1"
+    assert_problem(await api.get(path, headers=BOSS), 404, "DEAD_LETTER_NOT_FOUND")
+    found = await api.get("/v1/admin/dead-letters?type=shop.order.shipped.v1", headers=BOSS)
+    assert found.json() == {"items": [], "next_cursor": None}
+
+
+async def test_reads_are_retried_and_writes_are_not(api: httpx.AsyncClient, backend: Backend) -> None:
+    from functions.runtime.errors import unavailable
+
+    backend.fails["GetOrder"] = backend.fails["ShipOrder"] = unavailable("BUSY", "Busy.")
+    await api.get(f"/v1/orders/{ORDER}", headers=CUSTOMER)
+    await api.post(f"/v1/orders/{ORDER}/ship", headers=BOSS)
+    names = [name for name, _, _ in backend.calls]
+    assert names.count("GetOrder") == 3
+    assert names.count("ShipOrder") == 1
