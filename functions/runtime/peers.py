@@ -16,7 +16,7 @@ import grpc.aio
 
 from functions.runtime.errors import TRANSIENT, Code, ServiceError, unauthenticated
 from functions.runtime.identity import caller
-from functions.runtime.rpc_errors import from_rpc_error
+from functions.runtime.rpc_errors import from_rpc_error, unreachable
 from observability import context, tracing
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ _OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
+
+_READY = grpc.ChannelConnectivity.READY
+Metadata = list[tuple[str, str]]
 
 _deadline: ContextVar[float | None] = ContextVar("shop_deadline", default=None)
 
@@ -80,23 +83,34 @@ class Peer:
             metadata = self.metadata(as_service, anonymous)
             for attempt in range(ATTEMPTS if retry else 1):
                 try:
-                    return await method(
-                        request, timeout=max(deadline - time.monotonic(), 0.001), metadata=metadata
-                    )
-                except grpc.aio.AioRpcError as raw:
-                    error = from_rpc_error(raw)
+                    return await self._attempt(method, request, deadline, metadata)
+                except ServiceError as error:
                     pause = random.uniform(0.5, 1) * 0.1 * 2**attempt
                     if not self._worth_retrying(error, attempt, retry, deadline - time.monotonic() - pause):
-                        raise error from None
+                        raise
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
+
+    async def _attempt(
+        self, method: Callable[..., Awaitable[A]], request: Any, deadline: float, metadata: Metadata
+    ) -> A:
+        left = max(deadline - time.monotonic(), 0.001)
+        try:
+            # Waiting for a connection is safe for any call, since nothing was sent: a peer that restarts is
+            # waited for instead of failing everybody meanwhile.
+            return await method(request, timeout=left, metadata=metadata, wait_for_ready=True)
+        except grpc.aio.AioRpcError as raw:
+            error = from_rpc_error(raw)
+            if error.code is Code.DEADLINE_EXCEEDED and self.channel.get_state() is not _READY:
+                raise unreachable() from None
+            raise error from None
 
     @staticmethod
     def _worth_retrying(error: ServiceError, attempt: int, retry: bool, left: float) -> bool:
         transient = error.code in TRANSIENT and error.code is not Code.RESOURCE_EXHAUSTED
         return retry and transient and attempt + 1 < ATTEMPTS and left > 0
 
-    def metadata(self, as_service: bool = False, anonymous: bool = False) -> list[tuple[str, str]]:
+    def metadata(self, as_service: bool = False, anonymous: bool = False) -> Metadata:
         """What a call carries: correlation id, trace context, and whose behalf it is on."""
         ctx = context.current()
         metadata = []

@@ -101,8 +101,9 @@ class Live:
     async def sweep(self) -> None:
         """What every function's sweep does: publish what was left over, forget what has expired."""
         await self.outbox.sweep()
-        while await self.function.store.expire(self.function.clock.now(), EXPIRE_BATCH) == EXPIRE_BATCH:
-            await asyncio.sleep(0)  # others' turn between two batches
+        removed = EXPIRE_BATCH
+        while removed == EXPIRE_BATCH:
+            removed = await self.function.store.expire(self.function.clock.now(), EXPIRE_BATCH)
 
     async def stop(self) -> None:
         """Close the doors, finish what is under way (DRAIN_SECONDS at most), then let go of the store."""

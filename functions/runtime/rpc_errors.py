@@ -11,7 +11,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2 as details
 from google.rpc.status_pb2 import Status
 
-from functions.runtime.errors import Code, ServiceError, Violation
+from functions.runtime.errors import Code, ServiceError, Violation, unavailable
 
 DOMAIN = "shop"
 STATUS_DETAILS = "grpc-status-details-bin"
@@ -58,6 +58,11 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> ServiceError:
     return ServiceError(code, found["reason"], status.message, found["violations"], found["retry_after"])
 
 
+def unreachable() -> ServiceError:
+    """The peer is not there."""
+    return unavailable("SERVICE_UNAVAILABLE", "A part of the platform cannot be reached.")
+
+
 def _bare(status: grpc.StatusCode) -> ServiceError:
     code = _FROM_GRPC.get(status, Code.INTERNAL)
     match code:
@@ -66,9 +71,7 @@ def _bare(status: grpc.StatusCode) -> ServiceError:
                 code, "DEADLINE_EXCEEDED", "The platform did not answer in time.", retry_after=1.0
             )
         case Code.UNAVAILABLE:
-            return ServiceError(
-                code, "SERVICE_UNAVAILABLE", "A part of the platform cannot be reached.", retry_after=1.0
-            )
+            return unreachable()
         case Code.RESOURCE_EXHAUSTED:
             return ServiceError(
                 code, "TOO_MUCH", "The request is too large or too frequent.", retry_after=1.0

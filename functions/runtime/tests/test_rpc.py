@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -68,7 +69,7 @@ class Desk:
 
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
-    servicer = Orders()
+    servicer = Orders()  # type: ignore[abstract]  # a fake has what is called
     service = Service(
         orders_pb2_grpc.add_OrdersServicer_to_server,
         servicer,
@@ -155,16 +156,41 @@ async def test_a_call_ends_at_its_deadline(desk: Desk) -> None:
 
 async def test_a_peer_that_is_not_there_is_unavailable() -> None:
     peer = Peer("127.0.0.1:1")
+    stub = orders_pb2_grpc.OrdersStub(peer.channel)
     with pytest.raises(ServiceError) as caught:
-        await peer.call(orders_pb2_grpc.OrdersStub(peer.channel).GetOrder, pb.GetOrderRequest(), retry=True)
+        await peer.call(stub.GetOrder, pb.GetOrderRequest(), retry=True, timeout=0.3)
     await peer.close()
 
     assert (caught.value.code, caught.value.reason) == (Code.UNAVAILABLE, "SERVICE_UNAVAILABLE")
 
 
+async def test_a_peer_that_comes_late_is_waited_for() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    peer = Peer(f"127.0.0.1:{port}")
+    stub = orders_pb2_grpc.OrdersStub(peer.channel)
+    call = asyncio.create_task(peer.call(stub.ListOrders, pb.ListOrdersRequest()))
+    while (state := peer.channel.get_state()) is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+        await peer.channel.wait_for_state_change(state)
+    service = Service(
+        orders_pb2_grpc.add_OrdersServicer_to_server,
+        Orders(),  # type: ignore[abstract]  # a fake has what is called
+        "shop.orders.v1.Orders",
+        frozenset({"ListOrders"}),
+    )
+    server = RpcServer("orders", [service], FakeVerifier(), reflection=False)
+    await server.start(f"127.0.0.1:{port}")
+
+    assert await call == pb.ListOrdersResponse()
+    await peer.close()
+    await server.stop(0)
+
+
 async def test_a_stream_that_fails_says_why(desk: Desk) -> None:
     stream = desk.stub.WatchOrder(pb.WatchOrderRequest(order_id="ord_1"), metadata=bearer("user:usr_1"))
-    assert (await stream.read()).id == "ord_1"
+    first: Any = await stream.read()
+    assert first.id == "ord_1"
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stream.read()
 
@@ -172,7 +198,7 @@ async def test_a_stream_that_fails_says_why(desk: Desk) -> None:
 
 
 async def test_the_standard_health_service_answers_for_every_service(desk: Desk) -> None:
-    stub = health_pb2_grpc.HealthStub(desk.peer.channel)
+    stub: Any = health_pb2_grpc.HealthStub(desk.peer.channel)  # the stubs package leaves the methods out
     for name in ("", "shop.orders.v1.Orders"):
         answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING

@@ -85,7 +85,7 @@ FORGERIES: dict[str, Callable[[Desk], str]] = {
     "another audience": lambda desk: desk.token(aud="else"),
     "no subject": lambda desk: desk.token(sub=""),
     "a refresh token": lambda desk: desk.token(typ="refresh"),
-    "no algorithm": lambda desk: jwt.encode(desk.claims(), None, algorithm="none", headers={"kid": "k1"}),
+    "no algorithm": lambda desk: jwt.encode(desk.claims(), "", algorithm="none", headers={"kid": "k1"}),
     "a shared secret": lambda desk: desk.token(key="s" * 64, algorithm="HS256"),
     "an unknown key": lambda desk: desk.token(kid="k9", key=Ed25519PrivateKey.generate()),
     "another key under a known id": lambda desk: desk.token(key=Ed25519PrivateKey.generate()),
