@@ -4,7 +4,7 @@ A domain declares `Kind`s in its store.py and hands pure `change` functions to `
 `Store.update`. An adapter reads the entities named, calls `change`, and writes entities, index entries,
 outbox rows and the guard (inbox mark or idempotency record) in one transaction, conditional on each
 version; a lost race runs `change` again. One contract suite
-(functions/runtime/tests/test_store_contract.py) runs over every adapter.
+(functions/runtime/tests/test_store_*.py) runs over every adapter.
 """
 
 from __future__ import annotations

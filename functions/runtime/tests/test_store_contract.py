@@ -1,24 +1,21 @@
-"""What every store does, whatever it is made of: entities, versions, transactions, guards, outbox, expiry."""
+"""What every store does, whatever it is made of: entities, versions, transactions of several entities."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from events.catalog import Money
-from events.outbox import OutboxRow
-from functions.runtime.clock import ManualClock
-from functions.runtime.errors import Code, ServiceError, failed_precondition
-from functions.runtime.store.port import AlreadyDone, Changes, Once, Ref, Store
+from functions.runtime.errors import ServiceError, failed_precondition
+from functions.runtime.store.port import Changes, Ref, Store
 from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_fixtures import clock, store
 from functions.runtime.tests.store_kinds import Counter, Document, adding, filled, happened, mark, put
-from observability import context
 
 __all__ = ["clock", "store"]
 
@@ -219,196 +216,3 @@ async def test_a_class_that_the_store_does_not_keep_is_refused(store: Store) -> 
 
     with pytest.raises(ValueError, match="Stranger"):
         await store.get(Stranger, "s")
-
-
-async def test_an_inbox_mark_lets_an_effect_happen_once(store: Store) -> None:
-    await store.update(Counter, "c", adding(), once=mark("m"))
-
-    with pytest.raises(AlreadyDone):
-        await store.update(Counter, "c", adding(), once=mark("m"))
-
-    await store.update(Counter, "c", adding(), once=mark("another"))
-    assert await store.get(Counter, "c") == Counter("c", 2, version=2)
-
-
-async def test_of_concurrent_deliveries_of_one_event_one_has_an_effect(store: Store) -> None:
-    once = mark("m")
-    answers = await asyncio.gather(
-        *(store.update(Counter, "c", adding(events=[happened()]), once=once) for _ in range(20)),
-        return_exceptions=True,
-    )
-
-    assert [type(answer) for answer in answers].count(AlreadyDone) == 19
-    assert await store.get(Counter, "c") == Counter("c", 1, version=1)
-    assert len(await recorded(store)) == 1
-
-
-async def test_a_mark_alone_can_be_set_without_any_entity(store: Store) -> None:
-    await store.transact([], lambda _: Changes(None), once=mark("m"))
-
-    with pytest.raises(AlreadyDone):
-        await store.transact([], lambda _: Changes(None), once=mark("m"))
-
-
-async def test_a_repeated_request_gets_the_first_answer(store: Store) -> None:
-    once = Once("key", timedelta(days=1), "fingerprint", Counter)
-    first = await store.update(Counter, "c", adding(), once=once)
-    await store.update(Counter, "c", adding())
-
-    assert await store.update(Counter, "c", adding(), once=once) == first == Counter("c", 1, version=1)
-    assert await store.get(Counter, "c") == Counter("c", 2, version=2)
-
-
-async def test_fifty_equal_requests_at_once_have_one_effect_and_one_answer(store: Store) -> None:
-    once = Once("key", timedelta(days=1), "fingerprint", Counter)
-
-    async def place(number: int) -> Counter:
-        made = Counter(f"c{number}", number)
-        return await store.transact(
-            [Ref(Counter, made.id)], lambda _: Changes(made, put=[made], events=[happened()]), once=once
-        )
-
-    answers = await asyncio.gather(*(place(number) for number in range(50)))
-
-    assert {answer.id for answer in answers} == {answers[0].id}
-    assert len(await store.get_many(Counter, [f"c{n}" for n in range(50)])) == 1
-    assert len(await recorded(store)) == 1
-
-
-async def test_a_key_used_for_another_request_is_refused(store: Store) -> None:
-    await store.update(Counter, "c", adding(), once=Once("key", timedelta(days=1), "one", Counter))
-
-    with pytest.raises(ServiceError) as caught:
-        await store.update(Counter, "c", adding(), once=Once("key", timedelta(days=1), "two", Counter))
-
-    assert (caught.value.code, caught.value.reason) == (Code.INVALID_ARGUMENT, "IDEMPOTENCY_KEY_REUSED")
-    assert await store.get(Counter, "c") == Counter("c", 1, version=1)
-
-
-async def test_a_guard_is_forgotten_when_its_time_is_over(store: Store, clock: ManualClock) -> None:
-    once = Once("key", timedelta(hours=24), "one", Counter)
-    await store.update(Counter, "c", adding(), once=once)
-
-    clock.advance(timedelta(hours=24))
-    again = await store.update(Counter, "c", adding(), once=once)
-
-    assert again.left == 2
-
-
-async def test_events_wait_in_the_outbox_as_cloudevents_of_their_work(
-    store: Store, clock: ManualClock
-) -> None:
-    work = context.incoming("correlation-1", "00-" + "a" * 32 + "-" + "b" * 16 + "-01", "k=v")
-    with context.use(work):
-        await store.update(Counter, "c", adding(events=[happened(3)]))
-
-    [row] = await store.outbox(FOREVER, 10)
-    assert row == OutboxRow(
-        row.id, "shop.product.stock.low.v1", "/products", f"prd_{3:032x}", clock.now(), row.data,
-        "correlation-1", work.traceparent, "k=v",
-    )  # fmt: skip
-    assert row.id[14] == "7"
-    assert await recorded(store) == [happened(3)]
-
-
-async def test_concurrent_work_keeps_its_own_correlation_id(store: Store) -> None:
-    async def work(number: int) -> None:
-        with context.use(context.incoming(f"correlation-{number}", None)):
-            await store.update(Counter, str(number), lambda _: (Counter(str(number)), [happened(number)]))
-
-    await asyncio.gather(*(work(number) for number in range(1, 20)))
-
-    rows = await store.outbox(FOREVER, 100)
-    assert {(row.correlation_id, row.subject) for row in rows} == {
-        (f"correlation-{number}", f"prd_{number:032x}") for number in range(1, 20)
-    }
-
-
-async def test_the_outbox_is_read_oldest_first_and_up_to_a_time(store: Store, clock: ManualClock) -> None:
-    start = clock.now()
-    for number in range(1, 7):
-        await store.update(Counter, "c", adding(events=[happened(number), happened(number + 100)]))
-        clock.advance(timedelta(seconds=1))
-
-    rows = await store.outbox(FOREVER, 100)
-    assert [int(row.subject[4:], 16) for row in rows] == [1, 101, 2, 102, 3, 103, 4, 104, 5, 105, 6, 106]
-    assert await store.outbox(start + timedelta(seconds=2), 100) == rows[:4]
-    assert await store.outbox(FOREVER, 3) == rows[:3]
-
-
-async def test_published_rows_leave_the_outbox(store: Store, clock: ManualClock) -> None:
-    assert await store.outbox_state() == (0, None)
-    written = clock.now()
-    await store.update(Counter, "c", adding(events=[happened()] * 250))
-    clock.advance(timedelta(seconds=1))
-    await store.update(Counter, "c", adding(events=[happened()]))
-    rows = await store.outbox(FOREVER, 1000)
-    assert await store.outbox_state() == (251, written)
-
-    await store.outbox_published([row.id for row in rows[:250]] + ["unknown"])
-    await store.outbox_published([rows[0].id])
-
-    assert await store.outbox(FOREVER, 1000) == rows[250:]
-    assert await store.outbox_state() == (1, clock.now())
-
-
-async def test_listeners_hear_of_every_commit_and_of_nothing_else(store: Store) -> None:
-    heard: list[OutboxRow] = []
-
-    def deaf(_: Sequence[OutboxRow]) -> None:
-        raise RuntimeError("a listener's fault is not the caller's")
-
-    store.on_commit(deaf)
-    store.on_commit(heard.extend)
-
-    def refuse(_: Counter | None) -> tuple[Counter, Sequence[Any]]:
-        raise failed_precondition("NO", "No.")
-
-    await store.update(Counter, "c", adding(events=[happened(1), happened(2)]), once=mark("m"))
-    with pytest.raises(AlreadyDone):
-        await store.update(Counter, "c", adding(events=[happened(3)]), once=mark("m"))
-    with pytest.raises(ServiceError):
-        await store.update(Counter, "c", refuse)
-
-    assert heard == await store.outbox(FOREVER, 10)
-    assert len(heard) == 2
-
-
-async def test_what_has_expired_is_removed_and_nothing_else(store: Store, clock: ManualClock) -> None:
-    for number in range(6):
-        ends = clock.now() + timedelta(hours=number) if number else None
-        await put(store, Document(f"d{number}", text="word", ends=ends))
-    await store.update(Counter, "c", adding(), once=Once("short", timedelta(hours=1), "f", Counter))
-    await store.update(Counter, "c", adding(), once=mark("long"))
-
-    assert await store.expire(clock.now() + timedelta(hours=2, microseconds=-1)) == 2
-    assert await store.expire(clock.now() + timedelta(hours=2)) == 1
-
-    left = [document.id for document in (await store.page(Document, "word", "word", limit=10)).items]
-    assert left == ["d0", "d3", "d4", "d5"]
-    assert list(await store.get_many(Document, [f"d{n}" for n in range(6)])) == left
-
-
-async def test_an_entity_whose_end_is_put_off_stays(store: Store, clock: ManualClock) -> None:
-    await put(store, Document("a", ends=clock.now()), Document("b", ends=clock.now()))
-    await put(store, Document("a", ends=clock.now() + timedelta(hours=1)), Document("b", ends=None))
-
-    assert await store.expire(clock.now()) == 0
-
-
-async def test_expiry_removes_no_more_than_asked_at_once(store: Store, clock: ManualClock) -> None:
-    for number in range(7):
-        await put(store, Document(str(number), ends=clock.now()))
-        await store.transact([], lambda _: Changes(None), once=Once(f"k{number}", timedelta(0)))
-
-    assert [await store.expire(clock.now(), 5) for _ in range(4)] == [5, 5, 4, 0]
-
-
-async def test_a_closed_store_is_unavailable(store: Store) -> None:
-    await store.ping()
-    await store.close()
-
-    for use in (store.ping(), store.get(Counter, "c"), store.update(Counter, "c", adding())):
-        with pytest.raises(ServiceError) as caught:
-            await use
-        assert caught.value.code is Code.UNAVAILABLE

@@ -1,0 +1,43 @@
+"""Idempotency keys and inbox marks as guards."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from functions.runtime.errors import Code, ServiceError
+from functions.runtime.idempotency import fingerprint, idempotency
+from functions.runtime.inbox import mark
+from functions.runtime.tests.store_kinds import Counter
+
+
+def test_a_key_is_its_users_own_and_lives_a_day() -> None:
+    mine = idempotency("orders:usr_1", "key", fingerprint(b"a"), Counter)
+
+    assert mine.ttl == timedelta(hours=24)
+    assert mine.answer is Counter
+    assert mine.key != idempotency("orders:usr_2", "key", fingerprint(b"a"), Counter).key
+
+
+def test_requests_are_told_apart_by_their_bytes() -> None:
+    assert fingerprint(b"a") == fingerprint(b"a") != fingerprint(b"b")
+
+
+@pytest.mark.parametrize("key", ["x", "x" * 255, "a b:c/d~"])
+def test_a_key_of_printable_ascii_is_taken(key: str) -> None:
+    assert idempotency("scope", key, "f", Counter).key.endswith(key)
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "ä", "a\nb", "\x7f"])
+def test_any_other_key_is_refused(key: str) -> None:
+    with pytest.raises(ServiceError) as caught:
+        idempotency("scope", key, "f", Counter)
+
+    assert caught.value.code is Code.INVALID_ARGUMENT
+    assert [violation.field for violation in caught.value.violations] == ["idempotency_key"]
+
+
+def test_an_event_is_known_by_source_and_id() -> None:
+    assert len({mark("/orders", "1"), mark("/orders", "2"), mark("/products", "1")}) == 3
+    assert mark("/orders", "1").answer is None
