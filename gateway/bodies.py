@@ -13,7 +13,6 @@ from functions.runtime.errors import Code, ServiceError, invalid
 from gateway.problems import EdgeError
 
 MAX_DEPTH = 32
-_CLOSE = {"connection": "close"}  # what is still on its way is not worth reading
 
 
 class JsonRequest(Request):
@@ -59,7 +58,7 @@ def check_content_type(given: str) -> None:
             415,
             "UNSUPPORTED_MEDIA_TYPE",
             "The body must be application/json in UTF-8.",
-            headers={"accept": "application/json", **_CLOSE},
+            headers={"accept": "application/json"},
         )
 
 
@@ -86,7 +85,7 @@ async def _within(receive: Receive, seconds: float) -> Message:
             "BODY_TOO_SLOW",
             "The body did not arrive in time.",
             code=Code.DEADLINE_EXCEEDED,
-            headers=_CLOSE,
+            headers={"connection": "close"},
         ) from None
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
@@ -100,7 +99,8 @@ def _bounded(received: Any, max_bytes: int) -> Any:
 
 
 def _too_large(max_bytes: int) -> ServiceError:
-    return EdgeError(413, "BODY_TOO_LARGE", f"The body is larger than {max_bytes} bytes.", headers=_CLOSE)
+    # The connection stays open: closing it on somebody who still sends would lose them this answer.
+    return EdgeError(413, "BODY_TOO_LARGE", f"The body is larger than {max_bytes} bytes.")
 
 
 def parse(raw: bytes) -> Any:

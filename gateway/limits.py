@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
 
-from functions.runtime.errors import ServiceError, exhausted, unavailable
+from functions.runtime.errors import Code, ServiceError, unavailable
+from gateway.problems import EdgeError
 
 
 class TokenBuckets:
@@ -33,11 +35,22 @@ class TokenBuckets:
         full_at = max(self._full_at.get(key, now), now)
         wait = full_at - now - self._tolerance
         if wait > 0:
-            raise exhausted("RATE_LIMITED", "Too many requests; slow down.", retry_after=wait)
+            raise self._refusal(wait)
         self._full_at[key] = full_at + self._interval
         self._full_at.move_to_end(key)
         if len(self._full_at) > self._size:
             self._full_at.popitem(last=False)
+
+    def _refusal(self, wait: float) -> EdgeError:
+        seconds = max(1, math.ceil(wait))
+        return EdgeError(
+            429,
+            "RATE_LIMITED",
+            "Too many requests; slow down.",
+            code=Code.RESOURCE_EXHAUSTED,
+            headers={"ratelimit-policy": self.policy, "ratelimit": f'"default";r=0;t={seconds}'},
+            retry_after=wait,
+        )
 
 
 class Slots:

@@ -29,19 +29,27 @@ _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close
 class Bounded(HttpToolsProtocol):
     """uvicorn's protocol, which by itself bounds neither the size of a request's head nor the time it takes.
 
-    This one breaks off what sends too much before its headers end, or sends them too slowly.
+    This one breaks off what sends too much before its headers end, or sends them too slowly. A body that is still
+    coming when its request was answered already (refused, mostly) is read and thrown away, within the same time and
+    16 times the allowed size: closing at once would reset the connection, and the client would never see the answer.
     """
 
     max_head_bytes = 0
+    max_discarded_bytes = 0
     head_seconds = 0.0
     _in_head = False
+    _in_body = False
     _received = 0
     _timer: asyncio.TimerHandle | None = None
 
     @classmethod
     def within(cls, settings: Settings) -> type[Bounded]:
         """The class with the bounds of the settings: uvicorn makes the instances."""
-        bounds = {"max_head_bytes": settings.max_header_bytes, "head_seconds": settings.header_seconds}
+        bounds = {
+            "max_head_bytes": settings.max_header_bytes,
+            "max_discarded_bytes": 16 * settings.max_body_bytes,
+            "head_seconds": settings.header_seconds,
+        }
         return type("Bounded", (cls,), bounds)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
@@ -56,25 +64,35 @@ class Bounded(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request's head begins."""
-        self._in_head, self._received = True, 0
+        self._in_head, self._in_body, self._received = True, False, 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """It ends."""
-        self._in_head = False
+        self._in_head, self._in_body, self._received = False, True, 0
         self._stop_timer()
         super().on_headers_complete()
 
-    def data_received(self, data: bytes) -> None:
-        """Feed the parser; then see whether a head is still open."""
-        super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
-            self._wait_for_more(len(data))
+    def on_message_complete(self) -> None:
+        """The request has come in full."""
+        self._in_body = False
+        self._stop_timer()
+        super().on_message_complete()
 
-    def _wait_for_more(self, received: int) -> None:
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; then see whether a head is still open, or a body that nobody wants."""
+        super().data_received(data)
+        if self._in_head:
+            self._wait_for_more(len(data), self.max_head_bytes, _TOO_LARGE)
+        elif self._in_body and self.cycle.response_complete:
+            self._wait_for_more(len(data), self.max_discarded_bytes, b"")
+
+    def _wait_for_more(self, received: int, most: int, last_words: bytes) -> None:
         self._received += received
-        if self._received > self.max_head_bytes:
-            self.transport.write(_TOO_LARGE)
+        if self.transport.is_closing():
+            return
+        if self._received > most:
+            self.transport.write(last_words)
             self.transport.close()
         elif self._timer is None:
             self._timer = self.loop.call_later(self.head_seconds, self.transport.close)

@@ -37,6 +37,8 @@ class Backend:
     """By RPC name: seconds before answering."""
     calls: list[tuple[str, Any, Identity]] = field(default_factory=list)
     metadata: list[dict[str, Any]] = field(default_factory=list)
+    called: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by the first call."""
     updates: asyncio.Queue[orders_pb2.Order] = field(default_factory=asyncio.Queue)
     """What WatchOrder sends after the first message."""
     watch_ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -44,6 +46,7 @@ class Backend:
     async def answer(self, name: str, request: Any, call: Any) -> Any:
         """Record the call, then fail or answer as told."""
         self.calls.append((name, request, caller()))
+        self.called.set()
         self.metadata.append(dict(call.invocation_metadata()))
         if name in self.slow:
             await asyncio.sleep(self.slow[name])
