@@ -1,6 +1,7 @@
 """What our code is measured against: the same work with as little as the libraries allow.
 
-`python -m tests.bench.floors NAME PORT [BACKEND]`; none of these authenticates, traces, logs, counts or stores anything.
+`python -m tests.bench.floors NAME PORT [BACKEND]`; none of these authenticates, traces, logs, counts or
+stores anything.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ async def grpc_echo(port: int) -> None:
     """A bare grpc.aio server that answers a product."""
     import grpc.aio
 
+    from proto.money.v1 import money_pb2
     from proto.products.v1 import products_pb2 as pb
     from proto.products.v1 import products_pb2_grpc
 
@@ -25,13 +27,13 @@ async def grpc_echo(port: int) -> None:
                 name="Guji Natural, 250 g",
                 description="Single-origin coffee from the Guji highlands of Ethiopia.",
                 category="coffee",
-                price={"amount": 1190, "currency": "EUR"},
+                price=money_pb2.Money(amount=1190, currency="EUR"),
                 active=True,
                 version=1,
             )
 
     server = grpc.aio.server()
-    products_pb2_grpc.add_ProductsServicer_to_server(Echo(), server)
+    products_pb2_grpc.add_ProductsServicer_to_server(Echo(), server)  # type: ignore[abstract]  # it has what is called
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     await server.wait_for_termination()
@@ -87,6 +89,28 @@ async def fastapi_route(port: int, backend: str) -> None:
     await uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning")).serve()
 
 
+async def sink(port: int) -> None:
+    """Answers 204 to every event and counts them at /count."""
+    import uvicorn
+
+    taken = 0
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        nonlocal taken
+        body = b""
+        if scope["path"] == "/count":
+            body = str(taken).encode()
+        else:
+            taken += 1
+            await receive()
+        headers = [(b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200 if body else 204, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    config = uvicorn.Config(app, port=port, log_level="warning", lifespan="off", access_log=False)
+    await uvicorn.Server(config).serve()
+
+
 def hello(request: Any) -> tuple[str, int]:
     """functions-framework's hello world; served by its default server."""
     return "", 204
@@ -101,6 +125,7 @@ def main() -> None:
         "grpc": grpc_echo,
         "grpc-loaded": grpc_echo_loaded,
         "fastapi": fastapi_route,
+        "sink": sink,
     }
     uvloop.run(_serve(floors[name], int(port), rest))
 

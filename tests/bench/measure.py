@@ -1,7 +1,8 @@
 """Processes under load: starting them, driving them from 32 callers, and reading what they cost.
 
-Rates are requests per second of wall time; CPU is the server process's own user and system time divided by the requests
-it answered in the measured seconds; memory is its resident set afterwards. All from /proc, so on Linux only.
+Rates are requests per second of wall time; CPU is the server process's own user and system time divided by
+the requests it answered in the measured seconds; memory is its resident set afterwards. All from /proc, so on
+Linux only.
 """
 
 from __future__ import annotations
@@ -141,5 +142,7 @@ async def _repeat(call: Call, seconds: float, callers: int) -> int:
 def middle(samples: Sequence[Sample]) -> Sample:
     """The median of each figure."""
     return Sample(
-        median(s.rate for s in samples), median(s.cpu_ms for s in samples), median(s.memory_mb for s in samples)
+        median(s.rate for s in samples),
+        median(s.cpu_ms for s in samples),
+        median(s.memory_mb for s in samples),
     )

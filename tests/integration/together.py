@@ -29,6 +29,7 @@ from functions.runtime.peers import Peer
 from functions.runtime.process import Live
 from functions.runtime.settings import load
 from knative.local import manifests, parts, ports
+from proto.money.v1 import money_pb2
 from proto.orders.v1 import orders_pb2, orders_pb2_grpc
 from proto.payments.v1 import payments_pb2, payments_pb2_grpc
 from proto.products.v1 import products_pb2, products_pb2_grpc
@@ -169,7 +170,10 @@ class Actor:
     async def product(self, on_hand: int) -> str:
         """A new product in stock (admins only); its id."""
         request = products_pb2.CreateProductRequest(
-            sku=f"SKU-{uuid7()}", name="Teapot", category="kitchen", price={"amount": 1250, "currency": "EUR"}
+            sku=f"SKU-{uuid7()}",
+            name="Teapot",
+            category="kitchen",
+            price=money_pb2.Money(amount=1250, currency="EUR"),
         )
         product = await self.call("products", "CreateProduct", request)
         await self.call(

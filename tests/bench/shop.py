@@ -1,0 +1,136 @@
+"""A running platform for the rows that need more than one part, and the checkout itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from knative.local.demo.shop import Person, Shop
+from tests.bench.measure import CALLERS, Sample
+from tests.e2e.platform import LocalPlatform
+
+
+class Part:
+    """A part of the platform, measured as `measure.Child` is."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def cpu_seconds(self) -> float:
+        """User and system time used so far."""
+        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory_mb(self) -> float:
+        """Resident megabytes."""
+        pages = int(Path(f"/proc/{self._pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+class BenchShop:
+    """The platform on a folder of its own, with one product and a customer's token."""
+
+    def __init__(self, folder: Path) -> None:
+        self._platform = LocalPlatform(folder / "platform")
+        self.product = ""
+        self.token = ""
+        self.at_rest: dict[str, float] = {}
+
+    @property
+    def base_url(self) -> str:
+        """The gateway."""
+        return self._platform.base_url
+
+    async def __aenter__(self) -> Self:
+        """Start it, and note the memory of each part before any work."""
+        await asyncio.to_thread(self._platform.start)
+        parts = self._platform.state()["parts"]
+        self.at_rest = {name: Part(part["pid"]).memory_mb() for name, part in parts.items()}
+        async with Shop(self.base_url) as shop:
+            self.admin = await shop.login(self._platform.admin_email, self._platform.admin_password)
+            self.person = await shop.register()
+            self.product = await self.make_product(shop, 0)
+            self.token = str(self.person.tokens["access_token"])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop it."""
+        await asyncio.to_thread(self._platform.stop)
+
+    def child(self, part: str) -> Any:
+        """A part, to be measured."""
+        return Part(self._platform.pid(part))
+
+    def address(self, part: str) -> str:
+        """Its gRPC address."""
+        return str(self._platform.state()["parts"][part]["grpc"])
+
+    def url(self, part: str) -> str:
+        """Its event door."""
+        return f"{self._platform.state()['parts'][part]['url']}/"
+
+    async def make_product(self, shop: Shop, on_hand: int) -> str:
+        """A product in stock; its id."""
+        body = {
+            "sku": f"BENCH-{on_hand}-{time.time_ns()}",
+            "name": "Guji Natural, 250 g",
+            "description": "Single-origin coffee from the Guji highlands of Ethiopia.",
+            "category": "coffee",
+            "price": {"amount": 1190, "currency": "EUR"},
+        }
+        product = await shop.call("POST", "/v1/products", who=self.admin, json=body)
+        path = f"/v1/products/{product['id']}/stock"
+        await shop.call("PUT", path, who=self.admin, json={"on_hand": on_hand})
+        return str(product["id"])
+
+    async def checkout(self, orders: int) -> tuple[Sample, dict[str, Any]]:
+        """`orders` orders by 32 callers, each followed to its end; then the invariants. Rates are orders a
+        second.
+        """
+        async with Shop(self.base_url) as shop:
+            product = await self.make_product(shop, orders)
+            who = await shop.register()
+            left = iter(range(orders))
+            parts = [self.child(name) for name in self._platform.state()["parts"]]
+            cpu, start = sum(part.cpu_seconds() for part in parts), time.perf_counter()
+            bought = await asyncio.gather(*[_buy(shop, who, product, left) for _ in range(CALLERS)])
+            finals = await _finals(shop, who, orders)
+            took = time.perf_counter() - start
+            spent = sum(part.cpu_seconds() for part in parts) - cpu
+            confirmed = sum(order["status"] == "CONFIRMED" for order in finals)
+            stock = await _quiet_stock(shop, product)
+            facts = {
+                "orders": sum(map(len, bought)),
+                "confirmed": confirmed,
+                "errors": orders - confirmed,
+                "stock_adds_up": stock == (0, 0),
+            }
+            memory = sum(part.memory_mb() for part in parts)
+            return Sample(orders / took, spent * 1000 / orders, memory), facts
+
+
+async def _buy(shop: Shop, who: Person, product: str, left: Any) -> list[str]:
+    return [(await shop.order(who, {product: 1}))["id"] for _ in left]
+
+
+async def _finals(shop: Shop, who: Person, count: int) -> list[dict[str, Any]]:
+    """All orders once none moves any more."""
+    deadline = time.monotonic() + 120
+    while True:
+        orders = await shop.all("/v1/orders", who)
+        moving = [o for o in orders if o["status"] in ("PLACED", "RESERVED")]
+        if (len(orders) >= count and not moving) or time.monotonic() > deadline:
+            return orders
+        await asyncio.sleep(0.1)
+
+
+async def _quiet_stock(shop: Shop, product: str) -> tuple[int, int]:
+    deadline = time.monotonic() + 60
+    while True:
+        stock = await shop.stock(product)
+        if stock["reserved"] == 0 or time.monotonic() > deadline:
+            return stock["on_hand"], stock["reserved"]
+        await asyncio.sleep(0.1)
