@@ -62,6 +62,8 @@ class Edge:
             try:
                 await self._guarded(exchange, scope, receive, send)
             finally:
+                if "route" in scope:
+                    exchange.route = scope["route"].path
                 if span is not None:
                     span.update_name(f"{method} {exchange.route}")
                     span.set_attribute("http.request.method", method)

@@ -34,12 +34,11 @@ class EdgeRoute(APIRoute):
         extra: Mapping[str, Any] = self.openapi_extra or {}
         access: str = extra.get(ACCESS, _OPEN)
         seconds: float | None = extra.get(SECONDS)
-        template, has_body = self.path_format, self.body_field is not None
+        has_body = self.body_field is not None
 
         async def handler(request: Request) -> Response:
             exchange = exchange_of(request)
             gateway = exchange.gateway
-            exchange.route = template
             async with deadline(seconds or gateway.settings.deadline_seconds):
                 if access != _OPEN:
                     await identify(exchange, access)

@@ -16,6 +16,7 @@ from gateway.models.common import (
     Reason,
     Version,
     identifier,
+    line,
     moment,
     money,
 )
@@ -34,11 +35,17 @@ class LineIn(Body):
     quantity: Annotated[Int, Field(ge=1, le=1000, description="How many.", examples=[2])]
 
 
+class ShippingAddressIn(AddressIn):
+    """Where the goods go."""
+
+    postal_code: Annotated[str, line(20), Field(description="As the country writes it.", examples=["10115"])]
+
+
 class PlaceOrder(Body):
     """A new order, at the catalogue's prices of this moment."""
 
     lines: Annotated[list[LineIn], Field(min_length=1, max_length=50, description="Each product once.")]
-    shipping_address: AddressIn
+    shipping_address: ShippingAddressIn
     payment_token: Annotated[
         str,
         Field(
@@ -126,7 +133,7 @@ def order(message: pb.Order) -> Order:
         "id": message.id,
         "user_id": message.user_id,
         "status": _status(message.status),
-        "lines": [_line(line) for line in message.lines],
+        "lines": [_line(entry) for entry in message.lines],
         "total": total,
         "shipping_address": _shown_address(message.shipping_address),
         "refunded": refunded,

@@ -97,7 +97,9 @@ class AddressIn(Body):
     line1: Annotated[str, line(200), Field(description="Street and number.", examples=["Hauptstr. 1"])]
     line2: Annotated[str, line(200, 0), Field(description="Flat, floor.", examples=["2nd floor"])] = ""
     city: Annotated[str, line(100), Field(description="Town.", examples=["Berlin"])]
-    postal_code: Annotated[str, line(20), Field(description="As the country writes it.", examples=["10115"])]
+    postal_code: Annotated[
+        str, line(20, 0), Field(description="As the country writes it, if it has any.", examples=["10115"])
+    ]
     country: Country
 
 

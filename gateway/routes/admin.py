@@ -85,7 +85,10 @@ async def set_roles(request: Request, user_id: UserId, body: user_models.SetRole
     return answer(user, tag=etag(user["version"]))
 
 
-@router.post("/v1/admin/keys/rotate", **declare("admin", 200, user_models.KeySet))
+@router.post(
+    "/v1/admin/keys/rotate",
+    **declare("admin", 200, user_models.KeySet, problems={429: "TOO_MANY_ROTATIONS, RATE_LIMITED"}),
+)
 async def rotate_keys(request: Request) -> Response:
     """Sign access tokens with a new key from now on.
 

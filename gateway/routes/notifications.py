@@ -38,7 +38,16 @@ async def read_preferences(request: Request) -> Response:
     return conditional(request, models.preferences(await _preferences(request)))
 
 
-@router.put("/v1/notifications/preferences", **declare("signed-in", 200, models.Preferences, tagged="write"))
+@router.put(
+    "/v1/notifications/preferences",
+    **declare(
+        "signed-in",
+        200,
+        models.Preferences,
+        tagged="write",
+        problems={400: "INVALID_ARGUMENT, MALFORMED_JSON, TEMPLATE_UNKNOWN"},
+    ),
+)
 async def set_preferences(request: Request, body: models.PreferencesIn) -> Response:
     """Say what one wants to be told.
 

@@ -41,7 +41,7 @@ async def read_order(request: Request, order_id: OrderId) -> Response:
         headers=("idempotency-key",),
         located=True,
         problems={
-            400: "PRODUCT_UNKNOWN, CURRENCY_MIXED, INVALID_ARGUMENT, MALFORMED_JSON",
+            400: "INVALID_ARGUMENT, MALFORMED_JSON, PRODUCT_UNKNOWN, CURRENCY_MIXED, TOTAL_TOO_LARGE",
             409: "PRODUCT_INACTIVE, IDEMPOTENCY_KEY_IN_FLIGHT",
             422: "IDEMPOTENCY_KEY_REUSED",
         },
@@ -114,7 +114,17 @@ async def deliver_order(request: Request, order_id: OrderId) -> Response:
 
 @router.get(
     "/v1/orders/{order_id}/stream",
-    **declare("signed-in", 200, headers=("last-event-id",), problems=_UNKNOWN, streamed=_EVENTS),
+    **declare(
+        "signed-in",
+        200,
+        headers=("last-event-id",),
+        streamed=_EVENTS,
+        problems={
+            **_UNKNOWN,
+            429: "TOO_MANY_WATCHERS, RATE_LIMITED",
+            503: "TOO_MANY_STREAMS, SERVICE_UNAVAILABLE",
+        },
+    ),
 )
 async def stream_order(request: Request, order_id: OrderId) -> Response:
     """Follow an order by server-sent events.

@@ -36,6 +36,7 @@ async def read_payment(request: Request, order_id: OrderId) -> Response:
         models.Refund,
         headers=("idempotency-key",),
         problems={
+            400: "INVALID_ARGUMENT, MALFORMED_JSON, CURRENCY_MISMATCH",
             404: "PAYMENT_NOT_FOUND",
             409: "REFUND_EXCEEDS_CAPTURED, NOT_CAPTURED, IDEMPOTENCY_KEY_IN_FLIGHT",
             422: "IDEMPOTENCY_KEY_REUSED",

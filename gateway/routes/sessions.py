@@ -36,7 +36,8 @@ async def log_in(request: Request, body: models.Login) -> Response:
 
 
 @router.post(
-    "/v1/sessions/refresh", **declare("open", 200, models.Session, problems={401: "REFRESH_TOKEN_INVALID"})
+    "/v1/sessions/refresh",
+    **declare("open", 200, models.Session, problems={401: "INVALID_REFRESH_TOKEN, REFRESH_TOKEN_REUSED"}),
 )
 async def refresh(request: Request, body: models.GivenRefreshToken) -> Response:
     """Trade a refresh token for new tokens.

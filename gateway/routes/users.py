@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import Request, Response
 
+from functions.runtime.errors import ServiceError
 from gateway.answers import answer, conditional, empty, etag, expected_version, require_match
 from gateway.declare import declare
 from gateway.exchange import clients_of
@@ -14,6 +17,13 @@ from gateway.routes.params import AddressId, me, routes
 from proto.users.v1 import users_pb2 as pb
 
 router = routes("users")
+
+_INVALID = {400: "INVALID_ARGUMENT, WEAK_PASSWORD, MALFORMED_JSON"}
+_PASSWORD = {
+    **_INVALID,
+    401: "INVALID_CREDENTIALS, TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED",
+    429: "TOO_MANY_ATTEMPTS, RATE_LIMITED",
+}
 
 
 async def _current(request: Request) -> pb.User:
@@ -25,7 +35,9 @@ async def _version(request: Request) -> int:
     return (await _current(request)).version
 
 
-@router.post("/v1/users", **declare("open", 201, models.User, problems={409: "EMAIL_TAKEN"}, located=True))
+@router.post(
+    "/v1/users", **declare("open", 201, models.User, problems={**_INVALID, 409: "EMAIL_TAKEN"}, located=True)
+)
 async def register(request: Request, body: models.Register) -> Response:
     """Create an account.
 
@@ -70,7 +82,7 @@ async def delete_me(request: Request) -> Response:
     return empty()
 
 
-@router.put("/v1/users/me/password", **declare("signed-in", 204))
+@router.put("/v1/users/me/password", **declare("signed-in", 204, problems=_PASSWORD))
 async def change_password(request: Request, body: models.ChangePassword) -> Response:
     """Change the password.
 
@@ -98,6 +110,16 @@ async def list_addresses(request: Request) -> Response:
     return conditional(request, page, f'"{digest}"')
 
 
+@asynccontextmanager
+async def _own_fields() -> AsyncIterator[None]:
+    """Violations name the request's fields: to the service the body is its `address`."""
+    try:
+        yield
+    except ServiceError as error:
+        error.violations = tuple(v._replace(field=v.field.removeprefix("address.")) for v in error.violations)
+        raise
+
+
 @router.post(
     "/v1/users/me/addresses",
     **declare("signed-in", 201, models.Address, problems={409: "TOO_MANY_ADDRESSES"}, located=True),
@@ -109,7 +131,8 @@ async def add_address(request: Request, body: models.AddressIn) -> Response:
     """
     users = clients_of(request).users
     wanted = pb.AddAddressRequest(user_id=me(), address=pb.Address(**body.model_dump()))
-    address = models.address(await users.write(users.stub.AddAddress, wanted))
+    async with _own_fields():
+        address = models.address(await users.write(users.stub.AddAddress, wanted))
     return answer(address, 201, location=f"/v1/users/me/addresses/{address['id']}")
 
 
@@ -122,7 +145,8 @@ async def replace_address(request: Request, address_id: AddressId, body: models.
     users = clients_of(request).users
     address = pb.Address(id=address_id, **body.model_dump())
     wanted = pb.UpdateAddressRequest(user_id=me(), address=address)
-    return answer(models.address(await users.write(users.stub.UpdateAddress, wanted)))
+    async with _own_fields():
+        return answer(models.address(await users.write(users.stub.UpdateAddress, wanted)))
 
 
 @router.delete(

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from functions.runtime.errors import aborted
+from functions.runtime.errors import aborted, invalid
 from gateway.tests.conftest import BOSS, CUSTOMER, assert_problem
 from gateway.tests.deadletters import LETTER
 from gateway.tests.fakes import ADMIN, HEX, ORDER, PAYMENT, PRODUCT, USER, Backend, product
@@ -194,6 +194,16 @@ async def test_a_bad_token_is_refused_even_where_none_is_needed_but_not_when_log
     assert_problem(await api.get("/v1/orders", headers=basic), 401, "TOKEN_INVALID")
     service = {"authorization": "Bearer service:payments"}
     assert_problem(await api.get("/v1/orders", headers=service), 401, "TOKEN_INVALID")
+
+
+async def test_violations_of_an_address_name_the_requests_fields(
+    api: httpx.AsyncClient, backend: Backend
+) -> None:
+    backend.fails["AddAddress"] = invalid("No.", ("address.country", "must be a country"))
+    body = {**new_order()["shipping_address"], "country": "XX"}
+    answer = await api.post("/v1/users/me/addresses", headers=CUSTOMER, json=body)
+    problem = assert_problem(answer, 400, "INVALID_ARGUMENT")
+    assert problem["errors"] == [{"field": "country", "message": "must be a country"}]
 
 
 async def test_personal_answers_are_kept_by_no_cache(api: httpx.AsyncClient) -> None:
