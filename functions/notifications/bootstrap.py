@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from functions.notifications.channels import Channel, Mailbox
 from functions.notifications.desk import Desk
 from functions.notifications.peers import Users, UsersPeer
-from functions.notifications.rpc import Notifications
 from functions.notifications.settings import Settings
 from functions.notifications.store import KINDS
 from functions.notifications.subscriptions import subscriptions
@@ -16,7 +17,6 @@ from functions.runtime.peers import Peer
 from functions.runtime.settings import SettingsError
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
-from proto.notifications.v1 import notifications_pb2_grpc
 
 
 def bootstrap(
@@ -36,12 +36,11 @@ def bootstrap(
     verifier = verifier or _verifier(settings, clock, closing)
     store = store or wiring.open_store(settings, "notifications", KINDS, clock)
     desk = Desk(store, channel, users, clock)
-    add = notifications_pb2_grpc.add_NotificationsServicer_to_server
     return Function(
         name="notifications",
         settings=settings,
         store=store,
-        services=[Service(add, Notifications(desk), "shop.notifications.v1.Notifications")],
+        services=partial(_services, desk),
         subscriptions=subscriptions(desk),
         verifier=verifier,
         clock=clock,
@@ -70,3 +69,14 @@ def open_channel(settings: Settings) -> Channel:
     from functions.notifications.smtp import SmtpChannel, parse_url  # only where mail goes out
 
     return SmtpChannel(parse_url(settings.smtp_url), settings.mail_from, settings.mail_timeout)
+
+
+def _services(desk: Desk) -> list[Service]:
+    from functions.notifications.rpc import Notifications  # gRPC only where its door opens
+    from proto.notifications.v1.notifications_pb2_grpc import add_NotificationsServicer_to_server
+
+    return [
+        Service(
+            add_NotificationsServicer_to_server, Notifications(desk), "shop.notifications.v1.Notifications"
+        )
+    ]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from functions.runtime.peers import Peer
-from proto.users.v1 import users_pb2 as pb
-from proto.users.v1 import users_pb2_grpc
 
 
 @dataclass(frozen=True)
@@ -38,14 +37,20 @@ class UsersPeer:
 
     async def contact(self, user_id: str) -> Contact | None:
         """See Users."""
-        contacts = await self._ask(pb.GetContactsRequest(user_ids=[user_id]))
+        contacts = await self._ask(user_ids=[user_id])
         return next((contact for contact in contacts if contact.user_id == user_id), None)
 
     async def administrators(self) -> list[str]:
         """See Users."""
-        return [contact.user_id for contact in await self._ask(pb.GetContactsRequest(admins=True))]
+        return [contact.user_id for contact in await self._ask(admins=True)]
 
-    async def _ask(self, request: pb.GetContactsRequest) -> list[Contact]:
-        stub = users_pb2_grpc.UsersStub(self._peer.channel)
+    async def _ask(self, user_ids: Sequence[str] = (), admins: bool = False) -> list[Contact]:
+        from proto.users.v1 import (
+            users_pb2 as pb,  # at the first question: the event role starts without gRPC
+        )
+        from proto.users.v1 import users_pb2_grpc
+
+        stub = self._peer.stub(users_pb2_grpc.UsersStub)
+        request = pb.GetContactsRequest(user_ids=user_ids, admins=admins)
         answer = await self._peer.call(stub.GetContacts, request, as_service=True, retry=True)
         return [Contact(c.user_id, c.email, c.name, c.deliverable) for c in answer.contacts]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 from functions.orders.peers import Catalogue, ProductsCatalogue
-from functions.orders.rpc import OrdersServicer
 from functions.orders.settings import Settings
 from functions.orders.store import KINDS, Orders
 from functions.orders.subscriptions import subscriptions
@@ -16,7 +16,6 @@ from functions.runtime.peers import Peer
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
 from functions.runtime.wiring import open_store, remote_jwks, service_tokens, token_verifier
-from proto.orders.v1.orders_pb2_grpc import add_OrdersServicer_to_server
 
 
 def bootstrap(
@@ -34,18 +33,25 @@ def bootstrap(
     orders = Orders(store, watchers.changed)
     stops: list[Hook] = []
     catalogue = catalogue or _catalogue(settings, clock, stops)
-    servicer = OrdersServicer(orders, catalogue, watchers, clock)
     return Function(
         name="orders",
         settings=settings,
         store=store,
-        services=[Service(add_OrdersServicer_to_server, servicer, "shop.orders.v1.Orders")],
+        services=partial(_services, orders, catalogue, watchers, clock),
         subscriptions=subscriptions(orders, clock, timedelta(seconds=settings.order_timeout_seconds)),
         verifier=verifier or _verifier(settings, clock, stops),
         clock=clock,
         on_drain=[watchers.close],
         on_stop=stops,
     )
+
+
+def _services(orders: Orders, catalogue: Catalogue, watchers: Watchers, clock: Clock) -> list[Service]:
+    from functions.orders.rpc import OrdersServicer  # gRPC only where its door opens
+    from proto.orders.v1.orders_pb2_grpc import add_OrdersServicer_to_server
+
+    servicer = OrdersServicer(orders, catalogue, watchers, clock)
+    return [Service(add_OrdersServicer_to_server, servicer, "shop.orders.v1.Orders")]
 
 
 def _catalogue(settings: Settings, clock: Clock, stops: list[Hook]) -> Catalogue:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from events.catalog import Money
 from functions.orders.checkout import Offer
 from functions.runtime.peers import Peer
-from proto.products.v1 import products_pb2 as pb
-from proto.products.v1 import products_pb2_grpc
+
+if TYPE_CHECKING:
+    from proto.products.v1 import products_pb2 as pb
 
 
 class Catalogue(Protocol):
@@ -27,7 +28,10 @@ class ProductsCatalogue:
 
     async def offers(self, product_ids: Sequence[str]) -> dict[str, Offer]:
         """See Catalogue. One call for all, with the service's own token; reading may be repeated."""
-        stub = products_pb2_grpc.ProductsStub(self._products.channel)
+        from proto.products.v1 import products_pb2 as pb  # gRPC only where it is spoken
+        from proto.products.v1 import products_pb2_grpc
+
+        stub = self._products.stub(products_pb2_grpc.ProductsStub)
         request = pb.BatchGetProductsRequest(product_ids=product_ids)
         answer = await self._products.call(stub.BatchGetProducts, request, as_service=True, retry=True)
         return {product.id: _offer(product) for product in answer.products}

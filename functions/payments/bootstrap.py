@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 from functions.payments import simulated
 from functions.payments.desk import Desk
 from functions.payments.peers import Orders, OrdersPeer
 from functions.payments.provider import Bounded, Provider
-from functions.payments.rpc import Payments
 from functions.payments.settings import Settings
 from functions.payments.store import KINDS
 from functions.payments.subscriptions import subscriptions
@@ -19,7 +19,6 @@ from functions.runtime.peers import Peer
 from functions.runtime.settings import SettingsError
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
-from proto.payments.v1 import payments_pb2_grpc
 
 
 def bootstrap(
@@ -41,12 +40,11 @@ def bootstrap(
     verifier = verifier or _verifier(settings, clock, closing)
     store = store or wiring.open_store(settings, "payments", KINDS, clock)
     desk = Desk(store, provider, orders, clock, timedelta(seconds=settings.payment_settle_after))
-    add = payments_pb2_grpc.add_PaymentsServicer_to_server
     return Function(
         name="payments",
         settings=settings,
         store=store,
-        services=[Service(add, Payments(desk), "shop.payments.v1.Payments")],
+        services=partial(_services, desk),
         subscriptions=subscriptions(desk),
         verifier=verifier,
         clock=clock,
@@ -75,3 +73,10 @@ def open_provider(settings: Settings, clock: Clock) -> Provider:
     books = wiring.open_store(settings, "payments-ledger", simulated.KINDS, clock)
     slow = settings.payment_slow_seconds
     return Bounded(simulated.SimulatedProvider(books, clock, slow), settings.payment_timeout)
+
+
+def _services(desk: Desk) -> list[Service]:
+    from functions.payments.rpc import Payments  # gRPC only where its door opens
+    from proto.payments.v1.payments_pb2_grpc import add_PaymentsServicer_to_server
+
+    return [Service(add_PaymentsServicer_to_server, Payments(desk), "shop.payments.v1.Payments")]

@@ -7,8 +7,6 @@ from typing import Protocol
 
 from events.catalog import Money
 from functions.runtime.peers import Peer
-from proto.orders.v1 import orders_pb2 as pb
-from proto.orders.v1 import orders_pb2_grpc
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,12 @@ class OrdersPeer:
 
     async def payment_instruction(self, order_id: str) -> Instruction:
         """See Orders."""
-        stub = orders_pb2_grpc.OrdersStub(self._peer.channel)
+        from proto.orders.v1 import (
+            orders_pb2 as pb,  # at the first question: the event role starts without gRPC
+        )
+        from proto.orders.v1 import orders_pb2_grpc
+
+        stub = self._peer.stub(orders_pb2_grpc.OrdersStub)
         request = pb.GetPaymentInstructionRequest(order_id=order_id)
         answer = await self._peer.call(stub.GetPaymentInstruction, request, as_service=True, retry=True)
         amount = Money(answer.amount.amount, answer.amount.currency)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
-from functions.products.rpc import Products
 from functions.products.settings import Settings
 from functions.products.store import KINDS
 from functions.products.subscriptions import subscriptions
@@ -14,7 +14,6 @@ from functions.runtime.peers import Peer
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
 from functions.runtime.wiring import open_store, remote_jwks, token_verifier
-from proto.products.v1 import products_pb2_grpc
 
 PUBLIC = frozenset({"GetProduct", "BatchGetProducts", "ListProducts", "GetStock", "ListCategories"})
 """Reading the catalogue needs no token."""
@@ -35,16 +34,17 @@ def bootstrap(
         name="products",
         settings=settings,
         store=store,
-        services=[
-            Service(
-                products_pb2_grpc.add_ProductsServicer_to_server,
-                Products(store, clock),
-                "shop.products.v1.Products",
-                PUBLIC,
-            )
-        ],
+        services=partial(_services, store, clock),
         subscriptions=subscriptions(store, clock, timedelta(minutes=settings.reservation_minutes)),
         verifier=verifier or token_verifier(settings, remote_jwks(users), clock),
         clock=clock,
         on_stop=[users.close],
     )
+
+
+def _services(store: Store, clock: Clock) -> list[Service]:
+    from functions.products.rpc import Products  # gRPC only where its door opens
+    from proto.products.v1.products_pb2_grpc import add_ProductsServicer_to_server
+
+    servicer = Products(store, clock)
+    return [Service(add_ProductsServicer_to_server, servicer, "shop.products.v1.Products", PUBLIC)]

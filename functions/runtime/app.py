@@ -47,6 +47,7 @@ class Function:
     """A domain, composed: the two doors (`services`, `subscriptions`) and what the runtime needs to open
     them.
 
+    `services` is called where the gRPC door opens, so that the event role never imports gRPC.
     `subscriptions[SweepDue]` is the domain's own sweep; the runtime sweeps outbox and expired records before
     it. `on_start` runs before the service is ready, `on_drain` when it stops being so, while the doors are still
     open (streams are told to end), `on_stop` after they are closed.
@@ -55,7 +56,7 @@ class Function:
     name: str
     settings: RuntimeSettings
     store: Store
-    services: Sequence[Service]
+    services: Callable[[], Sequence[Service]]
     subscriptions: Mapping[type[Payload], Handler]
     verifier: TokenVerifier
     clock: Clock

@@ -9,20 +9,19 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import grpc
-import grpc.aio
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from functions.runtime.errors import TRANSIENT, Code, ServiceError, unauthenticated
 from functions.runtime.identity import caller
-from functions.runtime.rpc_errors import from_rpc_error, unreachable
 from observability import context, tracing
 
 if TYPE_CHECKING:
+    import grpc.aio
+
     from functions.runtime.tokens import ServiceTokens
 
 A = TypeVar("A")
+T = TypeVar("T")
 
 ATTEMPTS = 3
 _OPTIONS = [
@@ -34,7 +33,6 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
 
-_READY = grpc.ChannelConnectivity.READY
 Metadata = list[tuple[str, str]]
 
 _deadline: ContextVar[float | None] = ContextVar("shop_deadline", default=None)
@@ -52,13 +50,22 @@ class Peer:
         self.address = address
         self._tokens = tokens
         self._channel: grpc.aio.Channel | None = None
+        self._stubs: dict[Callable[[Any], Any], Any] = {}
 
     @property
     def channel(self) -> grpc.aio.Channel:
         """The shared channel, opened at first use."""
         if self._channel is None:
+            import grpc.aio  # a role that calls nobody does without
+
             self._channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
         return self._channel
+
+    def stub(self, make: Callable[[grpc.aio.Channel], T]) -> T:
+        """The generated stub that `make` (`orders_pb2_grpc.OrdersStub`) builds on the channel, built once."""
+        if make not in self._stubs:
+            self._stubs[make] = make(self.channel)
+        return cast(T, self._stubs[make])
 
     async def call(
         self,
@@ -94,6 +101,10 @@ class Peer:
     async def _attempt(
         self, method: Callable[..., Awaitable[A]], request: Any, deadline: float, metadata: Metadata
     ) -> A:
+        import grpc.aio  # there already: the channel needed it
+
+        from functions.runtime.rpc_errors import from_rpc_error, unreachable
+
         left = max(deadline - time.monotonic(), 0.001)
         try:
             # Waiting for a connection is safe for any call, since nothing was sent: a peer that restarts is
@@ -101,7 +112,10 @@ class Peer:
             return await method(request, timeout=left, metadata=metadata, wait_for_ready=True)
         except grpc.aio.AioRpcError as raw:
             error = from_rpc_error(raw)
-            if error.code is Code.DEADLINE_EXCEEDED and self.channel.get_state() is not _READY:
+            if (
+                error.code is Code.DEADLINE_EXCEEDED
+                and self.channel.get_state() is not grpc.ChannelConnectivity.READY
+            ):
                 raise unreachable() from None
             raise error from None
 

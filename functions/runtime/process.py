@@ -78,7 +78,7 @@ class Live:
 
         settings, function = self.settings, self.function
         reflection = settings.shop_env == "development"
-        self._rpc = RpcServer(function.name, function.services, function.verifier, reflection)
+        self._rpc = RpcServer(function.name, function.services(), function.verifier, reflection)
         port = settings.port if settings.port is not None and settings.role == "rpc" else settings.grpc_port
         self.grpc_port = await self._rpc.start(f"{settings.host}:{port}")
 

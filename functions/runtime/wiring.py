@@ -65,7 +65,7 @@ def remote_jwks(users: Peer) -> Jwks:
     async def fetch() -> str:
         from proto.users.v1 import users_pb2, users_pb2_grpc  # only where tokens are verified
 
-        stub = users_pb2_grpc.UsersStub(users.channel)
+        stub = users.stub(users_pb2_grpc.UsersStub)
         answer = await users.call(stub.GetJwks, users_pb2.GetJwksRequest(), anonymous=True, retry=True)
         return str(answer.json)
 

@@ -13,13 +13,11 @@ from functions.users import service
 from functions.users.keys import KeyRing
 from functions.users.passwords import Hasher
 from functions.users.proof import Proof
-from functions.users.rpc import PUBLIC, Users
 from functions.users.settings import Settings
 from functions.users.store import KINDS
 from functions.users.subscriptions import subscriptions
 from functions.users.throttle import Throttle
 from functions.users.tokens import AccessTokens
-from proto.users.v1 import users_pb2_grpc
 
 
 def bootstrap(
@@ -36,14 +34,19 @@ def bootstrap(
     hasher = _hasher(settings)
     proof = Proof(store, hasher, Throttle(store, clock, per_address=settings.login_failures_per_address))
     tokens = AccessTokens(keys, settings.token_issuer, settings.token_audience, clock)
-    servicer = Users(store=store, hasher=hasher, keys=keys, tokens=tokens, proof=proof, clock=clock)
+
+    def services() -> list[Service]:
+        from functions.users.rpc import PUBLIC, Users  # gRPC only where its door opens
+        from proto.users.v1.users_pb2_grpc import add_UsersServicer_to_server
+
+        servicer = Users(store=store, hasher=hasher, keys=keys, tokens=tokens, proof=proof, clock=clock)
+        return [Service(add_UsersServicer_to_server, servicer, "shop.users.v1.Users", PUBLIC)]
+
     return Function(
         name="users",
         settings=settings,
         store=store,
-        services=[
-            Service(users_pb2_grpc.add_UsersServicer_to_server, servicer, "shop.users.v1.Users", PUBLIC)
-        ],
+        services=services,
         subscriptions=subscriptions(store=store, keys=keys, clock=clock),
         # By its own keys: no call to itself over the network.
         verifier=verifier or token_verifier(settings, keys.jwks, clock),

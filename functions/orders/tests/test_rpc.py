@@ -226,7 +226,7 @@ async def test_a_watch_ends_with_its_deadline_and_leaves_nothing_behind(door: Do
     stream = door.stub.WatchOrder(request, metadata=AS_ADA)
     await stream.read()
     stream.cancel()
-    watchers: Any = door.live.function.services[0].servicer
+    watchers: Any = door.live.function.services()[0].servicer
     async with asyncio.timeout(SOON):
         while watchers.watchers._by_order:  # noqa: ASYNC110 - polls what has no event to wait for
             await asyncio.sleep(0.01)

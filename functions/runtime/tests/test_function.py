@@ -47,7 +47,7 @@ class Desk:
             "orders",
             RuntimeSettings(),
             MemoryStore((), clock),
-            services=(),
+            services=tuple,
             subscriptions={StockReserved: self.handle, SweepDue: self.sweep_domain},
             verifier=FakeVerifier(),
             clock=clock,

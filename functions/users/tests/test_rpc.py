@@ -56,7 +56,7 @@ class Platform:
     async def serve(self) -> AsyncIterator[Platform]:
         for hook in self.function.on_start:
             await hook()
-        server = RpcServer("users", self.function.services, self.function.verifier, False)
+        server = RpcServer("users", self.function.services(), self.function.verifier, False)
         port = await server.start("127.0.0.1:0")
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             self.users: Any = users_pb2_grpc.UsersStub(channel)
