@@ -26,13 +26,13 @@ from events.broker.asgi import (
     respond_json,
     respond_problem,
 )
-from events.broker.client import Client
 from events.broker.config import BrokerConfig, Trigger
 from events.broker.dispatcher import Dispatcher, Limits
 from events.broker.ingress import Ingress
 from events.broker.journal import StorageError
 from events.broker.metrics import Metrics, TriggerMetrics
 from events.broker.storage import Storage
+from events.client import Client
 from events.cloudevent import BadEvent, CloudEvent, parse
 from events.deadletters.app import DeadLetters, ReplayFailed
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Final, NamedTuple
 
-from events.broker.client import Response
 from events.broker.config import Delivery
 from events.broker.storage import Failure
+from events.client import Response
 from events.cloudevent import BadEvent, CloudEvent, is_cloudevent, parse
 
 TTL: Final = "knativebrokerttl"

@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from events.broker import delivery as rules
-from events.broker.client import Client, Endpoint, RequestFailed
 from events.broker.config import Trigger
 from events.broker.delivery import Delivered, Failed
 from events.broker.journal import StorageError
 from events.broker.lane import Lane
 from events.broker.metrics import TriggerMetrics
 from events.broker.storage import Failure, Storage, StoredEvent, trace_headers
+from events.client import Client, Endpoint, RequestFailed
 from events.cloudevent import CloudEvent, header_block, to_structured
 from observability import context, tracing
 

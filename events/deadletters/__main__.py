@@ -14,10 +14,10 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from events.broker.client import Client, RequestFailed
 from events.broker.journal import StorageError
 from events.broker.serve import main as run_on_loop
 from events.broker.serve import run
+from events.client import Client, RequestFailed
 from events.cloudevent import CloudEvent, header_block
 from events.deadletters.app import DeadLetters, Replay, ReplayFailed
 from observability import logs, tracing

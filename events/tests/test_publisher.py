@@ -82,13 +82,14 @@ async def test_an_event_arrives_as_a_binary_cloudevent_with_all_its_attributes()
 
 
 def test_header_values_are_percent_encoded_as_the_http_binding_says() -> None:
-    assert headers(RAW)["ce-correlationid"] == "needs%20%22quoting%22%20100%25%20%C3%BC"
+    assert b"ce-correlationid: needs%20%22quoting%22%20100%25%20%C3%BC\r\n" in headers(RAW)
 
 
 def test_what_an_event_has_not_is_left_out() -> None:
     bare = headers(row(1)._replace(correlation_id="", traceparent="", tracestate=""))
 
-    assert {name for name in bare if "trace" in name or "correlation" in name} == set()
+    assert b"trace" not in bare
+    assert b"correlation" not in bare
 
 
 def test_a_schema_is_named_after_its_type() -> None:
@@ -131,6 +132,6 @@ async def test_a_silent_broker_is_waited_for_no_longer_than_allowed() -> None:
 
     async with broker(silent) as inbox:
         publisher = HttpPublisher(inbox.url, timeout=0.05)
-        with pytest.raises(NotPublished, match="Timeout"):
+        with pytest.raises(NotPublished, match="no answer"):
             await publisher.publish(RAW)
         await publisher.close()

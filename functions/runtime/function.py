@@ -121,11 +121,12 @@ async def _read(request: Request) -> Any:
     from cloudevents.exceptions import GenericException  # only where the events role runs
     from cloudevents.http import from_http
 
-    if request.method != "POST" or request.url.path != "/":
+    if request.method != "POST" or request.scope["path"] != "/":
         raise invalid("CloudEvents are taken by POST at /.", reason="EVENT_EXPECTED")
     body = await _body(request)
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}
     try:
-        return from_http(dict(request.headers), body, data_unmarshaller=_as_bytes)
+        return from_http(headers, body, data_unmarshaller=_as_bytes)
     except (GenericException, ValueError, TypeError, KeyError):
         raise invalid("This is no CloudEvent 1.0.", reason="EVENT_MALFORMED") from None
 

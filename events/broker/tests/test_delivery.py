@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from events.broker import delivery as rules
-from events.broker.client import Response
 from events.broker.config import Delivery
 from events.broker.delivery import Delivered, Failed
 from events.broker.tests.support import FAST, Answer, broker, running, subscribed, trigger, until
+from events.client import Response
 
 REPLY_HEADERS = (
     (b"ce-specversion", b"1.0"),

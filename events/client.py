@@ -1,7 +1,8 @@
-"""A lean HTTP/1.1 client for deliveries: keep-alive connections over asyncio, parsed by httptools.
+"""A lean HTTP/1.1 client for events: keep-alive connections over asyncio, parsed by httptools.
 
-One POST costs a fifth of what general clients take, and deliveries are most of the broker's work. It follows
-no redirects and keeps no cookies; a subscriber's answer is small or refused.
+One POST costs a fifth of what general clients take, and posting events is most of the broker's work and much of
+every service's; nor does it add to a cold start. It follows no redirects and keeps no cookies; an answer is small
+or refused.
 """
 
 from __future__ import annotations

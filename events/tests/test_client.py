@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from events.broker.client import Client, RequestFailed, Response
+from events.client import Client, RequestFailed, Response
 
 
 @contextlib.asynccontextmanager
