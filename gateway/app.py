@@ -26,6 +26,14 @@ from observability import metrics
 
 # Matching goes through the routes in turn, so the busiest domains come first.
 _DOMAINS = (products, orders, payments, users, sessions, notifications, admin, wellknown)
+_ALLOWED = [
+    "authorization",
+    "content-type",
+    "if-match",
+    "if-none-match",
+    "idempotency-key",
+    "x-correlation-id",
+]
 _EXPOSED = ["ETag", "Location", "Retry-After", "X-Correlation-Id", "RateLimit", "RateLimit-Policy"]
 
 
@@ -65,7 +73,26 @@ def create_app(
 ) -> FastAPI:
     """The gateway. Tests pass fakes in; `app.state.gateway` is what was composed."""
     gateway = compose(settings, verifier=verifier, clients=clients, clock=clock)
+    app = _empty_app(gateway)
+    for domain in _DOMAINS:
+        app.router.routes.extend(domain.router.routes)
+    _add_probes(app, gateway)
+    add_docs(app)
+    _describe(app)
+    app.add_middleware(Edge, gateway=gateway)
+    if origins := settings.origins():
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=_ALLOWED,
+            expose_headers=_EXPOSED,
+            max_age=600,
+        )
+    return app
 
+
+def _empty_app(gateway: Gateway) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
@@ -81,28 +108,6 @@ def create_app(
         exception_handlers={RequestValidationError: on_validation, HTTPException: on_http},
     )
     app.state.gateway = gateway
-    for domain in _DOMAINS:
-        app.router.routes.extend(domain.router.routes)
-    _add_probes(app, gateway)
-    add_docs(app)
-    _describe(app)
-    app.add_middleware(Edge, gateway=gateway)
-    if origins := settings.origins():
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=origins,
-            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=[
-                "authorization",
-                "content-type",
-                "if-match",
-                "if-none-match",
-                "idempotency-key",
-                "x-correlation-id",
-            ],
-            expose_headers=_EXPOSED,
-            max_age=600,
-        )
     return app
 
 

@@ -43,6 +43,11 @@ _HEADERS: dict[str, dict[str, Any]] = {
     },
 }
 _ETAG = {"description": "The version, for If-Match.", "schema": {"type": "string"}, "example": '"1"'}
+_PRECONDITIONS: dict[Tagging, tuple[str, ...]] = {
+    "none": (),
+    "read": ("if-none-match",),
+    "write": ("if-match",),
+}
 _LOCATION = {"description": "Where it is.", "schema": {"type": "string"}, "example": "/v1/users/me"}
 
 
@@ -64,25 +69,16 @@ def declare(
     `tagged` says that the answer has an ETag and which precondition is honoured; `headers` names further request
     headers; `seconds` is a deadline other than DEADLINE_SECONDS; `streamed` is an example of a stream of events.
     """
-    described = _answered(status, answer, tagged, located)
-    responses: dict[int | str, dict[str, Any]] = {status: described}
-    known = dict(problems or {})
+    responses = {status: _answered(status, answer, tagged, located)}
     if streamed:
         media = {"schema": {"type": "string", "description": "Server-sent events."}, "example": streamed}
-        described["content"] = {"text/event-stream": media}
+        responses[status]["content"] = {"text/event-stream": media}
         responses[204] = {"description": "Nothing more will come; Last-Event-ID had it all."}
     if tagged == "read":
         responses[304] = {"description": "What If-None-Match names still holds.", "headers": {"ETag": _ETAG}}
-        headers = (*headers, "if-none-match")
-    elif tagged == "write":
-        known[412] = "VERSION_MISMATCH"
-        headers = (*headers, "if-match")
-    parameters = [{"in": "header", "required": False, **_HEADERS[name]} for name in headers]
-    extra: dict[str, Any] = {ACCESS: access, PROBLEMS: known, SECONDS: seconds}
-    if access != "open":
-        extra["security"] = [{"bearer": []}] if access != "anyone" else [{}, {"bearer": []}]
-    if parameters:
-        extra["parameters"] = parameters
+    known = {**(problems or {}), **({412: "VERSION_MISMATCH"} if tagged == "write" else {})}
+    extra = _extra(access, (*headers, *_PRECONDITIONS[tagged]))
+    extra |= {ACCESS: access, PROBLEMS: known, SECONDS: seconds}
     return {
         "status_code": status,
         "response_model": None,
@@ -90,6 +86,16 @@ def declare(
         "responses": responses,
         "openapi_extra": extra,
     }
+
+
+def _extra(access: Access, headers: tuple[str, ...]) -> dict[str, Any]:
+    """What FastAPI does not know of the operation: security, headers."""
+    extra: dict[str, Any] = {}
+    if access != "open":
+        extra["security"] = [{"bearer": []}] if access != "anyone" else [{}, {"bearer": []}]
+    if headers:
+        extra["parameters"] = [{"in": "header", "required": False, **_HEADERS[name]} for name in headers]
+    return extra
 
 
 def _answered(status: int, answer: Any, tagged: Tagging, located: bool) -> dict[str, Any]:

@@ -22,6 +22,7 @@ Access = Literal["open", "anyone", "signed-in", "admin"]
 
 ACCESS, SECONDS = "x-access", "x-seconds"
 _OPEN, _ANYONE, _SIGNED_IN, _ADMIN = "open", "anyone", "signed-in", "admin"
+_HAIR = 0.1
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -54,10 +55,13 @@ class EdgeRoute(APIRoute):
 
 @asynccontextmanager
 async def deadline(seconds: float) -> AsyncIterator[None]:
-    """So long for what happens within, and for every call that it makes."""
+    """So long for what happens within, and for every call that it makes.
+
+    The calls end first, by a hair: their error says more (503, what cannot be reached) than the timeout's 504.
+    """
     peers.enter_deadline(seconds)
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds + _HAIR):
             yield
     except TimeoutError:
         raise ServiceError(

@@ -51,7 +51,10 @@ class OrderEvents(Response):
             orders = gateway.clients.orders
             wanted = pb.WatchOrderRequest(order_id=order_id)
             watch = orders.stub.WatchOrder(
-                wanted, timeout=gateway.settings.stream_seconds, metadata=orders.peer.metadata()
+                wanted,
+                timeout=gateway.settings.stream_seconds,
+                metadata=orders.peer.metadata(),
+                wait_for_ready=True,  # within the deadline of the first message
             )
             first = await _next(watch)
             if first is not None and not (first.status in FINAL and seen == str(first.version)):

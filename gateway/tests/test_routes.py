@@ -6,12 +6,17 @@ from typing import Any
 
 import httpx
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 
 from functions.runtime.errors import aborted, invalid
 from gateway.tests.conftest import BOSS, CUSTOMER, assert_problem
 from gateway.tests.deadletters import LETTER
 from gateway.tests.fakes import ADMIN, HEX, ORDER, PAYMENT, PRODUCT, USER, Backend, product
 from gateway.tests.test_errors import new_order
+from observability import tracing
 from proto.orders.v1 import orders_pb2
 from proto.products.v1 import products_pb2
 
@@ -246,3 +251,25 @@ async def test_reads_are_retried_and_writes_are_not(api: httpx.AsyncClient, back
     names = [name for name, _, _ in backend.calls]
     assert names.count("GetOrder") == 3
     assert names.count("ShipOrder") == 1
+
+
+async def test_a_request_and_the_calls_that_it_makes_are_one_trace(
+    api: httpx.AsyncClient, backend: Backend
+) -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing.install(provider)
+    try:
+        await api.get(f"/v1/products/{PRODUCT}", headers={"traceparent": f"00-{HEX}-00f067aa0ba902b7-01"})
+    finally:
+        tracing.install(None)
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    edge = spans["GET /v1/products/{product_id}"]
+    assert edge.attributes is not None
+    assert edge.attributes["http.response.status_code"] == 200
+    assert {f"{span.context.trace_id:032x}" for span in spans.values()} == {HEX}
+    client = next(span for span in spans.values() if span.kind is SpanKind.CLIENT)
+    assert client.parent is not None
+    assert client.parent.span_id == edge.context.span_id
+    assert backend.metadata[-1]["traceparent"].split("-")[2] == f"{client.context.span_id:016x}"
