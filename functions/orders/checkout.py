@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from events.catalog import Money
 from functions.orders.domain import Address, OrderLine
 from functions.runtime.errors import Code, ServiceError, Violation, invalid
+from functions.runtime.idempotency import wrong_key
 
 MAX_LINES = 50
 MAX_QUANTITY = 1_000
 # Ten thousand million of most currencies: far above any order, far below 2**53, where JSON gets inexact.
 MAX_TOTAL = 1_000_000_000_000
-MAX_KEY = 255
 
 _PRODUCT_ID = re.compile(r"prd_[0-9a-f]{32}")
 _TOKEN = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
@@ -73,7 +73,7 @@ def validate(placement: Placement) -> None:
         *_wrong_items(placement.items),
         *_wrong_address(placement.address),
         *_wrong_token(placement.payment_token),
-        *_wrong_key(placement.key),
+        *wrong_key(placement.key),
     ]
     if found:
         raise invalid("The order is not valid.", *found)
@@ -152,8 +152,3 @@ def _wrong_token(token: str) -> Iterator[tuple[str, str]]:
         yield "payment_token", "must be a provider's token, never a card number"
     elif not _TOKEN.fullmatch(token):
         yield "payment_token", "must be 1 to 255 letters, digits, or any of _ . : -"
-
-
-def _wrong_key(key: str | None) -> Iterator[tuple[str, str]]:
-    if key is not None and not (1 <= len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
-        yield "idempotency_key", f"must be 1 to {MAX_KEY} printable ASCII characters"

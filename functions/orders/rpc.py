@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -20,6 +19,7 @@ from functions.orders.store import Orders
 from functions.orders.watching import Watchers
 from functions.runtime.clock import Clock
 from functions.runtime.errors import invalid
+from functions.runtime.idempotency import fingerprint
 from functions.runtime.identity import caller
 from proto.money.v1 import money_pb2
 from proto.orders.v1 import orders_pb2 as pb
@@ -114,7 +114,7 @@ def _fingerprint(request: pb.PlaceOrderRequest) -> str:
     keyless = pb.PlaceOrderRequest()
     keyless.CopyFrom(request)
     keyless.ClearField("idempotency_key")
-    return sha256(keyless.SerializeToString(deterministic=True)).hexdigest()
+    return fingerprint(keyless.SerializeToString(deterministic=True))
 
 
 def _status(number: int) -> Status | None:

@@ -26,6 +26,7 @@ from functions.orders.store import Orders, Receipt
 from functions.orders.watching import Watchers
 from functions.runtime.clock import Clock
 from functions.runtime.errors import denied, invalid, not_found
+from functions.runtime.idempotency import idempotency
 from functions.runtime.identity import Identity, require_admin, require_service, require_signed_in
 from functions.runtime.ids import new_id
 from functions.runtime.paging import page_limit
@@ -34,7 +35,6 @@ from functions.runtime.store.port import Once, Page
 log = logging.getLogger("shop.orders")
 
 CUSTOMER_REQUEST = "CUSTOMER_REQUEST"
-KEY_LIFE = timedelta(hours=24)
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _BATCH = 100
 _SWEEP_PAGES = 20  # at most 2,000 orders a tick: the next tick takes the rest
@@ -53,7 +53,7 @@ async def place(
     validate(wanted)
     once = None
     if wanted.key is not None:
-        once = Once(f"place:{who.subject}:{wanted.key}", KEY_LIFE, wanted.fingerprint, Receipt)
+        once = idempotency(f"orders:{who.subject}", wanted.key, wanted.fingerprint, Receipt)
         replayed = await orders.replay(once)
         if replayed:
             return replayed

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import re
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from events.catalog import Money
@@ -16,6 +15,7 @@ from functions.payments.desk import Desk
 from functions.payments.domain import REQUESTED_BY_MERCHANT, Payment, Refund, RefundStatus
 from functions.payments.provider import RefundOutcome
 from functions.runtime.errors import ServiceError, aborted, invalid, not_found
+from functions.runtime.idempotency import fingerprint, idempotency, wrong_key
 from functions.runtime.identity import Identity, require_admin, require_signed_in
 from functions.runtime.ids import new_id
 from functions.runtime.paging import page_limit
@@ -23,7 +23,6 @@ from functions.runtime.store.port import Changes, Once, Page, Ref
 
 log = logging.getLogger("shop.payments")
 
-KEYS_KEPT = timedelta(hours=24)
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 
@@ -132,17 +131,14 @@ async def _refuse_while_handled(refund_id: str, desk: Desk) -> None:
 
 def _once(who: Identity, key: str, payment_id: str, amount: Money | None, reason: str) -> Once:
     wanted = f"{payment_id}|{f'{amount.amount}{amount.currency}' if amount else 'all'}|{reason}"
-    fingerprint = hashlib.sha256(wanted.encode()).hexdigest()
-    return Once(f"refund:{who.subject}:{key}", KEYS_KEPT, fingerprint, Refund)
+    return idempotency(f"refunds:{who.subject}", key, fingerprint(wanted.encode()), Refund)
 
 
 def _check(amount: Money | None, reason: str, key: str | None) -> None:
-    wrong = []
+    wrong = [*wrong_key(key)]
     if amount is not None and amount.amount <= 0:
         wrong.append(("amount.amount", "must be more than zero"))
     if not _REASON.fullmatch(reason):
         wrong.append(("reason", "must be UPPER_SNAKE, at most 64 characters"))
-    if key is not None and not 1 <= len(key) <= 255:
-        wrong.append(("idempotency_key", "must have 1 to 255 characters"))
     if wrong:
         raise invalid("The refund is not valid.", *wrong)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
-from functions.runtime.errors import invalid
 from functions.runtime.store.port import Once
 
 KEPT = timedelta(hours=24)
@@ -18,14 +18,15 @@ def fingerprint(request: bytes) -> str:
     return sha256(request).hexdigest()
 
 
+def wrong_key(key: str | None) -> Iterator[tuple[str, str]]:
+    """What is wrong with a key, as violations of the field `idempotency_key`; no key at all is right."""
+    if key is not None and not (1 <= len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
+        yield "idempotency_key", f"must be 1 to {LONGEST_KEY} printable ASCII characters"
+
+
 def idempotency(scope: str, key: str, request_fingerprint: str, answer: type[Any]) -> Once:
     """The guard of one request: `scope` is the operation and whoever asks ("orders:usr_..."), `answer` what it gives.
 
-    Raises INVALID_ARGUMENT for a key that is not 1 to 255 printable ASCII characters.
+    `key` has passed `wrong_key`.
     """
-    if not (1 <= len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
-        raise invalid(
-            "The idempotency key is not well formed.",
-            ("idempotency_key", f"must be 1 to {LONGEST_KEY} printable ASCII characters"),
-        )
     return Once(f"idempotency:{scope}:{key}", KEPT, request_fingerprint, answer)

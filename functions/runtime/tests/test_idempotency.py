@@ -6,8 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from functions.runtime.errors import Code, ServiceError
-from functions.runtime.idempotency import fingerprint, idempotency
+from functions.runtime.idempotency import fingerprint, idempotency, wrong_key
 from functions.runtime.inbox import mark
 from functions.runtime.tests.store_kinds import Counter
 
@@ -31,11 +30,12 @@ def test_a_key_of_printable_ascii_is_taken(key: str) -> None:
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "ä", "a\nb", "\x7f"])
 def test_any_other_key_is_refused(key: str) -> None:
-    with pytest.raises(ServiceError) as caught:
-        idempotency("scope", key, "f", Counter)
+    assert [field for field, _ in wrong_key(key)] == ["idempotency_key"]
 
-    assert caught.value.code is Code.INVALID_ARGUMENT
-    assert [violation.field for violation in caught.value.violations] == ["idempotency_key"]
+
+def test_no_key_is_right() -> None:
+    assert list(wrong_key(None)) == []
+
 
 
 def test_an_event_is_known_by_source_and_id() -> None:

@@ -1,0 +1,240 @@
+"""boto3 behind one door: no call holds the event loop, fails unexpectedly, or goes on for ever.
+
+boto3 blocks, so calls run in a pool of threads with as many connections. What is worth trying again (throttling,
+conflicts, lost connections) is tried again here and not by botocore, whose pauses would each hold a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Lock
+from typing import Any, NamedTuple, TypeVar
+from uuid import uuid4
+
+from functions.runtime.errors import ServiceError, unavailable
+
+T = TypeVar("T")
+
+_log = logging.getLogger("shop.store")
+
+_AGAIN = frozenset(
+    {
+        "InternalServerError",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "ServiceUnavailable",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TransactionConflictException",
+        "TransactionInProgressException",
+    }
+)
+_CONFLICTS = frozenset(
+    {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "DuplicateItem"}
+)
+_OURS = frozenset(
+    {"ValidationException", "IdempotentParameterMismatchException", "SerializationException"}
+)
+
+
+class LostRace(Exception):
+    """A condition of a transaction did not hold: somebody else was faster."""
+
+
+class Refused(RuntimeError):
+    """The database found a request wrong: a fault of ours, which no retry mends."""
+
+
+class Connection(NamedTuple):
+    """How the database is reached; what is None comes from boto3's own chain (AWS_REGION and so on).
+
+    Times in seconds: `patience` bounds an operation with all its retries, the others one attempt. `first_pause`
+    doubles with each retry up to `longest_pause`, and is drawn between nothing and that.
+    """
+
+    endpoint: str | None = None
+    region: str | None = None
+    threads: int = 16
+    connect_timeout: float = 1.0
+    read_timeout: float = 2.0
+    patience: float = 5.0
+    attempts: int = 10
+    first_pause: float = 0.02
+    longest_pause: float = 0.5
+
+
+class _Again(Exception):
+    """Worth another attempt."""
+
+
+class _Cancelled(Exception):
+    def __init__(self, reasons: Sequence[str]) -> None:
+        super().__init__(", ".join(reasons))
+        self.reasons = frozenset(reasons)
+
+
+def make_client(connection: Connection) -> Any:
+    """boto3's own client of DynamoDB; blocking, and slow to make (0.3 s of CPU with the imports)."""
+    # botocore is boto3 without its resource layer, whose import alone costs a cold start 0.08 s.
+    from botocore.config import Config
+    from botocore.session import get_session
+
+    return get_session().create_client(
+        "dynamodb",
+        region_name=connection.region,
+        endpoint_url=connection.endpoint,
+        config=Config(
+            connect_timeout=connection.connect_timeout,
+            read_timeout=connection.read_timeout,
+            max_pool_connections=connection.threads,
+            parameter_validation=False,  # a fifth of a call's cost, and the store's tests know the shapes
+            retries={"mode": "standard", "total_max_attempts": 1},
+            tcp_keepalive=True,
+        ),
+    )
+
+
+class Database:
+    """One client, made at first use; `prepare` (for tables that may be missing) runs before its first call."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        prepare: Callable[[Any], None] | None = None,
+        make: Callable[[Connection], Any] = make_client,
+    ) -> None:
+        self._connection = connection
+        self._prepare = prepare
+        self._make = make
+        self._making = Lock()
+        self._client: Any = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._slots = asyncio.Semaphore(connection.threads)
+        self._closed = False
+
+    def deadline(self) -> float:
+        """When an operation that begins now is given up, by the loop's clock."""
+        return asyncio.get_running_loop().time() + self._connection.patience
+
+    async def call(self, operation: str, deadline: float, **parameters: Any) -> dict[str, Any]:
+        """The answer of an operation (`get_item`), for which any number of times is as good as once.
+
+        Raises UNAVAILABLE when it could not be had by `deadline`, Refused for a request that is wrong.
+        """
+        for attempt in range(self._connection.attempts):
+            try:
+                return await self._once(operation, parameters, deadline)
+            except _Again as error:
+                await self.pause(attempt, deadline, error)
+        raise AssertionError("unreachable")
+
+    async def transact(self, actions: Sequence[dict[str, Any]], deadline: float) -> None:
+        """TransactWriteItems, once however often the answer is lost; raises LostRace, and what `call` does."""
+        for attempt in range(self._connection.attempts):
+            # DynamoDB knows by the token what it has done already. What it has cancelled is another attempt.
+            token = str(uuid4())
+            try:
+                await self.call(
+                    "transact_write_items", deadline, TransactItems=actions, ClientRequestToken=token
+                )
+            except _Cancelled as error:
+                if "ConditionalCheckFailed" in error.reasons:
+                    raise LostRace from None
+                if not error.reasons <= _CONFLICTS:
+                    raise Refused(f"transaction cancelled: {error}") from None
+                await self.pause(attempt, deadline, error)
+            else:
+                return
+
+    async def pause(self, attempt: int, deadline: float, error: Exception) -> None:
+        """Wait a random while before the attempt after `attempt` (from 0); raises UNAVAILABLE when it is the last."""
+        settings = self._connection
+        longest = min(settings.longest_pause, settings.first_pause * 2.0**attempt)
+        seconds = random.uniform(0, longest)
+        late = asyncio.get_running_loop().time() + seconds >= deadline
+        if self._closed or late or attempt + 1 >= settings.attempts:
+            _log.error("DynamoDB was given up: %s", error, extra={"attempts": attempt + 1})
+            raise _unavailable() from error
+        await asyncio.sleep(seconds)
+
+    async def close(self) -> None:
+        """Take no more calls, and wait for those under way."""
+        self._closed = True
+        pool, self._pool = self._pool, None
+        if pool:
+            await asyncio.to_thread(pool.shutdown)
+        if self._client:
+            self._client.close()
+
+    async def _once(self, operation: str, parameters: dict[str, Any], deadline: float) -> dict[str, Any]:
+        if self._closed:
+            raise unavailable("STORE_UNAVAILABLE", "The store is closed.")
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._in_thread(lambda: self._invoke(operation, parameters))
+        except TimeoutError as error:
+            _log.error("DynamoDB did not answer in time", extra={"operation": operation})
+            raise _unavailable() from error
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        await self._slots.acquire()  # waiting here ends with the deadline, and waiting in the pool's queue would not
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._connection.threads, "store-dynamodb")
+        future = self._pool.submit(work)
+
+        def free(_: object) -> None:
+            with suppress(RuntimeError):  # the loop was closed without waiting for us
+                loop.call_soon_threadsafe(self._slots.release)
+
+        future.add_done_callback(free)
+        return await asyncio.wrap_future(future)
+
+    def _invoke(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError  # only this adapter's cost
+
+        try:
+            if self._client is None:
+                self._connect()
+            answer: dict[str, Any] = getattr(self._client, operation)(**parameters)
+        except ClientError as error:
+            raise _translated(operation, error.response) from error
+        except HTTPClientError as error:
+            raise _Again(str(error)) from error
+        except BotoCoreError as error:  # no credentials, no region
+            _log.error("DynamoDB cannot be used: %s", error, extra={"operation": operation})
+            raise _unavailable() from error
+        return answer
+
+    def _connect(self) -> None:
+        with self._making:
+            if self._client is None:
+                client = self._make(self._connection)
+                if self._prepare:
+                    self._prepare(client)
+                self._client = client
+
+
+def _translated(operation: str, response: dict[str, Any]) -> Exception:
+    error = response.get("Error", {})
+    code, message = error.get("Code", ""), error.get("Message", "")
+    if code == "TransactionCanceledException":
+        return _Cancelled([reason.get("Code", "None") for reason in response.get("CancellationReasons", ())])
+    if code in _AGAIN or response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
+        return _Again(code)
+    _log.error("DynamoDB refused a call: %s: %s", code, message, extra={"operation": operation})
+    return Refused(f"{operation}: {code}") if code in _OURS else _unavailable()
+
+
+def _unavailable() -> ServiceError:
+    return unavailable("STORE_UNAVAILABLE", "The store cannot be reached at the moment.")

@@ -1,0 +1,198 @@
+"""How a domain's state lies in its one DynamoDB table: keys, attributes, and the items' way to rows and back.
+
+| item | pk | sk | attributes |
+|---|---|---|---|
+| entity | `e#kind#id` | `e` | `v` version, `d` data and `k` index keys (JSON), `ex` |
+| index entry | `i#kind#index#partition` | sort key and id | `ttl` when the entity has one |
+| guard | `g#key` | `g` | `f` fingerprint, `d` answer, `ex` |
+| outbox row | `o#shard` | the event's id | `ty so su tm d co tp ts`; `n` and `more` when it holds several |
+
+Index entries are items of their own, and no global secondary index, because an entity has several in one index
+and a list must show what was just written. What expires has `ex` (microseconds) with `xs`, which put it into
+the sparse index `expiry` that `Store.expire` reads, and `ttl` (seconds), by which DynamoDB removes it, too.
+"""
+
+from __future__ import annotations
+
+from binascii import crc32
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from events.outbox import OutboxRow
+from functions.runtime.store.codec import decode_keys, from_micros, micros
+from functions.runtime.store.planning import GuardRow, Stored
+from functions.runtime.store.port import IndexKey
+
+Item = dict[str, Any]
+"""As boto3's client has it: attribute name to typed value."""
+
+OUTBOX_SHARDS: Final = 4
+EXPIRY_SHARDS: Final = 4
+"""One partition of DynamoDB takes 1,000 writes a second. More may be added any time, but none taken away."""
+
+EXPIRY: Final = "expiry"
+
+# A sort key is `<index key's sort> <id>`. All up to "!" is escaped in the first part, in order, so that the space
+# sorts before all that may follow, hence keys as text sort as the pairs do.
+_ESCAPED: Final = {code: "!" + chr(code + 0x30) for code in range(0x22)}
+_PLAIN: Final = {chr(code + 0x30): chr(code) for code in range(0x22)}
+_LAST: Final = "\U0010ffff"
+_rows = msgspec.json.Decoder(list[tuple[str, str, str, str, int, str, str, str, str]])
+
+
+def entity_key(kind: str, entity_id: str) -> Item:
+    """The key of an entity."""
+    return {"pk": {"S": f"e#{kind}#{entity_id}"}, "sk": {"S": "e"}}
+
+
+def guard_key(key: str) -> Item:
+    """The key of a guard."""
+    return {"pk": {"S": f"g#{key}"}, "sk": {"S": "g"}}
+
+
+def entry_partition(kind: str, index: str, partition: str) -> str:
+    """The `pk` of a listing."""
+    return f"i#{kind}#{index}#{partition}"
+
+
+def place(sort: str, entity_id: str) -> str:
+    """The `sk` of an index entry."""
+    return f"{sort.translate(_ESCAPED)} {entity_id}"
+
+
+def placed(sk: str) -> tuple[str, str]:
+    """The (sort, id) of an index entry: the inverse of `place`."""
+    escaped, _, entity_id = sk.partition(" ")
+    first, *parts = escaped.split("!")
+    return first + "".join(_PLAIN[part[0]] + part[1:] for part in parts), entity_id
+
+
+def last_place(sort: str) -> str:
+    """An upper bound of the entries with this sort key."""
+    return place(sort, _LAST)
+
+
+def outbox_partition(shard: int) -> str:
+    """The `pk` of a shard of the outbox."""
+    return f"o#{shard}"
+
+
+def outbox_key(row_id: str) -> Item:
+    """The key of the item that a row begins."""
+    return {"pk": {"S": outbox_partition(_shard(row_id, OUTBOX_SHARDS))}, "sk": {"S": row_id}}
+
+
+def expiry_partition(shard: int) -> str:
+    """The `xs` of a shard of what expires."""
+    return f"x#{shard}"
+
+
+def entity_item(kind: str, entity_id: str, stored: Stored, version: str) -> Item:
+    """An entity; `version` as in `version_of`."""
+    item = entity_key(kind, entity_id)
+    item["v"] = {"S": version}
+    item["d"] = {"S": stored.data.decode()}
+    if stored.keys != b"[]":
+        item["k"] = {"S": stored.keys.decode()}
+    return item | _expiry(item["pk"]["S"], stored.expires)
+
+
+def stored_of(item: Item) -> Stored:
+    """The inverse of `entity_item`."""
+    return Stored(
+        int(item["v"]["S"].partition("-")[0]),
+        item["d"]["S"].encode(),
+        item["k"]["S"].encode() if "k" in item else b"[]",
+        expiry_of(item),
+    )
+
+
+def expiry_of(item: Item) -> int | None:
+    """When an entity or guard ends, in microseconds."""
+    return int(item["ex"]["N"]) if "ex" in item else None
+
+
+def version_of(version: int, token: str) -> str:
+    """What a write is conditional on: the version, and whose it is, so that a namesake made anew is another."""
+    return f"{version}-{token[:8]}"
+
+
+def entry_key(kind: str, entity_id: str, key: IndexKey) -> Item:
+    """The key of an index entry."""
+    return {
+        "pk": {"S": entry_partition(kind, key.name, key.partition)},
+        "sk": {"S": place(key.sort, entity_id)},
+    }
+
+
+def entry_item(kind: str, entity_id: str, key: IndexKey, expires: int | None) -> Item:
+    """An index entry; it ends with its entity."""
+    item = entry_key(kind, entity_id, key)
+    return item if expires is None else item | {"ttl": _seconds(expires)}
+
+
+def entries_of(stored: Stored | None) -> list[IndexKey]:
+    """The index entries that an entity has."""
+    return decode_keys(stored.keys) if stored else []
+
+
+def guard_item(guard: GuardRow) -> Item:
+    """A guard."""
+    item = guard_key(guard.key) | {"f": {"S": guard.fingerprint}}
+    if guard.answer is not None:
+        item["d"] = {"S": guard.answer.decode()}
+    return item | _expiry(item["pk"]["S"], guard.expires)
+
+
+def guard_of(key: str, item: Item) -> GuardRow:
+    """The inverse of `guard_item`."""
+    answer = item["d"]["S"].encode() if "d" in item else None
+    return GuardRow(key, item["f"]["S"], answer, int(item["ex"]["N"]))
+
+
+def outbox_item(rows: Sequence[OutboxRow]) -> Item:
+    """One item for a row; or for several, when they are too many for items of their own."""
+    first, more = rows[0], rows[1:]
+    item = outbox_key(first.id)
+    item |= {
+        "ty": {"S": first.type},
+        "so": {"S": first.source},
+        "su": {"S": first.subject},
+        "tm": {"N": str(micros(first.time))},
+        "d": {"S": first.data.decode()},
+        "co": {"S": first.correlation_id},
+        "tp": {"S": first.traceparent},
+        "ts": {"S": first.tracestate},
+    }
+    if more:
+        packed = [(*row[:4], micros(row.time), row.data.decode(), *row[6:]) for row in more]
+        item |= {"n": {"N": str(len(rows))}, "more": {"S": msgspec.json.encode(packed).decode()}}
+    return item
+
+
+def outbox_rows_of(item: Item) -> list[OutboxRow]:
+    """The inverse of `outbox_item`."""
+    text = [item[name]["S"] for name in ("sk", "ty", "so", "su", "d", "co", "tp", "ts")]
+    time = from_micros(int(item["tm"]["N"]))
+    rows = [OutboxRow(*text[:4], time, text[4].encode(), *text[5:])]
+    if "more" in item:
+        for row in _rows.decode(item["more"]["S"]):
+            rows.append(OutboxRow(*row[:4], from_micros(row[4]), row[5].encode(), *row[6:]))
+    return rows
+
+
+def _expiry(pk: str, expires: int | None) -> Item:
+    if expires is None:
+        return {}
+    shard = expiry_partition(_shard(pk, EXPIRY_SHARDS))
+    return {"ex": {"N": str(expires)}, "xs": {"S": shard}, "ttl": _seconds(expires)}
+
+
+def _seconds(expires: int) -> Item:
+    return {"N": str(-(-expires // 1_000_000))}
+
+
+def _shard(key: str, shards: int) -> int:
+    return crc32(key.encode()) % shards
