@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from uuid import UUID
 
 _ID = re.compile(r"[a-z]{3}_[0-9a-f]{32}")
 
 
 def uuid7() -> str:
     """A UUIDv7 in its 36-character form."""
-    return str(_uuid7())
+    digits = _uuid7()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def new_id(prefix: str) -> str:
     """`prefix` (three letters), an underscore and 32 hexadecimal digits of a UUIDv7."""
-    return f"{prefix}_{_uuid7().hex}"
+    return f"{prefix}_{_uuid7()}"
 
 
 def is_id(prefix: str, value: str) -> bool:
@@ -25,7 +25,7 @@ def is_id(prefix: str, value: str) -> bool:
     return value.startswith(prefix) and _ID.fullmatch(value) is not None
 
 
-def _uuid7() -> UUID:
-    millis = time.time_ns() // 1_000_000
-    rand = secrets.randbits(74)
-    return UUID(int=(millis << 80) | (7 << 76) | ((rand >> 62) << 64) | (2 << 62) | (rand & ((1 << 62) - 1)))
+def _uuid7() -> str:
+    millis, rand = time.time_ns() // 1_000_000, secrets.randbits(74)
+    high, low = rand >> 62, rand & ((1 << 62) - 1)
+    return f"{(millis << 80) | (7 << 76) | (high << 64) | (2 << 62) | low:032x}"

@@ -41,9 +41,7 @@ _AGAIN = frozenset(
 _CONFLICTS = frozenset(
     {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "DuplicateItem"}
 )
-_OURS = frozenset(
-    {"ValidationException", "IdempotentParameterMismatchException", "SerializationException"}
-)
+_OURS = frozenset({"ValidationException", "IdempotentParameterMismatchException", "SerializationException"})
 
 
 class LostRace(Exception):
@@ -188,7 +186,9 @@ class Database:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
-        await self._slots.acquire()  # waiting here ends with the deadline, and waiting in the pool's queue would not
+        await (
+            self._slots.acquire()
+        )  # waiting here ends with the deadline, and waiting in the pool's queue would not
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._connection.threads, "store-dynamodb")
         future = self._pool.submit(work)
@@ -201,7 +201,11 @@ class Database:
         return await asyncio.wrap_future(future)
 
     def _invoke(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
-        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError  # only this adapter's cost
+        from botocore.exceptions import (
+            BotoCoreError,
+            ClientError,
+            HTTPClientError,
+        )  # only this adapter's cost
 
         try:
             if self._client is None:

@@ -37,7 +37,6 @@ def test_no_key_is_right() -> None:
     assert list(wrong_key(None)) == []
 
 
-
 def test_an_event_is_known_by_source_and_id() -> None:
     assert len({mark("/orders", "1"), mark("/orders", "2"), mark("/products", "1")}) == 3
     assert mark("/orders", "1").answer is None

@@ -1,0 +1,26 @@
+"""Identifiers."""
+
+import time
+from uuid import UUID
+
+from functions.runtime.ids import is_id, new_id, uuid7
+
+
+def test_an_id_is_a_uuid_of_version_7_that_tells_its_time() -> None:
+    before = time.time_ns() // 1_000_000
+    made = UUID(uuid7())
+
+    assert (made.version, made.variant) == (7, "specified in RFC 4122")
+    assert before <= made.int >> 80 <= time.time_ns() // 1_000_000
+
+
+def test_ids_differ() -> None:
+    assert len({uuid7() for _ in range(10_000)}) == 10_000
+
+
+def test_an_id_has_its_prefix_and_nothing_else_passes_for_one() -> None:
+    made = new_id("ord")
+
+    assert is_id("ord", made)
+    for wrong in ("", "ord_", made.upper(), made + "0", made[:-1], made.replace("ord", "usr"), f"{made}\n"):
+        assert not is_id("ord", wrong)
