@@ -18,7 +18,7 @@ from functions.runtime.errors import ServiceError
 from gateway.access import Lines
 from gateway.exchange import Exchange, Gateway
 from gateway.limits import address_key, client_address
-from gateway.problems import INTERNAL, EdgeError, problem, reason_of
+from gateway.problems import INTERNAL, TOO_LATE, EdgeError, problem, reason_of
 from observability import context, tracing
 
 log = logging.getLogger("shop.gateway")
@@ -106,6 +106,8 @@ class Edge:
             await self._limited(exchange, scope, receive, send)
         except ServiceError as error:
             await _refuse(error, exchange, scope, receive, send)
+        except TimeoutError:
+            await _refuse(TOO_LATE, exchange, scope, receive, send)
         except ClientDisconnect:
             exchange.reason = "CLIENT_GONE"
         except asyncio.CancelledError:

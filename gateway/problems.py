@@ -37,6 +37,9 @@ _STATUS_OF_REASON = {
     "IDEMPOTENCY_KEY_REUSED": 422,  # as the Idempotency-Key draft has it
     "TOO_MANY_ADDRESSES": 409,  # a full address book does not empty itself by waiting
 }
+TOO_LATE = ServiceError(
+    Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "The platform did not answer in time.", retry_after=1.0
+)
 INTERNAL = ServiceError(
     Code.INTERNAL, "INTERNAL", "Something went wrong. Ask about it with the correlation id."
 )

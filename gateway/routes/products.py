@@ -39,7 +39,7 @@ Words = Annotated[
 _UNKNOWN = {404: "PRODUCT_NOT_FOUND"}
 
 
-def _cache() -> str:
+def _cache() -> bytes:
     """What everybody may read may be kept, if it is asked about each time; what an admin sees may not."""
     return PRIVATE if caller().subject else REVALIDATE
 
