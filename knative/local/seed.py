@@ -21,26 +21,37 @@ class SeedFailed(RuntimeError):
 
 
 def seed(base_url: str, email: str, password: str, catalogue: Path = CATALOGUE) -> int:
-    """Creates the catalogue's products and sets their stock; returns how many. A store that has products is left
-    alone. Raises SeedFailed, or OSError where the gateway does not answer."""
+    """Creates the catalogue's products and sets their stock; returns how many.
+
+    A store that holds anything else is left alone; what an interrupted run began is completed. Raises SeedFailed,
+    or OSError where the gateway does not answer.
+    """
     api = _Api(base_url)
-    if api.call("GET", "/v1/products?limit=1")["items"]:
+    entries = yaml.safe_load(catalogue.read_text(encoding="utf-8"))
+    there = {product["sku"]: product for product in api.call("GET", "/v1/products?limit=100")["items"]}
+    if there.keys() - {entry["sku"] for entry in entries["products"]}:
         return 0
     api.token = api.call("POST", "/v1/sessions", {"email": email, "password": password})["access_token"]
-    entries = yaml.safe_load(catalogue.read_text(encoding="utf-8"))
     for entry in entries["products"]:
-        product = {
-            "sku": entry["sku"],
-            "name": entry["name"],
-            "description": entry["description"],
-            "category": entry["category"],
-            "price": {"amount": entry["price"], "currency": entries["currency"]},
-            "image_urls": [],
-            "active": True,
-        }
-        created = api.call("POST", "/v1/products", product)
-        api.call("PUT", f"/v1/products/{created['id']}/stock", {"on_hand": entry["on_hand"]})
+        product = there.get(entry["sku"]) or api.call(
+            "POST", "/v1/products", _product(entry, entries["currency"])
+        )
+        stock = f"/v1/products/{product['id']}/stock"
+        if api.call("GET", stock)["on_hand"] == 0:
+            api.call("PUT", stock, {"on_hand": entry["on_hand"]})
     return len(entries["products"])
+
+
+def _product(entry: Mapping[str, Any], currency: str) -> dict[str, Any]:
+    return {
+        "sku": entry["sku"],
+        "name": entry["name"],
+        "description": entry["description"],
+        "category": entry["category"],
+        "price": {"amount": entry["price"], "currency": currency},
+        "image_urls": [],
+        "active": True,
+    }
 
 
 class _Api:

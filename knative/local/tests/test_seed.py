@@ -21,7 +21,10 @@ class Api(BaseHTTPRequestHandler):
     state: dict[str, Any]
 
     def do_GET(self) -> None:
-        self._answer(200, {"items": self.state["products"][:1], "next_cursor": None})
+        if self.path.endswith("/stock"):
+            self._answer(200, {"on_hand": self.state["stock"].get(self.path, 0)})
+        else:
+            self._answer(200, {"items": self.state["products"], "next_cursor": None})
 
     def do_POST(self) -> None:
         body = self._body()
@@ -34,8 +37,9 @@ class Api(BaseHTTPRequestHandler):
             self._answer(429, {}, {"retry-after": "0"})
         else:
             assert self.headers["authorization"] == "Bearer t"
-            self.state["products"].append(body)
-            self._answer(201, {"id": f"prd_{len(self.state['products'])}"})
+            made = {**body, "id": f"prd_{len(self.state['products']) + 1}"}
+            self.state["products"].append(made)
+            self._answer(201, made)
 
     def do_PUT(self) -> None:
         self.state["stock"][self.path] = self._body()["on_hand"]
@@ -83,9 +87,19 @@ def test_the_catalogue_is_loaded_into_an_empty_store() -> None:
 
 
 def test_a_store_that_has_products_is_left_alone() -> None:
-    with gateway(products=[{}]) as (url, state):
+    own = {"id": "prd_1", "sku": "OUR-OWN"}
+    with gateway(products=[own]) as (url, state):
         assert seed.seed(url, "admin@shop.local", "right") == 0
-    assert state["products"] == [{}]
+    assert state["products"] == [own]
+
+
+def test_what_an_interrupted_start_began_is_completed() -> None:
+    stocked, bare = {"id": "prd_a", "sku": "CFE-ETH-250"}, {"id": "prd_b", "sku": "CFE-COL-250"}
+    with gateway(products=[stocked, bare], stock={"/v1/products/prd_a/stock": 7}) as (url, state):
+        seed.seed(url, "admin@shop.local", "right")
+    assert len(state["products"]) == len(state["stock"]) == 20
+    assert state["stock"]["/v1/products/prd_a/stock"] == 7
+    assert state["stock"]["/v1/products/prd_b/stock"] == 150
 
 
 def test_a_refusal_is_told_with_its_reason() -> None:
