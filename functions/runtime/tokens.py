@@ -69,7 +69,7 @@ class JwtVerifier:
         self._clock = clock
         self._keys: Mapping[str, Any] = {}
         self._fetched = 0.0
-        self._lock = asyncio.Lock()
+        self._fetching: asyncio.Task[None] | None = None
         self._seen: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
 
     async def verify(self, token: str) -> Identity:
@@ -115,23 +115,32 @@ class JwtVerifier:
             raise _invalid()
         age = now - self._fetched
         if age >= _KEYS_SECONDS or (kid not in self._keys and age >= _REFETCH_SECONDS):
-            await self._refresh(self._fetched)
+            await self._refresh()
         key = self._keys.get(kid)
         if key is None:
             raise _invalid()
         return key
 
-    async def _refresh(self, seen: float) -> None:
-        async with self._lock:
-            if self._fetched != seen:
-                return  # somebody fetched while we waited
-            try:
-                self._keys = parse_jwks(await self._jwks())
-            except ServiceError:
-                if not self._keys:
-                    raise
-                log.warning("jwks_refresh_failed")
-            self._fetched = self._clock.now().timestamp()
+    async def _refresh(self) -> None:
+        """Fetch the keys; whoever comes meanwhile waits for the same answer, be it a failure."""
+        if self._fetching is None:
+            self._fetching = asyncio.create_task(self._fetch())
+            self._fetching.add_done_callback(self._fetched_once)
+        await asyncio.shield(self._fetching)
+
+    async def _fetch(self) -> None:
+        try:
+            self._keys = parse_jwks(await self._jwks())
+        except ServiceError:
+            if not self._keys:
+                raise
+            log.warning("jwks_refresh_failed")
+        self._fetched = self._clock.now().timestamp()
+
+    def _fetched_once(self, task: asyncio.Task[None]) -> None:
+        self._fetching = None
+        if not task.cancelled():
+            task.exception()  # seen, even where everybody who waited has gone
 
 
 def parse_jwks(text: str) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import timedelta
@@ -24,6 +25,7 @@ class Keys:
 
     async def jwks(self) -> str:
         self.fetches += 1
+        await asyncio.sleep(0)
         if self.down:
             raise unavailable("SERVICE_UNAVAILABLE", "down")
         keys = [
@@ -140,6 +142,15 @@ async def test_without_any_key_the_answer_is_unavailable_not_refused(desk: Desk)
         await desk.verifier.verify(desk.token())
 
     assert failure.value.code is Code.UNAVAILABLE
+
+
+async def test_many_at_once_without_keys_share_one_attempt_to_fetch_them(desk: Desk) -> None:
+    desk.keys.down = True
+    tokens = [desk.token(jti=str(number)) for number in range(20)]
+    outcomes = await asyncio.gather(*map(desk.verifier.verify, tokens), return_exceptions=True)
+
+    assert {type(outcome) for outcome in outcomes} == {ServiceError}
+    assert desk.keys.fetches == 1
 
 
 async def test_a_service_token_proves_a_service_and_is_renewed_before_its_end(desk: Desk) -> None:
