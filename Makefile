@@ -84,6 +84,39 @@ clean: ## Remove what was made here: the environment, caches and the platform's 
 	@rm -rf $(VENV) .data .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+##@ Ship
+# docker, podman or buildah, whichever is there. BUILD_OPTIONS goes to it, e.g. --build-arg PYTHON_IMAGE=...@sha256:...
+# (Docker's command without its daemon does not count.)
+BUILDER ?= $(firstword $(foreach tool,docker podman buildah,$(if $(shell $(tool) info 2>/dev/null),$(tool))))
+# Knative looks up no digest for images under dev.local, so a cluster can run them without a registry.
+REGISTRY ?= dev.local
+TAG ?= dev
+DOMAINS := $(sort $(notdir $(patsubst %/main.py,%,$(wildcard functions/*/main.py))))
+IMAGES := $(DOMAINS:%=functions-%) gateway dead-letters setup
+IMAGE = $(REGISTRY)/shop/$*:$(TAG)
+
+.PHONY: build-all push-all
+build-all: $(IMAGES:%=build-%) ## Build all images (REGISTRY=dev.local TAG=dev BUILDER=docker|podman|buildah)
+
+push-all: $(IMAGES:%=push-%) ## Push them to REGISTRY
+
+build-functions-%: builder
+	@$(BUILDER) build $(BUILD_OPTIONS) -f functions/Dockerfile --build-arg FUNCTION=$* -t $(REGISTRY)/shop/functions-$*:$(TAG) .
+
+build-gateway build-dead-letters build-setup: build-%: builder
+	@$(BUILDER) build $(BUILD_OPTIONS) -f $(DOCKERFILE.$*) -t $(IMAGE) .
+
+DOCKERFILE.gateway := gateway/Dockerfile
+DOCKERFILE.dead-letters := events/Dockerfile
+DOCKERFILE.setup := knative/setup/Dockerfile
+
+push-%: builder
+	@$(BUILDER) push $(IMAGE)
+
+.PHONY: builder
+builder:
+	@test -n "$(BUILDER)" || { echo "Building images needs docker, podman or buildah." >&2; exit 1; }
+
 # The first Python of at least 3.11; PYTHON=... chooses another.
 $(READY): requirements/dev.txt
 	@for python in $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3 python; do \
