@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from functions.notifications import service
 from functions.notifications.desk import Desk
 from functions.notifications.domain import Notification, Preferences
 from functions.runtime.identity import caller
+from functions.runtime.messages import timestamp
 from proto.notifications.v1 import notifications_pb2 as pb
 from proto.notifications.v1 import notifications_pb2_grpc
 
@@ -62,8 +60,8 @@ def _notification(notification: Notification) -> pb.Notification:
         subject=notification.subject,
         body=notification.body,
         status=pb.NotificationStatus.Value(f"NOTIFICATION_STATUS_{notification.status}"),
-        created_at=_time(notification.created_at),
-        sent_at=_time(notification.sent_at) if notification.sent_at else None,
+        created_at=timestamp(notification.created_at),
+        sent_at=timestamp(notification.sent_at) if notification.sent_at else None,
         order_id=notification.order_id,
     )
 
@@ -75,9 +73,3 @@ def _preferences(preferences: Preferences) -> pb.Preferences:
         muted_templates=preferences.muted,
         version=preferences.version,
     )
-
-
-def _time(at: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(at)
-    return stamp

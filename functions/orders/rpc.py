@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from events.catalog import Money
 from functions.orders import service
 from functions.orders.checkout import Item, Placement
 from functions.orders.domain import Address, Order, Status
@@ -21,7 +17,7 @@ from functions.runtime.clock import Clock
 from functions.runtime.errors import invalid
 from functions.runtime.idempotency import fingerprint
 from functions.runtime.identity import caller
-from proto.money.v1 import money_pb2
+from functions.runtime.messages import money, timestamp
 from proto.orders.v1 import orders_pb2 as pb
 from proto.orders.v1 import orders_pb2_grpc
 
@@ -83,7 +79,7 @@ class OrdersServicer(orders_pb2_grpc.OrdersServicer):
         return pb.PaymentInstruction(
             order_id=order.id,
             user_id=order.user_id,
-            amount=_money(order.total),
+            amount=money(order.total),
             payment_token=order.payment_token,
             payable=order.payable,
         )
@@ -135,31 +131,21 @@ def _order(order: Order) -> pb.Order:
             pb.OrderLine(
                 product_id=line.product_id,
                 quantity=line.quantity,
-                unit_price=_money(line.unit_price),
+                unit_price=money(line.unit_price),
                 name=line.name,
                 sku=line.sku,
             )
             for line in order.lines
         ],
-        total=_money(order.total),
+        total=money(order.total),
         shipping_address=pb.ShippingAddress(**vars(address)) if address else None,
-        created_at=_time(order.created_at),
-        updated_at=_time(order.updated_at),
+        created_at=timestamp(order.created_at),
+        updated_at=timestamp(order.updated_at),
         timeline=[
-            pb.TimelineEntry(status=_TO_PROTO[entry.status], at=_time(entry.at), reason=entry.reason)
+            pb.TimelineEntry(status=_TO_PROTO[entry.status], at=timestamp(entry.at), reason=entry.reason)
             for entry in order.timeline
         ],
         version=order.version,
         cancel_reason=order.cancel_reason,
-        refunded=_money(order.refunded),
+        refunded=money(order.refunded),
     )
-
-
-def _money(money: Money) -> money_pb2.Money:
-    return money_pb2.Money(amount=money.amount, currency=money.currency)
-
-
-def _time(at: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(at)
-    return stamp

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from events.catalog import Money
 from functions.payments import refunds, service
@@ -13,7 +10,7 @@ from functions.payments.desk import Desk
 from functions.payments.domain import Payment, Refund
 from functions.payments.provider import LedgerEntry
 from functions.runtime.identity import caller
-from proto.money.v1 import money_pb2
+from functions.runtime.messages import money, timestamp
 from proto.payments.v1 import payments_pb2 as pb
 from proto.payments.v1 import payments_pb2_grpc
 
@@ -61,12 +58,12 @@ def _payment(payment: Payment) -> pb.Payment:
         order_id=payment.order_id,
         user_id=payment.user_id,
         status=pb.PaymentStatus.Value(f"PAYMENT_STATUS_{payment.status}"),
-        amount=_money(payment.amount) if payment.amount else None,
-        captured=_money(payment.money(payment.captured)) if payment.amount else None,
-        refunded=_money(payment.money(payment.refunded)) if payment.amount else None,
+        amount=money(payment.amount) if payment.amount else None,
+        captured=money(payment.money(payment.captured)) if payment.amount else None,
+        refunded=money(payment.money(payment.refunded)) if payment.amount else None,
         reason=payment.reason,
-        created_at=_time(payment.created_at),
-        updated_at=_time(payment.updated_at),
+        created_at=timestamp(payment.created_at),
+        updated_at=timestamp(payment.updated_at),
         version=payment.version,
     )
 
@@ -75,10 +72,10 @@ def _refund(refund: Refund) -> pb.Refund:
     return pb.Refund(
         id=refund.id,
         payment_id=refund.payment_id,
-        amount=_money(refund.amount),
+        amount=money(refund.amount),
         status=pb.RefundStatus.Value(f"REFUND_STATUS_{refund.status}"),
         reason=refund.reason,
-        created_at=_time(refund.created_at),
+        created_at=timestamp(refund.created_at),
     )
 
 
@@ -87,17 +84,7 @@ def _entry(entry: LedgerEntry) -> pb.LedgerEntry:
         key=entry.id,
         kind=entry.kind,
         payment_id=entry.payment_id,
-        amount=_money(entry.amount),
+        amount=money(entry.amount),
         outcome=entry.outcome,
-        at=_time(entry.at),
+        at=timestamp(entry.at),
     )
-
-
-def _money(money: Money) -> money_pb2.Money:
-    return money_pb2.Money(amount=money.amount, currency=money.currency)
-
-
-def _time(at: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(at)
-    return stamp

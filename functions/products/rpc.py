@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import grpc.aio
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from events.catalog import Money
 from functions.products import service, stock_service
@@ -16,13 +14,13 @@ from functions.products.stock import Stock
 from functions.products.validation import Draft, Edit
 from functions.runtime.clock import Clock
 from functions.runtime.identity import caller
+from functions.runtime.messages import money, timestamp
 from functions.runtime.store.port import Store
 from proto.money.v1 import money_pb2
 from proto.products.v1 import products_pb2 as pb
 from proto.products.v1 import products_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Products(products_pb2_grpc.ProductsServicer):
@@ -133,18 +131,13 @@ def _product(product: Product) -> pb.Product:
         name=product.name,
         description=product.description,
         category=product.category,
-        price=money_pb2.Money(amount=product.price.amount, currency=product.price.currency),
+        price=money(product.price),
         image_urls=product.image_urls,
         active=product.active,
         version=product.version,
-        created_at=_timestamp(product.created_at),
-        updated_at=_timestamp(product.updated_at),
+        created_at=timestamp(product.created_at),
+        updated_at=timestamp(product.updated_at),
     )
-
-
-def _timestamp(at: datetime) -> Timestamp:
-    since = at - _EPOCH
-    return Timestamp(seconds=since.days * 86400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def _stock(stock: Stock) -> pb.Stock:

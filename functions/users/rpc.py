@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from functions.runtime.clock import Clock
 from functions.runtime.identity import caller
+from functions.runtime.messages import timestamp
 from functions.runtime.store.port import Store
 from functions.users import addresses, domain, service, sessions
 from functions.users.keys import KeyRing
@@ -148,17 +146,11 @@ def _user(user: domain.User) -> pb.User:
         email=user.email,
         name=user.name,
         roles=user.roles,
-        created_at=_timestamp(user.created_at),
+        created_at=timestamp(user.created_at),
         version=user.version,
         email_deliverable=user.email_deliverable,
-        updated_at=_timestamp(user.updated_at),
+        updated_at=timestamp(user.updated_at),
     )
-
-
-def _timestamp(at: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(at)
-    return stamp
 
 
 def _session(tokens: Tokens) -> pb.Session:
