@@ -11,9 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.bench import rows
+from tests.bench.broker import broker
 from tests.bench.measure import ROOT, Sample
 from tests.bench.report import markdown, write_readme
-from tests.bench.rows import Row
+from tests.bench.row import Row
 from tests.bench.shop import BenchShop
 
 
@@ -63,7 +64,7 @@ async def _measure(options: argparse.Namespace) -> list[Row]:
             largest = max(shop.at_rest, key=lambda part: shop.at_rest[part])
             done(_memory("memory at rest, the largest part", shop.at_rest[largest], 110, largest))
             done(_memory("memory at rest, the whole platform", sum(shop.at_rest.values()), 800, ""))
-        done(await rows.broker(folder, options.seconds, options.rounds, events.floor.rate))
+        done(await broker(folder, options.seconds, options.rounds, events.floor.rate))
         (folder / "secrets").mkdir(exist_ok=True)
         key = (folder / "platform" / "secrets" / "service.pem").read_bytes()
         (folder / "secrets" / "service.pem").write_bytes(key)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.bench.measure import Sample
-from tests.bench.rows import Row
+from tests.bench.row import Row
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 

@@ -7,12 +7,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import aiohttp
 import grpc.aio
@@ -21,45 +19,9 @@ from events.catalog import OrderCancelled
 from functions.runtime.ids import new_id, uuid7
 from proto.products.v1 import products_pb2 as pb
 from proto.products.v1 import products_pb2_grpc
-from tests.bench.measure import ROOT, Call, Child, Sample, await_port, drive, free_port, middle, running
+from tests.bench.measure import ROOT, Call, Child, Sample, await_port, drive, free_port, running
+from tests.bench.row import Row, in_turn
 from tests.bench.shop import BenchShop
-
-
-@dataclass
-class Row:
-    """One line: `ratio` is ours to the floor, `budget` its bound (`at_least` or at most), None where none is
-    set.
-    """
-
-    name: str
-    ours: Sample
-    floor: Sample | None = None
-    ratio: float | None = None
-    budget: float | None = None
-    at_least: bool = True
-    unit: str = "/s"
-    note: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the budget holds; None without one."""
-        if self.ratio is None or self.budget is None:
-            return None
-        return self.ratio >= self.budget if self.at_least else self.ratio <= self.budget
-
-
-Drive = Callable[[], Awaitable[Sample]]
-
-
-async def in_turn(name: str, floor: Drive, ours: Drive, rounds: int, budget: float, **more: Any) -> Row:
-    """Floor, ours, floor, ours, ...; the ratio is the median of the rounds' own."""
-    pairs = []
-    for _ in range(rounds):
-        pairs.append((await floor(), await ours()))
-    ratio = median(mine.rate / bare.rate for bare, mine in pairs)
-    floors, mine = middle([bare for bare, _ in pairs]), middle([mine for _, mine in pairs])
-    return Row(name, mine, floors, ratio, budget, **more)
 
 
 async def unary_rpc(shop: BenchShop, seconds: float, rounds: int) -> Row:
@@ -177,85 +139,6 @@ def post_cancelled(session: aiohttp.ClientSession, url: str) -> Call:
             assert answer.status == 204, answer.status
 
     return call
-
-
-KNATIVE_TO_HELLO = 2130 / 2610
-"""Knative's in-memory broker (delivered events a second, 32 callers) to functions-framework's default hello
-world, both measured on one machine; the design's table has the figures. It lets this run compare without
-building Knative."""
-
-
-async def broker(folder: Path, seconds: float, rounds: int, hello_rate: float) -> Row:
-    """Intake to delivery, durable, to a subscriber that only answers 204."""
-    samples = []
-    for number in range(rounds):
-        port, sink = free_port(), free_port()
-        config = folder / f"broker-{number}.yaml"
-        config.write_text(_TRIGGER.format(sink=sink))
-        command = ["-m", "events.broker", "--config", str(config), "--port", str(port)]
-        with ExitStack() as stack:
-            stack.enter_context(running(["-m", "tests.bench.floors", "sink", str(sink)], sink))
-            data = ["--data", str(folder / f"broker-{number}")]
-            child = stack.enter_context(running([*command, *data], port, {"LOG_LEVEL": "WARNING"}))
-            samples.append(await _through(child, port, sink, seconds))
-    ours, floor = middle(samples), hello_rate * KNATIVE_TO_HELLO
-    return Row(
-        "local broker, durable, end to end",
-        ours,
-        Sample(floor, 0, 0),
-        ours.rate / floor,
-        1.0,
-        note="floor: Knative's in-memory broker, not durable; recorded relative to hello world, scaled to this run",
-    )
-
-
-_TRIGGER = """
-apiVersion: eventing.knative.dev/v1
-kind: Broker
-metadata: {{name: default, namespace: shop}}
----
-apiVersion: eventing.knative.dev/v1
-kind: Trigger
-metadata: {{name: bench, namespace: shop}}
-spec:
-  broker: default
-  filter: {{attributes: {{type: shop.order.cancelled.v1}}}}
-  subscriber: {{uri: "http://127.0.0.1:{sink}/"}}
-"""
-
-
-async def _through(child: Child, port: int, sink: int, seconds: float) -> Sample:
-    async with aiohttp.ClientSession() as session:
-
-        async def delivered() -> int:
-            async with session.get(f"http://127.0.0.1:{sink}/count") as answer:
-                return int(await answer.text())
-
-        user, before, start = new_id("usr"), await delivered(), time.perf_counter()
-        cpu = child.cpu_seconds()
-        end = start + seconds
-        sent = sum(await asyncio.gather(*[_publish(session, port, user, end) for _ in range(32)]))
-        while await delivered() - before < sent:  # noqa: ASYNC110 - another process counts
-            await asyncio.sleep(0.005)
-        took = time.perf_counter() - start
-        return Sample(sent / took, (child.cpu_seconds() - cpu) * 1000 / sent, child.memory_mb())
-
-
-async def _publish(session: aiohttp.ClientSession, port: int, user: str, end: float) -> int:
-    headers = {
-        "ce-specversion": "1.0",
-        "ce-type": OrderCancelled.TYPE,
-        "ce-source": OrderCancelled.SOURCE,
-        "content-type": "application/json",
-    }
-    count = 0
-    while time.perf_counter() < end:
-        data = f'{{"order_id":"{new_id("ord")}","user_id":"{user}","reason":"BENCH"}}'
-        url = f"http://127.0.0.1:{port}/shop/default"
-        async with session.post(url, data=data, headers={**headers, "ce-id": uuid7()}) as answer:
-            assert answer.status == 202, answer.status
-        count += 1
-    return count
 
 
 async def starts(folder: Path, rounds: int) -> list[Row]:
