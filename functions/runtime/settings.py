@@ -16,7 +16,15 @@ class SettingsError(ValueError):
 
 
 class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What every function reads; a field's variable is its name in upper case. Ports: 0 takes a free one."""
+    """What every function reads; a field's variable is its name in upper case. Ports: 0 takes a free one.
+
+    STORE_URL is one of
+    - `sqlite:///folder`: a file per domain in it, which one process has to itself;
+    - `dynamodb://prefix?endpoint=http://host:port&region=eu-central-1`: a table per domain, named prefix and domain.
+      All after the colon may be left out: the prefix is then `shop-`, and endpoint and region are boto3's
+      (AWS_ENDPOINT_URL_DYNAMODB, AWS_REGION), as the credentials always are. In development missing tables are made;
+    - `memory:`, for tests.
+    """
 
     shop_env: Literal["development", "production"] = "development"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

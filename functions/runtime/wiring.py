@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def open_store(settings: RuntimeSettings, name: str, kinds: Sequence[Kind[Any]], clock: Clock) -> Store:
-    """The store of one domain at STORE_URL: `sqlite:///folder` (one file per domain in it) or `memory:`."""
+    """The store of one domain at STORE_URL, in one of the forms of `RuntimeSettings`."""
     scheme, _, rest = settings.store_url.partition(":")
     if scheme == "memory":
         from functions.runtime.store.memory import MemoryStore  # only this adapter's cost
@@ -29,7 +29,20 @@ def open_store(settings: RuntimeSettings, name: str, kinds: Sequence[Kind[Any]],
         folder = Path(rest.removeprefix("///"))
         folder.mkdir(parents=True, exist_ok=True)
         return SQLiteStore(folder / f"{name}.db", kinds, clock)
-    raise SettingsError("STORE_URL: must be sqlite:///folder or memory:")
+    if scheme == "dynamodb":
+        return _dynamodb_store(settings, name, kinds, clock)
+    raise SettingsError("STORE_URL: must be sqlite:///folder, dynamodb://prefix or memory:")
+
+
+def _dynamodb_store(settings: RuntimeSettings, name: str, kinds: Sequence[Kind[Any]], clock: Clock) -> Store:
+    from functions.runtime.store.dynamodb import DynamoDBStore  # only this adapter's cost
+    from functions.runtime.store.dynamodb_client import Connection
+    from functions.runtime.store.dynamodb_url import dynamodb_url
+
+    address = dynamodb_url(settings.store_url)
+    connection = Connection(address.endpoint, address.region)
+    development = settings.shop_env == "development"
+    return DynamoDBStore(address.prefix + name, kinds, clock, connection, create_table=development)
 
 
 def service_key(settings: RuntimeSettings) -> Ed25519PrivateKey:

@@ -138,29 +138,41 @@ class Database:
 
     async def transact(self, actions: Sequence[dict[str, Any]], deadline: float) -> None:
         """TransactWriteItems, once however often the answer is lost; raises LostRace, and what `call` does."""
-        for attempt in range(self._connection.attempts):
-            # DynamoDB knows by the token what it has done already. What it has cancelled is another attempt.
-            token = str(uuid4())
+        parameters = {"TransactItems": actions, "ClientRequestToken": str(uuid4())}
+        unsure = False
+        failures = conflicts = 0
+        while True:
             try:
-                await self.call(
-                    "transact_write_items", deadline, TransactItems=actions, ClientRequestToken=token
-                )
+                await self._once("transact_write_items", parameters, deadline)
             except _Cancelled as error:
                 if "ConditionalCheckFailed" in error.reasons:
                     raise LostRace from None
                 if not error.reasons <= _CONFLICTS:
                     raise Refused(f"transaction cancelled: {error}") from None
-                await self.pause(attempt, deadline, error)
+                if not unsure:
+                    parameters["ClientRequestToken"] = str(uuid4())
+                await self.pause(conflicts, deadline, error, patiently=True)
+                conflicts += 1
+            except _Again as error:
+                unsure = True  # it may have been done: DynamoDB knows by the token
+                await self.pause(failures, deadline, error)
+                failures += 1
             else:
                 return
 
-    async def pause(self, attempt: int, deadline: float, error: Exception) -> None:
-        """Wait a random while before the attempt after `attempt` (from 0); raises UNAVAILABLE when it is the last."""
+    async def pause(
+        self, attempt: int, deadline: float, error: Exception, *, patiently: bool = False
+    ) -> None:
+        """Wait a random while before the attempt after `attempt` (from 0).
+
+        Raises UNAVAILABLE when that was the last: the deadline comes before, or, unless `patiently` (somebody else was
+        faster, so the database is well), there were enough.
+        """
         settings = self._connection
-        longest = min(settings.longest_pause, settings.first_pause * 2.0**attempt)
+        longest = min(settings.longest_pause, settings.first_pause * 2.0 ** min(attempt, 16))
         seconds = random.uniform(0, longest)
         late = asyncio.get_running_loop().time() + seconds >= deadline
-        if self._closed or late or attempt + 1 >= settings.attempts:
+        if self._closed or late or (attempt + 1 >= settings.attempts and not patiently):
             _log.error("DynamoDB was given up: %s", error, extra={"attempts": attempt + 1})
             raise _unavailable() from error
         await asyncio.sleep(seconds)

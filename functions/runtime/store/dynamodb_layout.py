@@ -174,13 +174,14 @@ def outbox_item(rows: Sequence[OutboxRow]) -> Item:
 
 def outbox_rows_of(item: Item) -> list[OutboxRow]:
     """The inverse of `outbox_item`."""
-    text = [item[name]["S"] for name in ("sk", "ty", "so", "su", "d", "co", "tp", "ts")]
-    time = from_micros(int(item["tm"]["N"]))
-    rows = [OutboxRow(*text[:4], time, text[4].encode(), *text[5:])]
-    if "more" in item:
-        for row in _rows.decode(item["more"]["S"]):
-            rows.append(OutboxRow(*row[:4], from_micros(row[4]), row[5].encode(), *row[6:]))
-    return rows
+    row_id, kind, source, subject, data, *origin = (
+        item[name]["S"] for name in ("sk", "ty", "so", "su", "d", "co", "tp", "ts")
+    )
+    more = _rows.decode(item["more"]["S"]) if "more" in item else []
+    rows = [(row_id, kind, source, subject, int(item["tm"]["N"]), data, *origin), *more]
+    return [
+        OutboxRow._make((*row[:4], from_micros(int(row[4])), str(row[5]).encode(), *row[6:])) for row in rows
+    ]
 
 
 def _expiry(pk: str, expires: int | None) -> Item:

@@ -1,0 +1,204 @@
+"""The store on DynamoDB: one table per domain, which any number of processes share.
+
+An operation costs one call (`get`), two (`page`, `update`, `transact`: a read and a transaction) or a few. Writes are
+conditional on every entity that `change` was given, written or only read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from events.catalog import Payload
+from events.outbox import OutboxRow
+from functions.runtime.clock import Clock
+from functions.runtime.errors import unavailable
+from functions.runtime.store import dynamodb_layout as layout
+from functions.runtime.store.codec import Shapes, micros
+from functions.runtime.store.cursors import Listing, cursor_after, position
+from functions.runtime.store.dynamodb_client import Connection, Database, LostRace
+from functions.runtime.store.dynamodb_outbox import OutboxTable
+from functions.runtime.store.dynamodb_pages import Range, listed
+from functions.runtime.store.dynamodb_table import Table
+from functions.runtime.store.dynamodb_write import Action, Writer, is_over
+from functions.runtime.store.planning import Plan, Request
+from functions.runtime.store.port import Changes, Entity, Kind, Once, Page, Ref
+from functions.runtime.store.single import single
+from functions.runtime.store.turns import Turns
+from observability.context import current
+
+E = TypeVar("E", bound=Entity)
+R = TypeVar("R")
+
+_log = logging.getLogger("shop.store")
+
+
+class DynamoDBStore:
+    """The port over one table, which must be there, unless `create_table` (for development) makes it at first use.
+
+    What has expired is absent at once, also while DynamoDB takes its time to remove it. `database` is for tests of
+    failing ones.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        kinds: Sequence[Kind[Any]],
+        clock: Clock,
+        connection: Connection,
+        *,
+        create_table: bool = False,
+        database: Database | None = None,
+    ) -> None:
+        self._shapes = Shapes(kinds)
+        self._clock = clock
+        prepare = partial(_create, table) if create_table else None
+        self._table = Table(table, database or Database(connection, prepare=prepare))
+        self._writer = Writer(self._table, self._shapes, clock)
+        self._outbox = OutboxTable(self._table)
+        self._turns = Turns()
+        self._listeners: list[Callable[[Sequence[OutboxRow]], None]] = []
+        self._commits: set[asyncio.Task[None]] = set()
+
+    async def get(self, cls: type[E], entity_id: str) -> E | None:
+        """The entity as last committed, or None."""
+        return (await self.get_many(cls, [entity_id])).get(entity_id)
+
+    async def get_many(self, cls: type[E], ids: Sequence[str]) -> dict[str, E]:
+        """Those of `ids` that exist, by id."""
+        shape = self._shapes.of(cls)
+        keys = {entity_id: layout.entity_key(shape.name, entity_id) for entity_id in ids}
+        items = await self._table.read(list(keys.values()), self._table.deadline())
+        now = self._clock.now()
+        found = {entity_id: items.get(key["pk"]["S"]) for entity_id, key in keys.items()}
+        return {
+            entity_id: shape.decode(layout.stored_of(item).data)
+            for entity_id, item in found.items()
+            if item is not None and not is_over(item, now)
+        }
+
+    async def page(
+        self,
+        cls: type[E],
+        index: str,
+        partition: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        descending: bool = False,
+        until: str | None = None,
+    ) -> Page[E]:
+        """Entities of one partition by sort key, from `cursor` on, up to `until`."""
+        shape = self._shapes.of(cls)
+        listing = Listing(shape.name, index, partition, descending)
+        after = position(listing, cursor) if cursor else None
+        wanted = Range(shape.name, index, partition, after, until, descending)
+        found = await listed(self._table, wanted, limit + 1, self._clock.now())
+        items = [shape.decode(stored.data) for _, stored in found[:limit]]
+        more = len(found) > limit
+        return Page(items, cursor_after(listing, *found[limit - 1][0]) if more else None)
+
+    async def update(
+        self,
+        cls: type[E],
+        entity_id: str,
+        change: Callable[[E | None], tuple[E, Sequence[Payload]]],
+        *,
+        once: Once | None = None,
+    ) -> E:
+        """Create or change one entity."""
+        return await self.transact([Ref(cls, entity_id)], single(change), once=once)
+
+    async def transact(
+        self, refs: Sequence[Ref], change: Callable[[Sequence[Any]], Changes[R]], *, once: Once | None = None
+    ) -> R:
+        """Change several entities at once; at most 100 items (entities, index entries, the guard), else ValueError."""
+        request = Request(refs, change, once, current())
+        deadline = self._table.deadline()
+        turns = [key["pk"]["S"] for key in self._writer.keys(request)]
+        try:
+            async with self._turns.of(turns, deadline):
+                result: R = await self._transact(request, deadline)
+        except TimeoutError as error:
+            raise unavailable(
+                "STORE_UNAVAILABLE", "Too many others want to change the same at the moment."
+            ) from error
+        return result
+
+    async def outbox(self, before: datetime, limit: int) -> list[OutboxRow]:
+        """Rows written before `before`, oldest first."""
+        return await self._outbox.read(before, limit, self._table.deadline())
+
+    async def outbox_published(self, ids: Sequence[str]) -> None:
+        """Forget these rows."""
+        await self._outbox.published(ids, self._table.deadline())
+
+    async def outbox_state(self) -> tuple[int, datetime | None]:
+        """How many rows wait (of very many, at least so many), and when the oldest was written."""
+        return await self._outbox.state(self._table.deadline())
+
+    def on_commit(self, listener: Callable[[Sequence[OutboxRow]], None]) -> None:
+        """Call `listener` with the rows of every commit of this process."""
+        self._listeners.append(listener)
+
+    async def expire(self, now: datetime, limit: int = 1000) -> int:
+        """Remove entities and guards whose time is over; how many."""
+        deadline, due = self._table.deadline(), micros(now)
+        shards = await asyncio.gather(
+            *(self._table.expiring(shard, due, limit, deadline) for shard in range(layout.EXPIRY_SHARDS))
+        )
+        keys = [key for shard in shards for key in shard][:limit]
+        entities = await self._table.read([key for key in keys if key["sk"]["S"] == "e"], deadline)
+        removals = [self._writer.removal(item) for item in entities.values() if is_over(item, now)]
+        removals += [self._writer.guard_removal(key, due) for key in keys if key["sk"]["S"] == "g"]
+        return await self._writer.remove(removals, deadline)
+
+    async def ping(self) -> None:
+        """Read from the table; raises UNAVAILABLE."""
+        await self._table.get(layout.guard_key("ping"), self._table.deadline())
+
+    async def close(self) -> None:
+        """Finish the commits under way, refuse everything else."""
+        await asyncio.gather(*self._commits, return_exceptions=True)
+        await self._table.close()
+
+    async def _transact(self, request: Request, deadline: float) -> Any:
+        lost = 0
+        while True:
+            try:
+                planned, actions = await self._writer.attempt(request, deadline)
+                if actions:
+                    await self._commit(planned, actions, deadline)
+            except LostRace as error:
+                await self._table.pause(lost, deadline, error, patiently=True)
+                lost += 1
+            else:
+                return planned.result
+
+    async def _commit(self, planned: Plan, actions: Sequence[Action], deadline: float) -> None:
+        # Once sent it may happen: the listeners are to hear of it even if the caller goes away.
+        task = asyncio.create_task(self._committed(planned, actions, deadline))
+        self._commits.add(task)
+        task.add_done_callback(self._commits.discard)
+        await asyncio.shield(task)
+
+    async def _committed(self, planned: Plan, actions: Sequence[Action], deadline: float) -> None:
+        await self._table.transact(actions, deadline)
+        if not planned.outbox:
+            return
+        self._outbox.written([action["Put"]["Item"] for action in actions if "Put" in action])
+        for listener in self._listeners:
+            try:
+                listener(planned.outbox)
+            except Exception:
+                _log.exception("a commit listener failed")
+
+
+def _create(table: str, client: Any) -> None:
+    from functions.runtime.store.tables import create  # only where the table may be missing
+
+    create(client, table)
