@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from functools import cache
 from itertools import count
@@ -18,6 +19,7 @@ from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import Store
 from functions.runtime.store.sqlite import SQLiteStore
 from functions.runtime.store.tables import create
+from functions.runtime.tests.store_faults import Faults
 from functions.runtime.tests.store_kinds import KINDS
 
 ADAPTERS: dict[str, Callable[[Path, Clock], Store]] = {
@@ -54,12 +56,12 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClo
 
 
 def on_dynamodb(
-    connection: Connection, clock: Clock, table: str = "", wrap: Callable[[Any], Any] = lambda client: client
+    connection: Connection, clock: Clock, table: str = "", faults: Faults | None = None
 ) -> DynamoDBStore:
-    """A store on a table of its own, or on `table`; `wrap` gets between it and boto3's client."""
+    """A store on a table of its own, or on `table`; `faults` get between it and the database."""
     name = table or new_table(connection)
-    database = Database(connection, make=lambda it: wrap(_client(it)))
-    return DynamoDBStore(name, KINDS, clock, connection, database=database)
+    make = (lambda it: faults.spoil(make_client(it))) if faults else _client
+    return DynamoDBStore(name, KINDS, clock, connection, database=Database(connection, make=make))
 
 
 def new_table(connection: Connection) -> str:
@@ -72,3 +74,36 @@ def new_table(connection: Connection) -> str:
 @cache
 def _client(connection: Connection) -> Any:
     return make_client(connection)  # 0.1 s each: the tests share them
+
+
+Opener = Callable[..., DynamoDBStore]
+
+
+@pytest.fixture
+def connection(dynamodb_local: str) -> Connection:
+    """How to reach a DynamoDB Local."""
+    return DATABASES["dynamodb_local"](dynamodb_local)
+
+
+@pytest.fixture
+async def opened(connection: Connection, clock: ManualClock) -> AsyncIterator[Opener]:
+    """Opens stores of one table, as several processes have: `opened(faults=None, connection=connection)`."""
+    table, stores = new_table(connection), list[DynamoDBStore]()
+
+    def open_one(faults: Faults | None = None, connection: Connection = connection) -> DynamoDBStore:
+        stores.append(on_dynamodb(connection, clock, table, faults))
+        return stores[-1]
+
+    yield open_one
+    for store in stores:
+        await store.close()
+
+
+def in_another_process(opened: Opener, work: Callable[[DynamoDBStore], Any]) -> None:
+    """Do it now, in this thread, with a store and a loop of its own."""
+
+    async def run() -> None:
+        store = opened()
+        await work(store)
+
+    asyncio.run(run())
