@@ -87,7 +87,7 @@ clean: ## Remove what was made here: the environment, caches and the platform's 
 ##@ Ship
 # docker, podman or buildah, whichever is there. BUILD_OPTIONS goes to it, e.g. --build-arg PYTHON_IMAGE=...@sha256:...
 # (Docker's command without its daemon does not count.)
-BUILDER ?= $(firstword $(foreach tool,docker podman buildah,$(if $(shell $(tool) info 2>/dev/null),$(tool))))
+BUILDER ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info >/dev/null 2>&1 && echo $(tool))))
 # Knative looks up no digest for images under dev.local, so a cluster can run them without a registry.
 REGISTRY ?= dev.local
 TAG ?= dev
