@@ -17,6 +17,8 @@ from typing import NamedTuple
 CORRELATION_HEADER = "x-correlation-id"
 
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+# W3C's list is printable ASCII, and nothing else may travel in gRPC's metadata.
+_TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -56,7 +58,7 @@ def incoming(correlation_id: str | None, traceparent: str | None, tracestate: st
     """The context for work from outside. What is missing or malformed is made anew, never trusted."""
     trace = traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None
     correlation = correlation_id if correlation_id and _CORRELATION_ID.fullmatch(correlation_id) else None
-    state = tracestate if trace and tracestate and len(tracestate) <= 512 else ""
+    state = tracestate if trace and tracestate and _TRACESTATE.fullmatch(tracestate) else ""
     return Context(correlation or secrets.token_hex(16), trace or new_traceparent(), state)
 
 

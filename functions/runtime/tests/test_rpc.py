@@ -93,6 +93,16 @@ async def test_the_correlation_id_the_trace_and_the_caller_cross_the_hop(desk: D
     assert (who.subject, who.roles) == ("usr_1", frozenset({"customer"}))
 
 
+@pytest.mark.parametrize("unfit", ["caf\xe9=1", "a=1,\tb=2", "\x85", "a" * 513])
+async def test_a_tracestate_that_metadata_cannot_hold_goes_no_further(desk: Desk, unfit: str) -> None:
+    sent = context.incoming("correlation-1234", context.new_traceparent(), unfit)
+    with context.use(sent):
+        await desk.get()
+
+    received, _ = desk.servicer.seen[0]
+    assert (received.trace_id, received.tracestate) == (sent.trace_id, "")
+
+
 async def test_an_error_arrives_as_it_was_raised(desk: Desk) -> None:
     desk.servicer.raises = [FULL]
     with pytest.raises(ServiceError) as caught:
