@@ -15,7 +15,7 @@ from knative.setup.secrets import Cluster, fill
 def secrets() -> None:
     """ADMIN_EMAIL names the first administrator."""
     made = fill(Cluster.from_inside(), os.environ["ADMIN_EMAIL"])
-    print(f"made: {', '.join(made) or 'nothing, all is there'}", flush=True)
+    _say(f"made: {', '.join(made) or 'nothing, all is there'}")
 
 
 def catalogue() -> None:
@@ -29,11 +29,16 @@ def catalogue() -> None:
         except (SeedFailed, OSError) as error:
             if time.monotonic() > deadline:
                 sys.exit(f"catalogue: {error}")
-            print(f"not yet: {error}", flush=True)
+            _say(f"not yet: {error}")
             time.sleep(3)
         else:
-            print(f"made: {count} products", flush=True)
+            _say(f"made: {count} products")
             return
+
+
+def _say(what: str) -> None:
+    sys.stdout.write(f"{what}\n")
+    sys.stdout.flush()
 
 
 COMMANDS = {"secrets": secrets, "catalogue": catalogue}

@@ -1,0 +1,43 @@
+"""Overlays as kustomize renders them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from functools import cache
+from typing import Any
+
+import pytest
+import yaml
+
+from knative.local import manifests as m
+from tests.manifests.conftest import ROOT
+
+
+@cache
+def render(folder: str) -> tuple[m.Document, ...]:
+    """All documents of a kustomization (its folder under the repository's root); skips where no kustomize is."""
+    command = next(
+        (words for words in (["kustomize", "build"], ["kubectl", "kustomize"]) if shutil.which(words[0])),
+        None,
+    )
+    if command is None:
+        pytest.skip("neither kustomize nor kubectl is installed")
+    built = subprocess.run([*command, str(ROOT / folder)], capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return tuple(document for document in yaml.load_all(built.stdout, loader) if document)
+
+
+def of(documents: tuple[m.Document, ...], kind: str) -> list[m.Document]:
+    """The documents of one kind."""
+    return [document for document in documents if document["kind"] == kind]
+
+
+def pods(documents: tuple[m.Document, ...]) -> list[tuple[str, dict[str, Any]]]:
+    """Every pod's specification, with the kind and name of what makes it."""
+    return [
+        (f"{d['kind']}/{m.name_of(d)}", d["spec"]["template"]["spec"])
+        for d in documents
+        if "template" in d.get("spec", {})
+    ]

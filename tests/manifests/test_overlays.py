@@ -1,0 +1,140 @@
+"""Each overlay is complete: what it renders refers to nothing that is not there, and keeps the base's promises."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from knative.local import manifests as m
+from tests.manifests.rendered import of, pods, render
+
+DEV, PRODUCTION = "knative/overlays/dev", "knative/overlays/production"
+MADE_OUTSIDE = {PRODUCTION: {"service-key", "admin"}, DEV: set()}
+overlays = pytest.mark.parametrize("overlay", [DEV, PRODUCTION])
+
+
+def _secrets(spec: dict[str, Any]) -> Iterator[str]:
+    for volume in spec.get("volumes", ()):
+        if "secret" in volume:
+            yield volume["secret"]["secretName"]
+    for container in spec["containers"]:
+        for variable in container.get("env", ()):
+            if "secretKeyRef" in variable.get("valueFrom", {}):
+                yield variable["valueFrom"]["secretKeyRef"]["name"]
+
+
+@overlays
+def test_every_container_of_an_overlay_meets_the_restricted_standard(overlay: str) -> None:
+    for name, spec in pods(render(overlay)):
+        for container in spec["containers"]:
+            context = container["securityContext"]
+            assert context["runAsNonRoot"] is True, name
+            assert context["allowPrivilegeEscalation"] is False, name
+            assert context["readOnlyRootFilesystem"] is True, name
+            assert context["capabilities"] == {"drop": ["ALL"]}, name
+            assert context["seccompProfile"] == {"type": "RuntimeDefault"}, name
+            assert container["resources"].keys() == {"requests", "limits"}, name
+    namespace = of(render(overlay), "Namespace")[0]
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+@overlays
+def test_everything_that_an_overlay_refers_to_is_in_it(overlay: str) -> None:
+    documents = render(overlay)
+    accounts = {m.name_of(d) for d in of(documents, "ServiceAccount")}
+    secrets = {m.name_of(d) for d in of(documents, "Secret")} | MADE_OUTSIDE[overlay]
+    maps = {m.name_of(d) for d in of(documents, "ConfigMap")}
+    for name, spec in pods(documents):
+        assert spec["serviceAccountName"] in accounts, name
+        assert set(_secrets(spec)) <= secrets, name
+        for container in spec["containers"]:
+            assert {s["configMapRef"]["name"] for s in container.get("envFrom", ())} <= maps, name
+
+
+@overlays
+def test_only_what_makes_secrets_gets_a_token_for_the_api_server(overlay: str) -> None:
+    with_token = [name for name, spec in pods(render(overlay)) if spec["automountServiceAccountToken"]]
+    assert with_token == (["Job/secrets"] if overlay == DEV else [])
+
+
+@overlays
+def test_no_secret_of_an_overlay_holds_anything(overlay: str) -> None:
+    assert not [s for s in of(render(overlay), "Secret") if s.keys() & {"data", "stringData"}]
+
+
+def test_the_job_that_makes_secrets_may_touch_nothing_else() -> None:
+    (role,) = of(render(DEV), "Role")
+    assert role["rules"] == [
+        {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": ["service-key", "admin"],
+            "verbs": ["get", "patch"],
+        }
+    ]
+
+
+def test_development_runs_the_images_that_make_builds() -> None:
+    images = {c["image"] for _, spec in pods(render(DEV)) for c in spec["containers"]}
+    assert all(re.fullmatch(r"dev\.local/shop/[a-z-]+:dev|amazon/dynamodb-local:[0-9.]+", i) for i in images)
+
+
+def test_production_pins_every_image_by_its_digest() -> None:
+    for name, spec in pods(render(PRODUCTION)):
+        for container in spec["containers"]:
+            assert re.search(r"@sha256:[0-9a-f]{64}$", container["image"]), name
+
+
+def test_production_keeps_a_gateway_awake_and_lets_everything_else_sleep() -> None:
+    scales = {
+        m.name_of(s): s["spec"]["template"]["metadata"]["annotations"]["autoscaling.knative.dev/min-scale"]
+        for s in render(PRODUCTION)
+        if s["apiVersion"] == m.SERVING
+    }
+    assert {name for name, scale in scales.items() if scale != "0"} == {"gateway"}
+
+
+def test_production_has_a_disruption_budget_for_each_service() -> None:
+    documents = render(PRODUCTION)
+    services = {m.name_of(d) for d in documents if d["apiVersion"] == m.SERVING} | {"dead-letters"}
+    assert {m.name_of(d) for d in of(documents, "PodDisruptionBudget")} == services
+
+
+def test_production_denies_what_no_policy_allows() -> None:
+    policies = {m.name_of(d): d["spec"] for d in of(render(PRODUCTION), "NetworkPolicy")}
+    assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+def test_production_talks_to_the_world_in_tls_only() -> None:
+    (gateway,) = of(render(PRODUCTION), "Gateway")
+    plain, secure = gateway["spec"]["servers"]
+    assert plain["tls"] == {"httpsRedirect": True}
+    assert (secure["tls"]["mode"], secure["tls"]["minProtocolVersion"]) == ("SIMPLE", "TLSV1_2")
+
+
+@overlays
+def test_the_world_reaches_public_paths_only(overlay: str) -> None:
+    routes = {m.name_of(d): d["spec"] for d in of(render(overlay), "VirtualService")}
+    paths = [
+        next(iter(match["uri"].values()))
+        for spec in routes.values()
+        for route in spec["http"]
+        for match in route["match"]
+    ]
+    assert all(p.startswith(("/v1/", "/docs", "/openapi.json", "/.well-known/", "/shop.")) for p in paths)
+    assert not [p for p in paths if "health" in p or "metrics" in p]
+
+
+@overlays
+def test_routes_lead_to_services_that_exist_through_what_starts_them(overlay: str) -> None:
+    documents = render(overlay)
+    services = {f"{m.name_of(d)}.shop.svc.cluster.local" for d in documents if d["apiVersion"] == m.SERVING}
+    for spec in (d["spec"] for d in of(documents, "VirtualService")):
+        for route in spec["http"]:
+            assert route["rewrite"]["authority"] in services
+            (leg,) = route["route"]
+            assert leg["destination"]["host"] == "knative-local-gateway.istio-system.svc.cluster.local"
+            assert route["timeout"], route["name"]
