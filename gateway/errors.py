@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, NoReturn
@@ -12,6 +13,8 @@ from starlette.requests import Request
 from starlette.routing import Match
 
 from functions.runtime.errors import ServiceError, invalid, not_found
+from gateway.models.common import LINE, TEXT
+from gateway.models.users import EMAIL
 from gateway.problems import EdgeError
 
 MAX_VIOLATIONS = 20
@@ -21,12 +24,18 @@ _TEXTS = {
     "int_type": "must be an integer",
     "bool_type": "must be true or false",
     "string_type": "must be a string",
-    "string_pattern_mismatch": "has characters or a form that are not allowed",
     "model_attributes_type": "must be an object",
     "model_type": "must be an object",
     "dict_type": "must be an object",
     "list_type": "must be a list",
 }
+# Patterns are public, in the OpenAPI document; these are the ones that people should not have to read.
+_FORMS = {
+    LINE: "must be one line, without control characters",
+    TEXT: "must not have control characters",
+    EMAIL: "must be an e-mail address like name@example.com",
+}
+_ID = re.compile(r"\^([a-z]{3}_)\[0-9a-f\]\{32\}\$")
 
 
 async def on_validation(_: Request, error: Exception) -> NoReturn:
@@ -80,9 +89,17 @@ def field_path(location: Sequence[str | int]) -> str:
     return path.removeprefix(".") or str(source)
 
 
+def _form(pattern: str) -> str:
+    if known := _ID.fullmatch(pattern):
+        return f"must be an id: {known[1]} and 32 hexadecimal digits"
+    return _FORMS.get(pattern, f"must match {pattern}")
+
+
 def _text(error: Any) -> str:
     if error["type"] in _TEXTS:
         return _TEXTS[error["type"]]
+    if error["type"] == "string_pattern_mismatch":
+        return _form(error["ctx"]["pattern"])
     return (
         str(error["msg"])
         .removeprefix("Value error, ")

@@ -6,18 +6,19 @@ documented shape, OpenAPI is generated from them, and answering costs one JSON e
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from pydantic import BaseModel, ConfigDict, Field, Strict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StringConstraints
 from typing_extensions import TypedDict
 
 from proto.money.v1 import money_pb2
 
 MAX_AMOUNT = 999_999_999_999
-_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
-_TEXT = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
+LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
+TEXT = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
 
 
 class Body(BaseModel):
@@ -28,12 +29,12 @@ class Body(BaseModel):
 
 def line(longest: int, shortest: int = 1) -> StringConstraints:
     """One line of text without control characters; surrounding blanks do not count."""
-    return StringConstraints(strip_whitespace=True, min_length=shortest, max_length=longest, pattern=_LINE)
+    return StringConstraints(strip_whitespace=True, min_length=shortest, max_length=longest, pattern=LINE)
 
 
 def text(longest: int) -> StringConstraints:
     """Text of several lines, without other control characters."""
-    return StringConstraints(max_length=longest, pattern=_TEXT)
+    return StringConstraints(max_length=longest, pattern=TEXT)
 
 
 Int = Annotated[int, Strict()]
@@ -42,8 +43,21 @@ Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166-1 al
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217.", examples=["EUR"])]
 Moment = Annotated[datetime, Field(description="RFC 3339, UTC.", examples=["2030-01-01T12:00:00.000001Z"])]
 Version = Annotated[int, Field(description="Grows with every change; the ETag is made of it.", examples=[1])]
+
+
+def _upper_snake(words: str) -> str:
+    return re.sub(r"^[^A-Z]+|[^A-Z0-9]+", "_", words.upper()).strip("_")[:64]
+
+
+# People write words; timelines and events carry a stable reason. What has no letter of A to Z is no reason given.
 Reason = Annotated[
-    str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$", description="In UPPER_SNAKE.", examples=["CHANGED_MY_MIND"])
+    str,
+    line(200, shortest=0),
+    AfterValidator(_upper_snake),
+    Field(
+        description="In a few words; kept in UPPER_SNAKE: `changed my mind` as CHANGED_MY_MIND.",
+        examples=["CHANGED_MY_MIND"],
+    ),
 ]
 
 

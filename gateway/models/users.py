@@ -19,10 +19,10 @@ from gateway.models.common import (
 )
 from proto.users.v1 import users_pb2 as pb
 
-_EMAIL = r"^[^@\s\x00-\x1f\x7f-\x9f]{1,64}@[^@\s\x00-\x1f\x7f-\x9f]{1,253}$"
+EMAIL = r"^[^@\s\x00-\x1f\x7f-\x9f]{1,64}@[^@\s\x00-\x1f\x7f-\x9f]{1,253}$"
 
 Email = Annotated[
-    str, Field(max_length=254, pattern=_EMAIL, description="An e-mail address.", examples=["ada@example.com"])
+    str, Field(max_length=254, pattern=EMAIL, description="An e-mail address.", examples=["ada@example.com"])
 ]
 Password = Annotated[
     str,

@@ -261,3 +261,24 @@ async def test_an_address_that_is_none_is_not_found(api: httpx.AsyncClient, back
     backend.fails["DeleteAddress"] = not_found("Address", "ADDRESS_NOT_FOUND")
     answer = await api.delete(f"/v1/users/me/addresses/{ADDRESS}", headers=CUSTOMER)
     assert_problem(answer, 404, "ADDRESS_NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field", "message"),
+    [
+        ("/v1/users", {"email": "ada"}, "email", "must be an e-mail address like name@example.com"),
+        ("/v1/users", {"name": "a\x00"}, "name", "must be one line, without control characters"),
+        (
+            "/v1/orders",
+            {"lines": [{"product_id": "1", "quantity": 1}]},
+            "lines[0].product_id",
+            "must be an id: prd_ and 32 hexadecimal digits",
+        ),
+        ("/v1/products", {"sku": "a b"}, "sku", "must match ^[A-Za-z0-9._-]{1,64}$"),
+    ],
+)
+async def test_what_has_the_wrong_form_is_told_the_right_one(
+    api: httpx.AsyncClient, path: str, body: dict[str, Any], field: str, message: str
+) -> None:
+    problem = (await api.post(path, headers=BOSS, json=body)).json()
+    assert {"field": field, "message": message} in problem["errors"]

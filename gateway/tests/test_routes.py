@@ -148,9 +148,25 @@ async def test_an_order_is_cancelled_with_or_without_a_reason(
     assert answer.status_code == 202
     assert answer.json()["status"] == "CANCELLED"
     assert backend.last("CancelOrder").reason == "CHANGED_MY_MIND"
-    assert_problem(
-        await api.post(path, headers=CUSTOMER, json={"reason": "no shouting"}), 400, "INVALID_ARGUMENT"
-    )
+    too_long = await api.post(path, headers=CUSTOMER, json={"reason": "x" * 201})
+    assert_problem(too_long, 400, "INVALID_ARGUMENT")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("changed my mind", "CHANGED_MY_MIND"),
+        (" 2 days late! ", "DAYS_LATE"),
+        ("раздумал", ""),
+        ("x" * 99, "X" * 64),
+    ],
+)
+async def test_a_reason_in_words_becomes_a_stable_one(
+    api: httpx.AsyncClient, backend: Backend, words: str, reason: str
+) -> None:
+    answer = await api.post(f"/v1/orders/{ORDER}/cancel", headers=CUSTOMER, json={"reason": words})
+    assert answer.status_code == 202
+    assert backend.last("CancelOrder").reason == reason
 
 
 async def test_a_person_lists_their_own_orders_and_an_admin_anybodys(
