@@ -18,12 +18,12 @@ from knative.local.ports import PortTaken
 from knative.local.run import ROOT, Options, Run
 from knative.local.terminal import Terminal
 
-DESCRIPTION = """Runs the whole platform on this machine from the manifests in knative/base: one process per domain, \
-the gateway, the broker, and timers for the PingSources. Ctrl-C stops it."""
+DESCRIPTION = """Runs the whole platform on this machine from the manifests in knative/base: one process per
+domain, the gateway, the broker, and timers for the PingSources. Ctrl-C stops it."""
 
 EPILOG = """Variables of the shell reach every part and win over the manifests (LOG_LEVEL, SMTP_URL, OTEL_*).
 ADMIN_EMAIL and ADMIN_PASSWORD, at the first start, name the administrator instead of a random password.
-`python -m knative.local stop` stops the platform that runs on --data."""
+`make up ARGS=stop` stops the platform that runs on --data."""
 
 
 def main(argv: Sequence[str], shell: Mapping[str, str], launch: Launch = launch) -> int:
@@ -85,7 +85,8 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m knative.local",
+        prog="make up ARGS=...",
+        usage="make up ARGS='[options] [run | stop]'",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 # What --fresh removes: only what the platform makes, should --data ever name a folder that holds more.
 _OURS: Final = ("store", "broker", "logs", "secrets", "broker.yaml", "platform.json", "first-start")
+# Password hashes, signing keys, addresses: nothing for the other people of this machine.
+_PRIVATE: Final = ("store", "broker", "logs", "secrets")
 
 
 class DataInUse(RuntimeError):
@@ -42,7 +44,8 @@ class Data:
             pid = self.running().get("pid", "unknown")
             raise DataInUse(
                 f"Another instance runs on {self.folder} (pid {pid}).\n"
-                f"Stop it (Ctrl-C there, or: python -m knative.local stop), or use another folder: --data DIR"
+                f"Stop it (Ctrl-C there, or: make up ARGS=stop), or run another beside it:\n"
+                f"make up ARGS='--data DIR --port-offset 100'"
             ) from None
         self._await_orphans()
 
@@ -57,9 +60,10 @@ class Data:
 
     def prepare(self) -> None:
         """Makes the folders, and the platform's service key where there is none."""
-        self.logs.mkdir(exist_ok=True)
+        for name in _PRIVATE:
+            (self.folder / name).mkdir(exist_ok=True)
+            (self.folder / name).chmod(0o700)
         secrets = self.folder / "secrets"
-        secrets.mkdir(mode=0o700, exist_ok=True)
         if not (secrets / "service.pem").exists():
             _write_private(secrets / "service.pem", _new_key())
 

@@ -129,6 +129,8 @@ class Run:
                 else "as in ADMIN_PASSWORD"
             )
             say(f"  Admin      {self._admin.email}   password: {self.terminal.paint(shown, 'strong')}")
+        else:
+            say("  Admin      as at the first start (password lost? FRESH=1 starts anew, with another)")
         say(f"  Data, logs {self.data.folder}")
         say("Ctrl-C stops the platform.\n")
 

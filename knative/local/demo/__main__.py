@@ -6,6 +6,8 @@ import argparse
 import asyncio
 import os
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 import aiohttp
 from rich.console import Console
@@ -18,16 +20,22 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from knative.local.data import Data
 from knative.local.demo.shop import Refused, Shop
 from knative.local.demo.stories import STORIES, Off, Visit, adds_up, expect, money
+
+DATA = Path(__file__).parents[3] / ".data"
+
+
+def where(environ: Mapping[str, str], data: Data) -> str:
+    """The gateway to talk to: SHOP_URL, or the platform that runs here, which may have other ports."""
+    return environ.get("SHOP_URL") or str(data.running().get("base_url", "http://127.0.0.1:8080"))
 
 
 def main() -> int:
     """0 when every story ended as it should."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument(
-        "--url", default=os.environ.get("SHOP_URL", "http://127.0.0.1:8080"), help="the gateway"
-    )
+    parser.add_argument("--url", default=where(os.environ, Data(DATA)), help="the gateway")
     parser.add_argument("--host", default="", help="Host header, for an ingress reached by its address")
     options = parser.parse_args()
     console = Console(highlight=False)

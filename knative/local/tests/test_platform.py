@@ -106,6 +106,7 @@ def test_a_second_instance_on_the_same_data_is_refused_even_with_fresh(world: Wo
     second = world.start("--ports", "free", "--fresh")
     assert second.wait(20) == 1
     assert f"Another instance runs on {world.data}" in world.text()
+    assert "make up ARGS=stop" in world.text()
     assert world.state()["ready"]
 
 
@@ -118,6 +119,7 @@ def test_the_password_is_shown_at_the_first_start_and_never_again(world: World) 
     second = world.start_ready()
     eventually(lambda: world.text().count("Ctrl-C stops") == 2, world.text)
     assert world.text().count("(shown this once)") == 1
+    assert "as at the first start (password lost? FRESH=1" in world.text()
     second.send_signal(signal.SIGTERM)
     second.wait(20)
     password = world.text().partition("password: ")[2].split()[0]
@@ -128,12 +130,21 @@ def test_the_password_is_shown_at_the_first_start_and_never_again(world: World) 
 def test_fresh_empties_the_data_and_only_that(world: World) -> None:
     world.start_ready().send_signal(signal.SIGTERM)
     world.processes[0].wait(20)
-    (world.data / "store").mkdir()
     (world.data / "store" / "orders.db").touch()
     (world.data / "somebody-elses").touch()
     world.start_ready("--ports", "free", "--fresh")
-    assert not (world.data / "store").exists()
+    assert not (world.data / "store" / "orders.db").exists()
     assert (world.data / "somebody-elses").exists()
+
+
+def test_what_is_kept_is_for_its_owner_only_also_in_folders_of_earlier_runs(world: World) -> None:
+    (world.data / "store").mkdir(mode=0o755, parents=True)
+    world.start_ready()
+    modes = {
+        name: stat.S_IMODE((world.data / name).stat().st_mode)
+        for name in ("store", "broker", "logs", "secrets")
+    }
+    assert set(modes.values()) == {0o700}, modes
 
 
 def test_the_service_key_is_made_once_and_for_its_owner_only(world: World) -> None:
