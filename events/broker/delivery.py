@@ -33,12 +33,13 @@ class Delivered(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The subscriber did not take it. `retry_after` is in seconds, 0 when it named none."""
+    """The subscriber did not take it. `retry_after` is in seconds, 0 when it named none; `unreached`: no answer."""
 
     code: int
     body: bytes
     retryable: bool = True
     retry_after: float = 0.0
+    unreached: bool = False
 
 
 def judge(response: Response, now: float) -> Delivered | Failed:
@@ -53,7 +54,7 @@ def judge(response: Response, now: float) -> Delivered | Failed:
 
 def unreachable(message: str) -> Failed:
     """A request without an answer; Knative gives it the code 500 too."""
-    return Failed(500, f"dispatch error: {message}".encode())
+    return Failed(500, f"dispatch error: {message}".encode(), unreached=True)
 
 
 def delay(policy: Delivery, attempts: int, retry_after: float) -> float:

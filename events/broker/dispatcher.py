@@ -28,6 +28,8 @@ log = logging.getLogger("shop.broker")
 
 _STRUCTURED_HEAD = b"content-type: application/cloudevents+json; charset=utf-8\r\n"
 _STORAGE_PAUSE = 1.0
+# What of an event a line in the log names, where it has it.
+_LOGGED = {"subject": "subject", "correlationid": "correlation_id"}
 
 
 class Limits(NamedTuple):
@@ -234,15 +236,17 @@ class Dispatcher:
         return 200 <= answer.status < 300
 
     def _log(self, message: str, event: StoredEvent, failed: Failed, **more: object) -> None:
-        fields = self._fields(event.attributes)
-        log.warning(
-            message, extra={**fields, "subscriber": self.trigger.subscriber_url, "code": failed.code, **more}
-        )
+        more |= {"subscriber": self.trigger.subscriber_url, "code": failed.code}
+        if failed.unreached:
+            # Its code is Knative's 500, which reads as if the subscriber had answered.
+            more["reason"] = failed.body.decode(errors="replace")
+        log.warning(message, extra={**self._fields(event.attributes), **more})
 
     def _fields(self, attributes: dict[str, str]) -> dict[str, str]:
         fields = {"trigger": self.trigger.key, "event_id": attributes["id"], "event_type": attributes["type"]}
-        if "correlationid" in attributes:
-            fields["correlation_id"] = attributes["correlationid"]
+        for attribute, field in _LOGGED.items():
+            if attribute in attributes:
+                fields[field] = attributes[attribute]
         return fields
 
 

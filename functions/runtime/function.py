@@ -63,6 +63,8 @@ class EventFunction:
         try:
             event = await _read(request)
             seen.update(type=event["type"], event_id=event["id"], source=event["source"])
+            if subject := event.get("subject"):
+                seen["subject"] = subject
             await self._deliver(event, request.headers.get("traceparent"))
         except AlreadyDone:
             return "duplicate", None

@@ -139,6 +139,18 @@ async def test_without_a_sink_the_event_is_counted_and_logged(
     assert "event dropped: no dead-letter sink" in caplog.text
 
 
+async def test_the_log_says_that_nobody_answered_and_whom_it_is_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nobody = "http://127.0.0.1:9"
+    async with running(tmp_path, broker(delivery=FAST), trigger("t", nobody)) as it:
+        await it.post(subject="ord_1")
+        await until(lambda: it.metric("shop_broker_retries_total", trigger="shop/t") >= 1)
+    line = next(record.__dict__ for record in caplog.records if "retrying" in record.message)
+    assert line["reason"].startswith("dispatch error: ")
+    assert line["subject"] == "ord_1"
+
+
 async def test_a_slow_subscriber_holds_up_no_other(tmp_path: Path) -> None:
     gate = asyncio.Event()
     async with subscribed(gate=gate) as slow, subscribed() as quick:

@@ -93,6 +93,14 @@ async def desk() -> AsyncIterator[Desk]:
     await desk.server.stop(1)
 
 
+async def test_the_log_names_whom_the_event_is_about(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        assert (await desk.post({**EVENT, "ce-subject": ORDER}))[0] == 204
+        assert (await desk.post({**EVENT, "ce-id": "e2"}))[0] == 204
+    lines = [record.__dict__ for record in caplog.records if record.message == "event"]
+    assert [line.get("subject") for line in lines] == [ORDER, None]
+
+
 async def test_an_event_in_binary_mode_is_handled_with_its_context(desk: Desk) -> None:
     status, body, _ = await desk.post()
 
