@@ -105,6 +105,22 @@ async def refused(call: Any) -> ServiceError:
     return from_rpc_error(caught.value)
 
 
+async def test_however_many_watch_there_is_room_for_orders(door: Door) -> None:
+    order = await door.place()
+    watched = pb.WatchOrderRequest(order_id=order.id)
+    streams: list[Any] = []
+    for _ in range(20):  # not all at once: gRPC itself drops calls of such a burst
+        more = [door.stub.WatchOrder(watched, metadata=AS_ADA) for _ in range(100)]
+        await asyncio.gather(*(stream.read() for stream in more), return_exceptions=True)
+        streams += more
+
+    error = await refused(streams[-1].read())
+    assert (error.code, error.reason) == (Code.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHERS")
+    assert (await door.place()).status == pb.ORDER_STATUS_PLACED
+    for stream in streams:
+        stream.cancel()
+
+
 async def test_an_order_lives_its_whole_life_through_both_doors(door: Door) -> None:
     placed = await door.place()
     assert (placed.status, placed.total.amount, placed.total.currency) == (
