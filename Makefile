@@ -124,7 +124,7 @@ $(READY): requirements/dev.txt
 		python=; \
 	done; \
 	if [ -z "$$python" ]; then \
-		echo "This needs Python 3.11 or newer; found: $$(python3 --version 2>&1 || echo none)." >&2; \
+		echo "This needs Python 3.11 or newer; found: $$(python3 --version 2>/dev/null || echo none)." >&2; \
 		echo "Install one (python.org, your package manager, pyenv), or name one: make PYTHON=/path/to/python3.11" >&2; \
 		exit 1; \
 	fi; \
