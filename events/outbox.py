@@ -188,7 +188,7 @@ class Outbox:
     async def _publish(self, row: OutboxRow) -> None:
         context.enter(context.Context(row.correlation_id, row.traceparent, row.tracestate))
         for attempt in range(self._limits.attempts):
-            if await self._attempt(row):
+            if await self._attempt(row, attempt):
                 self._failures = 0
                 self._remove(row.id)
                 return
@@ -209,9 +209,17 @@ class Outbox:
         self._resuming = None
         self._behind.set()
 
-    async def _attempt(self, row: OutboxRow) -> bool:
+    async def _attempt(self, row: OutboxRow, retries: int) -> bool:
+        attributes = {
+            **tracing.MESSAGING,
+            "messaging.operation.type": "send",
+            "messaging.operation.name": "publish",
+            "messaging.destination.name": row.type,
+            "messaging.message.id": row.id,
+            tracing.RETRY_COUNT: retries,
+        }
         try:
-            with tracing.span(f"publish {row.type}", "PRODUCER", {"messaging.message.id": row.id}):
+            with tracing.span(f"publish {row.type}", "PRODUCER", attributes):
                 await self._publisher.publish(row._replace(traceparent=context.current().traceparent))
         except Exception as error:  # whatever it is: the row has to stay, and the worker, too
             reason = str(error) or type(error).__name__

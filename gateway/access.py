@@ -39,7 +39,7 @@ class Lines:
 
     def _observe(self, method: str, route: str, status: int, seconds: float) -> None:
         # Methods are bounded here and routes are templates, so the labels are bounded, too.
-        key = (method if method in _METHODS else "OTHER", route, status)
+        key = (method if method in METHODS else "OTHER", route, status)
         observed = self._observed.get(key)
         if observed is None:
             labels = ("gateway", key[0], route, str(status))
@@ -47,4 +47,4 @@ class Lines:
         observed.observe(seconds)
 
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -9,17 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from functions.runtime import identity
 from functions.runtime.errors import ServiceError
-from gateway.access import Lines
+from gateway.access import METHODS, Lines
 from gateway.exchange import Exchange, Gateway
 from gateway.limits import address_key, client_address
 from gateway.problems import INTERNAL, TOO_LATE, EdgeError, problem, reason_of
 from observability import context, tracing
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 log = logging.getLogger("shop.gateway")
 
@@ -58,17 +62,14 @@ class Edge:
             scope = {**scope, "method": "GET"}  # the server leaves the body out
         exchange = self._enter(scope)
         send = self._finishing(exchange, send)
-        with tracing.span(method, "SERVER") as span:
+        with tracing.span("HTTP", "SERVER") as span:
             try:
                 await self._guarded(exchange, scope, receive, send)
             finally:
                 if "route" in scope:
                     exchange.route = scope["route"].path
                 if span is not None:
-                    span.update_name(f"{method} {exchange.route}")
-                    span.set_attribute("http.request.method", method)
-                    span.set_attribute("http.route", exchange.route)
-                    span.set_attribute("http.response.status_code", exchange.status)
+                    _describe(span, method, scope["scheme"], exchange)
                 self._lines.write(start, method, exchange)
 
     def _enter(self, scope: Scope) -> Exchange:
@@ -127,6 +128,19 @@ class Edge:
             await self._app(scope, receive, send)
         finally:
             gateway.slots.give()
+
+
+def _describe(span: Span, method: str, scheme: str, exchange: Exchange) -> None:
+    """What the conventions want of an HTTP server's span. No path and no query: they may hold what is private."""
+    known = method if method in METHODS else "_OTHER"
+    span.update_name(f"{known if known != '_OTHER' else 'HTTP'} {exchange.route}")
+    span.set_attribute("http.request.method", known)
+    span.set_attribute("http.route", exchange.route)
+    span.set_attribute("url.scheme", scheme)
+    if exchange.status:
+        span.set_attribute("http.response.status_code", exchange.status)
+    if exchange.status >= 500:
+        tracing.failed(span, exchange.reason or str(exchange.status))
 
 
 async def _refuse(

@@ -23,11 +23,15 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-
 
 
 class Context(NamedTuple):
-    """One unit of work: correlation id (8 to 64 of `[A-Za-z0-9._-]`), traceparent and tracestate (W3C)."""
+    """One unit of work: correlation id (8 to 64 of `[A-Za-z0-9._-]`), traceparent and tracestate (W3C).
+
+    `root`: no span stands behind the traceparent, it was made here; whether to record is still to be decided.
+    """
 
     correlation_id: str
     traceparent: str
     tracestate: str = ""
+    root: bool = False
 
     @property
     def trace_id(self) -> str:
@@ -39,7 +43,13 @@ class Context(NamedTuple):
         """16 hexadecimal digits."""
         return self.traceparent[36:52]
 
+    @property
+    def sampled(self) -> bool:
+        """Whether the trace is recorded: the lowest bit of the flags."""
+        return self.traceparent[-1:] in _ODD
 
+
+_ODD = frozenset("13579bdf")
 _EMPTY = Context("", "")
 _current: ContextVar[Context] = ContextVar("shop_context", default=_EMPTY)
 
@@ -59,7 +69,7 @@ def incoming(correlation_id: str | None, traceparent: str | None, tracestate: st
     trace = traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None
     correlation = correlation_id if correlation_id and _CORRELATION_ID.fullmatch(correlation_id) else None
     state = tracestate if trace and tracestate and _TRACESTATE.fullmatch(tracestate) else ""
-    return Context(correlation or secrets.token_hex(16), trace or new_traceparent(), state)
+    return Context(correlation or secrets.token_hex(16), trace or new_traceparent(), state, not trace)
 
 
 def enter(context: Context) -> None:

@@ -42,6 +42,12 @@ OUTBOX_AGE = Gauge("shop_outbox_oldest_seconds", "Age of the oldest of them.", [
 PUBLISHED = Counter(
     "shop_events_published", "Events handed to the broker.", ["service", "type", "outcome"], registry=REGISTRY
 )
+SPANS = Counter(
+    "shop_trace_spans",
+    "Spans by what became of them: ended, exported, lost by the exporter; the rest was dropped or waits.",
+    ["service", "outcome"],
+    registry=REGISTRY,
+)
 
 
 class Observed:
@@ -53,7 +59,7 @@ class Observed:
     def observe(self, seconds: float) -> None:
         """Count one piece of work, with the trace id as exemplar when it is sampled."""
         ctx = context.current()
-        if ctx.traceparent.endswith("1"):
+        if ctx.sampled:
             self._child.observe(seconds, {"trace_id": ctx.trace_id})
         else:
             self._child.observe(seconds)

@@ -3,7 +3,7 @@
 Tracing is on when OTEL_EXPORTER_OTLP_ENDPOINT (or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT) or OTEL_TRACES_EXPORTER
 is set and OTEL_SDK_DISABLED is not. The SDK is imported only then. The parent of a span is the current
 `observability.context.Context`, and within the span the context names the span: the ids in logs, outgoing
-calls and outbox rows follow by themselves.
+calls and outbox rows follow by themselves. Attributes follow OpenTelemetry's semantic conventions.
 """
 
 from __future__ import annotations
@@ -21,6 +21,20 @@ if TYPE_CHECKING:
 
 Kind = Literal["SERVER", "CLIENT", "PRODUCER", "CONSUMER", "INTERNAL"]
 
+MESSAGING: dict[str, Any] = {"messaging.system": "knative"}
+RETRY_COUNT = "shop.retry_count"
+"""How often the same event was sent before this attempt."""
+
+_GRPC_CODES = (  # in the order of their numbers
+    "OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED "
+    "RESOURCE_EXHAUSTED FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS "
+    "UNAUTHENTICATED"
+)
+_NUMBER = {name: number for number, name in enumerate(_GRPC_CODES.split())}
+_SERVER_FAULTS = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
+
 _tracer: Tracer | None = None
 _OFF: AbstractContextManager[None] = nullcontext()
 
@@ -37,35 +51,18 @@ def requested(environ: Mapping[str, str]) -> bool:
 
 
 def configure(service: str, environ: Mapping[str, str] = os.environ) -> Callable[[], None]:
-    """Set tracing up for this process if it is asked for; returns what flushes and ends it.
+    """Set tracing up for this process if it is asked for; returns what flushes and ends it, in bounded time.
 
     Sampler, limits, headers and endpoint follow the standard OTEL_* variables; the queue is bounded, and a
     dead or slow exporter drops spans, never work.
     """
     if not requested(environ):
         return lambda: None
-    from opentelemetry.sdk.resources import Resource  # the SDK's cost only where it is used
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from observability import export  # the SDK's cost only where it is used
 
-    name = environ.get("OTEL_SERVICE_NAME", service)
-    provider = TracerProvider(resource=Resource.create({"service.name": name, "service.namespace": "shop"}))
-    provider.add_span_processor(BatchSpanProcessor(_exporter(environ)))
+    provider = export.provide(environ.get("OTEL_SERVICE_NAME") or service, export.exporter(environ))
     install(provider)
-    return provider.shutdown
-
-
-def _exporter(environ: Mapping[str, str]) -> Any:
-    protocol = environ.get(
-        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-    )
-    if protocol.startswith("http"):
-        from opentelemetry.exporter.otlp.proto.http import trace_exporter as over_http
-
-        return over_http.OTLPSpanExporter()
-    from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as over_grpc
-
-    return over_grpc.OTLPSpanExporter()
+    return lambda: export.end(provider)
 
 
 def install(provider: TracerProvider | None) -> None:
@@ -80,49 +77,123 @@ def enabled() -> bool:
 
 
 def span(
-    name: str, kind: Kind, attributes: Mapping[str, Any] | None = None
+    name: str,
+    kind: Kind,
+    attributes: Mapping[str, Any] | None = None,
+    *,
+    harmless: tuple[type[Exception], ...] = (),
 ) -> AbstractContextManager[Span | None]:
-    """A span around a block, child of the current context; None with tracing off."""
+    """A span around a block, child of the current context; None with tracing off.
+
+    An exception that leaves the block marks it as failed, unless it is `harmless`. No exception's message gets into a
+    span: it may quote what people wrote.
+    """
     if _tracer is None:
         return _OFF
-    return _recorded(_tracer, name, kind, attributes)
+    return _recorded(_tracer, name, kind, attributes, harmless)
+
+
+def rpc_attributes(method: str) -> dict[str, Any]:
+    """What spans say of a gRPC method, by its full name `package.Service/Method`."""
+    service, _, name = method.partition("/")
+    return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
 
 
 def client_span(method: Any, address: str) -> AbstractContextManager[Span | None]:
-    """A span around an outgoing gRPC call of a stub's `method`."""
+    """A span around an outgoing gRPC call of a stub's `method` to `address` (host:port)."""
     if _tracer is None:
         return _OFF
     path = getattr(method, "_method", b"")
     name = path.decode().lstrip("/") if isinstance(path, bytes) else str(path).lstrip("/")
-    service, _, rpc = name.partition("/")
-    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": rpc, "server.address": address}
-    return _recorded(_tracer, name, "CLIENT", attributes)
+    host, _, port = address.rpartition(":")
+    attributes = {**rpc_attributes(name), "server.address": host}
+    if port.isdigit():
+        attributes["server.port"] = int(port)
+    return _rpc(_tracer, name, "CLIENT", attributes)
+
+
+def server_span(name: str, attributes: Mapping[str, Any]) -> AbstractContextManager[Span | None]:
+    """A span around the answering of a gRPC call; `attributes` are `rpc_attributes(name)`."""
+    if _tracer is None:
+        return _OFF
+    return _rpc(_tracer, name, "SERVER", attributes)
+
+
+def failed(span: Span | None, error_type: str) -> None:
+    """Mark a span (None: tracing is off) as failed, for a reason of bounded values."""
+    if span is None:
+        return
+    from opentelemetry.trace import Status, StatusCode  # imported already, by whoever made the span
+
+    span.set_status(Status(StatusCode.ERROR))
+    span.set_attribute("error.type", error_type)
 
 
 @contextmanager
-def _recorded(tracer: Tracer, name: str, kind: Kind, attributes: Mapping[str, Any] | None) -> Iterator[Span]:
-    from opentelemetry.trace import SpanKind, Status, StatusCode  # imported already, by configure
+def _rpc(tracer: Tracer, name: str, kind: Kind, attributes: Mapping[str, Any]) -> Iterator[Span]:
+    with _open(tracer, name, kind, attributes) as started:
+        try:
+            yield started
+        except BaseException as error:
+            code = _code(error)
+            started.set_attribute("rpc.grpc.status_code", _NUMBER[code])
+            # A refusal is the caller's failure, and no fault of the server's.
+            if kind == "CLIENT" or code in _SERVER_FAULTS:
+                failed(started, _reason(error))
+            raise
+        started.set_attribute("rpc.grpc.status_code", 0)
+
+
+@contextmanager
+def _recorded(
+    tracer: Tracer,
+    name: str,
+    kind: Kind,
+    attributes: Mapping[str, Any] | None,
+    harmless: tuple[type[Exception], ...],
+) -> Iterator[Span]:
+    with _open(tracer, name, kind, attributes) as started:
+        try:
+            yield started
+        except Exception as error:
+            if not isinstance(error, harmless):
+                failed(started, _reason(error))
+            raise
+
+
+@contextmanager
+def _open(tracer: Tracer, name: str, kind: Kind, attributes: Mapping[str, Any] | None) -> Iterator[Span]:
+    from opentelemetry.trace import SpanKind  # imported already, by whoever made the tracer
 
     parent = context.current()
     started = tracer.start_span(name, _parent(parent), SpanKind[kind], dict(attributes or {}))
     own = started.get_span_context()
     traceparent = f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
-    with context.use(parent._replace(traceparent=traceparent)):
+    with context.use(parent._replace(traceparent=traceparent, root=False)):
         try:
             yield started
-        except Exception as error:
-            started.set_status(Status(StatusCode.ERROR, type(error).__name__))
-            started.set_attribute("error.type", getattr(error, "reason", type(error).__name__))
-            raise
         finally:
             started.end()
 
 
+def _code(error: BaseException) -> str:
+    """The gRPC status that an error stands for."""
+    if not isinstance(error, Exception):
+        return "CANCELLED"
+    value = getattr(getattr(error, "code", None), "value", None)
+    return value if isinstance(value, str) and value in _NUMBER else "INTERNAL"
+
+
+def _reason(error: BaseException) -> str:
+    reason = getattr(error, "reason", None)
+    return reason if isinstance(reason, str) else type(error).__name__
+
+
 def _parent(current: context.Context) -> Any:
-    from opentelemetry import trace  # imported already, by configure
+    from opentelemetry import trace  # imported already, by whoever made the tracer
     from opentelemetry.context import Context
 
-    if not current.traceparent:
+    if not current.traceparent or current.root:
         return Context()
     flags = trace.TraceFlags(int(current.traceparent[-2:], 16))
     state = trace.TraceState.from_header([current.tracestate]) if current.tracestate else trace.TraceState()

@@ -19,6 +19,7 @@ from events.broker.delivery import Delivered, Failed
 from events.broker.journal import StorageError
 from events.broker.lane import Lane
 from events.broker.metrics import TriggerMetrics
+from events.broker.spans import burying, delivering
 from events.broker.storage import Failure, Storage, StoredEvent, trace_headers
 from events.client import Client, Endpoint, RequestFailed
 from events.cloudevent import CloudEvent, header_block, to_structured
@@ -136,7 +137,7 @@ class Dispatcher:
             self._refill()
 
     async def _deliver(self, live: _Live) -> None:
-        outcome = await self._attempt(live.event)
+        outcome = await self._attempt(live)
         try:
             if isinstance(outcome, Delivered):
                 await self._succeeded(live.event, outcome)
@@ -146,18 +147,17 @@ class Dispatcher:
             # What happened cannot be written down: it happens again, which "at least once" allows.
             self._live.push_later(live, _STORAGE_PAUSE)
 
-    async def _attempt(self, event: StoredEvent) -> Delivered | Failed:
+    async def _attempt(self, live: _Live) -> Delivered | Failed:
         """One request to the subscriber: where a trace gets its span."""
+        event = live.event
         if not tracing.enabled():
             return await self._request(event, event.trace)
-        attributes = event.attributes
-        known = context.incoming(
-            attributes.get("correlationid"), attributes.get("traceparent"), attributes.get("tracestate")
-        )
-        tags = {"messaging.system": "knative", "messaging.destination.name": self.trigger.key}
-        with context.use(known), tracing.span(f"deliver {self.trigger.key}", "PRODUCER", tags):
+        with delivering(self.trigger.key, event.attributes, live.attempts) as span:
             here = context.current()
-            return await self._request(event, trace_headers(here.traceparent, here.tracestate))
+            outcome = await self._request(event, trace_headers(here.traceparent, here.tracestate))
+            if isinstance(outcome, Failed):
+                tracing.failed(span, str(outcome.code))
+            return outcome
 
     async def _request(self, event: StoredEvent, trace: bytes) -> Delivered | Failed:
         head, body = event.head, event.data
@@ -228,12 +228,16 @@ class Dispatcher:
         self._metrics.depth -= 1
 
     async def _sent(self, sink: Endpoint, event: CloudEvent, failure: Failure) -> bool:
-        attributes = rules.dead_letter_attributes(event.attributes, failure)
-        try:
-            answer = await self._client.post(sink, header_block(attributes), event.data, self._policy.timeout)
-        except RequestFailed:
-            return False
-        return 200 <= answer.status < 300
+        head = header_block(rules.dead_letter_attributes(event.attributes, failure))
+        with burying(self.trigger.key, event.attributes) as span:
+            try:
+                status = (await self._client.post(sink, head, event.data, self._policy.timeout)).status
+            except RequestFailed:
+                status = 0
+            if not 200 <= status < 300:
+                tracing.failed(span, str(status or "unreachable"))
+                return False
+        return True
 
     def _log(self, message: str, event: StoredEvent, failed: Failed, **more: object) -> None:
         more |= {"subscriber": self.trigger.subscriber_url, "code": failed.code}

@@ -26,6 +26,7 @@ from functions.notifications.domain import (
 )
 from functions.runtime.errors import ServiceError
 from functions.runtime.store.port import Changes, Ref
+from observability import tracing
 
 log = logging.getLogger("shop.notifications")
 
@@ -141,8 +142,10 @@ async def _attempt(notification: Notification, desk: Desk) -> Verdict:
     now = desk.clock.now()
     text = rendering.body(notification.template, notification.params, contact.name)
     mail = Mail(notification.id, notification.subject, text, now, contact.email, contact.name)
+    about = {"shop.template": notification.template, "shop.channel": desk.channel.name}
     try:
-        await desk.channel.send(mail)
+        with tracing.span(f"send {notification.template}", "CLIENT", about, harmless=(Bounced, Refused)):
+            await desk.channel.send(mail)
     except Bounced:
         return lambda known: known.bounce()
     except Refused as refused:

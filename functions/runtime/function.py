@@ -89,13 +89,15 @@ class EventFunction:
             once=mark(event["source"], event["id"]),
         )
         attributes = {
-            "messaging.system": "knative",
+            **tracing.MESSAGING,
             "messaging.operation.type": "process",
+            "messaging.operation.name": "process",
+            "messaging.destination.name": event["type"],
             "messaging.message.id": event["id"],
             "cloudevents.event_type": event["type"],
             "cloudevents.event_source": event["source"],
         }
-        with tracing.span(f"process {event['type']}", "CONSUMER", attributes):
+        with tracing.span(f"process {event['type']}", "CONSUMER", attributes, harmless=(AlreadyDone,)):
             if payload is SweepDue:
                 await self._sweep()
             await handler(delivery)

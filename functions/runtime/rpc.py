@@ -47,8 +47,8 @@ class Door:
         self._function = function
         self._verifier = verifier
 
-    async def enter(self, call: grpc.aio.ServicerContext[Any, Any], public: bool) -> None:
-        """Take over what the call carries: context, deadline, and who calls. Raises UNAUTHENTICATED."""
+    def enter(self, call: grpc.aio.ServicerContext[Any, Any]) -> str:
+        """Take over what the call carries: context and deadline; returns its authorization."""
         sent: dict[str, Any] = dict(call.invocation_metadata() or ())
         context.enter(
             context.incoming(
@@ -56,13 +56,15 @@ class Door:
             )
         )
         peers.enter_deadline(call.time_remaining())
-        scheme, _, token = sent.get("authorization", "").partition(" ")
-        if token and scheme.lower() == "bearer":
-            await self._identify(token, public)
-        elif not public:
-            raise unauthenticated("TOKEN_MISSING", "A valid access token is needed.")
+        return str(sent.get("authorization", ""))
 
-    async def _identify(self, token: str, public: bool) -> None:
+    async def identify(self, authorization: str, public: bool) -> None:
+        """Find out who calls. Raises UNAUTHENTICATED."""
+        scheme, _, token = authorization.partition(" ")
+        if not token or scheme.lower() != "bearer":
+            if not public:
+                raise unauthenticated("TOKEN_MISSING", "A valid access token is needed.")
+            return
         try:
             identity.enter(await self._verifier.verify(token))
         except ServiceError as error:
@@ -77,8 +79,9 @@ class Door:
         async def handler(request: Any, call: grpc.aio.ServicerContext[Any, Any]) -> Any:
             start = perf_counter()
             try:
-                await self.enter(call, public)
-                with tracing.span(line.name, "SERVER", line.attributes):
+                authorization = self.enter(call)
+                with tracing.server_span(line.name, line.attributes):
+                    await self.identify(authorization, public)
                     answer = await behaviour(request, call)
             except ServiceError as raised:
                 error = raised
@@ -103,8 +106,9 @@ class Door:
         async def handler(request: Any, call: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             start, code, error = perf_counter(), "OK", None
             try:
-                await self.enter(call, public)
-                with tracing.span(line.name, "SERVER", line.attributes):
+                authorization = self.enter(call)
+                with tracing.server_span(line.name, line.attributes):
+                    await self.identify(authorization, public)
                     async for answer in behaviour(request, call):
                         yield answer
             except ServiceError as raised:
@@ -128,11 +132,7 @@ class _Line:
 
     def __init__(self, function: str, name: str) -> None:
         self.name = name
-        self.attributes = {
-            "rpc.system": "grpc",
-            "rpc.service": name.partition("/")[0],
-            "rpc.method": name.partition("/")[2],
-        }
+        self.attributes = tracing.rpc_attributes(name)
         self._function = function
         self._observed: dict[str, metrics.Observed] = {}
 

@@ -11,6 +11,7 @@ from functions.runtime.peers import Peer
 from functions.runtime.settings import RuntimeSettings, SettingsError
 from functions.runtime.store.port import Kind, Store
 from functions.runtime.tokens import Jwks, JwtVerifier, ServiceTokens, TokenVerifier
+from observability import tracing
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
 
 def open_store(settings: RuntimeSettings, name: str, kinds: Sequence[Kind[Any]], clock: Clock) -> Store:
     """The store of one domain at STORE_URL, in one of the forms of `RuntimeSettings`."""
+    store = _store(settings, name, kinds, clock)
+    if not tracing.enabled():
+        return store
+    from functions.runtime.store.traced import TracedStore  # only where there are traces
+
+    return TracedStore(store, settings.store_url.partition(":")[0], name)
+
+
+def _store(settings: RuntimeSettings, name: str, kinds: Sequence[Kind[Any]], clock: Clock) -> Store:
     scheme, _, rest = settings.store_url.partition(":")
     if scheme == "memory":
         from functions.runtime.store.memory import MemoryStore  # only this adapter's cost

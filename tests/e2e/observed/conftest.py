@@ -1,0 +1,50 @@
+"""A platform of its own that traces everything to a receiver and sends its e-mails to a mail server, both here."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.handlers import Sink
+
+from knative.local import ports
+from tests.e2e.observed.receiver import Receiver
+from tests.e2e.observed.stories import Story, order
+from tests.e2e.platform import LocalPlatform, Platform
+
+
+@pytest.fixture(scope="package")
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    receiver.start()
+    yield receiver
+    receiver.stop()
+
+
+@pytest.fixture(scope="package")
+def platform(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iterator[Platform]:
+    """In the place of the other tests' platform."""
+    mail = Controller(Sink(), hostname="127.0.0.1", port=ports.free([]).http["gateway"])
+    mail.start()
+    local = LocalPlatform(
+        tmp_path_factory.mktemp("observed") / "data",
+        SMTP_URL=f"smtp://127.0.0.1:{mail.port}",
+        OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
+        OTEL_BSP_SCHEDULE_DELAY="200",
+    )
+    local.start()
+    yield local
+    assert local.stop() == 0, local.output()
+    mail.stop()
+
+
+@pytest.fixture(scope="package")
+def confirmed(platform: Platform) -> Story:
+    """An order that was paid for, ordered within a trace of the customer's."""
+    return asyncio.run(order(platform, "tok_ok"))
+
+
+@pytest.fixture(scope="package")
+def declined(platform: Platform) -> Story:
+    """One whose payment was declined."""
+    return asyncio.run(order(platform, "tok_declined"))

@@ -1,0 +1,60 @@
+"""Orders that leave traces."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from knative.local.demo.shop import ADDRESS, Person, Shop
+from tests.e2e.platform import Platform
+
+
+@dataclass(frozen=True)
+class Story:
+    """What happened: the trace that the customer began, and the order as it ended."""
+
+    trace_id: str
+    customer: Person
+    order: dict[str, Any]
+
+
+async def stocked(shop: Shop, platform: Platform) -> str:
+    """A new product; its id."""
+    admin = await shop.login(platform.admin_email, platform.admin_password)
+    body = {
+        "sku": f"OBSERVED-{uuid4().hex[:12]}",
+        "name": "Watched pot",
+        "description": "Never boils.",
+        "category": "kitchen",
+        "price": {"amount": 1250, "currency": "EUR"},
+        "image_urls": [],
+        "active": True,
+    }
+    product = await shop.call("POST", "/v1/products", who=admin, json=body)
+    await shop.call("PUT", f"/v1/products/{product['id']}/stock", who=admin, json={"on_hand": 10})
+    return str(product["id"])
+
+
+async def place(shop: Shop, who: Person, product: str, token: str, **headers: str) -> dict[str, Any]:
+    """Order one piece, with these headers."""
+    body = {
+        "lines": [{"product_id": product, "quantity": 1}],
+        "shipping_address": ADDRESS,
+        "payment_token": token,
+    }
+    sent = {"idempotency-key": uuid4().hex, **headers}
+    placed: dict[str, Any] = await shop.call("POST", "/v1/orders", who=who, json=body, headers=sent)
+    return placed
+
+
+async def order(platform: Platform, token: str, sampled: bool = True) -> Story:
+    """A new customer orders, within a trace of their own, and waits for the end."""
+    trace_id = secrets.token_hex(16)
+    async with Shop(platform.base_url) as shop:
+        product = await stocked(shop, platform)
+        who = await shop.register()
+        traceparent = f"00-{trace_id}-{secrets.token_hex(8)}-{'01' if sampled else '00'}"
+        placed = await place(shop, who, product, token, traceparent=traceparent)
+        return Story(trace_id, who, await shop.settled(who, placed["id"]))
