@@ -24,6 +24,7 @@ from observability import logs, tracing
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from functions.runtime.function import EventFunction
     from functions.runtime.http import HttpServer
     from functions.runtime.rpc import RpcServer
 
@@ -138,26 +139,34 @@ class Process(Generic[S]):
         self.name = name
         self._bootstrap = bootstrap
         self._settings = settings
-        self._live: Live | None = None
+        self._opening = asyncio.Lock()
+        self._door: EventFunction | None = None
 
         async def function(request: Request) -> Any:
-            return await self._take(request)
+            door = self._door or await self._open()
+            return await door(request)
 
         self.function = function
 
-    async def _take(self, request: Request) -> Any:
+    async def _open(self) -> EventFunction:
+        """Start at the first request: whoever comes meanwhile waits, and after a failure the next one tries again."""
         from functions.runtime.function import EventFunction  # only where the events role runs
 
-        if self._live is None:
-            self._live = Live(self._bootstrap(load(self._settings, os.environ)))
-            for hook in self._live.function.on_start:
-                await hook()
-            self._live.outbox.start()
-            self._door = EventFunction(self._live.function, self._live.sweep)
-        return await self._door(request)
+        async with self._opening:
+            if self._door is None:
+                live = Live(self._bootstrap(load(self._settings, os.environ)))
+                try:
+                    for hook in live.function.on_start:
+                        await hook()
+                except BaseException:
+                    await live.stop()  # lets go of the store, which the next attempt opens anew
+                    raise
+                live.outbox.start()
+                self._door = EventFunction(live.function, live.sweep)
+            return self._door
 
     def main(self) -> None:
-        """Serve until SIGTERM or SIGINT; exit code 2 for settings that cannot be."""
+        """Serve until SIGTERM or SIGINT; exit code 1, and a line that says why, for settings that cannot be."""
         try:
             settings = load(self._settings, os.environ)
             logs.configure(self.name, settings.log_level)

@@ -1,0 +1,82 @@
+"""The entry point for functions-framework: it starts at the first request."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from events.catalog import SweepDue
+from functions.runtime.app import Function, Hook
+from functions.runtime.clock import SystemClock
+from functions.runtime.process import Process
+from functions.runtime.settings import RuntimeSettings
+from functions.runtime.testing import FakeVerifier
+from functions.runtime.wiring import open_store
+
+
+class Start:
+    """A start that takes a moment, and fails as often as it is told."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.starts = 0
+
+    async def __call__(self) -> None:
+        self.starts += 1
+        await asyncio.sleep(0.01)
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("the database is not there yet")
+
+
+@pytest.fixture
+def start() -> Start:
+    return Start()
+
+
+@pytest.fixture
+def process(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Process[RuntimeSettings]:
+    monkeypatch.setenv("STORE_URL", f"sqlite:///{tmp_path}")
+    monkeypatch.setenv("BROKER_URL", "http://127.0.0.1:9/nowhere")
+    hooks: list[Hook] = [start]
+
+    def bootstrap(settings: RuntimeSettings) -> Function:
+        clock = SystemClock()
+        store = open_store(settings, "orders", (), clock)
+        return Function("orders", settings, store, tuple, {}, FakeVerifier(), clock, hooks)
+
+    return Process("orders", bootstrap, RuntimeSettings)
+
+
+async def deliver(process: Process[RuntimeSettings]) -> int:
+    """Hand a ping to the entry point, as functions-framework does; the status."""
+    attributes = {"specversion": "1.0", "id": "1", "source": SweepDue.SOURCE, "type": SweepDue.TYPE}
+    headers = [(b"ce-" + name.encode(), value.encode()) for name, value in attributes.items()]
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}"}
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": headers, "query_string": b""}
+    answer = await process.function(Request(scope, receive))
+    return int(answer.status_code)
+
+
+async def test_events_that_come_while_the_function_starts_wait_for_it(
+    process: Process[RuntimeSettings], start: Start
+) -> None:
+    assert await asyncio.gather(*(deliver(process) for _ in range(3))) == [204, 204, 204]
+    assert start.starts == 1
+
+
+async def test_a_start_that_failed_is_tried_again_by_the_next_event(
+    process: Process[RuntimeSettings], start: Start
+) -> None:
+    start.failures = 1
+    with pytest.raises(RuntimeError):
+        await deliver(process)
+
+    assert await deliver(process) == 204
