@@ -1,8 +1,16 @@
-"""`python -m gateway.main`: the gateway as a process."""
+"""`python -m gateway.main`: the gateway as a process.
+
+WAKE names what is woken while it starts (host:port, comma-separated), because it will be needed next.
+"""
 
 from __future__ import annotations
 
-from gateway.serve import main
+import os
+
+from gateway.wake import wake
 
 if __name__ == "__main__":
+    wake(os.environ.get("WAKE", ""))
+    from gateway.serve import main  # after what it does not need: see wake
+
     main()
