@@ -168,11 +168,14 @@ class Child:
         return f"{self.part.url:<22} {grpc:<21}"
 
     def _signal(self, number: signal.Signals) -> None:
-        if self.process is not None and self.process.returncode is None:
-            if number == signal.SIGKILL:
-                self._signal_group(self.process.pid, number)
+        if self.process is None or self.process.returncode is not None:
+            return
+        # Not by the process's own methods: they look whether it has ended, which may take its exit code from asyncio.
+        if number == signal.SIGKILL:
+            self._signal_group(self.process.pid, number)
+        else:
             with suppress(ProcessLookupError):
-                self.process.send_signal(number)
+                os.kill(self.process.pid, number)
 
     @staticmethod
     def _signal_group(pid: int, number: signal.Signals) -> None:

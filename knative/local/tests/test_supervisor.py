@@ -110,3 +110,20 @@ async def test_a_part_that_does_not_stop_is_killed_with_its_children(
     assert process is not None
     assert process.returncode == -signal.SIGKILL
     assert "killed" in stage.said.getvalue()
+
+
+async def test_how_a_killed_part_ended_is_known_every_time(stage: Stage) -> None:
+    part = replace(fake("hats"), command=("sleep", "60"))
+
+    async def killed() -> int:
+        child = stage.child(part)
+        child.start()
+        await until(lambda: child.process is not None)
+        assert child.process is not None
+        child.kill()
+        code = await child.process.wait()
+        await child.stop()
+        return code
+
+    # Who asks for the exit code first is a race: once would say little.
+    assert {await killed() for _ in range(100)} == {-signal.SIGKILL}
