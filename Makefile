@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(shell cksum < requirements/dev.txt | cut -d ' ' -f 1)
 
 # make up FRESH=1 RELOAD=1 is the friendly form of make up ARGS="--fresh --reload".
-UP_ARGS := $(if $(FRESH),--fresh) $(if $(RELOAD),--reload) $(ARGS)
+UP_ARGS := $(if $(FRESH),--fresh) $(if $(RELOAD),--reload) $(if $(STORE),--store $(STORE)) $(ARGS)
 # Two workers: the suites start real services, and more of them than cores only makes each wait.
 WORKERS ?= 2
 UNIT := functions gateway proto events observability knative tests --ignore=tests/integration --ignore=tests/e2e
@@ -23,16 +23,20 @@ help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nOptions:\n  make up FRESH=1 RELOAD=1    empty the data first; restart parts when their source changes\n'
+	@printf '  make up STORE=dynamodb      keep the state on DynamoDB Local (needs Java and Maven)\n'
 	@printf '  make up ARGS="--help"       all options of the local platform\n'
 	@printf '  make test ARGS="-k saga"    options for pytest, also for test-unit, test-integration, test-e2e\n'
 
 ##@ Run
-.PHONY: up demo
+.PHONY: up demo tables
 up: $(READY) ## Start the whole platform on this machine (Ctrl-C stops it)
 	@exec $(RUN) -m knative.local $(UP_ARGS)
 
 demo: $(READY) ## Live a customer's story against the running platform
 	@exec $(RUN) -m knative.local.demo $(ARGS)
+
+tables: $(READY) ## Make the DynamoDB tables that STORE_URL names (dynamodb://prefix?endpoint=...)
+	@$(RUN) -m functions.runtime.store.tables
 
 ##@ Check
 .PHONY: test test-unit test-integration test-e2e lint bench

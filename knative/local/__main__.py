@@ -9,8 +9,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from functions.runtime.store.dynamodb_local import NotAvailable
 from knative.local.data import Data, DataInUse
 from knative.local.manifests import ManifestError
 from knative.local.parts import Launch, launch
@@ -23,6 +25,7 @@ domain, the gateway, the broker, and timers for the PingSources. Ctrl-C stops it
 
 EPILOG = """Variables of the shell reach every part and win over the manifests (LOG_LEVEL, SMTP_URL, OTEL_*).
 ADMIN_EMAIL and ADMIN_PASSWORD, at the first start, name the administrator instead of a random password.
+STORE_URL=dynamodb://... takes the stores to a DynamoDB of yours.
 `make up ARGS=stop` stops the platform that runs on --data."""
 
 
@@ -34,13 +37,13 @@ def main(argv: Sequence[str], shell: Mapping[str, str], launch: Launch = launch)
         return _stop(Data(arguments.data), terminal)
     try:
         return _run(_options(arguments), terminal, shell, launch)
-    except (DataInUse, PortTaken, ManifestError) as error:
+    except (DataInUse, PortTaken, ManifestError, NotAvailable) as error:
         terminal.line(terminal.paint(str(error), "bad"))
         return 1
 
 
 def _run(options: Options, terminal: Terminal, shell: Mapping[str, str], launch: Launch) -> int:
-    data = Data(options.data)
+    data = Data(options.data, options.store)
     data.hold()
     if options.fresh:
         data.empty()
@@ -49,10 +52,21 @@ def _run(options: Options, terminal: Terminal, shell: Mapping[str, str], launch:
         f"Starting the shop from {_short(options.manifests)}, with its data in {_short(data.folder)}"
     )
 
-    async def run() -> int:
-        return await Run(options, data, terminal, shell, launch).main()
+    with _database(options, data, terminal) as variables:
 
-    return asyncio.run(run())
+        async def run() -> int:
+            return await Run(options, data, terminal, {**shell, **variables}, launch).main()
+
+        return asyncio.run(run())
+
+
+def _database(options: Options, data: Data, terminal: Terminal) -> AbstractContextManager[Mapping[str, str]]:
+    if options.store == "sqlite":
+        return nullcontext({})
+    terminal.line("The stores are on DynamoDB Local (its first use here fetches it, with Maven)")
+    from knative.local import dynamodb  # only who asks for it needs it
+
+    return dynamodb.running(data.folder / "dynamodb", data.logs / "dynamodb.log")
 
 
 def _stop(data: Data, terminal: Terminal) -> int:
@@ -80,6 +94,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         seed=arguments.seed,
         port_offset=None if arguments.ports == "free" else arguments.port_offset,
         logs=arguments.logs,
+        store=arguments.store,
     )
 
 
@@ -103,6 +118,12 @@ def _add_options(add: Callable[..., object]) -> None:
         "--no-seed", dest="seed", action="store_false", help="leave an empty store without the demo catalogue"
     )
     add("--data", type=Path, default=ROOT / ".data", metavar="DIR", help="where data lies (default: .data)")
+    add(
+        "--store",
+        choices=["sqlite", "dynamodb"],
+        default="sqlite",
+        help="where the domains keep their state: files (the default), or DynamoDB Local (needs Java and Maven)",
+    )
     add("--port-offset", type=int, default=0, metavar="N", help="move all ports by N, to run beside another")
     add(
         "--ports", choices=["fixed", "free"], default="fixed", help="free: ports that nobody uses (for tests)"

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any, Final
 
 # What --fresh removes: only what the platform makes, should --data ever name a folder that holds more.
-_OURS: Final = ("store", "broker", "logs", "secrets", "broker.yaml", "platform.json", "first-start")
+_OURS: Final = (
+    "store",
+    "dynamodb",
+    "broker",
+    "logs",
+    "secrets",
+    "broker.yaml",
+    "platform.json",
+)
+_MARKS: Final = "first-start*"
 # Password hashes, signing keys, addresses: nothing for the other people of this machine.
 _PRIVATE: Final = ("store", "broker", "logs", "secrets")
 
@@ -25,8 +34,10 @@ class DataInUse(RuntimeError):
 class Data:
     """One platform's folder, held by one process at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: str = "sqlite") -> None:
         self.folder = folder.resolve()
+        # Each kind of store has its own administrator and catalogue.
+        self._mark = self.folder / ("first-start" if store == "sqlite" else f"first-start-{store}")
         self._lock: int | None = None
 
     @property
@@ -51,8 +62,7 @@ class Data:
 
     def empty(self) -> None:
         """Removes all that earlier runs left."""
-        for name in _OURS:
-            path = self.folder / name
+        for path in [*(self.folder / name for name in _OURS), *self.folder.glob(_MARKS)]:
             if path.is_dir():
                 shutil.rmtree(path)
             else:
@@ -70,11 +80,11 @@ class Data:
     @property
     def is_first_start(self) -> bool:
         """Whether no administrator has been made here yet."""
-        return not (self.folder / "first-start").exists()
+        return not self._mark.exists()
 
     def mark_first_start_done(self) -> None:
         """From now on no password is made, handed to users, or shown."""
-        (self.folder / "first-start").write_text("done\n")
+        self._mark.write_text("done\n")
 
     def publish(self, state: Mapping[str, Any]) -> None:
         """Replaces platform.json, whole: whoever reads it sees one state or the next."""

@@ -98,7 +98,7 @@ def derive(
         given = {key: local.address(value) for key, value in env.items()}
         addresses = {key: given[key] for key, value in env.items() if given[key] != value}
         parts.append(
-            _service(name, {**given, **shell, **addresses, **_fixed(name, ports, data)}, ports, launch)
+            _service(name, {**given, **shell, **addresses, **_fixed(name, ports, data, shell)}, ports, launch)
         )
     return Platform(tuple(parts), tuple(local.ticks()), local.broker_config())
 
@@ -196,12 +196,13 @@ def _service(name: str, env: Mapping[str, str], ports: Ports, launch: Launch) ->
     return Part(name, command, env, ports.http[name], ports.grpc[name], starts, sources=sources)
 
 
-def _fixed(name: str, ports: Ports, data: Path) -> dict[str, str]:
+def _fixed(name: str, ports: Ports, data: Path, shell: Mapping[str, str]) -> dict[str, str]:
+    store = shell.get("STORE_URL", "")
     env = {
         "SHOP_ENV": "development",
         "HOST": HOST,
         "HTTP_PORT": str(ports.http[name]),
-        "STORE_URL": f"sqlite:///{data}/store",
+        "STORE_URL": store if store.startswith("dynamodb:") else f"sqlite:///{data}/store",
         "SERVICE_KEY_FILE": f"{data}/secrets/service.pem",
         "PORT": "",
     }

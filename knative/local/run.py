@@ -10,7 +10,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from knative.local import manifests, parts, ports, reload, seed, timers
 from knative.local.data import Data
@@ -33,6 +33,7 @@ class Options:
     seed: bool = True
     port_offset: int | None = 0
     logs: Logs = "warn"
+    store: Literal["sqlite", "dynamodb"] = "sqlite"
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class DynamoDBStore:
         """Those of `ids` that exist, by id."""
         shape = self._shapes.of(cls)
         keys = {entity_id: layout.entity_key(shape.name, entity_id) for entity_id in ids}
-        items = await self._table.read(list(keys.values()), self._table.deadline())
+        items = await self._table.read(list(keys.values()), await self._table.begin())
         now = self._clock.now()
         found = {entity_id: items.get(key["pk"]["S"]) for entity_id, key in keys.items()}
         return {
@@ -118,7 +118,7 @@ class DynamoDBStore:
     ) -> R:
         """Change several entities at once; at most 100 items (entities, index entries, the guard), else ValueError."""
         request = Request(refs, change, once, current())
-        deadline = self._table.deadline()
+        deadline = await self._table.begin()
         turns = [key["pk"]["S"] for key in self._writer.keys(request)]
         try:
             async with self._turns.of(turns, deadline):
@@ -131,15 +131,15 @@ class DynamoDBStore:
 
     async def outbox(self, before: datetime, limit: int) -> list[OutboxRow]:
         """Rows written before `before`, oldest first."""
-        return await self._outbox.read(before, limit, self._table.deadline())
+        return await self._outbox.read(before, limit, await self._table.begin())
 
     async def outbox_published(self, ids: Sequence[str]) -> None:
         """Forget these rows."""
-        await self._outbox.published(ids, self._table.deadline())
+        await self._outbox.published(ids, await self._table.begin())
 
     async def outbox_state(self) -> tuple[int, datetime | None]:
         """How many rows wait (of very many, at least so many), and when the oldest was written."""
-        return await self._outbox.state(self._table.deadline())
+        return await self._outbox.state(await self._table.begin())
 
     def on_commit(self, listener: Callable[[Sequence[OutboxRow]], None]) -> None:
         """Call `listener` with the rows of every commit of this process."""
@@ -147,7 +147,7 @@ class DynamoDBStore:
 
     async def expire(self, now: datetime, limit: int = 1000) -> int:
         """Remove entities and guards whose time is over; how many."""
-        deadline, due = self._table.deadline(), micros(now)
+        deadline, due = await self._table.begin(), micros(now)
         shards = await asyncio.gather(
             *(self._table.expiring(shard, due, limit, deadline) for shard in range(layout.EXPIRY_SHARDS))
         )
@@ -159,7 +159,7 @@ class DynamoDBStore:
 
     async def ping(self) -> None:
         """Read from the table; raises UNAVAILABLE."""
-        await self._table.get(layout.guard_key("ping"), self._table.deadline())
+        await self._table.get(layout.guard_key("ping"), await self._table.begin())
 
     async def close(self) -> None:
         """Finish the commits under way, refuse everything else."""

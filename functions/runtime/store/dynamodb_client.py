@@ -12,7 +12,6 @@ import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
@@ -21,6 +20,7 @@ from functions.runtime.errors import ServiceError, unavailable
 T = TypeVar("T")
 
 _log = logging.getLogger("shop.store")
+_CONNECTING = 30.0  # seconds
 
 _AGAIN = frozenset(
     {
@@ -114,15 +114,22 @@ class Database:
         self._connection = connection
         self._prepare = prepare
         self._make = make
-        self._making = Lock()
+        self._connecting = asyncio.Lock()
         self._client: Any = None
         self._pool: ThreadPoolExecutor | None = None
         self._slots = asyncio.Semaphore(connection.threads)
         self._closed = False
 
-    def deadline(self) -> float:
-        """When an operation that begins now is given up, by the loop's clock."""
-        return asyncio.get_running_loop().time() + self._connection.patience
+    async def begin(self) -> float:
+        """When an operation that begins now is to be given up, by the loop's clock.
+
+        The first one makes the client before, which takes its time on a busy machine, and longer where tables are to be
+        made. Raises UNAVAILABLE.
+        """
+        loop = asyncio.get_running_loop()
+        if self._client is None:
+            await self._connect(loop.time() + max(_CONNECTING, self._connection.patience))
+        return loop.time() + self._connection.patience
 
     async def call(self, operation: str, deadline: float, **parameters: Any) -> dict[str, Any]:
         """The answer of an operation (`get_item`), for which any number of times is as good as once.
@@ -186,15 +193,36 @@ class Database:
         if self._client:
             self._client.close()
 
+    async def _connect(self, deadline: float) -> None:
+        async with self._connecting:
+            attempt = 0
+            while self._client is None:
+                try:
+                    await self._guarded("connect", self._make_client, deadline)
+                except _Again as error:
+                    await self.pause(attempt, deadline, error)
+                    attempt += 1
+
+    def _make_client(self) -> None:
+        client = self._make(self._connection)
+        if self._prepare:
+            self._prepare(client)
+        self._client = client
+
     async def _once(self, operation: str, parameters: dict[str, Any], deadline: float) -> dict[str, Any]:
+        call = getattr(self._client, operation)
+        answer: dict[str, Any] = await self._guarded(operation, lambda: call(**parameters), deadline)
+        return answer
+
+    async def _guarded(self, operation: str, work: Callable[[], T], deadline: float) -> T:
         if self._closed:
             raise unavailable("STORE_UNAVAILABLE", "The store is closed.")
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._in_thread(lambda: self._invoke(operation, parameters))
-        except TimeoutError as error:
+                return await self._in_thread(lambda: _invoke(operation, work))
+        except TimeoutError:
             _log.error("DynamoDB did not answer in time", extra={"operation": operation})
-            raise _unavailable() from error
+            raise _unavailable() from None
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -212,33 +240,19 @@ class Database:
         future.add_done_callback(free)
         return await asyncio.wrap_future(future)
 
-    def _invoke(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
-        from botocore.exceptions import (
-            BotoCoreError,
-            ClientError,
-            HTTPClientError,
-        )  # only this adapter's cost
 
-        try:
-            if self._client is None:
-                self._connect()
-            answer: dict[str, Any] = getattr(self._client, operation)(**parameters)
-        except ClientError as error:
-            raise _translated(operation, error.response) from error
-        except HTTPClientError as error:
-            raise _Again(str(error)) from error
-        except BotoCoreError as error:  # no credentials, no region
-            _log.error("DynamoDB cannot be used: %s", error, extra={"operation": operation})
-            raise _unavailable() from error
-        return answer
+def _invoke(operation: str, work: Callable[[], T]) -> T:
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError  # only this adapter's cost
 
-    def _connect(self) -> None:
-        with self._making:
-            if self._client is None:
-                client = self._make(self._connection)
-                if self._prepare:
-                    self._prepare(client)
-                self._client = client
+    try:
+        return work()
+    except ClientError as error:
+        raise _translated(operation, error.response) from error
+    except HTTPClientError as error:
+        raise _Again(str(error)) from error
+    except BotoCoreError as error:  # no credentials, no region
+        _log.error("DynamoDB cannot be used: %s", error, extra={"operation": operation})
+        raise _unavailable() from error
 
 
 def _translated(operation: str, response: dict[str, Any]) -> Exception:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -31,6 +32,7 @@ _POM = f"""<project><modelVersion>4.0.0</modelVersion>
 <dependencies><dependency><groupId>com.amazonaws</groupId><artifactId>DynamoDBLocal</artifactId>
 <version>{VERSION}</version></dependency></dependencies></project>
 """
+_QUIET = {"DDB_LOCAL_TELEMETRY": "0"}
 _MAIN = "com.amazonaws.services.dynamodbv2.local.main.ServerRunner"
 _INSTALL_SECONDS = 600
 _START_SECONDS = 60
@@ -68,13 +70,12 @@ class DynamoDBLocal:
     """A running one, in memory: use it as a context; `url` is where it answers."""
 
     def __enter__(self) -> DynamoDBLocal:
-        port = _free_port()
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._log = tempfile.TemporaryFile()
-        environment = {**os.environ, "DDB_LOCAL_TELEMETRY": "0"}
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
-                command(port), stdout=self._log, stderr=subprocess.STDOUT, env=environment
+                command(port), stdout=self._log, stderr=subprocess.STDOUT, env={**os.environ, **_QUIET}
             )
         except BaseException:
             self._log.close()
@@ -93,7 +94,7 @@ class DynamoDBLocal:
 
     def _wait(self, port: int) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        while not _listens(port):
+        while not listens(port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._log.seek(0)
                 words = self._log.read().decode(errors="replace").strip().splitlines()[-3:]
@@ -126,20 +127,22 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shop-platform"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether somebody takes connections there."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def main() -> None:
-    """`python -m functions.runtime.store.dynamodb_local PORT [FOLDER]`: run it in this process's place."""
+    """`python -m functions.runtime.store.dynamodb_local PORT [FOLDER]`: run it until it or this process ends."""
     data = Path(sys.argv[2]) if len(sys.argv) > 2 else None
     if data:
         data.mkdir(parents=True, exist_ok=True)
@@ -147,7 +150,9 @@ def main() -> None:
         words = command(int(sys.argv[1]), data)
     except NotAvailable as error:
         sys.exit(str(error))
-    os.execv(words[0], words)  # noqa: S606 - our own command
+    process = subprocess.Popen(words, env={**os.environ, **_QUIET})  # noqa: S603 - our own command
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    sys.exit(process.wait())
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ async def listed(table: Table, wanted: Range, limit: int, now: datetime) -> list
     if bounds is None:
         return []
     found: list[Found] = []
-    deadline = table.deadline()
+    deadline = await table.begin()
     pages = table.partition(
         layout.entry_partition(wanted.kind, wanted.name, wanted.partition),
         deadline,

@@ -26,7 +26,7 @@ class Table:
         self._database = database
         self.transact = database.transact
         self.pause = database.pause
-        self.deadline = database.deadline
+        self.begin = database.begin
         self.close = database.close
 
     async def get(self, key: Item, deadline: float) -> Item | None:

@@ -52,6 +52,12 @@ def test_the_data_lies_where_it_was_asked_for() -> None:
     assert (env["STORE_URL"], env["SERVICE_KEY_FILE"]) == ("sqlite:////d/store", "/d/secrets/service.pem")
 
 
+def test_the_stores_may_be_on_a_dynamodb_but_on_no_other_files() -> None:
+    url = "dynamodb://shop-?endpoint=http://127.0.0.1:8000"
+    assert part("orders", STORE_URL=url).env["STORE_URL"] == url
+    assert part("orders", STORE_URL="sqlite:////elsewhere").env["STORE_URL"] == "sqlite:////d/store"
+
+
 def test_the_shell_wins_over_the_manifests_but_not_over_what_must_fit_together() -> None:
     given = part(
         "orders", LOG_LEVEL="DEBUG", OTEL_TRACES_EXPORTER="otlp", BROKER_URL="http://no", HTTP_PORT="1"

@@ -1,0 +1,62 @@
+"""DynamoDB Local beside the platform, with its data in the platform's folder: `--store dynamodb`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from functions.runtime.store.dynamodb_local import CREDENTIALS, NotAvailable, free_port, install, listens
+from knative.local.logs import last_lines, open_log
+from knative.local.parts import launch
+
+_START_SECONDS: Final = 60.0
+_STOP_SECONDS: Final = 10.0
+
+
+@contextmanager
+def running(folder: Path, log: Path) -> Iterator[dict[str, str]]:
+    """Run it as long as the context lasts; yields the variables that lead the parts to it. Raises NotAvailable."""
+    install()
+    port = free_port()
+    words = launch("functions.runtime.store.dynamodb_local", str(port), str(folder))
+    output = open_log(log)
+    try:
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            words,
+            stdin=subprocess.PIPE,  # see launch: it ends when we do
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is not for it: it goes when the last part has gone
+        )
+    finally:
+        os.close(output)
+    try:
+        _wait(process, port, log)
+        yield {"STORE_URL": f"dynamodb://shop-?endpoint=http://127.0.0.1:{port}", **CREDENTIALS}
+    finally:
+        _stop(process)
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not listens(port):
+        if process.poll() is not None or time.monotonic() > deadline:
+            lines = "\n".join(f"    {line.decode(errors='replace')}" for line in last_lines(log, 5))
+            raise NotAvailable(f"DynamoDB Local does not start. The end of {log}:\n{lines}")
+        time.sleep(0.05)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdin:
+        process.stdin.close()
