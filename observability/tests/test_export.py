@@ -1,0 +1,136 @@
+"""Sampling, and an exporter that is dead or hangs: it costs neither work nor the end of the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from observability import context, export, metrics, tracing
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+ROOT = Path(__file__).parents[2]
+TO_A_DEAD_ENDPOINT = """
+import json, time
+from observability import context, metrics, tracing
+end = tracing.configure("probe")
+context.enter(context.incoming(None, None))
+start = time.thread_time()  # not the clock: others use this machine too
+for _ in range(5000):
+    with tracing.span("work", "INTERNAL"):
+        pass
+worked = time.thread_time() - start
+start = time.monotonic()
+end()
+print(json.dumps([worked, time.monotonic() - start]))
+"""
+Install = Callable[[str, SpanExporter], None]
+
+
+@pytest.fixture
+def install() -> Iterator[Install]:
+    def install(service: str, exporter: SpanExporter) -> None:
+        tracing.install(export.provide(service, exporter))
+
+    yield install
+    tracing.install(None)
+
+
+class Hanging(SpanExporter):
+    """Takes a minute for each batch."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        time.sleep(60)
+        return SpanExportResult.FAILURE
+
+
+@pytest.mark.parametrize(
+    ("sampler", "argument", "traceparent", "recorded"),
+    [
+        ("", "", None, True),
+        ("", "", f"00-{TRACE}-00f067aa0ba902b7-01", True),
+        ("", "", f"00-{TRACE}-00f067aa0ba902b7-00", False),
+        ("parentbased_always_off", "", None, False),
+        ("parentbased_always_off", "", f"00-{TRACE}-00f067aa0ba902b7-03", True),
+        ("parentbased_traceidratio", "0", None, False),
+        ("parentbased_traceidratio", "1", None, True),
+        ("always_on", "", f"00-{TRACE}-00f067aa0ba902b7-00", True),
+    ],
+)
+def test_whether_a_trace_is_recorded_follows_the_caller_and_else_the_variables(
+    install: Install,
+    monkeypatch: pytest.MonkeyPatch,
+    sampler: str,
+    argument: str,
+    traceparent: str | None,
+    recorded: bool,
+) -> None:
+    for name, value in (("OTEL_TRACES_SAMPLER", sampler), ("OTEL_TRACES_SAMPLER_ARG", argument)):
+        if value:
+            monkeypatch.setenv(name, value)
+    install("sampled", InMemorySpanExporter())
+    with context.use(context.incoming(None, traceparent)) as outside, tracing.span("work", "SERVER"):
+        inside = context.current()
+        assert inside.sampled is recorded
+        assert inside.trace_id == outside.trace_id
+        assert inside.span_id != outside.span_id
+        assert inside.correlation_id == outside.correlation_id
+
+
+def test_the_child_of_what_is_not_recorded_is_not_recorded_either(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+    install("sampled", InMemorySpanExporter())
+    with (
+        context.use(context.incoming(None, None)),
+        tracing.span("outer", "SERVER"),
+        tracing.span("inner", "CLIENT"),
+    ):
+        assert not context.current().sampled
+
+
+def test_a_hanging_exporter_holds_up_neither_work_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "FLUSH_SECONDS", 0.2)
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "100")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10")
+    provider = export.provide("hanging", Hanging())
+    tracing.install(provider)
+    start = time.monotonic()
+    with context.use(context.incoming(None, None)):
+        for _ in range(1000):
+            with tracing.span("work", "INTERNAL"):
+                pass
+    tracing.install(None)
+    export.end(provider)
+    assert time.monotonic() - start < 10
+    count = {name: metrics.SPANS.labels("hanging", name)._value.get() for name in ("ended", "exported")}
+    assert count == {"ended": 1000, "exported": 0}
+
+
+def test_a_dead_endpoint_costs_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    environ = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
+    ran = subprocess.run(
+        [sys.executable, "-c", TO_A_DEAD_ENDPOINT],
+        check=False,
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        timeout=60,
+    )
+    worked, ended = json.loads(ran.stdout)
+    assert ran.returncode == 0, ran.stderr
+    assert worked < 5  # a millisecond each, of what takes a tenth of one
+    assert ended < export.FLUSH_SECONDS + 5
