@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from functions.payments import store
 from functions.payments.desk import Desk
 from functions.payments.domain import REQUESTED_BY_MERCHANT, Payment, Refund, RefundStatus
 from functions.payments.provider import RefundOutcome
+from functions.runtime.batches import each
 from functions.runtime.errors import ServiceError, aborted, invalid, not_found
 from functions.runtime.idempotency import fingerprint, idempotency, wrong_key
 from functions.runtime.identity import Identity, require_admin, require_signed_in
@@ -73,7 +73,7 @@ async def sweep(before: datetime, desk: Desk) -> None:
     cursor, more = None, True
     while more:
         page = await store.pending_refunds(desk.store, before, cursor)
-        await asyncio.gather(*(_try_give_back(refund, desk) for refund in page.items))
+        await each([_try_give_back(refund, desk) for refund in page.items], log)
         cursor, more = page.next_cursor, page.next_cursor is not None
 
 

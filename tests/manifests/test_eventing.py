@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from events.broker.config import Delivery
 from events.catalog import CATALOG, SUBSCRIBERS, SweepDue
+from functions.notifications import sending
+from functions.payments import service as payments
 from knative.local import manifests as m
 
 
@@ -41,6 +44,13 @@ def test_a_domains_triggers_lie_in_its_own_file(base: m.Manifests) -> None:
     for trigger in base.of(m.EVENTING, "Trigger"):
         subscriber = trigger["spec"]["subscriber"]["ref"]["name"].removesuffix("-events")
         assert m.name_of(trigger).startswith(f"{subscriber}-")
+
+
+def test_a_sweep_ends_before_the_broker_takes_its_tick_for_lost(base: m.Manifests) -> None:
+    ticks = [t for t in base.of(m.EVENTING, "Trigger") if _type(t) == SweepDue.TYPE]
+    assert not any("timeout" in tick["spec"]["delivery"] for tick in ticks), "compare with that, then"
+    # What all share is swept before: some seconds are left for it.
+    assert max(sending.SWEEP_SECONDS, payments.SWEEP_SECONDS) <= Delivery().timeout - 10
 
 
 def test_the_sweeps_tick_goes_to_the_broker_as_the_catalogue_says(base: m.Manifests) -> None:
