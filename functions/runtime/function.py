@@ -75,7 +75,7 @@ class EventFunction:
     async def _deliver(self, event: Any, hop: str | None) -> None:
         context.enter(
             context.incoming(
-                event.get("correlationid"), hop or event.get("traceparent"), event.get("tracestate")
+                _text(event, "correlationid"), hop or _text(event, "traceparent"), _text(event, "tracestate")
             )
         )
         payload, handler = self._handlers.get(event["type"], (None, None))
@@ -130,9 +130,22 @@ async def _read(request: Request) -> Any:
     body = await _body(request)
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}
     try:
-        return from_http(headers, body, data_unmarshaller=_as_bytes)
-    except (GenericException, ValueError, TypeError, KeyError):
-        raise invalid("This is no CloudEvent 1.0.", reason="EVENT_MALFORMED") from None
+        event = from_http(headers, body, data_unmarshaller=_as_bytes)
+    except (GenericException, ValueError, TypeError, KeyError, RecursionError):
+        raise _malformed() from None
+    if not all(_text(event, name) for name in ("id", "source", "type")):  # the library takes any JSON there
+        raise _malformed()
+    return event
+
+
+def _malformed() -> ServiceError:
+    return invalid("This is no CloudEvent 1.0.", reason="EVENT_MALFORMED")
+
+
+def _text(event: Any, name: str) -> str | None:
+    """An attribute, unless it is absent or no string."""
+    value = event.get(name)
+    return value if isinstance(value, str) else None
 
 
 def _as_bytes(data: bytes | str | None) -> bytes:
@@ -163,9 +176,10 @@ def _decode(payload: type[Payload], data: bytes | None) -> Payload:
 
 def _time(sent: Any) -> datetime:
     try:
-        return datetime.fromisoformat(str(sent))
+        time = datetime.fromisoformat(str(sent))
     except ValueError:
         return datetime.now(UTC)
+    return time if time.tzinfo else datetime.now(UTC)  # without an offset it is no time of CloudEvents
 
 
 _STATUS = {Code.INVALID_ARGUMENT: 400, Code.INTERNAL: 500}

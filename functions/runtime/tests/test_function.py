@@ -1,6 +1,7 @@
 """The event door over HTTP, as a broker sees it."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
 
@@ -132,12 +133,36 @@ async def test_the_mark_names_source_and_id(desk: Desk) -> None:
     assert len({delivery.once.key for delivery, _ in desk.seen}) == 2
 
 
+async def test_a_time_without_an_offset_compares_with_others_all_the_same(desk: Desk) -> None:
+    await desk.post(EVENT | {"ce-time": "2030-01-01T00:00:00"})
+
+    delivery, _ = desk.seen[0]
+    assert delivery.time <= datetime.now(UTC)
+
+
+async def test_a_correlation_id_that_is_no_text_is_made_anew(desk: Desk) -> None:
+    event = (
+        f'{{"specversion":"1.0","id":"e2","source":"/products","type":"{StockReserved.TYPE}",'
+        f'"correlationid":12345678,"data":{DATA}}}'
+    )
+    status, _, _ = await desk.post({"content-type": "application/cloudevents+json"}, event)
+
+    assert (status, desk.seen[0][1].correlation_id.isalnum()) == (204, True)
+
+
 REFUSED: list[tuple[dict[str, str], str | bytes, int, str]] = [
     ({"content-type": "text/plain"}, "hello", 400, "EVENT_MALFORMED"),
     ({key: EVENT[key] for key in EVENT if key != "ce-id"}, DATA, 400, "EVENT_MALFORMED"),
     ({"content-type": "application/cloudevents+json"}, "{", 400, "EVENT_MALFORMED"),
     ({"content-type": "application/cloudevents+json"}, b"\xff\xfe", 400, "EVENT_MALFORMED"),
     ({"content-type": "application/cloudevents+json"}, "[1]", 400, "EVENT_MALFORMED"),
+    ({"content-type": "application/cloudevents+json"}, "[" * 100_000, 400, "EVENT_MALFORMED"),
+    (
+        {"content-type": "application/cloudevents+json"},
+        '{"specversion":"1.0","id":"1","source":"/","type":["t"]}',
+        400,
+        "EVENT_MALFORMED",
+    ),
     (EVENT | {"ce-type": "shop.unknown.v1"}, DATA, 400, "EVENT_TYPE_UNKNOWN"),
     (EVENT, "{", 422, "EVENT_DATA_INVALID"),
     (EVENT, '{"order_id": "42"}', 422, "EVENT_DATA_INVALID"),
