@@ -42,6 +42,9 @@ OUTBOX_AGE = Gauge("shop_outbox_oldest_seconds", "Age of the oldest of them.", [
 PUBLISHED = Counter(
     "shop_events_published", "Events handed to the broker.", ["service", "type", "outcome"], registry=REGISTRY
 )
+COMMITTED = Counter(
+    "shop_events_committed", "Events committed with the state.", ["service", "type"], registry=REGISTRY
+)
 SPANS = Counter(
     "shop_trace_spans",
     "Spans by what became of them: ended, exported, lost by the exporter; the rest was dropped or waits.",

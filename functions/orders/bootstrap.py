@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import partial
 
+from functions.orders.metrics import MEASURES
 from functions.orders.peers import Catalogue, ProductsCatalogue
 from functions.orders.settings import Settings
 from functions.orders.store import KINDS, Orders
@@ -41,6 +42,7 @@ def bootstrap(
         subscriptions=subscriptions(orders, clock, timedelta(seconds=settings.order_timeout_seconds)),
         verifier=verifier or _verifier(settings, clock, stops),
         clock=clock,
+        measures=MEASURES,
         on_drain=[watchers.close],
         on_stop=stops,
     )

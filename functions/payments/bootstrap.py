@@ -7,6 +7,7 @@ from functools import partial
 
 from functions.payments import simulated
 from functions.payments.desk import Desk
+from functions.payments.metrics import MEASURES
 from functions.payments.peers import Orders, OrdersPeer
 from functions.payments.provider import Bounded, Provider
 from functions.payments.settings import Settings
@@ -48,6 +49,7 @@ def bootstrap(
         subscriptions=subscriptions(desk),
         verifier=verifier,
         clock=clock,
+        measures=MEASURES,
         on_stop=closing,
     )
 

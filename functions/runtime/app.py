@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from events.catalog import Payload
 from functions.runtime.clock import Clock
+from functions.runtime.committed import Measure
 from functions.runtime.settings import RuntimeSettings
 from functions.runtime.store.port import Once, Store
 from functions.runtime.tokens import TokenVerifier
@@ -51,6 +52,7 @@ class Function:
     `subscriptions[SweepDue]` is the domain's own sweep; the runtime sweeps outbox and expired records before
     it. `on_start` runs before the service is ready, `on_drain` when it stops being so, while the doors are still
     open (streams are told to end), `on_stop` after they are closed.
+    `measures` take what has committed to the domain's own metrics.
     """
 
     name: str
@@ -63,3 +65,4 @@ class Function:
     on_start: Sequence[Hook] = field(default_factory=tuple)
     on_drain: Sequence[Hook] = field(default_factory=tuple)
     on_stop: Sequence[Hook] = field(default_factory=tuple)
+    measures: Mapping[type[Payload], Measure] = field(default_factory=dict)

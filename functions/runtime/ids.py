@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from datetime import UTC, datetime
 
 _ID = re.compile(r"[a-z]{3}_[0-9a-f]{32}")
 
@@ -23,6 +24,11 @@ def new_id(prefix: str) -> str:
 def is_id(prefix: str, value: str) -> bool:
     """Whether `value` has the shape of an id with this prefix."""
     return value.startswith(prefix) and _ID.fullmatch(value) is not None
+
+
+def made_at(value: str) -> datetime:
+    """When an id of `new_id` was made, in UTC, to the millisecond."""
+    return datetime.fromtimestamp(int(value[4:16], 16) / 1000, UTC)
 
 
 def _uuid7() -> str:

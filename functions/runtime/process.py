@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from events.outbox import Outbox
 from functions.runtime.app import Function
+from functions.runtime.committed import Committed
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
 from observability import logs, tracing
 
@@ -50,6 +51,7 @@ class Live:
         self._rpc: RpcServer | None = None
         self._http: HttpServer | None = None
         publisher = _publisher(self.settings)
+        function.store.on_commit(Committed(function.name, function.measures))
         self.outbox = Outbox(function.store, publisher, function.clock, service=function.name)
 
     @property

@@ -1,0 +1,88 @@
+"""Orders in numbers: what becomes of them, and how long the saga takes. Labels come from short lists of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from prometheus_client import Counter, Histogram
+
+from events.catalog import (
+    OrderCancelled,
+    OrderConfirmed,
+    OrderDelivered,
+    OrderPlaced,
+    OrderShipped,
+    Payload,
+)
+from functions.orders.domain import ACCOUNT_DELETED, TIMED_OUT
+from functions.runtime.committed import Measure
+from functions.runtime.ids import made_at
+from observability.metrics import REGISTRY
+
+SAGA_REASONS = frozenset(
+    {
+        "OUT_OF_STOCK",
+        "PRODUCT_UNAVAILABLE",
+        "RESERVATION_EXPIRED",
+        "PAYMENT_DECLINED",
+        "INSUFFICIENT_FUNDS",
+        TIMED_OUT,
+    }
+)
+"""Why the saga itself cancels an order; people give reasons of their own."""
+
+STATUS = Counter("shop_orders", "Orders that came to a status.", ["status"], registry=REGISTRY)
+CANCELLED = Counter("shop_orders_cancelled", "Cancelled orders by reason.", ["reason"], registry=REGISTRY)
+SAGA = Histogram(
+    "shop_saga_seconds",
+    "Time from an order's placement to its confirmation, or to its cancellation by the platform.",
+    ["outcome"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 1800),
+    registry=REGISTRY,
+)
+for _status in ("PLACED", "CONFIRMED", "CANCELLED", "SHIPPED", "DELIVERED"):
+    STATUS.labels(_status)  # there from the start, at 0: a rate needs two samples
+for _reason in sorted({*SAGA_REASONS, ACCOUNT_DELETED, "OTHER"}):
+    CANCELLED.labels(_reason)
+for _outcome in ("confirmed", "cancelled"):
+    SAGA.labels(_outcome)
+
+
+def _placed(_: OrderPlaced, at: datetime) -> None:
+    STATUS.labels("PLACED").inc()
+
+
+def _confirmed(event: OrderConfirmed, at: datetime) -> None:
+    STATUS.labels("CONFIRMED").inc()
+    _ended("confirmed", event.order_id, at)
+
+
+def _cancelled(event: OrderCancelled, at: datetime) -> None:
+    STATUS.labels("CANCELLED").inc()
+    known = event.reason in SAGA_REASONS or event.reason == ACCOUNT_DELETED
+    CANCELLED.labels(event.reason if known else "OTHER").inc()
+    if event.reason in SAGA_REASONS:
+        _ended("cancelled", event.order_id, at)
+
+
+def _shipped(_: OrderShipped, at: datetime) -> None:
+    STATUS.labels("SHIPPED").inc()
+
+
+def _delivered(_: OrderDelivered, at: datetime) -> None:
+    STATUS.labels("DELIVERED").inc()
+
+
+def _ended(outcome: str, order_id: str, at: datetime) -> None:
+    # An order's id is made when it is placed, and says when that was.
+    SAGA.labels(outcome).observe(max(0.0, (at - made_at(order_id)).total_seconds()))
+
+
+MEASURES: Mapping[type[Payload], Measure] = {
+    OrderPlaced: _placed,
+    OrderConfirmed: _confirmed,
+    OrderCancelled: _cancelled,
+    OrderShipped: _shipped,
+    OrderDelivered: _delivered,
+}

@@ -1,0 +1,39 @@
+"""Metrics of what happened: events are counted when they have committed, once, wherever they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from events.catalog import Payload
+from events.outbox import OutboxRow
+from observability import metrics
+
+Measure = Callable[[Any, datetime], None]
+"""Takes the payload of a committed event and its time."""
+
+
+class Committed:
+    """A commit listener: counts events by type, and hands the payloads of `measures` to a domain's own metrics."""
+
+    def __init__(self, service: str, measures: Mapping[type[Payload], Measure]) -> None:
+        self._service = service
+        self._measures = {
+            payload.TYPE: (msgspec.json.Decoder(payload), measure) for payload, measure in measures.items()
+        }
+        self._counters: dict[str, Any] = {}
+
+    def __call__(self, rows: Sequence[OutboxRow]) -> None:
+        """Called with the rows of each commit."""
+        for row in rows:
+            counter = self._counters.get(row.type)
+            if counter is None:
+                counter = self._counters[row.type] = metrics.COMMITTED.labels(self._service, row.type)
+            counter.inc()
+            measured = self._measures.get(row.type)
+            if measured is not None:
+                decoder, measure = measured
+                measure(decoder.decode(row.data), row.time)
