@@ -22,3 +22,6 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     smtp_url: str = ""
     mail_from: Annotated[str, Meta(pattern=r"^[^\s@<>]+@[^\s@<>]+$")] = "shop@shop.local"
     mail_timeout: Annotated[float, Meta(gt=0, le=45)] = 15.0
+
+    def __repr__(self) -> str:
+        return f"Settings(shop_env={self.shop_env!r}, ...)"  # the rest holds a password

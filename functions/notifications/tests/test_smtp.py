@@ -28,6 +28,10 @@ MAIL = Mail(
 )
 
 
+def test_the_settings_do_not_show_the_password_of_the_mail_server() -> None:
+    assert "opensesame" not in repr(Settings(smtp_url="smtp://shop:opensesame@mail.example.org"))
+
+
 class PostOffice:
     """What the server does with mail: the answers to RCPT and DATA, and what it took."""
 
