@@ -1,0 +1,121 @@
+"""Rules and alerts, checked and run by promtool (Debian's package prometheus has it)."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+FOLDER = Path(__file__).parents[1] / "prometheus"
+PROMTOOL = shutil.which("promtool")
+pytestmark = pytest.mark.skipif(
+    PROMTOOL is None, reason="promtool is not installed: apt-get install prometheus"
+)
+
+HOURS = "x400"  # minutes: longer than the longest window; rules are evaluated every five, to be quick
+
+HTTP = "http_server_request_duration_seconds"
+RPC = "rpc_server_duration_seconds"
+METHOD = 'service="orders", method="shop.orders.v1.Orders/PlaceOrder"'
+OUTBOX = 'shop_outbox_oldest_seconds{service="orders"}'
+DEAD = 'shop_broker_deliveries_total{trigger="shop/t", result="dead_lettered"}'
+TIMED_OUT = 'shop_orders_cancelled_total{reason="TIMED_OUT"}'
+LOST = 'shop_trace_spans_total{service="orders", outcome="lost"}'
+
+
+def gateway(errors: int, fast: int = 0) -> dict[str, str]:
+    """The gateway's series: of 1000 requests a minute so many fail, and so many are fast."""
+    return {
+        f'{HTTP}_count{{service="gateway", status="200"}}': f"0+{1000 - errors}{HOURS}",
+        f'{HTTP}_count{{service="gateway", status="503"}}': f"0+{errors}{HOURS}",
+        f'{HTTP}_bucket{{service="gateway", status="200", le="0.5"}}': f"0+{fast}{HOURS}",
+    }
+
+
+def rpc(errors: int, fast: int = 0) -> dict[str, str]:
+    """The same of a method."""
+    return {
+        f'{RPC}_count{{{METHOD}, code="OK"}}': f"0+{1000 - errors}{HOURS}",
+        f'{RPC}_count{{{METHOD}, code="INTERNAL"}}': f"0+{errors}{HOURS}",
+        f'{RPC}_bucket{{{METHOD}, code="OK", le="0.5"}}': f"0+{fast}{HOURS}",
+    }
+
+
+def saga(fast: int) -> dict[str, str]:
+    """Of 1000 orders a minute so many settle in time."""
+    return {
+        'shop_saga_seconds_count{outcome="confirmed"}': f"0+1000{HOURS}",
+        'shop_saga_seconds_bucket{outcome="confirmed", le="30.0"}': f"0+{fast}{HOURS}",
+    }
+
+
+def retried(count: int) -> dict[str, str]:
+    """Of 1000 attempts a minute so many are put off."""
+    return {
+        'shop_broker_retries_total{trigger="shop/t"}': f"0+{count}{HOURS}",
+        'shop_broker_attempts_total{trigger="shop/t"}': f"0+1000{HOURS}",
+    }
+
+
+FIRES_AND_NOT: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "GatewayErrorsFast": (gateway(20), gateway(10)),
+    "GatewayErrorsSlow": (gateway(8), gateway(4)),
+    "GatewaySlowFast": (gateway(0, fast=800), gateway(0, fast=900)),
+    "GatewaySlowSlow": (gateway(0, fast=930), gateway(0, fast=950)),
+    "RpcErrorsFast": (rpc(20), rpc(10)),
+    "RpcErrorsSlow": (rpc(8), rpc(4)),
+    "RpcSlowFast": (rpc(0, fast=800), rpc(0, fast=900)),
+    "RpcSlowSlow": (rpc(0, fast=930), rpc(0, fast=950)),
+    "SagaSlowFast": (saga(800), saga(900)),
+    "SagaSlowSlow": (saga(930), saga(950)),
+    "OutboxStuck": ({OUTBOX: f"0+60{HOURS}"}, {OUTBOX: f"5+0{HOURS}"}),
+    "DeadLetters": ({DEAD: f"0+0x390 1+0{HOURS}"}, {DEAD: f"3+0{HOURS}"}),
+    "OrdersStuck": ({TIMED_OUT: f"0+0x390 1+0{HOURS}"}, {TIMED_OUT: f"3+0{HOURS}"}),
+    "EventsRetried": (retried(200), retried(50)),
+    "SpansLost": ({LOST: f"0+1{HOURS}"}, {LOST: f"3+0{HOURS}"}),
+    "PartDown": (
+        {'up{job="shop", instance="a"}': f"0+0{HOURS}"},
+        {'up{job="shop", instance="a"}': f"1+0{HOURS}"},
+    ),
+}
+
+
+def promtool(*arguments: str) -> None:
+    assert PROMTOOL is not None
+    ran = subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_the_configuration_and_its_rules_are_valid() -> None:
+    promtool("check", "config", str(FOLDER / "prometheus.yaml"))
+
+
+def test_every_alert_has_a_row_in_the_table() -> None:
+    groups = yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"]
+    assert {rule["alert"] for group in groups for rule in group["rules"]} == set(FIRES_AND_NOT)
+
+
+@pytest.mark.parametrize("alert", FIRES_AND_NOT)
+@pytest.mark.parametrize("fires", [True, False], ids=["fires", "keeps quiet"])
+def test_the_alert(tmp_path: Path, alert: str, fires: bool) -> None:
+    series = FIRES_AND_NOT[alert][0 if fires else 1]
+    expression = f'count(ALERTS{{alertname="{alert}", alertstate="firing"}})'
+    wanted: list[dict[str, Any]] = [{"labels": "{}", "value": 1}] if fires else []
+    test = {
+        "rule_files": [str(FOLDER / name) for name in ("recording.yaml", "alerts.yaml")],
+        "evaluation_interval": "5m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": name, "values": values} for name, values in series.items()],
+                "promql_expr_test": [{"expr": expression, "eval_time": "395m", "exp_samples": wanted}],
+            }
+        ],
+    }
+    file = tmp_path / "rules.yaml"
+    file.write_text(yaml.safe_dump(test))
+    promtool("test", "rules", str(file))
