@@ -16,19 +16,19 @@ from typing import Any, TypeVar
 from events.catalog import Payload
 from events.outbox import OutboxRow
 from functions.runtime.clock import Clock
-from functions.runtime.errors import unavailable
 from functions.runtime.store import dynamodb_layout as layout
 from functions.runtime.store.codec import Shapes, micros
 from functions.runtime.store.cursors import Listing, cursor_after, position
-from functions.runtime.store.dynamodb_client import Connection, Database, LostRace
+from functions.runtime.store.dynamodb_actions import Action, is_over
+from functions.runtime.store.dynamodb_client import Connection, Database
+from functions.runtime.store.dynamodb_groups import Groups, Job
 from functions.runtime.store.dynamodb_outbox import OutboxTable
 from functions.runtime.store.dynamodb_pages import Range, listed
 from functions.runtime.store.dynamodb_table import Table
-from functions.runtime.store.dynamodb_write import Action, Writer, is_over
-from functions.runtime.store.planning import Plan, Request
+from functions.runtime.store.dynamodb_write import Writer
+from functions.runtime.store.planning import Request
 from functions.runtime.store.port import Changes, Entity, Kind, Once, Page, Ref
 from functions.runtime.store.single import single
-from functions.runtime.store.turns import Turns
 from observability.context import current
 
 E = TypeVar("E", bound=Entity)
@@ -58,11 +58,11 @@ class DynamoDBStore:
         self._clock = clock
         prepare = partial(_create, table) if create_table else None
         self._table = Table(table, database or Database(connection, prepare=prepare))
-        self._writer = Writer(self._table, self._shapes, clock)
+        self._writer = Writer(self._table, self._shapes, clock, self._committed)
+        self._groups = Groups(self._writer.run)
+        self._patience = connection.patience
         self._outbox = OutboxTable(self._table)
-        self._turns = Turns()
         self._listeners: list[Callable[[Sequence[OutboxRow]], None]] = []
-        self._commits: set[asyncio.Task[None]] = set()
 
     async def get(self, cls: type[E], entity_id: str) -> E | None:
         """The entity as last committed, or None."""
@@ -118,15 +118,8 @@ class DynamoDBStore:
     ) -> R:
         """Change several entities at once; at most 100 items (entities, index entries, the guard), else ValueError."""
         request = Request(refs, change, once, current())
-        deadline = await self._table.begin()
-        turns = [key["pk"]["S"] for key in self._writer.keys(request)]
-        try:
-            async with self._turns.of(turns, deadline):
-                result: R = await self._transact(request, deadline)
-        except TimeoutError as error:
-            raise unavailable(
-                "STORE_UNAVAILABLE", "Too many others want to change the same at the moment."
-            ) from error
+        deadline = asyncio.get_running_loop().time() + self._patience
+        result: R = await self._groups.do(Job(request, self._writer.keys(request), deadline))
         return result
 
     async def outbox(self, before: datetime, limit: int) -> list[OutboxRow]:
@@ -153,8 +146,8 @@ class DynamoDBStore:
         )
         keys = [key for shard in shards for key in shard][:limit]
         entities = await self._table.read([key for key in keys if key["sk"]["S"] == "e"], deadline)
-        removals = [self._writer.removal(item) for item in entities.values() if is_over(item, now)]
-        removals += [self._writer.guard_removal(key, due) for key in keys if key["sk"]["S"] == "g"]
+        removals = [self._writer.actions.removal(item) for item in entities.values() if is_over(item, now)]
+        removals += [self._writer.actions.guard_removal(key, due) for key in keys if key["sk"]["S"] == "g"]
         return await self._writer.remove(removals, deadline)
 
     async def ping(self) -> None:
@@ -163,37 +156,16 @@ class DynamoDBStore:
 
     async def close(self) -> None:
         """Finish the commits under way, refuse everything else."""
-        await asyncio.gather(*self._commits, return_exceptions=True)
+        await self._groups.close()
         await self._table.close()
 
-    async def _transact(self, request: Request, deadline: float) -> Any:
-        lost = 0
-        while True:
-            try:
-                planned, actions = await self._writer.attempt(request, deadline)
-                if actions:
-                    await self._commit(planned, actions, deadline)
-            except LostRace as error:
-                await self._table.pause(lost, deadline, error, patiently=True)
-                lost += 1
-            else:
-                return planned.result
-
-    async def _commit(self, planned: Plan, actions: Sequence[Action], deadline: float) -> None:
-        # Once sent it may happen: the listeners are to hear of it even if the caller goes away.
-        task = asyncio.create_task(self._committed(planned, actions, deadline))
-        self._commits.add(task)
-        task.add_done_callback(self._commits.discard)
-        await asyncio.shield(task)
-
-    async def _committed(self, planned: Plan, actions: Sequence[Action], deadline: float) -> None:
-        await self._table.transact(actions, deadline)
-        if not planned.outbox:
+    def _committed(self, rows: Sequence[OutboxRow], actions: Sequence[Action]) -> None:
+        if not rows:
             return
         self._outbox.written([action["Put"]["Item"] for action in actions if "Put" in action])
         for listener in self._listeners:
             try:
-                listener(planned.outbox)
+                listener(rows)
             except Exception:
                 _log.exception("a commit listener failed")
 

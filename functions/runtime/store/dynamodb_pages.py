@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from functions.runtime.store import dynamodb_layout as layout
+from functions.runtime.store.dynamodb_actions import is_over
 from functions.runtime.store.dynamodb_table import Table
-from functions.runtime.store.dynamodb_write import is_over
 from functions.runtime.store.planning import Stored
 from functions.runtime.store.port import IndexKey
 

@@ -11,8 +11,8 @@ import pytest
 from functions.runtime.clock import ManualClock
 from functions.runtime.store import dynamodb_layout as layout
 from functions.runtime.store.dynamodb import DynamoDBStore
+from functions.runtime.store.dynamodb_actions import TooLarge
 from functions.runtime.store.dynamodb_client import Connection, make_client
-from functions.runtime.store.dynamodb_write import TooLarge
 from functions.runtime.store.port import Changes, Once, Ref
 from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_faults import Faults, after
