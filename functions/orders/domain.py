@@ -55,6 +55,26 @@ REFUNDED = "REFUNDED"
 PAID_AFTER_CANCELLATION = "PAID_AFTER_CANCELLATION"
 STOCK_LOST_AFTER_SHIPPING = "STOCK_LOST_AFTER_SHIPPING"
 
+SAGA_REASONS = frozenset(
+    {
+        "OUT_OF_STOCK",
+        "PRODUCT_UNAVAILABLE",
+        "RESERVATION_EXPIRED",
+        "PAYMENT_DECLINED",
+        "INSUFFICIENT_FUNDS",
+        TIMED_OUT,
+    }
+)
+"""Why the saga itself cancels an order."""
+
+PLATFORM_REASONS = SAGA_REASONS | {
+    ACCOUNT_DELETED,
+    REFUNDED,
+    PAID_AFTER_CANCELLATION,
+    STOCK_LOST_AFTER_SHIPPING,
+}
+"""What people may not give as a reason of their own: mails, metrics and the timeline tell these apart."""
+
 
 @dataclass(frozen=True, repr=False)
 class Address:

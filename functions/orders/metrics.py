@@ -15,22 +15,10 @@ from events.catalog import (
     OrderShipped,
     Payload,
 )
-from functions.orders.domain import ACCOUNT_DELETED, TIMED_OUT
+from functions.orders.domain import ACCOUNT_DELETED, SAGA_REASONS
 from functions.runtime.committed import Measure
 from functions.runtime.ids import made_at
 from observability.metrics import REGISTRY
-
-SAGA_REASONS = frozenset(
-    {
-        "OUT_OF_STOCK",
-        "PRODUCT_UNAVAILABLE",
-        "RESERVATION_EXPIRED",
-        "PAYMENT_DECLINED",
-        "INSUFFICIENT_FUNDS",
-        TIMED_OUT,
-    }
-)
-"""Why the saga itself cancels an order; people give reasons of their own."""
 
 STATUS = Counter("shop_orders", "Orders that came to a status.", ["status"], registry=REGISTRY)
 CANCELLED = Counter("shop_orders_cancelled", "Cancelled orders by reason.", ["reason"], registry=REGISTRY)

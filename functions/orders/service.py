@@ -20,7 +20,7 @@ from events.catalog import (
     StockRejected,
 )
 from functions.orders.checkout import Placement, price, validate
-from functions.orders.domain import TIMED_OUT, Order, Status
+from functions.orders.domain import PLATFORM_REASONS, TIMED_OUT, Order, Status
 from functions.orders.peers import Catalogue
 from functions.orders.store import Orders, Receipt
 from functions.orders.watching import Watchers
@@ -108,6 +108,8 @@ async def cancel(orders: Orders, clock: Clock, who: Identity, order_id: str, rea
         raise invalid(
             "The reason is not valid.", ("reason", "must be UPPER_SNAKE of at most 64 letters, digits and _")
         )
+    if reason in PLATFORM_REASONS:
+        raise invalid("The reason is not valid.", ("reason", "is one that only the platform gives"))
 
     def act(order: Order) -> list[Payload]:
         _require_mine(who, order)

@@ -9,7 +9,7 @@ import pytest
 
 from events.catalog import OrderDelivered, OrderShipped
 from functions.orders import service
-from functions.orders.domain import Order, Status
+from functions.orders.domain import PLATFORM_REASONS, Order, Status
 from functions.orders.tests.world import ADA, BOB, BOSS, PAYMENTS, World, captured, rejected, reserved
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.identity import ANONYMOUS, Identity
@@ -146,6 +146,14 @@ async def test_without_a_reason_it_was_the_customers_request(world: World) -> No
 
 @pytest.mark.parametrize("reason", ["because", "WITH SPACE", "X" * 65, "_X", "<B>"])
 async def test_a_reason_is_upper_snake(world: World, reason: str) -> None:
+    order = await world.place()
+    with pytest.raises(ServiceError) as caught:
+        await service.cancel(world.orders, world.clock, ADA, order.id, reason)
+    assert [violation.field for violation in caught.value.violations] == ["reason"]
+
+
+@pytest.mark.parametrize("reason", sorted(PLATFORM_REASONS))
+async def test_a_reason_of_the_platforms_own_is_nobody_elses_to_give(world: World, reason: str) -> None:
     order = await world.place()
     with pytest.raises(ServiceError) as caught:
         await service.cancel(world.orders, world.clock, ADA, order.id, reason)
