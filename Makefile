@@ -63,7 +63,7 @@ bench: $(READY) ## Measure the platform against its floor and its budgets
 	@$(RUN) -m tests.bench $(ARGS)
 
 ##@ Change
-.PHONY: format proto-gen schemas requirements clean
+.PHONY: format proto-gen schemas dashboards requirements clean
 format: $(READY) ## Format the sources and mend what can be mended
 	@$(RUN) -m ruff check --fix-only --quiet .
 	@$(RUN) -m ruff format .
@@ -78,6 +78,9 @@ proto-gen: $(READY) ## Generate the modules beside the .proto files
 
 schemas: $(READY) ## Generate the events' JSON Schemas and the AsyncAPI document
 	@$(RUN) -m events.schemas
+
+dashboards: $(READY) ## Generate Grafana's dashboards
+	@$(RUN) -m observability.grafana.generate
 
 requirements: $(READY) ## Lock the requirements anew, to the newest versions with UPGRADE=1
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/dev.txt requirements/dev.in

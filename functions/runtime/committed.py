@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from events.catalog import Payload
+from events.catalog import CATALOG, Payload
 from events.outbox import OutboxRow
 from observability import metrics
 
@@ -24,7 +24,12 @@ class Committed:
         self._measures = {
             payload.TYPE: (msgspec.json.Decoder(payload), measure) for payload, measure in measures.items()
         }
-        self._counters: dict[str, Any] = {}
+        # What this service sends is there from the start, at 0: a rate needs two samples.
+        self._counters = {
+            payload.TYPE: metrics.COMMITTED.labels(service, payload.TYPE)
+            for payload in CATALOG.values()
+            if payload.SOURCE.removeprefix("/") == service
+        }
 
     def __call__(self, rows: Sequence[OutboxRow]) -> None:
         """Called with the rows of each commit."""
