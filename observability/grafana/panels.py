@@ -127,7 +127,7 @@ def _revision(metric: str, legend: str = "") -> dict[str, str]:
     return {f"{legend} {{{{kn_revision_name}}}}".strip(): f"max by (kn_revision_name) (kn_revision_{metric})"}
 
 
-# Knative's own metrics, by the names that its components have since they speak OpenTelemetry (1.19).
+# Knative's own metrics, by the names of its OpenTelemetry instruments; not yet checked against a running cluster.
 AUTOSCALING: Rows = {
     "Pods": [
         P("Wanted", _revision("pods_desired")),
