@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from functions.runtime.store.dynamodb_local import CREDENTIALS, NotAvailable, free_port, install, listens
+from functions.runtime.store.dynamodb_local import CREDENTIALS, NotAvailable, answers, free_port, install
 from knative.local.logs import last_lines, open_log
 from knative.local.parts import launch
 
@@ -44,7 +44,7 @@ def running(folder: Path, log: Path) -> Iterator[dict[str, str]]:
 
 def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    while not listens(port):
+    while not answers(port):
         if process.poll() is not None or time.monotonic() > deadline:
             lines = "\n".join(f"    {line.decode(errors='replace')}" for line in last_lines(log, 5))
             raise NotAvailable(f"DynamoDB Local does not start. The end of {log}:\n{lines}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -86,9 +87,13 @@ def make_client(connection: Connection) -> Any:
     from botocore.config import Config
     from botocore.session import get_session
 
-    return get_session().create_client(
+    session = get_session()
+    # AWS_REGION is what pods are given, and boto3 does not read it. An endpoint of one's own needs none, yet boto3
+    # wants one.
+    region = connection.region or os.environ.get("AWS_REGION") or session.get_config_variable("region")
+    return session.create_client(
         "dynamodb",
-        region_name=connection.region,
+        region_name=region or ("us-east-1" if connection.endpoint else None),
         endpoint_url=connection.endpoint,
         config=Config(
             connect_timeout=connection.connect_timeout,

@@ -7,6 +7,7 @@ runs on the machine's `java`.
 from __future__ import annotations
 
 import fcntl
+import http.client
 import os
 import shutil
 import signal
@@ -22,8 +23,6 @@ VERSION: Final = "2.5.2"
 CREDENTIALS: Final = {
     "AWS_ACCESS_KEY_ID": "local",
     "AWS_SECRET_ACCESS_KEY": "local",
-    "AWS_REGION": "eu-central-1",
-    "AWS_DEFAULT_REGION": "eu-central-1",
 }
 """It asks for some, and takes any."""
 
@@ -61,7 +60,8 @@ def command(port: int, data: Path | None = None) -> list[str]:
     folder = install()
     where = ["-dbPath", str(data)] if data else ["-inMemory"]
     return [
-        java, "-Xmx256m", f"-Djava.library.path={folder}", "-cp", f"{folder}/*", _MAIN,
+        java, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
+        f"-Djava.library.path={folder}", "-cp", f"{folder}/*", _MAIN,
         "-port", str(port), "-sharedDb", "-disableTelemetry", *where,
     ]  # fmt: skip
 
@@ -94,7 +94,7 @@ class DynamoDBLocal:
 
     def _wait(self, port: int) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        while not listens(port):
+        while not answers(port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._log.seek(0)
                 words = self._log.read().decode(errors="replace").strip().splitlines()[-3:]
@@ -134,11 +134,16 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def listens(port: int) -> bool:
-    """Whether somebody takes connections there."""
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def answers(port: int) -> bool:
+    """Whether it answers there: its port is open some time before it is of use."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status > 0
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def main() -> None:

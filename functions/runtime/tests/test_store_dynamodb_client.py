@@ -97,6 +97,18 @@ def test_a_wrong_address_is_refused(url: str) -> None:
         dynamodb_url(url)
 
 
+def test_the_region_is_the_given_one_or_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    nearby = Connection("http://127.0.0.1:1")
+    assert make_client(nearby).meta.region_name == "us-east-1"
+
+    monkeypatch.setenv("AWS_REGION", "eu-north-1")
+    assert make_client(Connection()).meta.region_name == "eu-north-1"
+    assert make_client(Connection(region="eu-central-1")).meta.region_name == "eu-central-1"
+
+
 async def test_a_store_makes_its_table_in_development_and_only_there(moto: str) -> None:
     client = make_client(Connection(moto))
     for env, made in (("production", False), ("development", True)):
