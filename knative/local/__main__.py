@@ -106,41 +106,31 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_options(parser.add_argument)
+    _add_modes(parser.add_argument)
+    _add_places(parser.add_argument)
     return parser
 
 
-def _add_options(add: Callable[..., object]) -> None:
+def _add_modes(add: Callable[..., object]) -> None:
     add("command", nargs="?", choices=["run", "stop"], default="run", help="run (the default) or stop")
     add("--fresh", action="store_true", help="empty the data first")
     add("--reload", action="store_true", help="restart a part when its sources or manifests change")
-    add(
-        "--no-seed", dest="seed", action="store_false", help="leave an empty store without the demo catalogue"
-    )
+    add("--no-seed", dest="seed", action="store_false", help="leave an empty store without demo products")
+    levels = ["all", "warn", "error", "none"]
+    add("--logs", choices=levels, default="warn", help="which lines of the logs are shown here")
+
+
+def _add_places(add: Callable[..., object]) -> None:
     add("--data", type=Path, default=ROOT / ".data", metavar="DIR", help="where data lies (default: .data)")
-    add(
-        "--store",
-        choices=["sqlite", "dynamodb"],
-        default="sqlite",
-        help="where the domains keep their state: files (the default), or DynamoDB Local (needs Java and Maven)",
+    stores = (
+        "where the domains keep their state: files (the default), or DynamoDB Local (needs Java and Maven)"
     )
+    add("--store", choices=["sqlite", "dynamodb"], default="sqlite", help=stores)
     add("--port-offset", type=int, default=0, metavar="N", help="move all ports by N, to run beside another")
-    add(
-        "--ports", choices=["fixed", "free"], default="fixed", help="free: ports that nobody uses (for tests)"
-    )
-    add(
-        "--logs",
-        choices=["all", "warn", "error", "none"],
-        default="warn",
-        help="which lines of the logs are shown here",
-    )
-    add(
-        "--manifests",
-        type=Path,
-        default=ROOT / "knative" / "base",
-        metavar="DIR",
-        help="a kustomization's folder",
-    )
+    ports = "free: ports that nobody uses (for tests)"
+    add("--ports", choices=["fixed", "free"], default="fixed", help=ports)
+    base = ROOT / "knative" / "base"
+    add("--manifests", type=Path, default=base, metavar="DIR", help="a kustomization's folder")
 
 
 def _short(path: Path) -> str:
