@@ -60,7 +60,7 @@ def compose(
         addresses=TokenBuckets(rate, burst),
         users=TokenBuckets(rate, burst),
         slots=Slots(settings.max_concurrency, "OVERLOADED"),
-        streams=Slots(settings.max_streams, "TOO_MANY_STREAMS"),
+        streams=Slots(settings.max_streams, "TOO_MANY_STREAMS", settings.max_streams_each),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -54,22 +54,28 @@ class TokenBuckets:
 
 
 class Slots:
-    """At most so many at a time; more are refused at once instead of waiting in memory."""
+    """At most `most` at a time, and of one holder at most `each`; more are refused at once instead of waiting."""
 
-    def __init__(self, most: int, reason: str) -> None:
+    def __init__(self, most: int, reason: str, each: int | None = None) -> None:
         self._most = most
+        self._each = most if each is None else each
         self._reason = reason
+        self._held: Counter[str] = Counter()
         self.taken = 0
 
-    def take(self) -> None:
-        """Take a slot, to be given back by `give`; raises UNAVAILABLE when none is left."""
-        if self.taken >= self._most:
+    def take(self, holder: str = "") -> None:
+        """Take a slot, to be given back by `give`; raises UNAVAILABLE when none is left (for this holder)."""
+        if self.taken >= self._most or self._held[holder] >= self._each:
             raise self.refusal()
         self.taken += 1
+        self._held[holder] += 1
 
-    def give(self) -> None:
+    def give(self, holder: str = "") -> None:
         """Give a slot back."""
         self.taken -= 1
+        self._held[holder] -= 1
+        if not self._held[holder]:
+            del self._held[holder]
 
     def refusal(self) -> ServiceError:
         """What one too many is told."""

@@ -37,6 +37,8 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
 
     max_concurrency: Positive = 1000
     max_streams: Positive = 500
+    max_streams_each: Positive = 20
+    """Of one person, so that nobody holds them all."""
     stream_seconds: Seconds = 540.0
     """Less than the 600 that the platform allows a request (timeoutSeconds), so that streams end in order."""
     heartbeat_seconds: Seconds = 15.0

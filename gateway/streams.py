@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from functions.runtime import identity
 from functions.runtime.rpc_errors import from_rpc_error
 from gateway.exchange import Gateway, exchange_of
 from gateway.models.orders import FINAL, order
@@ -38,6 +39,7 @@ class OrderEvents(Response):
         self._watch = watch
         self._first = first
         self._seen = seen
+        self._who = identity.caller().subject
 
     @staticmethod
     async def open(request: Request, order_id: str) -> Response:
@@ -45,7 +47,8 @@ class OrderEvents(Response):
         exchange = exchange_of(request)
         gateway = exchange.gateway
         seen = request.headers.get("last-event-id", "")
-        gateway.streams.take()
+        who = identity.caller().subject
+        gateway.streams.take(who)
         watch = None
         try:
             orders = gateway.clients.orders
@@ -65,7 +68,7 @@ class OrderEvents(Response):
             raise from_rpc_error(error) from None
         finally:
             if not exchange.streaming:
-                gateway.streams.give()
+                gateway.streams.give(who)
                 if watch is not None:
                     watch.cancel()
         return Response(None, 204, _HEADERS)
@@ -82,7 +85,7 @@ class OrderEvents(Response):
             gone.cancel()
             draining.cancel()
             self._watch.cancel()
-            self._gateway.streams.give()
+            self._gateway.streams.give(self._who)
 
     async def _relay(
         self, write: Callable[[bytes], Awaitable[None]], enough: set[asyncio.Future[Any]]

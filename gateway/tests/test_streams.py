@@ -12,7 +12,7 @@ import httpx
 
 from functions.runtime.errors import not_found
 from gateway.serve import Live
-from gateway.tests.conftest import CUSTOMER, StartLive, assert_problem
+from gateway.tests.conftest import BOSS, CUSTOMER, StartLive, assert_problem
 from gateway.tests.fakes import ORDER, PRODUCT, Backend, order
 from proto.orders.v1 import orders_pb2
 
@@ -111,6 +111,21 @@ async def test_streams_are_bounded_in_number_and_take_nothing_from_requests(
         async with httpx.AsyncClient(base_url=live.http_url) as api:
             assert_problem(await api.get(PATH, headers=CUSTOMER), 503, "TOO_MANY_STREAMS")
             assert (await api.get(f"/v1/products/{PRODUCT}")).status_code == 200
+
+
+async def test_one_person_cannot_hold_all_streams(start_live: StartLive, backend: Backend) -> None:
+    live = await start_live(max_streams_each=1)
+    async with following(live) as (_, lines):
+        await next_event(lines)
+        async with httpx.AsyncClient(base_url=live.http_url) as api:
+            assert_problem(await api.get(PATH, headers=CUSTOMER), 503, "TOO_MANY_STREAMS")
+            async with api.stream("GET", PATH, headers=BOSS) as other:
+                assert other.status_code == 200
+    async with asyncio.timeout(5):
+        while live.gateway.streams.taken:  # noqa: ASYNC110 - polls what has no event to wait for
+            await asyncio.sleep(0.01)
+    async with following(live) as (_, lines):
+        await next_event(lines)
 
 
 async def test_a_watch_that_never_begins_is_504(start_live: StartLive, backend: Backend) -> None:
