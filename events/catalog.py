@@ -22,6 +22,10 @@ Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
 Count = Annotated[int, Meta(ge=0)]
 
 
+NOBODY = "usr_" + "0" * 32
+"""Stands for a person whose account was deleted: payloads need a well-formed id, and this is nobody's."""
+
+
 class Money(msgspec.Struct, frozen=True):
     """An amount in minor units (cents) of an ISO 4217 currency."""
 

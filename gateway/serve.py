@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from events.server import Server, bind
 from functions.runtime.settings import SettingsError, load
 from gateway.app import create_app
 from gateway.exchange import Gateway
@@ -103,17 +102,12 @@ class Bounded(HttpToolsProtocol):
             self._timer = None
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, which tells the streams to end before it waits for them, and leaves signals to us."""
+class _Server(Server):
+    """uvicorn, which tells the streams to end before it waits for them."""
 
     def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
         super().__init__(config)
         self._gateway = gateway
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
-        yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more requests, and let those under way finish within DRAIN_SECONDS."""
@@ -129,7 +123,6 @@ class Live:
         self.app = app or create_app(settings)
         self.gateway: Gateway = self.app.state.gateway
         self.http_port = 0
-        self._task: asyncio.Task[None] | None = None
         config = uvicorn.Config(
             self.app,
             http=Bounded.within(settings),
@@ -153,21 +146,14 @@ class Live:
         """Listen on PORT or HTTP_PORT (0: any free one). Raises OSError when it is taken."""
         settings = self.settings
         port = settings.http_port if settings.port is None else settings.port
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        listening = socket.create_server((settings.host, port), family=family, backlog=2048)
+        listening = bind(settings.host, port)
         self.http_port = int(listening.getsockname()[1])
-        self._task = asyncio.create_task(self._server.serve(sockets=[listening]))
-        while not self._server.started:
-            if self._task.done():
-                await self._task
-            await asyncio.sleep(0.001)
+        await self._server.begin(listening)
         log.info("ready", extra={"http_port": self.http_port})
 
     async def stop(self) -> None:
         """Drain and close."""
-        if self._task is not None:
-            self._server.should_exit = True
-            await self._task
+        await self._server.end()
 
 
 async def _serve(settings: Settings) -> None:

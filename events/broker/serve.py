@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import logging
 import signal
-import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Protocol
 
 import uvicorn
 import uvloop
 
 from events.broker.asgi import Receive, Scope, Send
+from events.server import Server, bind
 
 log = logging.getLogger("shop.broker")
 
@@ -30,28 +30,6 @@ class Service(Protocol):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: it would raise them again at its end, and the exit code is to be 0."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening address, 0 for any free port. Raises OSError when it is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-        bound.listen(2048)
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
 @contextlib.asynccontextmanager
 async def serving(service: Service, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
     """Serve within the running loop; gives the base URL without a trailing slash.
@@ -64,14 +42,13 @@ async def serving(service: Service, host: str = "127.0.0.1", port: int = 0) -> A
     except BaseException:
         bound.close()
         raise
-    server = _Server(_config(service))
-    task = asyncio.create_task(server.serve(sockets=[bound]))
+    server = Server(_config(service))
+    await server.begin(bound)
     try:
         yield f"http://{host}:{bound.getsockname()[1]}"
     finally:
         await service.stop()
-        server.should_exit = True
-        await task
+        await server.end()
 
 
 async def run(service: Service, host: str, port: int, ready: Callable[[str], None]) -> None:

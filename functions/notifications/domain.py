@@ -11,9 +11,6 @@ from enum import StrEnum
 from events.catalog import NotificationBounced, Payload
 from functions.runtime.errors import aborted
 
-NOBODY = "usr_" + "0" * 32
-"""Stands in events for a person whose account is deleted: there is nobody to tell."""
-
 MAX_ATTEMPTS = 8
 _FIRST_WAIT = timedelta(minutes=1)
 _LONGEST_WAIT = timedelta(hours=1)

@@ -12,12 +12,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from events.catalog import Payload
+from events.catalog import NOBODY, Payload
 from functions.notifications import rendering, store
 from functions.notifications.channels import Bounced, Mail, Refused
 from functions.notifications.desk import Desk
 from functions.notifications.domain import (
-    NOBODY,
     Erasure,
     Message,
     Notification,

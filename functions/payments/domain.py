@@ -10,11 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from events.catalog import Money, Payload, PaymentCaptured, PaymentDeclined, PaymentRefunded
+from events.catalog import NOBODY, Money, Payload, PaymentCaptured, PaymentDeclined, PaymentRefunded
 from functions.runtime.errors import failed_precondition, invalid
-
-NOBODY = "usr_" + "0" * 32
-"""Stands in events for a payer whose account is deleted: payloads need a well-formed id; this is nobody's."""
 
 ORDER_CANCELLED = "ORDER_CANCELLED"
 REQUESTED_BY_MERCHANT = "REQUESTED_BY_MERCHANT"

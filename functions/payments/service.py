@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from events.catalog import Payload
+from events.catalog import NOBODY, Payload
 from functions.payments import refunds, store
 from functions.payments.desk import Desk
 from functions.payments.domain import (
-    NOBODY,
     ORDER_CANCELLED,
     Erasure,
     Payment,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from events.catalog import Payload, SweepDue
-from functions.runtime.app import Delivery, Function, Handler
+from functions.runtime.app import Delivery, Function
 from functions.runtime.errors import TRANSIENT, Code, ServiceError, invalid
 from functions.runtime.inbox import mark
 from functions.runtime.store.port import AlreadyDone
@@ -198,6 +198,3 @@ def _answer(outcome: str, error: ServiceError | None) -> Response:
         headers["retry-after"] = str(max(1, round(error.retry_after or 1)))
     body = msgspec.json.encode({"code": error.code.value, "reason": error.reason, "message": error.message})
     return Response(body, status_code=status, headers=headers)
-
-
-__all__ = ["EventFunction", "Handler"]

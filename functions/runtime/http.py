@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
 import uvicorn
 
+from events.server import Server, bind
 from functions.runtime.app import Function
 from functions.runtime.errors import ServiceError
 from functions.runtime.function import EventFunction
@@ -34,15 +32,6 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the process has its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
-        yield
-
-
 class HttpServer:
     """Serves one function's event door; with `events` false only probes and metrics."""
 
@@ -50,28 +39,20 @@ class HttpServer:
         self._function = function
         self._check = check
         self._events = framework_app(EventFunction(function, sweep)) if events else None
-        self._server: _Server | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._server: Server | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listen (0: any free port); returns the port. Raises OSError when it is taken."""
-        listening = socket.create_server((host, port), backlog=2048)
-        config = uvicorn.Config(self._app, **_CONFIG)
-        self._server = _Server(config)
-        self._task = asyncio.create_task(self._server.serve(sockets=[listening]))
-        while not self._server.started:
-            if self._task.done():
-                await self._task
-            await asyncio.sleep(0.001)
+        listening = bind(host, port)
+        self._server = Server(uvicorn.Config(self._app, **_CONFIG))
+        await self._server.begin(listening)
         return int(listening.getsockname()[1])
 
     async def stop(self, grace: float) -> None:
         """Take no more requests; those under way get `grace` seconds."""
-        if self._server is None or self._task is None:
-            return
-        self._server.config.timeout_graceful_shutdown = max(1, round(grace))
-        self._server.should_exit = True
-        await self._task
+        if self._server is not None:
+            self._server.config.timeout_graceful_shutdown = max(1, round(grace))
+            await self._server.end()
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["path"]:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from events.outbox import Outbox
+from events.publisher import HttpPublisher
 from functions.runtime.app import Function
 from functions.runtime.committed import Committed
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
@@ -50,7 +51,7 @@ class Live:
         self.ready = False
         self._rpc: RpcServer | None = None
         self._http: HttpServer | None = None
-        publisher = _publisher(self.settings)
+        publisher = HttpPublisher(self.settings.broker_url)
         function.store.on_commit(Committed(function.name, function.measures))
         self.outbox = Outbox(function.store, publisher, function.clock, service=function.name)
 
@@ -82,18 +83,19 @@ class Live:
         settings, function = self.settings, self.function
         reflection = settings.shop_env == "development"
         self._rpc = RpcServer(function.name, function.services(), function.verifier, reflection)
-        port = settings.port if settings.port is not None and settings.role == "rpc" else settings.grpc_port
-        self.grpc_port = await self._rpc.start(f"{settings.host}:{port}")
+        self.grpc_port = await self._rpc.start(f"{settings.host}:{self._port('rpc', settings.grpc_port)}")
 
     async def _open_http(self) -> None:
         from functions.runtime.http import HttpServer  # uvicorn's cost only where it serves
 
         settings = self.settings
-        port = (
-            settings.port if settings.port is not None and settings.role == "events" else settings.http_port
-        )
         self._http = HttpServer(self.function, self.check, self.sweep, events=settings.role != "rpc")
-        self.http_port = await self._http.start(settings.host, port)
+        self.http_port = await self._http.start(settings.host, self._port("events", settings.http_port))
+
+    def _port(self, role: str, port: int) -> int:
+        """The port of a door: the one that Knative gives (PORT) belongs to the only door of this role."""
+        given = self.settings.port
+        return given if given is not None and self.settings.role == role else port
 
     async def check(self) -> None:
         """What ready means: doors open and the store answers; raises ServiceError or says why not."""
@@ -122,12 +124,6 @@ class Live:
         for hook in self.function.on_stop:
             await hook()
         await self.function.store.close()
-
-
-def _publisher(settings: RuntimeSettings) -> Any:
-    from events.publisher import HttpPublisher  # replaced by nothing, but aiohttp stays lazy in it
-
-    return HttpPublisher(settings.broker_url)
 
 
 class Process(Generic[S]):

@@ -1,8 +1,7 @@
 """The gRPC door: every method wrapped once, at start, with what all of them need.
 
-One wrapper instead of a chain of interceptors: it does correlation, trace, authentication, deadline, error
-translation, metric and access line in one coroutine, which costs a third of five
-`grpc.aio.ServerInterceptor`s.
+One wrapper instead of a chain of `grpc.aio.ServerInterceptor`s: it does correlation, trace, authentication,
+deadline, error translation, metric and access line in one coroutine.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from events.catalog import (
+    NOBODY,
     Money,
     NotificationBounced,
     OrderCancelled,
@@ -21,7 +22,7 @@ from events.catalog import (
 )
 from functions.notifications import service
 from functions.notifications.channels import Bounced, Mailbox, Refused
-from functions.notifications.domain import MAX_ATTEMPTS, NOBODY, Notification
+from functions.notifications.domain import MAX_ATTEMPTS, Notification
 from functions.notifications.peers import Contact
 from functions.notifications.tests.office import ADA, AWAY, BOB, ORDER, Office
 from functions.runtime.errors import Code, ServiceError, denied
