@@ -216,6 +216,7 @@ class Outbox:
             "messaging.operation.name": "publish",
             "messaging.destination.name": row.type,
             "messaging.message.id": row.id,
+            "cloudevents.event_subject": row.subject,
             tracing.RETRY_COUNT: retries,
         }
         try:

@@ -80,6 +80,10 @@ def create_app(
     add_docs(app)
     _describe(app)
     app.add_middleware(Edge, gateway=gateway)
+    if settings.console_url and settings.shop_env == "development":
+        from gateway.console import ConsoleProxy  # on a developer's machine only
+
+        app.add_middleware(ConsoleProxy, url=settings.console_url)
     if origins := settings.origins():
         app.add_middleware(
             CORSMiddleware,

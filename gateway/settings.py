@@ -43,6 +43,9 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     """Less than the 600 that the platform allows a request (timeoutSeconds), so that streams end in order."""
     heartbeat_seconds: Seconds = 15.0
 
+    console_url: str = ""
+    """The local platform's console, shown at /console; empty, or in production: none."""
+
     cors_origins: str = ""
     """Origins, comma-separated, whose pages may call the API from a browser; empty: none."""
     access_log: bool = True

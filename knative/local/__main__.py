@@ -95,6 +95,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         port_offset=None if arguments.ports == "free" else arguments.port_offset,
         logs=arguments.logs,
         store=arguments.store,
+        console=arguments.console,
     )
 
 
@@ -116,6 +117,8 @@ def _add_modes(add: Callable[..., object]) -> None:
     add("--fresh", action="store_true", help="empty the data first")
     add("--reload", action="store_true", help="restart a part when its sources or manifests change")
     add("--no-seed", dest="seed", action="store_false", help="leave an empty store without demo products")
+    console = "leave out the console, and with it the traces that it shows"
+    add("--no-console", dest="console", action="store_false", help=console)
     levels = ["all", "warn", "error", "none"]
     add("--logs", choices=levels, default="warn", help="which lines of the logs are shown here")
 

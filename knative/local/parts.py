@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import tzinfo
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +15,11 @@ import yaml
 
 from knative.local import manifests as m
 from knative.local.ports import HOST, Ports
+from observability import tracing
 
 BROKER: Final = "broker"
 GATEWAY: Final = "gateway"
+CONSOLE: Final = "console"
 USERS: Final = "users"
 Launch = Callable[..., tuple[str, ...]]
 """From a module and its arguments to a command."""
@@ -175,6 +177,36 @@ def _program(service: m.Document) -> str:
     if image == f"shop/{GATEWAY}":
         return GATEWAY
     raise m.ManifestError(f"Service {m.name_of(service)}: it is unknown how to run {image} here")
+
+
+def with_console(
+    platform: Platform, ports: Ports, data: Path, shell: Mapping[str, str], launch: Launch = launch
+) -> Platform:
+    """The platform and its console: every part sends its spans there, and the gateway shows it at /console.
+
+    Where the `shell` asks for traces already, they go where it says, and the console shows none.
+    """
+    port = ports.http[CONSOLE]
+    letters = f"http://{HOST}:{ports.http[BROKER]}/{DEAD_LETTERS}"
+    arguments = ("--port", str(port), "--state", f"{data}/platform.json", "--dead-letters", letters)
+    untraced = {key: value for key, value in shell.items() if not key.startswith("OTEL_")}
+    command = launch("knative.local.console", *arguments)
+    sources = ("knative/local/console", "events", "observability")
+    console = Part(CONSOLE, command, untraced, port, starts=0, ends=3, sources=sources)
+    parts = [replace(part, env={**part.env, **_seen(part, console, shell)}) for part in platform.parts]
+    return replace(platform, parts=(*parts, console))
+
+
+def _seen(part: Part, console: Part, shell: Mapping[str, str]) -> dict[str, str]:
+    address = {"CONSOLE_URL": console.url} if part.name == GATEWAY else {}
+    if tracing.requested(shell):
+        return address
+    return {
+        **address,
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{console.url}/v1/traces",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+        "OTEL_BSP_SCHEDULE_DELAY": "500",  # milliseconds: somebody is watching
+    }
 
 
 def _broker(ports: Ports, data: Path, shell: Mapping[str, str], launch: Launch) -> Part:

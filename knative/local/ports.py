@@ -13,6 +13,7 @@ from typing import Final
 HOST: Final = "127.0.0.1"
 GATEWAY: Final = 8080
 BROKER: Final = 8090
+CONSOLE: Final = 8091
 DOMAINS: Final = {"users": 1, "orders": 2, "products": 3, "payments": 4, "notifications": 5}
 HTTP, GRPC = 8080, 9080
 
@@ -38,10 +39,12 @@ def fixed(domains: Iterable[str], offset: int = 0) -> Ports:
     """The documented ports, all moved by `offset`; a domain that is not among them gets the next numbers."""
     numbers = dict(DOMAINS)
     for domain in sorted(set(domains) - set(DOMAINS)):
-        # 8090 is the broker's.
-        numbers[domain] = max(numbers.values()) + (2 if HTTP + max(numbers.values()) + 1 == BROKER else 1)
+        last = max(numbers.values())
+        numbers[domain] = last + (3 if HTTP + last + 1 == BROKER else 1)  # past the broker and the console
     chosen = {name: number for name, number in numbers.items() if name in set(domains)}
-    http = {"gateway": GATEWAY, "broker": BROKER} | {name: HTTP + n for name, n in chosen.items()}
+    http = {"gateway": GATEWAY, "broker": BROKER, "console": CONSOLE} | {
+        name: HTTP + n for name, n in chosen.items()
+    }
     return Ports(
         {name: port + offset for name, port in http.items()},
         {name: GRPC + number + offset for name, number in chosen.items()},
@@ -51,12 +54,12 @@ def fixed(domains: Iterable[str], offset: int = 0) -> Ports:
 def free(domains: Iterable[str]) -> Ports:
     """Ports that nobody listens on at this moment, so that platforms run side by side."""
     names = list(domains)
-    held = [socket.create_server((HOST, 0)) for _ in range(2 + 2 * len(names))]
+    held = [socket.create_server((HOST, 0)) for _ in range(3 + 2 * len(names))]
     numbers = [s.getsockname()[1] for s in held]
     for s in held:
         s.close()
-    http = dict(zip(["gateway", "broker", *names], numbers, strict=False))
-    return Ports(http, dict(zip(names, numbers[2 + len(names) :], strict=True)))
+    http = dict(zip(["gateway", "broker", "console", *names], numbers, strict=False))
+    return Ports(http, dict(zip(names, numbers[3 + len(names) :], strict=True)))
 
 
 def check(ports: Ports) -> None:

@@ -34,6 +34,7 @@ class Options:
     port_offset: int | None = 0
     logs: Logs = "warn"
     store: Literal["sqlite", "dynamodb"] = "sqlite"
+    console: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,8 @@ class Run:
         say(self.terminal.paint(f"\nReady in {seconds:.1f} s", "good"))
         say(f"  API        {url}/v1")
         say(f"  Try it     {url}/docs")
+        if self.options.console:
+            say(f"  Watch it   {url}/console")
         if self._admin is not None:
             shown = (
                 f"{self._admin.password}   (shown this once)"
@@ -188,6 +191,8 @@ class Run:
     def _derive(self) -> Platform:
         read = manifests.load(self.options.manifests)
         platform = parts.derive(read, self._ports, self.data.folder, self._shell, self._launch)
+        if self.options.console:
+            platform = parts.with_console(platform, self._ports, self.data.folder, self._shell, self._launch)
         for tick in platform.ticks:
             timers.check(tick)
         (self.data.folder / "broker.yaml").write_text(platform.broker_config)

@@ -29,15 +29,17 @@ class Platform:
 class LocalPlatform(Platform):
     """`make up` as a process that a test may also stop, start again, and shoot at."""
 
-    def __init__(self, folder: Path, **environ: str) -> None:
+    def __init__(self, folder: Path, *options: str, **environ: str) -> None:
         super().__init__("", "", ADMIN_EMAIL, ADMIN_PASSWORD)
         self.folder = folder
+        self._options = options or ("--no-console",)
         self._environ = {**environ, "ADMIN_EMAIL": ADMIN_EMAIL, "ADMIN_PASSWORD": ADMIN_PASSWORD}
         self._runner: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until everything is ready."""
         command = [sys.executable, "-m", "knative.local", "--data", str(self.folder), "--ports", "free"]
+        command += self._options
         environ = {**os.environ, **self._environ}
         with (self.folder.parent / f"{self.folder.name}.out").open("ab") as out:
             self._runner = subprocess.Popen(

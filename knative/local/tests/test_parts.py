@@ -106,3 +106,24 @@ def test_an_image_that_nobody_knows_how_to_run_is_named() -> None:
     service["spec"] = {"template": {"spec": {"containers": [{"image": "postgres"}]}}}
     with pytest.raises(m.ManifestError, match="unknown how to run postgres"):
         parts.domains(m.Manifests("shop", (service,), {}))
+
+
+def with_console(**shell: str) -> dict[str, parts.Part]:
+    platform = parts.with_console(parts.derive(BASE, PORTS, DATA, shell), PORTS, DATA, shell)
+    return {p.name: p for p in platform.parts}
+
+
+def test_with_a_console_every_other_part_sends_its_spans_there_and_the_gateway_shows_it() -> None:
+    running = with_console()
+    endpoint = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+    assert {p.env.get(endpoint) for name, p in running.items() if name != "console"} == {
+        "http://127.0.0.1:8091/v1/traces"
+    }
+    assert endpoint not in running["console"].env
+    assert [name for name, p in running.items() if "CONSOLE_URL" in p.env] == ["gateway"]
+
+
+def test_whoever_asks_for_traces_elsewhere_gets_them_there() -> None:
+    running = with_console(OTEL_EXPORTER_OTLP_ENDPOINT="http://jaeger:4317")
+    assert "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" not in running["orders"].env
+    assert running["gateway"].env["CONSOLE_URL"] == "http://127.0.0.1:8091"

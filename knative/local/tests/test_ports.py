@@ -14,6 +14,7 @@ def test_the_documented_ports_are_the_default() -> None:
     assert given.http == {
         "gateway": 8080,
         "broker": 8090,
+        "console": 8091,
         "users": 8081,
         "orders": 8082,
         "products": 8083,
@@ -26,12 +27,12 @@ def test_the_documented_ports_are_the_default() -> None:
 def test_new_domains_get_ports_of_their_own_and_never_the_brokers() -> None:
     given = ports.fixed([*ports.DOMAINS, *(f"new{n}" for n in range(8))])
     everyone = [port for port, _ in given.everyone()]
-    assert len(everyone) == len(set(everyone)) == 2 + 2 * 13
+    assert len(everyone) == len(set(everyone)) == 3 + 2 * 13
 
 
 def test_free_ports_differ_from_each_other_and_can_be_had() -> None:
     given = ports.free(["a", "b"])
-    assert len({port for port, _ in given.everyone()}) == 6
+    assert len({port for port, _ in given.everyone()}) == 7
     ports.check(given)
 
 

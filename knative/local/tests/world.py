@@ -28,7 +28,7 @@ class World:
 
     def start(self, *options: str, **env: str) -> subprocess.Popen[bytes]:
         """Starts the platform; its output goes to a file, so it is no terminal."""
-        arguments = ["--data", str(self.data), "--no-seed", *(options or ("--ports", "free"))]
+        arguments = ["--data", str(self.data), "--no-seed", "--no-console", *(options or ("--ports", "free"))]
         with self.output.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "knative.local.tests.fake_platform", *arguments],

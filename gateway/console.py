@@ -1,0 +1,51 @@
+"""The way to the local platform's console: `/console` goes to CONSOLE_URL, outside of all that requests of shops pass.
+
+Only in development: where CONSOLE_URL is not set, or SHOP_ENV is production, there is no such path.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import aiohttp
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+PATH: Final = "/console"
+_PASSED: Final = ("host", "x-console", "content-type")
+_SECONDS: Final = 10
+
+
+class ConsoleProxy:
+    """Passes `/console` on, and everything else to `app`."""
+
+    def __init__(self, app: ASGIApp, url: str) -> None:
+        self._app = app
+        self._url = url.rstrip("/")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        path = scope.get("path", "")
+        if scope["type"] != "http" or not (path == PATH or path.startswith(f"{PATH}/")):
+            await self._app(scope, receive, send)
+            return
+        answer = await self._pass_on(Request(scope))
+        await answer(scope, receive, send)
+
+    async def _pass_on(self, request: Request) -> Response:
+        """No request of the console has a body."""
+        headers = {name: request.headers[name] for name in _PASSED if name in request.headers}
+        timeout = aiohttp.ClientTimeout(total=_SECONDS)
+        url = f"{self._url}{request.scope['raw_path'].decode('latin-1')}"
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session,
+                session.request(request.method, url, headers=headers) as answer,
+            ):
+                kept = {k: v for k, v in answer.headers.items() if k.lower() not in ("date", "server")}
+                return Response(await answer.read(), answer.status, kept)
+        except (aiohttp.ClientError, TimeoutError):
+            return Response(
+                b"The console does not answer; its log is console.log.", 503, media_type="text/plain"
+            )

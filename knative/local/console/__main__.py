@@ -1,0 +1,43 @@
+"""`python -m knative.local.console --port N --state platform.json --dead-letters URL`: the console as a process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+from pathlib import Path
+
+import uvicorn
+
+from events.server import Server, bind
+from knative.local.console.app import create_app
+from knative.local.ports import HOST
+from observability import logs
+
+
+async def serve(port: int, state: Path, dead_letters: str) -> None:
+    """Until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+    app = create_app(state, dead_letters)
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+    server = Server(config)
+    await server.begin(bind(HOST, port))
+    await stop.wait()
+    await server.end()
+
+
+def main() -> None:
+    """Parse the arguments and serve."""
+    parser = argparse.ArgumentParser(description="The console of the local platform.")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--state", type=Path, required=True, help="the runner's platform.json")
+    parser.add_argument("--dead-letters", required=True, help="URL of the dead-letter sink")
+    arguments = parser.parse_args()
+    logs.configure("console", "WARNING")
+    asyncio.run(serve(arguments.port, arguments.state, arguments.dead_letters))
+
+
+if __name__ == "__main__":
+    main()

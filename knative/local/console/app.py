@@ -1,0 +1,178 @@
+"""The console as an ASGI application: OTLP in, pages and JSON out.
+
+It is for one developer on one machine. Nothing here asks who somebody is, so it answers on loopback only, to requests
+that name a loopback host (no other name may be made to point here), and changes something only for pages of its own.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import aiohttp
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from knative.local.console.memory import Memory
+from knative.local.console.spans import NotSpans, decode
+
+OTLP_PATH: Final = "/v1/traces"
+READY_PATH: Final = "/healthz/ready"
+MAX_BODY: Final = 8 * 1024 * 1024
+_FILES: Final = {
+    "": "text/html",
+    "console.css": "text/css",
+    "console.js": "text/javascript",
+    "flow.js": "text/javascript",
+    "waterfall.js": "text/javascript",
+}
+_HEADERS: Final = {
+    "cache-control": "no-cache",
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; frame-ancestors 'none'; form-action 'none'",
+}
+_HOSTS: Final = ["localhost", "127.0.0.1"]
+
+
+class Console:
+    """The handlers. `state` is the runner's platform.json, `dead_letters` the sink's URL."""
+
+    def __init__(self, state: Path, dead_letters: str, memory: Memory) -> None:
+        self._state = state
+        self._dead_letters = dead_letters
+        self._memory = memory
+
+    async def spans(self, request: Request) -> Response:
+        """OTLP/HTTP: take spans, gzip or plain."""
+        body = await _body(request)
+        if body is None:
+            return _refusal(413, "The spans are too many for one request.")
+        try:
+            self._memory.take(decode(body))
+        except NotSpans as error:
+            return _refusal(400, str(error))
+        return Response(b"", 200, media_type="application/x-protobuf")
+
+    async def file(self, request: Request) -> Response:
+        """The page and its parts."""
+        name = request.path_params.get("name", "")
+        if name not in _FILES:
+            return _refusal(404, "This path is not found.")
+        content = resources.files(__package__).joinpath("static", name or "console.html").read_bytes()
+        return Response(content, 200, _HEADERS, _FILES[name])
+
+    async def overview(self, _: Request) -> Response:
+        """The parts with their processes, what they do, and what flows between them."""
+        seen = self._memory.overview()
+        running = self._running()
+        parts = [
+            {
+                "name": name,
+                "ready": part.get("ready", False),
+                "pid": part.get("pid"),
+                "restarts": part.get("restarts", 0),
+                "url": part.get("url"),
+                "work": seen["parts"].get(name),
+            }
+            for name, part in running.get("parts", {}).items()
+        ]
+        return JSONResponse({**seen, "parts": parts, "ready": running.get("ready", False)})
+
+    async def orders(self, _: Request) -> Response:
+        """The latest orders with their timelines."""
+        return JSONResponse({"items": self._memory.orders()})
+
+    async def trace(self, request: Request) -> Response:
+        """One trace."""
+        spans = self._memory.trace(request.path_params["id"])
+        if spans is None:
+            return _refusal(404, "This trace is not, or no longer, known here.")
+        return JSONResponse({"items": spans})
+
+    async def letters(self, _: Request) -> Response:
+        """The dead letters that wait."""
+        return await self._ask("GET", "/entries?status=pending&limit=50")
+
+    async def replay(self, request: Request) -> Response:
+        """Give one dead letter (`id`), or all (`all`), back to the broker."""
+        if request.headers.get("x-console") != "1":  # a foreign page cannot set it
+            return _refusal(403, "Only the console itself may do this.")
+        key = request.path_params["id"]
+        return await self._ask(
+            "POST", "/replay" if key == "all" else f"/entries/{quote(key, safe='')}/replay"
+        )
+
+    async def ready(self, _: Request) -> Response:
+        """For the runner."""
+        return Response(b"ok", media_type="text/plain")
+
+    def _running(self) -> Mapping[str, Any]:
+        try:
+            state: dict[str, Any] = json.loads(self._state.read_text())
+        except (OSError, ValueError):
+            return {}
+        return state
+
+    async def _ask(self, method: str, path: str) -> Response:
+        timeout = aiohttp.ClientTimeout(total=10)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.request(method, self._dead_letters + path) as answer,
+            ):
+                return Response(await answer.read(), answer.status, media_type=answer.content_type)
+        except (aiohttp.ClientError, TimeoutError):
+            return _refusal(503, "The broker does not answer.")
+
+
+def create_app(state: Path, dead_letters: str, clock: Callable[[], float] = time.time) -> Starlette:
+    """The application; `clock` is Unix time."""
+    console = Console(state, dead_letters, Memory(clock))
+    return Starlette(
+        routes=[
+            Route(OTLP_PATH, console.spans, methods=["POST"]),
+            Route(READY_PATH, console.ready),
+            Route("/console", console.file),
+            Route("/console/api/overview", console.overview),
+            Route("/console/api/orders", console.orders),
+            Route("/console/api/traces/{id}", console.trace),
+            Route("/console/api/dead-letters", console.letters),
+            Route("/console/api/dead-letters/{id}/replay", console.replay, methods=["POST"]),
+            Route("/console/{name}", console.file),
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS, www_redirect=False)],
+    )
+
+
+def _refusal(status: int, detail: str) -> Response:
+    body = {"type": "about:blank", "status": status, "detail": detail}
+    return JSONResponse(body, status, media_type="application/problem+json")
+
+
+async def _body(request: Request) -> bytes | None:
+    """The body, unpacked; None where it is larger than MAX_BODY (either way) or not what it says."""
+    chunks = bytearray()
+    async for chunk in request.stream():
+        chunks += chunk
+        if len(chunks) > MAX_BODY:
+            return None
+    if request.headers.get("content-encoding") != "gzip":
+        return bytes(chunks)
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        plain = unpacker.decompress(bytes(chunks), MAX_BODY)
+    except (zlib.error, gzip.BadGzipFile):
+        return b"\xff"  # no protobuf: refused as such
+    return plain if unpacker.eof else None
