@@ -74,7 +74,9 @@ async def update_preferences(
 async def erase(user_id: str, desk: Desk) -> None:
     """An account is deleted: so is all that was written to the person. Repeatable."""
     now = desk.clock.now()
-    await desk.store.update(Erasure, user_id, lambda found: (found or Erasure(user_id, now), ()))
+    await desk.store.transact(
+        [Ref(Erasure, user_id)], lambda found: Changes(None, [] if found[0] else [Erasure(user_id, now)])
+    )
     await _delete([Ref(Preferences, user_id)], desk)
     while (page := await store.notifications_of(desk.store, user_id, _ERASED_AT_ONCE, None)).items:
         await _delete([Ref(Notification, message.id) for message in page.items], desk)

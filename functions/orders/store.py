@@ -146,8 +146,9 @@ class Orders:
 
     async def close_account(self, user_id: str, at: datetime) -> None:
         """Take no further orders of this person."""
-        await self.store.update(
-            DeletedAccount, user_id, lambda found: (found or DeletedAccount(user_id, at), ())
+        await self.store.transact(
+            [Ref(DeletedAccount, user_id)],
+            lambda found: Changes(None, [] if found[0] else [DeletedAccount(user_id, at)]),
         )
 
     async def mark(self, once: Once) -> None:

@@ -71,7 +71,9 @@ async def cancel(order_id: str, user_id: str, once: Once | None, desk: Desk) -> 
 async def erase(user_id: str, desk: Desk) -> None:
     """An account is deleted: payments stay, for the books, but name the person no more. Repeatable."""
     now = desk.clock.now()
-    await desk.store.update(Erasure, user_id, lambda found: (found or Erasure(user_id, now), ()))
+    await desk.store.transact(
+        [Ref(Erasure, user_id)], lambda found: Changes(None, [] if found[0] else [Erasure(user_id, now)])
+    )
     while (page := await store.payments_of_user(desk.store, user_id)).items:
         for payment in page.items:
             await desk.store.update(Payment, payment.id, _forget_user)

@@ -1,0 +1,112 @@
+"""What holds at every moment, and what holds once everything was delivered and swept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from functions.notifications import store as notifications
+from functions.orders.domain import STOCK_LOST_AFTER_SHIPPING, UNPAID, Order, Status
+from functions.payments.domain import Payment, PaymentStatus, RefundStatus, payment_id
+from functions.payments.provider import LedgerEntry
+from functions.payments.store import refunds_of
+from functions.products.stock import Reservation, State, Stock
+from tests.disorder.world import World
+
+SETTLED = {State.COMMITTED, State.RELEASED, State.REJECTED}
+
+
+@dataclass
+class Books:
+    """What the provider did for one order, in minor units."""
+
+    charges: list[int] = field(default_factory=list)
+    returned: int = 0
+
+
+async def ledger(world: World) -> dict[str, Books]:
+    """The provider's books by payment."""
+    found: dict[str, Books] = {}
+    cursor: str | None = None
+    while True:
+        page = await world.books.page(LedgerEntry, "all", "all", limit=100, cursor=cursor)
+        for entry in page.items:
+            books = found.setdefault(entry.payment_id, Books())
+            if entry.kind == "refund":
+                books.returned += entry.amount.amount
+            elif entry.outcome == "succeeded":
+                books.charges.append(entry.amount.amount)
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
+async def always(world: World) -> None:
+    """Stock and money add up at every moment; nothing was refused and nothing broke."""
+    assert not world.refused
+    await _stock_adds_up(world)
+    for pay_id, books in (await ledger(world)).items():
+        order = world.orders["ord_" + pay_id[4:]]
+        assert books.charges in ([], [order.total.amount]), "an order is charged once, its total"
+        assert books.returned <= sum(books.charges), "no more goes back than was taken"
+
+
+async def _stock_adds_up(world: World) -> None:
+    held, sold = Counter[str](), Counter[str]()
+    for reservation in (await world.store["products"].get_many(Reservation, list(world.orders))).values():
+        for line in reservation.lines:
+            held[line.product_id] += line.quantity * (reservation.state is State.RESERVED)
+            sold[line.product_id] += line.quantity * (reservation.state is State.COMMITTED)
+    for stock in (await world.store["products"].get_many(Stock, list(world.products))).values():
+        assert 0 <= stock.reserved <= stock.on_hand
+        assert stock.reserved == held[stock.id], "what is reserved is what orders hold"
+        assert stock.on_hand == world.products[stock.id] - sold[stock.id], "what is gone was sold"
+
+
+async def at_the_end(world: World) -> None:
+    """Everything was delivered and swept: nothing is left over, every order is final, and all sums agree."""
+    await always(world)
+    assert not world.pending
+    books = await ledger(world)
+    for order_id in world.orders:
+        order = await world.store["orders"].get(Order, order_id)
+        assert order is not None
+        await _order_is_final(world, order)
+        await _money_agrees(world, order, books.get(payment_id(order.id), Books()))
+    for user_id in world.people:
+        await _person(world, user_id)
+    assert max(Counter(world.postman.sent).values(), default=1) == 1, "every message goes out once"
+
+
+async def _order_is_final(world: World, order: Order) -> None:
+    assert order.status not in UNPAID
+    assert not order.payment_token
+    assert (order.shipping_address is None) == (order.user_id in world.deleted)
+    reservation = await world.store["products"].get(Reservation, order.id)
+    assert reservation is not None
+    assert reservation.state in SETTLED
+    sold = reservation.state is State.COMMITTED
+    lost = any(entry.reason == STOCK_LOST_AFTER_SHIPPING for entry in order.timeline)
+    assert sold == (order.status is not Status.CANCELLED) or lost, f"{order.status}, {reservation.state}"
+
+
+async def _money_agrees(world: World, order: Order, books: Books) -> None:
+    payment = await world.store["payments"].get(Payment, payment_id(order.id))
+    assert payment is not None
+    assert payment.status is not PaymentStatus.PENDING
+    assert payment.refunding == 0
+    assert payment.captured == sum(books.charges)
+    assert payment.refunded == books.returned == order.refunded.amount
+    if order.status is Status.CANCELLED:
+        assert payment.captured == payment.refunded, "a cancelled order costs nothing"
+    else:
+        assert books.charges == [order.total.amount], "a paid order was charged exactly once"
+    assert (payment.user_id == "") == (order.user_id in world.deleted)
+    refunds = (await refunds_of(world.store["payments"], payment.id, 100, None)).items
+    assert all(refund.status is RefundStatus.SUCCEEDED for refund in refunds)
+
+
+async def _person(world: World, user_id: str) -> None:
+    page = await notifications.notifications_of(world.store["notifications"], user_id, 1000, None)
+    assert not any(message.pending for message in page.items)
+    assert not (page.items and user_id in world.deleted), "nothing is left of a deleted account"

@@ -1,0 +1,94 @@
+"""What domains ask each other and the world, without a network: the same use cases, and silence when told so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from functions.notifications.channels import Bounced, Mail
+from functions.notifications.peers import Contact
+from functions.orders import service as orders
+from functions.orders.checkout import Offer
+from functions.orders.store import Orders
+from functions.payments.peers import Instruction
+from functions.products import service as catalogue
+from functions.runtime.errors import unavailable
+from functions.runtime.identity import SERVICE, Identity
+from functions.runtime.store.port import Store
+from functions.users import service as users
+
+
+def part(name: str) -> Identity:
+    """A part of the platform, as caller."""
+    return Identity(name, frozenset({SERVICE}))
+
+
+class Peer:
+    """A store of somebody else's, through their use cases; while `down`, nobody answers."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.down = False
+
+    async def _reach(self) -> None:
+        await asyncio.sleep(0)  # others get their turn, as during a real call
+        if self.down:
+            raise unavailable("PEER_UNAVAILABLE", "The service does not answer.")
+
+
+class ProductsPeer(Peer):
+    """Products, as orders knows it."""
+
+    async def offers(self, product_ids: Sequence[str]) -> dict[str, Offer]:
+        """See functions.orders.peers.Catalogue."""
+        await self._reach()
+        found = await catalogue.get_products(self._store, part("orders"), product_ids)
+        return {p.id: Offer(p.id, p.sku, p.name, p.price, p.active) for p in found}
+
+
+class OrdersPeer(Peer):
+    """Orders, as payments knows it."""
+
+    async def payment_instruction(self, order_id: str) -> Instruction:
+        """See functions.payments.peers.Orders."""
+        await self._reach()
+        order = await orders.payment_instruction(Orders(self._store), part("payments"), order_id)
+        return Instruction(order.id, order.user_id, order.total, order.payable, order.payment_token)
+
+
+class UsersPeer(Peer):
+    """Users, as notifications knows it."""
+
+    async def contact(self, user_id: str) -> Contact | None:
+        """See functions.notifications.peers.Users."""
+        return next(iter(await self._ask([user_id])), None)
+
+    async def administrators(self) -> list[str]:
+        """See functions.notifications.peers.Users."""
+        return [contact.user_id for contact in await self._ask([], admins=True)]
+
+    async def _ask(self, user_ids: Sequence[str], *, admins: bool = False) -> list[Contact]:
+        await self._reach()
+        found = await users.contacts(user_ids, admins, part("notifications"), store=self._store)
+        return [Contact(user.id, user.email, user.name, user.email_deliverable) for user in found]
+
+
+class Postman:
+    """A mail channel that counts what it took, by the notification's id, and bounces addresses in `dead`."""
+
+    name = "smtp"
+    needs_address = True
+
+    def __init__(self) -> None:
+        self.down = False
+        self.dead: set[str] = set()
+        self.sent: list[str] = []
+
+    async def send(self, mail: Mail) -> None:
+        """See functions.notifications.channels.Channel."""
+        await asyncio.sleep(0)
+        if self.down:
+            raise unavailable("MAIL_UNAVAILABLE", "No mail goes out.")
+        if mail.address in self.dead:
+            raise Bounced
+        self.sent.append(mail.id)

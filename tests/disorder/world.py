@@ -1,0 +1,221 @@
+"""All five domains with their real use cases and event doors, and a mail between them that is in no hurry.
+
+Each domain is composed by its own bootstrap over a store of its own; questions to other domains are calls of their
+use cases instead of gRPC. What commits goes into `pending` as one parcel for each subscriber, and stays there until
+somebody delivers it: late, twice, or before what came first.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from starlette.requests import Request
+
+from events.catalog import CATALOG, SUBSCRIBERS, Money, SweepDue
+from events.outbox import OutboxRow
+from events.publisher import headers
+from functions.orders import service as orders
+from functions.orders.checkout import Item, Placement
+from functions.orders.domain import Address, Order
+from functions.orders.store import Orders
+from functions.payments import refunds, simulated
+from functions.payments.desk import Desk
+from functions.payments.domain import Refund, payment_id
+from functions.payments.tests.till import FaultyProvider
+from functions.products import service as catalogue
+from functions.products import stock_service
+from functions.products.stock import Stock
+from functions.products.validation import Draft
+from functions.runtime.clock import ManualClock
+from functions.runtime.function import EventFunction
+from functions.runtime.identity import ADMIN, CUSTOMER, Identity
+from functions.runtime.ids import uuid7
+from functions.runtime.settings import load
+from functions.runtime.store.port import Store
+from functions.runtime.testing import FakeVerifier
+from functions.users import service as users
+from functions.users.tests.world import cheap_hasher
+from tests.disorder.peers import OrdersPeer, Postman, ProductsPeer, UsersPeer
+from tests.disorder.stores import OpenStore
+
+DOMAINS = ("users", "products", "orders", "payments", "notifications")
+HOME = Address("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "GB")
+PRICE = Money(1250, "EUR")
+HANDLED, LATER = 204, 503
+TOKEN_LIFE = timedelta(minutes=15)
+_ALL = datetime.max.replace(tzinfo=UTC)
+_hasher = cheap_hasher()
+
+
+class Parcel(NamedTuple):
+    """An event on its way to one subscriber."""
+
+    domain: str
+    row: OutboxRow
+
+
+class World:
+    """The platform without its doors to people. `refused` is what a broker would have kept as dead letters."""
+
+    def __init__(self, open_store: OpenStore) -> None:
+        self.clock = ManualClock()
+        self.pending: list[Parcel] = []
+        self.delivered: list[Parcel] = []
+        self.refused: list[tuple[Parcel, int]] = []
+        self.orders: dict[str, Order] = {}  # as placed
+        self.products: dict[str, int] = {}  # pieces put on the shelf so far
+        self.people: dict[str, Identity] = {}
+        self.deleted: dict[str, datetime] = {}
+        self.store: dict[str, Store] = {
+            name: open_store(name, importlib.import_module(f"functions.{name}.store").KINDS, self.clock)
+            for name in DOMAINS
+        }
+        self.books = open_store("ledger", simulated.KINDS, self.clock)
+        self.provider = FaultyProvider(simulated.SimulatedProvider(self.books, self.clock, slow_seconds=0))
+        self.postman = Postman()
+        self.catalogue = ProductsPeer(self.store["products"])
+        self.instructions = OrdersPeer(self.store["orders"])
+        self.contacts = UsersPeer(self.store["users"])
+        replaced: dict[str, dict[str, Any]] = {
+            "orders": {"catalogue": self.catalogue},
+            "payments": {"provider": self.provider, "orders": self.instructions},
+            "notifications": {"channel": self.postman, "users": self.contacts},
+        }
+        self.functions = {name: self._compose(name, **replaced.get(name, {})) for name in DOMAINS}
+        self._doors = {
+            name: EventFunction(function, self._forget(name)) for name, function in self.functions.items()
+        }
+        self._orders = Orders(self.store["orders"])
+        self._desk = Desk(self.store["payments"], self.provider, self.instructions, self.clock)
+
+    def _compose(self, name: str, **replaced: Any) -> Any:
+        settings = load(importlib.import_module(f"functions.{name}.settings").Settings, {})
+        bootstrap = importlib.import_module(f"functions.{name}.bootstrap").bootstrap
+        return bootstrap(
+            settings, store=self.store[name], clock=self.clock, verifier=FakeVerifier(), **replaced
+        )
+
+    def _forget(self, name: str) -> Callable[[], Awaitable[None]]:
+        async def forget() -> None:
+            await self.store[name].expire(self.clock.now())
+
+        return forget
+
+    async def start(self) -> None:
+        """The administrator, and what every function does before it serves."""
+        for function in self.functions.values():
+            for hook in function.on_start:
+                await hook()
+        self.boss = await self.register("boss@example.com", ADMIN, CUSTOMER)
+
+    async def close(self) -> None:
+        """Let go of files."""
+        for store in (*self.store.values(), self.books):
+            await store.close()
+
+    # What people do
+
+    async def register(self, email: str, *roles: str) -> Identity:
+        """A new account."""
+        wanted = users.Registration(email, "a horse, a kingdom", "Ada", roles or (CUSTOMER,))
+        user = await users.register(wanted, store=self.store["users"], hasher=_hasher, clock=self.clock)
+        who = self.people[user.id] = Identity(user.id, frozenset(user.roles))
+        return who
+
+    async def add_product(self, on_hand: int) -> str:
+        """For sale, with stock; its id."""
+        draft = Draft(sku=uuid7(), name="Teapot", category="kitchen", price=PRICE)
+        product = await catalogue.create_product(self.store["products"], self.clock, self.boss, draft)
+        self.products[product.id] = 0
+        await self.restock(product.id, on_hand)
+        return product.id
+
+    async def restock(self, product_id: str, pieces: int) -> None:
+        """More of it arrives."""
+        found = await self.store["products"].get(Stock, product_id)
+        assert found is not None
+        await stock_service.set_stock(
+            self.store["products"], self.boss, product_id, found.on_hand + pieces, version=found.version
+        )
+        self.products[product_id] += pieces
+
+    async def place(self, who: Identity, lines: dict[str, int], token: str, key: str | None = None) -> Order:
+        """Order something."""
+        items = [Item(product_id, quantity) for product_id, quantity in lines.items()]
+        wanted = Placement(items, HOME, token, key, fingerprint=f"{lines}{token}")
+        order = await orders.place(self._orders, self.catalogue, self.clock, who, wanted)
+        self.orders[order.id] = order
+        return order
+
+    async def cancel(self, order_id: str, who: Identity) -> None:
+        """Before it is shipped."""
+        await orders.cancel(self._orders, self.clock, who, order_id, "")
+
+    async def ship(self, order_id: str) -> None:
+        """It leaves."""
+        await orders.ship(self._orders, self.clock, self.boss, order_id)
+
+    async def arrive(self, order_id: str) -> None:
+        """It is there."""
+        await orders.deliver(self._orders, self.clock, self.boss, order_id)
+
+    async def refund(self, order_id: str, amount: int | None, key: str | None = None) -> Refund:
+        """Give some of the money back; None for all that is left."""
+        money = None if amount is None else Money(amount, PRICE.currency)
+        return await refunds.refund(payment_id(order_id), money, "", key, self.boss, self._desk)
+
+    async def delete_account(self, user_id: str) -> None:
+        """The person leaves."""
+        await users.delete_user(user_id, self.people[user_id], store=self.store["users"])
+        self.deleted[user_id] = self.clock.now()
+
+    # What the platform does
+
+    async def collect(self) -> None:
+        """What has committed is published: one parcel for each subscriber."""
+        for name, store in self.store.items():
+            rows = await store.outbox(_ALL, 1000)
+            for row in rows:
+                assert row.source == f"/{name}"
+                self.pending += [Parcel(domain, row) for domain in SUBSCRIBERS[CATALOG[row.type]]]
+            await store.outbox_published([row.id for row in rows])
+
+    async def deliver(self, parcel: Parcel) -> int:
+        """Hand it to its subscriber once; what is not handled stays pending, or is refused for good."""
+        status = await self.post(parcel)
+        if status == HANDLED and parcel in self.pending:
+            self.pending.remove(parcel)
+            self.delivered.append(parcel)
+        elif status not in (HANDLED, LATER):
+            self.refused.append((parcel, status))
+        return status
+
+    async def post(self, parcel: Parcel) -> int:
+        """The subscriber's answer: an HTTP status."""
+        lines = (line.split(b": ", 1) for line in headers(parcel.row).splitlines())
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/",
+            "headers": [(name.lower(), value) for name, value in (*lines, (b"content-length", b"2"))],
+        }
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": parcel.row.data, "more_body": False}
+
+        response = await self._doors[parcel.domain](Request(scope, receive))
+        return response.status_code
+
+    async def sweep(self, domain: str) -> int:
+        """A PingSource's tick reaches one domain."""
+        now = self.clock.now()
+        row = OutboxRow(uuid7(), SweepDue.TYPE, SweepDue.SOURCE, "", now, b'{"sweep": "all"}', "", "", "")
+        return await self.post(Parcel(domain, row))
+
+    def outage(self, *, on: bool) -> None:
+        """Nobody answers anybody, no money moves and no mail goes out; or all works again."""
+        for part in (self.catalogue, self.instructions, self.contacts, self.provider, self.postman):
+            part.down = on
