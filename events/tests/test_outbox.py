@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 from events.tests.fakes import LONG_AGO, START, TRACE, Broker, Clock, Rows, outbox, row, until
@@ -167,6 +168,24 @@ async def test_a_sweep_takes_old_rows_of_others_and_leaves_what_is_under_way() -
 
     assert broker.ids == [row(1).id, row(2).id]
     await publishing.drain(5)
+
+
+async def test_sweeps_of_two_processes_at_once_publish_everything_under_its_own_id() -> None:
+    left = [row(n, START - LONG_AGO) for n in range(50)]
+    rows, broker, clock = Rows(), Broker(), Clock()
+    both = [outbox(rows, broker, clock) for _ in range(2)]
+    for publishing in both:
+        publishing.start()
+    await until(lambda: rows.reads == 2)
+    rows.rows |= {each.id: each for each in left}
+
+    await asyncio.gather(*(publishing.sweep() for publishing in both for _ in range(2)))
+    await until(lambda: not rows.rows)
+
+    assert set(broker.ids) == {each.id for each in left}
+    assert len(broker.ids) <= 2 * len(left)  # what both took goes out twice, and is handled once
+    for publishing in both:
+        await publishing.drain(5)
 
 
 async def test_draining_publishes_what_is_under_way() -> None:

@@ -24,6 +24,7 @@ from functions.orders.domain import PLATFORM_REASONS, TIMED_OUT, Order, Status
 from functions.orders.peers import Catalogue
 from functions.orders.store import Orders, Receipt
 from functions.orders.watching import Watchers
+from functions.runtime.batches import each
 from functions.runtime.clock import Clock
 from functions.runtime.errors import denied, invalid, not_found
 from functions.runtime.idempotency import idempotency
@@ -192,11 +193,15 @@ async def erase_person(orders: Orders, clock: Clock, user_id: str, once: Once) -
 async def cancel_overdue(orders: Orders, clock: Clock, patience: timedelta) -> int:
     """Cancel what has waited `patience` or longer for stock or payment; how many. Two at once do no harm."""
     cancelled, cursor = 0, None
+
+    async def give_up(order_id: str) -> None:
+        nonlocal cancelled
+        swept = await orders.change(order_id, lambda order: order.time_out(clock.now(), patience))
+        cancelled += swept.cancel_reason == TIMED_OUT
+
     for _ in range(_SWEEP_PAGES):
         page = await orders.waiting_since(clock.now() - patience, _BATCH, cursor)
-        for order in page.items:
-            swept = await orders.change(order.id, lambda order: order.time_out(clock.now(), patience))
-            cancelled += swept.cancel_reason == TIMED_OUT
+        await each([give_up(order.id) for order in page.items], log)
         cursor = page.next_cursor
         if cursor is None:
             break

@@ -12,6 +12,7 @@ from events.catalog import OrderPlaced, Payload
 from functions.products.service import ATTEMPTS, Moved, get_product
 from functions.products.stock import Reservation, Stock, Stocks
 from functions.products.store import due
+from functions.runtime.batches import each
 from functions.runtime.clock import Clock
 from functions.runtime.errors import not_found
 from functions.runtime.identity import Identity, require_admin
@@ -19,8 +20,8 @@ from functions.runtime.store.port import Changes, Once, Ref, Store
 
 log = logging.getLogger("shop.products")
 
-EXPIRED_AT_ONCE = 1000
-"""Reservations that one sweep lets go; the next one goes on."""
+_AT_ONCE = 100
+_SWEEP_PAGES = 10  # at most 1,000 reservations a tick: the next tick takes the rest
 
 Step = Callable[[Reservation, Stocks], list[Payload]]
 
@@ -77,11 +78,15 @@ async def release(store: Store, clock: Clock, order_id: str, once: Once) -> Rese
 
 async def expire(store: Store, clock: Clock) -> int:
     """Let go of what was held too long; how many reservations. Several at a time do no harm."""
-    now = clock.now()
-    late = (await due(store, now, EXPIRED_AT_ONCE)).items
-    for reservation in late:
-        await _change(store, now, reservation.id, lambda it, stocks: it.expire(stocks, now))
-    return len(late)
+    now, let_go, cursor = clock.now(), 0, None
+    for _ in range(_SWEEP_PAGES):
+        late = await due(store, now, _AT_ONCE, cursor)
+        steps = [_change(store, now, it.id, lambda it, stocks: it.expire(stocks, now)) for it in late.items]
+        await each(steps, log)
+        let_go, cursor = let_go + len(steps), late.next_cursor
+        if cursor is None:
+            break
+    return let_go
 
 
 async def _change(

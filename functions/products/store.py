@@ -72,9 +72,9 @@ async def categories(store: Store) -> list[Category]:
     return (await store.page(Category, "named", "all", limit=MAX_CATEGORIES)).items
 
 
-async def due(store: Store, now: datetime, limit: int) -> Page[Reservation]:
+async def due(store: Store, now: datetime, limit: int, cursor: str | None = None) -> Page[Reservation]:
     """Reservations whose time is over, longest first."""
-    return await store.page(Reservation, "due", "reserved", limit=limit, until=_due(now))
+    return await store.page(Reservation, "due", "reserved", limit=limit, cursor=cursor, until=_due(now))
 
 
 def _due(at: datetime) -> str:

@@ -10,18 +10,22 @@ from typing import Any
 
 from functions.runtime.clock import ManualClock
 from functions.runtime.store.memory import MemoryStore
-from functions.runtime.store.port import Kind, Store
+from functions.runtime.store.port import Kind, Ref, Store
 from functions.runtime.store.sqlite import SQLiteStore
 
 OpenStore = Callable[[str, Sequence[Kind[Any]], ManualClock], Store]
 
 
 class Restless(MemoryStore):
-    """In memory, but whoever asks may have to wait for others first: as many turns as `chance` says."""
+    """In memory, but whoever asks may have to wait for others first: as many turns as `chance` says.
+
+    What `broken` names cannot be written, as if its data were spoiled.
+    """
 
     def __init__(self, kinds: Sequence[Kind[Any]], clock: ManualClock, chance: random.Random) -> None:
         super().__init__(kinds, clock, lost_races=1)
         self._chance = chance
+        self.broken: set[str] = set()
 
     async def get(self, *args: Any, **kwargs: Any) -> Any:
         await self._wait()
@@ -31,9 +35,11 @@ class Restless(MemoryStore):
         await self._wait()
         return await super().page(*args, **kwargs)
 
-    async def transact(self, *args: Any, **kwargs: Any) -> Any:
+    async def transact(self, refs: Sequence[Ref], *args: Any, **kwargs: Any) -> Any:
         await self._wait()
-        done = await super().transact(*args, **kwargs)
+        if any(ref.id in self.broken for ref in refs):
+            raise RuntimeError("spoiled")
+        done = await super().transact(refs, *args, **kwargs)
         await self._wait()
         return done
 

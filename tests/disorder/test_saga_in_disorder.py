@@ -250,6 +250,6 @@ def stories(examples: int, steps: int) -> settings:
 
 
 TestDisorder = Disorder.TestCase
-TestDisorder.settings = stories(40, 40)
+TestDisorder.settings = stories(20, 40)
 TestDisorderOnDisk = DisorderOnDisk.TestCase
-TestDisorderOnDisk.settings = stories(5, 30)
+TestDisorderOnDisk.settings = stories(3, 30)

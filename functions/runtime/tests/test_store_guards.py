@@ -91,3 +91,16 @@ async def test_a_guard_is_forgotten_when_its_time_is_over(store: Store, clock: M
     again = await store.update(Counter, "c", adding(), once=once)
 
     assert again.left == 2
+
+
+async def test_sweeps_at_once_forget_what_is_over_and_nothing_else(store: Store, clock: ManualClock) -> None:
+    short, long = (Once(f"{hours} hours", timedelta(hours=hours), "one", Counter) for hours in (1, 24))
+    for once in (short, long):
+        await store.update(Counter, "c", adding(), once=once)
+    clock.advance(timedelta(hours=2))
+
+    removed = await asyncio.gather(*(store.expire(clock.now()) for _ in range(3)))
+    assert sum(removed) >= 1
+    assert await store.expire(clock.now()) == 0
+    assert (await store.update(Counter, "c", adding(), once=long)).left == 2
+    assert (await store.update(Counter, "c", adding(), once=short)).left == 3
