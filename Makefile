@@ -39,7 +39,7 @@ tables: $(READY) ## Make the DynamoDB tables that STORE_URL names (dynamodb://pr
 	@$(RUN) -m functions.runtime.store.tables
 
 ##@ Check
-.PHONY: test test-unit test-integration test-e2e lint bench
+.PHONY: test test-unit test-integration test-e2e lint bench bench-scale
 test: $(READY) ## Run all tests: unit, manifests, integration, end to end
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
@@ -61,6 +61,9 @@ lint: $(READY) ## Check style and types
 
 bench: $(READY) ## Measure the platform against its floor and its budgets
 	@$(RUN) -m tests.bench $(ARGS)
+
+bench-scale: $(READY) ## Compare what use cases cost with 1,000 and with 1,000,000 orders (some minutes, 5 GB of disk)
+	@$(RUN) -m tests.bench.scale $(ARGS)
 
 ##@ Change
 .PHONY: format proto-gen schemas dashboards requirements clean

@@ -2,10 +2,12 @@
 
 The store lists partitions and no more, so that DynamoDB can do it, too. Writing every prefix of every word is
 out of the question: a description of 5,000 characters has thousands, and a transaction may hold 100 items.
-Instead a product has at most `MAX_KEYS` keys, and each of its words of three letters or more lies under one
-of them: its first three letters, or, where a long text has too many of those, the first two, one or none. A
-search reads the four partitions under which its longest word may lie, and checks the words themselves. So
-nothing is ever missed, and what a long text costs is selectivity, not entries.
+Instead a product has at most `MAX_KEYS` keys, of one of two sorts. A text with few words, as most have, lies under
+the first three, five and eight letters of each word, so that what is rare is found at once in any catalogue. A longer
+one lies under the first three letters of each word, or, where it has too many of those, under the first two, one or
+none. A search reads the partition of its longest word among the former, and the four under which that word may lie
+among the latter, and checks the words themselves. So nothing is ever missed, and what a long text costs is
+selectivity, not entries.
 """
 
 from __future__ import annotations
@@ -17,8 +19,12 @@ from collections.abc import Iterable
 MAX_KEYS = 40
 """An update replaces at most all keys by as many others: 80 of the 100 items of a DynamoDB transaction."""
 
+_LENGTHS = (3, 5, 8)  # of a short text's keys
+_SHORT = (
+    "+"  # marks a short text's keys of the first length, which long texts have, too; a word cannot hold it
+)
 _PRECISE = 3
-_ANY = "*"  # the key of no letters; a word cannot hold it
+_ANY = "*"  # the key of no letters; a word cannot hold it, either
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -42,10 +48,9 @@ def matches(text: str, prefixes: Iterable[str]) -> bool:
 
 def keys(text: str) -> set[str]:
     """The partitions of a text (from `searchable`), at most `MAX_KEYS`; short words have none (`probes`)."""
-    found = {word[:_PRECISE] for word in text.split() if len(word) >= _PRECISE}
-    for length in range(_PRECISE - 1, -1, -1):
-        found = _coarsened(found, length)
-    return {key or _ANY for key in found}
+    found = text.split()
+    fine = {_fine(word[:length]) for word in found for length in _LENGTHS if len(word) >= length}
+    return fine if len(fine) <= MAX_KEYS else _coarse(found)
 
 
 def probes(prefixes: Iterable[str]) -> list[str]:
@@ -56,7 +61,19 @@ def probes(prefixes: Iterable[str]) -> list[str]:
     longest = max(prefixes, key=len, default="")
     if len(longest) < _PRECISE:
         return []
-    return [longest[:length] or _ANY for length in range(_PRECISE, -1, -1)]
+    fine = _fine(longest[: max(length for length in _LENGTHS if length <= len(longest))])
+    return [fine, *(longest[:length] or _ANY for length in range(_PRECISE, -1, -1))]
+
+
+def _fine(beginning: str) -> str:
+    return beginning + _SHORT if len(beginning) == _PRECISE else beginning
+
+
+def _coarse(found: Iterable[str]) -> set[str]:
+    keys = {word[:_PRECISE] for word in found if len(word) >= _PRECISE}
+    for length in range(_PRECISE - 1, -1, -1):
+        keys = _coarsened(keys, length)
+    return {key or _ANY for key in keys}
 
 
 def _coarsened(found: set[str], length: int) -> set[str]:

@@ -8,21 +8,21 @@ from pathlib import Path
 from tests.bench.measure import Sample
 from tests.bench.row import Row
 
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
-
-def markdown(rows: list[Row]) -> str:
-    """All rows as a Markdown table."""
-    lines = [
-        "| work | ours | floor | ratio | budget | CPU per request, ours / floor | memory |",
-        "|---|---|---|---|---|---|---|",
-        *(_line(row) for row in rows),
+def markdown(rows: list[Row], ours: str = "ours", floor: str = "floor") -> str:
+    """All rows as a Markdown table, without the columns that nothing is in."""
+    titles = ["work", ours, floor, "ratio", "budget", "CPU per request, ours / floor", "memory"]
+    columns = [
+        column
+        for column in zip(titles, *(_cells(row) for row in rows), strict=True)
+        if any(cell != "-" for cell in column[1:])
     ]
+    lines = ["| " + " | ".join(cells) + " |" for cells in zip(*columns, strict=True)]
     notes = [f"- {row.name}: {row.note}" for row in rows if row.note]
-    return "\n".join([*lines, "", *notes])
+    return "\n".join([lines[0], "|---" * len(columns) + "|", *lines[1:], *([""] if notes else []), *notes])
 
 
-def _line(row: Row) -> str:
+def _cells(row: Row) -> tuple[str, ...]:
     budget = "-" if row.budget is None else f"{'>=' if row.at_least else '<='} {row.budget:g}"
     met = {True: " met", False: " **missed**", None: ""}[row.met]
     ratio = "-" if row.ratio is None or row.unit == "MB" else f"{row.ratio:.2f}"
@@ -31,17 +31,18 @@ def _line(row: Row) -> str:
         cpu += f" / {row.floor.cpu_ms:.2f} ms"
     memory = f"{row.ours.memory_mb:.0f} MB" if row.ours.memory_mb else "-"
     floor = "-" if row.floor is None else _figure(row.floor, row.unit)
-    return f"| {row.name} | {_figure(row.ours, row.unit)} | {floor} | {ratio} | {budget}{met} | {cpu} | {memory} |"
+    return (row.name, _figure(row.ours, row.unit), floor, ratio, f"{budget}{met}", cpu, memory)
 
 
 def _figure(sample: Sample, unit: str) -> str:
-    return f"{sample.rate:,.3f} s" if unit == "s" else f"{sample.rate:,.0f} {unit}"
+    digits = {"s": 3, "units": 1}.get(unit, 0)
+    return f"{sample.rate:,.{digits}f} {unit}"
 
 
-def write_readme(readme: Path, table: str) -> None:
-    """Replace what stands between the markers."""
-    text = readme.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
+def write_readme(readme: Path, table: str, name: str, conditions: str) -> None:
+    """Replace what stands between the markers of this table."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, rest = readme.read_text().split(begin)
+    _, after = rest.split(end)
     when = datetime.now(UTC).date().isoformat()
-    readme.write_text(f"{before}{BEGIN}\n{table}\n\nMeasured on {when}, two cores, 32 callers.\n{END}{after}")
+    readme.write_text(f"{before}{begin}\n{table}\n\nMeasured on {when}, {conditions}.\n{end}{after}")

@@ -170,15 +170,25 @@ def test_a_search_pages_through_all_hits_once_among_texts_of_any_length(texts: l
     asyncio.run(search())
 
 
-async def test_a_long_and_barren_search_stops_and_goes_on_from_there(shop: Shop) -> None:
+async def test_what_is_rare_is_found_at_once_among_many_that_begin_alike(shop: Shop) -> None:
     needle = await shop.add(name="Kettledrum")
+    for _ in range(25):
+        await shop.add(name="Kettle")
+
+    page = await list_products(shop.store, ANONYMOUS, Query(text="kettledrum", limit=2), max_looked_at=5)
+
+    assert ([product.id for product in page.items], page.next_cursor) == ([needle.id], None)
+
+
+async def test_a_long_and_barren_search_stops_and_goes_on_from_there(shop: Shop) -> None:
+    needle = await shop.add(name="Kettle drum")
     for _ in range(25):
         await shop.add(name="Kettle")
 
     found: list[list[str]] = []
     cursors: list[str | None] = [""]
     while cursors[-1] is not None:
-        query = Query(text="kettledrum", limit=2, cursor=cursors[-1])
+        query = Query(text="kett drum", limit=2, cursor=cursors[-1])
         page = await list_products(shop.store, ANONYMOUS, query, max_looked_at=10)
         found.append([product.id for product in page.items])
         cursors.append(page.next_cursor)

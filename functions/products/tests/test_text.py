@@ -21,8 +21,16 @@ def test_a_word_is_found_by_its_beginning_only() -> None:
     assert not matches(text, ["kettles"])
 
 
-def test_a_short_text_is_found_by_three_letters_of_each_word() -> None:
-    assert keys(searchable("A steel kettle, 2 l, stainless")) == {"ste", "ket", "sta"}
+def test_a_short_text_is_found_by_three_letters_of_each_word_and_by_more() -> None:
+    assert keys(searchable("A steel kettle, 2 l, stainless")) == {
+        *("ste+", "steel", "ket+", "kettl", "sta+", "stain", "stainles")
+    }
+
+
+def test_a_search_reads_the_shortest_listings_that_hold_all_it_may_find() -> None:
+    assert probes(["st", "kett"]) == ["ket+", "ket", "ke", "k", "*"]
+    assert probes(["kettle"])[0] == "kettl"
+    assert probes(["stainlessly"])[0] == "stainles"
 
 
 def test_a_long_text_gives_up_as_little_as_it_must() -> None:

@@ -14,6 +14,7 @@ from events.catalog import Payload
 from events.outbox import OutboxRow
 from functions.runtime.clock import Clock
 from functions.runtime.errors import unavailable
+from functions.runtime.store import sqlite_rows as rows_of
 from functions.runtime.store.codec import Shapes, decode_keys, from_micros, micros
 from functions.runtime.store.cursors import Listing, cursor_after, position
 from functions.runtime.store.planning import GuardRow, Plan, Request, Stored, Write, plan, replay
@@ -30,26 +31,12 @@ _log = logging.getLogger("shop.store")
 _PATIENCE = 5.0  # seconds
 _CHUNK = 100  # rows that one job removes: the event loop waits no longer than for these
 
-_GET = "SELECT version, data, keys, expires FROM entity WHERE kind = ? AND id = ?"
-_GET_DATA = "SELECT data FROM entity WHERE kind = ? AND id = ?"
-_INSERT = "INSERT INTO entity VALUES (?, ?, ?, ?, ?, ?)"
-_UPDATE_DATA = "UPDATE entity SET version = ?, data = ? WHERE kind = ? AND id = ?"
-_UPDATE = "UPDATE entity SET version = ?, data = ?, keys = ?, expires = ? WHERE kind = ? AND id = ?"
-_DELETE = "DELETE FROM entity WHERE kind = ? AND id = ?"
-_ADD_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?)"
-_REMOVE_ENTRY = "DELETE FROM entry WHERE kind = ? AND name = ? AND part = ? AND sort = ? AND id = ?"
 _GUARD = "SELECT key, fingerprint, answer, expires FROM guard WHERE key = ?"
 _ADD_GUARD = "INSERT OR REPLACE INTO guard VALUES (?, ?, ?, ?)"
 _ADD_OUTBOX = "INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _OUTBOX = "SELECT * FROM outbox WHERE time < ? ORDER BY id LIMIT ?"
 _DUE = "SELECT kind, id, version, data, keys, expires FROM entity WHERE expires <= ? LIMIT ?"
 _EXPIRE_GUARDS = "DELETE FROM guard WHERE key IN (SELECT key FROM guard WHERE expires <= ? LIMIT ?)"
-_PAGE = """
-SELECT entry.sort, entry.id, entity.data FROM entry
-CROSS JOIN entity ON entity.kind = entry.kind AND entity.id = entry.id
-WHERE entry.kind = ? AND entry.name = ? AND entry.part = ?{after}{until}
-ORDER BY entry.sort {way}, entry.id {way} LIMIT ?
-"""
 
 
 class SQLiteStore:
@@ -81,7 +68,7 @@ class SQLiteStore:
     async def get(self, cls: type[E], entity_id: str) -> E | None:
         """The entity as last committed, or None."""
         shape = self._shapes.of(cls)
-        for (data,) in self._read(_GET_DATA, (shape.name, entity_id)):
+        for (data,) in self._read(rows_of.GET_DATA, (shape.name, entity_id)):
             return shape.decode(data)
         return None
 
@@ -91,7 +78,7 @@ class SQLiteStore:
         return {
             entity_id: shape.decode(data)
             for entity_id in ids
-            for (data,) in self._read(_GET_DATA, (shape.name, entity_id))
+            for (data,) in self._read(rows_of.GET_DATA, (shape.name, entity_id))
         }
 
     async def page(
@@ -113,11 +100,7 @@ class SQLiteStore:
             values.extend(position(listing, cursor))
         if until is not None:
             values.append(until)
-        sql = _PAGE.format(
-            after=f" AND (entry.sort, entry.id) {'<' if descending else '>'} (?, ?)" if cursor else "",
-            until=" AND entry.sort <= ?" if until is not None else "",
-            way="DESC" if descending else "ASC",
-        )
+        sql = rows_of.page_statement(after=bool(cursor), until=until is not None, descending=descending)
         rows = self._read(sql, (*values, limit + 1))
         items = [shape.decode(data) for _, _, data in rows[:limit]]
         more = len(rows) > limit
@@ -201,32 +184,17 @@ class SQLiteStore:
                 return Plan(answer, (), (), None)
         found: dict[Ref, Stored] = {}
         for ref in request.refs:
-            row = self._write(_GET, (self._shapes.of(ref.type).name, ref.id)).fetchone()
+            row = self._write(rows_of.GET, (self._shapes.of(ref.type).name, ref.id)).fetchone()
             if row:
                 found[ref] = Stored(*row)
         planned = plan(self._shapes, request, found, now)
         for write in planned.writes:
-            self._apply(write)
+            rows_of.apply(self._write, write)
         for event in planned.outbox:
             self._write(_ADD_OUTBOX, (*event[:4], micros(event.time), *event[5:]))
         if planned.guard:
             self._write(_ADD_GUARD, planned.guard)
         return planned
-
-    def _apply(self, write: Write) -> None:
-        kind, key, old, new = write.kind, write.id, write.old, write.new
-        for name, part, sort in write.removed:
-            self._write(_REMOVE_ENTRY, (kind, name, part, sort, key))
-        for name, part, sort in write.added:
-            self._write(_ADD_ENTRY, (kind, name, part, sort, key))
-        if new is None:
-            self._write(_DELETE, (kind, key))
-        elif old is None:
-            self._write(_INSERT, (kind, key, *new))
-        elif old[2:] == new[2:]:
-            self._write(_UPDATE_DATA, (new.version, new.data, kind, key))
-        else:
-            self._write(_UPDATE, (*new, kind, key))
 
     def _committed(self, planned: Plan) -> None:
         if not planned.outbox:
@@ -248,7 +216,7 @@ class SQLiteStore:
         rows = self._write(_DUE, (due, limit)).fetchall()
         for kind, key, *stored in rows:
             old = Stored(*stored)
-            self._apply(Write(kind, key, old, None, (), decode_keys(old.keys)))
+            rows_of.apply(self._write, Write(kind, key, old, None, (), decode_keys(old.keys)))
         return len(rows)
 
     def _expire_guards(self, due: int, limit: int) -> int:

@@ -1,51 +1,33 @@
-"""One SQLite file: its lock, its schema and its connections."""
+"""One SQLite file: its lock, its health and its connections."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
-SCHEMA_VERSION = 1
+from functions.runtime.store.sqlite_schema import StoreFileError, migrate
 
-_SCHEMA = """
-CREATE TABLE entity (
-    kind TEXT NOT NULL, id TEXT NOT NULL, version INTEGER NOT NULL, data BLOB NOT NULL,
-    keys BLOB NOT NULL, expires INTEGER, PRIMARY KEY (kind, id)
-) WITHOUT ROWID;
-CREATE INDEX entity_expiry ON entity (expires) WHERE expires IS NOT NULL;
-CREATE TABLE entry (
-    kind TEXT NOT NULL, name TEXT NOT NULL, part TEXT NOT NULL, sort TEXT NOT NULL, id TEXT NOT NULL,
-    PRIMARY KEY (kind, name, part, sort, id)
-) WITHOUT ROWID;
-CREATE TABLE outbox (
-    id TEXT PRIMARY KEY, type TEXT NOT NULL, source TEXT NOT NULL, subject TEXT NOT NULL, time INTEGER NOT
-    NULL, data BLOB NOT NULL, correlation_id TEXT NOT NULL, traceparent TEXT NOT NULL, tracestate TEXT NOT
-    NULL
-) WITHOUT ROWID;
-CREATE TABLE guard (
-    key TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, answer BLOB, expires INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX guard_expiry ON guard (expires);
-CREATE TABLE heartbeat (id INTEGER PRIMARY KEY CHECK (id = 1), at INTEGER NOT NULL);
-INSERT INTO heartbeat VALUES (1, 0);
-"""
+_CHECKED_AT_START = 16 * 2**20
+"""Bytes that are checked whole in some 20 ms. Of a larger file the start looks at the beginning and the length only,
+and a backup, which takes its time, at all of it."""
 
 
-class StoreInUseError(RuntimeError):
+class StoreInUseError(StoreFileError):
     """Another process (or another store of this one) has the file open for writing."""
 
 
-class SchemaTooNewError(RuntimeError):
-    """The file was written by a later release, which this one cannot read safely."""
+class CorruptFileError(StoreFileError):
+    """The file is damaged, or is none of SQLite's."""
 
 
 class SQLiteFile:
     """A file with one owner: `writer` and `reader` connections, and the lock that keeps other owners away.
 
-    Whoever only reads (a backup, a person with a shell) may open it beside us. Raises StoreInUseError and
-    SchemaTooNewError.
+    Whoever only reads (a backup, a person with a shell) may open it beside us. Raises StoreFileError: in use, damaged,
+    or written by a later release; the file is then left as it is.
     """
 
     def __init__(self, path: Path, connection: type[sqlite3.Connection]) -> None:
@@ -54,11 +36,12 @@ class SQLiteFile:
         self._path = path
         self._factory = connection
         try:
-            self.writer = self._connect()
-            _migrate(self.writer, path)
-            self.reader = self._connect()
-            self.reader.execute("PRAGMA query_only = ON")
-            self.reader.execute("PRAGMA mmap_size = 1073741824")  # a third less per read of a large file
+            self._open()
+        except sqlite3.DatabaseError as error:
+            os.close(self._lock)
+            if isinstance(error, sqlite3.OperationalError):
+                raise StoreFileError(f"STORE_URL: {path} cannot be opened: {error}") from error
+            raise _corrupt(path, str(error)) from error
         except BaseException:
             os.close(self._lock)
             raise
@@ -68,6 +51,19 @@ class SQLiteFile:
         self.reader.close()
         self.writer.close()
         os.close(self._lock)
+
+    def _open(self) -> None:
+        if self._path.exists():
+            check(self._path, _CHECKED_AT_START)
+        self.writer = self._connect()
+        try:
+            migrate(self.writer, self._path)
+        except BaseException:
+            self.writer.close()
+            raise
+        self.reader = self._connect()
+        self.reader.execute("PRAGMA query_only = ON")
+        self.reader.execute("PRAGMA mmap_size = 2147418112")  # a third less per read; more there is not
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -84,6 +80,38 @@ class SQLiteFile:
         return connection
 
 
+def check(path: Path, whole_up_to: int | None = None) -> None:
+    """Raise CorruptFileError for a damaged database; one of more than `whole_up_to` bytes is not read whole.
+
+    Reads only. Beside an owner that writes it sees what is committed.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            size = path.stat().st_size
+            pages, page = (
+                connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
+            )
+            if size < pages * page and not _has_log(path):
+                raise _corrupt(path, f"it has {size} of {pages * page} bytes")
+            if whole_up_to is None or size <= whole_up_to:
+                (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+                if found != "ok":
+                    raise _corrupt(path, found)
+    except sqlite3.DatabaseError as error:
+        raise _corrupt(path, str(error)) from error
+
+
+def _has_log(path: Path) -> bool:
+    log = path.with_name(path.name + "-wal")
+    return log.exists() and log.stat().st_size > 0
+
+
+def _corrupt(path: Path, why: str) -> CorruptFileError:
+    return CorruptFileError(
+        f"STORE_URL: {path} is damaged ({' '.join(why.split())}): put back a backup (make restore), or move it away"
+    )
+
+
 def _lock(path: Path) -> int:
     # A lock of the kernel's: it ends with the process, however that ends.
     fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -91,16 +119,5 @@ def _lock(path: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(fd)
-        raise StoreInUseError(f"{path} is in use: a store has one owner at a time") from error
+        raise StoreInUseError(f"STORE_URL: {path} is in use: a store has one owner at a time") from error
     return fd
-
-
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
-        connection.close()
-        raise SchemaTooNewError(
-            f"{path} has schema {version}, this release knows up to {SCHEMA_VERSION}: use the later release"
-        )
-    if version == 0:
-        connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")

@@ -17,7 +17,7 @@ from events.catalog import StockLow
 from functions.runtime.clock import ManualClock, SystemClock
 from functions.runtime.store.port import AlreadyDone, Once
 from functions.runtime.store.sqlite import SQLiteStore
-from functions.runtime.store.sqlite_file import SchemaTooNewError, StoreInUseError
+from functions.runtime.store.sqlite_file import StoreInUseError
 from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_kinds import KINDS, Counter, Document, adding, happened, mark, put
 
@@ -50,21 +50,6 @@ async def test_everything_is_there_after_reopening(path: Path) -> None:
     with pytest.raises(AlreadyDone):
         await store.update(Counter, "c", adding(), once=mark("m"))
     await store.close()
-
-
-async def test_a_file_of_a_later_release_is_refused_and_left_alone(path: Path) -> None:
-    await opened(path).close()
-    with sqlite3.connect(path) as other:
-        other.execute("PRAGMA user_version = 99")
-    other.close()
-
-    with pytest.raises(SchemaTooNewError, match="99"):
-        opened(path)
-
-    with sqlite3.connect(path) as other:
-        other.execute("PRAGMA user_version = 1")
-    other.close()
-    await opened(path).close()  # the refusal let go of the lock
 
 
 async def test_a_second_owner_is_refused_while_readers_may_look(path: Path) -> None:

@@ -1,0 +1,92 @@
+"""The schema of a store's SQLite file, and how files of earlier releases come to it.
+
+Every change is one transaction with its `user_version`: whenever the process is killed, the file has either the old
+schema or the new one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from functions.runtime.settings import SettingsError
+
+VERSION = 2
+
+# Entities lie by number, since a B-tree by key would have whole rows in its inner pages and become deep; entries know
+# the number, so that a page costs one look-up less for each entity.
+_ENTITY = """
+CREATE TABLE entity (
+    row INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, version INTEGER NOT NULL, data BLOB NOT NULL,
+    keys BLOB NOT NULL, expires INTEGER, UNIQUE (kind, id)
+)"""
+_ENTITY_EXPIRY = "CREATE INDEX entity_expiry ON entity (expires) WHERE expires IS NOT NULL"
+_ENTRY = """
+CREATE TABLE entry (
+    kind TEXT NOT NULL, name TEXT NOT NULL, part TEXT NOT NULL, sort TEXT NOT NULL, id TEXT NOT NULL,
+    row INTEGER NOT NULL, PRIMARY KEY (kind, name, part, sort, id)
+) WITHOUT ROWID"""
+
+_FRESH = (
+    _ENTITY,
+    _ENTITY_EXPIRY,
+    _ENTRY,
+    """
+CREATE TABLE outbox (
+    id TEXT PRIMARY KEY, type TEXT NOT NULL, source TEXT NOT NULL, subject TEXT NOT NULL, time INTEGER NOT
+    NULL, data BLOB NOT NULL, correlation_id TEXT NOT NULL, traceparent TEXT NOT NULL, tracestate TEXT NOT
+    NULL
+) WITHOUT ROWID""",
+    """
+CREATE TABLE guard (
+    key TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, answer BLOB, expires INTEGER NOT NULL
+) WITHOUT ROWID""",
+    "CREATE INDEX guard_expiry ON guard (expires)",
+    "CREATE TABLE heartbeat (id INTEGER PRIMARY KEY CHECK (id = 1), at INTEGER NOT NULL)",
+    "INSERT INTO heartbeat VALUES (1, 0)",
+)
+
+_MIGRATIONS = {
+    0: _FRESH,
+    1: (
+        "DROP INDEX entity_expiry",
+        "ALTER TABLE entity RENAME TO entity_1",
+        "ALTER TABLE entry RENAME TO entry_1",
+        _ENTITY,
+        "INSERT INTO entity SELECT NULL, kind, id, version, data, keys, expires FROM entity_1 ORDER BY kind, id",
+        _ENTITY_EXPIRY,
+        _ENTRY,
+        "INSERT INTO entry SELECT kind, name, part, sort, id, entity.row FROM entry_1 JOIN entity USING (kind, id)"
+        " ORDER BY kind, name, part, sort, id",
+        "DROP TABLE entity_1",
+        "DROP TABLE entry_1",
+    ),
+}
+"""By the version that each starts from: 0 is an empty file, and goes to the newest at once."""
+
+
+class StoreFileError(SettingsError):
+    """A store's file cannot be used; the message names it and says what to do."""
+
+
+class SchemaTooNewError(StoreFileError):
+    """The file was written by a later release, which this one cannot read safely."""
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the file to this release's schema; raises SchemaTooNewError, and leaves such a file as it is."""
+    version = _version(connection)
+    if version > VERSION:
+        raise SchemaTooNewError(
+            f"STORE_URL: {path} has schema {version}, this release knows up to {VERSION}: use the later release"
+        )
+    while version < VERSION:
+        after = version + 1 if version else VERSION
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in (*_MIGRATIONS[version], f"PRAGMA user_version = {after}", "COMMIT"):
+            connection.execute(statement)
+        version = after
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])

@@ -1,0 +1,130 @@
+"""`make bench-scale`: fills a small and a large store, and measures the same use cases on both in turn."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from functions.runtime.store.dynamodb_local import CREDENTIALS, DynamoDBLocal
+from tests.bench.measure import ROOT, Sample
+from tests.bench.report import markdown, write_readme
+from tests.bench.row import Row
+from tests.bench.scale import stores
+from tests.bench.scale.shop import Size
+from tests.bench.scale.work import OPERATIONS, World
+from tests.bench.scale.worker import Worker
+
+BUDGET = 1.5
+_SMALL = Size(1_000, 1_000, 100)
+_SMALL_DYNAMODB = Size(200, 200, 20)
+
+
+def main() -> int:
+    """0 when everything was measured, whether or not the budget holds: a timing is no test."""
+    options = _parser().parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.data or Path(temporary)
+        try:
+            tables = [_TITLES[name] + MEASURES[name](folder, options) for name in options.store]
+        except KeyboardInterrupt:
+            return 130
+    table = "\n\n".join(tables)
+    print(table)
+    if not options.no_readme:
+        write_readme(ROOT / "README.md", table, "scale", _conditions(options.orders))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make bench-scale", description=__doc__)
+    parser.add_argument("--store", nargs="+", choices=sorted(_TITLES), default=["sqlite", "dynamodb"])
+    parser.add_argument("--orders", type=int, default=1_000_000, help="of the large store on SQLite")
+    parser.add_argument(
+        "--dynamodb-orders", type=int, default=10_000, help="of the large one on DynamoDB Local"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="small and large in turn, so many times")
+    parser.add_argument("--data", type=Path, help="keep the filled stores here, for the next time")
+    parser.add_argument("--only", default="", help="operations with this in their names")
+    parser.add_argument("--fill-only", action="store_true", help="measure nothing")
+    parser.add_argument("--no-readme", action="store_true", help="leave the README's table alone")
+    return parser
+
+
+def _sqlite(folder: Path, options: argparse.Namespace) -> str:
+    sizes = {"small": _SMALL, "large": _large(options.orders, _SMALL)}
+    for name, size in sizes.items():
+        stores.fill_sqlite(folder / name, size)
+    return _compared(stores.open_sqlite, folder, sizes, options, "us")
+
+
+def _dynamodb(folder: Path, options: argparse.Namespace) -> str:
+    os.environ.update(CREDENTIALS)
+    sizes = {"few": _SMALL_DYNAMODB, "many": _large(options.dynamodb_orders, _SMALL_DYNAMODB)}
+    with DynamoDBLocal() as database, tempfile.TemporaryDirectory() as samples:
+        for name, size in sizes.items():
+            stores.fill_dynamodb(database.url, Path(samples) / name, size)
+        opened = partial(stores.open_dynamodb, database.url)
+        return _compared(opened, Path(samples), sizes, options, "units")
+
+
+MEASURES = {"sqlite": _sqlite, "dynamodb": _dynamodb}
+_TITLES = {
+    "sqlite": "On SQLite, microseconds:\n\n",
+    "dynamodb": "On DynamoDB Local, capacity units consumed, read and written:\n\n",
+}
+
+
+def _large(orders: int, least: Size) -> Size:
+    return Size(orders, max(least.products, orders // 10), max(least.users, orders // 10))
+
+
+def _compared(
+    opened: Callable[[Path], World],
+    folder: Path,
+    sizes: dict[str, Size],
+    options: argparse.Namespace,
+    unit: str,
+) -> str:
+    if options.fill_only:
+        return ""
+    workers = [Worker(opened, folder / name) for name in sizes]
+    rows = [_row(name, workers, options.rounds, unit) for name in OPERATIONS if options.only in name]
+    if unit == "us":
+        small, large = (Sample(worker.memory_mb(), 0, 0) for worker in workers)
+        ratio = large.rate / small.rate
+        rows.append(Row("memory of its own", large, small, ratio, BUDGET, at_least=False, unit="MB"))
+    for worker in workers:
+        worker.close()
+    small_orders, large_orders = (f"at {size.orders:,} orders" for size in sizes.values())
+    return markdown(rows, ours=large_orders, floor=small_orders)
+
+
+def _row(name: str, workers: Sequence[Worker], rounds: int, unit: str) -> Row:
+    scale, rounds = (1e6, rounds) if unit == "us" else (1, 1)
+    if rounds > 1:
+        for worker in workers:
+            worker.measure(name)  # warms up
+    pairs = [tuple(scale * worker.measure(name, unit == "us") for worker in workers) for _ in range(rounds)]
+    small, large = (Sample(median(pair[side] for pair in pairs), 0, 0) for side in (0, 1))
+    ratio = median(large / small if small else 1 + large for small, large in pairs)
+    print(f"  {name}: {small.rate:.1f} {large.rate:.1f} {unit}, {ratio:.2f}", file=sys.stderr)
+    return Row(name, large, small, ratio, BUDGET, at_least=False, unit=unit)
+
+
+def _conditions(orders: int) -> str:
+    large = _large(orders, _SMALL)
+    return (
+        f"two cores; {_SMALL.products:,} products and {_SMALL.users:,} users beside {_SMALL.orders:,} orders, "
+        f"{large.products:,} and {large.users:,} beside {orders:,}; each thing drawn at random from all, one call at a "
+        "time, files in the page cache; a cost is the mean of a round, a ratio the median of the rounds'"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

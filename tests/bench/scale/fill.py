@@ -1,0 +1,80 @@
+"""Filling stores faster than their doors would: rows as the adapters write them, by the adapters' own code, in bulk."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol
+
+from functions.orders.domain import Order
+from functions.orders.store import KINDS as ORDERS
+from functions.orders.store import sortable
+from functions.products.domain import Product
+from functions.products.store import KINDS as PRODUCTS
+from functions.runtime.store.codec import Shapes
+from functions.runtime.store.planning import Request, Write, plan
+from functions.runtime.store.port import Changes, Entity, Kind, Ref
+from functions.users.domain import User
+from functions.users.store import KINDS as USERS
+from observability.context import current
+from tests.bench.scale import shop
+
+KINDS: dict[str, Sequence[Kind[Any]]] = {"orders": ORDERS, "products": PRODUCTS, "users": USERS}
+_SAMPLE = 100_000
+_STEP = 20_000
+
+
+class Sink(Protocol):
+    """Where rows go."""
+
+    def add(self, write: Write) -> None:
+        """Take one."""
+
+    def close(self) -> None:
+        """Finish."""
+
+
+def fill(open_sink: Callable[[str], Sink], size: shop.Size, sample: Path) -> None:
+    """Fill the stores of all domains, telling of the progress, and write what to ask for into `sample`."""
+    people, goods, asked = list[str](), list[str](), list[shop.OrderSample]()
+    random = Random(1)
+    for entities in _filled(open_sink, "users", shop.users(size.users), size.users):
+        people.append(next(entity.id for entity in entities if isinstance(entity, User)))
+    for entities in _filled(open_sink, "products", shop.products(size.products), size.products):
+        goods.extend(entity.id for entity in entities if isinstance(entity, Product))
+    history = ([order] for order in shop.orders(size.orders, people, goods))
+    for (order,) in _filled(open_sink, "orders", history, size.orders):
+        assert isinstance(order, Order)
+        if random.random() < _SAMPLE / size.orders:
+            asked.append(shop.OrderSample(order.id, order.user_id, sortable(order.created_at)))
+    sample.write_text(json.dumps({"orders": asked, "products": goods, "users": people}))
+
+
+def _filled(
+    open_sink: Callable[[str], Sink], domain: str, rows: Iterable[Sequence[Entity]], count: int
+) -> Iterator[Sequence[Entity]]:
+    sink, shapes, start = open_sink(domain), Shapes(KINDS[domain]), time.monotonic()
+    for number, entities in enumerate(rows, 1):
+        for write in _writes(shapes, entities):
+            sink.add(write)
+        yield entities
+        if number % _STEP == 0:
+            _say(f"  {domain}: {number:,} of {count:,}, {time.monotonic() - start:.0f} s")
+    sink.close()
+    _say(f"  {domain}: {count:,} in {time.monotonic() - start:.0f} s\n")
+
+
+def _writes(shapes: Shapes, entities: Sequence[Entity]) -> Sequence[Write]:
+    refs = [Ref(type(entity), entity.id) for entity in entities]
+    request = Request(refs, lambda _: Changes(None, entities), None, current())
+    return plan(shapes, request, {}, datetime.now(UTC)).writes
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"\r{line}")
+    sys.stderr.flush()

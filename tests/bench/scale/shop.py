@@ -1,0 +1,129 @@
+"""A shop's history, of any size, made by the domains' own code: what the stores are filled with.
+
+Everything is drawn from a seeded generator but the ids, which only time orders. A tenth of the orders was cancelled,
+a fixed few wait for payment, however large the shop, since what waits does not grow with what is past.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import NamedTuple
+
+from events.catalog import Money
+from functions.orders.checkout import Item, Offer, price
+from functions.orders.domain import Address, Order
+from functions.products.domain import Category, Product, ProductText, SkuClaim
+from functions.products.stock import Stock
+from functions.products.validation import Draft
+from functions.runtime.ids import new_id
+from functions.runtime.store.port import Entity
+from functions.users.domain import AddressBook, Credentials, EmailClaim, User
+from functions.users.store import email_key
+
+CATEGORIES = ("coffee", "kitchen", "garden", "books", "bath", "office", "toys", "music", "lights", "tools")
+COMMON = "kettle"
+"""A word of one product in twenty."""
+WAITING = 50
+"""Orders that are not paid yet."""
+
+_START = datetime(2020, 1, 1, tzinfo=UTC)
+_SYLLABLES = ("ka", "mo", "ri", "te", "lu", "san", "der", "vel", "pin", "gor", "hal", "zi")
+_HOME = Address("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "GB")
+
+
+class Size(NamedTuple):
+    """How many of each."""
+
+    orders: int
+    products: int
+    users: int
+
+
+class OrderSample(NamedTuple):
+    """An order to ask for."""
+
+    id: str
+    user_id: str
+    created_at: str
+
+
+def users(count: int) -> Iterator[Sequence[Entity]]:
+    """Accounts, each with all that belongs to it."""
+    for number in range(count):
+        email, at = f"person.{number}@example.com", _START + timedelta(minutes=number)
+        user, _ = User.register(new_id("usr"), email, f"Person {number}", ("customer",), at)
+        claim = EmailClaim(email_key(email), user.id)
+        yield user, claim, AddressBook(user.id), Credentials(user.id, "$argon2id$v=19$" + "x" * 80)
+
+
+def products(count: int) -> Iterator[Sequence[Entity]]:
+    """A catalogue, ten thousand pieces of each product in stock; the categories' counts come last."""
+    random = Random(count)
+    for number in range(count):
+        at = _START + timedelta(minutes=number)
+        product = Product.create(new_id("prd"), _draft(number, random), at)
+        stock = Stock(product.id, product.sku, True, on_hand=10_000)
+        yield product, SkuClaim(product.sku, product.id), ProductText.of(product), stock
+    yield [Category(slug, count // len(CATEGORIES)) for slug in CATEGORIES]
+
+
+def _draft(number: int, random: Random) -> Draft:
+    category = CATEGORIES[number % len(CATEGORIES)]
+    name = f"{_word(random)} {_word(random)} {COMMON if number % 20 == 0 else _word(random)}".title()
+    return Draft(
+        sku=sku(number),
+        name=name,
+        category=category,
+        price=Money(random.randrange(100, 100_000), "EUR"),
+        description=f"{name} for {category}: {' '.join(_word(random) for _ in range(6))}.",
+    )
+
+
+def sku(number: int) -> str:
+    """The SKU of a product: half of all begin with the same letters."""
+    return f"{'KET' if number % 2 else 'SHP'}-{number:06d}"
+
+
+def _word(random: Random) -> str:
+    return "".join(random.choices(_SYLLABLES, k=random.randrange(2, 4)))
+
+
+def orders(count: int, user_ids: Sequence[str], product_ids: Sequence[str]) -> Iterator[Order]:
+    """Orders, oldest first; the last `WAITING` of them wait for their payment."""
+    random, paid = Random(count), count - WAITING
+    for number in range(count):
+        at = _START + timedelta(seconds=10 * number) if number < paid else datetime.now(UTC)
+        items = [Item(product, random.randrange(1, 4)) for product in random.sample(product_ids, 2)]
+        offers = {item.product_id: _offer(item.product_id) for item in items}
+        lines, total = price(items, offers)
+        order = Order(
+            new_id("ord"),
+            user_ids[number % len(user_ids)],
+            lines,
+            total,
+            _HOME,
+            at,
+            at,
+            at,
+            payment_token="tok_ok",
+        )
+        order.placed()
+        if number < paid:
+            _live(order, at, cancelled=number % 10 == 0)
+        yield order
+
+
+def _live(order: Order, at: datetime, *, cancelled: bool) -> None:
+    order.stock_reserved(at + timedelta(seconds=1))
+    order.payment_captured(at + timedelta(seconds=2), order.total)
+    if cancelled:
+        order.cancel(at + timedelta(hours=1), "CUSTOMER_REQUEST", by=order.user_id)
+        return
+    order.ship(at + timedelta(days=1))
+    order.deliver(at + timedelta(days=3))
+
+
+def _offer(product_id: str) -> Offer:
+    return Offer(product_id, product_id[-8:], "Guji Natural, 250 g", Money(1190, "EUR"), active=True)

@@ -1,0 +1,84 @@
+"""The stores of one size: filled once, opened by each worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from functions.runtime.clock import SystemClock
+from functions.runtime.store.dynamodb import DynamoDBStore
+from functions.runtime.store.dynamodb_client import Connection, Database, make_client
+from functions.runtime.store.sqlite import SQLiteStore
+from functions.runtime.store.tables import create
+from tests.bench.scale.fill import KINDS, Sink, fill
+from tests.bench.scale.shop import Size
+from tests.bench.scale.sinks import DynamoDBSink, SQLiteSink
+from tests.bench.scale.work import World
+
+
+def fill_sqlite(folder: Path, size: Size) -> None:
+    """Fill this folder, unless it was."""
+    _fill(folder, size, lambda name: SQLiteSink(folder / f"{name}.db"))
+
+
+def open_sqlite(folder: Path) -> World:
+    """Open what `fill_sqlite` filled; costs are seconds."""
+    stores = {name: SQLiteStore(folder / f"{name}.db", kinds, SystemClock()) for name, kinds in KINDS.items()}
+    return World(stores, folder / "sample.json", time.perf_counter)
+
+
+def fill_dynamodb(url: str, folder: Path, size: Size) -> None:
+    """Fill tables that are named after the folder."""
+    client = make_client(Connection(url))
+
+    def sink(name: str) -> Sink:
+        table = f"{folder.name}-{name}"
+        create(client, table)
+        return DynamoDBSink(client, table)
+
+    _fill(folder, size, sink)
+
+
+def open_dynamodb(url: str, folder: Path) -> World:
+    """Open what `fill_dynamodb` filled; costs are capacity units, read and written."""
+    units = [0.0]
+    connection = Connection(url, patience=30, read_timeout=30)
+    stores = {
+        name: DynamoDBStore(
+            f"{folder.name}-{name}",
+            kinds,
+            SystemClock(),
+            connection,
+            database=Database(connection, make=partial(_counting, units)),
+        )
+        for name, kinds in KINDS.items()
+    }
+    return World(stores, folder / "sample.json", lambda: units[0])
+
+
+def _fill(folder: Path, size: Size, sink: Callable[[str], Sink]) -> None:
+    sample = folder / "sample.json"
+    if not sample.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        fill(sink, size, sample)
+
+
+def _counting(units: list[float], connection: Connection) -> Any:
+    """A client that adds what DynamoDB says that each call consumed."""
+    client = make_client(connection)
+
+    def ask(params: dict[str, Any], model: Any, **_: Any) -> None:
+        if "ReturnConsumedCapacity" in model.input_shape.members:
+            params["ReturnConsumedCapacity"] = "TOTAL"
+
+    def add(parsed: dict[str, Any], **_: Any) -> None:
+        consumed = parsed.get("ConsumedCapacity", [])
+        for one in consumed if isinstance(consumed, list) else [consumed]:
+            units[0] += one["CapacityUnits"]
+
+    client.meta.events.register("before-parameter-build.dynamodb", ask)
+    client.meta.events.register("after-call.dynamodb", add)
+    return client
