@@ -28,7 +28,7 @@ help: ## Show this list
 	@printf '  make test ARGS="-k saga"    options for pytest, also for test-unit, test-integration, test-e2e\n'
 
 ##@ Run
-.PHONY: up demo tables
+.PHONY: up demo tables backup restore
 up: $(READY) ## Start the whole platform on this machine (Ctrl-C stops it)
 	@exec $(RUN) -m knative.local $(UP_ARGS)
 
@@ -37,6 +37,12 @@ demo: $(READY) ## Live a customer's story against the running platform
 
 tables: $(READY) ## Make the DynamoDB tables that STORE_URL names (dynamodb://prefix?endpoint=...)
 	@$(RUN) -m functions.runtime.store.tables
+
+backup: $(READY) ## Copy the state of the platform, running or not (TO=backups/<time>)
+	@$(RUN) -m knative.local.backup backup $(TO) $(ARGS)
+
+restore: $(READY) ## Put a backup back (FROM=folder); the platform must be stopped
+	@$(RUN) -m knative.local.backup restore $(FROM) $(ARGS)
 
 ##@ Check
 .PHONY: test test-unit test-integration test-e2e lint bench bench-scale

@@ -1,0 +1,174 @@
+"""Backups of the platform's state while it runs, and their way back.
+
+A backup is a cut through all files at one moment: for some milliseconds no file takes a commit, and in that time a
+snapshot of each is opened, which SQLite's backup then copies at leisure while the platform goes on. So every event is
+in its sender's outbox, or with the broker, or handled, and after a restore the platform goes on as after a power
+failure at that moment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sqlite3
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from functions.runtime.store.sqlite_file import check
+from functions.runtime.store.sqlite_schema import StoreFileError
+from knative.local.data import Data, DataInUse
+
+ROOT: Final = Path(__file__).parents[2]
+_DATABASES: Final = ("store/*.db", "broker/*.db")
+_FILES: Final = ("secrets/*", "first-start*")
+_MANIFEST: Final = "backup.json"
+_PAGES: Final = 4096  # of a step
+_PATIENCE: Final = 10.0  # seconds
+
+
+class BackupFailed(Exception):
+    """Nothing was made or put back; the message says why."""
+
+
+def backup(data: Path, to: Path) -> None:
+    """Copy the state of the platform in `data` into the new folder `to`, checked; raises BackupFailed."""
+    names = _found(data, _DATABASES)
+    if not any(name.startswith("store/") for name in names):
+        raise BackupFailed(f"There is no state in {data} (DynamoDB has backups of its own).")
+    if to.exists():
+        raise BackupFailed(f"{to} is there already: a backup is never written over another.")
+    draft = to.with_name(to.name + ".unfinished")
+    shutil.rmtree(draft, ignore_errors=True)
+    files = _found(data, _FILES)
+    for name in (*names, *files):
+        (draft / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        with _snapshots([data / name for name in names]) as snapshots:
+            for name in files:
+                shutil.copy2(data / name, draft / name)
+            for name, snapshot in zip(names, snapshots, strict=True):
+                _copy(snapshot, draft / name)
+    except sqlite3.Error as error:
+        raise BackupFailed(f"The state cannot be read: {error}") from error
+    manifest = {"at": datetime.now(UTC).isoformat(), "databases": names, "files": files}
+    (draft / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    draft.rename(to)
+
+
+def restore(data: Path, source: Path) -> Path | None:
+    """Put a backup in the place of what is in `data`, where nothing may run; where that was put, if there was any.
+
+    Raises BackupFailed for what is no whole backup, and DataInUse.
+    """
+    try:
+        manifest = json.loads((source / _MANIFEST).read_text())
+        names = [*manifest["databases"], *manifest["files"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise BackupFailed(f"{source} is not a backup: it has no {_MANIFEST} that can be read.") from error
+    for name in manifest["databases"]:
+        if not (source / name).exists():
+            raise BackupFailed(f"{source} is not whole: {name} is missing.")
+        check(source / name)
+    Data(data).hold()
+    fresh = data / "restoring"
+    shutil.rmtree(fresh, ignore_errors=True)
+    for name in names:
+        (fresh / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        shutil.copy2(source / name, fresh / name)
+    replaced = data / f"replaced-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+    old = (*(data / name for name in ("store", "broker", "secrets")), *data.glob("first-start*"))
+    for path in filter(Path.exists, old):
+        replaced.mkdir(exist_ok=True, mode=0o700)
+        path.rename(replaced / path.name)
+    for path in list(fresh.iterdir()):
+        path.rename(data / path.name)
+    fresh.rmdir()
+    return replaced if replaced.exists() else None
+
+
+@contextmanager
+def _snapshots(paths: Sequence[Path]) -> Iterator[list[sqlite3.Connection]]:
+    """A snapshot of each file, all of one moment."""
+    with ExitStack() as stack:
+        with ExitStack() as gates:
+            for path in paths:
+                gate = gates.enter_context(_connected(path))
+                gate.execute("BEGIN IMMEDIATE")  # from now on nobody commits here
+            snapshots = []
+            for path in paths:
+                snapshot = stack.enter_context(_connected(path))
+                snapshot.execute("BEGIN")
+                snapshot.execute(
+                    "SELECT COUNT(*) FROM sqlite_schema"
+                ).fetchone()  # the snapshot begins with a read
+                snapshots.append(snapshot)
+        yield snapshots
+
+
+def _connected(path: Path) -> closing[sqlite3.Connection]:
+    uri = f"{path.resolve().as_uri()}?mode=rw"
+    return closing(sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None))
+
+
+def _copy(snapshot: sqlite3.Connection, to: Path) -> None:
+    def progress(_: int, left: int, total: int) -> None:
+        if total > _PAGES:
+            sys.stderr.write(
+                f"\r  {to.name}: {100 * (total - left) // total} %" + ("\n" if left == 0 else "")
+            )
+
+    with closing(sqlite3.connect(to)) as target:
+        snapshot.backup(target, pages=_PAGES, progress=progress)
+        (found,) = target.execute("PRAGMA integrity_check(1)").fetchone()
+    to.chmod(0o600)
+    if found != "ok":
+        raise BackupFailed(f"{to.name} is damaged: {found}")
+
+
+def _found(data: Path, patterns: Sequence[str]) -> list[str]:
+    return sorted(str(path.relative_to(data)) for pattern in patterns for path in data.glob(pattern))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Back up or restore as the command line says; the exit status."""
+    arguments = _parser().parse_args(argv)
+    folder = arguments.folder
+    try:
+        if arguments.command == "backup":
+            folder = folder or ROOT / "backups" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
+            backup(arguments.data, folder)
+            sys.stdout.write(f"Backed up to {folder}\n")
+            return 0
+        if folder is None:
+            raise BackupFailed("Which backup? make restore FROM=" + _latest())
+        replaced = restore(arguments.data, folder)
+    except (BackupFailed, DataInUse, StoreFileError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(f"Restored {folder}" + (f"; what was there is in {replaced}\n" if replaced else "\n"))
+    return 0
+
+
+def _latest() -> str:
+    return max(map(str, (ROOT / "backups").glob(f"*/{_MANIFEST}")), default="FOLDER").removesuffix(
+        f"/{_MANIFEST}"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make backup", description=__doc__)
+    parser.add_argument("command", choices=["backup", "restore"])
+    parser.add_argument(
+        "folder", nargs="?", type=Path, help="of the backup (default of a new one: backups/<time>)"
+    )
+    parser.add_argument("--data", type=Path, default=ROOT / ".data", metavar="DIR", help="as of make up")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
