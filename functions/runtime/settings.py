@@ -22,7 +22,9 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     - `sqlite:///folder`: a file per domain in it, which one process has to itself;
     - `dynamodb://prefix?endpoint=http://host:port&region=eu-central-1`: a table per domain, named prefix and domain.
       All after the colon may be left out: the prefix is then `shop-`, and endpoint and region are boto3's
-      (AWS_ENDPOINT_URL_DYNAMODB, AWS_REGION), as the credentials always are. In development missing tables are made;
+      (AWS_ENDPOINT_URL_DYNAMODB, AWS_REGION), as the credentials always are. In development missing tables are made.
+      A database without TransactWriteItems, as ScyllaDB's Alternator, is refused: state and events could not commit
+      together;
     - `memory:`, for tests.
     """
 

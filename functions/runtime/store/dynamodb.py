@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from events.catalog import Payload
 from events.outbox import OutboxRow
 from functions.runtime.clock import Clock
+from functions.runtime.errors import invalid
 from functions.runtime.store import dynamodb_layout as layout
 from functions.runtime.store.codec import Shapes, micros
 from functions.runtime.store.cursors import Listing, cursor_after, position
@@ -72,6 +73,7 @@ class DynamoDBStore:
         """Those of `ids` that exist, by id."""
         shape = self._shapes.of(cls)
         keys = {entity_id: layout.entity_key(shape.name, entity_id) for entity_id in ids}
+        keys = {entity_id: key for entity_id, key in keys.items() if layout.fits(key["pk"]["S"])}
         items = await self._table.read(list(keys.values()), await self._table.begin())
         now = self._clock.now()
         found = {entity_id: items.get(key["pk"]["S"]) for entity_id, key in keys.items()}
@@ -96,6 +98,10 @@ class DynamoDBStore:
         shape = self._shapes.of(cls)
         listing = Listing(shape.name, index, partition, descending)
         after = position(listing, cursor) if cursor else None
+        if not layout.fits(
+            layout.entry_partition(shape.name, index, partition), layout.place(*after) if after else ""
+        ):
+            return Page([])
         wanted = Range(shape.name, index, partition, after, until, descending)
         found = await listed(self._table, wanted, limit + 1, self._clock.now())
         items = [shape.decode(stored.data) for _, stored in found[:limit]]
@@ -116,10 +122,16 @@ class DynamoDBStore:
     async def transact(
         self, refs: Sequence[Ref], change: Callable[[Sequence[Any]], Changes[R]], *, once: Once | None = None
     ) -> R:
-        """Change several entities at once; at most 100 items (entities, index entries, the guard), else ValueError."""
+        """Change several entities at once; at most 100 items (entities, index entries, the guard), else ValueError.
+
+        Raises INVALID_ARGUMENT (ID_TOO_LONG) for ids and guards of more than two thousand bytes.
+        """
         request = Request(refs, change, once, current())
         deadline = asyncio.get_running_loop().time() + self._patience
-        result: R = await self._groups.do(Job(request, self._writer.keys(request), deadline))
+        keys = self._writer.keys(request)
+        if not all(map(layout.fits, keys)):
+            raise invalid("This id is too long.", reason="ID_TOO_LONG")
+        result: R = await self._groups.do(Job(request, keys, deadline))
         return result
 
     async def outbox(self, before: datetime, limit: int) -> list[OutboxRow]:
@@ -151,8 +163,10 @@ class DynamoDBStore:
         return await self._writer.remove(removals, deadline)
 
     async def ping(self) -> None:
-        """Read from the table; raises UNAVAILABLE."""
-        await self._table.get(layout.guard_key("ping"), await self._table.begin())
+        """Read from the table; raises UNAVAILABLE, and NoTransactions where the store cannot keep its word."""
+        deadline = await self._table.begin()
+        await self._table.require_transactions(deadline)
+        await self._table.get(layout.guard_key("ping"), deadline)
 
     async def close(self) -> None:
         """Finish the commits under way, refuse everything else."""

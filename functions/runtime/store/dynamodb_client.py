@@ -16,41 +16,22 @@ from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
-from functions.runtime.errors import ServiceError, unavailable
+from functions.runtime.errors import unavailable
+from functions.runtime.store.dynamodb_errors import (
+    CONFLICTS,
+    Again,
+    Cancelled,
+    LostRace,
+    NoTable,
+    Refused,
+    invoke,
+    unreachable,
+)
 
 T = TypeVar("T")
 
 _log = logging.getLogger("shop.store")
 _CONNECTING = 30.0  # seconds
-
-_AGAIN = frozenset(
-    {
-        "InternalServerError",
-        "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded",
-        "RequestTimeout",
-        "RequestTimeoutException",
-        "ServiceUnavailable",
-        "SlowDown",
-        "ThrottledException",
-        "Throttling",
-        "ThrottlingException",
-        "TransactionConflictException",
-        "TransactionInProgressException",
-    }
-)
-_CONFLICTS = frozenset(
-    {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "DuplicateItem"}
-)
-_OURS = frozenset({"ValidationException", "IdempotentParameterMismatchException", "SerializationException"})
-
-
-class LostRace(Exception):
-    """A condition of a transaction did not hold: somebody else was faster."""
-
-
-class Refused(RuntimeError):
-    """The database found a request wrong: a fault of ours, which no retry mends."""
 
 
 class Connection(NamedTuple):
@@ -71,23 +52,16 @@ class Connection(NamedTuple):
     longest_pause: float = 0.5
 
 
-class _Again(Exception):
-    """Worth another attempt."""
-
-
-class _Cancelled(Exception):
-    def __init__(self, reasons: Sequence[str]) -> None:
-        super().__init__(", ".join(reasons))
-        self.reasons = frozenset(reasons)
-
-
 def make_client(connection: Connection) -> Any:
     """boto3's own client of DynamoDB; blocking, and slow to make (0.3 s of CPU with the imports)."""
     # botocore is boto3 without its resource layer, whose import alone costs a cold start 0.08 s.
     from botocore.config import Config
     from botocore.session import get_session
 
+    from functions.runtime.store.dynamodb_models import LeanLoader
+
     session = get_session()
+    session.register_component("data_loader", LeanLoader())
     # AWS_REGION is what pods are given, and boto3 does not read it. An endpoint of one's own needs none, yet boto3
     # wants one.
     region = connection.region or os.environ.get("AWS_REGION") or session.get_config_variable("region")
@@ -107,7 +81,9 @@ def make_client(connection: Connection) -> Any:
 
 
 class Database:
-    """One client, made at first use; `prepare` (for tables that may be missing) runs before its first call."""
+    """One client, made at first use; `prepare` (for tables that may be missing) runs before its first call, and again
+    when a table turns out to be gone, as after a restart of a DynamoDB Local in memory.
+    """
 
     def __init__(
         self,
@@ -124,6 +100,7 @@ class Database:
         self._pool: ThreadPoolExecutor | None = None
         self._slots = asyncio.Semaphore(connection.threads)
         self._closed = False
+        self._has_transactions = False
 
     async def begin(self) -> float:
         """When an operation that begins now is to be given up, by the loop's clock.
@@ -144,7 +121,7 @@ class Database:
         for attempt in range(self._connection.attempts):
             try:
                 return await self._once(operation, parameters, deadline)
-            except _Again as error:
+            except Again as error:
                 await self.pause(attempt, deadline, error)
         raise AssertionError("unreachable")
 
@@ -156,21 +133,29 @@ class Database:
         while True:
             try:
                 await self._once("transact_write_items", parameters, deadline)
-            except _Cancelled as error:
+            except Cancelled as error:
                 if "ConditionalCheckFailed" in error.reasons:
                     raise LostRace from None
-                if not error.reasons <= _CONFLICTS:
+                if not error.reasons <= CONFLICTS:
                     raise Refused(f"transaction cancelled: {error}") from None
                 if not unsure:
                     parameters["ClientRequestToken"] = str(uuid4())
                 await self.pause(conflicts, deadline, error, patiently=True)
                 conflicts += 1
-            except _Again as error:
+            except Again as error:
                 unsure = True  # it may have been done: DynamoDB knows by the token
                 await self.pause(failures, deadline, error)
                 failures += 1
             else:
                 return
+
+    async def require_transactions(self, deadline: float) -> None:
+        """Raise NoTransactions where there are none: asked once, of an endpoint of one's own only."""
+        if self._has_transactions or self._connection.endpoint is None:
+            return
+        with suppress(Refused, Again):  # DynamoDB refuses an empty one
+            await self._once("transact_write_items", {"TransactItems": []}, deadline)
+        self._has_transactions = True
 
     async def pause(
         self, attempt: int, deadline: float, error: Exception, *, patiently: bool = False
@@ -186,7 +171,7 @@ class Database:
         late = asyncio.get_running_loop().time() + seconds >= deadline
         if self._closed or late or (attempt + 1 >= settings.attempts and not patiently):
             _log.error("DynamoDB was given up: %s", error, extra={"attempts": attempt + 1})
-            raise _unavailable() from error
+            raise unreachable() from error
         await asyncio.sleep(seconds)
 
     async def close(self) -> None:
@@ -204,7 +189,7 @@ class Database:
             while self._client is None:
                 try:
                     await self._guarded("connect", self._make_client, deadline)
-                except _Again as error:
+                except Again as error:
                     await self.pause(attempt, deadline, error)
                     attempt += 1
 
@@ -216,18 +201,30 @@ class Database:
 
     async def _once(self, operation: str, parameters: dict[str, Any], deadline: float) -> dict[str, Any]:
         call = getattr(self._client, operation)
-        answer: dict[str, Any] = await self._guarded(operation, lambda: call(**parameters), deadline)
+        try:
+            answer: dict[str, Any] = await self._guarded(operation, lambda: call(**parameters), deadline)
+        except NoTable as error:
+            await self._make_tables(deadline)
+            raise Again(str(error)) from error
         return answer
+
+    async def _make_tables(self, deadline: float) -> None:
+        """Raises UNAVAILABLE where that is not ours to do."""
+        prepare, client = self._prepare, self._client
+        if prepare is None:
+            raise unreachable()
+        async with self._connecting:  # the first makes them, for the others they are then there
+            await self._guarded("create_table", lambda: prepare(client), deadline)
 
     async def _guarded(self, operation: str, work: Callable[[], T], deadline: float) -> T:
         if self._closed:
             raise unavailable("STORE_UNAVAILABLE", "The store is closed.")
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._in_thread(lambda: _invoke(operation, work))
+                return await self._in_thread(lambda: invoke(operation, work))
         except TimeoutError:
             _log.error("DynamoDB did not answer in time", extra={"operation": operation})
-            raise _unavailable() from None
+            raise unreachable() from None
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -244,32 +241,3 @@ class Database:
 
         future.add_done_callback(free)
         return await asyncio.wrap_future(future)
-
-
-def _invoke(operation: str, work: Callable[[], T]) -> T:
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError  # only this adapter's cost
-
-    try:
-        return work()
-    except ClientError as error:
-        raise _translated(operation, error.response) from error
-    except HTTPClientError as error:
-        raise _Again(str(error)) from error
-    except BotoCoreError as error:  # no credentials, no region
-        _log.error("DynamoDB cannot be used: %s", error, extra={"operation": operation})
-        raise _unavailable() from error
-
-
-def _translated(operation: str, response: dict[str, Any]) -> Exception:
-    error = response.get("Error", {})
-    code, message = error.get("Code", ""), error.get("Message", "")
-    if code == "TransactionCanceledException":
-        return _Cancelled([reason.get("Code", "None") for reason in response.get("CancellationReasons", ())])
-    if code in _AGAIN or response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
-        return _Again(code)
-    _log.error("DynamoDB refused a call: %s: %s", code, message, extra={"operation": operation})
-    return Refused(f"{operation}: {code}") if code in _OURS else _unavailable()
-
-
-def _unavailable() -> ServiceError:
-    return unavailable("STORE_UNAVAILABLE", "The store cannot be reached at the moment.")

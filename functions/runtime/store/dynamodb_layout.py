@@ -38,8 +38,15 @@ EXPIRY: Final = "expiry"
 # sorts before all that may follow, hence keys as text sort as the pairs do.
 _ESCAPED: Final = {code: "!" + chr(code + 0x30) for code in range(0x22)}
 _PLAIN: Final = {chr(code + 0x30): chr(code) for code in range(0x22)}
+_LONGEST_PK: Final = 2048  # bytes
+_LONGEST_SK: Final = 1024
 _LAST: Final = "\U0010ffff"
 _rows = msgspec.json.Decoder(list[tuple[str, str, str, str, int, str, str, str, str]])
+
+
+def fits(pk: str, sk: str = "") -> bool:
+    """Whether DynamoDB takes such keys; nothing can lie under those that it does not take."""
+    return len(pk.encode()) <= _LONGEST_PK and len(sk.encode()) <= _LONGEST_SK
 
 
 def entity_key(kind: str, entity_id: str) -> Item:

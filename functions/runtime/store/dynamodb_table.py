@@ -27,6 +27,7 @@ class Table:
         self.transact = database.transact
         self.pause = database.pause
         self.begin = database.begin
+        self.require_transactions = database.require_transactions
         self.close = database.close
 
     async def get(self, key: Item, deadline: float) -> Item | None:

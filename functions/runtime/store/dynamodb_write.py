@@ -11,8 +11,8 @@ from functions.runtime.errors import ServiceError
 from functions.runtime.store import dynamodb_layout as layout
 from functions.runtime.store.codec import Shapes
 from functions.runtime.store.dynamodb_actions import LARGEST, Action, Actions, TooLarge, is_over
-from functions.runtime.store.dynamodb_client import LostRace, Refused
 from functions.runtime.store.dynamodb_draft import Draft
+from functions.runtime.store.dynamodb_errors import LostRace, Refused
 from functions.runtime.store.dynamodb_groups import Job
 from functions.runtime.store.dynamodb_layout import Item
 from functions.runtime.store.dynamodb_table import Table

@@ -12,6 +12,7 @@ import pytest
 
 from events.catalog import Money
 from functions.runtime.errors import ServiceError, failed_precondition
+from functions.runtime.store.cursors import Listing, cursor_after
 from functions.runtime.store.port import Changes, Ref, Store
 from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_fixtures import clock, store
@@ -31,6 +32,15 @@ def taking(counter: Counter | None) -> tuple[Counter, tuple[()]]:
 async def test_what_was_never_stored_is_absent(store: Store) -> None:
     assert await store.get(Counter, "c") is None
     assert await store.get_many(Counter, ["c", "d"]) == {}
+
+
+async def test_ids_of_any_length_may_be_asked_for(store: Store) -> None:
+    endless = "é" * 5000
+    assert await store.get(Counter, endless) is None
+    assert await store.get_many(Counter, [endless, "c"]) == {}
+    assert (await store.page(Document, "owner", endless, limit=5)).items == []
+    cursor = cursor_after(Listing("document", "owner", "me", descending=False), endless, "d")
+    assert (await store.page(Document, "owner", "me", limit=5, cursor=cursor)).items == []
 
 
 async def test_an_entity_comes_back_as_it_was_written(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,15 +10,17 @@ from typing import Any
 import pytest
 
 from functions.runtime.clock import ManualClock
+from functions.runtime.errors import Code, ServiceError
 from functions.runtime.store import dynamodb_layout as layout
 from functions.runtime.store.dynamodb import DynamoDBStore
 from functions.runtime.store.dynamodb_actions import TooLarge
 from functions.runtime.store.dynamodb_client import Connection, make_client
+from functions.runtime.store.dynamodb_errors import NoTransactions
 from functions.runtime.store.port import Changes, Once, Ref
 from functions.runtime.store.testing import recorded
-from functions.runtime.tests.store_faults import Faults, after
+from functions.runtime.tests.store_faults import Faults, after, refused
 from functions.runtime.tests.store_fixtures import Opener, clock, connection, in_another_process, opened
-from functions.runtime.tests.store_kinds import Counter, Document, adding, happened, mark, put
+from functions.runtime.tests.store_kinds import KINDS, Counter, Document, adding, happened, mark, put
 
 __all__ = ["clock", "connection", "opened"]
 
@@ -172,3 +175,45 @@ async def test_each_operation_costs_few_calls_and_never_a_scan(opened: Opener) -
         "page": ["BatchGetItem", "Query"],
         "published": ["BatchWriteItem"],
     }
+
+
+async def test_what_has_too_long_an_id_is_refused_as_the_callers_mistake(opened: Opener) -> None:
+    store = opened()
+    for write in (
+        store.update(Counter, "c" * 2049, adding(key="c" * 2049)),
+        store.update(Counter, "c", adding(), once=mark("m" * 2049)),
+    ):
+        with pytest.raises(ServiceError) as caught:
+            await write
+        assert (caught.value.code, caught.value.reason) == (Code.INVALID_ARGUMENT, "ID_TOO_LONG")
+    assert await store.get(Counter, "c") is None
+
+
+async def test_in_development_tables_that_are_gone_are_made_again(
+    connection: Connection, clock: ManualClock
+) -> None:
+    store = DynamoDBStore("forgetful", KINDS, clock, connection, create_table=True)
+    await store.update(Counter, "c", adding())
+    make_client(connection).delete_table(TableName="forgetful")  # as a DynamoDB Local in memory forgets it
+
+    assert await store.get(Counter, "c") is None
+    found = await asyncio.gather(*(store.update(Counter, f"c{n}", adding(key=f"c{n}")) for n in range(20)))
+    assert {counter.version for counter in found} == {1}
+    await store.close()
+
+
+async def test_a_database_without_transactions_is_never_ready(opened: Opener) -> None:
+    faults = Faults()
+    store = opened(faults)
+    for _ in range(2):
+        faults.next("TransactWriteItems", refused("UnknownOperationException"))
+        with pytest.raises(NoTransactions, match="Alternator"):
+            await store.ping()
+    faults.next("TransactWriteItems", refused("UnknownOperationException"))
+    with pytest.raises(NoTransactions):
+        await store.update(Counter, "c", adding())
+
+    await store.ping()
+    calls = len(faults.calls)
+    await store.ping()
+    assert faults.calls[calls:] == ["GetItem"], "it is asked once"

@@ -7,6 +7,7 @@ a fixed few wait for payment, however large the shop, since what waits does not 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import NamedTuple
@@ -28,6 +29,7 @@ COMMON = "kettle"
 WAITING = 50
 """Orders that are not paid yet."""
 
+_LIVES = 200
 _START = datetime(2020, 1, 1, tzinfo=UTC)
 _SYLLABLES = ("ka", "mo", "ri", "te", "lu", "san", "der", "vel", "pin", "gor", "hal", "zi")
 _HOME = Address("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "GB")
@@ -91,38 +93,41 @@ def _word(random: Random) -> str:
 
 
 def orders(count: int, user_ids: Sequence[str], product_ids: Sequence[str]) -> Iterator[Order]:
-    """Orders, oldest first; the last `WAITING` of them wait for their payment."""
+    """Orders, oldest first; the last `WAITING` of them wait for their payment.
+
+    Only the first `_LIVES` were lived by the domain's rules; the others are like one of them, but for whose and when.
+    """
     random, paid = Random(count), count - WAITING
+    lives = [_lived(product_ids, random, cancelled=number % 10 == 0) for number in range(_LIVES)]
     for number in range(count):
-        at = _START + timedelta(seconds=10 * number) if number < paid else datetime.now(UTC)
-        items = [Item(product, random.randrange(1, 4)) for product in random.sample(product_ids, 2)]
-        offers = {item.product_id: _offer(item.product_id) for item in items}
-        lines, total = price(items, offers)
-        order = Order(
-            new_id("ord"),
-            user_ids[number % len(user_ids)],
-            lines,
-            total,
-            _HOME,
-            at,
-            at,
-            at,
-            payment_token="tok_ok",
-        )
-        order.placed()
         if number < paid:
-            _live(order, at, cancelled=number % 10 == 0)
-        yield order
+            at, like = _START + timedelta(seconds=10 * number), random.choice(lives)
+        else:
+            at, like = datetime.now(UTC), _placed(product_ids, random)
+        who = user_ids[number % len(user_ids)]
+        yield replace(like, id=new_id("ord"), user_id=who, created_at=at, updated_at=at, moved_at=at)
 
 
-def _live(order: Order, at: datetime, *, cancelled: bool) -> None:
-    order.stock_reserved(at + timedelta(seconds=1))
-    order.payment_captured(at + timedelta(seconds=2), order.total)
+def _placed(product_ids: Sequence[str], random: Random) -> Order:
+    items = [Item(product, random.randrange(1, 4)) for product in random.sample(product_ids, 2)]
+    lines, total = price(items, {item.product_id: _offer(item.product_id) for item in items})
+    order = Order(
+        new_id("ord"), new_id("usr"), lines, total, _HOME, _START, _START, _START, payment_token="tok_ok"
+    )
+    order.placed()
+    return order
+
+
+def _lived(product_ids: Sequence[str], random: Random, *, cancelled: bool) -> Order:
+    order = _placed(product_ids, random)
+    order.stock_reserved(_START + timedelta(seconds=1))
+    order.payment_captured(_START + timedelta(seconds=2), order.total)
     if cancelled:
-        order.cancel(at + timedelta(hours=1), "CUSTOMER_REQUEST", by=order.user_id)
-        return
-    order.ship(at + timedelta(days=1))
-    order.deliver(at + timedelta(days=3))
+        order.cancel(_START + timedelta(hours=1), "CUSTOMER_REQUEST", by=order.user_id)
+    else:
+        order.ship(_START + timedelta(days=1))
+        order.deliver(_START + timedelta(days=3))
+    return order
 
 
 def _offer(product_id: str) -> Offer:
