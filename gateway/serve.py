@@ -19,6 +19,7 @@ from gateway.app import create_app
 from gateway.exchange import Gateway
 from gateway.settings import Settings
 from observability import logs, tracing
+from observability.endpoint import Endpoint
 
 log = logging.getLogger("shop.gateway")
 
@@ -123,6 +124,7 @@ class Live:
         self.app = app or create_app(settings)
         self.gateway: Gateway = self.app.state.gateway
         self.http_port = 0
+        self._endpoint = Endpoint(hold=settings.metrics_hold_seconds)
         config = uvicorn.Config(
             self.app,
             http=Bounded.within(settings),
@@ -149,11 +151,14 @@ class Live:
         listening = bind(settings.host, port)
         self.http_port = int(listening.getsockname()[1])
         await self._server.begin(listening)
+        if settings.metrics_port is not None:
+            await self._endpoint.start(settings.host, settings.metrics_port)
         log.info("ready", extra={"http_port": self.http_port})
 
     async def stop(self) -> None:
         """Drain and close."""
         await self._server.end()
+        await self._endpoint.stop()
 
 
 async def _serve(settings: Settings) -> None:

@@ -1,7 +1,7 @@
 """`python -m events.deadletters`: the dead-letter sink as a service of its own, for a cluster.
 
-HTTP_PORT or PORT (8080); DATA_DIR, or the directory of STORE_URL (sqlite:///abs/path); BROKER_URL, where replayed
-events go.
+HTTP_PORT or PORT (8080); METRICS_PORT, if metrics are to have a port of their own; DATA_DIR, or the directory of
+STORE_URL (sqlite:///abs/path); BROKER_URL, where replayed events go.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 
 from events.broker.journal import StorageError
 from events.broker.serve import main as run_on_loop
@@ -21,6 +23,7 @@ from events.client import Client, RequestFailed
 from events.cloudevent import CloudEvent, header_block
 from events.deadletters.app import DeadLetters, Replay, ReplayFailed
 from observability import logs, tracing
+from observability.endpoint import Endpoint
 
 log = logging.getLogger("shop.deadletters")
 
@@ -55,14 +58,21 @@ def data_dir(environ: Mapping[str, str]) -> Path:
 async def serve(environ: Mapping[str, str]) -> None:
     """Serve until a signal."""
     url = environ.get("BROKER_URL", "http://127.0.0.1:8090/shop/default")
-    app = DeadLetters(
-        data_dir(environ),
-        replay=replay_over_http(Client(), url),
-        registry=CollectorRegistry(),
-    )
+    registry = CollectorRegistry()
+    app = DeadLetters(data_dir(environ), replay=replay_over_http(Client(), url), registry=registry)
     port = int(environ.get("HTTP_PORT") or environ.get("PORT") or "8080")
     host = environ.get("HTTP_HOST", "0.0.0.0")  # noqa: S104 - in a container every interface is the pod's
+    endpoint = Endpoint(partial(exposition, registry), hold=0)  # what it counts is in its store, too
+    if environ.get("METRICS_PORT"):
+        await endpoint.start(host, int(environ["METRICS_PORT"]))
     await run(app, host, port, lambda address: log.info("dead letters ready", extra={"url": address}))
+    await endpoint.stop()
+
+
+async def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
+    """What its metrics port answers."""
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from events.server import Server, bind
 from functions.runtime.app import Function
 from functions.runtime.errors import ServiceError
 from functions.runtime.function import EventFunction
-from observability import metrics
+from observability.endpoint import Exposition
 
 _CONFIG: dict[str, Any] = {
     "http": "httptools",
@@ -35,9 +35,11 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 class HttpServer:
     """Serves one function's event door; with `events` false only probes and metrics."""
 
-    def __init__(self, function: Function, check: Check, sweep: Check, *, events: bool) -> None:
-        self._function = function
+    def __init__(
+        self, function: Function, check: Check, sweep: Check, exposition: Exposition, *, events: bool
+    ) -> None:
         self._check = check
+        self._exposition = exposition
         self._events = framework_app(EventFunction(function, sweep)) if events else None
         self._server: Server | None = None
 
@@ -76,12 +78,8 @@ class HttpServer:
             await _respond(send, 200, b"ok")
 
     async def _metrics(self, scope: Scope, send: Send) -> None:
-        depth, oldest = await self._function.store.outbox_state()
-        age = (self._function.clock.now() - oldest).total_seconds() if oldest else 0.0
-        metrics.OUTBOX_DEPTH.labels(self._function.name).set(depth)
-        metrics.OUTBOX_AGE.labels(self._function.name).set(max(age, 0.0))
         accept = dict(scope["headers"]).get(b"accept", b"").decode("latin-1")
-        body, content_type = metrics.exposition(accept)
+        body, content_type = await self._exposition(accept)
         await _respond(send, 200, body, content_type)
 
 

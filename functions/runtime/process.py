@@ -20,8 +20,10 @@ from events.outbox import Outbox
 from events.publisher import HttpPublisher
 from functions.runtime.app import Function
 from functions.runtime.committed import Committed
+from functions.runtime.errors import ServiceError
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
-from observability import logs, tracing
+from observability import logs, metrics, tracing
+from observability.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -40,7 +42,7 @@ S = TypeVar("S", bound=RuntimeSettings)
 class Live:
     """A function with its doors open; `start` and `stop` once each, in one event loop.
 
-    After `start`: `http_port` and `grpc_port` are the ports in use (0: that door is closed).
+    After `start`: `http_port`, `grpc_port` and `metrics_port` are the ports in use (0: that door is closed).
     """
 
     def __init__(self, function: Function) -> None:
@@ -48,9 +50,11 @@ class Live:
         self.settings = function.settings
         self.http_port = 0
         self.grpc_port = 0
+        self.metrics_port = 0
         self.ready = False
         self._rpc: RpcServer | None = None
         self._http: HttpServer | None = None
+        self._endpoint = Endpoint(self.exposition, self.settings.metrics_hold_seconds)
         publisher = HttpPublisher(self.settings.broker_url)
         function.store.on_commit(Committed(function.name, function.measures))
         self.outbox = Outbox(function.store, publisher, function.clock, service=function.name)
@@ -74,6 +78,8 @@ class Live:
             await self._open_rpc()
         if self.settings.role in ("all", "events") or self.settings.http_port:
             await self._open_http()
+        if self.settings.metrics_port is not None:
+            self.metrics_port = await self._endpoint.start(self.settings.host, self.settings.metrics_port)
         self.ready = True
         log.info("ready", extra={"http_port": self.http_port, "grpc_port": self.grpc_port})
 
@@ -89,7 +95,8 @@ class Live:
         from functions.runtime.http import HttpServer  # uvicorn's cost only where it serves
 
         settings = self.settings
-        self._http = HttpServer(self.function, self.check, self.sweep, events=settings.role != "rpc")
+        events = settings.role != "rpc"
+        self._http = HttpServer(self.function, self.check, self.sweep, self.exposition, events=events)
         self.http_port = await self._http.start(settings.host, self._port("events", settings.http_port))
 
     def _port(self, role: str, port: int) -> int:
@@ -102,6 +109,18 @@ class Live:
         if not self.ready:
             raise RuntimeError("not serving")
         await self.function.store.ping()
+
+    async def exposition(self, accept: str) -> tuple[bytes, str]:
+        """What /metrics answers: all that was counted, and how the outbox is now."""
+        try:
+            depth, oldest = await self.function.store.outbox_state()
+        except ServiceError as error:  # the rest is wanted most when the store is away
+            log.warning("outbox_unknown", extra={"reason": error.reason})
+        else:
+            age = (self.function.clock.now() - oldest).total_seconds() if oldest else 0.0
+            metrics.OUTBOX_DEPTH.labels(self.function.name).set(depth)
+            metrics.OUTBOX_AGE.labels(self.function.name).set(max(age, 0.0))
+        return metrics.exposition(accept)
 
     async def sweep(self) -> None:
         """What every function's sweep does: publish what was left over, forget what has expired."""
@@ -121,6 +140,7 @@ class Live:
         closing = [door.stop(grace) for door in (self._rpc, self._http) if door is not None]
         await asyncio.gather(*closing)
         await self.outbox.drain(grace)
+        await self._endpoint.stop()
         for hook in self.function.on_stop:
             await hook()
         await self.function.store.close()

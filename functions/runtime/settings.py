@@ -35,6 +35,10 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: Port | None = None
     http_port: Port = 0
     grpc_port: Port = 0
+    metrics_port: Port | None = None
+    """Metrics on a port of their own, in every role (0: any free one); none: only at the HTTP port's /metrics."""
+    metrics_hold_seconds: Annotated[float, Meta(ge=0, le=300)] = 20.0
+    """How long the end waits for a scrape to take the last counts: the interval of scrapes (15 s), and some."""
     store_url: str = "sqlite:///.data"
     broker_url: str = "http://127.0.0.1:8090/shop/default"
     users_address: str = "127.0.0.1:9081"

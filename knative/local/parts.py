@@ -237,5 +237,6 @@ def _fixed(name: str, ports: Ports, data: Path, shell: Mapping[str, str]) -> dic
         "STORE_URL": store if store.startswith("dynamodb:") else f"sqlite:///{data}/store",
         "SERVICE_KEY_FILE": f"{data}/secrets/service.pem",
         "PORT": "",
+        "METRICS_PORT": "",  # here each has its HTTP port
     }
     return env if name == GATEWAY else {**env, "ROLE": "all", "GRPC_PORT": str(ports.grpc[name])}

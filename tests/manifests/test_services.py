@@ -76,6 +76,20 @@ def test_a_domain_is_a_grpc_service_and_an_event_function_of_one_image(domain: s
     assert roles == ["rpc", "events"]
 
 
+@pytest.mark.parametrize("kind", ["Service", "StatefulSet"])
+def test_every_pod_names_the_port_of_its_metrics_which_takes_no_requests(kind: str) -> None:
+    templates = [
+        d["spec"]["template"] for d in _BASE.documents if d["kind"] == kind and "template" in d["spec"]
+    ]
+    assert templates
+    port = _BASE.config_maps["settings"]["METRICS_PORT"]
+    for template in templates:
+        annotations = template["metadata"]["annotations"]
+        assert (annotations["prometheus.io/scrape"], annotations["prometheus.io/port"]) == ("true", port)
+        taken = [p["containerPort"] for c in template["spec"]["containers"] for p in c["ports"]]
+        assert int(port) not in taken
+
+
 def test_no_service_has_an_address_of_its_own_outside_the_cluster() -> None:
     label = "networking.knative.dev/visibility"
     for name, service in _SERVICES.items():

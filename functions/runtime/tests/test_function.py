@@ -18,6 +18,7 @@ from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import AlreadyDone
 from functions.runtime.testing import FakeVerifier
 from observability import context
+from observability.endpoint import exposition
 
 ORDER = "ord_" + "0" * 31 + "1"
 EVENT = {
@@ -53,7 +54,7 @@ class Desk:
             verifier=FakeVerifier(),
             clock=clock,
         )
-        self.server = HttpServer(self.function, self.check, self.sweep_runtime, events=True)
+        self.server = HttpServer(self.function, self.check, self.sweep_runtime, exposition, events=True)
         self.is_ready = True
         self.url = ""
 
@@ -228,4 +229,3 @@ async def test_metrics_count_what_was_handled(desk: Desk) -> None:
         f'shop_event_handling_seconds_count{{outcome="handled",service="orders",type="{StockReserved.TYPE}"}}'
         in text
     )
-    assert 'shop_outbox_rows{service="orders"} 0.0' in text

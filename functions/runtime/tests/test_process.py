@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from starlette.requests import Request
 
 from events.catalog import SweepDue
 from functions.runtime.app import Function, Hook
 from functions.runtime.clock import SystemClock
-from functions.runtime.process import Process
-from functions.runtime.settings import RuntimeSettings
+from functions.runtime.process import Live, Process
+from functions.runtime.settings import RuntimeSettings, load
 from functions.runtime.testing import FakeVerifier
 from functions.runtime.wiring import open_store
 
@@ -80,3 +82,34 @@ async def test_a_start_that_failed_is_tried_again_by_the_next_event(
         await deliver(process)
 
     assert await deliver(process) == 204
+
+
+@pytest.mark.parametrize("role", ["rpc", "events"])
+async def test_every_role_has_metrics_on_a_port_of_their_own(tmp_path: Path, role: str) -> None:
+    given = {
+        "STORE_URL": f"sqlite:///{tmp_path}",
+        "ROLE": role,
+        "METRICS_PORT": "0",
+        "METRICS_HOLD_SECONDS": "0",
+        "PORT": "0",
+    }
+    settings = load(RuntimeSettings, given)
+    clock = SystemClock()
+    store = open_store(settings, "orders", (), clock)
+    live = Live(Function("orders", settings, store, tuple, {}, FakeVerifier(), clock))
+    await live.start()
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"http://127.0.0.1:{live.metrics_port}/metrics")
+        await store.close()  # what was counted is told all the same
+        again = await client.get(f"http://127.0.0.1:{live.metrics_port}/metrics")
+    await live.stop()
+    assert 'shop_outbox_rows{service="orders"} 0.0' in answer.text
+    assert again.status_code == 200
+
+
+async def test_the_gRPC_role_serves_metrics_without_a_web_server() -> None:
+    code = "import sys, functions.runtime.process, functions.runtime.rpc, observability.endpoint; print(*sys.modules)"
+    ran = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    imported = (await ran.communicate())[0].decode().split()
+    assert "observability.endpoint" in imported
+    assert not {"uvicorn", "starlette", "fastapi"} & set(imported)

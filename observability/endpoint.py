@@ -1,0 +1,101 @@
+"""`GET /metrics` on a port of its own (METRICS_PORT), for pods: one port, one path, whatever else a pod serves.
+
+A few lines on asyncio, since a web server would be a tenth of the gRPC role's cold start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import httptools
+
+from observability import metrics
+
+log = logging.getLogger("shop.metrics")
+
+_HEAD_SECONDS: Final = 5.0
+_MAX_HEAD: Final = 16 * 1024
+
+Exposition = Callable[[str], Awaitable[tuple[bytes, str]]]
+"""The metrics for an Accept header: text and content type."""
+
+
+async def exposition(accept: str) -> tuple[bytes, str]:
+    """The process's own registry."""
+    return metrics.exposition(accept)
+
+
+class Endpoint:
+    """Serves between `start` and `stop`, once each, in one event loop; `hold` in seconds."""
+
+    def __init__(self, exposition: Exposition = exposition, hold: float = 0.0) -> None:
+        self._exposition = exposition
+        self._hold = hold
+        self._server: asyncio.Server | None = None
+        self._scraped: asyncio.Event | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen (0: any free port); returns the port. Raises OSError when it is taken."""
+        self._server = await asyncio.start_server(self._converse, host, port, limit=_MAX_HEAD)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Wait for one more scrape, for so long at most, and not at all where nobody ever scraped; then close."""
+        if self._server is None:
+            return
+        if self._scraped is not None:
+            self._scraped = asyncio.Event()
+            log.info("held_for_scrape", extra={"seconds": self._hold})
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._scraped.wait(), self._hold)
+        self._server.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(_HEAD_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(await self._answer(head))
+            await writer.drain()
+        except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+            pass  # slow, broken off, or too long: nothing to say
+        finally:
+            writer.close()
+
+    async def _answer(self, head: bytes) -> bytes:
+        request = _Request()
+        try:
+            parser = httptools.HttpRequestParser(request)
+            parser.feed_data(head)
+            asked = parser.get_method() + b" " + request.url
+        except httptools.HttpParserError:
+            return _response(b"400 Bad Request", b"this is no HTTP/1.1", "text/plain")
+        if asked != b"GET /metrics":
+            return _response(b"404 Not Found", b"there is only GET /metrics", "text/plain")
+        body, content_type = await self._exposition(request.accept)
+        if self._scraped is None:
+            self._scraped = asyncio.Event()
+        self._scraped.set()
+        return _response(b"200 OK", body, content_type)
+
+
+class _Request:
+    """What httptools tells of a request."""
+
+    url = b""
+    accept = ""
+
+    def on_url(self, url: bytes) -> None:
+        self.url = url.partition(b"?")[0]
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"accept":
+            self.accept = value.decode("latin-1")
+
+
+def _response(status: bytes, body: bytes, content_type: str) -> bytes:
+    head = b"HTTP/1.1 %b\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+    return head % (status, content_type.encode(), len(body)) + body
