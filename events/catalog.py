@@ -9,7 +9,7 @@ only.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -190,6 +190,16 @@ class UserRegistered(Payload, frozen=True, kw_only=True):
     user_id: Id
 
 
+class UserChallenged(Payload, frozen=True, kw_only=True):
+    """Somebody is to prove that they read the account's mail; the token is asked for when the mail is sent."""
+
+    TYPE: ClassVar[str] = "shop.user.challenged.v1"
+    SOURCE: ClassVar[str] = "/users"
+    SUBJECT: ClassVar[str] = "user_id"
+    user_id: Id
+    purpose: Literal["PASSWORD_RESET", "EMAIL_VERIFICATION"]
+
+
 class UserDeleted(Payload, frozen=True, kw_only=True):
     """An account is gone: everyone erases what names the person."""
 
@@ -231,6 +241,7 @@ SUBSCRIBERS: dict[type[Payload], tuple[str, ...]] = {
     PaymentDeclined: ("orders",),
     PaymentRefunded: ("orders", "notifications"),
     UserRegistered: ("notifications",),
+    UserChallenged: ("notifications",),
     UserDeleted: ("orders", "payments", "notifications"),
     NotificationBounced: ("users",),
     SweepDue: ("users", "products", "orders", "payments", "notifications"),

@@ -35,7 +35,7 @@ def bootstrap(
     users = users or _users(settings, clock, closing)
     verifier = verifier or _verifier(settings, clock, closing)
     store = store or wiring.open_store(settings, "notifications", KINDS, clock)
-    desk = Desk(store, channel, users, clock)
+    desk = Desk(store, channel, users, clock, shows_tokens=settings.shop_env == "development")
     return Function(
         name="notifications",
         settings=settings,

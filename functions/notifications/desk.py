@@ -12,9 +12,13 @@ from functions.runtime.store.port import Store
 
 @dataclass(frozen=True)
 class Desk:
-    """`channel` is the one that messages go out by; each keeps the name of its own."""
+    """`channel` is the one that messages go out by; each keeps the name of its own.
+
+    `shows_tokens`: a mailbox, which sends nothing, may keep the token that a mail would have carried; for development.
+    """
 
     store: Store
     channel: Channel
     users: Users
     clock: Clock
+    shows_tokens: bool = False

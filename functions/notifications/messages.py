@@ -9,6 +9,7 @@ from events.catalog import (
     OrderShipped,
     PaymentRefunded,
     StockLow,
+    UserChallenged,
     UserRegistered,
 )
 from functions.notifications.domain import Message
@@ -29,6 +30,11 @@ _WHY = {
 def welcome(event: UserRegistered) -> Message:
     """To the person."""
     return Message("welcome", {})
+
+
+def challenged(event: UserChallenged) -> Message:
+    """To whoever reads the account's mail."""
+    return Message(event.purpose.lower(), {})
 
 
 def order_confirmed(event: OrderConfirmed) -> Message:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from functions.runtime.errors import Code, ServiceError
 from functions.runtime.peers import Peer
 
 
@@ -28,6 +29,9 @@ class Users(Protocol):
     async def administrators(self) -> list[str]:
         """The ids of all administrators."""
 
+    async def mailed_token(self, user_id: str, purpose: str) -> str | None:
+        """A token to be mailed to this person at once; None when there is nothing to prove any more."""
+
 
 class UsersPeer:
     """Users over gRPC, with this service's own token."""
@@ -43,6 +47,22 @@ class UsersPeer:
     async def administrators(self) -> list[str]:
         """See Users."""
         return [contact.user_id for contact in await self._ask(admins=True)]
+
+    async def mailed_token(self, user_id: str, purpose: str) -> str | None:
+        """See Users."""
+        from proto.users.v1 import users_pb2 as pb  # see _ask
+        from proto.users.v1 import users_pb2_grpc
+
+        stub = self._peer.stub(users_pb2_grpc.UsersStub)
+        request = pb.IssueMailedTokenRequest(user_id=user_id, purpose=pb.Purpose.Value(f"PURPOSE_{purpose}"))
+        try:
+            # Repeating is safe: only the token that goes out last has to work.
+            answer = await self._peer.call(stub.IssueMailedToken, request, as_service=True, retry=True)
+        except ServiceError as error:
+            if error.code is Code.NOT_FOUND:
+                return None
+            raise
+        return str(answer.token)
 
     async def _ask(self, user_ids: Sequence[str] = (), admins: bool = False) -> list[Contact]:
         from proto.users.v1 import (

@@ -21,8 +21,12 @@ TEMPLATES = frozenset(
         "order_delivered",
         "payment_refunded",
         "stock_low",
+        "password_reset",
+        "email_verification",
     }
 )
+WITH_TOKEN = frozenset({"password_reset", "email_verification"})
+"""Templates whose mail carries a token, which nothing keeps; people cannot mute them."""
 
 # ISO 4217, minor units other than two.
 _NO_MINOR_UNITS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
@@ -40,9 +44,10 @@ def subject(template: str, params: dict[str, str]) -> str:
     return " ".join(_render(template, "subject.txt", params).split())
 
 
-def body(template: str, params: dict[str, str], name: str = "") -> str:
-    """The text; it greets by `name` where one is given."""
-    return _render(template, "body.txt", {**params, "name": " ".join(name.split())}) + "\n"
+def body(template: str, params: dict[str, str], name: str = "", token: str = "") -> str:
+    """The text; it greets by `name` where one is given. Without its `token` a text says that the mail has it."""
+    known = {**params, "name": " ".join(name.split()), "token": token}
+    return _render(template, "body.txt", known) + "\n"
 
 
 def amount(money: Money) -> str:

@@ -41,7 +41,12 @@ async def tell(user_id: str, message: Message, source: str, event_id: str, desk:
     """
     if user_id == NOBODY:
         return
-    recorded = await _record(notification_id(source, event_id, user_id), user_id, message, desk)
+    key, token = notification_id(source, event_id, user_id), ""
+    if message.template in rendering.WITH_TOKEN and desk.shows_tokens and not desk.channel.needs_address:
+        if await desk.store.get(Notification, key):
+            return  # a token for nobody would void the one that is shown
+        token = await desk.users.mailed_token(user_id, message.template.upper()) or ""
+    recorded = await _record(key, user_id, message, token, desk)
     if recorded is not None and recorded.pending:
         await _send(recorded, desk)
 
@@ -66,13 +71,13 @@ async def sweep(desk: Desk) -> None:
         log.warning("sweep_unfinished")
 
 
-async def _record(key: str, user_id: str, message: Message, desk: Desk) -> Notification | None:
+async def _record(key: str, user_id: str, message: Message, token: str, desk: Desk) -> Notification | None:
     """Commit the message, unless it is there, or its person is gone: None then. Who calls sends what is
     PENDING.
     """
     now = desk.clock.now()
     template, params = message.template, message.params
-    subject, body = rendering.subject(template, params), rendering.body(template, params)
+    subject, body = rendering.subject(template, params), rendering.body(template, params, token=token)
     channel = desk.channel
 
     def change(found: Sequence[Any]) -> Changes[Notification | None]:
@@ -80,7 +85,7 @@ async def _record(key: str, user_id: str, message: Message, desk: Desk) -> Notif
         if known is not None or erased is not None:
             return Changes(None)
         new = Notification(key, user_id, channel.name, template, params, subject, body, message.order_id, now)
-        if preferences is not None and not preferences.wants(template):
+        if not _wanted(template, preferences):
             new.suppress("UNWANTED")
         elif channel.needs_address:
             new.attempt(now)
@@ -99,7 +104,7 @@ async def _try_again(key: str, user_id: str, desk: Desk) -> None:
         known, preferences, _ = found
         if known is None or known.due_at is None or known.due_at > now:
             return Changes(None)
-        if preferences is not None and not preferences.wants(known.template):
+        if not _wanted(known.template, preferences):
             known.suppress("UNWANTED")
         elif known.exhausted:
             known.fail("TOO_MANY_ATTEMPTS")
@@ -137,8 +142,14 @@ async def _attempt(notification: Notification, desk: Desk) -> Verdict:
         return lambda known: known.suppress("UNKNOWN_PERSON")
     if not contact.deliverable:
         return lambda known: known.suppress("UNDELIVERABLE")
+    token = ""
+    if notification.template in rendering.WITH_TOKEN:
+        purpose = notification.template.upper()
+        token = await desk.users.mailed_token(notification.user_id, purpose) or ""
+        if not token:
+            return lambda known: known.suppress("NOTHING_TO_PROVE")
     now = desk.clock.now()
-    text = rendering.body(notification.template, notification.params, contact.name)
+    text = rendering.body(notification.template, notification.params, contact.name, token)
     mail = Mail(notification.id, notification.subject, text, now, contact.email, contact.name)
     about = {"shop.template": notification.template, "shop.channel": desk.channel.name}
     try:
@@ -150,6 +161,11 @@ async def _attempt(notification: Notification, desk: Desk) -> Verdict:
         reason = str(refused)
         return lambda known: known.fail(reason)
     return lambda known: known.sent(now)
+
+
+def _wanted(template: str, preferences: Preferences | None) -> bool:
+    """Whether to send it; what somebody asked for a moment ago is not muted."""
+    return template in rendering.WITH_TOKEN or preferences is None or preferences.wants(template)
 
 
 def _person(user_id: str) -> tuple[Ref, Ref]:

@@ -14,6 +14,7 @@ from events.catalog import (
     PaymentRefunded,
     StockLow,
     SweepDue,
+    UserChallenged,
     UserDeleted,
     UserRegistered,
 )
@@ -44,6 +45,7 @@ def subscriptions(desk: Desk) -> dict[type[Payload], Handler]:
 
     return {
         UserRegistered: tell(messages.welcome),
+        UserChallenged: tell(messages.challenged),
         OrderConfirmed: tell(messages.order_confirmed),
         OrderCancelled: tell(messages.order_cancelled),
         OrderShipped: tell(messages.order_shipped),

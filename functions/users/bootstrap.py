@@ -32,14 +32,23 @@ def bootstrap(
     store = store or open_store(settings, "users", KINDS, clock)
     keys = KeyRing(store, clock)
     hasher = _hasher(settings)
-    proof = Proof(store, hasher, Throttle(store, clock, per_address=settings.login_failures_per_address))
+    throttle = Throttle(store, clock, per_address=settings.login_failures_per_address)
+    proof = Proof(store, hasher, throttle)
     tokens = AccessTokens(keys, settings.token_issuer, settings.token_audience, clock)
 
     def services() -> list[Service]:
         from functions.users.rpc import PUBLIC, Users  # gRPC only where its door opens
         from proto.users.v1.users_pb2_grpc import add_UsersServicer_to_server
 
-        servicer = Users(store=store, hasher=hasher, keys=keys, tokens=tokens, proof=proof, clock=clock)
+        servicer = Users(
+            store=store,
+            hasher=hasher,
+            keys=keys,
+            tokens=tokens,
+            proof=proof,
+            throttle=throttle,
+            clock=clock,
+        )
         return [Service(add_UsersServicer_to_server, servicer, "shop.users.v1.Users", PUBLIC)]
 
     return Function(

@@ -30,6 +30,7 @@ class User:
     # When `email` came to be this one: a bounce from before speaks of another address.
     email_since: datetime
     email_deliverable: bool = True
+    email_verified: bool = False
     version: int = 0
 
     @staticmethod
@@ -64,7 +65,13 @@ class User:
         """Change the e-mail; a new address gets a new chance of delivery."""
         self.email = email
         self.email_deliverable = True
+        self.email_verified = False
         self.email_since = self.updated_at = now
+
+    def verify_email(self, now: datetime) -> None:
+        """Somebody proved that they read this account's mail."""
+        self.email_verified = True
+        self.updated_at = now
 
     def bounced(self, at: datetime, now: datetime) -> bool:
         """The address will never take mail, said at `at`; whether that changes anything."""

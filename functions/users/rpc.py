@@ -6,18 +6,35 @@ from collections.abc import Iterable
 from typing import Any
 
 from functions.runtime.clock import Clock
+from functions.runtime.errors import invalid
 from functions.runtime.identity import caller
 from functions.runtime.messages import timestamp
 from functions.runtime.store.port import Store
-from functions.users import addresses, domain, service, sessions
+from functions.users import addresses, domain, recovery, service, sessions
+from functions.users.challenge import Purpose
 from functions.users.keys import KeyRing
 from functions.users.passwords import Hasher
 from functions.users.proof import Proof
+from functions.users.throttle import Throttle
 from functions.users.tokens import AccessTokens, Tokens
 from proto.users.v1 import users_pb2 as pb
 from proto.users.v1 import users_pb2_grpc
 
-PUBLIC = frozenset({"Register", "Login", "Refresh", "Logout", "GetJwks"})
+PUBLIC = frozenset(
+    [
+        "Register",
+        "Login",
+        "Refresh",
+        "Logout",
+        "RequestPasswordReset",
+        "ResetPassword",
+        "VerifyEmail",
+        "GetJwks",
+    ]
+)
+
+
+_PURPOSES = {pb.Purpose.Value(f"PURPOSE_{purpose}"): purpose for purpose in Purpose}
 
 
 class Users(users_pb2_grpc.UsersServicer):
@@ -31,6 +48,7 @@ class Users(users_pb2_grpc.UsersServicer):
         keys: KeyRing,
         tokens: AccessTokens,
         proof: Proof,
+        throttle: Throttle,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -38,6 +56,7 @@ class Users(users_pb2_grpc.UsersServicer):
         self._keys = keys
         self._tokens = tokens
         self._proof = proof
+        self._throttle = throttle
         self._clock = clock
 
     async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.User:
@@ -102,6 +121,40 @@ class Users(users_pb2_grpc.UsersServicer):
         )
         return pb.ChangePasswordResponse()
 
+    async def RequestPasswordReset(
+        self, request: pb.RequestPasswordResetRequest, context: Any
+    ) -> pb.RequestPasswordResetResponse:
+        email, address = request.email, request.client_address
+        await recovery.request_reset(
+            email, address, store=self._store, throttle=self._throttle, clock=self._clock
+        )
+        return pb.RequestPasswordResetResponse()
+
+    async def ResetPassword(self, request: pb.ResetPasswordRequest, context: Any) -> pb.ResetPasswordResponse:
+        await recovery.reset_password(
+            request.token, request.new_password, store=self._store, hasher=self._hasher, clock=self._clock
+        )
+        return pb.ResetPasswordResponse()
+
+    async def RequestEmailVerification(
+        self, request: pb.RequestEmailVerificationRequest, context: Any
+    ) -> pb.RequestEmailVerificationResponse:
+        await recovery.request_verification(request.user_id, caller(), store=self._store, clock=self._clock)
+        return pb.RequestEmailVerificationResponse()
+
+    async def VerifyEmail(self, request: pb.VerifyEmailRequest, context: Any) -> pb.VerifyEmailResponse:
+        await recovery.verify_email(request.token, store=self._store, clock=self._clock)
+        return pb.VerifyEmailResponse()
+
+    async def IssueMailedToken(
+        self, request: pb.IssueMailedTokenRequest, context: Any
+    ) -> pb.IssueMailedTokenResponse:
+        purpose = _PURPOSES.get(request.purpose)
+        if purpose is None:
+            raise invalid("The purpose is not valid.", ("purpose", "must be one that there is"))
+        token = await recovery.issue(request.user_id, purpose, caller(), store=self._store, clock=self._clock)
+        return pb.IssueMailedTokenResponse(token=token)
+
     async def SetRoles(self, request: pb.SetRolesRequest, context: Any) -> pb.User:
         return _user(
             await service.set_roles(
@@ -150,6 +203,7 @@ def _user(user: domain.User) -> pb.User:
         version=user.version,
         email_deliverable=user.email_deliverable,
         updated_at=timestamp(user.updated_at),
+        email_verified=user.email_verified,
     )
 
 

@@ -7,6 +7,7 @@ from hashlib import sha256
 
 from functions.runtime.errors import ServiceError
 from functions.runtime.store.port import IndexKey, Kind, Page, Store
+from functions.users.challenge import Challenge
 from functions.users.domain import (
     AddressBook,
     AdminRoster,
@@ -35,6 +36,7 @@ KINDS = (
     Kind(AdminRoster, "admins"),
     Kind(Session, "session", expires_at=lambda session: session.expires_at),
     Kind(LoginAttempts, "attempts", expires_at=lambda attempts: attempts.expires_at),
+    Kind(Challenge, "challenge", expires_at=lambda challenge: challenge.expires_at),
     Kind(KeySet, "keys"),
 )
 

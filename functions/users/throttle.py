@@ -63,6 +63,16 @@ class Throttle:
                 await self._forget(account)
             return proved
 
+    async def spend(self, client_address: str) -> None:
+        """Count one request from a network address (empty: none) that costs somebody a mail, whatever becomes of it.
+
+        Raises RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS).
+        """
+        if client_address:
+            bounds = [_Bound(address_key(f"mail:{client_address}"), self._per_address)]
+            await self._check(bounds)
+            await self._record(bounds)
+
     @asynccontextmanager
     async def _turn(self, account: str) -> AsyncIterator[None]:
         turn = self._turns.setdefault(account, _Turn())

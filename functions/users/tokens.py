@@ -16,9 +16,9 @@ from functions.users.domain import User
 from functions.users.keys import KeyRing
 from functions.users.keyset import ACCESS_LIFE
 
-_PREFIX = "rt_"  # lets scanners for leaked secrets know it
+_REFRESH, _MAILED = "rt_", "mt_"  # let scanners for leaked secrets know them
 _SECRET_BYTES = 32
-_TOKEN_CHARS = len(_PREFIX) + 64  # 16 bytes of the session's id and the secret, in base64url
+_TOKEN_CHARS = 3 + 64  # the prefix; 16 bytes of an id and the secret, in base64url
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,6 +35,13 @@ class RefreshToken(NamedTuple):
     """A refresh token as the store knows it: of which session, and the SHA-256 of its text."""
 
     session_id: str
+    digest: str
+
+
+class MailedToken(NamedTuple):
+    """A token that went out by mail, as the store knows it: of which account, and the SHA-256 of its text."""
+
+    user_id: str
     digest: str
 
 
@@ -73,20 +80,42 @@ def new_session_id() -> str:
 
 def new_refresh_token(session_id: str) -> tuple[str, RefreshToken]:
     """256 random bits that belong to this session: the text for its owner, and what the store may know."""
-    raw = UUID(session_id.removeprefix("ses_")).bytes + secrets.token_bytes(_SECRET_BYTES)
-    text = _PREFIX + urlsafe_b64encode(raw).decode("ascii")
+    text = _new(_REFRESH, session_id)
     return text, RefreshToken(session_id, _digest(text))
 
 
 def parse_refresh_token(text: str) -> RefreshToken | None:
     """What `text` claims to be; None when it cannot be one of ours."""
-    if len(text) != _TOKEN_CHARS or not text.startswith(_PREFIX) or not text.isascii():
+    owner = _owner(_REFRESH, text)
+    return RefreshToken(f"ses_{owner}", _digest(text)) if owner else None
+
+
+def new_mailed_token(user_id: str) -> tuple[str, MailedToken]:
+    """256 random bits that belong to this account: the text to be mailed, and what the store may know."""
+    text = _new(_MAILED, user_id)
+    return text, MailedToken(user_id, _digest(text))
+
+
+def parse_mailed_token(text: str) -> MailedToken | None:
+    """What `text` claims to be; None when it cannot be one of ours."""
+    owner = _owner(_MAILED, text)
+    return MailedToken(f"usr_{owner}", _digest(text)) if owner else None
+
+
+def _new(prefix: str, owner_id: str) -> str:
+    raw = UUID(owner_id[-32:]).bytes + secrets.token_bytes(_SECRET_BYTES)
+    return prefix + urlsafe_b64encode(raw).decode("ascii")
+
+
+def _owner(prefix: str, text: str) -> str | None:
+    """The 32 hexadecimal digits of whose it claims to be."""
+    if len(text) != _TOKEN_CHARS or not text.startswith(prefix) or not text.isascii():
         return None
     try:
-        raw = b64decode(text.removeprefix(_PREFIX), altchars=b"-_", validate=True)
+        raw = b64decode(text.removeprefix(prefix), altchars=b"-_", validate=True)
     except binascii.Error:
         return None
-    return RefreshToken("ses_" + raw[:16].hex(), _digest(text))
+    return raw[:16].hex()
 
 
 def _digest(text: str) -> str:

@@ -84,6 +84,39 @@ class ChangePassword(Body):
     new_password: Password
 
 
+MailedToken = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=128,
+        pattern=r"^[\x21-\x7e]+$",
+        description="As mailed.",
+        examples=["mt_Zx0p9Qm2w"],
+    ),
+]
+
+
+class ForgottenPassword(Body):
+    """Whose password to reset."""
+
+    email: Annotated[
+        str, line(254), Field(description="As registered, in any case.", examples=["ada@example.com"])
+    ]
+
+
+class ResetPassword(Body):
+    """A new password, by mailed proof."""
+
+    token: MailedToken
+    new_password: Password
+
+
+class VerifyEmail(Body):
+    """Proof of reading mail."""
+
+    token: MailedToken
+
+
 class SetRoles(Body):
     """New roles of an account."""
 
@@ -111,6 +144,9 @@ class User(TypedDict):
     name: Annotated[str, Field(description="Shown to people.", examples=["Ada Lovelace"])]
     roles: Annotated[list[str], Field(description="`customer`, `admin`.", examples=[["customer"]])]
     email_deliverable: Annotated[bool, Field(description="False after a hard bounce.", examples=[True])]
+    email_verified: Annotated[
+        bool, Field(description="Somebody proved that they read mail to it.", examples=[False])
+    ]
     created_at: Moment
     updated_at: Moment
     version: Version
@@ -178,6 +214,7 @@ def user(message: pb.User) -> User:
         "name": message.name,
         "roles": list(message.roles),
         "email_deliverable": message.email_deliverable,
+        "email_verified": message.email_verified,
         "created_at": moment(message.created_at),
         "updated_at": moment(message.updated_at),
         "version": message.version,

@@ -58,3 +58,36 @@ async def log_out(request: Request, body: models.GivenRefreshToken) -> Response:
     users = clients_of(request).users
     await users.write(users.stub.Logout, pb.LogoutRequest(refresh_token=body.refresh_token))
     return empty()
+
+
+@router.post(
+    "/v1/password-resets",
+    **declare("open", 204, problems={429: "TOO_MANY_ATTEMPTS, RATE_LIMITED"}),
+)
+async def request_password_reset(request: Request, body: models.ForgottenPassword) -> Response:
+    """Have a code mailed that resets the password.
+
+    Answers alike whether or not there is such an account; at most three mails in 15 minutes.
+    """
+    users = clients_of(request).users
+    address = exchange_of(request).address
+    wanted = pb.RequestPasswordResetRequest(email=body.email, client_address=address)
+    await users.write(users.stub.RequestPasswordReset, wanted)
+    return empty()
+
+
+@router.post(
+    "/v1/password-resets/confirm",
+    **declare(
+        "open", 204, problems={400: "INVALID_ARGUMENT, MAILED_TOKEN_INVALID, WEAK_PASSWORD, MALFORMED_JSON"}
+    ),
+)
+async def reset_password(request: Request, body: models.ResetPassword) -> Response:
+    """Reset the password by the mailed code.
+
+    It works once, for an hour. Every session ends.
+    """
+    users = clients_of(request).users
+    wanted = pb.ResetPasswordRequest(token=body.token, new_password=body.new_password)
+    await users.write(users.stub.ResetPassword, wanted)
+    return empty()

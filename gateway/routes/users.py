@@ -96,6 +96,34 @@ async def change_password(request: Request, body: models.ChangePassword) -> Resp
     return empty()
 
 
+@router.post(
+    "/v1/users/me/email-verification",
+    **declare("signed-in", 204, problems={429: "TOO_MANY_ATTEMPTS, RATE_LIMITED"}),
+)
+async def request_email_verification(request: Request) -> Response:
+    """Have a code mailed that verifies one's address.
+
+    Nothing is sent for one that is verified.
+    """
+    users = clients_of(request).users
+    await users.write(users.stub.RequestEmailVerification, pb.RequestEmailVerificationRequest(user_id=me()))
+    return empty()
+
+
+@router.post(
+    "/v1/email-verifications",
+    **declare("open", 204, problems={400: "INVALID_ARGUMENT, MAILED_TOKEN_INVALID, MALFORMED_JSON"}),
+)
+async def verify_email(request: Request, body: models.VerifyEmail) -> Response:
+    """Verify an address by the mailed code.
+
+    It works once, for a day.
+    """
+    users = clients_of(request).users
+    await users.write(users.stub.VerifyEmail, pb.VerifyEmailRequest(token=body.token))
+    return empty()
+
+
 @router.get("/v1/users/me/addresses", **declare("signed-in", 200, models.AddressPage, tagged="read"))
 async def list_addresses(request: Request) -> Response:
     """List one's own addresses."""

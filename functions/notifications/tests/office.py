@@ -33,6 +33,8 @@ class FakeUsers:
             BOB: Contact(BOB, "bob@example.org", "Bob"),
         }
         self.admins = [ADA, BOB]
+        self.issued = 0
+        self.challenged = True
         self.fault: ServiceError | None = None
 
     async def contact(self, user_id: str) -> Contact | None:
@@ -42,6 +44,11 @@ class FakeUsers:
     async def administrators(self) -> list[str]:
         self._check()
         return self.admins
+
+    async def mailed_token(self, user_id: str, purpose: str) -> str | None:
+        self._check()
+        self.issued += 1
+        return f"mt_{purpose}_{self.issued}" if self.challenged else None
 
     def _check(self) -> None:
         if self.fault is not None:
@@ -77,12 +84,14 @@ class FakePost:
 class Office:
     """One notifications service, driven through its event door."""
 
-    def __init__(self, channel: Channel | None = None, lost_races: int = 0) -> None:
+    def __init__(
+        self, channel: Channel | None = None, lost_races: int = 0, *, shows_tokens: bool = False
+    ) -> None:
         self.clock = ManualClock()
         self.store = MemoryStore(KINDS, self.clock, lost_races=lost_races)
         self.users = FakeUsers()
         self.post = FakePost()
-        self.desk = Desk(self.store, channel or self.post, self.users, self.clock)
+        self.desk = Desk(self.store, channel or self.post, self.users, self.clock, shows_tokens)
         self._handlers = subscriptions(self.desk)
 
     async def receive(self, payload: Payload, event_id: str = "") -> None:

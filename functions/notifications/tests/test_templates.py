@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from jinja2 import UndefinedError
 
-from events.catalog import Money, OrderCancelled, PaymentRefunded
+from events.catalog import Money, OrderCancelled, PaymentRefunded, UserChallenged
 from functions.notifications import messages, rendering
 from functions.notifications.domain import Message
 from functions.notifications.tests.office import ADA, ORDER
@@ -19,6 +19,8 @@ ALL = [
     messages.order_delivered(EVENTS[4][0]),  # type: ignore[arg-type] # as above
     messages.payment_refunded(EVENTS[5][0]),  # type: ignore[arg-type] # as above
     messages.stock_low(LOW),
+    messages.challenged(UserChallenged(user_id=ADA, purpose="PASSWORD_RESET")),
+    messages.challenged(UserChallenged(user_id=ADA, purpose="EMAIL_VERIFICATION")),
 ]
 
 
@@ -30,16 +32,18 @@ def test_all_templates_are_here_and_each_has_its_folder() -> None:
 @pytest.mark.parametrize("message", ALL, ids=lambda message: message.template)
 def test_a_template_is_rendered_whole(message: Message) -> None:
     subject = rendering.subject(message.template, message.params)
-    body = rendering.body(message.template, message.params)
+    bodies = [rendering.body(message.template, message.params, token=token) for token in ("", "mt_token")]
     assert subject
     assert "\n" not in subject
-    assert body.startswith("Hello,\n\n")
-    assert body.endswith("The shop\n")
-    assert "{" not in subject + body
-    assert "\n\n\n" not in body
-    for value in message.params.values():
-        assert value in subject + body
-    assert all(len(line) <= 120 for line in body.splitlines())
+    assert ("mt_token" in bodies[1]) == (message.template in rendering.WITH_TOKEN)
+    for body in bodies:
+        assert body.startswith("Hello,\n\n")
+        assert body.endswith("The shop\n")
+        assert "{" not in subject + body
+        assert "\n\n\n" not in body
+        for value in message.params.values():
+            assert value in subject + body
+        assert all(len(line) <= 120 for line in body.splitlines())
 
 
 def test_a_hole_in_a_text_is_an_error() -> None:

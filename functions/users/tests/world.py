@@ -11,7 +11,8 @@ from functions.runtime.identity import ADMIN, CUSTOMER, Identity
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import JwtVerifier
-from functions.users import service, sessions
+from functions.users import recovery, service, sessions
+from functions.users.challenge import Purpose
 from functions.users.domain import User
 from functions.users.keys import KeyRing
 from functions.users.passwords import Hasher
@@ -43,6 +44,7 @@ class World:
         self.tokens = AccessTokens(self.keys, ISSUER, AUDIENCE, self.clock)
         self.per_address = per_address
         self.proof = self.new_proof(self.hasher)
+        self.throttle = Throttle(self.store, self.clock, per_address=per_address)
 
     def new_proof(self, hasher: Hasher) -> Proof:
         """As of a process that starts now."""
@@ -81,6 +83,21 @@ class World:
         await sessions.change_password(
             user.id, current, new, me(user), store=self.store, hasher=self.hasher, proof=self.proof
         )
+
+    async def forget_password(self, email: str = "ada@example.com", address: str = "") -> None:
+        """Somebody asks for a new password."""
+        await recovery.request_reset(
+            email, address, store=self.store, throttle=self.throttle, clock=self.clock
+        )
+
+    async def reset_password(self, token: str, new: str) -> None:
+        """Somebody has a mailed token."""
+        await recovery.reset_password(token, new, store=self.store, hasher=self.hasher, clock=self.clock)
+
+    async def mailed(self, user: User, purpose: Purpose = Purpose.PASSWORD_RESET) -> str:
+        """The token in the mail that goes out now."""
+        who = service_named("notifications")
+        return await recovery.issue(user.id, purpose, who, store=self.store, clock=self.clock)
 
     async def update(self, user: User, **wanted: Any) -> User:
         """By the person themselves."""

@@ -76,6 +76,31 @@ class UsersStub:
                 request_serializer=proto_dot_users_dot_v1_dot_users__pb2.ChangePasswordRequest.SerializeToString,
                 response_deserializer=proto_dot_users_dot_v1_dot_users__pb2.ChangePasswordResponse.FromString,
                 _registered_method=True)
+        self.RequestPasswordReset = channel.unary_unary(
+                '/shop.users.v1.Users/RequestPasswordReset',
+                request_serializer=proto_dot_users_dot_v1_dot_users__pb2.RequestPasswordResetRequest.SerializeToString,
+                response_deserializer=proto_dot_users_dot_v1_dot_users__pb2.RequestPasswordResetResponse.FromString,
+                _registered_method=True)
+        self.ResetPassword = channel.unary_unary(
+                '/shop.users.v1.Users/ResetPassword',
+                request_serializer=proto_dot_users_dot_v1_dot_users__pb2.ResetPasswordRequest.SerializeToString,
+                response_deserializer=proto_dot_users_dot_v1_dot_users__pb2.ResetPasswordResponse.FromString,
+                _registered_method=True)
+        self.RequestEmailVerification = channel.unary_unary(
+                '/shop.users.v1.Users/RequestEmailVerification',
+                request_serializer=proto_dot_users_dot_v1_dot_users__pb2.RequestEmailVerificationRequest.SerializeToString,
+                response_deserializer=proto_dot_users_dot_v1_dot_users__pb2.RequestEmailVerificationResponse.FromString,
+                _registered_method=True)
+        self.VerifyEmail = channel.unary_unary(
+                '/shop.users.v1.Users/VerifyEmail',
+                request_serializer=proto_dot_users_dot_v1_dot_users__pb2.VerifyEmailRequest.SerializeToString,
+                response_deserializer=proto_dot_users_dot_v1_dot_users__pb2.VerifyEmailResponse.FromString,
+                _registered_method=True)
+        self.IssueMailedToken = channel.unary_unary(
+                '/shop.users.v1.Users/IssueMailedToken',
+                request_serializer=proto_dot_users_dot_v1_dot_users__pb2.IssueMailedTokenRequest.SerializeToString,
+                response_deserializer=proto_dot_users_dot_v1_dot_users__pb2.IssueMailedTokenResponse.FromString,
+                _registered_method=True)
         self.SetRoles = channel.unary_unary(
                 '/shop.users.v1.Users/SetRoles',
                 request_serializer=proto_dot_users_dot_v1_dot_users__pb2.SetRolesRequest.SerializeToString,
@@ -189,6 +214,44 @@ class UsersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RequestPasswordReset(self, request, context):
+        """Has a token mailed that resets the password; answers alike whether or not there is such an account, and sends at most
+        three mails in 15 minutes. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) for an address that asks too often. No token needed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetPassword(self, request, context):
+        """Replaces the password by the proof of a mailed token, ends every session, and verifies the address. INVALID_ARGUMENT
+        (MAILED_TOKEN_INVALID, WEAK_PASSWORD). No other token needed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestEmailVerification(self, request, context):
+        """Has a token mailed that verifies the address; nothing for a verified one. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyEmail(self, request, context):
+        """Verifies the address by the proof of a mailed token. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def IssueMailedToken(self, request, context):
+        """A token to be mailed at once; those before it are void. For notifications (role service) only. NOT_FOUND
+        (CHALLENGE_NOT_FOUND) when there is nothing to prove any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetRoles(self, request, context):
         """Replaces the roles of an account. Admins only; the last admin keeps the role (FAILED_PRECONDITION, LAST_ADMIN).
         """
@@ -296,6 +359,31 @@ def add_UsersServicer_to_server(servicer, server):
                     servicer.ChangePassword,
                     request_deserializer=proto_dot_users_dot_v1_dot_users__pb2.ChangePasswordRequest.FromString,
                     response_serializer=proto_dot_users_dot_v1_dot_users__pb2.ChangePasswordResponse.SerializeToString,
+            ),
+            'RequestPasswordReset': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestPasswordReset,
+                    request_deserializer=proto_dot_users_dot_v1_dot_users__pb2.RequestPasswordResetRequest.FromString,
+                    response_serializer=proto_dot_users_dot_v1_dot_users__pb2.RequestPasswordResetResponse.SerializeToString,
+            ),
+            'ResetPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetPassword,
+                    request_deserializer=proto_dot_users_dot_v1_dot_users__pb2.ResetPasswordRequest.FromString,
+                    response_serializer=proto_dot_users_dot_v1_dot_users__pb2.ResetPasswordResponse.SerializeToString,
+            ),
+            'RequestEmailVerification': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestEmailVerification,
+                    request_deserializer=proto_dot_users_dot_v1_dot_users__pb2.RequestEmailVerificationRequest.FromString,
+                    response_serializer=proto_dot_users_dot_v1_dot_users__pb2.RequestEmailVerificationResponse.SerializeToString,
+            ),
+            'VerifyEmail': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyEmail,
+                    request_deserializer=proto_dot_users_dot_v1_dot_users__pb2.VerifyEmailRequest.FromString,
+                    response_serializer=proto_dot_users_dot_v1_dot_users__pb2.VerifyEmailResponse.SerializeToString,
+            ),
+            'IssueMailedToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.IssueMailedToken,
+                    request_deserializer=proto_dot_users_dot_v1_dot_users__pb2.IssueMailedTokenRequest.FromString,
+                    response_serializer=proto_dot_users_dot_v1_dot_users__pb2.IssueMailedTokenResponse.SerializeToString,
             ),
             'SetRoles': grpc.unary_unary_rpc_method_handler(
                     servicer.SetRoles,
@@ -561,6 +649,141 @@ class Users:
             '/shop.users.v1.Users/ChangePassword',
             proto_dot_users_dot_v1_dot_users__pb2.ChangePasswordRequest.SerializeToString,
             proto_dot_users_dot_v1_dot_users__pb2.ChangePasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestPasswordReset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.users.v1.Users/RequestPasswordReset',
+            proto_dot_users_dot_v1_dot_users__pb2.RequestPasswordResetRequest.SerializeToString,
+            proto_dot_users_dot_v1_dot_users__pb2.RequestPasswordResetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.users.v1.Users/ResetPassword',
+            proto_dot_users_dot_v1_dot_users__pb2.ResetPasswordRequest.SerializeToString,
+            proto_dot_users_dot_v1_dot_users__pb2.ResetPasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestEmailVerification(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.users.v1.Users/RequestEmailVerification',
+            proto_dot_users_dot_v1_dot_users__pb2.RequestEmailVerificationRequest.SerializeToString,
+            proto_dot_users_dot_v1_dot_users__pb2.RequestEmailVerificationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyEmail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.users.v1.Users/VerifyEmail',
+            proto_dot_users_dot_v1_dot_users__pb2.VerifyEmailRequest.SerializeToString,
+            proto_dot_users_dot_v1_dot_users__pb2.VerifyEmailResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IssueMailedToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.users.v1.Users/IssueMailedToken',
+            proto_dot_users_dot_v1_dot_users__pb2.IssueMailedTokenRequest.SerializeToString,
+            proto_dot_users_dot_v1_dot_users__pb2.IssueMailedTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

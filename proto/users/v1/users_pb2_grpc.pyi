@@ -60,6 +60,22 @@ class UsersStub:
     """Replaces the password and ends every session. UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong current one, which
     counts like a failed login; INVALID_ARGUMENT (WEAK_PASSWORD).
     """
+    RequestPasswordReset: _grpc.UnaryUnaryMultiCallable[_users_pb2.RequestPasswordResetRequest, _users_pb2.RequestPasswordResetResponse]
+    """Has a token mailed that resets the password; answers alike whether or not there is such an account, and sends at most
+    three mails in 15 minutes. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) for an address that asks too often. No token needed.
+    """
+    ResetPassword: _grpc.UnaryUnaryMultiCallable[_users_pb2.ResetPasswordRequest, _users_pb2.ResetPasswordResponse]
+    """Replaces the password by the proof of a mailed token, ends every session, and verifies the address. INVALID_ARGUMENT
+    (MAILED_TOKEN_INVALID, WEAK_PASSWORD). No other token needed.
+    """
+    RequestEmailVerification: _grpc.UnaryUnaryMultiCallable[_users_pb2.RequestEmailVerificationRequest, _users_pb2.RequestEmailVerificationResponse]
+    """Has a token mailed that verifies the address; nothing for a verified one. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS)."""
+    VerifyEmail: _grpc.UnaryUnaryMultiCallable[_users_pb2.VerifyEmailRequest, _users_pb2.VerifyEmailResponse]
+    """Verifies the address by the proof of a mailed token. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed."""
+    IssueMailedToken: _grpc.UnaryUnaryMultiCallable[_users_pb2.IssueMailedTokenRequest, _users_pb2.IssueMailedTokenResponse]
+    """A token to be mailed at once; those before it are void. For notifications (role service) only. NOT_FOUND
+    (CHALLENGE_NOT_FOUND) when there is nothing to prove any more.
+    """
     SetRoles: _grpc.UnaryUnaryMultiCallable[_users_pb2.SetRolesRequest, _users_pb2.User]
     """Replaces the roles of an account. Admins only; the last admin keeps the role (FAILED_PRECONDITION, LAST_ADMIN)."""
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.DeleteUserRequest, _users_pb2.DeleteUserResponse]
@@ -114,6 +130,22 @@ class UsersAsyncStub(UsersStub):
     ChangePassword: _aio.UnaryUnaryMultiCallable[_users_pb2.ChangePasswordRequest, _users_pb2.ChangePasswordResponse]  # type: ignore[assignment]
     """Replaces the password and ends every session. UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong current one, which
     counts like a failed login; INVALID_ARGUMENT (WEAK_PASSWORD).
+    """
+    RequestPasswordReset: _aio.UnaryUnaryMultiCallable[_users_pb2.RequestPasswordResetRequest, _users_pb2.RequestPasswordResetResponse]  # type: ignore[assignment]
+    """Has a token mailed that resets the password; answers alike whether or not there is such an account, and sends at most
+    three mails in 15 minutes. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) for an address that asks too often. No token needed.
+    """
+    ResetPassword: _aio.UnaryUnaryMultiCallable[_users_pb2.ResetPasswordRequest, _users_pb2.ResetPasswordResponse]  # type: ignore[assignment]
+    """Replaces the password by the proof of a mailed token, ends every session, and verifies the address. INVALID_ARGUMENT
+    (MAILED_TOKEN_INVALID, WEAK_PASSWORD). No other token needed.
+    """
+    RequestEmailVerification: _aio.UnaryUnaryMultiCallable[_users_pb2.RequestEmailVerificationRequest, _users_pb2.RequestEmailVerificationResponse]  # type: ignore[assignment]
+    """Has a token mailed that verifies the address; nothing for a verified one. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS)."""
+    VerifyEmail: _aio.UnaryUnaryMultiCallable[_users_pb2.VerifyEmailRequest, _users_pb2.VerifyEmailResponse]  # type: ignore[assignment]
+    """Verifies the address by the proof of a mailed token. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed."""
+    IssueMailedToken: _aio.UnaryUnaryMultiCallable[_users_pb2.IssueMailedTokenRequest, _users_pb2.IssueMailedTokenResponse]  # type: ignore[assignment]
+    """A token to be mailed at once; those before it are void. For notifications (role service) only. NOT_FOUND
+    (CHALLENGE_NOT_FOUND) when there is nothing to prove any more.
     """
     SetRoles: _aio.UnaryUnaryMultiCallable[_users_pb2.SetRolesRequest, _users_pb2.User]  # type: ignore[assignment]
     """Replaces the roles of an account. Admins only; the last admin keeps the role (FAILED_PRECONDITION, LAST_ADMIN)."""
@@ -214,6 +246,52 @@ class UsersServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_users_pb2.ChangePasswordResponse, _abc.Awaitable[_users_pb2.ChangePasswordResponse]]:
         """Replaces the password and ends every session. UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong current one, which
         counts like a failed login; INVALID_ARGUMENT (WEAK_PASSWORD).
+        """
+
+    @_abc_1.abstractmethod
+    def RequestPasswordReset(
+        self,
+        request: _users_pb2.RequestPasswordResetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.RequestPasswordResetResponse, _abc.Awaitable[_users_pb2.RequestPasswordResetResponse]]:
+        """Has a token mailed that resets the password; answers alike whether or not there is such an account, and sends at most
+        three mails in 15 minutes. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) for an address that asks too often. No token needed.
+        """
+
+    @_abc_1.abstractmethod
+    def ResetPassword(
+        self,
+        request: _users_pb2.ResetPasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.ResetPasswordResponse, _abc.Awaitable[_users_pb2.ResetPasswordResponse]]:
+        """Replaces the password by the proof of a mailed token, ends every session, and verifies the address. INVALID_ARGUMENT
+        (MAILED_TOKEN_INVALID, WEAK_PASSWORD). No other token needed.
+        """
+
+    @_abc_1.abstractmethod
+    def RequestEmailVerification(
+        self,
+        request: _users_pb2.RequestEmailVerificationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.RequestEmailVerificationResponse, _abc.Awaitable[_users_pb2.RequestEmailVerificationResponse]]:
+        """Has a token mailed that verifies the address; nothing for a verified one. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS)."""
+
+    @_abc_1.abstractmethod
+    def VerifyEmail(
+        self,
+        request: _users_pb2.VerifyEmailRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.VerifyEmailResponse, _abc.Awaitable[_users_pb2.VerifyEmailResponse]]:
+        """Verifies the address by the proof of a mailed token. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed."""
+
+    @_abc_1.abstractmethod
+    def IssueMailedToken(
+        self,
+        request: _users_pb2.IssueMailedTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.IssueMailedTokenResponse, _abc.Awaitable[_users_pb2.IssueMailedTokenResponse]]:
+        """A token to be mailed at once; those before it are void. For notifications (role service) only. NOT_FOUND
+        (CHALLENGE_NOT_FOUND) when there is nothing to prove any more.
         """
 
     @_abc_1.abstractmethod
