@@ -153,8 +153,12 @@ class Database:
         """Raise NoTransactions where there are none: asked once, of an endpoint of one's own only."""
         if self._has_transactions or self._connection.endpoint is None:
             return
-        with suppress(Refused, Again):  # DynamoDB refuses an empty one
+        try:
             await self._once("transact_write_items", {"TransactItems": []}, deadline)
+        except Again:
+            return  # the next one may tell
+        except Refused:
+            pass  # as DynamoDB does with an empty one
         self._has_transactions = True
 
     async def pause(

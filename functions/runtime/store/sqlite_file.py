@@ -10,8 +10,8 @@ from pathlib import Path
 
 from functions.runtime.store.sqlite_schema import StoreFileError, migrate
 
-_CHECKED_AT_START = 16 * 2**20
-"""Bytes that are checked whole in some 20 ms. Of a larger file the start looks at the beginning and the length only,
+_CHECKED_AT_START = 4 * 2**20
+"""Bytes that are checked whole in some 10 ms. Of a larger file the start looks at the beginning and the length only,
 and a backup, which takes its time, at all of it."""
 
 
