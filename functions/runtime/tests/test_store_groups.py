@@ -24,8 +24,11 @@ from functions.runtime.tests.store_kinds import KINDS, Counter, adding, happened
 FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
-def opened(path: Path, **options: Any) -> SQLiteStore:
-    return SQLiteStore(path, KINDS, ManualClock(), **options)
+def opened(path: Path, connection: type[Disk] | None = None, **options: Any) -> SQLiteStore:
+    store = SQLiteStore(path, KINDS, ManualClock(), connection=connection or sqlite3.Connection, **options)
+    if connection:
+        connection.commits = 0  # the making of the file does not count
+    return store
 
 
 @pytest.fixture
