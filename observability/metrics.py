@@ -45,6 +45,12 @@ PUBLISHED = Counter(
 COMMITTED = Counter(
     "shop_events_committed", "Events committed with the state.", ["service", "type"], registry=REGISTRY
 )
+CIRCUITS = Gauge(
+    "shop_circuit_open",
+    "Providers outside: 0 they are called, 1 they failed too often and are not, 0.5 one call is let through to see.",
+    ["circuit"],
+    registry=REGISTRY,
+)
 SPANS = Counter(
     "shop_trace_spans",
     "Spans by what became of them: ended, exported, lost by the exporter; the rest was dropped or waits.",

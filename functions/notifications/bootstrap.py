@@ -14,7 +14,6 @@ from functions.runtime import wiring
 from functions.runtime.app import Function, Hook, Service
 from functions.runtime.clock import Clock, SystemClock
 from functions.runtime.peers import Peer
-from functions.runtime.settings import SettingsError
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
 
@@ -63,7 +62,15 @@ def _verifier(settings: Settings, clock: Clock, closing: list[Hook]) -> TokenVer
 def open_channel(settings: Settings) -> Channel:
     """The channel that MAIL_CHANNEL and SMTP_URL choose; raises SettingsError for one that cannot be."""
     if settings.mail_channel == "ses":
-        raise SettingsError("MAIL_CHANNEL: ses is not supported yet; use smtp or mailbox")
+        from functions.notifications.ses import SesChannel  # only where mail goes out by it
+
+        return SesChannel(
+            settings.mail_from,
+            settings.mail_timeout,
+            settings.ses_configuration_set,
+            settings.ses_region,
+            settings.ses_endpoint,
+        )
     if settings.mail_channel == "mailbox" or (settings.mail_channel == "auto" and not settings.smtp_url):
         return Mailbox()
     from functions.notifications.smtp import SmtpChannel, parse_url  # only where mail goes out

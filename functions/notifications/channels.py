@@ -1,12 +1,12 @@
-"""The channel port: how a message reaches a person. Adapters: the mailbox here, SMTP in smtp.py; SES is
-to come.
-"""
+"""The channel port: how a message reaches a person. Adapters: the mailbox here, smtp.py, and ses.py for Amazon SES."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
+
+from functions.runtime.errors import ServiceError, unavailable
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class Channel(Protocol):
 
     async def send(self, mail: Mail) -> None:
         """Raises Bounced or Refused when it is no use to repeat, UNAVAILABLE when it is."""
+
+
+def mail_unavailable() -> ServiceError:
+    """What every adapter raises for a passing fault: of its own, of the network, or of time."""
+    return unavailable("MAIL_UNAVAILABLE", "Mail cannot be sent at present.")
 
 
 class Mailbox:

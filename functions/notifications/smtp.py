@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
-from email.errors import MessageError
-from email.headerregistry import Address
-from email.message import EmailMessage
-from email.policy import SMTP as SMTP_POLICY
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from functions.notifications.channels import Bounced, Mail, Refused
-from functions.runtime.errors import ServiceError, unavailable
+from functions.notifications.channels import Bounced, Mail, Refused, mail_unavailable
+from functions.notifications.mime import compose
+from functions.runtime.breaker import Breaker
+from functions.runtime.errors import ServiceError
 from functions.runtime.settings import SettingsError
 
 if TYPE_CHECKING:
+    from email.message import EmailMessage
+
     from aiosmtplib import SMTP
 
 log = logging.getLogger("shop.notifications")
@@ -78,13 +78,17 @@ class SmtpChannel:
         self._sender = sender
         self._seconds = seconds
         self._turns = asyncio.Semaphore(AT_ONCE)
+        self._breaker = Breaker("smtp")
 
     async def send(self, mail: Mail) -> None:
         """See Channel."""
         message = compose(mail, self._sender)
+        await self._breaker.call(lambda: self._in_time(message, mail.address))
+
+    async def _in_time(self, message: EmailMessage, address: str) -> None:
         try:
             async with asyncio.timeout(self._seconds), self._turns:
-                await self._hand_in(message, mail.address)
+                await self._hand_in(message, address)
         except TimeoutError:
             raise _passing("timeout") from None
 
@@ -119,25 +123,6 @@ class SmtpChannel:
         )
 
 
-def compose(mail: Mail, sender: str) -> EmailMessage:
-    """The message as it goes over the wire. Its Message-ID comes from the notification, so that repetitions show.
-
-    Raises Refused for an address that no header can hold.
-    """
-    message = EmailMessage(SMTP_POLICY)
-    message["Message-ID"] = f"<{mail.id}@{sender.partition('@')[2]}>"
-    message["Date"] = mail.at
-    message["From"] = sender
-    try:
-        message["To"] = Address(" ".join(mail.name.split()), addr_spec=mail.address)
-    except (ValueError, IndexError, MessageError):
-        raise Refused("ADDRESS_MALFORMED") from None
-    message["Subject"] = mail.subject
-    message["Auto-Submitted"] = "auto-generated"
-    message.set_content(mail.body)
-    return message
-
-
 def _refusal(code: int, text: str) -> Exception:
     """What the server's refusal of a recipient means; its text may hold the address and goes no further."""
     if code < 500:
@@ -147,4 +132,4 @@ def _refusal(code: int, text: str) -> Exception:
 
 def _passing(what: str) -> ServiceError:
     log.warning("smtp_unavailable", extra={"error": what})
-    return unavailable("MAIL_UNAVAILABLE", "Mail cannot be sent at present.")
+    return mail_unavailable()

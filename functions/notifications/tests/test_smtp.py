@@ -14,8 +14,9 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope
 
 from functions.notifications.bootstrap import open_channel
 from functions.notifications.channels import Bounced, Mail, Mailbox, Refused
+from functions.notifications.mime import compose
 from functions.notifications.settings import Settings
-from functions.notifications.smtp import Server, SmtpChannel, compose, parse_url
+from functions.notifications.smtp import Server, SmtpChannel, parse_url
 from functions.notifications.tests.office import ORDER, Office
 from functions.notifications.tests.test_telling import CONFIRMED
 from functions.runtime.clock import ManualClock
@@ -214,13 +215,13 @@ def test_a_url_that_names_none_is_refused_without_being_shown(url: str) -> None:
 def test_settings_choose_the_channel() -> None:
     assert isinstance(open_channel(load(Settings, {})), Mailbox)
     assert open_channel(load(Settings, {"SMTP_URL": "smtp://mail"})).name == "smtp"
+    assert open_channel(load(Settings, {"SMTP_URL": "smtp://m", "MAIL_CHANNEL": "ses"})).name == "ses"
     assert open_channel(load(Settings, {"SMTP_URL": "smtp://m", "MAIL_CHANNEL": "mailbox"})).name == "mailbox"
 
 
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        ({"MAIL_CHANNEL": "ses"}, "MAIL_CHANNEL: ses is not supported yet"),
         ({"MAIL_CHANNEL": "smtp"}, "SMTP_URL: must be"),
         ({"MAIL_FROM": "nobody"}, "MAIL_FROM: "),
         ({"MAIL_TIMEOUT": "60"}, "MAIL_TIMEOUT: "),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
+from functions.runtime import aws
 from functions.runtime.errors import unavailable
 from functions.runtime.store.dynamodb_errors import (
     CONFLICTS,
@@ -53,30 +53,17 @@ class Connection(NamedTuple):
 
 
 def make_client(connection: Connection) -> Any:
-    """boto3's own client of DynamoDB; blocking, and slow to make (0.3 s of CPU with the imports)."""
-    # botocore is boto3 without its resource layer, whose import alone costs a cold start 0.08 s.
-    from botocore.config import Config
-    from botocore.session import get_session
-
-    from functions.runtime.store.dynamodb_models import LeanLoader
-
-    session = get_session()
-    session.register_component("data_loader", LeanLoader())
-    # AWS_REGION is what pods are given, and boto3 does not read it. An endpoint of one's own needs none, yet boto3
-    # wants one.
-    region = connection.region or os.environ.get("AWS_REGION") or session.get_config_variable("region")
-    return session.create_client(
+    """DynamoDB's client, without the retries and checks that are ours."""
+    return aws.make_client(
         "dynamodb",
-        region_name=region or ("us-east-1" if connection.endpoint else None),
-        endpoint_url=connection.endpoint,
-        config=Config(
-            connect_timeout=connection.connect_timeout,
-            read_timeout=connection.read_timeout,
-            max_pool_connections=connection.threads,
-            parameter_validation=False,  # a fifth of a call's cost, and the store's tests know the shapes
-            retries={"mode": "standard", "total_max_attempts": 1},
-            tcp_keepalive=True,
-        ),
+        connection.region,
+        connection.endpoint,
+        connect_timeout=connection.connect_timeout,
+        read_timeout=connection.read_timeout,
+        max_pool_connections=connection.threads,
+        parameter_validation=False,  # a fifth of a call's cost, and the store's tests know the shapes
+        retries={"mode": "standard", "total_max_attempts": 1},
+        tcp_keepalive=True,
     )
 
 

@@ -1,0 +1,109 @@
+"""Mail through Amazon SES (its API v2, through boto3)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from functions.notifications.channels import Mail, Refused, mail_unavailable
+from functions.notifications.mime import compose
+from functions.runtime.aws import make_client
+from functions.runtime.breaker import Breaker
+from functions.runtime.errors import ServiceError
+
+log = logging.getLogger("shop.notifications")
+
+AT_ONCE = 8
+ATTEMPTS = 3
+NOTIFICATION_TAG = "notification_id"
+# The message or the address is at fault. All the rest (throttling, a paused account, a missing role) is ours to mend or
+# passes, so the message stays due.
+_REFUSALS = frozenset({"MessageRejected", "BadRequestException"})
+
+
+class SesChannel:
+    """See Channel. `sender` is the address that mail comes from, `seconds` bounds one sending.
+
+    Each mail carries its notification's id as a tag, by which SES's later word of a bounce finds it (feedback.py);
+    `configuration_set`, where there is one, has it say that word.
+    """
+
+    name = "ses"
+    needs_address = True
+
+    def __init__(
+        self,
+        sender: str,
+        seconds: float,
+        configuration_set: str = "",
+        region: str = "",
+        endpoint: str = "",
+        *,
+        make: Callable[..., Any] = make_client,
+    ) -> None:
+        self._sender = sender
+        self._seconds = seconds
+        self._options = {"ConfigurationSetName": configuration_set} if configuration_set else {}
+        self._make = partial(
+            make,
+            "sesv2",
+            region or None,
+            endpoint or None,
+            connect_timeout=min(3.0, seconds),
+            read_timeout=seconds,
+            max_pool_connections=AT_ONCE,
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},  # with jitter
+        )
+        self._client: Any = None
+        self._connecting = asyncio.Lock()
+        # Of its own: a slow SES takes no thread from the store. The threads end with the process.
+        self._threads = ThreadPoolExecutor(AT_ONCE, "ses")
+        self._breaker = Breaker("ses")
+
+    async def send(self, mail: Mail) -> None:
+        """See Channel."""
+        content = compose(mail, self._sender).as_bytes()
+        parameters = {
+            "FromEmailAddress": self._sender,
+            "Destination": {"ToAddresses": [mail.address]},
+            "Content": {"Raw": {"Data": content}},
+            "EmailTags": [{"Name": NOTIFICATION_TAG, "Value": mail.id}],
+            **self._options,
+        }
+        await self._breaker.call(lambda: self._in_time(parameters))
+
+    async def _in_time(self, parameters: dict[str, Any]) -> None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                async with self._connecting:
+                    if self._client is None:
+                        self._client = await self._in_thread(self._make)
+                await self._in_thread(partial(self._client.send_email, **parameters))
+        except TimeoutError:
+            raise _passing("timeout") from None
+
+    async def _in_thread(self, work: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _invoke, work)
+
+
+def _invoke(work: Callable[[], Any]) -> Any:
+    from botocore.exceptions import BotoCoreError, ClientError  # only this adapter's cost
+
+    try:
+        return work()
+    except ClientError as error:  # its message may hold the address and goes no further
+        code = error.response.get("Error", {}).get("Code", "")
+        if code in _REFUSALS:
+            raise Refused("MESSAGE_REFUSED") from None
+        raise _passing(code) from None
+    except BotoCoreError as error:  # no credentials, no region, no connection
+        raise _passing(type(error).__name__) from None
+
+
+def _passing(what: str) -> ServiceError:
+    log.warning("ses_unavailable", extra={"error": what})
+    return mail_unavailable()

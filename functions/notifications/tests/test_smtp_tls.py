@@ -1,0 +1,145 @@
+"""Mail over TLS: a server with a certificate that is trusted, or not; with STARTTLS, or none."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from functions.notifications.smtp import SmtpChannel, parse_url
+from functions.notifications.tests.test_smtp import MAIL, SENDER
+from functions.runtime.errors import ServiceError
+
+
+class PostOffice:
+    """Which messages came, and over what: True for TLS."""
+
+    def __init__(self) -> None:
+        self.encrypted: list[bool] = []
+
+    async def handle_DATA(self, server: SMTP, session: Any, envelope: Envelope) -> str:
+        self.encrypted.append(server.transport.get_extra_info("sslcontext") is not None)
+        return "250 OK"
+
+
+def _allow_ada(server: SMTP, session: Any, envelope: Envelope, mechanism: str, data: Any) -> AuthResult:
+    return AuthResult(success=data.login == b"ada" and data.password == b"p@ss", handled=False)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that signs itself, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail")])
+    now = datetime.now(UTC)
+    built = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("tls") / "mail.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file.write_bytes(private + built.public_bytes(serialization.Encoding.PEM))
+    return file
+
+
+@pytest.fixture
+def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine trusts the certificate, as it would its own authority's."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+
+@pytest.fixture
+async def serve(certificate: Path) -> AsyncIterator[Callable[..., Awaitable[int]]]:
+    """Starts a mail server: implicit TLS, STARTTLS (which it insists on), or neither; returns its port."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    async with AsyncExitStack() as stack:
+
+        async def start(office: PostOffice, tls: str = "") -> int:
+            options: dict[str, Any] = {"authenticator": _allow_ada, "auth_require_tls": tls != "implicit"}
+            if tls == "starttls":
+                options |= {"tls_context": context, "require_starttls": True}
+            server = await asyncio.get_running_loop().create_server(
+                lambda: SMTP(office, hostname="test", **options),
+                "127.0.0.1",
+                0,
+                ssl=context if tls == "implicit" else None,
+            )
+            await stack.enter_async_context(server)
+            port: int = server.sockets[0].getsockname()[1]
+            return port
+
+        yield start
+
+
+def channel(url: str) -> SmtpChannel:
+    return SmtpChannel(parse_url(url), SENDER, 5.0)
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize(
+    ("tls", "url"),
+    [
+        ("starttls", "smtp://ada:p%40ss@127.0.0.1:{}?starttls=1"),
+        ("starttls", "smtp://ada:p%40ss@127.0.0.1:{}"),  # taken, since it is offered
+        ("implicit", "smtps://ada:p%40ss@127.0.0.1:{}"),
+    ],
+)
+async def test_password_and_mail_go_over_tls(
+    serve: Callable[..., Awaitable[int]], tls: str, url: str
+) -> None:
+    office = PostOffice()
+    await channel(url.format(await serve(office, tls))).send(MAIL)
+    assert office.encrypted == [True]
+
+
+@pytest.mark.parametrize(("tls", "url"), [("starttls", "smtp://{}?starttls=1"), ("implicit", "smtps://{}")])
+async def test_a_certificate_that_is_not_trusted_gets_no_mail(
+    serve: Callable[..., Awaitable[int]], tls: str, url: str
+) -> None:
+    office = PostOffice()
+    with pytest.raises(ServiceError) as raised:
+        await channel(url.format(f"127.0.0.1:{await serve(office, tls)}")).send(MAIL)
+    assert raised.value.reason == "MAIL_UNAVAILABLE"
+    assert office.encrypted == []
+
+
+async def test_a_server_without_starttls_gets_no_mail_where_it_is_insisted_on(
+    serve: Callable[..., Awaitable[int]],
+) -> None:
+    office = PostOffice()
+    port = await serve(office)
+    with pytest.raises(ServiceError) as raised:
+        await channel(f"smtp://127.0.0.1:{port}?starttls=1").send(MAIL)
+    assert raised.value.reason == "MAIL_UNAVAILABLE"
+    assert office.encrypted == []
+    await channel(f"smtp://127.0.0.1:{port}").send(MAIL)
+    assert office.encrypted == [False]
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_a_wrong_password_leaves_the_message_due(serve: Callable[..., Awaitable[int]]) -> None:
+    office = PostOffice()
+    port = await serve(office, "starttls")
+    with pytest.raises(ServiceError) as raised:
+        await channel(f"smtp://ada:wrong@127.0.0.1:{port}?starttls=1").send(MAIL)
+    assert raised.value.reason == "MAIL_UNAVAILABLE"
+    assert office.encrypted == []
