@@ -9,7 +9,7 @@ from functions.payments import simulated
 from functions.payments.desk import Desk
 from functions.payments.metrics import MEASURES
 from functions.payments.peers import Orders, OrdersPeer
-from functions.payments.provider import Bounded, Provider
+from functions.payments.provider import Bounded, Provider, Webhook
 from functions.payments.settings import Settings
 from functions.payments.store import KINDS
 from functions.payments.subscriptions import subscriptions
@@ -28,6 +28,7 @@ def bootstrap(
     store: Store | None = None,
     clock: Clock | None = None,
     provider: Provider | None = None,
+    webhook: Webhook | None = None,
     orders: Orders | None = None,
     verifier: TokenVerifier | None = None,
 ) -> Function:
@@ -40,7 +41,8 @@ def bootstrap(
     orders = orders or _orders(settings, clock, closing)
     verifier = verifier or _verifier(settings, clock, closing)
     store = store or wiring.open_store(settings, "payments", KINDS, clock)
-    desk = Desk(store, provider, orders, clock, timedelta(seconds=settings.payment_settle_after))
+    webhook = webhook or open_webhook(settings)
+    desk = Desk(store, provider, orders, clock, timedelta(seconds=settings.payment_settle_after), webhook)
     return Function(
         name="payments",
         settings=settings,
@@ -67,18 +69,41 @@ def _verifier(settings: Settings, clock: Clock, closing: list[Hook]) -> TokenVer
 
 
 def open_provider(settings: Settings, clock: Clock) -> Provider:
-    """The provider that PAYMENT_PROVIDER names; raises SettingsError for one that there is no adapter for."""
-    if settings.payment_provider != "simulated":
-        raise SettingsError(
-            f"PAYMENT_PROVIDER: {settings.payment_provider} is not supported yet; use simulated"
-        )
+    """The provider that PAYMENT_PROVIDER names; raises SettingsError where it cannot be used."""
+    if settings.payment_provider == "stripe":
+        return _stripe(settings, clock)
     books = wiring.open_store(settings, "payments-ledger", simulated.KINDS, clock)
     slow = settings.payment_slow_seconds
     return Bounded(simulated.SimulatedProvider(books, clock, slow), settings.payment_timeout)
+
+
+def _stripe(settings: Settings, clock: Clock) -> Provider:
+    from functions.payments import stripe_provider  # only where it is the provider
+    from functions.payments.stripe_api import StripeApi
+
+    key = settings.secret("stripe_api_key")
+    if not key:
+        raise SettingsError("STRIPE_API_KEY: is needed for PAYMENT_PROVIDER=stripe, or STRIPE_API_KEY_FILE")
+    # No use case makes more than two calls of the API, so that all of it is bounded by PAYMENT_TIMEOUT.
+    api = StripeApi(key, settings.stripe_api_base, settings.payment_timeout / 2)
+    # Under the ledger's name, so that a change of the provider needs no table.
+    books = wiring.open_store(settings, "payments-ledger", stripe_provider.KINDS, clock)
+    return stripe_provider.StripeProvider(api, books, clock)
+
+
+def open_webhook(settings: Settings) -> Webhook | None:
+    """The webhook of the provider; None where it has none, or no secret to know it by."""
+    if settings.payment_provider != "stripe" or not (secret := settings.secret("stripe_webhook_secret")):
+        return None
+    from functions.payments.stripe_webhook import StripeWebhook  # only where it is the provider
+
+    return StripeWebhook(secret)
 
 
 def _services(desk: Desk) -> list[Service]:
     from functions.payments.rpc import Payments  # gRPC only where its door opens
     from proto.payments.v1.payments_pb2_grpc import add_PaymentsServicer_to_server
 
-    return [Service(add_PaymentsServicer_to_server, Payments(desk), "shop.payments.v1.Payments")]
+    # The provider has no token: its webhook is known by the signature.
+    public = frozenset({"ReceiveWebhook"})
+    return [Service(add_PaymentsServicer_to_server, Payments(desk), "shop.payments.v1.Payments", public)]

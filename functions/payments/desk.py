@@ -6,17 +6,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from functions.payments.peers import Orders
-from functions.payments.provider import Provider
+from functions.payments.provider import Provider, Webhook
 from functions.runtime.clock import Clock
 from functions.runtime.store.port import Store
 
 
 @dataclass(frozen=True)
 class Desk:
-    """`settle_after`: what is pending for longer is taken for forgotten, and taken up again."""
+    """`settle_after`: what is pending for longer is taken for forgotten, and taken up again. `webhook` is None where
+    the provider says nothing of its own accord.
+    """
 
     store: Store
     provider: Provider
     orders: Orders
     clock: Clock
     settle_after: timedelta = timedelta(seconds=15)
+    webhook: Webhook | None = None

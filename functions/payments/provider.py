@@ -1,4 +1,4 @@
-"""The provider port: who moves the money. Adapters: `simulated.py`; Stripe's is to come."""
+"""The provider port: who moves the money. Adapters: `simulated.py` and `stripe_provider.py`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from functions.runtime.errors import ServiceError, unavailable
 from functions.runtime.store.port import Page
 
 R = TypeVar("R")
+
+NO_MONEY = Money(0, "XXX")
+"""ISO 4217's code for no currency: a void comes without an amount."""
 
 
 class ChargeOutcome(StrEnum):
@@ -75,6 +78,31 @@ class Provider(Protocol):
 
     async def close(self) -> None:
         """Let go of files and connections."""
+
+
+@dataclass(frozen=True)
+class ProviderEvent:
+    """What a provider says of its own accord.
+
+    `kind` is `charge`, `refund`, `dispute`, or empty for what does not concern us; `key` the idempotency key of ours
+    that it is about, empty where the provider does not say; `provider_id` its own name of the thing. `failed` is about
+    a refund: it did not, or not in the end, come about.
+    """
+
+    id: str
+    type: str
+    kind: str
+    key: str
+    provider_id: str
+    failed: bool
+    reason: str
+
+
+class Webhook(Protocol):
+    """Reads what a provider sends."""
+
+    async def read(self, payload: bytes, signature: str) -> ProviderEvent:
+        """Raises INVALID_ARGUMENT: SIGNATURE_INVALID for what is not the provider's or too old, WEBHOOK_MALFORMED."""
 
 
 def provider_unavailable() -> ServiceError:

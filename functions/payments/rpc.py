@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from events.catalog import Money
-from functions.payments import refunds, service
+from functions.payments import refunds, service, webhooks
 from functions.payments.desk import Desk
 from functions.payments.domain import Payment, Refund
 from functions.payments.provider import LedgerEntry
@@ -50,6 +50,13 @@ class Payments(payments_pb2_grpc.PaymentsServicer):
         """See payments.proto."""
         page = await service.ledger(request.limit, request.cursor, caller(), self._desk)
         return pb.ListLedgerResponse(entries=map(_entry, page.items), next_cursor=page.next_cursor or "")
+
+    async def ReceiveWebhook(
+        self, request: pb.ReceiveWebhookRequest, context: Any
+    ) -> pb.ReceiveWebhookResponse:
+        """See payments.proto."""
+        await webhooks.receive(request.payload, request.signature, self._desk)
+        return pb.ReceiveWebhookResponse()
 
 
 def _payment(payment: Payment) -> pb.Payment:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from functions.runtime.settings import RuntimeSettings
+from functions.runtime.settings import RuntimeSettings, SettingsError
 
 Seconds = Annotated[float, Meta(ge=0, le=300)]
 
@@ -16,10 +17,31 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
 
     `payment_timeout` bounds each call to the provider; it and the call to orders stay well within the 60
     s that an event may take. `payment_slow_seconds` is how long the simulated provider thinks about
-    `tok_slow`. What is pending for longer than `payment_settle_after` is taken up by the sweep.
+    `tok_slow`. What is pending for longer than `payment_settle_after` is taken up by the sweep. Stripe's secrets come
+    from a file (a mounted Secret) or from the variable itself.
     """
 
     payment_provider: Literal["simulated", "stripe"] = "simulated"
     payment_timeout: Seconds = 10.0
     payment_slow_seconds: Seconds = 2.0
     payment_settle_after: Seconds = 15.0
+    stripe_api_key: str = ""
+    stripe_api_key_file: str = ""
+    stripe_webhook_secret: str = ""
+    stripe_webhook_secret_file: str = ""
+    stripe_api_base: Annotated[str, Meta(pattern=r"^https?://")] = "https://api.stripe.com"
+
+    def __repr__(self) -> str:
+        return f"Settings(shop_env={self.shop_env!r}, ...)"  # the rest holds secrets
+
+    def secret(self, name: Literal["stripe_api_key", "stripe_webhook_secret"]) -> str:
+        """What the file holds, or else the variable; empty where neither is set. Raises SettingsError."""
+        variable, path = f"{name.upper()}_FILE", getattr(self, f"{name}_file")
+        value: str = getattr(self, name)
+        try:
+            value = Path(path).read_text().strip() if path else value
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{variable}: {type(error).__name__}, cannot read it") from None
+        if path and not value:
+            raise SettingsError(f"{variable}: is empty")
+        return value

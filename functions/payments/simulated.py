@@ -20,14 +20,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from events.catalog import Money
-from functions.payments.provider import ChargeOutcome, LedgerEntry, RefundOutcome, provider_unavailable
+from functions.payments.provider import (
+    NO_MONEY,
+    ChargeOutcome,
+    LedgerEntry,
+    RefundOutcome,
+    provider_unavailable,
+)
 from functions.payments.store import stamp
 from functions.runtime.clock import Clock
 from functions.runtime.store.port import Changes, IndexKey, Kind, Page, Ref, Store
 
 SUCCEEDED = "succeeded"
 FLAKY_FAILURES = 2
-_NO_MONEY = Money(0, "XXX")  # ISO 4217's code for no currency: a void comes without an amount
 
 _VERDICTS = {
     "tok_ok": SUCCEEDED,
@@ -80,7 +85,7 @@ class SimulatedProvider:
 
     async def void(self, key: str) -> ChargeOutcome:
         """See Provider."""
-        entry, _ = await self._enter(key, _NO_MONEY, "voided")
+        entry, _ = await self._enter(key, NO_MONEY, "voided")
         return _outcome(entry)
 
     async def refund(self, key: str, charge_key: str, amount: Money) -> RefundOutcome:

@@ -13,7 +13,9 @@ from events.catalog import Money, PaymentCaptured, PaymentRefunded
 from functions.payments import refunds
 from functions.payments.domain import RefundStatus
 from functions.payments.store import refunds_of
+from functions.payments.tests.fake_stripe import FakeStripe
 from functions.payments.tests.till import PRICE, Till
+from functions.runtime.breaker import Breaker
 from functions.runtime.errors import ServiceError
 from functions.runtime.identity import Identity
 
@@ -101,14 +103,34 @@ def check_events(till: Till) -> None:
 @settings(max_examples=150, deadline=None)
 @given(stories, faults, st.lists(st.sampled_from(TOKENS), min_size=2, max_size=2))
 def test_money_is_conserved(story: list[list[Step]], lost: list[str], tokens: list[str]) -> None:
-    async def live() -> None:
-        till, cancelled = Till(), set[str]()
-        for order, token in zip(ORDERS, tokens, strict=True):
-            till.orders.place(order, token)
-        till.provider.faults = list(lost)
-        for at_once in story:
-            await asyncio.gather(*(take(step, till, cancelled) for step in at_once))
-        await settle(till, cancelled)
-        await check(till, cancelled)
+    asyncio.run(live(Till(), story, lost, tokens))
 
-    asyncio.run(live())
+
+async def live(till: Till, story: list[list[Step]], lost: list[str], tokens: list[str]) -> None:
+    cancelled = set[str]()
+    for order, token in zip(ORDERS, tokens, strict=True):
+        till.orders.place(order, token)
+    till.provider.faults = list(lost)
+    for at_once in story:
+        await asyncio.gather(*(take(step, till, cancelled) for step in at_once))
+    await settle(till, cancelled)
+    await check(till, cancelled)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    stories,
+    st.lists(st.sampled_from(["", "", "before", "after", "500", "429"]), max_size=12),
+    st.lists(st.sampled_from(["tok_ok", "tok_ok", "tok_declined"]), min_size=2, max_size=2),
+)
+def test_money_is_conserved_at_stripe(story: list[list[Step]], lost: list[str], tokens: list[str]) -> None:
+    async def at_stripe() -> None:
+        async with FakeStripe().serve() as stripe:
+            provider = stripe.provider(breaker=Breaker("stripe-test", failures=1000))
+            till = Till(provider=provider)
+            stripe.faults = list(lost)
+            await live(till, story, [], tokens)
+            assert stripe.net == await till.net()
+            await provider.close()
+
+    asyncio.run(at_stripe())

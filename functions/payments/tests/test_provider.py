@@ -1,94 +1,107 @@
-"""The simulated provider keeps its promise: one key, one movement, one answer."""
+"""Every provider keeps the port's promise: one key, one movement, one answer."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
 from events.catalog import Money
 from functions.payments import simulated
-from functions.payments.bootstrap import open_provider
-from functions.payments.provider import Bounded, ChargeOutcome, RefundOutcome
-from functions.payments.settings import Settings
+from functions.payments.provider import ChargeOutcome, Provider, RefundOutcome
 from functions.payments.simulated import SimulatedProvider
+from functions.payments.tests.fake_stripe import FakeStripe
 from functions.runtime.clock import ManualClock
-from functions.runtime.errors import Code, ServiceError
-from functions.runtime.settings import SettingsError, load
 from functions.runtime.store.memory import MemoryStore
 
 TEN = Money(1000, "EUR")
 
 
-def provider(slow_seconds: float = 0.0) -> SimulatedProvider:
-    clock = ManualClock()
-    return SimulatedProvider(MemoryStore(simulated.KINDS, clock), clock, slow_seconds)
+@pytest.fixture(params=["simulated", "stripe"])
+async def provider(request: pytest.FixtureRequest) -> AsyncIterator[Provider]:
+    if request.param == "simulated":
+        clock = ManualClock()
+        yield SimulatedProvider(MemoryStore(simulated.KINDS, clock), clock, 0.0)
+        return
+    async with FakeStripe().serve() as stripe:
+        adapter = stripe.provider()
+        yield adapter
+        await adapter.close()
 
 
-async def test_the_same_key_gets_the_same_answer_whatever_the_token() -> None:
-    books = provider()
-    assert await books.charge("k", TEN, "tok_declined") is ChargeOutcome.PAYMENT_DECLINED
-    assert await books.charge("k", TEN, "tok_ok") is ChargeOutcome.PAYMENT_DECLINED
-    assert len((await books.ledger(10, None)).items) == 1
+async def moved(provider: Provider) -> list[tuple[str, str, int, str]]:
+    entries = (await provider.ledger(100, None)).items
+    return sorted((entry.id, entry.kind, entry.amount.amount, entry.outcome) for entry in entries)
 
 
-async def test_a_void_before_the_charge_prevents_it() -> None:
-    books = provider()
-    assert await books.void("k") is ChargeOutcome.VOIDED
-    assert await books.charge("k", TEN, "tok_ok") is ChargeOutcome.VOIDED
-    assert [entry.amount.amount for entry in (await books.ledger(10, None)).items] == [0]
+async def test_a_charge_is_captured_and_on_the_books(provider: Provider) -> None:
+    assert await provider.charge("k", TEN, "tok_ok") is ChargeOutcome.CAPTURED
+    assert await moved(provider) == [("k", "charge", 1000, "succeeded")]
 
 
-async def test_a_void_after_the_charge_tells_what_happened() -> None:
-    books = provider()
-    await books.charge("k", TEN, "tok_ok")
-    assert await books.void("k") is ChargeOutcome.CAPTURED
+@pytest.mark.parametrize(
+    ("token", "outcome"),
+    [
+        ("tok_declined", ChargeOutcome.PAYMENT_DECLINED),
+        ("tok_insufficient_funds", ChargeOutcome.INSUFFICIENT_FUNDS),
+        ("tok_nobody_knows", ChargeOutcome.PAYMENT_DECLINED),
+        ("a token of no kind", ChargeOutcome.PAYMENT_DECLINED),
+    ],
+)
+async def test_a_refusal_moves_nothing_and_says_why(
+    provider: Provider, token: str, outcome: ChargeOutcome
+) -> None:
+    assert await provider.charge("k", TEN, token) is outcome
+    assert [entry[2] for entry in await moved(provider)] == [0]
 
 
-async def test_a_slow_charge_that_is_voided_meanwhile_does_not_happen() -> None:
-    books = provider(slow_seconds=0.05)
-    slow = asyncio.create_task(books.charge("k", TEN, "tok_slow"))
-    await asyncio.sleep(0)
-    assert await books.void("k") is ChargeOutcome.VOIDED
-    assert await slow is ChargeOutcome.VOIDED
+async def test_the_same_key_gets_the_same_answer_whatever_the_token(provider: Provider) -> None:
+    assert await provider.charge("k", TEN, "tok_declined") is ChargeOutcome.PAYMENT_DECLINED
+    assert await provider.charge("k", TEN, "tok_ok") is ChargeOutcome.PAYMENT_DECLINED
+    assert len(await moved(provider)) == 1
 
 
-async def test_a_slow_charge_fails_at_its_bound_and_can_be_repeated() -> None:
-    bounded = Bounded(provider(slow_seconds=60), seconds=0.01)
-    with pytest.raises(ServiceError) as raised:
-        await bounded.charge("k", TEN, "tok_slow")
-    assert (raised.value.code, raised.value.reason) == (Code.UNAVAILABLE, "PAYMENT_PROVIDER_UNAVAILABLE")
-    assert await bounded.charge("k", TEN, "tok_ok") is ChargeOutcome.CAPTURED
+async def test_the_same_charge_many_times_at_once_happens_once(provider: Provider) -> None:
+    outcomes = await asyncio.gather(*(provider.charge("k", TEN, "tok_ok") for _ in range(10)))
+    assert set(outcomes) == {ChargeOutcome.CAPTURED}
+    assert await moved(provider) == [("k", "charge", 1000, "succeeded")]
 
 
-async def test_a_flaky_token_fails_twice_for_each_key() -> None:
-    books = provider()
-    for key in ("a", "b"):
-        for _ in range(2):
-            with pytest.raises(ServiceError):
-                await books.charge(key, TEN, "tok_flaky")
-        assert await books.charge(key, TEN, "tok_flaky") is ChargeOutcome.CAPTURED
+async def test_a_void_before_the_charge_prevents_it(provider: Provider) -> None:
+    assert await provider.void("k") is ChargeOutcome.VOIDED
+    assert await provider.charge("k", TEN, "tok_ok") is ChargeOutcome.VOIDED
+    assert await moved(provider) == [("k", "charge", 0, "voided")]
 
 
-async def test_refunds_never_exceed_their_charge() -> None:
-    books = provider()
-    await books.charge("k", TEN, "tok_ok")
-    assert await books.refund("r1", "k", Money(600, "EUR")) is RefundOutcome.SUCCEEDED
-    assert await books.refund("r2", "k", Money(600, "EUR")) is RefundOutcome.REFUSED
-    assert await books.refund("r3", "k", Money(400, "EUR")) is RefundOutcome.SUCCEEDED
-    assert await books.refund("r1", "k", Money(600, "EUR")) is RefundOutcome.SUCCEEDED
+async def test_a_void_after_the_charge_tells_what_happened(provider: Provider) -> None:
+    await provider.charge("k", TEN, "tok_ok")
+    assert await provider.void("k") is ChargeOutcome.CAPTURED
+    await provider.charge("d", TEN, "tok_insufficient_funds")
+    assert await provider.void("d") is ChargeOutcome.INSUFFICIENT_FUNDS
 
 
-async def test_what_was_not_charged_or_in_another_currency_is_not_refunded() -> None:
-    books = provider()
-    await books.charge("declined", TEN, "tok_declined")
-    await books.charge("charged", TEN, "tok_ok")
-    assert await books.refund("r1", "declined", TEN) is RefundOutcome.REFUSED
-    assert await books.refund("r2", "unknown", TEN) is RefundOutcome.REFUSED
-    assert await books.refund("r3", "charged", Money(1000, "USD")) is RefundOutcome.REFUSED
+async def test_refunds_never_exceed_their_charge(provider: Provider) -> None:
+    await provider.charge("k", TEN, "tok_ok")
+    assert await provider.refund("r1", "k", Money(600, "EUR")) is RefundOutcome.SUCCEEDED
+    assert await provider.refund("r2", "k", Money(600, "EUR")) is RefundOutcome.REFUSED
+    assert await provider.refund("r3", "k", Money(400, "EUR")) is RefundOutcome.SUCCEEDED
+    assert await provider.refund("r1", "k", Money(600, "EUR")) is RefundOutcome.SUCCEEDED
+    assert [entry[2] for entry in await moved(provider)] == [1000, 600, 0, 400]
 
 
-async def test_a_provider_without_an_adapter_is_refused_by_name() -> None:
-    settings = load(Settings, {"PAYMENT_PROVIDER": "stripe", "STORE_URL": "memory:"})
-    with pytest.raises(SettingsError, match="PAYMENT_PROVIDER: stripe is not supported yet"):
-        open_provider(settings, ManualClock())
+async def test_what_was_not_charged_or_in_another_currency_is_not_refunded(provider: Provider) -> None:
+    await provider.charge("declined", TEN, "tok_declined")
+    await provider.charge("charged", TEN, "tok_ok")
+    assert await provider.refund("r1", "declined", TEN) is RefundOutcome.REFUSED
+    assert await provider.refund("r2", "unknown", TEN) is RefundOutcome.REFUSED
+    assert await provider.refund("r3", "charged", Money(1000, "USD")) is RefundOutcome.REFUSED
+
+
+async def test_the_books_are_read_oldest_first_page_by_page(provider: Provider) -> None:
+    for key in ("a", "b", "c"):
+        await provider.charge(key, TEN, "tok_ok")
+    first = await provider.ledger(2, None)
+    rest = await provider.ledger(2, first.next_cursor)
+    assert sorted(entry.id for entry in first.items + rest.items) == ["a", "b", "c"]
+    assert rest.next_cursor is None

@@ -11,7 +11,14 @@ from functions.payments import simulated
 from functions.payments.desk import Desk
 from functions.payments.domain import Payment, Refund, cancellation_refund_id, payment_id
 from functions.payments.peers import Instruction
-from functions.payments.provider import ChargeOutcome, LedgerEntry, RefundOutcome, provider_unavailable
+from functions.payments.provider import (
+    ChargeOutcome,
+    LedgerEntry,
+    Provider,
+    RefundOutcome,
+    Webhook,
+    provider_unavailable,
+)
 from functions.payments.store import KINDS
 from functions.payments.subscriptions import subscriptions
 from functions.runtime.app import Delivery
@@ -54,12 +61,12 @@ class FakeOrders:
 
 
 class FaultyProvider:
-    """The simulated provider behind a bad line: `faults` are used up one a call.
+    """A provider behind a bad line: `faults` are used up one a call.
 
     `before`: the call is lost; `after`: the answer is lost, what it did stands.
     """
 
-    def __init__(self, provider: simulated.SimulatedProvider) -> None:
+    def __init__(self, provider: Provider) -> None:
         self.provider = provider
         self.faults: list[str] = []
         self.down = False
@@ -108,13 +115,16 @@ class FaultyProvider:
 class Till:
     """One payments service, driven through its event door; events are numbered so that one can come again."""
 
-    def __init__(self, lost_races: int = 0) -> None:
+    def __init__(
+        self, lost_races: int = 0, provider: Provider | None = None, webhook: Webhook | None = None
+    ) -> None:
         self.clock = ManualClock()
         self.store = MemoryStore(KINDS, self.clock, lost_races=lost_races)
-        self.books = MemoryStore(simulated.KINDS, self.clock)
         self.orders = FakeOrders()
-        self.provider = FaultyProvider(simulated.SimulatedProvider(self.books, self.clock, slow_seconds=0))
-        self.desk = Desk(self.store, self.provider, self.orders, self.clock)
+        self.books = MemoryStore(simulated.KINDS, self.clock)
+        provider = provider or simulated.SimulatedProvider(self.books, self.clock, slow_seconds=0)
+        self.provider = FaultyProvider(provider)
+        self.desk = Desk(self.store, self.provider, self.orders, self.clock, webhook=webhook)
         self._handlers = subscriptions(self.desk)
 
     async def receive(self, payload: Payload, event_id: str = "") -> None:

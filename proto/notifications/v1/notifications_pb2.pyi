@@ -322,3 +322,46 @@ class MutedTemplates(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MutedTemplates: _TypeAlias = MutedTemplates  # noqa: Y015
+
+@_typing.final
+class ReceiveMailEventRequest(_message.Message):
+    """A call of the webhook for mail events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    payload: _builtins.bytes
+    """The body as it came: an event of Amazon EventBridge."""
+    secret: _builtins.str
+    """The secret that the caller shows."""
+    def __init__(
+        self,
+        *,
+        payload: _builtins.bytes = ...,
+        secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiveMailEventRequest: _TypeAlias = ReceiveMailEventRequest  # noqa: Y015
+
+@_typing.final
+class ReceiveMailEventResponse(_message.Message):
+    """Taken, or nothing to us."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiveMailEventResponse: _TypeAlias = ReceiveMailEventResponse  # noqa: Y015

@@ -55,6 +55,11 @@ class NotificationsStub:
                 request_serializer=proto_dot_notifications_dot_v1_dot_notifications__pb2.UpdatePreferencesRequest.SerializeToString,
                 response_deserializer=proto_dot_notifications_dot_v1_dot_notifications__pb2.Preferences.FromString,
                 _registered_method=True)
+        self.ReceiveMailEvent = channel.unary_unary(
+                '/shop.notifications.v1.Notifications/ReceiveMailEvent',
+                request_serializer=proto_dot_notifications_dot_v1_dot_notifications__pb2.ReceiveMailEventRequest.SerializeToString,
+                response_deserializer=proto_dot_notifications_dot_v1_dot_notifications__pb2.ReceiveMailEventResponse.FromString,
+                _registered_method=True)
 
 
 class NotificationsServicer:
@@ -89,6 +94,15 @@ class NotificationsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReceiveMailEvent(self, request, context):
+        """Takes what Amazon SES says of mail that was sent, known by the secret that it was given: no token. Any number of times
+        and in any order. UNAUTHENTICATED (SECRET_INVALID), INVALID_ARGUMENT (WEBHOOK_MALFORMED), NOT_FOUND
+        (WEBHOOK_NOT_FOUND) where none is configured.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NotificationsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +125,11 @@ def add_NotificationsServicer_to_server(servicer, server):
                     servicer.UpdatePreferences,
                     request_deserializer=proto_dot_notifications_dot_v1_dot_notifications__pb2.UpdatePreferencesRequest.FromString,
                     response_serializer=proto_dot_notifications_dot_v1_dot_notifications__pb2.Preferences.SerializeToString,
+            ),
+            'ReceiveMailEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReceiveMailEvent,
+                    request_deserializer=proto_dot_notifications_dot_v1_dot_notifications__pb2.ReceiveMailEventRequest.FromString,
+                    response_serializer=proto_dot_notifications_dot_v1_dot_notifications__pb2.ReceiveMailEventResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +241,33 @@ class Notifications:
             '/shop.notifications.v1.Notifications/UpdatePreferences',
             proto_dot_notifications_dot_v1_dot_notifications__pb2.UpdatePreferencesRequest.SerializeToString,
             proto_dot_notifications_dot_v1_dot_notifications__pb2.Preferences.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReceiveMailEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.notifications.v1.Notifications/ReceiveMailEvent',
+            proto_dot_notifications_dot_v1_dot_notifications__pb2.ReceiveMailEventRequest.SerializeToString,
+            proto_dot_notifications_dot_v1_dot_notifications__pb2.ReceiveMailEventResponse.FromString,
             options,
             channel_credentials,
             insecure,

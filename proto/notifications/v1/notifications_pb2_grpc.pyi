@@ -41,6 +41,11 @@ class NotificationsStub:
     """Reads what a person wants to be told."""
     UpdatePreferences: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.UpdatePreferencesRequest, _notifications_pb2.Preferences]
     """Replaces what a person wants to be told. ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one."""
+    ReceiveMailEvent: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.ReceiveMailEventRequest, _notifications_pb2.ReceiveMailEventResponse]
+    """Takes what Amazon SES says of mail that was sent, known by the secret that it was given: no token. Any number of times
+    and in any order. UNAUTHENTICATED (SECRET_INVALID), INVALID_ARGUMENT (WEBHOOK_MALFORMED), NOT_FOUND
+    (WEBHOOK_NOT_FOUND) where none is configured.
+    """
 
 @_typing.type_check_only
 class NotificationsAsyncStub(NotificationsStub):
@@ -55,6 +60,11 @@ class NotificationsAsyncStub(NotificationsStub):
     """Reads what a person wants to be told."""
     UpdatePreferences: _aio.UnaryUnaryMultiCallable[_notifications_pb2.UpdatePreferencesRequest, _notifications_pb2.Preferences]  # type: ignore[assignment]
     """Replaces what a person wants to be told. ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one."""
+    ReceiveMailEvent: _aio.UnaryUnaryMultiCallable[_notifications_pb2.ReceiveMailEventRequest, _notifications_pb2.ReceiveMailEventResponse]  # type: ignore[assignment]
+    """Takes what Amazon SES says of mail that was sent, known by the secret that it was given: no token. Any number of times
+    and in any order. UNAUTHENTICATED (SECRET_INVALID), INVALID_ARGUMENT (WEBHOOK_MALFORMED), NOT_FOUND
+    (WEBHOOK_NOT_FOUND) where none is configured.
+    """
 
 class NotificationsServicer(metaclass=_abc_1.ABCMeta):
     """What people were told, and what they want to be told. Sending has no RPC: it follows from events."""
@@ -90,5 +100,16 @@ class NotificationsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_notifications_pb2.Preferences, _abc.Awaitable[_notifications_pb2.Preferences]]:
         """Replaces what a person wants to be told. ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one."""
+
+    @_abc_1.abstractmethod
+    def ReceiveMailEvent(
+        self,
+        request: _notifications_pb2.ReceiveMailEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifications_pb2.ReceiveMailEventResponse, _abc.Awaitable[_notifications_pb2.ReceiveMailEventResponse]]:
+        """Takes what Amazon SES says of mail that was sent, known by the secret that it was given: no token. Any number of times
+        and in any order. UNAUTHENTICATED (SECRET_INVALID), INVALID_ARGUMENT (WEBHOOK_MALFORMED), NOT_FOUND
+        (WEBHOOK_NOT_FOUND) where none is configured.
+        """
 
 def add_NotificationsServicer_to_server(servicer: NotificationsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -60,6 +60,11 @@ class PaymentsStub:
                 request_serializer=proto_dot_payments_dot_v1_dot_payments__pb2.ListLedgerRequest.SerializeToString,
                 response_deserializer=proto_dot_payments_dot_v1_dot_payments__pb2.ListLedgerResponse.FromString,
                 _registered_method=True)
+        self.ReceiveWebhook = channel.unary_unary(
+                '/shop.payments.v1.Payments/ReceiveWebhook',
+                request_serializer=proto_dot_payments_dot_v1_dot_payments__pb2.ReceiveWebhookRequest.SerializeToString,
+                response_deserializer=proto_dot_payments_dot_v1_dot_payments__pb2.ReceiveWebhookResponse.FromString,
+                _registered_method=True)
 
 
 class PaymentsServicer:
@@ -103,6 +108,14 @@ class PaymentsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReceiveWebhook(self, request, context):
+        """Takes what the provider says of its own accord, known by its signature: no token. Any number of times and in any
+        order. INVALID_ARGUMENT (SIGNATURE_INVALID, WEBHOOK_MALFORMED), NOT_FOUND (WEBHOOK_NOT_FOUND) where none is configured.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PaymentsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -130,6 +143,11 @@ def add_PaymentsServicer_to_server(servicer, server):
                     servicer.ListLedger,
                     request_deserializer=proto_dot_payments_dot_v1_dot_payments__pb2.ListLedgerRequest.FromString,
                     response_serializer=proto_dot_payments_dot_v1_dot_payments__pb2.ListLedgerResponse.SerializeToString,
+            ),
+            'ReceiveWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReceiveWebhook,
+                    request_deserializer=proto_dot_payments_dot_v1_dot_payments__pb2.ReceiveWebhookRequest.FromString,
+                    response_serializer=proto_dot_payments_dot_v1_dot_payments__pb2.ReceiveWebhookResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -268,6 +286,33 @@ class Payments:
             '/shop.payments.v1.Payments/ListLedger',
             proto_dot_payments_dot_v1_dot_payments__pb2.ListLedgerRequest.SerializeToString,
             proto_dot_payments_dot_v1_dot_payments__pb2.ListLedgerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReceiveWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.payments.v1.Payments/ReceiveWebhook',
+            proto_dot_payments_dot_v1_dot_payments__pb2.ReceiveWebhookRequest.SerializeToString,
+            proto_dot_payments_dot_v1_dot_payments__pb2.ReceiveWebhookResponse.FromString,
             options,
             channel_credentials,
             insecure,

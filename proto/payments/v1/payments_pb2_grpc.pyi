@@ -47,6 +47,10 @@ class PaymentsStub:
     """What the provider has on its books, oldest first, to settle against. Admins only; FAILED_PRECONDITION
     (LEDGER_UNAVAILABLE) with a provider that keeps none here.
     """
+    ReceiveWebhook: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ReceiveWebhookRequest, _payments_pb2.ReceiveWebhookResponse]
+    """Takes what the provider says of its own accord, known by its signature: no token. Any number of times and in any
+    order. INVALID_ARGUMENT (SIGNATURE_INVALID, WEBHOOK_MALFORMED), NOT_FOUND (WEBHOOK_NOT_FOUND) where none is configured.
+    """
 
 @_typing.type_check_only
 class PaymentsAsyncStub(PaymentsStub):
@@ -66,6 +70,10 @@ class PaymentsAsyncStub(PaymentsStub):
     ListLedger: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListLedgerRequest, _payments_pb2.ListLedgerResponse]  # type: ignore[assignment]
     """What the provider has on its books, oldest first, to settle against. Admins only; FAILED_PRECONDITION
     (LEDGER_UNAVAILABLE) with a provider that keeps none here.
+    """
+    ReceiveWebhook: _aio.UnaryUnaryMultiCallable[_payments_pb2.ReceiveWebhookRequest, _payments_pb2.ReceiveWebhookResponse]  # type: ignore[assignment]
+    """Takes what the provider says of its own accord, known by its signature: no token. Any number of times and in any
+    order. INVALID_ARGUMENT (SIGNATURE_INVALID, WEBHOOK_MALFORMED), NOT_FOUND (WEBHOOK_NOT_FOUND) where none is configured.
     """
 
 class PaymentsServicer(metaclass=_abc_1.ABCMeta):
@@ -113,6 +121,16 @@ class PaymentsServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_payments_pb2.ListLedgerResponse, _abc.Awaitable[_payments_pb2.ListLedgerResponse]]:
         """What the provider has on its books, oldest first, to settle against. Admins only; FAILED_PRECONDITION
         (LEDGER_UNAVAILABLE) with a provider that keeps none here.
+        """
+
+    @_abc_1.abstractmethod
+    def ReceiveWebhook(
+        self,
+        request: _payments_pb2.ReceiveWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.ReceiveWebhookResponse, _abc.Awaitable[_payments_pb2.ReceiveWebhookResponse]]:
+        """Takes what the provider says of its own accord, known by its signature: no token. Any number of times and in any
+        order. INVALID_ARGUMENT (SIGNATURE_INVALID, WEBHOOK_MALFORMED), NOT_FOUND (WEBHOOK_NOT_FOUND) where none is configured.
         """
 
 def add_PaymentsServicer_to_server(servicer: PaymentsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

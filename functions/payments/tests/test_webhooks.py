@@ -1,0 +1,183 @@
+"""Stripe's webhook: only what Stripe signed counts, and it says nothing that is not asked for again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+from stripe import WebhookSignature
+
+from events.catalog import Money, PaymentCaptured, PaymentDeclined, PaymentRefunded
+from functions.payments import refunds, webhooks
+from functions.payments.domain import PaymentStatus, RefundStatus
+from functions.payments.stripe_webhook import StripeWebhook
+from functions.payments.tests.fake_stripe import FakeStripe
+from functions.payments.tests.till import ORDER, Till
+from functions.runtime.errors import Code, ServiceError
+from functions.runtime.identity import Identity
+
+SECRET = "whsec_opensesame"
+PAYMENT = "pay_" + "a" * 32
+ADMIN = Identity("usr_" + "d" * 32, frozenset({"admin"}))
+
+
+class Shop:
+    """A till at Stripe's, and Stripe's calls."""
+
+    def __init__(self, stripe: FakeStripe) -> None:
+        self.stripe = stripe
+        self.till = Till(provider=stripe.provider(), webhook=StripeWebhook(SECRET))
+        self.till.orders.place(ORDER)
+
+    async def hear(self, kind: str, thing: dict[str, Any], event_id: str = "evt_1") -> None:
+        await self.raw(
+            msgspec.json.encode({"id": event_id, "object": "event", "type": kind, "data": {"object": thing}})
+        )
+
+    async def raw(self, payload: bytes, signature: str | None = None) -> None:
+        if signature is None:
+            signature = WebhookSignature.generate_signature_header(payload.decode(), SECRET)
+        await webhooks.receive(payload, signature, self.till.desk)
+
+    async def lose_the_answer(self) -> None:
+        self.stripe.faults = ["", "after"]
+        with pytest.raises(ServiceError):
+            await self.till.reserve()
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[Shop]:
+    async with FakeStripe().serve() as stripe:
+        made = Shop(stripe)
+        yield made
+        await made.till.provider.close()
+
+
+async def test_a_charge_whose_answer_was_lost_is_settled_by_stripes_word(shop: Shop) -> None:
+    await shop.lose_the_answer()
+    for _ in range(3):
+        await shop.hear("payment_intent.succeeded", shop.stripe.intents["pi_1"])
+    assert (await shop.till.payment()).status is PaymentStatus.CAPTURED
+    assert len(shop.till.events(PaymentCaptured)) == 1
+    assert shop.stripe.net == 5000
+
+
+async def test_so_is_a_decline(shop: Shop) -> None:
+    shop.till.orders.place(ORDER, "tok_insufficient_funds")
+    await shop.lose_the_answer()
+    await shop.hear("payment_intent.payment_failed", shop.stripe.intents["pi_1"])
+    (declined,) = shop.till.events()
+    assert isinstance(declined, PaymentDeclined)
+    assert declined.reason == "INSUFFICIENT_FUNDS"
+
+
+async def test_what_stripe_says_is_not_believed_but_asked_for_again(shop: Shop) -> None:
+    shop.stripe.faults = ["", "before"]
+    with pytest.raises(ServiceError):
+        await shop.till.reserve()
+    shop.till.orders.cancel(ORDER)
+    await shop.hear("payment_intent.succeeded", {**shop.stripe.intents["pi_1"], "status": "succeeded"})
+    assert (await shop.till.payment()).status is PaymentStatus.VOIDED
+    assert shop.stripe.net == 0
+
+
+async def test_while_stripe_does_not_answer_it_is_to_call_again(shop: Shop) -> None:
+    await shop.lose_the_answer()
+    shop.stripe.faults = ["500"]
+    with pytest.raises(ServiceError) as raised:
+        await shop.hear("payment_intent.succeeded", shop.stripe.intents["pi_1"])
+    assert raised.value.code is Code.UNAVAILABLE
+    await shop.hear("payment_intent.succeeded", shop.stripe.intents["pi_1"])
+    assert (await shop.till.payment()).status is PaymentStatus.CAPTURED
+
+
+@pytest.mark.parametrize("kind", ["refund.updated", "charge.refund.updated"])
+async def test_a_refund_under_way_is_settled_when_stripe_says_so(shop: Shop, kind: str) -> None:
+    await shop.till.reserve()
+    shop.stripe.refund_status = "pending"
+    made = await refunds.refund(PAYMENT, Money(2000, "EUR"), "", None, ADMIN, shop.till.desk)
+    assert made.status is RefundStatus.PENDING
+    refund = shop.stripe.refunds["re_1"]
+    refund["status"] = "succeeded"
+    for event_id in ("evt_1", "evt_1", "evt_2"):
+        await shop.hear(kind, refund, event_id)
+    assert (await shop.till.payment()).refunded == 2000
+    assert len(shop.till.events(PaymentRefunded)) == 1
+
+
+async def test_a_refund_that_comes_back_and_a_dispute_are_shown_to_people(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    await shop.till.reserve()
+    await refunds.refund(PAYMENT, None, "", None, ADMIN, shop.till.desk)
+    await shop.hear("refund.failed", {**shop.stripe.refunds["re_1"], "status": "failed"})
+    await shop.hear("charge.dispute.created", {"object": "dispute", "id": "dp_1", "reason": "fraudulent"})
+    await shop.hear("refund.created", {"object": "refund", "id": "re_9", "metadata": {}, "status": "pending"})
+    logged = {record.msg: getattr(record, "provider_id", "") for record in caplog.records}
+    assert logged == {"refund_returned": "re_1", "charge_disputed": "dp_1", "refund_made_elsewhere": "re_9"}
+    assert (await shop.till.payment()).status is PaymentStatus.REFUNDED
+
+
+@pytest.mark.parametrize(
+    ("kind", "thing"),
+    [
+        ("customer.created", {"object": "customer", "id": "cus_1", "metadata": None}),
+        ("payment_intent.succeeded", {"object": "payment_intent", "id": "pi_9", "metadata": {}}),
+        ("payment_intent.succeeded", {"object": "payment_intent", "metadata": {"shop_key": "pay_unknown"}}),
+        ("balance.available", {"object": "balance", "available": [{"amount": 0}]}),
+    ],
+)
+async def test_what_does_not_concern_us_is_no_error(shop: Shop, kind: str, thing: dict[str, Any]) -> None:
+    await shop.hear(kind, thing)
+    assert shop.till.events() == []
+
+
+PAYLOAD = b'{"id": "evt_1", "type": "x", "data": {"object": {}}}'
+
+
+def signed(payload: bytes = PAYLOAD, secret: str = SECRET, at: float = 0) -> str:
+    return WebhookSignature.generate_signature_header(payload.decode(), secret, int(time.time() + at))
+
+
+@pytest.mark.parametrize(
+    ("payload", "signature"),
+    [
+        (PAYLOAD, ""),
+        (PAYLOAD, "t=1,v1=" + "0" * 64),
+        (PAYLOAD, "gibberish"),
+        (PAYLOAD, "t=" + "9" * 5000 + ",v1=0"),
+        (PAYLOAD, signed().replace("v1=", "v1=é")),
+        (PAYLOAD, signed().replace("v1=", "v0=")),
+        (PAYLOAD, signed(secret="whsec_other")),
+        (PAYLOAD, signed(at=-301)),
+        (PAYLOAD + b" ", signed()),
+        (b"\xff", "t=1,v1=0"),
+    ],
+)
+async def test_what_stripe_did_not_sign_just_now_is_refused(
+    shop: Shop, payload: bytes, signature: str
+) -> None:
+    with pytest.raises(ServiceError) as raised:
+        await shop.raw(payload, signature)
+    assert (raised.value.code, raised.value.reason) == (Code.INVALID_ARGUMENT, "SIGNATURE_INVALID")
+    assert "opensesame" not in repr(raised.value)
+
+
+async def test_a_signature_holds_for_five_minutes(shop: Shop) -> None:
+    await shop.raw(PAYLOAD, signed(at=-290))
+
+
+@pytest.mark.parametrize("payload", [b"", b"[]", b'{"id": 1}', b'{"id": "e", "type": "t", "data": {}}'])
+async def test_what_is_signed_and_no_event_is_refused(shop: Shop, payload: bytes) -> None:
+    with pytest.raises(ServiceError) as raised:
+        await shop.raw(payload)
+    assert raised.value.reason == "WEBHOOK_MALFORMED"
+
+
+async def test_without_a_secret_there_is_no_webhook() -> None:
+    with pytest.raises(ServiceError) as raised:
+        await webhooks.receive(PAYLOAD, signed(), Till().desk)
+    assert raised.value.code is Code.NOT_FOUND
