@@ -96,7 +96,8 @@ class StripeApi:
     async def confirm(self, intent_id: str, key: str, token: str) -> Intent:
         """Charge it. Raises Declined; Refused when it was confirmed or cancelled meanwhile."""
         params: stripe.params.PaymentIntentConfirmParams = {
-            **_payer(token),  # type: ignore[typeddict-item] # which one depends on the token
+            # What the browser got from Stripe: a ConfirmationToken's id, or a PaymentMethod's.
+            "confirmation_token" if token.startswith("ctoken_") else "payment_method": token,  # type: ignore[misc] # either
             "error_on_requires_action": True,  # nobody is there to authenticate when the stock is reserved
         }
         once = _once(f"{key}:confirm")
@@ -190,13 +191,6 @@ class StripeApi:
 
 def _once(key: str) -> Any:
     return {"idempotency_key": key}
-
-
-def _payer(token: str) -> dict[str, Any]:
-    """The parameter that a token goes by: a PaymentMethod's id, a ConfirmationToken's, or a card token's."""
-    if token.startswith("tok_"):
-        return {"payment_method_data": {"type": "card", "card": {"token": token}}}
-    return {"confirmation_token" if token.startswith("ctoken_") else "payment_method": token}
 
 
 def _minor(money: Money) -> int:

@@ -151,14 +151,13 @@ class FakeStripe:
         intent, form = self.intents[request.match_info["id"]], await request.post()
         if intent["status"] not in _OPEN:
             return error(400, "invalid_request_error", "payment_intent_unexpected_state")
-        token = str(form.get("payment_method_data[card][token]") or form.get("payment_method"))
+        token = form.get("payment_method")
         if token in _DECLINES:
             refusal = {"type": "card_error", "code": "card_declined", "decline_code": _DECLINES[token]}
             intent["last_payment_error"] = refusal
             return web.json_response({"error": {**refusal, "payment_intent": intent}}, status=402)
         if token not in ("tok_ok", "pm_card_visa"):
-            where = "payment_method_data[card][token]" if token.startswith("tok_") else "payment_method"
-            return error(400, "invalid_request_error", "resource_missing", where)
+            return error(400, "invalid_request_error", "resource_missing", "payment_method")
         intent["status"] = self.confirmed_status
         return web.json_response(intent)
 

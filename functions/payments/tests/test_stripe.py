@@ -203,7 +203,6 @@ async def test_declines_do_not_count_as_failures_of_stripe(
 @pytest.mark.parametrize(
     ("token", "parameters"),
     [
-        ("tok_ok", {"payment_method_data[type]": "card", "payment_method_data[card][token]": "tok_ok"}),
         ("pm_card_visa", {"payment_method": "pm_card_visa"}),
         ("ctoken_1", {"confirmation_token": "ctoken_1"}),
     ],
