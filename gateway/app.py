@@ -20,12 +20,22 @@ from gateway.errors import on_http, on_validation
 from gateway.exchange import Gateway
 from gateway.limits import Slots, TokenBuckets
 from gateway.middleware import Edge
-from gateway.routes import admin, notifications, orders, payments, products, sessions, users, wellknown
+from gateway.routes import (
+    admin,
+    notifications,
+    orders,
+    payments,
+    products,
+    sessions,
+    users,
+    webhooks,
+    wellknown,
+)
 from gateway.settings import Settings
 from observability import metrics
 
 # Matching goes through the routes in turn, so the busiest domains come first.
-_DOMAINS = (products, orders, payments, users, sessions, notifications, admin, wellknown)
+_DOMAINS = (products, orders, payments, users, sessions, notifications, admin, wellknown, webhooks)
 _ALLOWED = [
     "authorization",
     "content-type",

@@ -37,7 +37,7 @@ async def read_json(request: Request, max_bytes: int, seconds: float) -> JsonReq
     headers = request.headers
     declared = headers.get("content-length")
     if declared is not None and declared.isdigit() and int(declared) > max_bytes:
-        raise _too_large(max_bytes)
+        raise too_large(max_bytes)
     media = headers.get("content-type")
     if media is not None:
         check_content_type(media)
@@ -94,11 +94,12 @@ async def _within(receive: Receive, seconds: float) -> Message:
 
 def _bounded(received: Any, max_bytes: int) -> Any:
     if len(received) > max_bytes:
-        raise _too_large(max_bytes)
+        raise too_large(max_bytes)
     return received
 
 
-def _too_large(max_bytes: int) -> ServiceError:
+def too_large(max_bytes: int) -> ServiceError:
+    """413, for a body of more than `max_bytes`."""
     # The connection stays open: closing it on somebody who still sends would lose them this answer.
     return EdgeError(413, "BODY_TOO_LARGE", f"The body is larger than {max_bytes} bytes.")
 

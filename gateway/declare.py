@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from starlette.responses import Response
 
-from gateway.route import ACCESS, SECONDS, Access
+from gateway.route import ACCESS, BODY, SECONDS, Access
 
 PROBLEMS = "x-problems"
 Tagging = Literal["none", "read", "write"]
@@ -34,6 +34,18 @@ _HEADERS: dict[str, dict[str, Any]] = {
         "description": "Makes repeating safe: for 24 hours the same key and body give the first answer.",
         "schema": _ID,
         "example": "checkout-7f9c2ba4",
+    },
+    "stripe-signature": {
+        "name": "Stripe-Signature",
+        "description": "Stripe's signature of the body, not older than 5 minutes.",
+        "schema": {"type": "string"},
+        "example": "t=1893499200,v1=5257a869e7ecebeda32affa62cdca3fa51cad7e77a0e56ff536d0ce8e108d8bd",
+    },
+    "x-api-key": {
+        "name": "X-Api-Key",
+        "description": "The secret that the caller was given.",
+        "schema": {"type": "string"},
+        "example": "a-long-random-secret",
     },
     "last-event-id": {
         "name": "Last-Event-ID",
@@ -62,12 +74,14 @@ def declare(
     located: bool = False,
     seconds: float | None = None,
     streamed: str = "",
+    body: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Keyword arguments for a router's decorator.
 
     `answer` is the TypedDict of the body; `problems` gives reasons by status, beyond what every route can answer;
     `tagged` says that the answer has an ETag and which precondition is honoured; `headers` names further request
-    headers; `seconds` is a deadline other than DEADLINE_SECONDS; `streamed` is an example of a stream of events.
+    headers; `seconds` is a deadline other than DEADLINE_SECONDS; `streamed` is an example of a stream of events;
+    `body` an example of a JSON body that the endpoint takes as it came, by `await request.body()`.
     """
     responses = {status: _answered(status, answer, tagged, located)}
     if streamed:
@@ -78,6 +92,9 @@ def declare(
         responses[304] = {"description": "What If-None-Match names still holds.", "headers": {"ETag": _ETAG}}
     known = {**(problems or {}), **({412: "VERSION_MISMATCH"} if tagged == "write" else {})}
     extra = _extra(access, (*headers, *_PRECONDITIONS[tagged]))
+    if body is not None:
+        media = {"schema": {"type": "object", "examples": [body]}}
+        extra[BODY] = {"required": True, "content": {"application/json": media}}
     extra |= {ACCESS: access, PROBLEMS: known, SECONDS: seconds}
     return {
         "status_code": status,

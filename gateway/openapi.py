@@ -33,6 +33,7 @@ _TAGS = {
     "orders": "Placing and following orders.",
     "payments": "Payments and refunds.",
     "notifications": "What people are told.",
+    "webhooks": "What providers report, each known by its signature or secret.",
     "admin": "For administrators.",
     "keys": "Verifying access tokens.",
 }

@@ -21,6 +21,7 @@ Access = Literal["open", "anyone", "signed-in", "admin"]
 """open: a token is not even looked at. anyone: none is needed, but one that is sent must be good."""
 
 ACCESS, SECONDS = "x-access", "x-seconds"
+BODY = "requestBody"
 _OPEN, _ANYONE, _SIGNED_IN, _ADMIN = "open", "anyone", "signed-in", "admin"
 _HAIR = 0.1
 """By so much the calls end before the request: their error says more (503, what cannot be reached) than a 504."""
@@ -36,7 +37,7 @@ class EdgeRoute(APIRoute):
         extra: Mapping[str, Any] = self.openapi_extra or {}
         access: str = extra.get(ACCESS, _OPEN)
         own_seconds: float | None = extra.get(SECONDS)
-        has_body = self.body_field is not None
+        has_body = self.body_field is not None or BODY in extra
 
         async def handler(request: Request) -> Response:
             exchange = exchange_of(request)

@@ -8,6 +8,9 @@ from typing import Protocol
 
 from functions.runtime.errors import ServiceError, unavailable
 
+NOTIFICATION_TAG = "notification_id"
+"""The tag with the notification's id, on mail whose fate is reported later (feedback.py)."""
+
 
 @dataclass(frozen=True)
 class Mail:

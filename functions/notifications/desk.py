@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from functions.notifications.channels import Channel
 from functions.notifications.peers import Users
@@ -15,6 +15,7 @@ class Desk:
     """`channel` is the one that messages go out by; each keeps the name of its own.
 
     `shows_tokens`: a mailbox, which sends nothing, may keep the token that a mail would have carried; for development.
+    `mail_events_secret` is what those show who report what became of mail; empty: nobody does.
     """
 
     store: Store
@@ -22,3 +23,4 @@ class Desk:
     users: Users
     clock: Clock
     shows_tokens: bool = False
+    mail_events_secret: str = field(default="", repr=False)

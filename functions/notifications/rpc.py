@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from functions.notifications import service
+from functions.notifications import feedback, service
 from functions.notifications.desk import Desk
 from functions.notifications.domain import Notification, Preferences
 from functions.runtime.identity import caller
@@ -49,6 +49,13 @@ class Notifications(notifications_pb2_grpc.NotificationsServicer):
             self._desk,
         )
         return _preferences(changed)
+
+    async def ReceiveMailEvent(
+        self, request: pb.ReceiveMailEventRequest, context: Any
+    ) -> pb.ReceiveMailEventResponse:
+        """See notifications.proto."""
+        await feedback.receive(request.payload, request.secret, self._desk)
+        return pb.ReceiveMailEventResponse()
 
 
 def _notification(notification: Notification) -> pb.Notification:

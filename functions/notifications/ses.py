@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from functions.notifications.channels import Mail, Refused, mail_unavailable
+from functions.notifications.channels import NOTIFICATION_TAG, Mail, Refused, mail_unavailable
 from functions.notifications.mime import compose
 from functions.runtime.aws import make_client
 from functions.runtime.breaker import Breaker
@@ -19,7 +19,6 @@ log = logging.getLogger("shop.notifications")
 
 AT_ONCE = 8
 ATTEMPTS = 3
-NOTIFICATION_TAG = "notification_id"
 # The message or the address is at fault. All the rest (throttling, a paused account, a missing role) is ours to mend or
 # passes, so the message stays due.
 _REFUSALS = frozenset({"MessageRejected", "BadRequestException"})

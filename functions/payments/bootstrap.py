@@ -17,7 +17,7 @@ from functions.runtime import wiring
 from functions.runtime.app import Function, Hook, Service
 from functions.runtime.clock import Clock, SystemClock
 from functions.runtime.peers import Peer
-from functions.runtime.settings import SettingsError
+from functions.runtime.settings import SettingsError, secret
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
 
@@ -81,7 +81,7 @@ def _stripe(settings: Settings, clock: Clock) -> Provider:
     from functions.payments import stripe_provider  # only where it is the provider
     from functions.payments.stripe_api import StripeApi
 
-    key = settings.secret("stripe_api_key")
+    key = secret(settings, "stripe_api_key")
     if not key:
         raise SettingsError("STRIPE_API_KEY: is needed for PAYMENT_PROVIDER=stripe, or STRIPE_API_KEY_FILE")
     # No use case makes more than two calls of the API, so that all of it is bounded by PAYMENT_TIMEOUT.
@@ -93,11 +93,12 @@ def _stripe(settings: Settings, clock: Clock) -> Provider:
 
 def open_webhook(settings: Settings) -> Webhook | None:
     """The webhook of the provider; None where it has none, or no secret to know it by."""
-    if settings.payment_provider != "stripe" or not (secret := settings.secret("stripe_webhook_secret")):
+    signing = secret(settings, "stripe_webhook_secret") if settings.payment_provider == "stripe" else ""
+    if not signing:
         return None
     from functions.payments.stripe_webhook import StripeWebhook  # only where it is the provider
 
-    return StripeWebhook(secret)
+    return StripeWebhook(signing)
 
 
 def _services(desk: Desk) -> list[Service]:

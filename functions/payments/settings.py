@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from functions.runtime.settings import RuntimeSettings, SettingsError
+from functions.runtime.settings import RuntimeSettings
 
 Seconds = Annotated[float, Meta(ge=0, le=300)]
 
@@ -33,15 +32,3 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Settings(shop_env={self.shop_env!r}, ...)"  # the rest holds secrets
-
-    def secret(self, name: Literal["stripe_api_key", "stripe_webhook_secret"]) -> str:
-        """What the file holds, or else the variable; empty where neither is set. Raises SettingsError."""
-        variable, path = f"{name.upper()}_FILE", getattr(self, f"{name}_file")
-        value: str = getattr(self, name)
-        try:
-            value = Path(path).read_text().strip() if path else value
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"{variable}: {type(error).__name__}, cannot read it") from None
-        if path and not value:
-            raise SettingsError(f"{variable}: is empty")
-        return value

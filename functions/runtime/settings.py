@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -66,3 +67,20 @@ def load(cls: type[S], environ: Mapping[str, str]) -> S:
     except msgspec.ValidationError as error:
         text, _, path = str(error).partition(" - at `$.")
         raise SettingsError(f"{path.rstrip('`').upper() or cls.__name__}: {text}") from None
+
+
+def secret(settings: RuntimeSettings, name: str) -> str:
+    """What the file holds that the field `name`_file names (a mounted Secret), or else the field `name` itself.
+
+    Empty where neither is set. Raises SettingsError, which shows neither.
+    """
+    variable, path = f"{name.upper()}_FILE", getattr(settings, f"{name}_file")
+    if not path:
+        return str(getattr(settings, name))
+    try:
+        value = Path(path).read_text().strip()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{variable}: {type(error).__name__}, cannot read it") from None
+    if not value:
+        raise SettingsError(f"{variable}: is empty")
+    return value

@@ -242,6 +242,8 @@ def _canned() -> dict[str, Any]:
         "GetOrderPayment": payment,
         "RefundPayment": refund,
         "ListRefunds": payments_pb2.ListRefundsResponse(refunds=[refund]),
+        "ReceiveWebhook": payments_pb2.ReceiveWebhookResponse(),
+        "ReceiveMailEvent": notifications_pb2.ReceiveMailEventResponse(),
         "ListLedger": payments_pb2.ListLedgerResponse(entries=[entry]),
         "ListNotifications": notifications_pb2.ListNotificationsResponse(notifications=[message]),
         "GetNotification": message,

@@ -85,13 +85,20 @@ class Office:
     """One notifications service, driven through its event door."""
 
     def __init__(
-        self, channel: Channel | None = None, lost_races: int = 0, *, shows_tokens: bool = False
+        self,
+        channel: Channel | None = None,
+        lost_races: int = 0,
+        *,
+        shows_tokens: bool = False,
+        mail_events_secret: str = "",
     ) -> None:
         self.clock = ManualClock()
         self.store = MemoryStore(KINDS, self.clock, lost_races=lost_races)
         self.users = FakeUsers()
         self.post = FakePost()
-        self.desk = Desk(self.store, channel or self.post, self.users, self.clock, shows_tokens)
+        self.desk = Desk(
+            self.store, channel or self.post, self.users, self.clock, shows_tokens, mail_events_secret
+        )
         self._handlers = subscriptions(self.desk)
 
     async def receive(self, payload: Payload, event_id: str = "") -> None:
