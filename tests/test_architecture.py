@@ -30,6 +30,7 @@ HEAVY = {
     "jwt",
     "pydantic",
     "pytest",
+    "stripe",
     "uvicorn",
 }
 

@@ -70,11 +70,14 @@ def _verifier(settings: Settings, clock: Clock, closing: list[Hook]) -> TokenVer
 
 def open_provider(settings: Settings, clock: Clock) -> Provider:
     """The provider that PAYMENT_PROVIDER names; raises SettingsError where it cannot be used."""
-    if settings.payment_provider == "stripe":
-        return _stripe(settings, clock)
+    stripe = settings.payment_provider == "stripe"
+    provider = _stripe(settings, clock) if stripe else _simulated(settings, clock)
+    return Bounded(provider, settings.payment_timeout)
+
+
+def _simulated(settings: Settings, clock: Clock) -> Provider:
     books = wiring.open_store(settings, "payments-ledger", simulated.KINDS, clock)
-    slow = settings.payment_slow_seconds
-    return Bounded(simulated.SimulatedProvider(books, clock, slow), settings.payment_timeout)
+    return simulated.SimulatedProvider(books, clock, settings.payment_slow_seconds)
 
 
 def _stripe(settings: Settings, clock: Clock) -> Provider:
@@ -84,7 +87,7 @@ def _stripe(settings: Settings, clock: Clock) -> Provider:
     key = secret(settings, "stripe_api_key")
     if not key:
         raise SettingsError("STRIPE_API_KEY: is needed for PAYMENT_PROVIDER=stripe, or STRIPE_API_KEY_FILE")
-    # No use case makes more than two calls of the API, so that all of it is bounded by PAYMENT_TIMEOUT.
+    # A charge, a void or a refund is two calls as a rule.
     api = StripeApi(key, settings.stripe_api_base, settings.payment_timeout / 2)
     # Under the ledger's name, so that a change of the provider needs no table.
     books = wiring.open_store(settings, "payments-ledger", stripe_provider.KINDS, clock)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from events.catalog import Money
 from functions.payments.provider import ChargeOutcome, RefundOutcome, provider_unavailable
@@ -95,11 +95,12 @@ class StripeApi:
 
     async def confirm(self, intent_id: str, key: str, token: str) -> Intent:
         """Charge it. Raises Declined; Refused when it was confirmed or cancelled meanwhile."""
-        params: stripe.params.PaymentIntentConfirmParams = {
-            # What the browser got from Stripe: a ConfirmationToken's id, or a PaymentMethod's.
-            "confirmation_token" if token.startswith("ctoken_") else "payment_method": token,  # type: ignore[misc] # either
-            "error_on_requires_action": True,  # nobody is there to authenticate when the stock is reserved
-        }
+        # Nobody is there to authenticate when the stock is reserved.
+        params: stripe.params.PaymentIntentConfirmParams = {"error_on_requires_action": True}
+        if token.startswith("ctoken_"):  # Stripe.js gives a ConfirmationToken or a PaymentMethod
+            params["confirmation_token"] = token
+        else:
+            params["payment_method"] = token
         once = _once(f"{key}:confirm")
         return _intent(
             await self._call(lambda c: c.v1.payment_intents.confirm_async(intent_id, params, once))
@@ -189,7 +190,7 @@ class StripeApi:
             raise provider_unavailable() from None
 
 
-def _once(key: str) -> Any:
+def _once(key: str) -> stripe.RequestOptions:
     return {"idempotency_key": key}
 
 

@@ -44,7 +44,12 @@ class Counter:
 @pytest.fixture
 async def counter() -> AsyncIterator[Counter]:
     office = Office(Mailbox())
-    settings = Settings(store_url="memory:", broker_url="http://127.0.0.1:1/", drain_seconds=0.2)
+    settings = Settings(
+        store_url="memory:",
+        broker_url="http://127.0.0.1:1/",
+        drain_seconds=0.2,
+        mail_events_secret="opensesame",
+    )
     function = bootstrap(
         settings,
         store=office.store,
@@ -132,3 +137,13 @@ async def test_preferences_that_cannot_be_are_refused(counter: Counter) -> None:
     assert (await counter.refused("ListNotifications", pb.ListNotificationsRequest(limit=101)))[0] == (
         "INVALID_ARGUMENT"
     )
+
+
+async def test_mail_events_need_the_secret_and_no_token(counter: Counter) -> None:
+    payload = b'{"id": "1", "detail": {}}'
+    await counter.stub.ReceiveMailEvent(
+        pb.ReceiveMailEventRequest(payload=payload, secret="opensesame"), timeout=5
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await counter.stub.ReceiveMailEvent(pb.ReceiveMailEventRequest(payload=payload), timeout=5)
+    assert from_rpc_error(raised.value).reason == "SECRET_INVALID"

@@ -157,6 +157,14 @@ async def test_admins_page_through_the_ledger_oldest_first(desk: Desk) -> None:
     assert (await desk.refused("ListLedger", pb.ListLedgerRequest(cursor="x")))[1] == "INVALID_CURSOR"
 
 
+async def test_the_webhook_needs_no_token_and_is_not_there_without_a_secret(desk: Desk) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await desk.stub.ReceiveWebhook(
+            pb.ReceiveWebhookRequest(payload=b"{}", signature="t=1,v1=0"), timeout=5
+        )
+    assert from_rpc_error(raised.value).reason == "WEBHOOK_NOT_FOUND"
+
+
 async def test_the_event_door_charges_and_asks_for_redelivery_while_the_provider_is_away(desk: Desk) -> None:
     other = "ord_" + "e" * 32
     desk.till.orders.place(other)
