@@ -91,10 +91,7 @@ def declare(
     if tagged == "read":
         responses[304] = {"description": "What If-None-Match names still holds.", "headers": {"ETag": _ETAG}}
     known = {**(problems or {}), **({412: "VERSION_MISMATCH"} if tagged == "write" else {})}
-    extra = _extra(access, (*headers, *_PRECONDITIONS[tagged]))
-    if body is not None:
-        media = {"schema": {"type": "object", "examples": [body]}}
-        extra[BODY] = {"required": True, "content": {"application/json": media}}
+    extra = _extra(access, (*headers, *_PRECONDITIONS[tagged]), body)
     extra |= {ACCESS: access, PROBLEMS: known, SECONDS: seconds}
     return {
         "status_code": status,
@@ -105,13 +102,16 @@ def declare(
     }
 
 
-def _extra(access: Access, headers: tuple[str, ...]) -> dict[str, Any]:
-    """What FastAPI does not know of the operation: security, headers."""
+def _extra(access: Access, headers: tuple[str, ...], body: dict[str, Any] | None) -> dict[str, Any]:
+    """What FastAPI does not know of the operation: security, headers, a body that it does not parse."""
     extra: dict[str, Any] = {}
     if access != "open":
         extra["security"] = [{"bearer": []}] if access != "anyone" else [{}, {"bearer": []}]
     if headers:
         extra["parameters"] = [{"in": "header", "required": False, **_HEADERS[name]} for name in headers]
+    if body is not None:
+        media = {"schema": {"type": "object", "examples": [body]}}
+        extra[BODY] = {"required": True, "content": {"application/json": media}}
     return extra
 
 

@@ -28,7 +28,6 @@ def bootstrap(
     store: Store | None = None,
     clock: Clock | None = None,
     provider: Provider | None = None,
-    webhook: Webhook | None = None,
     orders: Orders | None = None,
     verifier: TokenVerifier | None = None,
 ) -> Function:
@@ -41,8 +40,8 @@ def bootstrap(
     orders = orders or _orders(settings, clock, closing)
     verifier = verifier or _verifier(settings, clock, closing)
     store = store or wiring.open_store(settings, "payments", KINDS, clock)
-    webhook = webhook or open_webhook(settings)
-    desk = Desk(store, provider, orders, clock, timedelta(seconds=settings.payment_settle_after), webhook)
+    settle_after = timedelta(seconds=settings.payment_settle_after)
+    desk = Desk(store, provider, orders, clock, settle_after, open_webhook(settings))
     return Function(
         name="payments",
         settings=settings,
