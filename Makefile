@@ -7,6 +7,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 # Set-up is repeated when, and only when, the locked requirements change.
 READY := $(VENV)/.ready-$(shell cksum < requirements/dev.txt | cut -d ' ' -f 1)
+# checkov pins libraries that are years older than ours, so it lives apart.
+AUDIT := .venv-audit
+AUDIT_READY := $(AUDIT)/.ready-$(shell cksum < requirements/audit.txt | cut -d ' ' -f 1)
 
 # make up FRESH=1 RELOAD=1 is the friendly form of make up ARGS="--fresh --reload".
 UP_ARGS := $(if $(FRESH),--fresh) $(if $(RELOAD),--reload) $(if $(STORE),--store $(STORE)) $(ARGS)
@@ -45,7 +48,7 @@ restore: $(READY) ## Put a backup back (FROM=folder); the platform must be stopp
 	@$(RUN) -m knative.local.backup restore $(FROM) $(ARGS)
 
 ##@ Check
-.PHONY: test test-unit test-integration test-e2e lint bench bench-scale
+.PHONY: test test-unit test-integration test-e2e lint audit-manifests bench bench-scale
 test: $(READY) ## Run all tests: unit, manifests, integration, end to end
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
@@ -64,6 +67,9 @@ lint: $(READY) ## Check style and types
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
+
+audit-manifests: $(READY) $(AUDIT_READY) ## Check rendered manifests and Dockerfiles with checkov (.checkov.yaml says what is skipped)
+	@$(RUN) -m tests.manifests.audit $(AUDIT)/bin/checkov
 
 bench: $(READY) ## Measure the platform against its floor and its budgets
 	@$(RUN) -m tests.bench $(ARGS)
@@ -85,8 +91,9 @@ proto-gen: $(READY) ## Generate the modules beside the .proto files
 		--plugin=protoc-gen-mypy_grpc=$(VENV)/bin/protoc-gen-mypy_grpc \
 		--grpc_python_out=. --mypy_grpc_out=quiet:. $$(grep -l '^service ' proto/*/v1/*.proto)
 
-schemas: $(READY) ## Generate the events' JSON Schemas and the AsyncAPI document
+schemas: $(READY) ## Generate the events' JSON Schemas, the AsyncAPI document and EventTypes
 	@$(RUN) -m events.schemas
+	@$(RUN) -m knative.event_types
 
 dashboards: $(READY) ## Generate Grafana's dashboards
 	@$(RUN) -m observability.grafana.generate
@@ -95,9 +102,12 @@ requirements: $(READY) ## Lock the requirements anew, to the newest versions wit
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/dev.txt requirements/dev.in
 	@$(COMPILE) -c requirements/dev.txt -o requirements/function.txt requirements/function.in
 	@$(COMPILE) -c requirements/dev.txt -o requirements/gateway.txt requirements/gateway.in
+	@$(COMPILE) -c requirements/dev.txt -o requirements/setup.txt requirements/setup.in
+	@$(COMPILE) -c requirements/dev.txt -o requirements/e2e.txt requirements/e2e.in
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/audit.txt requirements/audit.in
 
 clean: ## Remove what was made here: the environment, caches and the platform's data
-	@rm -rf $(VENV) .data .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@rm -rf $(VENV) $(AUDIT) .data .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ##@ Ship
@@ -108,26 +118,43 @@ BUILDER ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info
 REGISTRY ?= dev.local
 TAG ?= dev
 DOMAINS := $(sort $(notdir $(patsubst %/main.py,%,$(wildcard functions/*/main.py))))
-IMAGES := $(DOMAINS:%=functions-%) gateway dead-letters setup
+IMAGES := $(DOMAINS:%=functions-%) gateway dead-letters setup e2e
 IMAGE = $(REGISTRY)/shop/$*:$(TAG)
+OVERLAY := knative/overlays/production/kustomization.yaml
 
-.PHONY: build-all push-all
+.PHONY: build-all push-all pin-all
 build-all: $(IMAGES:%=build-%) ## Build all images (REGISTRY=dev.local TAG=dev BUILDER=docker|podman|buildah)
 
 push-all: $(IMAGES:%=push-%) ## Push them to REGISTRY
 
-build-functions-%: builder
-	@$(BUILDER) build $(BUILD_OPTIONS) -f functions/Dockerfile --build-arg FUNCTION=$* -t $(REGISTRY)/shop/functions-$*:$(TAG) .
-
-build-gateway build-dead-letters build-setup: build-%: builder
-	@$(BUILDER) build $(BUILD_OPTIONS) -f $(DOCKERFILE.$*) -t $(IMAGE) .
+pin-all: $(DOMAINS:%=pin-functions-%) pin-gateway pin-dead-letters ## Push, and pin what production runs by the digests
 
 DOCKERFILE.gateway := gateway/Dockerfile
 DOCKERFILE.dead-letters := events/Dockerfile
 DOCKERFILE.setup := knative/setup/Dockerfile
+DOCKERFILE.e2e := tests/e2e/Dockerfile
 
+build-%: builder
+	@$(BUILDER) build $(BUILD_OPTIONS) -f $(or $(DOCKERFILE.$*),functions/Dockerfile) \
+		$(if $(DOCKERFILE.$*),,--build-arg FUNCTION=$(*:functions-%=%)) -t $(IMAGE) .
+
+# podman and buildah write down what the registry calls the image; docker knows it after the push.
 push-%: builder
-	@$(BUILDER) push $(IMAGE)
+	@mkdir -p build/digests
+	@case "$(BUILDER)" in \
+	*docker) $(BUILDER) push $(IMAGE) && $(BUILDER) image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' $(IMAGE) | \
+		grep -F '$(REGISTRY)/shop/$*@' | cut -d @ -f 2 > build/digests/$* ;; \
+	*) $(BUILDER) push --digestfile build/digests/$* $(IMAGE) ;; \
+	esac
+
+pin-%: push-%
+	@grep -Eqx 'sha256:[0-9a-f]{64}' build/digests/$* || { echo "No digest of $(IMAGE) is known." >&2; exit 1; }
+	@sed -i.old "/name: shop\/$*$$/,/digest:/ { s|newName: .*|newName: $(REGISTRY)/shop/$*|; s|digest: .*|digest: $$(cat build/digests/$*)|; }" \
+		$(OVERLAY) && rm -f $(OVERLAY).old
+
+# For skaffold's custom builder: it says which image, and whether to push it.
+ship-%: build-%
+	@[ "$$PUSH_IMAGE" != true ] || $(BUILDER) push $(IMAGE)
 
 .PHONY: builder
 builder:
@@ -148,3 +175,6 @@ $(READY): requirements/dev.txt
 		{ echo "Making $(VENV) with $$($$python --version)"; "$$python" -m venv --clear $(VENV); } && \
 	$(RUN) requirements/install.py requirements/dev.txt && \
 	rm -f $(VENV)/.ready-* && touch $@
+
+$(AUDIT_READY): $(READY) requirements/audit.txt
+	@$(RUN) -m venv --clear $(AUDIT) && $(AUDIT)/bin/python requirements/install.py requirements/audit.txt && touch $@

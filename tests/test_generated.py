@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from knative import event_types
+
 ROOT = Path(__file__).parents[1]
 PROTOS = sorted(path.relative_to(ROOT) for path in (ROOT / "proto").glob("*/v1/*.proto"))
 
@@ -30,3 +32,7 @@ def test_the_modules_beside_a_proto_are_generated_from_it(proto: Path, generated
     for name in names:
         committed, fresh = ROOT / proto.parent / name, generated / proto.parent / name
         assert committed.read_text() == fresh.read_text(), f"{name} has drifted: make proto-gen"
+
+
+def test_the_event_types_are_those_of_the_catalogue() -> None:
+    assert event_types.FILE.read_text() == event_types.manifests(), "they have drifted: make schemas"

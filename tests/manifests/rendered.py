@@ -14,6 +14,14 @@ from knative.local import manifests as m
 from tests.manifests.conftest import ROOT
 
 
+def folders() -> list[str]:
+    """Every kustomization that stands for itself (a Component needs another around it)."""
+    files = (path for top in ("knative", "istio") for path in (ROOT / top).rglob("kustomization.yaml"))
+    return sorted(
+        str(path.parent.relative_to(ROOT)) for path in files if "\nkind: Kustomization\n" in path.read_text()
+    )
+
+
 @cache
 def render(folder: str) -> tuple[m.Document, ...]:
     """All documents of a kustomization (its folder under the repository's root); skips where no kustomize is."""

@@ -27,18 +27,23 @@ def _secrets(spec: dict[str, Any]) -> Iterator[str]:
 
 
 @overlays
-def test_every_container_of_an_overlay_meets_the_restricted_standard(overlay: str) -> None:
-    for name, spec in pods(render(overlay)):
-        for container in spec["containers"]:
-            context = container["securityContext"]
-            assert context["runAsNonRoot"] is True, name
-            assert context["allowPrivilegeEscalation"] is False, name
-            assert context["readOnlyRootFilesystem"] is True, name
-            assert context["capabilities"] == {"drop": ["ALL"]}, name
-            assert context["seccompProfile"] == {"type": "RuntimeDefault"}, name
-            assert container["resources"].keys() == {"requests", "limits"}, name
-    namespace = of(render(overlay), "Namespace")[0]
+def test_a_pod_that_is_less_restricted_would_be_refused(overlay: str) -> None:
+    (namespace,) = of(render(overlay), "Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+@overlays
+def test_settings_that_change_roll_out_since_their_maps_are_named_by_a_hash(overlay: str) -> None:
+    named = {m.name_of(d) for d in of(render(overlay), "ConfigMap")}
+    assert named
+    assert all(re.fullmatch(r"settings-[a-z0-9]{10}", name) for name in named)
+    used = {
+        source["configMapRef"]["name"]
+        for _, spec in pods(render(overlay))
+        for container in spec["containers"]
+        for source in container.get("envFrom", ())
+    }
+    assert used == named
 
 
 @overlays
