@@ -41,7 +41,9 @@ class Edge:
     def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
         self._app = app
         self._gateway = gateway
-        self._hops = gateway.settings.trusted_proxy_hops
+        stated = gateway.settings.client_address_header.lower().encode()
+        self._forwarded = stated or b"x-forwarded-for"
+        self._hops = 1 if stated else gateway.settings.trusted_proxy_hops
         self._lines = Lines(gateway.settings.access_log)
         in_production = gateway.settings.shop_env == "production"
         self._headers = [*_SECURITY, _HSTS] if in_production else _SECURITY
@@ -82,7 +84,7 @@ class Edge:
         client = scope.get("client")
         peer = client[0] if client else "unknown"
         if self._hops:
-            forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+            forwarded = [value for name, value in scope["headers"] if name == self._forwarded]
             peer = client_address(peer, forwarded, self._hops)
         exchange = scope["edge"] = Exchange(self._gateway, headers, peer)
         return exchange

@@ -34,6 +34,9 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     """Each signed-in user and each network address may take this many at once, then so many a second."""
     trusted_proxy_hops: Annotated[int, Meta(ge=0, le=10)] = 0
     """How many proxies of ours append to X-Forwarded-For; 0: the header is not believed."""
+    client_address_header: str = ""
+    """A header that our ingress overwrites with the caller's address; it beats X-Forwarded-For, whose length depends on
+    who is between (Knative's activator or not). Empty: there is none."""
 
     max_concurrency: Positive = 1000
     max_streams: Positive = 500

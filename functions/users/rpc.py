@@ -50,6 +50,7 @@ class Users(users_pb2_grpc.UsersServicer):
         proof: Proof,
         throttle: Throttle,
         clock: Clock,
+        address_header: str,
     ) -> None:
         self._store = store
         self._hasher = hasher
@@ -58,6 +59,7 @@ class Users(users_pb2_grpc.UsersServicer):
         self._proof = proof
         self._throttle = throttle
         self._clock = clock
+        self._address_header = address_header
 
     async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.User:
         """See users.proto, as for all below."""
@@ -71,13 +73,17 @@ class Users(users_pb2_grpc.UsersServicer):
             await sessions.login(
                 request.email,
                 request.password,
-                request.client_address,
+                self._address_of(context) or request.client_address,
                 store=self._store,
                 tokens=self._tokens,
                 proof=self._proof,
                 clock=self._clock,
             )
         )
+
+    def _address_of(self, context: Any) -> str:
+        """What the ingress says of a client that calls directly; the gateway's word is in its request."""
+        return str(dict(context.invocation_metadata() or ()).get(self._address_header, ""))
 
     async def Refresh(self, request: pb.RefreshRequest, context: Any) -> pb.Session:
         return _session(

@@ -24,6 +24,8 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     hash_queue: Annotated[int, Meta(ge=0, le=10_000)] = 100
     # Failed logins in 15 minutes from one network address, behind which there may be many people.
     login_failures_per_address: Annotated[int, Meta(ge=5)] = 100
+    # A header that the ingress overwrites with a gRPC client's address, so that it cannot claim another. Empty: none.
+    client_address_header: str = ""
 
     def __repr__(self) -> str:
         return f"Settings(shop_env={self.shop_env!r}, ...)"  # the rest holds a password

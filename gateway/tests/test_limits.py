@@ -87,6 +87,18 @@ async def test_a_users_rate_holds_whatever_address_they_come_from(start: Start) 
     assert [(await request(host)).status_code for host in range(3)] == [200, 200, 429]
 
 
+async def test_the_address_that_the_ingress_states_beats_what_a_client_claims(start: Start) -> None:
+    api = await start(rate_limit_per_second=0.5, rate_limit_burst=2, client_address_header="X-Client-Address")
+
+    def request(stated: str, claimed: str) -> Any:
+        headers = {"x-client-address": stated, "x-forwarded-for": claimed}
+        return api.get(f"/v1/products/{PRODUCT}", headers=headers)
+
+    same = [(await request("203.0.113.9", f"198.51.100.{host}")).status_code for host in range(3)]
+    assert same == [200, 200, 429]
+    assert (await request("203.0.113.10", "198.51.100.0")).status_code == 200
+
+
 async def test_more_at_once_than_there_is_room_for_is_503(start: Start, backend: Backend) -> None:
     api = await start(max_concurrency=2)
     backend.slow["GetProduct"] = 0.3

@@ -10,6 +10,10 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+import grpc.aio
 
 ROOT = Path(__file__).parents[2]
 ADMIN_EMAIL, ADMIN_PASSWORD = "admin@shop.test", "e2e-administrator-password"
@@ -92,6 +96,31 @@ class LocalPlatform(Platform):
         """The JSON lines that a part logged."""
         lines = (self.folder / "logs" / f"{part}.log").read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+class GrpcIngress:
+    """An ingress that has a host for gRPC clients: at `target` (host:port), by the name of `host`."""
+
+    def __init__(self, target: str, host: str, secure: bool) -> None:
+        self._target = target
+        self._options = [("grpc.default_authority", host)]
+        self._secure = secure
+
+    def channel(self) -> grpc.aio.Channel:
+        """A new channel to all domains."""
+        if not self._secure:
+            return grpc.aio.insecure_channel(self._target, options=self._options)
+        return grpc.aio.secure_channel(self._target, grpc.ssl_channel_credentials(), options=self._options)
+
+
+def grpc_ingress() -> GrpcIngress | None:
+    """The host E2E_GRPC_HOST, at the address of E2E_BASE_URL."""
+    host = os.environ.get("E2E_GRPC_HOST")
+    if not host:
+        return None
+    url = urlsplit(os.environ["E2E_BASE_URL"])
+    secure = url.scheme == "https"
+    return GrpcIngress(f"{url.hostname}:{url.port or (443 if secure else 80)}", host, secure)
 
 
 def given() -> Platform | None:

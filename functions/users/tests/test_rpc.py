@@ -49,6 +49,8 @@ class Platform:
             admin_password=PASSWORD,
             argon2_time_cost=1,
             argon2_memory_kib=8,
+            login_failures_per_address=10,
+            client_address_header="X-Client-Address",
             service_key_file=str(key_file),
         )
         self.function: Function = bootstrap(self.settings, store=self.store, clock=self.clock)
@@ -175,6 +177,19 @@ async def test_a_customer_reaches_neither_others_nor_what_is_for_admins_and_serv
         users.GetUser(pb.GetUserRequest(user_id=ada.id), metadata=platform.as_service("notifications")),
     ):
         assert (await failure(call)).code is Code.PERMISSION_DENIED
+
+
+async def test_a_grpc_client_cannot_guess_on_by_claiming_another_network_address(platform: Platform) -> None:
+    async def guess(number: int) -> ServiceError:
+        request = pb.LoginRequest(
+            email=f"nobody-{number}@example.com", password=PASSWORD, client_address=f"198.51.100.{number}"
+        )
+        return await failure(platform.users.Login(request, metadata=[("x-client-address", "192.0.2.9")]))
+
+    assert [(await guess(number)).reason for number in range(11)] == [
+        *["INVALID_CREDENTIALS"] * 10,
+        "TOO_MANY_ATTEMPTS",
+    ]
 
 
 async def test_addresses_are_added_listed_replaced_and_removed(platform: Platform) -> None:

@@ -148,7 +148,9 @@ class LoginRequest(_message.Message):
     password: _builtins.str
     """The password."""
     client_address: _builtins.str
-    """The caller's network address as the gateway saw it, for throttling; may be empty."""
+    """The caller's network address as the gateway saw it, for throttling; may be empty. For clients that come through the
+    ingress themselves, what the ingress saw counts instead.
+    """
     def __init__(
         self,
         *,

@@ -1,0 +1,162 @@
+"""The same platform for gRPC clients: each domain's own door, or behind an ingress the one host of them all."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from functions.runtime.errors import Code, ServiceError
+from functions.runtime.rpc_errors import from_rpc_error
+from knative.local.demo.shop import ADDRESS, Person, Shop
+from proto.orders.v1 import orders_pb2, orders_pb2_grpc
+from proto.products.v1 import products_pb2, products_pb2_grpc
+from proto.users.v1 import users_pb2, users_pb2_grpc
+from tests.e2e.conftest import MakeProduct
+from tests.e2e.platform import GrpcIngress, LocalPlatform, Platform, grpc_ingress
+
+PASSWORD = "correct horse battery staple"
+
+
+class Doors:
+    """Stubs of the domains, with the metadata of whoever calls."""
+
+    def __init__(self, channels: dict[str, grpc.aio.Channel]) -> None:
+        self.channels = channels
+        self.users: Any = users_pb2_grpc.UsersStub(channels["users"])
+        self.products: Any = products_pb2_grpc.ProductsStub(channels["products"])
+        self.orders: Any = orders_pb2_grpc.OrdersStub(channels["orders"])
+
+
+def bearer(token: str) -> list[tuple[str, str]]:
+    return [("authorization", f"Bearer {token}")]
+
+
+def as_(who: Person) -> list[tuple[str, str]]:
+    return bearer(who.tokens["access_token"])
+
+
+async def refusal(call: Awaitable[Any]) -> ServiceError:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call
+    return from_rpc_error(raised.value)
+
+
+@pytest.fixture
+def ingress() -> GrpcIngress:
+    found = grpc_ingress()
+    if found is None:
+        pytest.skip("needs an ingress with a host for gRPC clients: set E2E_GRPC_HOST")
+    return found
+
+
+@pytest.fixture
+async def doors(platform: Platform) -> AsyncIterator[Doors]:
+    domains = ("users", "products", "orders")
+    ingress = grpc_ingress()
+    if ingress is not None:
+        channel = ingress.channel()
+        channels = dict.fromkeys(domains, channel)
+    elif isinstance(platform, LocalPlatform):
+        parts = platform.state()["parts"]
+        channels = {name: grpc.aio.insecure_channel(parts[name]["grpc"]) for name in domains}
+    else:
+        pytest.skip("the ingress' host for gRPC clients is not known: set E2E_GRPC_HOST")
+    yield Doors(channels)
+    for channel in set(channels.values()):
+        await channel.close()
+
+
+def order_of(product_id: str, token: str = "tok_ok") -> orders_pb2.PlaceOrderRequest:  # noqa: S107 - a test card
+    return orders_pb2.PlaceOrderRequest(
+        lines=[orders_pb2.LineRequest(product_id=product_id, quantity=2)],
+        shipping_address=orders_pb2.ShippingAddress(**ADDRESS),
+        payment_token=token,
+        idempotency_key=uuid4().hex,
+    )
+
+
+async def test_a_person_registers_logs_in_and_reads_the_catalogue_without_a_token(
+    doors: Doors, make_product: MakeProduct
+) -> None:
+    product = await make_product()
+    email = f"grpc-{uuid4().hex[:12]}@example.com"
+    user = await doors.users.Register(
+        users_pb2.RegisterRequest(email=email, password=PASSWORD, name="Ada"), timeout=30
+    )
+    session = await doors.users.Login(users_pb2.LoginRequest(email=email, password=PASSWORD), timeout=30)
+    seen = await doors.products.GetProduct(
+        products_pb2.GetProductRequest(product_id=product["id"]), timeout=30
+    )
+    own = await doors.users.GetUser(
+        users_pb2.GetUserRequest(user_id=user.id), metadata=bearer(session.access_token), timeout=30
+    )
+    assert (own.email, seen.sku) == (email, product["sku"])
+
+
+async def test_an_order_is_placed_and_followed_as_a_stream_until_it_is_confirmed(
+    doors: Doors, customer: Person, make_product: MakeProduct
+) -> None:
+    product = await make_product()
+    placed = await doors.orders.PlaceOrder(order_of(product["id"]), metadata=as_(customer), timeout=30)
+    watch = doors.orders.WatchOrder(
+        orders_pb2.WatchOrderRequest(order_id=placed.id), metadata=as_(customer), timeout=60
+    )
+    async for order in watch:
+        if order.status == orders_pb2.ORDER_STATUS_CONFIRMED:
+            break
+    watch.cancel()
+    order = await doors.orders.GetOrder(
+        orders_pb2.GetOrderRequest(order_id=placed.id), metadata=as_(customer), timeout=30
+    )
+    assert order.status == orders_pb2.ORDER_STATUS_CONFIRMED
+    assert order.total.amount == 2 * product["price"]["amount"]
+
+
+@pytest.mark.parametrize("token", ["", "garbage", "eyJhbGciOiJub25lIn0.e30."])
+async def test_what_needs_a_token_is_refused_without_a_valid_one(doors: Doors, token: str) -> None:
+    metadata = bearer(token) if token else None
+    for call in (
+        doors.orders.ListOrders(orders_pb2.ListOrdersRequest(), metadata=metadata, timeout=30),
+        doors.users.ListUsers(users_pb2.ListUsersRequest(), metadata=metadata, timeout=30),
+    ):
+        assert (await refusal(call)).code is Code.UNAUTHENTICATED
+
+
+async def test_a_stream_is_refused_without_a_token(doors: Doors) -> None:
+    watch = doors.orders.WatchOrder(orders_pb2.WatchOrderRequest(order_id="ord_x"), timeout=30)
+    assert (await refusal(watch.read())).code is Code.UNAUTHENTICATED
+
+
+async def test_a_customer_neither_reads_anothers_order_nor_does_an_administrators_work(
+    doors: Doors, shop: Shop, customer: Person, make_product: MakeProduct
+) -> None:
+    product = await make_product()
+    placed = await doors.orders.PlaceOrder(order_of(product["id"]), metadata=as_(customer), timeout=30)
+    stranger = as_(await shop.register("Eve"))
+    read = doors.orders.GetOrder(
+        orders_pb2.GetOrderRequest(order_id=placed.id), metadata=stranger, timeout=30
+    )
+    stock = products_pb2.SetStockRequest(product_id=product["id"], on_hand=10_000)
+    assert (await refusal(read)).code is Code.NOT_FOUND
+    changed = doors.products.SetStock(stock, metadata=stranger, timeout=30)
+    assert (await refusal(changed)).code is Code.PERMISSION_DENIED
+
+
+async def test_the_ingress_leads_to_the_platforms_own_methods_only(ingress: GrpcIngress) -> None:
+    async with ingress.channel() as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+        asked = reflection.ServerReflectionInfo(
+            iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=30
+        )
+        for call in (health.Check(health_pb2.HealthCheckRequest(), timeout=30), asked.read()):
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await call
+            assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
