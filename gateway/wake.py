@@ -9,27 +9,35 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from threading import Thread
 
-_SECONDS = 15.0
+_PAUSE = 0.1
 
 
-def wake(addresses: str) -> list[Thread]:
-    """Ask each `host:port` (comma-separated) for anything and wait for nothing; nobody's absence matters."""
+def wake(addresses: str, seconds: float = 15.0) -> list[Thread]:
+    """Ask each `host:port` (comma-separated) for anything, until it answers or `seconds` are over; wait for nothing."""
+    deadline = time.monotonic() + seconds
     threads = [
-        Thread(target=_knock, args=[a.strip()], daemon=True) for a in addresses.split(",") if a.strip()
+        Thread(target=_knock, args=[address.strip(), deadline], daemon=True)
+        for address in addresses.split(",")
+        if address.strip()
     ]
     for thread in threads:
         thread.start()
     return threads
 
 
-def _knock(address: str) -> None:
+def _knock(address: str, deadline: float) -> None:
     host, _, port = address.rpartition(":")
     request = f"GET /healthz/live HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    with (
-        contextlib.suppress(OSError, ValueError),
-        socket.create_connection((host, int(port)), _SECONDS) as connection,
-    ):
-        connection.sendall(request.encode())
-        connection.recv(1)
+    while port.isdigit() and (left := deadline - time.monotonic()) > 0:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((host, int(port)), left) as connection,
+        ):
+            connection.sendall(request.encode())
+            if connection.recv(1):
+                return
+        # In a mesh the proxy beside us may still be starting, and takes no connection yet.
+        time.sleep(_PAUSE)

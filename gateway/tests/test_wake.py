@@ -25,8 +25,26 @@ async def test_each_address_is_asked_once_and_an_answer_ends_the_wait() -> None:
     assert not any(thread.is_alive() for thread in threads)
 
 
+async def test_what_breaks_off_is_asked_again_until_it_answers() -> None:
+    asked = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.readuntil(b"\r\n\r\n")
+        if asked == 3:
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        threads = wake(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        await asyncio.gather(*(asyncio.to_thread(thread.join, 10) for thread in threads))
+    assert asked == 3
+
+
 async def test_what_cannot_be_woken_ends_quietly() -> None:
-    threads = wake("127.0.0.1:1,nonsense")
+    threads = wake("127.0.0.1:1,nonsense", seconds=0.3)
     await asyncio.gather(*(asyncio.to_thread(thread.join, 10) for thread in threads))
     assert not any(thread.is_alive() for thread in threads)
 
