@@ -73,7 +73,7 @@ class Users(users_pb2_grpc.UsersServicer):
             await sessions.login(
                 request.email,
                 request.password,
-                self._address_of(context) or request.client_address,
+                self._address(request, context),
                 store=self._store,
                 tokens=self._tokens,
                 proof=self._proof,
@@ -81,9 +81,10 @@ class Users(users_pb2_grpc.UsersServicer):
             )
         )
 
-    def _address_of(self, context: Any) -> str:
+    def _address(self, request: pb.LoginRequest | pb.RequestPasswordResetRequest, context: Any) -> str:
         """What the ingress says of a client that calls directly; the gateway's word is in its request."""
-        return str(dict(context.invocation_metadata() or ()).get(self._address_header, ""))
+        stated = dict(context.invocation_metadata() or ()).get(self._address_header)
+        return str(stated or request.client_address)
 
     async def Refresh(self, request: pb.RefreshRequest, context: Any) -> pb.Session:
         return _session(
@@ -130,7 +131,7 @@ class Users(users_pb2_grpc.UsersServicer):
     async def RequestPasswordReset(
         self, request: pb.RequestPasswordResetRequest, context: Any
     ) -> pb.RequestPasswordResetResponse:
-        email, address = request.email, request.client_address
+        email, address = request.email, self._address(request, context)
         await recovery.request_reset(
             email, address, store=self._store, throttle=self._throttle, clock=self._clock
         )
