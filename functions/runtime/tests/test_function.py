@@ -129,9 +129,16 @@ async def test_an_event_that_was_handled_before_is_acknowledged(desk: Desk) -> N
 
 async def test_the_mark_names_source_and_id(desk: Desk) -> None:
     await desk.post()
-    await desk.post(EVENT | {"ce-source": "/other"})
+    await desk.post(EVENT | {"ce-id": "e2"})
 
-    assert len({delivery.once.key for delivery, _ in desk.seen}) == 2
+    assert [delivery.once.key for delivery, _ in desk.seen] == ["inbox:/products:e1", "inbox:/products:e2"]
+
+
+async def test_an_event_from_somebody_who_does_not_send_such_is_refused(desk: Desk) -> None:
+    status, body, _ = await desk.post(EVENT | {"ce-source": "/other"})
+
+    assert (status, desk.seen) == (400, [])
+    assert b"EVENT_SOURCE_UNKNOWN" in body
 
 
 async def test_a_time_without_an_offset_compares_with_others_all_the_same(desk: Desk) -> None:

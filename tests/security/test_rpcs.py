@@ -1,0 +1,153 @@
+"""Who may do what, RPC by RPC: every service decides for itself, whatever a gateway let through."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf import json_format, message_factory
+
+from knative.local.demo.shop import ADDRESS
+from tests.e2e.platform import LocalPlatform
+from tests.security.scene import CALLERS, Scene, order_body, product_body, replenish
+
+DOMAINS = ("users", "products", "orders", "payments", "notifications")
+EVERYBODY = frozenset(CALLERS)
+PEOPLE = frozenset({"stranger", "customer", "admin"})
+OWNER = frozenset({"customer", "admin"})
+ADMIN = frozenset({"admin"})
+REFUSED = {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND}
+
+
+class Row(NamedTuple):
+    """Who may, and a request (as JSON) that would do something; `{names}` are ids of the scene."""
+
+    may: frozenset[str]
+    request: Mapping[str, Any]
+
+
+ME = {"user_id": "{user_id}"}
+ORDER = {"order_id": "{order_id}"}
+PAYMENT = {"payment_id": "{payment_id}"}
+PRODUCT = {"product_id": "{product_id}"}
+RPCS: Mapping[str, Row] = {
+    "users.Register": Row(EVERYBODY, {"email": "x", "password": "x", "name": "x"}),
+    "users.Login": Row(EVERYBODY, {"email": "nobody@example.com", "password": "x"}),
+    "users.Refresh": Row(EVERYBODY, {"refresh_token": "x"}),
+    "users.Logout": Row(EVERYBODY, {"refresh_token": "x"}),
+    "users.GetJwks": Row(EVERYBODY, {}),
+    "users.GetUser": Row(OWNER, ME),
+    "users.ListUsers": Row(ADMIN, {}),
+    "users.UpdateUser": Row(OWNER, {**ME, "name": "Customer"}),
+    "users.ChangePassword": Row(OWNER, {**ME, "current_password": "x", "new_password": "x"}),
+    "users.SetRoles": Row(ADMIN, {**ME, "roles": ["customer"]}),
+    "users.DeleteUser": Row(frozenset({"leaving"}), {"user_id": "{leaving_id}"}),
+    "users.ListAddresses": Row(OWNER, ME),
+    "users.AddAddress": Row(OWNER, {**ME, "address": ADDRESS}),
+    "users.UpdateAddress": Row(OWNER, {**ME, "address": {"id": "{address_id}", **ADDRESS}}),
+    "users.DeleteAddress": Row(OWNER, {**ME, "address_id": "{address_id}"}),
+    "users.GetContacts": Row(frozenset({"notifications"}), {"user_ids": ["{user_id}"], "admins": True}),
+    "users.RotateKeys": Row(ADMIN, {}),
+    "products.CreateProduct": Row(ADMIN, product_body()),
+    "products.GetProduct": Row(EVERYBODY, PRODUCT),
+    "products.BatchGetProducts": Row(EVERYBODY, {"product_ids": ["{product_id}"]}),
+    "products.ListProducts": Row(EVERYBODY, {}),
+    "products.UpdateProduct": Row(ADMIN, {**PRODUCT, "name": "Teapot"}),
+    "products.DeleteProduct": Row(ADMIN, PRODUCT),
+    "products.GetStock": Row(EVERYBODY, PRODUCT),
+    "products.SetStock": Row(ADMIN, {**PRODUCT, "on_hand": 100}),
+    "products.ListCategories": Row(EVERYBODY, {}),
+    "orders.PlaceOrder": Row(PEOPLE, order_body("{product_id}")),
+    "orders.GetOrder": Row(OWNER, ORDER),
+    "orders.ListOrders": Row(OWNER, {"user_id": "{user_id}"}),
+    "orders.CancelOrder": Row(OWNER, ORDER),
+    "orders.ShipOrder": Row(ADMIN, ORDER),
+    "orders.DeliverOrder": Row(ADMIN, ORDER),
+    "orders.WatchOrder": Row(OWNER, ORDER),
+    "orders.GetPaymentInstruction": Row(frozenset({"payments"}), ORDER),
+    "payments.GetOrderPayment": Row(OWNER, ORDER),
+    "payments.BatchGetPayments": Row(ADMIN, {"payment_ids": ["{payment_id}"]}),
+    "payments.RefundPayment": Row(ADMIN, {**PAYMENT, "amount": {"amount": "1", "currency": "EUR"}}),
+    "payments.ListRefunds": Row(OWNER, PAYMENT),
+    "payments.ListLedger": Row(ADMIN, {}),
+    "notifications.ListNotifications": Row(OWNER, ME),
+    "notifications.GetNotification": Row(OWNER, {"notification_id": "{notification_id}"}),
+    "notifications.GetPreferences": Row(OWNER, ME),
+    "notifications.UpdatePreferences": Row(OWNER, {**ME, "email_enabled": True}),
+}
+
+
+def methods() -> dict[str, Any]:
+    """Descriptors of all methods, by domain and name, as the protos have them."""
+    files = (importlib.import_module(f"proto.{name}.v1.{name}_pb2").DESCRIPTOR for name in DOMAINS)
+    return {
+        f"{file.package.split('.')[1]}.{method.name}": method
+        for file in files
+        for service in file.services_by_name.values()
+        for method in service.methods
+    }
+
+
+METHODS = methods()
+
+
+def filled(value: Any, ids: Mapping[str, str]) -> Any:
+    """The same with the scene's ids in it."""
+    if isinstance(value, Mapping):
+        return {key: filled(each, ids) for key, each in value.items()}
+    if isinstance(value, list):
+        return [filled(each, ids) for each in value]
+    return value.format(**ids) if isinstance(value, str) else value
+
+
+async def ask(scene: Scene, rpc: str, caller: str) -> tuple[grpc.StatusCode, str]:
+    """The status, and all that the caller gets to read."""
+    method = METHODS[rpc]
+    request = json_format.ParseDict(
+        filled(RPCS[rpc].request, scene.ids),
+        message_factory.GetMessageClass(method.input_type)(),
+    )
+    token = scene.token(caller)
+    metadata = (("authorization", f"Bearer {token}"),) if token else ()
+    async with grpc.aio.insecure_channel(scene.door(rpc.partition(".")[0])) as channel:
+        path = f"/{method.containing_service.full_name}/{method.name}"
+        answer_type = message_factory.GetMessageClass(method.output_type)
+        kind: Any = channel.unary_stream if method.server_streaming else channel.unary_unary
+        ask_for = kind(path, lambda sent: sent.SerializeToString(), answer_type.FromString)
+        call = ask_for(request, metadata=metadata, timeout=20)
+        try:
+            answer = await (call.read() if method.server_streaming else call)
+        except grpc.aio.AioRpcError as error:
+            return error.code(), f"{error.details()} {error.trailing_metadata()}"
+        return grpc.StatusCode.OK, str(answer)
+
+
+def test_every_rpc_has_its_row_and_every_row_its_rpc() -> None:
+    assert METHODS.keys() - RPCS.keys() == set(), "say in RPCS who may call these"
+    assert RPCS.keys() - METHODS.keys() == set(), "there are no such RPCs any more"
+
+
+@pytest.mark.parametrize("rpc", RPCS)
+async def test_an_rpc_lets_in_whom_it_should_and_tells_others_nothing(
+    scene: Scene, local: LocalPlatform, rpc: str
+) -> None:
+    may = RPCS[rpc].may
+    for caller in CALLERS:
+        if caller in may or (caller == "admin" and may == {"leaving"}):
+            continue
+        status, told = await ask(scene, rpc, caller)
+        refusals = {grpc.StatusCode.UNAUTHENTICATED} if caller == "anonymous" else REFUSED
+        assert status in refusals, f"{caller}: {told}"
+        assert not [secret for secret in scene.private if secret in told], f"{caller}: {told}"
+    for caller in sorted(may):
+        status, told = await ask(scene, rpc, caller)
+        unknown = {grpc.StatusCode.UNAUTHENTICATED} if may is not EVERYBODY else set()
+        wrong = {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL}
+        assert status not in wrong | unknown, f"{caller}: {told}"
+        assert status is not grpc.StatusCode.NOT_FOUND, f"{caller}: {told}"
+        if ".Delete" in rpc:
+            await replenish(scene)

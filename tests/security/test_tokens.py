@@ -1,0 +1,129 @@
+"""A forged token opens no door: not the gateway's, and no service's own. A session ends when it is ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import aiohttp
+import grpc
+import grpc.aio
+import pytest
+
+from knative.local.demo.shop import Person, Shop
+from tests.e2e.platform import LocalPlatform
+from tests.security.forgeries import Forger
+from tests.security.scene import Scene
+
+# A method of each service that an administrator may call with an empty request.
+DOORS = {
+    "users": "shop.users.v1.Users/ListUsers",
+    "products": "shop.products.v1.Products/CreateProduct",
+    "orders": "shop.orders.v1.Orders/ListOrders",
+    "payments": "shop.payments.v1.Payments/ListLedger",
+    "notifications": "shop.notifications.v1.Notifications/ListNotifications",
+}
+UNREADABLE = {400, 401, 431}  # 400, 431: more than a header may hold
+
+
+@pytest.fixture
+def forger(scene: Scene, local: LocalPlatform) -> Forger:
+    return Forger(scene, local.folder)
+
+
+async def at_the_gateway(scene: Scene, token: str) -> int:
+    url = f"{scene.platform.base_url}/v1/admin/users"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(url, headers={"authorization": f"Bearer {token}"}) as answer,
+    ):
+        return answer.status
+
+
+async def at_the_services(scene: Scene, tokens: dict[str, str]) -> dict[tuple[str, str], grpc.StatusCode]:
+    """What each service answers to each token, by service and the token's name."""
+    found = {}
+    for domain, path in DOORS.items():
+        async with grpc.aio.insecure_channel(scene.door(domain)) as channel:
+            call: Any = channel.unary_unary(f"/{path}")
+            for name, token in tokens.items():
+                try:
+                    await call(b"", metadata=(("authorization", f"Bearer {token}"),), timeout=20)
+                    found[domain, name] = grpc.StatusCode.OK
+                except grpc.aio.AioRpcError as error:
+                    found[domain, name] = error.code()
+    return found
+
+
+async def test_what_the_forger_signs_is_good_where_it_says_the_right_thing(
+    scene: Scene, forger: Forger
+) -> None:
+    good = forger.signed()
+    assert await at_the_gateway(scene, good) == 200
+    answers = await at_the_services(scene, {"good": good})
+    assert grpc.StatusCode.UNAUTHENTICATED not in answers.values()
+    assert answers["users", "good"] is grpc.StatusCode.OK
+
+
+async def test_the_gateway_refuses_every_forged_token(scene: Scene, forger: Forger) -> None:
+    answers = {name: await at_the_gateway(scene, token) for name, token in forger.corpus().items()}
+    assert {name: status for name, status in answers.items() if status != 401} == {}
+
+
+async def test_every_service_refuses_every_forged_token_by_itself(scene: Scene, forger: Forger) -> None:
+    answers = await at_the_services(scene, forger.corpus())
+    let_in = {door: code for door, code in answers.items() if code is not grpc.StatusCode.UNAUTHENTICATED}
+    assert let_in == {}
+
+
+async def test_a_token_of_a_megabyte_is_turned_away(scene: Scene, forger: Forger) -> None:
+    huge = forger.signed() + "A" * 1024 * 1024
+    with contextlib.suppress(aiohttp.ClientOSError):  # the connection is closed while the client still sends
+        assert await at_the_gateway(scene, huge) in UNREADABLE
+    answers = await at_the_services(scene, {"huge": huge})
+    assert grpc.StatusCode.OK not in answers.values()
+    assert await at_the_gateway(scene, forger.signed()) == 200
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "bearer2", "", "Token"])
+async def test_a_good_token_under_another_scheme_is_refused(scene: Scene, shop: Shop, scheme: str) -> None:
+    headers = {"authorization": f"{scheme} {scene.token('admin')}".strip()}
+    status, _, _ = await shop.raw("GET", "/v1/admin/users", headers=headers)
+    assert status == 401
+
+
+async def test_keys_rotate_without_a_failed_request(shop: Shop, admin: Person, customer: Person) -> None:
+    rotated = asyncio.Event()
+
+    async def customers_go_on() -> list[int]:
+        seen: list[int] = []
+        while not rotated.is_set() or len(seen) < 20:
+            seen.append((await shop.raw("GET", "/v1/orders", who=customer))[0])
+        return seen
+
+    going_on = asyncio.create_task(customers_go_on())
+    before = (await shop.call("GET", "/.well-known/jwks.json"))["keys"]
+    status, after, _ = await shop.raw("POST", "/v1/admin/keys/rotate", who=admin)
+    fresh = await shop.login(customer.email, customer.password)
+    answers = [(await shop.raw("GET", "/v1/orders", who=fresh))[0] for _ in range(5)]
+    rotated.set()
+
+    assert status == 200
+    assert {key["kid"] for key in after["keys"]} > {key["kid"] for key in before}
+    assert set(answers + await going_on) == {200}
+
+
+async def test_after_logging_out_the_session_cannot_be_renewed(shop: Shop, customer: Person) -> None:
+    given = {"refresh_token": customer.tokens["refresh_token"]}
+    await shop.call("DELETE", "/v1/sessions", json=given)
+    assert (await shop.raw("POST", "/v1/sessions/refresh", json=given))[0] == 401
+
+
+async def test_a_changed_password_ends_every_session(shop: Shop, customer: Person) -> None:
+    elsewhere = await shop.login(customer.email, customer.password)
+    body = {"current_password": customer.password, "new_password": "an entirely new secret"}
+    await shop.call("PUT", "/v1/users/me/password", who=customer, json=body)
+    for person in (customer, elsewhere):
+        given = {"refresh_token": person.tokens["refresh_token"]}
+        assert (await shop.raw("POST", "/v1/sessions/refresh", json=given))[0] == 401
