@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import msgspec
+
 from functions.runtime.errors import ServiceError, aborted, invalid, not_found, unavailable
 from functions.runtime.peers import Peer
 from functions.runtime.tokens import Jwks
@@ -80,29 +82,35 @@ class KeyCache:
         self._jwks = jwks
         self._now = now
         self._seconds = seconds
-        self._text = ""
+        self._public = b""
         self._at = 0.0
 
     async def fetch(self) -> str:
         """The present keys, as RFC 7517 JSON text. Raises ServiceError."""
-        self._text = await self._jwks()
+        text = await self._jwks()
+        self._public = public_keys(text)
         self._at = self._now()
-        return self._text
+        return text
 
-    async def cached(self) -> str:
-        """Keys that may be a little old; stale ones when the users service cannot be asked."""
-        if self._text and self._now() - self._at < self._seconds:
-            return self._text
+    async def cached(self) -> bytes:
+        """Only the keys, maybe a little old; stale ones when the users service cannot be asked."""
+        if self._public and self._now() - self._at < self._seconds:
+            return self._public
         try:
-            return await self.fetch()
+            await self.fetch()
         except ServiceError:
-            if not self._text:
+            if not self._public:
                 raise
-            return self._text
+        return self._public
 
     def forget(self) -> None:
         """Ask again next time: the keys have changed."""
         self._at = float("-inf")
+
+
+def public_keys(jwks: str) -> bytes:
+    """A JWKS without what is only for the platform's own verifiers."""
+    return msgspec.json.encode({"keys": msgspec.json.decode(jwks)["keys"]})
 
 
 class DeadLetters:

@@ -13,7 +13,10 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
 
 from functions.runtime.clock import Clock
 from functions.runtime.errors import ServiceError, unauthenticated
@@ -29,8 +32,10 @@ SERVICE_KEY_ID = "service"
 MAX_TOKEN_BYTES = 4096
 _SERVICE_LIFE = timedelta(minutes=5)
 _CACHE_SIZE = 10_000
-_CACHE_SECONDS = 60.0
-_KEYS_SECONDS = 300.0
+# Together under a minute: so long a token may be believed that the users service has declared outdated.
+_CACHE_SECONDS = 30.0
+_KEYS_SECONDS = 25.0
+_PATIENCE_SECONDS = 1.0
 _REFETCH_SECONDS = 5.0
 _SKEW_SECONDS = 60.0
 # Times are checked by our own clock, in _check.
@@ -52,11 +57,13 @@ class TokenVerifier(Protocol):
 
 
 class JwtVerifier:
-    """Verifies by a JWKS that is fetched when first needed, kept five minutes, and fetched again for an
+    """Verifies by a JWKS that is fetched when first needed, kept for 25 seconds, and fetched again for an
     unknown key id.
 
-    A token once verified is remembered for at most a minute, within its own life, so that a busy caller costs
-    one signature check a minute. `jwks` gives RFC 7517 JSON text and may raise ServiceError.
+    A token once verified is remembered for half a minute, within its own life, so that a busy caller costs two
+    signature checks a minute. `jwks` gives RFC 7517 JSON text and may raise ServiceError; its member `outdated`
+    says for whom (`subject_digest`) tokens issued before a time (seconds since 1970) are void. While the users
+    service is away, what is known goes on.
     """
 
     def __init__(
@@ -68,6 +75,7 @@ class JwtVerifier:
         self._audience = audience
         self._clock = clock
         self._keys: Mapping[str, Any] = {}
+        self._outdated: Mapping[str, float] = {}
         self._fetched = 0.0
         self._fetching: asyncio.Task[None] | None = None
         self._seen: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
@@ -104,6 +112,8 @@ class JwtVerifier:
         except (jwt.InvalidTokenError, ValueError, TypeError):
             raise _invalid() from None
         _check(claims, kid == SERVICE_KEY_ID, now)
+        if claims["iat"] < self._outdated.get(subject_digest(claims["sub"]), 0):
+            raise _expired()
         return claims
 
     async def _key(self, kid: object, now: float) -> Any:
@@ -115,22 +125,26 @@ class JwtVerifier:
             raise _invalid()
         age = now - self._fetched
         if age >= _KEYS_SECONDS or (kid not in self._keys and age >= _REFETCH_SECONDS):
-            await self._refresh()
+            await self._refresh(_PATIENCE_SECONDS if kid in self._keys else None)
         key = self._keys.get(kid)
         if key is None:
             raise _invalid()
         return key
 
-    async def _refresh(self) -> None:
-        """Fetch the keys; whoever comes meanwhile waits for the same answer, be it a failure."""
+    async def _refresh(self, patience: float | None) -> None:
+        """Fetch the keys; whoever comes meanwhile waits for the same answer, be it a failure, or for so long."""
         if self._fetching is None:
             self._fetching = asyncio.create_task(self._fetch())
             self._fetching.add_done_callback(self._fetched_once)
-        await asyncio.shield(self._fetching)
+        if patience is None:
+            await asyncio.shield(self._fetching)
+        else:
+            await asyncio.wait([self._fetching], timeout=patience)
 
     async def _fetch(self) -> None:
         try:
-            self._keys = parse_jwks(await self._jwks())
+            text = await self._jwks()
+            self._keys, self._outdated = parse_jwks(text), parse_outdated(text)
         except ServiceError:
             if not self._keys:
                 raise
@@ -149,6 +163,20 @@ def parse_jwks(text: str) -> dict[str, Any]:
 
     keys = jwt.PyJWKSet.from_json(text).keys
     return {key.key_id: key.key for key in keys if key.key_id and key.key_type == "OKP"}
+
+
+def parse_outdated(text: str) -> dict[str, float]:
+    """The JWKS's member `outdated`, empty where there is none: times by digest of a subject."""
+    return msgspec.json.decode(text, type=_Outdated).outdated
+
+
+def subject_digest(subject: str) -> str:
+    """Stands for a person where the keys are published, so that no id is."""
+    return sha256(subject.encode()).hexdigest()[:32]
+
+
+class _Outdated(msgspec.Struct):
+    outdated: dict[str, float] = {}
 
 
 def _check(claims: dict[str, Any], by_service_key: bool, now: float) -> None:
@@ -171,7 +199,11 @@ def _check(claims: dict[str, Any], by_service_key: bool, now: float) -> None:
     if max(times[1:]) > now + _SKEW_SECONDS:
         raise _invalid()
     if now >= claims["exp"]:
-        raise unauthenticated("TOKEN_EXPIRED", "The access token has expired.")
+        raise _expired()
+
+
+def _expired() -> ServiceError:
+    return unauthenticated("TOKEN_EXPIRED", "The access token has expired.")
 
 
 def _invalid() -> ServiceError:

@@ -11,6 +11,7 @@ from events.catalog import Payload
 from functions.runtime.clock import Clock
 from functions.runtime.store.port import Once, Store
 from functions.users.keyset import KEY_SET_ID, SIGNER_CACHE, KeySet, SigningKey
+from functions.users.outdated import OUTDATED_ID, OutdatedTokens
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -44,8 +45,10 @@ class KeyRing:
         return self._signer
 
     async def jwks(self) -> str:
-        """The public keys, as JSON text of RFC 7517 (OKP keys of RFC 8037)."""
-        return as_jwks(await self.ready(), self._clock)
+        """The public keys, as JSON text of RFC 7517 (OKP keys of RFC 8037), and `outdated`: for whom tokens from
+        before a time are void (see `functions.runtime.tokens`).
+        """
+        return await self._as_jwks(await self.ready())
 
     async def rotate(self) -> str:
         """Sign with the next key from now on; gives the new JWKS."""
@@ -57,7 +60,7 @@ class KeyRing:
             keys.rotate(fresh, self._clock.now())
             return keys, []
 
-        return self._changed(await self._store.update(KeySet, KEY_SET_ID, change))
+        return await self._changed(await self._store.update(KeySet, KEY_SET_ID, change))
 
     async def sweep(self, once: Once) -> None:
         """Rotate a key that has signed for 30 days, forget those of which no token lives; once per tick."""
@@ -74,22 +77,22 @@ class KeyRing:
                 keys.rotate(fresh, now)
             return keys, []
 
-        self._changed(await self._store.update(KeySet, KEY_SET_ID, change, once=once))
+        await self._changed(await self._store.update(KeySet, KEY_SET_ID, change, once=once))
 
-    def _changed(self, keys: KeySet) -> str:
+    async def _changed(self, keys: KeySet) -> str:
         self._signer_until = (
             self._clock.now()
         )  # look again: this process at least signs with the new key at once
-        return as_jwks(keys, self._clock)
+        return await self._as_jwks(keys)
 
-
-def as_jwks(keys: KeySet, clock: Clock) -> str:
-    """The published keys, as JSON text."""
-    members = [
-        {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.kid, "x": key.public}
-        for key in keys.published(clock.now())
-    ]
-    return json.dumps({"keys": members}, separators=(",", ":"))
+    async def _as_jwks(self, keys: KeySet) -> str:
+        now, tokens = self._clock.now(), await self._store.get(OutdatedTokens, OUTDATED_ID)
+        members = [
+            {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.kid, "x": key.public}
+            for key in keys.published(now)
+        ]
+        outdated = tokens.living(now) if tokens else {}
+        return json.dumps({"keys": members, "outdated": outdated}, separators=(",", ":"))
 
 
 def new_key() -> SigningKey:

@@ -125,6 +125,7 @@ class Users(users_pb2_grpc.UsersServicer):
             store=self._store,
             hasher=self._hasher,
             proof=self._proof,
+            clock=self._clock,
         )
         return pb.ChangePasswordResponse()
 
@@ -170,7 +171,7 @@ class Users(users_pb2_grpc.UsersServicer):
         )
 
     async def DeleteUser(self, request: pb.DeleteUserRequest, context: Any) -> pb.DeleteUserResponse:
-        await service.delete_user(request.user_id, caller(), store=self._store)
+        await service.delete_user(request.user_id, caller(), store=self._store, clock=self._clock)
         return pb.DeleteUserResponse()
 
     async def ListAddresses(self, request: pb.ListAddressesRequest, context: Any) -> pb.ListAddressesResponse:

@@ -13,7 +13,7 @@ from functions.runtime.errors import ServiceError, already_exists, invalid
 from functions.runtime.identity import Identity, require_admin, require_self_or_admin, require_service
 from functions.runtime.ids import new_id
 from functions.runtime.paging import MAX_LIMIT, page_limit
-from functions.runtime.store.port import Changes, Once, Page, Ref, Store
+from functions.runtime.store.port import Changes, Entity, Once, Page, Ref, Store
 from functions.users.domain import (
     ADMIN,
     CUSTOMER,
@@ -26,6 +26,7 @@ from functions.users.domain import (
     no_such_user,
 )
 from functions.users.keys import KeyRing
+from functions.users.outdated import OUTDATED_ID, OutdatedTokens, outdated
 from functions.users.passwords import Hasher
 from functions.users.rules import check_password, clean_text, normal_email
 from functions.users.store import ROSTER_ID, email_key, newest_users
@@ -147,7 +148,7 @@ async def update_user(
 
 
 async def set_roles(user_id: str, roles: Sequence[str], who: Identity, *, store: Store, clock: Clock) -> User:
-    """Replace the roles of an account, for admins; tokens given out show them after the next refresh.
+    """Replace the roles of an account, for admins; access tokens with the old ones are void within a minute.
 
     Raises FAILED_PRECONDITION (LAST_ADMIN).
     """
@@ -158,34 +159,33 @@ async def set_roles(user_id: str, roles: Sequence[str], who: Identity, *, store:
         user, roster = _existing(found[0]), found[1] or AdminRoster()
         user.assign(wanted, clock.now())
         roster.record(user)
-        return Changes(user, put=[user, roster])
+        return Changes(user, put=[user, roster, outdated(found[2], user_id, clock.now())])
 
-    user = await store.transact([Ref(User, user_id), Ref(AdminRoster, ROSTER_ID)], change)
+    refs = [Ref(User, user_id), Ref(AdminRoster, ROSTER_ID), Ref(OutdatedTokens, OUTDATED_ID)]
+    user = await store.transact(refs, change)
     log.info("roles_set", extra={"user_id": user_id, "roles": user.roles, "by": who.subject})
     return user
 
 
-async def delete_user(user_id: str, who: Identity, *, store: Store) -> None:
-    """Delete all that names the person; sessions end too. Raises FAILED_PRECONDITION (LAST_ADMIN)."""
+async def delete_user(user_id: str, who: Identity, *, store: Store, clock: Clock) -> None:
+    """Delete all that names the person; sessions and tokens end too. Raises FAILED_PRECONDITION (LAST_ADMIN)."""
     seen = await get_user(user_id, who, store=store)
 
     def change(found: Sequence[Any]) -> Changes[None]:
-        user = _existing(found[0])
-        roster: AdminRoster | None = found[-1]
+        *own, roster, tokens = found
+        user = _existing(own[0])
         user.require_email(seen.email)  # the claim at hand is that of the address that was seen
-        put = []
+        put: list[Entity] = [outdated(tokens, user_id, clock.now())]
         if roster and user.is_admin:
             roster.strike(user.id)
-            put = [roster]
-        return Changes(
-            None, put=put, delete=[entity for entity in found[:-1] if entity], events=user.delete()
-        )
+            put.append(roster)
+        return Changes(None, put=put, delete=[entity for entity in own if entity], events=user.delete())
 
-    own = (User, Credentials, AddressBook)
     refs = [
-        *(Ref(kind, user_id) for kind in own),
+        *(Ref(kind, user_id) for kind in (User, Credentials, AddressBook)),
         Ref(EmailClaim, email_key(seen.email)),
         Ref(AdminRoster, ROSTER_ID),
+        Ref(OutdatedTokens, OUTDATED_ID),
     ]
     await store.transact(refs, change)
     log.info("user_deleted", extra={"user_id": user_id, "by": who.subject})

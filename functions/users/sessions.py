@@ -11,6 +11,7 @@ from functions.runtime.errors import ServiceError, unauthenticated
 from functions.runtime.identity import Identity
 from functions.runtime.store.port import Changes, Ref, Store
 from functions.users.domain import Credentials, Session, User, no_such_user
+from functions.users.outdated import OUTDATED_ID, OutdatedTokens, outdated
 from functions.users.passwords import Hasher
 from functions.users.proof import Proof
 from functions.users.rules import check_password
@@ -102,8 +103,9 @@ async def change_password(
     store: Store,
     hasher: Hasher,
     proof: Proof,
+    clock: Clock,
 ) -> None:
-    """Replace the password and end every session.
+    """Replace the password and end every session; access tokens are void within a minute.
 
     Raises what `Proof` raises for the current one, INVALID_ARGUMENT (WEAK_PASSWORD) for the new one.
     """
@@ -112,13 +114,14 @@ async def change_password(
     known = await proof.of_user(user, current)
     fresh = await hasher.hash(new)
 
-    def change(credentials: Credentials | None) -> tuple[Credentials, Sequence[Any]]:
+    def change(found: Sequence[Any]) -> Changes[None]:
+        credentials: Credentials | None = found[0]
         if credentials is None:
             raise no_such_user()
         credentials.replace(known.password_hash, fresh)
-        return credentials, ()
+        return Changes(None, put=[credentials, outdated(found[1], user_id, clock.now())])
 
-    await store.update(Credentials, user_id, change)
+    await store.transact([Ref(Credentials, user_id), Ref(OutdatedTokens, OUTDATED_ID)], change)
     log.info("password_changed", extra={"user_id": user_id})
 
 

@@ -59,14 +59,15 @@ class AccessTokens:
         import jwt
 
         kid, key = await self._keys.signer()
-        now = int(self._clock.now().timestamp())
+        # With fractions: whoever logs in again right after a change has a token from after it.
+        now = self._clock.now().timestamp()
         claims = {
             "iss": self._issuer,
             "aud": self._audience,
             "sub": user.id,
             "jti": uuid7(),
             "iat": now,
-            "exp": now + int(ACCESS_LIFE.total_seconds()),
+            "exp": int(now + ACCESS_LIFE.total_seconds()),
             "roles": user.roles,
             "typ": "access",
         }

@@ -169,7 +169,7 @@ class World:
 
     async def delete_account(self, user_id: str) -> None:
         """The person leaves."""
-        await users.delete_user(user_id, self.people[user_id], store=self.store["users"])
+        await users.delete_user(user_id, self.people[user_id], store=self.store["users"], clock=self.clock)
         self.deleted[user_id] = self.clock.now()
 
     # What the platform does

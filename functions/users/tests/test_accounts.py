@@ -82,7 +82,7 @@ async def test_only_the_person_and_admins_read_change_or_delete_an_account(world
             service.update_user(
                 ada.id, service.ProfileChange(name="Eve"), who, store=world.store, clock=world.clock
             ),
-            service.delete_user(ada.id, who, store=world.store),
+            service.delete_user(ada.id, who, store=world.store, clock=world.clock),
             addresses.list_addresses(ada.id, who, store=world.store),
             addresses.delete_address(ada.id, "adr_x", who, store=world.store),
             addresses.add_address(ada.id, an_address(), who, store=world.store),
@@ -92,7 +92,7 @@ async def test_only_the_person_and_admins_read_change_or_delete_an_account(world
                 await use
             assert raised.value.code in (Code.PERMISSION_DENIED, Code.UNAUTHENTICATED)
     assert await service.get_user(ada.id, me(root), store=world.store) == ada
-    await service.delete_user(ada.id, me(root), store=world.store)
+    await service.delete_user(ada.id, me(root), store=world.store, clock=world.clock)
 
 
 async def test_only_admins_list_accounts_set_roles_and_rotate_keys(world: World) -> None:
@@ -170,7 +170,7 @@ async def test_two_who_move_to_one_address_at_once_do_not_both_get_it(world: Wor
 async def test_deleting_an_account_leaves_nothing_that_names_the_person(world: World) -> None:
     user = await world.register()
     await addresses.add_address(user.id, an_address(), me(user), store=world.store)
-    await service.delete_user(user.id, me(user), store=world.store)
+    await service.delete_user(user.id, me(user), store=world.store, clock=world.clock)
     for ref in (
         Ref(User, user.id),
         Ref(Credentials, user.id),
@@ -181,7 +181,7 @@ async def test_deleting_an_account_leaves_nothing_that_names_the_person(world: W
     assert (await recorded(world.store))[-1] == UserDeleted(user_id=user.id)
     for use in (
         service.get_user(user.id, me(user), store=world.store),
-        service.delete_user(user.id, me(user), store=world.store),
+        service.delete_user(user.id, me(user), store=world.store, clock=world.clock),
         addresses.add_address(user.id, an_address(), me(user), store=world.store),
         addresses.list_addresses(user.id, me(user), store=world.store),
     ):
@@ -193,7 +193,7 @@ async def test_deleting_an_account_leaves_nothing_that_names_the_person(world: W
 async def test_deleting_an_account_frees_its_address_and_ends_its_sessions(world: World) -> None:
     user = await world.register()
     tokens = await world.login()
-    await service.delete_user(user.id, me(user), store=world.store)
+    await service.delete_user(user.id, me(user), store=world.store, clock=world.clock)
     with pytest.raises(ServiceError) as raised:
         await world.login()
     assert raised.value.reason == "INVALID_CREDENTIALS"
@@ -230,7 +230,7 @@ async def test_the_last_admin_can_neither_step_down_nor_be_deleted(world: World)
     await asyncio.gather(
         world.set_roles(first, "customer", by=second),
         world.set_roles(second, "customer", by=first),
-        service.delete_user(second.id, me(second), store=world.store),
+        service.delete_user(second.id, me(second), store=world.store, clock=world.clock),
         return_exceptions=True,
     )
     roster = await world.store.get(AdminRoster, "admins")
@@ -240,7 +240,7 @@ async def test_the_last_admin_can_neither_step_down_nor_be_deleted(world: World)
     assert last
     assert last.is_admin
     with pytest.raises(ServiceError) as raised:
-        await service.delete_user(last.id, me(last), store=world.store)
+        await service.delete_user(last.id, me(last), store=world.store, clock=world.clock)
     assert (raised.value.code, raised.value.reason) == (Code.FAILED_PRECONDITION, "LAST_ADMIN")
 
 

@@ -14,10 +14,12 @@ from functions.runtime.clock import ManualClock
 from functions.runtime.errors import ServiceError
 from functions.runtime.store.port import AlreadyDone, Once
 from functions.runtime.store.sqlite import SQLiteStore
+from functions.runtime.tokens import subject_digest
+from functions.users import service
 from functions.users.keys import KeyRing
 from functions.users.keyset import KEY_SET_ID, KeySet
 from functions.users.store import KINDS
-from functions.users.tests.world import World
+from functions.users.tests.world import PASSWORD, World, me
 
 DAY = timedelta(days=1)
 
@@ -36,6 +38,41 @@ async def test_the_key_set_is_that_of_rfc_7517_and_shows_no_private_key(world: W
     for key in keys:
         assert set(key) == {"kty", "crv", "alg", "use", "kid", "x"}
         assert (key["kty"], key["crv"], key["alg"], key["use"]) == ("OKP", "Ed25519", "EdDSA", "sig")
+
+
+async def test_who_lost_a_role_or_changed_a_password_is_published_as_a_digest_until_their_tokens_expire(
+    world: World,
+) -> None:
+    root, ada = await world.register_admin(), await world.register()
+    await world.set_roles(ada, "customer", by=root)
+    assert list(json.loads(await world.keys.jwks())["outdated"]) == [subject_digest(ada.id)]
+    world.clock.advance(timedelta(minutes=15))
+    assert json.loads(await world.keys.jwks())["outdated"] == {}
+
+
+@pytest.mark.parametrize("change", ["roles", "password", "account"])
+async def test_a_token_from_before_a_change_is_void_within_a_minute_and_one_from_after_it_is_not(
+    world: World, change: str
+) -> None:
+    root, ada = await world.register_admin(), await world.register()
+    old, verifier = (await world.login()).access_token, world.new_verifier()
+    world.clock.advance(timedelta(seconds=24))
+    await verifier.verify(old)
+    world.clock.advance(timedelta(milliseconds=1))
+    if change == "roles":
+        await world.set_roles(ada, "customer", by=root)
+    elif change == "password":
+        await world.change_password(ada, PASSWORD, "another fine password")
+    else:
+        await service.delete_user(ada.id, me(ada), store=world.store, clock=world.clock)
+    if change != "account":
+        password = PASSWORD if change == "roles" else "another fine password"
+        await verifier.verify((await world.login(password=password)).access_token)
+
+    world.clock.advance(timedelta(seconds=59))
+    with pytest.raises(ServiceError) as void:
+        await verifier.verify(old)
+    assert void.value.reason == "TOKEN_EXPIRED"
 
 
 async def test_the_next_key_is_published_before_it_signs(world: World) -> None:

@@ -160,6 +160,7 @@ async def test_changing_the_password_takes_the_present_one_and_a_good_new_one(wo
             store=world.store,
             hasher=world.hasher,
             proof=world.proof,
+            clock=world.clock,
         )
     assert raised.value.code is Code.PERMISSION_DENIED
     await world.login()

@@ -81,7 +81,14 @@ class World:
     async def change_password(self, user: User, current: str, new: str) -> None:
         """By the person themselves."""
         await sessions.change_password(
-            user.id, current, new, me(user), store=self.store, hasher=self.hasher, proof=self.proof
+            user.id,
+            current,
+            new,
+            me(user),
+            store=self.store,
+            hasher=self.hasher,
+            proof=self.proof,
+            clock=self.clock,
         )
 
     async def forget_password(self, email: str = "ada@example.com", address: str = "") -> None:
