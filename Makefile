@@ -15,7 +15,8 @@ AUDIT_READY := $(AUDIT)/.ready-$(shell cksum < requirements/audit.txt | cut -d '
 UP_ARGS := $(if $(FRESH),--fresh) $(if $(RELOAD),--reload) $(if $(STORE),--store $(STORE)) $(ARGS)
 # Two workers: the suites start real services, and more of them than cores only makes each wait.
 WORKERS ?= 2
-UNIT := functions gateway proto events observability knative tests --ignore=tests/integration --ignore=tests/e2e
+UNIT := functions gateway proto events observability knative tests --ignore=tests/integration --ignore=tests/e2e \
+	--ignore=tests/security
 PYTEST := $(RUN) -m pytest -q
 COMPILE := CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/bin/pip-compile --quiet --strip-extras \
 	--allow-unsafe --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
@@ -48,11 +49,11 @@ restore: $(READY) ## Put a backup back (FROM=folder); the platform must be stopp
 	@$(RUN) -m knative.local.backup restore $(FROM) $(ARGS)
 
 ##@ Check
-.PHONY: test test-unit test-integration test-e2e lint audit-manifests bench bench-scale
-test: $(READY) ## Run all tests: unit, manifests, integration, end to end
+.PHONY: test test-unit test-integration test-e2e test-security lint audit-manifests bench bench-scale
+test: $(READY) ## Run all tests: unit, manifests, integration, end to end, attacks
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
-	@$(PYTEST) tests/e2e $(ARGS)
+	@$(PYTEST) tests/e2e tests/security $(ARGS)
 
 test-unit: $(READY) ## Run the packages' own tests, and those of manifests and architecture
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
@@ -62,6 +63,9 @@ test-integration: $(READY) ## Run all services together in one process
 
 test-e2e: $(READY) ## Drive a platform over HTTP: the one at E2E_BASE_URL, or its own
 	@$(PYTEST) tests/e2e $(ARGS)
+
+test-security: $(READY) ## Attack a running platform: its own, unless E2E_BASE_URL names one
+	@$(PYTEST) tests/security $(ARGS)
 
 lint: $(READY) ## Check style and types
 	@$(RUN) -m ruff check .

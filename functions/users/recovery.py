@@ -17,6 +17,7 @@ from functions.runtime.identity import Identity, require_service
 from functions.runtime.store.port import Changes, Ref, Store
 from functions.users.challenge import Challenge, Purpose, challenge_id
 from functions.users.domain import Credentials, EmailClaim, LoginAttempts, User
+from functions.users.outdated import OUTDATED_ID, OutdatedTokens, outdated
 from functions.users.passwords import Hasher
 from functions.users.rules import check_password
 from functions.users.service import get_user
@@ -48,7 +49,7 @@ async def request_reset(
 
 
 async def reset_password(token: str, new: str, *, store: Store, hasher: Hasher, clock: Clock) -> None:
-    """Replace the password by the proof of a mailed token, which is then used up, and end every session.
+    """Replace the password by the proof of a mailed token, then used up; end every session and access token.
 
     The address counts as verified. Raises INVALID_ARGUMENT (MAILED_TOKEN_INVALID, WEAK_PASSWORD).
     """
@@ -57,17 +58,20 @@ async def reset_password(token: str, new: str, *, store: Store, hasher: Hasher, 
     fresh = await hasher.hash(new)
 
     def change(found: Sequence[Any]) -> Changes[None]:
-        challenge, user, credentials, attempts = found
+        challenge, user, credentials, attempts, tokens = found
         _require_answer(challenge, user, presented, clock)
         if credentials is None:
             raise _void()
         credentials.replace(credentials.password_hash, fresh)
         user.verify_email(clock.now())
-        return Changes(None, put=[user, credentials], delete=[each for each in (challenge, attempts) if each])
+        void = outdated(tokens, user.id, clock.now())
+        gone = [each for each in (challenge, attempts) if each]
+        return Changes(None, put=[user, credentials, void], delete=gone)
 
     key = challenge_id(Purpose.PASSWORD_RESET, presented.user_id)
     own = (Ref(User, presented.user_id), Ref(Credentials, presented.user_id))
-    await store.transact([Ref(Challenge, key), *own, Ref(LoginAttempts, email_key(user.email))], change)
+    others = (Ref(LoginAttempts, email_key(user.email)), Ref(OutdatedTokens, OUTDATED_ID))
+    await store.transact([Ref(Challenge, key), *own, *others], change)
     log.info("password_reset", extra={"user_id": presented.user_id})
 
 

@@ -45,6 +45,7 @@ class Witness:
         await world.start()
         world.postman.dead.add("bob@example.com")
         ada, _ = [await world.register(f"{name}@example.com") for name in ("ada", "bob")]
+        await world.ask_for_verification(ada)
         product = await world.add_product(6)
         await self.mail()
         bought, returned, declined, refused, stuck, held = [

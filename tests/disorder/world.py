@@ -36,6 +36,7 @@ from functions.runtime.ids import uuid7
 from functions.runtime.settings import load
 from functions.runtime.store.port import Store
 from functions.runtime.testing import FakeVerifier
+from functions.users import recovery
 from functions.users import service as users
 from functions.users.tests.world import cheap_hasher
 from tests.disorder.peers import OrdersPeer, Postman, ProductsPeer, UsersPeer
@@ -78,7 +79,7 @@ class World:
         self.postman = Postman()
         self.catalogue = ProductsPeer(self.store["products"])
         self.instructions = OrdersPeer(self.store["orders"])
-        self.contacts = UsersPeer(self.store["users"])
+        self.contacts = UsersPeer(self.store["users"], self.clock)
         replaced: dict[str, dict[str, Any]] = {
             "orders": {"catalogue": self.catalogue},
             "payments": {"provider": self.provider, "orders": self.instructions},
@@ -124,6 +125,10 @@ class World:
         user = await users.register(wanted, store=self.store["users"], hasher=_hasher, clock=self.clock)
         who = self.people[user.id] = Identity(user.id, frozenset(user.roles))
         return who
+
+    async def ask_for_verification(self, who: Identity) -> None:
+        """The person wants a mail that proves their address."""
+        await recovery.request_verification(who.subject, who, store=self.store["users"], clock=self.clock)
 
     async def add_product(self, on_hand: int) -> str:
         """For sale, with stock; its id."""
