@@ -125,6 +125,7 @@ DOMAINS := $(sort $(notdir $(patsubst %/main.py,%,$(wildcard functions/*/main.py
 IMAGES := $(DOMAINS:%=functions-%) gateway dead-letters setup e2e
 IMAGE = $(REGISTRY)/shop/$*:$(TAG)
 OVERLAY := knative/overlays/production/kustomization.yaml
+DIGESTS := build/digests
 
 .PHONY: build-all push-all pin-all
 build-all: $(IMAGES:%=build-%) ## Build all images (REGISTRY=dev.local TAG=dev BUILDER=docker|podman|buildah)
@@ -144,16 +145,16 @@ build-%: builder
 
 # podman and buildah write down what the registry calls the image; docker knows it after the push.
 push-%: builder
-	@mkdir -p build/digests
+	@mkdir -p $(DIGESTS)
 	@case "$(BUILDER)" in \
 	*docker) $(BUILDER) push $(IMAGE) && $(BUILDER) image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' $(IMAGE) | \
-		grep -F '$(REGISTRY)/shop/$*@' | cut -d @ -f 2 > build/digests/$* ;; \
-	*) $(BUILDER) push --digestfile build/digests/$* $(IMAGE) ;; \
+		grep -F '$(REGISTRY)/shop/$*@' | cut -d @ -f 2 > $(DIGESTS)/$* ;; \
+	*) $(BUILDER) push --digestfile $(DIGESTS)/$* $(IMAGE) ;; \
 	esac
 
 pin-%: push-%
-	@grep -Eqx 'sha256:[0-9a-f]{64}' build/digests/$* || { echo "No digest of $(IMAGE) is known." >&2; exit 1; }
-	@sed -i.old "/name: shop\/$*$$/,/digest:/ { s|newName: .*|newName: $(REGISTRY)/shop/$*|; s|digest: .*|digest: $$(cat build/digests/$*)|; }" \
+	@grep -Eqx 'sha256:[0-9a-f]{64}' $(DIGESTS)/$* || { echo "No digest of $(IMAGE) is known." >&2; exit 1; }
+	@sed -i.old "/name: shop\/$*$$/,/digest:/ { s|newName: .*|newName: $(REGISTRY)/shop/$*|; s|digest: .*|digest: $$(cat $(DIGESTS)/$*)|; }" \
 		$(OVERLAY) && rm -f $(OVERLAY).old
 
 # For skaffold's custom builder: it says which image, and whether to push it.

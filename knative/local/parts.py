@@ -144,16 +144,15 @@ class Local:
 
     def _host(self, name: str) -> str:
         if name == _INGRESS:
-            return f"{HOST}:{self._ports.http[BROKER]}"
+            return self._ports.at(BROKER)
         if name == DEAD_LETTERS:
-            return f"{HOST}:{self._ports.http[BROKER]}/{DEAD_LETTERS}"
+            return f"{self._ports.at(BROKER)}/{DEAD_LETTERS}"
         if name not in self._services:
             raise m.ManifestError(f"{name}: the manifests hold no service of this name")
         service = self._services[name]
         part = _program(service)
         protocol = m.container_of(service).get("ports", [{}])[0].get("name", "http1")
-        table = self._ports.grpc if protocol == "h2c" else self._ports.http
-        return f"{HOST}:{table[part]}"
+        return self._ports.at(part, grpc=protocol == "h2c")
 
     def _resolved(self, value: Any) -> Any:
         if isinstance(value, Mapping):

@@ -6,7 +6,7 @@ import errno
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -24,10 +24,15 @@ class PortTaken(RuntimeError):
 
 @dataclass(frozen=True)
 class Ports:
-    """Ports by the name of the part; `grpc` of the domains only."""
+    """Ports by the name of the part; `grpc` of the domains only. Parts are on this machine but those in `hosts`."""
 
     http: Mapping[str, int]
     grpc: Mapping[str, int]
+    hosts: Mapping[str, str] = field(default_factory=dict)
+
+    def at(self, part: str, *, grpc: bool = False) -> str:
+        """host:port of a part's door."""
+        return f"{self.hosts.get(part, HOST)}:{(self.grpc if grpc else self.http)[part]}"
 
     def everyone(self) -> Iterable[tuple[int, str]]:
         """Each port with whom it is for."""

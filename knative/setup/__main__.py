@@ -1,13 +1,18 @@
 """`python -m knative.setup secrets` fills the platform's Secrets, `catalogue` loads the demo catalogue.
 
-Both may run any number of times: what is there is left alone.
+For compose.yaml, `prepare` writes secrets and the broker's configuration to files, `tick` sends the sweeps' events.
+
+All may run any number of times: what is there is left alone.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import sys
 import time
+from pathlib import Path
 
 from knative.setup.secrets import Cluster, fill
 
@@ -36,12 +41,30 @@ def catalogue() -> None:
             return
 
 
+def prepare() -> None:
+    """From the manifests in MANIFESTS, into SETUP_DIR."""
+    from knative.setup.compose import prepare  # no cluster needs it
+
+    folder = Path(os.environ["SETUP_DIR"])
+    if "admin" in prepare(Path(os.environ["MANIFESTS"]), folder, os.environ["ADMIN_EMAIL"]):
+        password = (folder / "admin" / "password").read_text()
+        _say(f"administrator: {os.environ['ADMIN_EMAIL']}, password: {password}   (shown this once)")
+
+
+def tick() -> None:
+    """By the manifests in MANIFESTS, until a signal."""
+    from knative.setup.compose import tick  # no cluster needs it
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the first process of a container has no default
+    asyncio.run(tick(Path(os.environ["MANIFESTS"])))
+
+
 def _say(what: str) -> None:
     sys.stdout.write(f"{what}\n")
     sys.stdout.flush()
 
 
-COMMANDS = {"secrets": secrets, "catalogue": catalogue}
+COMMANDS = {"secrets": secrets, "catalogue": catalogue, "prepare": prepare, "tick": tick}
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in COMMANDS:

@@ -1,0 +1,160 @@
+"""compose.yaml: parts, doors and addresses as with `make up`, started in order; no more rights than in a cluster."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from functions.runtime.settings import RuntimeSettings, load
+from gateway.settings import Settings as GatewaySettings
+from knative.local import manifests as m
+from knative.local.parts import BROKER, GATEWAY
+from knative.setup import compose
+from tests.architecture import domains
+from tests.manifests.conftest import ROOT
+
+FILE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = FILE["services"]
+DOMAINS = domains(ROOT)
+OURS = {*DOMAINS, GATEWAY, BROKER, "setup", "tick", "catalogue"}
+PORTS = {
+    "gateway": [8080],
+    "users": [8081, 9081],
+    "orders": [8082, 9082],
+    "products": [8083, 9083],
+    "payments": [8084, 9084],
+    "notifications": [8085, 9085],
+    "broker": [8090],
+    "prometheus": [9090],
+    "jaeger": [16686],
+    "grafana": [3000],
+}
+_READ = re.compile(r"""environ(?:\.get)?[\[(]["']([A-Z_]+)["']""")
+
+
+def settings_of(name: str) -> type[RuntimeSettings]:
+    if name == GATEWAY:
+        return GatewaySettings
+    found: type[RuntimeSettings] = import_module(f"functions.{name}.settings").Settings
+    return found
+
+
+def environment(name: str) -> dict[str, str]:
+    """With each ${VARIABLE:-default} at its default."""
+    given = SERVICES[name]["environment"]
+    return {key: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value)) for key, value in given.items()}
+
+
+def test_everything_is_at_the_ports_that_people_expect_and_on_this_machine_only() -> None:
+    published = {name: s["ports"] for name, s in SERVICES.items() if "ports" in s}
+    assert published == {name: [f"127.0.0.1:{n}:{n}" for n in numbers] for name, numbers in PORTS.items()}
+
+
+def test_core_is_the_platform_and_full_is_all() -> None:
+    for name, service in SERVICES.items():
+        assert service["profiles"] == (["core", "full"] if name in OURS else ["full"]), name
+    assert set(DOMAINS) < SERVICES.keys()
+
+
+@pytest.mark.parametrize("name", [*DOMAINS, GATEWAY])
+def test_a_part_is_told_nothing_that_its_settings_do_not_know(name: str) -> None:
+    cls = settings_of(name)
+    given = environment(name)
+    unknown = {
+        key for key in given if key.lower() not in cls.__struct_fields__ and not key.startswith("OTEL_")
+    }
+    assert not unknown
+    load(cls, given)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("broker", "events"),
+        ("setup", "knative/setup"),
+        ("tick", "knative/setup"),
+        ("catalogue", "knative/setup"),
+    ],
+)
+def test_what_else_is_set_is_read_by_somebody(name: str, folder: str) -> None:
+    sources = [path.read_text() for path in (ROOT / folder).rglob("*.py") if "tests" not in path.parts]
+    read = {variable for source in sources for variable in _READ.findall(source)} | {"ADMIN_PASSWORD"}
+    shared = FILE["x-environment"].keys()
+    assert environment(name).keys() - shared <= read
+
+
+@pytest.mark.parametrize("name", [*DOMAINS, GATEWAY])
+def test_parts_find_each_other_where_the_manifests_say(name: str, base: m.Manifests) -> None:
+    local = compose.local(ROOT / "knative" / "base")
+    image = f"shop/{name}" if name == GATEWAY else f"shop/functions-{name}"
+    services = [s for s in base.of(m.SERVING, "Service") if m.container_of(s)["image"] == image]
+    assert services
+    for variable, value in (pair for s in services for pair in m.environment_of(s, base).items()):
+        if (here := local.address(value)) != value:
+            assert environment(name)[variable] == here, variable
+
+
+@pytest.mark.parametrize("name", [*DOMAINS, GATEWAY, BROKER])
+def test_a_part_opens_the_doors_that_are_published(name: str) -> None:
+    given = environment(name)
+    doors = [int(given[key]) for key in ("HTTP_PORT", "GRPC_PORT") if key in given]
+    assert doors == PORTS[name]
+
+
+def test_whoever_is_waited_for_says_when_it_is_there() -> None:
+    for name, service in SERVICES.items():
+        for other, how in service.get("depends_on", {}).items():
+            check = SERVICES[other]["healthcheck"]
+            if how["condition"] == "service_healthy":
+                assert "test" in check, f"{name} waits for {other}"
+            else:
+                assert (how["condition"], SERVICES[other]["restart"]) == (
+                    "service_completed_successfully",
+                    "on-failure",
+                )
+
+
+def test_whoever_listens_is_asked_for_its_health() -> None:
+    assert not [
+        name
+        for name, service in SERVICES.items()
+        if "ports" in service and "test" not in service["healthcheck"]
+    ]
+
+
+def test_every_image_is_ours_and_has_a_dockerfile_or_is_pinned() -> None:
+    for name, service in SERVICES.items():
+        if name in OURS:
+            assert re.fullmatch(
+                r"\$\{REGISTRY:-dev\.local\}/shop/[a-z-]+:\$\{TAG:-dev\}", service["image"]
+            ), name
+            assert (ROOT / service["build"]["dockerfile"]).is_file(), name
+        else:
+            assert re.fullmatch(r"[a-z]+/[a-z-]+:v?\d+\.\d+\.\d+", service["image"]), name
+
+
+def test_no_container_of_ours_may_more_than_in_a_cluster() -> None:
+    for name in OURS:
+        service = SERVICES[name]
+        assert service["read_only"] is True, name
+        assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges:true"]), name
+
+
+def test_what_is_mounted_is_there() -> None:
+    for service in SERVICES.values():
+        for mount in service.get("volumes", ()):
+            source, target, *mode = mount.split(":")
+            if source.startswith("./"):
+                assert (ROOT / source).exists(), mount
+                assert mode == ["ro"], mount
+            else:
+                assert source in FILE["volumes"], mount
+            assert Path(target).is_absolute()
+    assert {s for v in SERVICES.values() for s in v.get("env_file", "").split()} == {
+        "knative/base/settings.env"
+    }
