@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from observability.failpoints import failpoint
+
 _MAX_ANSWER: Final = 1 << 20
 _MAX_IDLE: Final = 128
 
@@ -130,7 +132,9 @@ class _Connection(asyncio.Protocol):
         self._answer = answer
         timer = self._loop.call_later(timeout, self._time_out, timeout)
         self._heard = False
+        failpoint("client.write.before")
         self._transport.write(request)
+        failpoint("client.write.after")
         try:
             return await answer
         finally:

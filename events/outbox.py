@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from observability import context, metrics, tracing
+from observability.failpoints import failpoint
 
 if TYPE_CHECKING:
     from events.publisher import Publisher
@@ -248,7 +249,9 @@ class Outbox:
         while self._done:
             ids, self._done = self._done, []
             try:
+                failpoint("outbox.remove.before")
                 await self._store.outbox_published(ids)
+                failpoint("outbox.remove.after")
             except Exception as error:
                 log.warning("outbox_removal_failed", extra={"reason": type(error).__name__})
                 if self._stopping.is_set():  # they will be published again, under the same ids

@@ -7,6 +7,7 @@ from typing import Protocol
 from events.client import Client, RequestFailed
 from events.cloudevent import header_block, header_value
 from events.outbox import OutboxRow
+from observability.failpoints import failpoint
 
 TIMEOUT_SECONDS = 35.0
 """A broker may answer only when its subscribers have (Knative's in-memory channel does), which takes their timeout."""
@@ -37,7 +38,9 @@ class HttpPublisher:
     async def publish(self, row: OutboxRow) -> None:
         """See Publisher."""
         try:
+            failpoint("outbox.publish.before")
             answer = await self._client.post(self._endpoint, headers(row), row.data, self._timeout)
+            failpoint("outbox.publish.after")
         except RequestFailed as error:
             raise NotPublished(str(error)) from None
         if answer.status >= 300:

@@ -35,6 +35,7 @@ from events.broker.storage import Storage
 from events.client import Client
 from events.cloudevent import BadEvent, CloudEvent, parse
 from events.deadletters.app import DeadLetters, ReplayFailed
+from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.broker")
 
@@ -133,7 +134,9 @@ class BrokerApp:
         if not self._ready:
             raise Problem(503, "SHUTTING_DOWN", "the broker is stopping", ((b"retry-after", b"1"),))
         try:
+            failpoint("broker.accept.before")
             await ingress.accept(parse(scope["headers"], body))
+            failpoint("broker.accept.after")
         except BadEvent as error:
             status = 415 if error.reason == "UNSUPPORTED_FORMAT" else 400
             correlation = header(scope, b"ce-correlationid")[:64]
@@ -142,7 +145,9 @@ class BrokerApp:
             raise Problem(status, error.reason, str(error)) from None
         except StorageError:
             raise Problem(503, "STORAGE", "the event cannot be kept now", ((b"retry-after", b"1"),)) from None
+        failpoint("broker.acknowledge.before")
         await respond(send, 202)
+        failpoint("broker.acknowledge.after")
 
     async def _others(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]

@@ -24,6 +24,7 @@ from events.broker.storage import Failure, Storage, StoredEvent, trace_headers
 from events.client import Client, Endpoint, RequestFailed
 from events.cloudevent import CloudEvent, header_block, to_structured
 from observability import context, tracing
+from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.broker")
 
@@ -137,7 +138,9 @@ class Dispatcher:
             self._refill()
 
     async def _deliver(self, live: _Live) -> None:
+        failpoint("broker.deliver.before")
         outcome = await self._attempt(live)
+        failpoint("broker.deliver.after")
         try:
             if isinstance(outcome, Delivered):
                 await self._succeeded(live.event, outcome)
@@ -205,7 +208,9 @@ class Dispatcher:
             self._metrics.depth -= 1
             self._log("event dropped: no dead-letter sink", event, failed, attempts=live.attempts)
             return
+        failpoint("broker.give-up.before")
         await self._storage.dead(self.id, event.seq, rules.failure(self.trigger.subscriber_url, failed))
+        failpoint("broker.give-up.after")
         self._log("delivery given up: to the dead-letter sink", event, failed, attempts=live.attempts)
         self._dead.push(_Dead(event.seq))
 
@@ -231,7 +236,9 @@ class Dispatcher:
         head = header_block(rules.dead_letter_attributes(event.attributes, failure))
         with burying(self.trigger.key, event.attributes) as span:
             try:
+                failpoint("broker.bury.before")
                 status = (await self._client.post(sink, head, event.data, self._policy.timeout)).status
+                failpoint("broker.bury.after")
             except RequestFailed:
                 status = 0
             if not 200 <= status < 300:

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from observability.failpoints import failpoint
+
 log = logging.getLogger("shop.broker.journal")
 
 Row = tuple[Any, ...]
@@ -128,6 +130,7 @@ class Journal:
         self._next, self._timer, self._urgent = _Group(), None, False
         try:
             self._execute(group)
+            failpoint("journal.commit.before")
         except sqlite3.Error as error:
             self._failed(group, error)
             return
@@ -147,6 +150,7 @@ class Journal:
         if error is not None:
             self._failed(group, error)
             return
+        failpoint("journal.commit.after")
         for then in group.then:
             then()
         group.done.set_result(None)

@@ -36,6 +36,7 @@ from events.broker.journal import StorageError
 from events.cloudevent import BadEvent, CloudEvent, parse, to_structured
 from events.deadletters.store import STATUSES, Entry, Store
 from observability import context
+from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.deadletters")
 
@@ -126,12 +127,16 @@ class DeadLetters:
             raise Problem(400, error.reason, str(error)) from None
         trigger, broker = header(scope, b"kn-trigger") or None, header(scope, b"kn-broker") or None
         store, now = self._opened(), self._clock()
+        failpoint("deadletters.keep.before")
         keys = await asyncio.gather(*(store.put(event, trigger, broker, now) for event in events))
+        failpoint("deadletters.keep.after")
         for event, key in zip(events, keys, strict=True):
             self._kept.inc()
             fields = {"entry": key, "event_id": event.id, "event_type": event.type, "trigger": trigger}
             log.warning("dead letter kept", extra=fields)
+        failpoint("deadletters.acknowledge.before")
         await respond(send, 204)
+        failpoint("deadletters.acknowledge.after")
 
     async def _one(self, key: str, replay: bool, method: str, send: Send) -> None:
         _only(method, *(("POST",) if replay else ("GET", "DELETE")))
@@ -154,8 +159,12 @@ class DeadLetters:
         kept = {name: value for name, value in entry.event.attributes.items() if name not in _OURS}
         self._busy.add(entry.id)
         try:
+            failpoint("deadletters.replay.before")
             await self._replay(CloudEvent(kept, entry.event.data), entry.broker)
+            failpoint("deadletters.replay.after")
+            failpoint("deadletters.mark.before")
             await self._opened().replayed(entry, self._clock())
+            failpoint("deadletters.mark.after")
         except ReplayFailed as error:
             self._replays.labels("failed").inc()
             raise Problem(502, "BROKER_UNAVAILABLE", f"the broker did not take it: {error}") from None

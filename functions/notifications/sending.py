@@ -27,6 +27,7 @@ from functions.runtime.batches import each
 from functions.runtime.errors import ServiceError
 from functions.runtime.store.port import Changes, Ref
 from observability import tracing
+from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.notifications")
 
@@ -93,7 +94,10 @@ async def _record(key: str, user_id: str, message: Message, token: str, desk: De
             new.sent(now)
         return Changes(new, put=[new])
 
-    return await desk.store.transact([Ref(Notification, key), *_person(user_id)], change)
+    failpoint("notifications.record.before")
+    recorded = await desk.store.transact([Ref(Notification, key), *_person(user_id)], change)
+    failpoint("notifications.record.after")
+    return recorded
 
 
 async def _try_again(key: str, user_id: str, desk: Desk) -> None:
@@ -112,7 +116,9 @@ async def _try_again(key: str, user_id: str, desk: Desk) -> None:
             known.attempt(now)
         return Changes(known, put=[known])
 
+    failpoint("notifications.retry.before")
     taken = await desk.store.transact([Ref(Notification, key), *_person(user_id)], change)
+    failpoint("notifications.retry.after")
     if taken is not None and taken.pending:
         await _send(taken, desk)
 
@@ -132,7 +138,9 @@ async def _send(notification: Notification, desk: Desk) -> None:
             return Changes(None)  # deleted with its person, or settled by somebody else
         return Changes(None, events=verdict(known), put=[known])
 
+    failpoint("notifications.settle.before")
     await desk.store.transact([Ref(Notification, notification.id)], change)
+    failpoint("notifications.settle.after")
 
 
 async def _attempt(notification: Notification, desk: Desk) -> Verdict:
@@ -154,7 +162,9 @@ async def _attempt(notification: Notification, desk: Desk) -> Verdict:
     about = {"shop.template": notification.template, "shop.channel": desk.channel.name}
     try:
         with tracing.span(f"send {notification.template}", "CLIENT", about, harmless=(Bounced, Refused)):
+            failpoint("notifications.send.before")
             await desk.channel.send(mail)
+            failpoint("notifications.send.after")
     except Bounced:
         return lambda known: known.bounce()
     except Refused as refused:

@@ -14,6 +14,7 @@ from functions.runtime.identity import Identity, require_self_or_admin, require_
 from functions.runtime.ids import is_id
 from functions.runtime.paging import page_limit
 from functions.runtime.store.port import Changes, Page, Ref
+from observability.failpoints import failpoint
 
 _ERASED_AT_ONCE = 50
 
@@ -86,7 +87,9 @@ async def _delete(refs: Sequence[Ref], desk: Desk) -> None:
     def change(found: Sequence[Any]) -> Changes[None]:
         return Changes(None, delete=[entity for entity in found if entity is not None])
 
+    failpoint("notifications.erase.before")
     await desk.store.transact(refs, change)
+    failpoint("notifications.erase.after")
 
 
 def _person(user_id: str, who: Identity) -> str:

@@ -12,6 +12,7 @@ from functions.orders.domain import Order, Status
 from functions.runtime.errors import Code, ServiceError, not_found, unauthenticated
 from functions.runtime.ids import is_id
 from functions.runtime.store.port import Changes, IndexKey, Kind, Once, Page, Ref, Store
+from observability.failpoints import failpoint
 
 _TOKENS_ARE_OVER = timedelta(days=1)
 ANY = "any"  # the partition of an index that has only one
@@ -108,7 +109,9 @@ class Orders:
             return Changes(Receipt(new.id), [new], events=new.placed())
 
         refs = [Ref(Order, order.id), Ref(DeletedAccount, order.user_id)]
+        failpoint("orders.place.before")
         receipt = await self.store.transact(refs, place, once=once)
+        failpoint("orders.place.after")
         return (await self.get(receipt.id)).as_placed()
 
     async def change(
@@ -127,7 +130,9 @@ class Orders:
 
         if not is_id("ord", order_id):
             return _required(None)
+        failpoint("orders.change.before")
         order = await self.store.transact([Ref(Order, order_id)], change, once=once)
+        failpoint("orders.change.after")
         self.changed(order_id)
         return order
 
@@ -146,14 +151,18 @@ class Orders:
 
     async def close_account(self, user_id: str, at: datetime) -> None:
         """Take no further orders of this person."""
+        failpoint("orders.close-account.before")
         await self.store.transact(
             [Ref(DeletedAccount, user_id)],
             lambda found: Changes(None, [] if found[0] else [DeletedAccount(user_id, at)]),
         )
+        failpoint("orders.close-account.after")
 
     async def mark(self, once: Once) -> None:
         """Commit an inbox mark alone, for work that was committed in parts."""
+        failpoint("orders.mark.before")
         await self.store.transact([], lambda _: Changes(None), once=once)
+        failpoint("orders.mark.after")
 
 
 def _required(order: Order | None) -> Order:

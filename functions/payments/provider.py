@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 from events.catalog import Money
 from functions.runtime.errors import ServiceError, unavailable
 from functions.runtime.store.port import Page
+from observability.failpoints import failpoint
 
 R = TypeVar("R")
 
@@ -121,15 +122,24 @@ class Bounded:
 
     async def charge(self, key: str, amount: Money, token: str) -> ChargeOutcome:
         """See Provider."""
-        return await self._bounded(self._provider.charge(key, amount, token))
+        failpoint("provider.charge.before")
+        outcome = await self._bounded(self._provider.charge(key, amount, token))
+        failpoint("provider.charge.after")
+        return outcome
 
     async def void(self, key: str) -> ChargeOutcome:
         """See Provider."""
-        return await self._bounded(self._provider.void(key))
+        failpoint("provider.void.before")
+        outcome = await self._bounded(self._provider.void(key))
+        failpoint("provider.void.after")
+        return outcome
 
     async def refund(self, key: str, charge_key: str, amount: Money) -> RefundOutcome:
         """See Provider."""
-        return await self._bounded(self._provider.refund(key, charge_key, amount))
+        failpoint("provider.refund.before")
+        outcome = await self._bounded(self._provider.refund(key, charge_key, amount))
+        failpoint("provider.refund.after")
+        return outcome
 
     async def ledger(self, limit: int, cursor: str | None) -> Page[LedgerEntry]:
         """See Provider."""

@@ -20,6 +20,7 @@ from functions.runtime.identity import Identity, require_admin, require_signed_i
 from functions.runtime.ids import new_id
 from functions.runtime.paging import page_limit
 from functions.runtime.store.port import Changes, Once, Page, Ref
+from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.payments")
 
@@ -48,7 +49,9 @@ async def refund(
 
     once = None if key is None else _once(who, key, payment_id, amount, reason)
     refs = [Ref(Payment, payment_id), Ref(Refund, fresh_id)]
+    failpoint("payments.refund.before")
     first = await desk.store.transact(refs, change, once=once)
+    failpoint("payments.refund.after")
     if first.id != fresh_id:
         await _refuse_while_handled(first.id, desk)
     return await _try_give_back(first, desk)
@@ -106,7 +109,10 @@ async def _settle(refund: Refund, outcome: RefundOutcome, once: Once | None, des
         return Changes(refund, put=[payment, refund], events=events)
 
     refs = [Ref(Payment, refund.payment_id), Ref(Refund, refund.id)]
-    return await desk.store.transact(refs, change, once=once)
+    failpoint("payments.refund-settle.before")
+    settled = await desk.store.transact(refs, change, once=once)
+    failpoint("payments.refund-settle.after")
+    return settled
 
 
 async def _try_give_back(refund: Refund, desk: Desk) -> Refund:

@@ -33,6 +33,7 @@ from functions.runtime.errors import invalid, not_found
 from functions.runtime.identity import Identity, require_admin, require_signed_in
 from functions.runtime.paging import page_limit
 from functions.runtime.store.port import Changes, Once, Page, Ref
+from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.payments")
 
@@ -76,7 +77,9 @@ async def erase(user_id: str, desk: Desk) -> None:
     )
     while (page := await store.payments_of_user(desk.store, user_id)).items:
         for payment in page.items:
+            failpoint("payments.erase.before")
             await desk.store.update(Payment, payment.id, _forget_user)
+            failpoint("payments.erase.after")
 
 
 async def sweep(desk: Desk) -> None:
@@ -137,7 +140,10 @@ async def _open(instruction: Instruction, desk: Desk) -> Payment:
             return Changes(payment, put=[payment])
         return Changes(payment)
 
-    return await desk.store.transact([Ref(Payment, pid), _erasure(instruction.user_id)], change)
+    failpoint("payments.open.before")
+    payment = await desk.store.transact([Ref(Payment, pid), _erasure(instruction.user_id)], change)
+    failpoint("payments.open.after")
+    return payment
 
 
 async def _call_off(order_id: str, user_id: str, desk: Desk) -> tuple[Payment, Refund | None]:
@@ -160,7 +166,10 @@ async def _call_off(order_id: str, user_id: str, desk: Desk) -> tuple[Payment, R
         return Changes((payment, refund))
 
     refs = [Ref(Payment, pid), Ref(Refund, refund_id), _erasure(user_id)]
-    return await desk.store.transact(refs, change)
+    failpoint("payments.call-off.before")
+    called_off = await desk.store.transact(refs, change)
+    failpoint("payments.call-off.after")
+    return called_off
 
 
 async def _settle(payment: Payment, outcome: ChargeOutcome, once: Once | None, desk: Desk) -> None:
@@ -180,7 +189,9 @@ async def _settle(payment: Payment, outcome: ChargeOutcome, once: Once | None, d
             return Changes(refund, put=[payment, refund], events=events)
         return Changes(None, put=[payment], events=events)
 
+    failpoint("payments.settle.before")
     refund = await desk.store.transact([Ref(Payment, payment.id), Ref(Refund, refund_id)], change, once=once)
+    failpoint("payments.settle.after")
     log.info("charge_settled", extra={"order_id": payment.order_id, "outcome": outcome.value})
     if refund is not None:
         await refunds.give_back(refund.id, None, desk)

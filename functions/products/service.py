@@ -16,6 +16,7 @@ from functions.runtime.errors import Code, ServiceError, already_exists, invalid
 from functions.runtime.identity import Identity, require_admin
 from functions.runtime.ids import new_id
 from functions.runtime.store.port import Changes, Entity, Ref, Store
+from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.products")
 
@@ -52,7 +53,9 @@ async def create_product(store: Store, clock: Clock, who: Identity, draft: Draft
 
     refs = [Ref(SkuClaim, product.sku), Ref(Category, product.category)]
     own = [Ref(cls, product.id) for cls in (Product, ProductText, Stock)]
+    failpoint("products.create.before")
     created = await store.transact([*refs, *own], lambda found: change(found[:2]))
+    failpoint("products.create.after")
     log.info("product_created", extra={"product_id": created.id})
     return created
 

@@ -17,6 +17,7 @@ from functions.runtime.clock import Clock
 from functions.runtime.errors import not_found
 from functions.runtime.identity import Identity, require_admin
 from functions.runtime.store.port import Changes, Once, Ref, Store
+from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.products")
 
@@ -48,7 +49,9 @@ async def set_stock(
         known = _known(stock)
         return known, known.correct(on_hand, low_threshold, version)
 
+    failpoint("products.stock.before")
     stock = await store.update(Stock, product_id, change)
+    failpoint("products.stock.after")
     log.info("stock_set", extra={"product_id": product_id, "on_hand": on_hand})
     return stock
 
@@ -107,7 +110,9 @@ async def _change(
     for attempt in range(ATTEMPTS):
         refs = [Ref(Reservation, order_id), *(Ref(Stock, product_id) for product_id in ids)]
         try:
+            failpoint("products.reservation.before")
             result = await store.transact(refs, _stepped(order_id, now, step, ids), once=once)
+            failpoint("products.reservation.after")
         except Moved as moved:
             if attempt + 1 == ATTEMPTS:
                 raise

@@ -12,6 +12,7 @@ from functions.runtime.clock import Clock
 from functions.runtime.store.port import Once, Store
 from functions.users.keyset import KEY_SET_ID, SIGNER_CACHE, KeySet, SigningKey
 from functions.users.outdated import OUTDATED_ID, OutdatedTokens
+from observability.failpoints import failpoint
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -60,7 +61,10 @@ class KeyRing:
             keys.rotate(fresh, self._clock.now())
             return keys, []
 
-        return await self._changed(await self._store.update(KeySet, KEY_SET_ID, change))
+        failpoint("users.keys.before")
+        keys = await self._store.update(KeySet, KEY_SET_ID, change)
+        failpoint("users.keys.after")
+        return await self._changed(keys)
 
     async def sweep(self, once: Once) -> None:
         """Rotate a key that has signed for 30 days, forget those of which no token lives; once per tick."""

@@ -30,6 +30,7 @@ from functions.users.outdated import OUTDATED_ID, OutdatedTokens, outdated
 from functions.users.passwords import Hasher
 from functions.users.rules import check_password, clean_text, normal_email
 from functions.users.store import ROSTER_ID, email_key, newest_users
+from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.users")
 
@@ -75,8 +76,10 @@ async def register(wanted: Registration, *, store: Store, hasher: Hasher, clock:
         enrolled = _enrolled(user, found[4:])
         return Changes(user, put=[claim, credentials, user, AddressBook(user.id), *enrolled], events=events)
 
+    failpoint("users.register.before")
     await store.transact(refs, change)
     log.info("user_registered", extra={"user_id": user.id})
+    failpoint("users.register.after")
     return user
 
 
@@ -187,8 +190,10 @@ async def delete_user(user_id: str, who: Identity, *, store: Store, clock: Clock
         Ref(AdminRoster, ROSTER_ID),
         Ref(OutdatedTokens, OUTDATED_ID),
     ]
+    failpoint("users.delete.before")
     await store.transact(refs, change)
     log.info("user_deleted", extra={"user_id": user_id, "by": who.subject})
+    failpoint("users.delete.after")
 
 
 async def contacts(user_ids: Sequence[str], admins: bool, who: Identity, *, store: Store) -> list[User]:
@@ -211,7 +216,10 @@ async def mark_undeliverable(user_id: str, at: datetime, *, store: Store, clock:
         changed = user is not None and user.bounced(at, clock.now())
         return Changes(changed, put=[user] if user and changed else [])
 
-    if await store.transact([Ref(User, user_id)], change, once=once):
+    failpoint("users.bounced.before")
+    bounced = await store.transact([Ref(User, user_id)], change, once=once)
+    failpoint("users.bounced.after")
+    if bounced:
         log.info("email_undeliverable", extra={"user_id": user_id})
 
 

@@ -25,6 +25,7 @@ from functions.users.tokens import (
     new_session_id,
     parse_refresh_token,
 )
+from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.users")
 
@@ -46,7 +47,9 @@ async def login(
         raise wrong_credentials()  # deleted just now
     text, token = new_refresh_token(new_session_id())
     session = Session.start(token.session_id, credentials, token.digest, clock.now())
+    failpoint("users.login.before")
     await store.update(Session, session.id, lambda _: (session, ()))
+    failpoint("users.login.after")
     log.info("session_started", extra={"user_id": user.id})
     return Tokens(user.id, await tokens.mint(user), text)
 
@@ -73,7 +76,10 @@ async def refresh(refresh_token: str, *, store: Store, tokens: AccessTokens, clo
             return Changes(False, delete=[session])
         return Changes(True, put=[session])
 
-    if not await store.transact([Ref(Session, known.id), Ref(Credentials, known.user_id)], change):
+    failpoint("users.refresh.before")
+    traded = await store.transact([Ref(Session, known.id), Ref(Credentials, known.user_id)], change)
+    failpoint("users.refresh.after")
+    if not traded:
         log.warning("refresh_token_reused", extra={"user_id": known.user_id})
         raise unauthenticated("REFRESH_TOKEN_REUSED", "This session has ended for safety; log in again.")
     user = await store.get(User, known.user_id)
@@ -121,7 +127,9 @@ async def change_password(
         credentials.replace(known.password_hash, fresh)
         return Changes(None, put=[credentials, outdated(found[1], user_id, clock.now())])
 
+    failpoint("users.password.before")
     await store.transact([Ref(Credentials, user_id), Ref(OutdatedTokens, OUTDATED_ID)], change)
+    failpoint("users.password.after")
     log.info("password_changed", extra={"user_id": user_id})
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from functions.runtime.store import dynamodb_layout as layout
 from functions.runtime.store.dynamodb_client import Database
 from functions.runtime.store.dynamodb_layout import Item
+from observability.failpoints import failpoint
 
 _GET = 100  # keys that BatchGetItem takes
 _WRITE = 25  # and BatchWriteItem
@@ -119,7 +120,9 @@ class Table:
         left: dict[str, Any] = {self.name: [{"DeleteRequest": {"Key": key}} for key in keys]}
         attempt = 0
         while left:
+            failpoint("dynamodb.forget.before")
             answer = await self._database.call("batch_write_item", deadline, RequestItems=left)
+            failpoint("dynamodb.forget.after")
             left = answer.get("UnprocessedItems") or {}
             if left:
                 await self.pause(attempt, deadline, NotAll("unprocessed items"))

@@ -17,6 +17,7 @@ from functions.runtime.store.dynamodb_groups import Job
 from functions.runtime.store.dynamodb_layout import Item
 from functions.runtime.store.dynamodb_table import Table
 from functions.runtime.store.planning import Request
+from observability.failpoints import failpoint
 
 Committed = Callable[[Sequence[OutboxRow], Sequence[Action]], None]
 
@@ -79,7 +80,9 @@ class Writer:
                 draft, left = await self._draft(jobs, deadline)
                 actions = draft.actions(self.actions)
                 if actions:
+                    failpoint("dynamodb.commit.before")
                     await self._table.transact(actions, deadline)
+                    failpoint("dynamodb.commit.after")
                     self._committed(draft.outbox, actions)
             except LostRace as error:
                 await self._table.pause(lost, deadline, error, patiently=True)

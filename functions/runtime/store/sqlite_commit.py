@@ -18,6 +18,7 @@ from threading import Thread
 from typing import Any, NamedTuple, TypeVar
 
 from functions.runtime.errors import ServiceError, unavailable
+from observability.failpoints import failpoint
 
 T = TypeVar("T")
 
@@ -180,7 +181,9 @@ def _work_off(commits: SimpleQueue[Callable[[], object] | None]) -> None:
 
 def _commit(connection: sqlite3.Connection) -> Exception | None:
     try:
+        failpoint("sqlite.commit.before")
         connection.execute("COMMIT")
+        failpoint("sqlite.commit.after")
     except Exception as error:
         _rollback(connection)
         return error
