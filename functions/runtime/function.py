@@ -8,6 +8,7 @@ reply event.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -17,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from events.catalog import Payload, SweepDue
-from functions.runtime.app import Delivery, Function
-from functions.runtime.errors import TRANSIENT, Code, ServiceError, invalid
+from functions.runtime.app import Delivery, Function, Handler
+from functions.runtime.errors import TRANSIENT, Code, ServiceError, invalid, unavailable
 from functions.runtime.inbox import mark
 from functions.runtime.store.port import AlreadyDone
 from observability import context, metrics, tracing
+from observability.failpoints import failpoint
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -30,16 +32,21 @@ if TYPE_CHECKING:
 log = logging.getLogger("shop.events")
 
 MAX_EVENT_BYTES = 1024 * 1024
+HANDLER_SECONDS = 28.0
 _TOO_LARGE = invalid("The event is larger than 1 MiB.", reason="EVENT_TOO_LARGE")
 
 Sweep = Callable[[], Awaitable[None]]
 
 
 class EventFunction:
-    """Turns requests into deliveries for one function; `sweep` runs before the domain's own."""
+    """Turns requests into deliveries for one function; `sweep` runs before the domain's own.
 
-    def __init__(self, function: Function, sweep: Sweep) -> None:
+    A handler has `seconds`, less than a broker waits: it must not go on while the event is delivered again.
+    """
+
+    def __init__(self, function: Function, sweep: Sweep, seconds: float = HANDLER_SECONDS) -> None:
         self._name = function.name
+        self._seconds = seconds
         self._sweep = sweep
         self._handlers = {
             payload.TYPE: (payload, handler) for payload, handler in function.subscriptions.items()
@@ -102,9 +109,18 @@ class EventFunction:
             "cloudevents.event_source": event["source"],
         }
         with tracing.span(f"process {event['type']}", "CONSUMER", attributes, harmless=(AlreadyDone,)):
-            if payload is SweepDue:
-                await self._sweep()
-            await handler(delivery)
+            await self._handle(handler, delivery)
+
+    async def _handle(self, handler: Handler, delivery: Delivery[Any]) -> None:
+        failpoint("event.handle.before")
+        try:
+            async with asyncio.timeout(self._seconds):
+                if isinstance(delivery.data, SweepDue):
+                    await self._sweep()
+                await handler(delivery)
+        except TimeoutError:
+            raise unavailable("EVENT_TIMEOUT", "The event could not be handled in time.") from None
+        failpoint("event.handle.after")
 
     def _account(self, seen: dict[str, str], outcome: str, error: ServiceError | None, took: float) -> None:
         key = (seen.get("type", "") if seen.get("type") in self._handlers else "other", outcome)

@@ -13,6 +13,7 @@ from functions.runtime.app import Function
 from functions.runtime.errors import ServiceError
 from functions.runtime.function import EventFunction
 from observability.endpoint import Exposition
+from observability.failpoints import failpoint
 
 _CONFIG: dict[str, Any] = {
     "http": "httptools",
@@ -65,7 +66,9 @@ class HttpServer:
             case "/metrics":
                 await self._metrics(scope, send)
             case _ if self._events is not None:
+                failpoint("event.request.before")
                 await self._events(scope, receive, send)
+                failpoint("event.request.after")
             case _:
                 await _respond(send, 404, b"not found")
 

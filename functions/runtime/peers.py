@@ -5,6 +5,7 @@ were.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from functions.runtime.errors import TRANSIENT, Code, ServiceError, unauthenticated
 from functions.runtime.identity import caller
 from observability import context, tracing
+from observability.failpoints import failpoint
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -24,6 +26,10 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 ATTEMPTS = 3
+_SECONDS = 5.0
+_LONGEST_HOLD = 1.0
+SHUTTING_DOWN = "SHUTTING_DOWN"
+"""Why a door that closes turns calls away. It has done nothing, so any call may be made again."""
 _OPTIONS = [
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ("grpc.enable_retries", 0),
@@ -43,6 +49,13 @@ def enter_deadline(seconds_left: float | None) -> None:
     _deadline.set(None if seconds_left is None else time.monotonic() + seconds_left)
 
 
+def _bounded_by(timeout: float | None) -> float:
+    inherited = _deadline.get()
+    if inherited is None:
+        return time.monotonic() + (_SECONDS if timeout is None else timeout)
+    return inherited if timeout is None else min(inherited, time.monotonic() + timeout)
+
+
 class Peer:
     """Another service at `address` (host:port); `tokens` mints for calls that nobody's token covers."""
 
@@ -51,6 +64,7 @@ class Peer:
         self._tokens = tokens
         self._channel: grpc.aio.Channel | None = None
         self._stubs: dict[Callable[[Any], Any], Any] = {}
+        self._leaving: asyncio.Task[None] | None = None
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -74,29 +88,50 @@ class Peer:
         *,
         as_service: bool = False,
         anonymous: bool = False,
-        timeout: float = 5.0,
+        timeout: float | None = None,
         retry: bool = False,
     ) -> A:
-        """Call `method` of a stub made on `channel`; `timeout` in seconds, cut to what is left of the
-        caller's deadline.
+        """Call `method` of a stub made on `channel`, within what is left of the caller's deadline, or of `timeout`
+        seconds if that is less; where there is neither, within 5.
 
         `retry` repeats transient failures with jitter: only for what is idempotent. Raises ServiceError.
         """
-        deadline = time.monotonic() + timeout
-        inherited = _deadline.get()
-        if inherited is not None:
-            deadline = min(deadline, inherited)
+        deadline = _bounded_by(timeout)
         with tracing.client_span(method, self.address):
             metadata = self.metadata(as_service, anonymous)
             for attempt in range(ATTEMPTS if retry else 1):
                 try:
-                    return await self._attempt(method, request, deadline, metadata)
+                    return await self._admitted(method, request, deadline, metadata)
                 except ServiceError as error:
                     pause = random.uniform(0.5, 1) * 0.1 * 2**attempt
                     if not self._worth_retrying(error, attempt, retry, deadline - time.monotonic() - pause):
                         raise
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
+
+    async def _admitted(
+        self, method: Callable[..., Awaitable[A]], request: Any, deadline: float, metadata: Metadata
+    ) -> A:
+        """An attempt that is not turned away by a peer that shuts down: it waits for the next one instead."""
+        while True:
+            if self._leaving is not None:
+                await asyncio.shield(self._leaving)
+            try:
+                return await self._attempt(method, request, deadline, metadata)
+            except ServiceError as error:
+                if error.reason != SHUTTING_DOWN or time.monotonic() >= deadline:
+                    raise
+            if self._leaving is None:
+                self._leaving = asyncio.create_task(self._left())
+
+    async def _left(self) -> None:
+        """Wait until the peer has closed the connection: from then on calls wait for its successor."""
+        import grpc  # there already: the channel needed it
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LONGEST_HOLD):
+                await self.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+        self._leaving = None
 
     async def _attempt(
         self, method: Callable[..., Awaitable[A]], request: Any, deadline: float, metadata: Metadata
@@ -109,7 +144,10 @@ class Peer:
         try:
             # Waiting for a connection is safe for any call, since nothing was sent: a peer that restarts is
             # waited for instead of failing everybody meanwhile.
-            return await method(request, timeout=left, metadata=metadata, wait_for_ready=True)
+            failpoint("peer.call.before")
+            answer = await method(request, timeout=left, metadata=metadata, wait_for_ready=True)
+            failpoint("peer.call.after")
+            return answer
         except grpc.aio.AioRpcError as raw:
             error = from_rpc_error(raw)
             if (
@@ -146,5 +184,7 @@ class Peer:
 
     async def close(self) -> None:
         """Close the channel; calls under way get a second to finish."""
+        if self._leaving is not None:
+            self._leaving.cancel()
         if self._channel is not None:
             await self._channel.close(grace=1.0)

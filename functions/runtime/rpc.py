@@ -17,14 +17,16 @@ import grpc.aio
 
 from functions.runtime import identity, peers
 from functions.runtime.app import Service
-from functions.runtime.errors import Code, ServiceError, unauthenticated
+from functions.runtime.errors import Code, ServiceError, unauthenticated, unavailable
 from functions.runtime.rpc_errors import status_code, trailing_metadata
 from functions.runtime.tokens import TokenVerifier
 from observability import context, metrics, tracing
+from observability.failpoints import ARMED, failpoint
 
 log = logging.getLogger("shop.rpc")
 
 MAX_MESSAGE_BYTES = 1024 * 1024
+_NOTICE = 0.25  # seconds: more than a caller needs to hear that it is turned away
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", 16 * 1024),
@@ -45,9 +47,15 @@ class Door:
     def __init__(self, function: str, verifier: TokenVerifier) -> None:
         self._function = function
         self._verifier = verifier
+        self.is_closing = False
 
     def enter(self, call: grpc.aio.ServicerContext[Any, Any]) -> str:
-        """Take over what the call carries: context and deadline; returns its authorization."""
+        """Take over what the call carries: context and deadline; returns its authorization.
+
+        Raises UNAVAILABLE (SHUTTING_DOWN), before anything is done, while the door closes.
+        """
+        if self.is_closing:
+            raise unavailable(peers.SHUTTING_DOWN, "The service is shutting down.")
         sent: dict[str, Any] = dict(call.invocation_metadata() or ())
         context.enter(
             context.incoming(
@@ -77,11 +85,14 @@ class Door:
 
         async def handler(request: Any, call: grpc.aio.ServicerContext[Any, Any]) -> Any:
             start = perf_counter()
+            if ARMED:
+                call.add_done_callback(_answered)  # type: ignore[arg-type] # the stubs name a class, and it calls it
             try:
                 authorization = self.enter(call)
                 with tracing.server_span(line.name, line.attributes):
                     await self.identify(authorization, public)
                     answer = await behaviour(request, call)
+                    failpoint("rpc.answer.before")
             except ServiceError as raised:
                 error = raised
             except asyncio.CancelledError:
@@ -109,7 +120,9 @@ class Door:
                 with tracing.server_span(line.name, line.attributes):
                     await self.identify(authorization, public)
                     async for answer in behaviour(request, call):
+                        failpoint("rpc.stream.before")
                         yield answer
+                        failpoint("rpc.stream.after")
             except ServiceError as raised:
                 code, error = raised.code.value, raised
             except (asyncio.CancelledError, GeneratorExit):
@@ -124,6 +137,10 @@ class Door:
                 await call.abort(status_code(error), error.message, trailing_metadata(error))
 
         return handler
+
+
+def _answered(_: object) -> None:
+    failpoint("rpc.answer.after")
 
 
 class _Line:
@@ -192,8 +209,8 @@ class RpcServer:
         from grpc_health.v1 import health, health_pb2_grpc  # only where the gRPC role runs
 
         self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=2000)
-        door = Door(function, verifier)
-        self._server.add_generic_rpc_handlers([_wrapped(door, service) for service in services])
+        self._door = Door(function, verifier)
+        self._server.add_generic_rpc_handlers([_wrapped(self._door, service) for service in services])
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = ["", *(service.name for service in services)]
@@ -218,5 +235,11 @@ class RpcServer:
             await self._health.set(name, status.SERVING if yes else status.NOT_SERVING)
 
     async def stop(self, grace: float) -> None:
-        """Take no more calls; those under way get `grace` seconds."""
+        """Take no more calls; those under way get `grace` seconds.
+
+        gRPC cancels what arrives between its stop and the caller's hearing of it, and a caller cannot tell that from a
+        call that had begun. So callers are turned away first, and hold their calls back.
+        """
+        self._door.is_closing = True
+        await asyncio.sleep(min(grace, _NOTICE))
         await self._server.stop(grace)

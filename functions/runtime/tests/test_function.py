@@ -1,18 +1,21 @@
 """The event door over HTTP, as a broker sees it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
 
 import aiohttp
+import httpx
 import pytest
 
 from events.catalog import StockReserved, SweepDue
 from functions.runtime.app import Delivery, Function
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import invalid, not_found, unavailable
-from functions.runtime.http import HttpServer
+from functions.runtime.function import EventFunction
+from functions.runtime.http import HttpServer, framework_app
 from functions.runtime.settings import RuntimeSettings
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import AlreadyDone
@@ -236,3 +239,24 @@ async def test_metrics_count_what_was_handled(desk: Desk) -> None:
         f'shop_event_handling_seconds_count{{outcome="handled",service="orders",type="{StockReserved.TYPE}"}}'
         in text
     )
+
+
+async def test_a_handler_that_takes_longer_than_the_broker_waits_is_broken_off_and_redelivered(
+    desk: Desk,
+) -> None:
+    broken_off = asyncio.Event()
+
+    async def hang(_: Delivery[Any]) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            broken_off.set()
+
+    desk.function.subscriptions = {StockReserved: hang}
+    door = framework_app(EventFunction(desk.function, desk.sweep_runtime, seconds=0.05))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://door") as client:
+        answer = await client.post("/", headers=EVENT, content=DATA)
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["reason"] == "EVENT_TIMEOUT"
+    assert broken_off.is_set()

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from functions.runtime import identity
 from functions.runtime.app import Service
 from functions.runtime.errors import Code, ServiceError, Violation, invalid, unavailable
-from functions.runtime.peers import Peer
+from functions.runtime.peers import Peer, enter_deadline
 from functions.runtime.rpc import RpcServer
 from functions.runtime.testing import FakeVerifier, bearer
 from observability import context, logs
@@ -32,6 +32,7 @@ class Orders(orders_pb2_grpc.OrdersServicer):
     def __init__(self) -> None:
         self.raises: list[Exception] = []
         self.seen: list[tuple[context.Context, identity.Identity]] = []
+        self.broken_off = asyncio.Event()
 
     async def GetOrder(self, request: pb.GetOrderRequest, context_: Any) -> pb.Order:
         self.seen.append((context.current(), identity.caller()))
@@ -44,7 +45,10 @@ class Orders(orders_pb2_grpc.OrdersServicer):
         return pb.ListOrdersResponse()
 
     async def PlaceOrder(self, request: pb.PlaceOrderRequest, context_: Any) -> pb.Order:
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.broken_off.set()
         raise AssertionError
 
     async def WatchOrder(self, request: pb.WatchOrderRequest, context_: Any) -> AsyncIterator[pb.Order]:
@@ -164,6 +168,25 @@ async def test_a_call_ends_at_its_deadline(desk: Desk) -> None:
     assert caught.value.code is Code.DEADLINE_EXCEEDED
 
 
+async def test_a_handler_does_not_go_on_past_its_caller_s_deadline(desk: Desk) -> None:
+    identity.enter(identity.Identity("usr_1", frozenset(), "user:usr_1"))
+    with pytest.raises(ServiceError):
+        await desk.peer.call(desk.stub.PlaceOrder, pb.PlaceOrderRequest(), timeout=0.05)
+
+    async with asyncio.timeout(10):
+        await desk.servicer.broken_off.wait()
+
+
+async def test_a_call_has_what_is_left_to_its_caller_and_no_more(desk: Desk) -> None:
+    identity.enter(identity.Identity("usr_1", frozenset(), "user:usr_1"))
+    enter_deadline(0.05)
+    async with asyncio.timeout(4):  # less than a call has of its own
+        with pytest.raises(ServiceError) as caught:
+            await desk.peer.call(desk.stub.PlaceOrder, pb.PlaceOrderRequest())
+
+    assert caught.value.code is Code.DEADLINE_EXCEEDED
+
+
 async def test_a_peer_that_is_not_there_is_unavailable() -> None:
     peer = Peer("127.0.0.1:1")
     stub = orders_pb2_grpc.OrdersStub(peer.channel)
@@ -231,3 +254,40 @@ async def test_every_call_leaves_one_json_line_with_its_ids(
     assert line["correlation_id"] == "correlation-1234"
     assert (line["service"], line["method"]) == ("orders", "shop.orders.v1.Orders/GetOrder")
     assert (line["code"], line["reason"]) == ("RESOURCE_EXHAUSTED", "TOO_MANY")
+
+
+async def test_a_restart_under_load_fails_no_call_that_may_be_made_only_once() -> None:
+    servicer = Orders()  # type: ignore[abstract]  # as above
+    service = Service(
+        orders_pb2_grpc.add_OrdersServicer_to_server,
+        servicer,
+        "shop.orders.v1.Orders",
+        frozenset({"ListOrders"}),
+    )
+
+    async def served(port: int) -> tuple[RpcServer, int]:
+        server = RpcServer("orders", [service], FakeVerifier(), reflection=False)
+        return server, await server.start(f"127.0.0.1:{port}")
+
+    server, port = await served(0)
+    peer, made, stop = Peer(f"127.0.0.1:{port}"), 0, asyncio.Event()
+    stub = orders_pb2_grpc.OrdersStub(peer.channel)
+
+    async def call_on() -> None:
+        nonlocal made
+        while not stop.is_set():
+            await peer.call(stub.ListOrders, pb.ListOrdersRequest(), anonymous=True, timeout=30)
+            made += 1
+
+    callers = [asyncio.create_task(call_on()) for _ in range(20)]
+    for _ in range(3):
+        before = made
+        while made < before + 50 and not any(caller.done() for caller in callers):  # noqa: ASYNC110 - a count
+            await asyncio.sleep(0.01)
+        await server.stop(5.0)
+        server, _ = await served(port)
+    stop.set()
+    await asyncio.gather(*callers)
+    await peer.close()
+    await server.stop(0)
+    assert len(servicer.seen) == made
