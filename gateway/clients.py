@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -11,6 +12,7 @@ import msgspec
 from functions.runtime.errors import ServiceError, aborted, invalid, not_found, unavailable
 from functions.runtime.peers import Peer
 from functions.runtime.tokens import Jwks
+from gateway.patience import Patience
 from gateway.settings import Settings
 from observability import context
 from proto.notifications.v1.notifications_pb2_grpc import NotificationsStub
@@ -39,6 +41,7 @@ class Client(Generic[T]):
         self.peer = Peer(address)
         self._make = stub
         self._stub: T | None = None
+        self._patience: defaultdict[Any, Patience] = defaultdict(Patience)
 
     @property
     def stub(self) -> T:
@@ -49,11 +52,16 @@ class Client(Generic[T]):
 
     async def read(self, method: Callable[..., Awaitable[A]], request: Any) -> A:
         """Call what may safely be repeated: transient failures are retried within the deadline."""
-        return await self.peer.call(method, request, retry=True)
+        return await self._call(method, request, retry=True)
 
     async def write(self, method: Callable[..., Awaitable[A]], request: Any) -> A:
         """Call once."""
-        return await self.peer.call(method, request)
+        return await self._call(method, request, retry=False)
+
+    async def _call(self, method: Callable[..., Awaitable[A]], request: Any, *, retry: bool) -> A:
+        patience = self._patience[method]
+        patience.check()
+        return await patience.wait(self.peer.call(method, request, retry=retry))
 
 
 class Clients:

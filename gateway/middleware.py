@@ -21,6 +21,7 @@ from gateway.exchange import Exchange, Gateway
 from gateway.limits import address_key, client_address
 from gateway.problems import INTERNAL, TOO_LATE, EdgeError, problem, reason_of
 from observability import context, tracing
+from observability.failpoints import failpoint
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -32,6 +33,7 @@ _SECURITY = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-
 _CSP_NAME = b"content-security-policy"
 _CSP = (_CSP_NAME, b"default-src 'none'; frame-ancestors 'none'")
 _CLOSE = {"connection": "close"}
+_LAST = (b"connection", b"close")
 _HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 
 
@@ -67,6 +69,7 @@ class Edge:
         with tracing.span("HTTP", "SERVER") as span:
             try:
                 await self._guarded(exchange, scope, receive, send)
+                failpoint("gateway.answer.after")
             finally:
                 if "route" in scope:
                     exchange.route = scope["route"].path
@@ -95,8 +98,11 @@ class Edge:
 
         async def finish(message: Message) -> None:
             if message["type"] == "http.response.start":
+                failpoint("gateway.answer.before")
                 exchange.status = message["status"]
                 headers = [*message["headers"], correlation, *self._headers]
+                if self._gateway.draining.is_set():
+                    headers.append(_LAST)
                 if not any(name == _CSP_NAME for name, _ in headers):
                     headers.append(_CSP)
                 message["headers"] = headers

@@ -111,8 +111,18 @@ class _Server(Server):
         self._gateway = gateway
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more requests, and let those under way finish within DRAIN_SECONDS."""
+        """Take no more requests, and let those under way finish within DRAIN_SECONDS.
+
+        Who sends a request just as the connection is closed gets no answer. So whoever balances gets the time to see
+        that this process is not ready any more, and whoever is connected is told so by the answer to the next request.
+        """
         self._gateway.draining.set()
+        notice, held = self._gateway.settings.notice_seconds, self._gateway.settings.http_fd is not None
+        if not held:
+            await asyncio.sleep(notice)
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(notice)
         await super().shutdown(sockets)
 
 
@@ -145,10 +155,11 @@ class Live:
         return f"http://{self.settings.host}:{self.http_port}"
 
     async def start(self) -> None:
-        """Listen on PORT or HTTP_PORT (0: any free one). Raises OSError when it is taken."""
+        """Listen on HTTP_FD, PORT or HTTP_PORT (0: any free one). Raises OSError when it is taken."""
         settings = self.settings
         port = settings.http_port if settings.port is None else settings.port
-        listening = bind(settings.host, port)
+        fd = settings.http_fd
+        listening = bind(settings.host, port) if fd is None else socket.socket(fileno=fd)
         self.http_port = int(listening.getsockname()[1])
         await self._server.begin(listening)
         if settings.metrics_port is not None:

@@ -16,6 +16,11 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     """A field's variable is its name in upper case. Times are in seconds, sizes in bytes."""
 
     http_port: Port = 8080
+    http_fd: Annotated[int, Meta(ge=3)] | None = None
+    """A listening socket that whoever started this process holds, in place of a port: then new connections wait for the
+    next process instead of being refused while there is none."""
+    notice_seconds: Annotated[float, Meta(ge=0, le=60)] = 0.25
+    """At the end, how long connections are still answered, and told to close, before they are closed."""
     dead_letters_url: str = "http://127.0.0.1:8090/dead-letters"
 
     deadline_seconds: Seconds = 5.0

@@ -49,6 +49,7 @@ async def settings(address: str) -> AsyncIterator[Settings]:
     async with fake_dead_letters() as url:
         yield Settings(
             http_port=0,
+            notice_seconds=0,
             users_address=address,
             orders_address=address,
             products_address=address,
