@@ -35,7 +35,8 @@ _INGRESS = "broker-ingress"
 @dataclass(frozen=True)
 class Part:
     """One process: how it is started, where it listens, and the sources (paths relative to the repository) whose change
-    restarts it. `starts` and `ends` order the parts: lower numbers first, equal ones together."""
+    restarts it. `starts` and `ends` order the parts: lower numbers first, equal ones together. `is_held` says that the
+    runner listens for it and hands the socket on (HTTP_FD): who connects while the part restarts waits for it."""
 
     name: str
     command: tuple[str, ...]
@@ -45,6 +46,7 @@ class Part:
     starts: int = 1
     ends: int = 1
     sources: tuple[str, ...] = ()
+    is_held: bool = False
 
     @property
     def url(self) -> str:
@@ -219,7 +221,9 @@ def _broker(ports: Ports, data: Path, shell: Mapping[str, str], launch: Launch) 
 def _service(name: str, env: Mapping[str, str], ports: Ports, launch: Launch) -> Part:
     if name == GATEWAY:
         sources: tuple[str, ...] = ("gateway", "functions/runtime", "events", "observability", "proto")
-        return Part(name, launch("gateway.main"), env, ports.http[name], ends=0, sources=sources)
+        return Part(
+            name, launch("gateway.main"), env, ports.http[name], ends=0, sources=sources, is_held=True
+        )
     sources = (f"functions/{name}", "functions/runtime", "events", "observability", "proto")
     # Users signs the tokens that all others verify: it starts with the broker, before the rest.
     starts = 0 if name == USERS else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ STEADY_SECONDS: Final = 10.0  # a part that ran this long before it died starts 
 BACKOFF_SECONDS: Final = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 STOP_SECONDS: Final = 15.0  # parts drain for up to 10 s
 FIRST_TRIES: Final = 3
+_BACKLOG: Final = 2048  # connections that wait while a part restarts
 
 
 class PartFailed(RuntimeError):
@@ -56,6 +58,7 @@ class Child:
         self._wake = asyncio.Event()  # ends a wait between two starts
         self._settled = asyncio.Event()  # ready for the first time, or given up
         self._keeper: asyncio.Task[None] | None = None
+        self._door: socket.socket | None = None
 
     def start(self) -> None:
         """Starts the process and keeps it running from now on."""
@@ -85,6 +88,7 @@ class Child:
         self._signal(signal.SIGTERM)
         if self._keeper is None:
             return
+        self._close_door()
         done, _ = await asyncio.wait([self._keeper], timeout=self._stop_seconds)
         if not done:
             self._terminal.part(
@@ -97,6 +101,7 @@ class Child:
         """SIGKILL, to whatever the part has started too."""
         self._stopping.set()
         self._wake.set()
+        self._close_door()
         self._signal(signal.SIGKILL)
 
     async def _keep(self) -> None:
@@ -138,11 +143,18 @@ class Child:
 
     async def _spawn(self) -> None:
         log = open_log(self.log)
+        env = dict(self.part.env)
+        handed: tuple[int, ...] = ()
+        if self.part.is_held:
+            self._door = self._door or socket.create_server((HOST, self.part.http), backlog=_BACKLOG)
+            handed = (self._door.fileno(),)
+            env["HTTP_FD"] = str(self._door.fileno())
         try:
             self.process = await asyncio.create_subprocess_exec(
                 *self.part.command,
                 cwd=self._cwd,
-                env=dict(self.part.env),
+                env=env,
+                pass_fds=handed,
                 stdin=subprocess.PIPE,  # held open and never written to: its end tells the part that we are gone
                 stdout=log,
                 stderr=log,
@@ -162,6 +174,10 @@ class Child:
             self.part.name, f"{self._where()} ready{again} in {time.monotonic() - started:.1f} s"
         )
         self._changed()
+
+    def _close_door(self) -> None:
+        if self._door is not None:
+            self._door.close()
 
     def _where(self) -> str:
         grpc = f"gRPC {HOST}:{self.part.grpc}" if self.part.grpc else ""

@@ -1,13 +1,15 @@
 """A part that is nothing but its health: `python -m knative.local.tests.fake_part`, told by variables.
 
-HTTP_PORT where to listen; FAIL_FIRST exits with 3 while a file of that name does not exist yet, and makes it; STUBBORN
-ignores SIGTERM; SAY is written to the log at the start; LAST_WORDS is a file that gets its NAME when it ends.
+HTTP_PORT where to listen, unless HTTP_FD is a socket that listens; FAIL_FIRST exits with 3 while a file of that name
+does not exist yet, and makes it; STUBBORN ignores SIGTERM; SAY is written to the log at the start; LAST_WORDS is a file
+that gets its NAME when it ends.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,7 +38,12 @@ def main() -> None:
         sys.exit(3)
     sys.stdout.write(os.environ.get("SAY", "started") + "\n")
     sys.stdout.flush()
-    server = ThreadingHTTPServer(("127.0.0.1", int(os.environ["HTTP_PORT"])), Handler)
+    fd = os.environ.get("HTTP_FD")
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", int(os.environ["HTTP_PORT"])), Handler, bind_and_activate=not fd
+    )
+    if fd:
+        server.socket = socket.socket(fileno=int(fd))
     if os.environ.get("STUBBORN"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,3 +128,16 @@ async def test_how_a_killed_part_ended_is_known_every_time(stage: Stage) -> None
 
     # Who asks for the exit code first is a race: once would say little.
     assert {await killed() for _ in range(100)} == {-signal.SIGKILL}
+
+
+async def test_who_connects_while_a_held_part_is_dead_waits_for_the_next_one(stage: Stage) -> None:
+    child = stage.child(replace(fake("door"), is_held=True))
+    supervisor = Supervisor([child])
+    await supervisor.start()
+    with suppress(OSError):
+        await asyncio.to_thread(web.request, "GET", f"{child.part.url}/die")
+    assert (await asyncio.to_thread(web.request, "GET", child.part.url))[0] == 200
+    assert child.restarts == 1
+    await supervisor.stop()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.to_thread(web.request, "GET", child.part.url)
