@@ -16,7 +16,7 @@ UP_ARGS := $(if $(FRESH),--fresh) $(if $(RELOAD),--reload) $(if $(STORE),--store
 # Two workers: the suites start real services, and more of them than cores only makes each wait.
 WORKERS ?= 2
 UNIT := functions gateway proto events observability knative tests --ignore=tests/integration --ignore=tests/e2e \
-	--ignore=tests/security
+	--ignore=tests/security --ignore=tests/crash
 PYTEST := $(RUN) -m pytest -q
 COMPILE := CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/bin/pip-compile --quiet --strip-extras \
 	--allow-unsafe --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
@@ -49,11 +49,12 @@ restore: $(READY) ## Put a backup back (FROM=folder); the platform must be stopp
 	@$(RUN) -m knative.local.backup restore $(FROM) $(ARGS)
 
 ##@ Check
-.PHONY: test test-unit test-integration test-e2e test-security lint audit-manifests bench bench-scale
-test: $(READY) ## Run all tests: unit, manifests, integration, end to end, attacks
+.PHONY: test test-unit test-integration test-e2e test-security test-crash lint audit-manifests bench bench-scale
+test: $(READY) ## Run all tests: unit, manifests, integration, end to end, attacks, a few crashes
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
 	@$(PYTEST) tests/e2e tests/security $(ARGS)
+	@$(PYTEST) tests/crash -m "not slow" $(ARGS)
 
 test-unit: $(READY) ## Run the packages' own tests, and those of manifests and architecture
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
@@ -66,6 +67,10 @@ test-e2e: $(READY) ## Drive a platform over HTTP: the one at E2E_BASE_URL, or it
 
 test-security: $(READY) ## Attack a running platform: its own, unless E2E_BASE_URL names one
 	@$(PYTEST) tests/security $(ARGS)
+
+test-crash: $(READY) ## Kill every part at every failpoint, and the broker for ever, under load; events in disorder (minutes)
+	@DISORDER_EXAMPLES=$(or $(DISORDER_EXAMPLES),200) \
+		$(PYTEST) -o faulthandler_timeout=0 tests/crash $(wildcard tests/disorder) $(ARGS)
 
 lint: $(READY) ## Check style and types
 	@$(RUN) -m ruff check .

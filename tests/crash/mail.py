@@ -1,0 +1,58 @@
+"""The mail server of the world outside: it takes mail, counts it, and for some addresses behaves as servers do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email import message_from_bytes
+from email.policy import default
+from typing import Any
+
+from aiosmtpd.smtp import SMTP, Envelope
+
+BOUNCING, GREYLISTED = "bouncing.", "greylisted."
+
+
+class MailServer:
+    """`taken` counts messages by notification id. `bouncing.*` is refused for ever, `greylisted.*` the first time."""
+
+    def __init__(self) -> None:
+        self.taken: Counter[str] = Counter()
+        self.url = ""
+        self._seen: set[str] = set()
+
+    async def handle_RCPT(
+        self, server: SMTP, session: Any, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        """aiosmtpd's: whether to take mail for this address."""
+        if address.startswith(BOUNCING):
+            return "550 5.1.1 no such user"
+        if address.startswith(GREYLISTED) and address not in self._seen:
+            self._seen.add(address)
+            return "451 4.7.1 come back later"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server: SMTP, session: Any, envelope: Envelope) -> str:
+        """aiosmtpd's: a message."""
+        assert isinstance(envelope.content, bytes)
+        message_id = str(message_from_bytes(envelope.content, policy=default)["Message-ID"])
+        self.taken[message_id.strip("<>").partition("@")[0]] += 1
+        return "250 OK"
+
+
+@asynccontextmanager
+async def mail_server() -> AsyncIterator[MailServer]:
+    """One on a free port."""
+    mail = MailServer()
+    serving = await asyncio.get_running_loop().create_server(
+        lambda: SMTP(mail, hostname="test", enable_SMTPUTF8=True), "127.0.0.1", 0
+    )
+    mail.url = f"smtp://127.0.0.1:{serving.sockets[0].getsockname()[1]}?starttls=0"
+    try:
+        yield mail
+    finally:
+        serving.close()
+        await serving.wait_closed()

@@ -1,0 +1,91 @@
+"""All failpoints there are, found in the sources, and the processes that each is met in."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tests import architecture
+
+ROOT = Path(__file__).parents[2]
+BROKER, GATEWAY = "broker", "gateway"
+
+# Where a shared file's point is met in fewer processes than its place in the tree tells, and why.
+_ONLY_IN: dict[str, Callable[[str], bool]] = {
+    "rpc.stream": lambda part: part == "orders",  # the one service with a stream
+    "peer.call": lambda part: part != "users",  # which asks nobody
+}
+DYNAMODB = "dynamodb."
+"""The points of an adapter that only runs where the stores are on DynamoDB, and those of the one that it replaces."""
+SQLITE = "sqlite."
+
+
+class Point(NamedTuple):
+    """A call of `failpoint`, and where it stands."""
+
+    name: str
+    path: str
+    line: int
+
+
+class Shot(NamedTuple):
+    """One part that is to die at one point."""
+
+    part: str
+    point: str
+
+
+def points(root: Path = ROOT) -> list[Point]:
+    """Every call of `failpoint` outside of tests. Raises ValueError for a name that is no literal."""
+    return [point for path in architecture.modules(root) for point in _in(root, path)]
+
+
+def _in(root: Path, path: Path) -> Iterator[Point]:
+    name = path.relative_to(root)
+    if "tests" in name.parts or name.as_posix() == "observability/failpoints.py":
+        return
+    for node in ast.walk(architecture.parsed(path)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "failpoint":
+            argument = node.args[0]
+            if not isinstance(argument, ast.Constant):
+                raise ValueError(f"{name}:{node.lineno}: a failpoint's name must be a literal")
+            yield Point(str(argument.value), name.as_posix(), node.lineno)
+
+
+def shots(found: Sequence[Point], root: Path = ROOT) -> list[Shot]:
+    """Each point in each process that meets it."""
+    domains = architecture.domains(root)
+    return [
+        Shot(part, point.name)
+        for point in found
+        for part in _parts(point, domains)
+        if _ONLY_IN.get(point.name.rpartition(".")[0], bool)(part)
+    ]
+
+
+def _parts(point: Point, domains: Sequence[str]) -> list[str]:
+    folder, _, rest = point.path.partition("/")
+    inner = rest.partition("/")[0]
+    if folder == GATEWAY:
+        return [GATEWAY]
+    if folder == "events":
+        within = [BROKER] if inner in ("broker", "deadletters", "client.py") else []
+        return within if inner in ("broker", "deadletters") else [*domains, *within]
+    if inner == "runtime":
+        return [*domains, GATEWAY] if rest == "runtime/peers.py" else list(domains)
+    return [inner]
+
+
+def rounds(wanted: Sequence[Shot], at_once: int = 3) -> list[list[Shot]]:
+    """All shots, up to `at_once` together, each at another part; the parts with most left come first."""
+    left: dict[str, list[Shot]] = {}
+    for shot in wanted:
+        left.setdefault(shot.part, []).append(shot)
+    packed = []
+    while left:
+        busiest = sorted(left, key=lambda part: -len(left[part]))[:at_once]
+        packed.append([left[part].pop(0) for part in busiest])
+        left = {part: rest for part, rest in left.items() if rest}
+    return packed

@@ -1,0 +1,248 @@
+"""What goes on in the shop while its parts die: people and orders of every kind, each with an end to come to.
+
+Everybody is patient: what was not answered is asked again, with the same key, until it is. So every wish is granted in
+the end, and exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+
+from events.catalog import OrderPlaced
+from events.publisher import dataschema
+from knative.local.demo.shop import Person, Refused, Shop
+from tests.crash.mail import BOUNCING, GREYLISTED
+from tests.crash.platform import EMAIL, PASSWORD, Mortal
+
+PRICE, PIECES = 250, 1000
+PATIENCE = 60.0
+DELETED = "deleted"
+"""The reason why an order has no owner any more."""
+
+
+@dataclass
+class Wish:
+    """An order, and what must become of it: its status, and what is given back of what was paid."""
+
+    order_id: str
+    status: str
+    refunded: int = 0
+    charged: bool = True
+    owner: str = ""
+
+
+@dataclass
+class Round:
+    """What happened between two checks. Stock and people are its own, so that it is checked by itself."""
+
+    shop: Shop
+    platform: Mortal
+    admin: Person
+    buyer: Person
+    product_id: str
+    sold_out_id: str
+    wishes: list[Wish] = field(default_factory=list)
+    customers: list[Person] = field(default_factory=list)
+    poison: set[str] = field(default_factory=set)
+
+    async def wave(self, *, rotate_keys: bool = False) -> None:
+        """Everything that people do here, all at once, to its end."""
+        acts: list[Awaitable[None]] = [
+            *[self._buy("tok_ok", "CONFIRMED") for _ in range(3)],
+            *[self._buy(token, "CONFIRMED") for token in ("tok_timeout", "tok_flaky")],
+            self._buy("tok_declined", "CANCELLED"),
+            self._buy("tok_ok", "CANCELLED", sold_out=True),
+            self._change_of_mind(at_once=True),
+            self._change_of_mind(at_once=False),
+            self._refund(),
+            self._watch(),
+            self._life(),
+            self._write_to_nobody(),
+            self._join(f"{GREYLISTED}{uuid4().hex}@example.com"),
+            self._join(f"{BOUNCING}{uuid4().hex}@example.com"),
+            self._new_product(),
+            self._poison(),
+        ]
+        if rotate_keys:
+            acts.append(self._rotate_keys())
+        await asyncio.gather(*acts)
+
+    async def _order(self, who: Person, token: str, product_id: str) -> str:
+        placed = await self.shop.order(who, {product_id: 1}, token)
+        return str(placed["id"])
+
+    async def _buy(self, token: str, status: str, *, sold_out: bool = False) -> None:
+        order_id = await self._order(self.buyer, token, self.sold_out_id if sold_out else self.product_id)
+        self.wishes.append(Wish(order_id, status, charged=status == "CONFIRMED", owner=self.buyer.id))
+
+    async def _change_of_mind(self, *, at_once: bool) -> None:
+        order_id = await self._order(self.buyer, "tok_ok", self.product_id)
+        wish = Wish(order_id, "CANCELLED", refunded=PRICE, owner=self.buyer.id)
+        self.wishes.append(wish)
+        if at_once:
+            wish.charged = False  # perhaps: then it comes back
+        else:
+            await self.shop.settled(self.buyer, order_id, seconds=PATIENCE)
+        await patiently(
+            self.shop, "POST", f"/v1/orders/{order_id}/cancel", who=self.buyer, json={"reason": ""}
+        )
+
+    async def _refund(self) -> None:
+        order_id = await self._order(self.buyer, "tok_ok", self.product_id)
+        self.wishes.append(Wish(order_id, "CONFIRMED", refunded=100, owner=self.buyer.id))
+        await self.shop.settled(self.buyer, order_id, status="CONFIRMED", seconds=PATIENCE)
+        await patiently(
+            self.shop, "POST", f"/v1/payments/pay_{order_id[4:]}/refunds", who=self.admin,
+            json={"amount": {"amount": 100, "currency": "EUR"}}, headers={"idempotency-key": order_id},
+            passing=(409,),
+        )  # fmt: skip
+
+    async def _watch(self) -> None:
+        order_id = await self._order(self.buyer, "tok_ok", self.product_id)
+        self.wishes.append(Wish(order_id, "CONFIRMED", owner=self.buyer.id))
+        headers = {"authorization": f"Bearer {self.buyer.tokens['access_token']}"}
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):  # a watcher comes back, or looks itself
+            async with (
+                asyncio.timeout(5),
+                aiohttp.ClientSession(self.shop.base_url, headers=headers) as session,
+                session.get(f"/v1/orders/{order_id}/stream") as stream,
+            ):
+                await stream.read()
+
+    async def _life(self) -> None:
+        """Registers, changes the password, comes back, orders, and leaves for good."""
+        who = await register(self.shop, f"leaving.{uuid4().hex}@example.com")
+        who = await self._new_password(who)
+        await patiently(
+            self.shop,
+            "POST",
+            "/v1/sessions/refresh",
+            json={"refresh_token": who.tokens["refresh_token"]},
+            done=(401,),
+        )
+        order_id = await self._order(who, "tok_ok", self.product_id)
+        self.wishes.append(Wish(order_id, "CANCELLED", refunded=PRICE, charged=False, owner=DELETED))
+        await patiently(self.shop, "DELETE", "/v1/users/me", who=who, done=(401, 404))
+
+    async def _new_password(self, who: Person) -> Person:
+        fresh = f"Difference-{uuid4().hex[:12]}"
+        change = {"current_password": who.password, "new_password": fresh}
+        await patiently(self.shop, "PUT", "/v1/users/me/password", who=who, json=change, done=(401,))
+        return await login(self.shop, who.email, fresh)
+
+    async def _join(self, email: str) -> None:
+        self.customers.append(await register(self.shop, email))
+
+    async def _write_to_nobody(self) -> None:
+        """Somebody whose account goes at once: what is written to them must not come back to life."""
+        who = await register(self.shop, f"gone.{uuid4().hex}@example.com")
+        await patiently(self.shop, "DELETE", "/v1/users/me", who=who, done=(401, 404))
+
+    async def _new_product(self) -> None:
+        await new_product(self.shop, self.admin, 5)
+
+    async def _rotate_keys(self) -> None:
+        await patiently(self.shop, "POST", "/v1/admin/keys/rotate", who=self.admin, done=(429,))
+
+    async def _poison(self) -> None:
+        """An event that no handler can read becomes a dead letter, and after a replay again."""
+        event_id = f"poison-{uuid4().hex}"
+        self.poison.add(event_id)
+        await publish(self.platform, event_id, b"{}")
+        while not (letters := await self._letters(event_id)):  # noqa: ASYNC110 - only the broker knows when
+            await asyncio.sleep(0.1)
+        await patiently(
+            self.shop,
+            "POST",
+            f"/v1/admin/dead-letters/{letters[0]['id']}/replay",
+            who=self.admin,
+            passing=(409,),
+        )
+
+    async def _letters(self, event_id: str) -> list[dict[str, Any]]:
+        letters = await self.shop.all("/v1/admin/dead-letters", self.admin)
+        return [letter for letter in letters if letter["event_id"] == event_id]
+
+
+async def begin(shop: Shop, platform: Mortal) -> Round:
+    """A round with goods and a buyer of its own."""
+    admin = await login(shop, EMAIL, PASSWORD)
+    product_id, sold_out_id = await new_product(shop, admin, PIECES), await new_product(shop, admin, 0)
+    buyer = await register(shop, f"buyer.{uuid4().hex}@example.com")
+    return Round(shop, platform, admin, buyer, product_id, sold_out_id, customers=[buyer])
+
+
+async def patiently(
+    shop: Shop, method: str, path: str, *, done: Sequence[int] = (), passing: Sequence[int] = (), **how: Any
+) -> Any:
+    """Ask until it is answered. `done` are refusals that say that it was done before, `passing` those that pass."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                return await shop.patiently(method, path, seconds=PATIENCE, **how)
+            except Refused as refused:
+                if refused.status in done:
+                    return None
+                if refused.status not in passing:
+                    raise
+            await asyncio.sleep(0.2)
+
+
+async def register(shop: Shop, email: str) -> Person:
+    """A new customer, logged in."""
+    password = f"Analytical-{uuid4().hex[:12]}"
+    wanted = {"email": email, "password": password, "name": "Ada Lovelace"}
+    await patiently(shop, "POST", "/v1/users", json=wanted, done=(409,))
+    return await login(shop, email, password)
+
+
+async def login(shop: Shop, email: str, password: str) -> Person:
+    """A session."""
+    tokens = await patiently(shop, "POST", "/v1/sessions", json={"email": email, "password": password})
+    person = Person(email, password, {}, tokens)
+    person.profile = await patiently(shop, "GET", "/v1/users/me", who=person)
+    return person
+
+
+async def new_product(shop: Shop, admin: Person, pieces: int) -> str:
+    """The id of a product of which there are `pieces`."""
+    sku = f"CRASH-{uuid4().hex[:12]}"
+    body = {
+        "sku": sku,
+        "name": f"Target {sku}",
+        "category": "range",
+        "price": {"amount": PRICE, "currency": "EUR"},
+    }
+    made = await patiently(shop, "POST", "/v1/products", who=admin, json=body, done=(409,))
+    if made is None:
+        found = await patiently(shop, "GET", f"/v1/products?q={sku}", who=admin)
+        made = next(product for product in found["items"] if product["sku"] == sku)
+    stock = {"on_hand": pieces}
+    await patiently(shop, "PUT", f"/v1/products/{made['id']}/stock", who=admin, json=stock)
+    return str(made["id"])
+
+
+async def publish(platform: Mortal, event_id: str, data: bytes) -> None:
+    """Hand the broker an order.placed of this id, until it acknowledges."""
+    headers = {
+        "ce-specversion": "1.0",
+        "ce-id": event_id,
+        "ce-type": OrderPlaced.TYPE,
+        "ce-source": OrderPlaced.SOURCE,
+        "ce-dataschema": dataschema(OrderPlaced.TYPE),
+        "content-type": "application/json",
+    }
+    async with aiohttp.ClientSession() as session:
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with session.post(platform.url("broker"), data=data, headers=headers) as answer:
+                    if answer.status == 202:
+                        return
+            await asyncio.sleep(0.1)
