@@ -19,6 +19,7 @@ from functions.runtime import aws
 from functions.runtime.errors import unavailable
 from functions.runtime.store.dynamodb_errors import (
     CONFLICTS,
+    PROBE,
     Again,
     Cancelled,
     LostRace,
@@ -141,7 +142,7 @@ class Database:
         if self._has_transactions or self._connection.endpoint is None:
             return
         try:
-            await self._once("transact_write_items", {"TransactItems": []}, deadline)
+            await self._guarded(PROBE, lambda: self._client.transact_write_items(TransactItems=[]), deadline)
         except Again:
             return  # the next one may tell
         except Refused:

@@ -28,6 +28,8 @@ _AGAIN = frozenset(
         "TransactionInProgressException",
     }
 )
+PROBE = "probe"
+"""The name of a call that is meant to be refused."""
 CONFLICTS = frozenset(
     {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "DuplicateItem"}
 )
@@ -90,7 +92,8 @@ def _translated(operation: str, response: dict[str, Any]) -> Exception:
         return Cancelled([reason.get("Code", "None") for reason in response.get("CancellationReasons", ())])
     if code in _AGAIN or response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
         return Again(code)
-    _log.error("DynamoDB refused a call: %s: %s", code, message, extra={"operation": operation})
+    level = logging.DEBUG if operation == PROBE else logging.ERROR
+    _log.log(level, "DynamoDB refused a call: %s: %s", code, message, extra={"operation": operation})
     if code == "UnknownOperationException":
         return NoTransactions()
     if code == "ResourceNotFoundException":

@@ -69,6 +69,7 @@ async def test_what_has_nothing_in_common_is_not_joined(opened: Opener) -> None:
     faults = Faults()
     store = opened(faults)
     await store.ping()
+    faults.calls.clear()
 
     await asyncio.gather(*(store.update(Counter, key, adding(key=key)) for key in "abcde"))
 
