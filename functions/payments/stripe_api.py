@@ -26,12 +26,8 @@ RETRIES = 2
 """Of one call, by the library: with jitter, and the same idempotency key."""
 KEY = "shop_key"
 """The metadata field of Stripe's objects that holds our idempotency key."""
-_WHO_PAYS = (
-    "payment_method",
-    "confirmation_token",
-    "amount",
-    "currency",
-)  # parameters that the order brought
+# Parameters whose values an order brought: what is wrong with them is no fault of ours.
+_OF_THE_ORDER = frozenset({"payment_method", "confirmation_token", "amount", "currency"})
 # ISO 4217 gives these no minor unit, Stripe takes them in hundredths.
 _IN_HUNDREDTHS = frozenset({"ISK", "UGX"})
 _REFUNDS = {
@@ -88,7 +84,7 @@ class StripeApi:
             "amount": _minor(amount),
             "currency": amount.currency.lower(),
             # Cards answer at once: an order waits for minutes, and a bank debit may take days.
-            "payment_method_types": ["card"],
+            "allowed_payment_method_types": ["card"],
             "metadata": {KEY: key},
         }
         return _intent(await self._call(lambda c: c.v1.payment_intents.create_async(params, _once(key))))
@@ -145,7 +141,7 @@ class StripeApi:
     async def close(self) -> None:
         """Close the connections."""
         if self._http is not None:
-            await self._http.close_async()
+            await self._http.close_async()  # type: ignore[no-untyped-call] # not typed by its authors
 
     async def _call(self, work: Callable[[stripe.StripeClient], Awaitable[R]]) -> R:
         client = self._client or await self._connect()
@@ -178,9 +174,9 @@ class StripeApi:
         except stripe.CardError as error:
             raise Declined(_verdict(error.error)) from None
         except stripe.InvalidRequestError as error:
-            if str(error.param or "").startswith(_WHO_PAYS):
-                raise Declined(ChargeOutcome.PAYMENT_DECLINED) from None
             log.warning("stripe_refused", extra={"code": error.code, "param": error.param})
+            if error.param in _OF_THE_ORDER:
+                raise Declined(ChargeOutcome.PAYMENT_DECLINED) from None
             raise Refused(error.code or "invalid_request") from None
         except (stripe.StripeError, aiohttp.ClientError, TimeoutError) as error:
             status, code = getattr(error, "http_status", None), getattr(error, "code", None)

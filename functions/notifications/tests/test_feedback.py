@@ -34,7 +34,7 @@ async def report(office: Office, kind: str, event_id: str = "1", secret: str = S
     await feedback.receive(payload, secret, office.desk)
 
 
-HARD = {"bounce": {"bounceType": "Permanent", "bounceSubType": "General"}}
+HARD: dict[str, Any] = {"bounce": {"bounceType": "Permanent", "bounceSubType": "General"}}
 
 
 async def test_a_hard_bounce_is_told_once_however_often_it_is_reported(office: Office) -> None:

@@ -30,6 +30,7 @@ class PostOffice:
         self.encrypted: list[bool] = []
 
     async def handle_DATA(self, server: SMTP, session: Any, envelope: Envelope) -> str:
+        assert server.transport is not None
         self.encrypted.append(server.transport.get_extra_info("sslcontext") is not None)
         return "250 OK"
 

@@ -100,14 +100,13 @@ class FakeStripe:
             fault = self.faults.pop(0) if self.faults else ""
             if fault.isdigit():
                 return error(int(fault), "api_error" if fault >= "500" else "rate_limit_error", "")
-            if fault != "before":
-                answer = await self._once(request, form, handler)
+            answer = await self._once(request, form, handler) if fault != "before" else web.Response()
             if fault in ("before", "after"):
                 assert request.transport is not None
                 request.transport.close()
             if fault == "late":
                 await self.late.wait()
-            return answer if fault != "before" else web.Response()
+            return answer
 
         return door
 

@@ -139,7 +139,8 @@ PAYLOAD = b'{"id": "evt_1", "type": "x", "data": {"object": {}}}'
 
 
 def signed(payload: bytes = PAYLOAD, secret: str = SECRET, at: float = 0) -> str:
-    return WebhookSignature.generate_signature_header(payload.decode(), secret, int(time.time() + at))
+    header: str = WebhookSignature.generate_signature_header(payload.decode(), secret, int(time.time() + at))
+    return header
 
 
 @pytest.mark.parametrize(
