@@ -7,6 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+import yaml
 
 from events.catalog import CATALOG, SUBSCRIBERS
 from knative.local import manifests as m
@@ -189,6 +190,12 @@ def test_a_service_too_few_and_one_too_many_are_named(sound: list[dict[str, Any]
     service["metadata"]["name"] = "order-events"
     faults = list(checks.missing_services(sound, domains(ROOT)))
     assert faults == ["there is no Service orders-events", "Service order-events is no domain's"]
+
+
+def test_the_job_of_skaffold_verify_is_one_that_the_namespace_admits() -> None:
+    job = [yaml.safe_load((ROOT / "tests" / "e2e" / "job.yaml").read_text())]
+    assert list(checks.faulty_fields(job, {})) == []
+    assert list(checks.unrestricted(job)) == []
 
 
 def test_what_is_checked_is_all_there_is() -> None:

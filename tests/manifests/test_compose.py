@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from functions.runtime.settings import RuntimeSettings, load
-from gateway.settings import Settings as GatewaySettings
+from functions.runtime.settings import load
 from knative.local import manifests as m
 from knative.local.parts import BROKER, GATEWAY
 from knative.setup import compose
 from tests.architecture import domains
+from tests.manifests import variables
 from tests.manifests.conftest import ROOT
 
 FILE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -37,13 +36,6 @@ PORTS = {
 _READ = re.compile(r"""environ(?:\.get)?[\[(]["']([A-Z_]+)["']""")
 
 
-def settings_of(name: str) -> type[RuntimeSettings]:
-    if name == GATEWAY:
-        return GatewaySettings
-    found: type[RuntimeSettings] = import_module(f"functions.{name}.settings").Settings
-    return found
-
-
 def environment(name: str) -> dict[str, str]:
     """With each ${VARIABLE:-default} at its default."""
     given = SERVICES[name]["environment"]
@@ -63,13 +55,9 @@ def test_core_is_the_platform_and_full_is_all() -> None:
 
 @pytest.mark.parametrize("name", [*DOMAINS, GATEWAY])
 def test_a_part_is_told_nothing_that_its_settings_do_not_know(name: str) -> None:
-    cls = settings_of(name)
     given = environment(name)
-    unknown = {
-        key for key in given if key.lower() not in cls.__struct_fields__ and not key.startswith("OTEL_")
-    }
-    assert not unknown
-    load(cls, given)
+    assert not list(variables.unknown(name, given))
+    load(variables.settings_of(name), given)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
+from functions.runtime.settings import load
 from knative.local import manifests as m
+from knative.local.parts import GATEWAY
+from tests.architecture import domains
+from tests.manifests import variables
+from tests.manifests.conftest import ROOT
 from tests.manifests.rendered import of, pods, render
 
 DEV, PRODUCTION = "knative/overlays/dev", "knative/overlays/production"
@@ -44,6 +49,19 @@ def test_settings_that_change_roll_out_since_their_maps_are_named_by_a_hash(over
         for source in container.get("envFrom", ())
     }
     assert used == named
+
+
+@overlays
+def test_a_service_is_told_nothing_that_its_settings_do_not_know(overlay: str) -> None:
+    (shared,) = (d["data"] for d in of(render(overlay), "ConfigMap"))
+    parts = [*domains(ROOT), GATEWAY]
+    read_by_none = set.intersection(*(set(variables.unknown(part, shared)) for part in parts))
+    assert not read_by_none
+    for service in (d for d in render(overlay) if d["apiVersion"] == m.SERVING):
+        part = m.name_of(service).removesuffix("-events")
+        own = {v["name"]: v.get("value", "") for v in m.container_of(service)["env"]}
+        assert not list(variables.unknown(part, own)), m.name_of(service)
+        load(variables.settings_of(part), {**shared, **own})
 
 
 @overlays
@@ -100,6 +118,32 @@ def test_production_keeps_a_gateway_awake_and_lets_everything_else_sleep() -> No
         if s["apiVersion"] == m.SERVING
     }
     assert {name for name, scale in scales.items() if scale != "0"} == {"gateway"}
+
+
+def test_production_sends_by_ses_and_keeps_its_state_in_dynamodb_as_roles_of_its_own() -> None:
+    documents = render(PRODUCTION)
+    (shared,) = (d["data"] for d in of(documents, "ConfigMap"))
+    assert shared["STORE_URL"].startswith("dynamodb://")
+    assert "endpoint" not in shared["STORE_URL"]
+    assert not [name for name in shared if name.startswith("AWS_") and "REGION" not in name], "no keys: roles"
+    (sender,) = (
+        d for d in documents if d["apiVersion"] == m.SERVING and m.name_of(d) == "notifications-events"
+    )
+    env = {v["name"]: v.get("value") for v in m.container_of(sender)["env"]}
+    assert (env["MAIL_CHANNEL"], env["MAIL_FROM"]) == ("ses", "shop@shop.example.com")
+    roles = {
+        m.name_of(a): a["metadata"]["annotations"]["eks.amazonaws.com/role-arn"]
+        for a in of(documents, "ServiceAccount")
+        if "annotations" in a["metadata"]
+    }
+    assert roles.keys() == set(domains(ROOT))
+    assert len(set(roles.values())) == len(roles), "a domain reads its own tables only"
+
+
+def test_production_has_a_durable_broker() -> None:
+    (broker,) = of(render(PRODUCTION), "Broker")
+    assert broker["metadata"]["annotations"]["eventing.knative.dev/broker.class"] == "Kafka"
+    assert broker["spec"]["config"]["name"] == "kafka-broker-config"
 
 
 def test_production_has_a_disruption_budget_for_each_service() -> None:
