@@ -49,7 +49,7 @@ restore: $(READY) ## Put a backup back (FROM=folder); the platform must be stopp
 	@$(RUN) -m knative.local.backup restore $(FROM) $(ARGS)
 
 ##@ Check
-.PHONY: test test-unit test-integration test-e2e test-security test-crash lint audit-manifests bench bench-scale
+.PHONY: test test-unit test-integration test-e2e test-security test-crash test-new-service lint audit-manifests bench bench-scale
 test: $(READY) ## Run all tests: unit, manifests, integration, end to end, attacks, a few crashes
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
@@ -72,6 +72,9 @@ test-crash: $(READY) ## Kill every part at every failpoint, and the broker for e
 	@DISORDER_EXAMPLES=$(or $(DISORDER_EXAMPLES),200) \
 		$(PYTEST) -o faulthandler_timeout=0 tests/crash $(wildcard tests/disorder) $(ARGS)
 
+test-new-service: $(READY) ## Run all checks on a copy of this tree with a service from the template, and that platform
+	@SHOP_WHOLE_NEW_SERVICE=1 $(PYTEST) tests/newservice $(ARGS)
+
 lint: $(READY) ## Check style and types
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
@@ -87,7 +90,17 @@ bench-scale: $(READY) ## Compare what use cases cost with 1,000 and with 1,000,0
 	@$(RUN) -m tests.bench.scale $(ARGS)
 
 ##@ Change
-.PHONY: format proto-gen schemas dashboards requirements clean
+.PHONY: new-service remove-service format proto-gen schemas dashboards requirements clean
+new-service: $(READY) ## Add a service from the template: NAME=inventory, what it keeps by ENTITY=stock_item
+	@test -n "$(NAME)" || { echo "Which one? make new-service NAME=inventory" >&2; exit 2; }
+	@$(RUN) -m functions.template new "$(NAME)" --entity "$(ENTITY)"
+	@$(MAKE) proto-gen schemas
+
+remove-service: $(READY) ## Take such a service away again: NAME=inventory
+	@test -n "$(NAME)" || { echo "Which one? make remove-service NAME=inventory" >&2; exit 2; }
+	@$(RUN) -m functions.template remove "$(NAME)"
+	@$(MAKE) schemas
+
 format: $(READY) ## Format the sources and mend what can be mended
 	@$(RUN) -m ruff check --fix-only --quiet .
 	@$(RUN) -m ruff format .

@@ -56,7 +56,7 @@ IMPURE_CALLS = frozenset({"open", "print", "input", "now", "utcnow", "today", "u
 def domains(root: Path) -> list[str]:
     """The domain folders, by name."""
     folders = (path for path in (root / "functions").iterdir() if path.is_dir())
-    return sorted(path.name for path in folders if path.name not in {"runtime", "tests", "__pycache__"})
+    return sorted(path.name for path in folders if path.name not in {"runtime", "template", "__pycache__"})
 
 
 def modules(root: Path) -> list[Path]:

@@ -9,9 +9,10 @@ import pytest
 
 from knative.local.demo.shop import FINAL, Person, Refused, Shop
 from knative.local.demo.stories import eventually
+from knative.local.ports import DOMAINS
 from tests.e2e.platform import LocalPlatform, given
 
-PARTS = ["broker", "users", "products", "orders", "payments", "notifications", "gateway"]
+PARTS = ["broker", *DOMAINS, "gateway"]
 PIECES = 1000
 
 

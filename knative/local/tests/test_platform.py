@@ -14,7 +14,7 @@ import pytest
 from knative.local import ports
 from knative.local.tests.world import World, all_gone, eventually
 
-NAMES = {"broker", "users", "products", "orders", "payments", "notifications", "gateway"}
+NAMES = {"broker", "gateway", *ports.DOMAINS}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from knative.local import manifests, parts, ports, reload
 
 BASE = manifests.load(Path(__file__).parents[2] / "base")
 PARTS = parts.derive(BASE, ports.fixed(parts.domains(BASE)), Path("/d"), {}).parts
-FUNCTIONS = {"users", "products", "orders", "payments", "notifications"}
+FUNCTIONS = set(parts.domains(BASE))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""New services from a template (`make new-service NAME=...`), and their removal."""

@@ -1,0 +1,65 @@
+"""What a service adds to files that all services share: additions.yaml, applied and taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+_ADDITIONS = Path(__file__).with_name("additions.yaml")
+
+
+class Unplaced(ValueError):
+    """A shared file is not as the template expects; the message names it and the line in question."""
+
+
+@dataclass(frozen=True)
+class Addition:
+    """Lines for one file: before or after each line that begins with `anchor`, or at its end where that is empty."""
+
+    file: str
+    text: str
+    anchor: str = ""
+    after: bool = False
+
+    def added_to(self, content: str) -> str:
+        """The file's content with the lines; raises Unplaced where there is no anchor."""
+        if not self.anchor:
+            return content + self.text
+        lines = content.splitlines(keepends=True)
+        if not any(line.startswith(self.anchor) for line in lines):
+            raise Unplaced(
+                f"{self.file} has no line that begins with `{self.anchor}`, where the service is listed"
+            )
+        return "".join(part for line in lines for part in self._beside(line))
+
+    def _beside(self, line: str) -> Iterator[str]:
+        if line.startswith(self.anchor):
+            yield from (line, self.text) if self.after else (self.text, line)
+        else:
+            yield line
+
+    def taken_from(self, content: str) -> str:
+        """The file's content without the lines, wherever they stand; raises Unplaced where they are not."""
+        if self.text not in content:
+            raise Unplaced(
+                f"{self.file}: take out by hand what begins with `{self.text.splitlines()[0].strip()}`"
+            )
+        return content.replace(self.text, "")
+
+
+def additions(names: Mapping[str, Any]) -> list[Addition]:
+    """The additions for a service, by the template's variables."""
+    template = jinja2.Template(
+        _ADDITIONS.read_text(), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    return [
+        Addition(
+            item["file"], item["text"], item.get("before") or item.get("after") or "", after="after" in item
+        )
+        for item in yaml.safe_load(template.render(names))
+    ]
