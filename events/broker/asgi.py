@@ -15,7 +15,8 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 HeaderList = Sequence[tuple[bytes, bytes]]
 
-MAX_BODY: Final = 1 << 20
+MAX_BODY: Final = (1 << 20) - 1
+"""Less than 1 MiB, so that whatever is taken fits with its headers into what event functions take."""
 _CODES: Final = {
     400: "INVALID_ARGUMENT",
     404: "NOT_FOUND",
@@ -66,7 +67,7 @@ async def read_body(receive: Receive) -> bytes:
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > MAX_BODY:
-            raise Problem(413, "TOO_LARGE", f"more than {MAX_BODY} bytes", ((b"connection", b"close"),))
+            raise Problem(413, "TOO_LARGE", "1 MiB or more", ((b"connection", b"close"),))
         if not message.get("more_body"):
             return b"".join(parts)
         message = await receive()

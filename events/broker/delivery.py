@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from events.broker.config import Delivery
 from events.broker.storage import Failure
 from events.client import Response
-from events.cloudevent import BadEvent, CloudEvent, is_cloudevent, parse
+from events.cloudevent import BATCH, BadEvent, CloudEvent, is_cloudevent, parse
 
 TTL: Final = "knativebrokerttl"
 ARRIVAL: Final = "knativearrivaltime"
@@ -46,7 +46,7 @@ def judge(response: Response, now: float) -> Delivered | Failed:
     """What a subscriber's answer means; `now` is Unix time."""
     status, headers, body = response
     if 200 <= status < 300:
-        return _reply(response) if body or is_cloudevent(headers) else Delivered()
+        return _accepted(response)
     retryable = status >= 500 or status in _RETRIED
     retry_after = _retry_after(headers, now) if status in (429, 503) else 0.0
     return Failed(status, body, retryable, retry_after)
@@ -94,14 +94,17 @@ def incoming_ttl(attributes: dict[str, str]) -> int:
         return DEFAULT_TTL
 
 
-def _reply(response: Response) -> Delivered | Failed:
+def _accepted(response: Response) -> Delivered | Failed:
+    """Only 200 carries a reply (data plane, Derived Events); other bodies are refused as Knative's filter does."""
     if not is_cloudevent(response.headers):
-        return Failed(502, b"the answer is neither empty nor a CloudEvent")
+        return Failed(502, b"the answer is neither empty nor a CloudEvent") if response.body else Delivered()
+    if response.status != 200:
+        return Delivered()
     try:
         events = parse(response.headers, response.body)
     except BadEvent as error:
         return Failed(502, f"the answer is no valid CloudEvent: {error}".encode())
-    if len(events) != 1:
+    if len(events) != 1 or any(value.startswith(BATCH.encode()) for _, value in response.headers):
         return Failed(502, b"the answer is not one CloudEvent")
     return Delivered(events[0])
 
