@@ -71,10 +71,10 @@ def dead_letter_delay(attempts: int) -> float:
     return min(_DEAD_LETTER_DELAY * 2.0 ** min(attempts - 1, 16), _DEAD_LETTER_LONGEST)
 
 
-def failure(url: str, failed: Failed) -> Failure:
+def failure(url: str, failed: Failed, attempts: int) -> Failure:
     """What the dead-letter sink is told; the body is cut as Knative cuts it."""
     encoded = base64.b64encode(failed.body[:_ERROR_DATA_MAX]).decode()[:_ERROR_DATA_MAX]
-    return Failure(url, failed.code, encoded)
+    return Failure(url, failed.code, encoded, attempts)
 
 
 def dead_letter_attributes(attributes: Mapping[str, str], failed: Failure) -> dict[str, str]:

@@ -209,7 +209,8 @@ class Dispatcher:
             self._log("event dropped: no dead-letter sink", event, failed, attempts=live.attempts)
             return
         failpoint("broker.give-up.before")
-        await self._storage.dead(self.id, event.seq, rules.failure(self.trigger.subscriber_url, failed))
+        failure = rules.failure(self.trigger.subscriber_url, failed, live.attempts)
+        await self._storage.dead(self.id, event.seq, failure)
         failpoint("broker.give-up.after")
         self._log("delivery given up: to the dead-letter sink", event, failed, attempts=live.attempts)
         self._dead.push(_Dead(event.seq))
@@ -234,6 +235,7 @@ class Dispatcher:
 
     async def _sent(self, sink: Endpoint, event: CloudEvent, failure: Failure) -> bool:
         head = header_block(rules.dead_letter_attributes(event.attributes, failure))
+        head += b"kn-attempts: %d\r\n" % failure.attempts
         with burying(self.trigger.key, event.attributes) as span:
             try:
                 failpoint("broker.bury.before")

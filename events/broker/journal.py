@@ -32,8 +32,11 @@ class SchemaTooNew(StorageError):
     """The file was written by a newer version of this program."""
 
 
-def connect(path: Path, schema: str, version: int) -> sqlite3.Connection:
-    """Open (or make) a WAL database of this schema version; raises SchemaTooNew for a later one."""
+def connect(path: Path, schema: str, version: int, upgrades: Sequence[str] = ()) -> sqlite3.Connection:
+    """Open (or make) a WAL database of this schema version; raises SchemaTooNew for a later one.
+
+    `schema` makes a new one; the first of `upgrades` makes version 2 of version 1, and so on.
+    """
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
     db.execute("PRAGMA busy_timeout=1000")
     found = db.execute("PRAGMA user_version").fetchone()[0]
@@ -47,7 +50,8 @@ def connect(path: Path, schema: str, version: int) -> sqlite3.Connection:
     db.execute("PRAGMA synchronous=FULL")
     db.execute("PRAGMA wal_autocheckpoint=4000")
     if found < version:
-        db.executescript(f"BEGIN IMMEDIATE;{schema};PRAGMA user_version={version};COMMIT;")
+        steps = ";".join(upgrades[found - 1 :]) if found else schema
+        db.executescript(f"BEGIN IMMEDIATE;{steps};PRAGMA user_version={version};COMMIT;")
     return db
 
 

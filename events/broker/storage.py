@@ -85,11 +85,15 @@ def trace_headers(traceparent: str | None, tracestate: str | None) -> bytes:
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a delivery is given up: the values of knativeerrordest, knativeerrorcode and knativeerrordata."""
+    """Why a delivery is given up: the values of knativeerrordest, knativeerrorcode and knativeerrordata.
+
+    `attempts` is how often it was tried.
+    """
 
     dest: str
     code: int
     data: str
+    attempts: int = 0
 
 
 class Pending(NamedTuple):

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
+import contextlib
 import logging
 import re
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qs
 
-import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import choose_encoder
 
@@ -33,7 +29,8 @@ from events.broker.asgi import (
     respond_problem,
 )
 from events.broker.journal import StorageError
-from events.cloudevent import BadEvent, CloudEvent, parse, to_structured
+from events.cloudevent import BadEvent, CloudEvent, parse
+from events.deadletters import wire
 from events.deadletters.store import STATUSES, Entry, Store
 from observability import context
 from observability.failpoints import failpoint
@@ -44,8 +41,9 @@ Replay = Callable[[CloudEvent, str | None], Awaitable[None]]
 """Give an event back to the broker (namespace/name, None where it is not known). Raises ReplayFailed."""
 
 _ENTRY: Final = re.compile(r"/entries/(dlq_[0-9a-f]{32})(/replay)?")
-_TYPE: Final = re.compile(r"[\x21-\x7e]{1,256}")
 _MAX_LIMIT: Final = 100
+_REPLAYED_KEPT: Final = 7 * 86400.0  # as long as inboxes remember what they have handled
+_FORGET_EVERY: Final = 3600.0
 _OURS: Final = frozenset(
     {"knativeerrordest", "knativeerrorcode", "knativeerrordata", "knativebrokerttl", "knativearrivaltime"}
 )
@@ -82,11 +80,13 @@ class DeadLetters:
         """Open the store. Raises StorageError."""
         self._data_dir.mkdir(parents=True, exist_ok=True)
         self._store = Store(self._data_dir / "deadletters.db")
+        self._forgetting = asyncio.create_task(self._forget())
 
     async def stop(self) -> None:
         """Close the store; what is asked afterwards is answered with 503."""
         store, self._store = self._store, None
         if store is not None:
+            self._forgetting.cancel()
             await store.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,11 +107,15 @@ class DeadLetters:
             _only(method, "POST")
             await self._take(scope, receive, send)
         elif path == "/entries":
-            _only(method, "GET")
-            await respond_json(send, 200, self._page(_query(scope, "limit", "cursor", "type", "status")))
+            _only(method, "GET", "DELETE")
+            if method == "GET":
+                page = self._page(wire.query(scope, "limit", "cursor", "type", "status"))
+                await respond_json(send, 200, page)
+            else:
+                await respond_json(send, 200, await self._discard(wire.query(scope, "type", "status")))
         elif path == "/replay":
             _only(method, "POST")
-            await respond_json(send, 200, await self._replay_all(_query(scope, "type").get("type")))
+            await respond_json(send, 200, await self._replay_all(wire.query(scope, "type").get("type")))
         elif entry is not None:
             await self._one(entry[1], entry[2] is not None, method, send)
         elif path in ("/healthz/live", "/healthz/ready", "/metrics"):
@@ -125,14 +129,15 @@ class DeadLetters:
             events = parse(scope["headers"], await read_body(receive))
         except BadEvent as error:
             raise Problem(400, error.reason, str(error)) from None
-        trigger, broker = header(scope, b"kn-trigger") or None, header(scope, b"kn-broker") or None
+        origins = [wire.origin(scope, event) for event in events]
         store, now = self._opened(), self._clock()
         failpoint("deadletters.keep.before")
-        keys = await asyncio.gather(*(store.put(event, trigger, broker, now) for event in events))
+        puts = (store.put(event, origin, now) for event, origin in zip(events, origins, strict=True))
+        keys = await asyncio.gather(*puts)
         failpoint("deadletters.keep.after")
-        for event, key in zip(events, keys, strict=True):
+        for event, origin, key in zip(events, origins, keys, strict=True):
             self._kept.inc()
-            fields = {"entry": key, "event_id": event.id, "event_type": event.type, "trigger": trigger}
+            fields = {"entry": key, "event_id": event.id, "event_type": event.type, "trigger": origin.trigger}
             log.warning("dead letter kept", extra=fields)
         failpoint("deadletters.acknowledge.before")
         await respond(send, 204)
@@ -144,13 +149,13 @@ class DeadLetters:
         if entry is None:
             raise Problem(404, "NOT_FOUND", "no such dead letter")
         if method == "GET":
-            await respond_json(send, 200, _whole(entry))
+            await respond_json(send, 200, wire.whole(entry))
         elif method == "DELETE":
             await self._opened().remove(key)
             await respond(send, 204)
         else:
             await self._replay_one(entry)
-            await respond_json(send, 200, _brief(self._opened().get(key) or entry))
+            await respond_json(send, 200, wire.brief(self._opened().get(key) or entry))
 
     async def _replay_one(self, entry: Entry) -> None:
         """Give the original event back to the broker: same id and source, so that inboxes know it."""
@@ -177,7 +182,7 @@ class DeadLetters:
         """All pending entries (of a type) that are there now, the oldest last; one failure does not stop it."""
         counts = {"replayed": 0, "failed": 0}
         before = 2**62
-        while page := self._opened().page("pending", _checked_type(event_type), before, _MAX_LIMIT):
+        while page := self._opened().page("pending", wire.checked_type(event_type), before, _MAX_LIMIT):
             before = page[-1].seq
             for entry in page:
                 try:
@@ -187,20 +192,27 @@ class DeadLetters:
                     counts["failed"] += 1
         return counts
 
+    async def _discard(self, query: Mapping[str, str]) -> dict[str, int]:
+        """Everything of a status (and a type) that is there now, for good."""
+        status, event_type = wire.checked_status(query), wire.checked_type(query.get("type"))
+        discarded = await self._opened().discard(status, event_type)
+        log.warning(
+            "dead letters discarded", extra={"count": discarded, "status": status, "type": event_type}
+        )
+        return {"discarded": discarded}
+
     def _page(self, query: Mapping[str, str]) -> dict[str, Any]:
         limit = query.get("limit", "20")
         if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= _MAX_LIMIT:
             raise Problem(400, "INVALID_LIMIT", f"limit is a number from 1 to {_MAX_LIMIT}")
-        status = query.get("status", "pending")
-        if status not in STATUSES:
-            raise Problem(400, "INVALID_STATUS", f"status is one of {', '.join(STATUSES)}")
-        before = _decode_cursor(query["cursor"]) if query.get("cursor") else 2**62
+        status = wire.checked_status(query)
+        before = wire.decode_cursor(query["cursor"]) if query.get("cursor") else 2**62
         size = int(limit)
-        found = self._opened().page(status, _checked_type(query.get("type")), before, size + 1)
+        found = self._opened().page(status, wire.checked_type(query.get("type")), before, size + 1)
         more = len(found) > size
         return {
-            "items": [_brief(entry) for entry in found[:size]],
-            "next_cursor": _encode_cursor(found[size - 1].seq) if more else None,
+            "items": [wire.brief(entry) for entry in found[:size]],
+            "next_cursor": wire.encode_cursor(found[size - 1].seq) if more else None,
         }
 
     async def _observe(self, path: str, scope: Scope, send: Send) -> None:
@@ -220,6 +232,13 @@ class DeadLetters:
             raise Problem(503, "NOT_READY", "starting or stopping", ((b"retry-after", b"1"),))
         return self._store
 
+    async def _forget(self) -> None:
+        """What was replayed and has not come back is of no use for ever."""
+        while True:
+            with contextlib.suppress(StorageError, Problem):
+                await self._opened().forget(self._clock() - _REPLAYED_KEPT)
+            await asyncio.sleep(_FORGET_EVERY)
+
     def _count(self, status: str) -> int:
         return self._store.counts()[status] if self._store is not None else 0
 
@@ -227,66 +246,3 @@ class DeadLetters:
 def _only(method: str, *allowed: str) -> None:
     if method not in allowed:
         raise method_not_allowed(*allowed)
-
-
-def _query(scope: Scope, *known: str) -> dict[str, str]:
-    found = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-    for name, values in found.items():
-        if name not in known or len(values) != 1:
-            raise Problem(400, "INVALID_QUERY", f"known parameters, once each: {', '.join(known)}")
-    return {name: values[0] for name, values in found.items()}
-
-
-def _checked_type(text: str | None) -> str | None:
-    if text and not _TYPE.fullmatch(text):
-        raise Problem(400, "INVALID_TYPE", "type is an event type")
-    return text or None
-
-
-def _encode_cursor(seq: int) -> str:
-    return base64.urlsafe_b64encode(str(seq).encode()).decode().rstrip("=")
-
-
-def _decode_cursor(text: str) -> int:
-    try:
-        decoded = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        if len(text) <= 32 and decoded.isdigit():
-            return min(int(decoded), 2**62)
-    except (binascii.Error, ValueError):
-        pass
-    raise Problem(400, "INVALID_CURSOR", "the cursor is not one that was given out")
-
-
-def _brief(entry: Entry) -> dict[str, Any]:
-    attributes = entry.event.attributes
-    return {
-        "id": entry.id,
-        "status": entry.status,
-        "type": entry.event.type,
-        "event_id": entry.event.id,
-        "source": entry.event.source,
-        "subject": attributes.get("subject"),
-        "correlation_id": attributes.get("correlationid"),
-        "trigger": entry.trigger,
-        "destination": attributes.get("knativeerrordest"),
-        "error_code": _number(attributes.get("knativeerrorcode")),
-        "error": entry.error_text,
-        "failures": entry.failures,
-        "first_failed_at": _timestamp(entry.first_at),
-        "last_failed_at": _timestamp(entry.last_at),
-        "replayed_at": _timestamp(entry.replayed_at),
-    }
-
-
-def _whole(entry: Entry) -> dict[str, Any]:
-    return {**_brief(entry), "event": msgspec.Raw(to_structured(entry.event))}
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() else None
-
-
-def _timestamp(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

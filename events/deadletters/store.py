@@ -7,14 +7,14 @@ import hashlib
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from events.broker.journal import Journal, connect
 from events.cloudevent import CloudEvent
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE entries (
   seq INTEGER PRIMARY KEY,
@@ -26,6 +26,7 @@ CREATE TABLE entries (
   attributes TEXT NOT NULL, -- JSON, as it came, knativeerror* included
   data BLOB NOT NULL,
   failures INTEGER NOT NULL,
+  attempts INTEGER, -- NULL where whoever gave it up did not say
   trigger TEXT,
   broker TEXT,
   first_at REAL NOT NULL, -- Unix time, as the next two
@@ -35,33 +36,50 @@ CREATE TABLE entries (
 CREATE INDEX entries_by_status ON entries (status, seq);
 CREATE INDEX entries_by_type ON entries (status, type, seq)
 """
+_UPGRADES: Final = ("ALTER TABLE entries ADD COLUMN attempts INTEGER",)
 _PUT: Final = (
     "INSERT INTO entries (id, type, status, event_id, source, attributes, data, failures, trigger, broker, "
-    "first_at, last_at) VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?9) "
+    "attempts, first_at, last_at) VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10, ?10) "
     "ON CONFLICT (id) DO UPDATE SET status = 'pending', attributes = excluded.attributes, "
     "data = excluded.data, failures = failures + 1, trigger = coalesce(excluded.trigger, trigger), "
-    "broker = coalesce(excluded.broker, broker), last_at = excluded.last_at, replayed_at = NULL"
+    "broker = coalesce(excluded.broker, broker), attempts = coalesce(attempts + excluded.attempts, "
+    "excluded.attempts, attempts), last_at = excluded.last_at, replayed_at = NULL"
 )
 _REPLAYED: Final = "UPDATE entries SET status = 'replayed', replayed_at = ? WHERE id = ? AND failures = ?"
 _REMOVE: Final = "DELETE FROM entries WHERE id = ?"
+_DISCARD: Final = "DELETE FROM entries WHERE status = ?1 AND seq <= ?2 AND (?3 IS NULL OR type = ?3)"
+_FORGET: Final = "DELETE FROM entries WHERE status = 'replayed' AND replayed_at < ?"
 _SELECT: Final = (
-    "SELECT seq, id, status, attributes, data, failures, trigger, broker, first_at, last_at, replayed_at "
-    "FROM entries "
+    "SELECT seq, id, status, attributes, data, failures, attempts, trigger, broker, first_at, last_at, "
+    "replayed_at FROM entries "
 )
 _SELECT_ONE: Final = _SELECT + "WHERE id = ?"
 _SELECT_PAGE: Final = _SELECT + "WHERE status = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
 _SELECT_PAGE_OF_TYPE: Final = _SELECT + "WHERE status = ? AND type = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
+_SELECT_ALL: Final = "SELECT count(*), max(seq) FROM entries WHERE status = ?1 AND (?2 IS NULL OR type = ?2)"
 STATUSES: Final = ("pending", "replayed")
 
 
+class Origin(NamedTuple):
+    """Where a dead letter comes from: trigger and broker (namespace/name), deliveries tried; None: not known."""
+
+    trigger: str | None = None
+    broker: str | None = None
+    attempts: int | None = None
+
+
 class Entry(msgspec.Struct, frozen=True):
-    """One dead letter; times are Unix times, `failures` counts how often it was given up."""
+    """One dead letter; times are Unix times, `failures` counts how often it was given up.
+
+    `attempts` counts all deliveries that were tried, None where that is not known.
+    """
 
     seq: int
     id: str
     status: str
     event: CloudEvent
     failures: int
+    attempts: int | None
     trigger: str | None
     broker: str | None
     first_at: float
@@ -88,12 +106,12 @@ class Store:
     """To be made and used on one event loop; writes are durable on return and raise StorageError."""
 
     def __init__(self, path: Path) -> None:
-        db = connect(path, _SCHEMA, SCHEMA_VERSION)
+        db = connect(path, _SCHEMA, SCHEMA_VERSION, _UPGRADES)
         self._read = sqlite3.connect(path, isolation_level=None)
         self._read.execute("PRAGMA query_only=ON")
-        self._journal = Journal(db, (_PUT, _REPLAYED, _REMOVE))
+        self._journal = Journal(db, (_PUT, _REPLAYED, _REMOVE, _DISCARD, _FORGET))
 
-    async def put(self, event: CloudEvent, trigger: str | None, broker: str | None, now: float) -> str:
+    async def put(self, event: CloudEvent, origin: Origin, now: float) -> str:
         """Keep a dead letter; returns its id."""
         attributes = event.attributes
         key = entry_id(attributes)
@@ -104,8 +122,7 @@ class Store:
             event.source,
             msgspec.json.encode(attributes).decode(),
             event.data,
-            trigger,
-            broker,
+            *origin,
             now,
         )
         await self._journal.commit(((_PUT, row),))
@@ -117,6 +134,16 @@ class Store:
 
     async def remove(self, key: str) -> None:
         await self._journal.commit(((_REMOVE, (key,)),))
+
+    async def discard(self, status: str, event_type: str | None) -> int:
+        """Remove all of a status (and a type) that are there now; how many."""
+        count, last = self._read.execute(_SELECT_ALL, (status, event_type)).fetchone()
+        await self._journal.commit(((_DISCARD, (status, last or 0, event_type)),))
+        return int(count)
+
+    async def forget(self, replayed_before: float) -> None:
+        """Remove what was given back before this time and has not failed since."""
+        await self._journal.commit(((_FORGET, (replayed_before,)),))
 
     def get(self, key: str) -> Entry | None:
         row = self._read.execute(_SELECT_ONE, (key,)).fetchone()

@@ -88,9 +88,8 @@ class EventFunction:
         payload, handler = self._handlers.get(event["type"], (None, None))
         if payload is None or handler is None:
             raise invalid(f"Nobody here subscribed to {event['type'][:100]}.", reason="EVENT_TYPE_UNKNOWN")
-        if (
-            event["source"] != payload.SOURCE and payload is not SweepDue
-        ):  # whose source is a name in the cluster
+        # A sweep's source is a name in the cluster.
+        if payload is not SweepDue and event["source"] != payload.SOURCE:
             raise invalid("Events of this type come from somebody else.", reason="EVENT_SOURCE_UNKNOWN")
         delivery = Delivery(
             data=_decode(payload, event.data),

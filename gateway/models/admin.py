@@ -29,6 +29,9 @@ class DeadLetter(TypedDict):
     error_code: Annotated[int | None, Field(description="What the subscriber answered.", examples=[503])]
     error: Annotated[str, Field(description="The answer's text.", examples=["unavailable"])]
     failures: Annotated[int, Field(description="How often it was given up.", examples=[1])]
+    attempts: Annotated[
+        int | None, Field(description="Deliveries tried, all told; null if not known.", examples=[6])
+    ]
     first_failed_at: Annotated[str, _FAILED_AT]
     last_failed_at: Annotated[str, _FAILED_AT]
     replayed_at: Annotated[str | None, _FAILED_AT]
@@ -53,6 +56,12 @@ class DeadLetterPage(TypedDict):
 
     items: list[DeadLetter]
     next_cursor: NextCursor
+
+
+class Discarded(TypedDict):
+    """What throwing many away did."""
+
+    discarded: Annotated[int, Field(description="How many there were.", examples=[3])]
 
 
 class Replayed(TypedDict):

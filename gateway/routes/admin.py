@@ -28,6 +28,7 @@ OwnerId = Annotated[
 EventType = Annotated[
     str | None, Query(pattern=r"^[\x21-\x7e]{1,256}$", description="Only events of this type.")
 ]
+LetterStatus = Annotated[Literal["pending", "replayed"], Query(description="Where they stand.")]
 _NO_USER = {404: "USER_NOT_FOUND"}
 _NO_LETTER = {404: "DEAD_LETTER_NOT_FOUND"}
 _REPLAY_SECONDS = 55.0
@@ -117,7 +118,7 @@ async def list_ledger(request: Request, limit: Limit = 20, cursor: Cursor = "") 
 @router.get("/v1/admin/dead-letters", **declare("admin", 200, models.DeadLetterPage))
 async def list_dead_letters(
     request: Request,
-    status: Annotated[Literal["pending", "replayed"], Query(description="Where they stand.")] = "pending",
+    status: LetterStatus = "pending",
     type: EventType = None,  # noqa: A002 - the query parameter's name
     limit: Limit = 20,
     cursor: Cursor = "",
@@ -126,6 +127,17 @@ async def list_dead_letters(
     query = {"limit": str(limit), "status": status}
     query |= {name: value for name, value in (("type", type), ("cursor", cursor)) if value}
     return answer(await clients_of(request).dead_letters.call("GET", "/entries", query))
+
+
+@router.delete("/v1/admin/dead-letters", **declare("admin", 200, models.Discarded))
+async def discard_dead_letters(
+    request: Request,
+    status: LetterStatus = "pending",
+    type: EventType = None,  # noqa: A002 - as above
+) -> Response:
+    """Throw away all dead letters of a status, or those of one type among them."""
+    query = {"status": status} | ({"type": type} if type else {})
+    return answer(await clients_of(request).dead_letters.call("DELETE", "/entries", query))
 
 
 @router.post(

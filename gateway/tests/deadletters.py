@@ -24,6 +24,7 @@ _BRIEF: dict[str, Any] = {
     "error_code": 503,
     "error": "unavailable",
     "failures": 1,
+    "attempts": 6,
     "first_failed_at": "2030-01-01T12:00:00.000Z",
     "last_failed_at": "2030-01-01T12:00:00.000Z",
     "replayed_at": None,
@@ -35,6 +36,7 @@ async def fake_dead_letters() -> AsyncIterator[str]:
     """Serves one dead letter under a prefix; yields the URL."""
     app = web.Application()
     app.router.add_get("/dead-letters/entries", _page)
+    app.router.add_delete("/dead-letters/entries", _discard)
     app.router.add_post("/dead-letters/replay", _replay)
     app.router.add_get("/dead-letters/entries/{id}", _one)
     app.router.add_delete("/dead-letters/entries/{id}", _one)
@@ -52,6 +54,12 @@ async def _page(request: web.Request) -> web.Response:
     wanted = request.query.get("type", _BRIEF["type"])
     items = [_BRIEF] if wanted == _BRIEF["type"] else []
     return web.json_response({"items": items, "next_cursor": None})
+
+
+async def _discard(request: web.Request) -> web.Response:
+    wanted = request.query.get("type", _BRIEF["type"])
+    kept = request.query.get("status") == "replayed" or wanted != _BRIEF["type"]
+    return web.json_response({"discarded": 0 if kept else 1})
 
 
 async def _replay(_: web.Request) -> web.Response:

@@ -251,6 +251,15 @@ async def test_keys_are_fetched_once_and_anew_after_a_rotation(
     assert [name for name, _, _ in backend.calls].count("GetJwks") == 2
 
 
+async def test_dead_letters_are_discarded_by_type_and_status(api: httpx.AsyncClient) -> None:
+    path = "/v1/admin/dead-letters"
+    assert (await api.delete(path, headers=BOSS)).json() == {"discarded": 1}
+    assert (await api.delete(f"{path}?type=shop.order.shipped.v1", headers=BOSS)).json() == {"discarded": 0}
+    assert (await api.delete(f"{path}?status=replayed", headers=BOSS)).json() == {"discarded": 0}
+    assert (await api.delete(f"{path}?status=all", headers=BOSS)).status_code == 400
+    assert (await api.delete(path, headers=CUSTOMER)).status_code == 403
+
+
 async def test_an_unknown_dead_letter_is_not_found(api: httpx.AsyncClient) -> None:
     path = f"/v1/admin/dead-letters/{LETTER[:-1]}1"
     assert_problem(await api.get(path, headers=BOSS), 404, "DEAD_LETTER_NOT_FOUND")

@@ -66,9 +66,31 @@ class Together:
         for name in parts.domains(self._manifests):
             await self.start_function(name)
 
+    def broker_config(self) -> str:
+        """Brokers and Triggers, as the manifests have them."""
+        return self._platform.broker_config
+
+    @property
+    def broker_url(self) -> str:
+        """Where the broker and its dead-letter sink are."""
+        return f"http://127.0.0.1:{self._ports.http['broker']}"
+
+    async def settled(self) -> None:
+        """Wait until no delivery is pending."""
+
+        async def pending() -> float:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"{self.broker_url}/metrics") as answer,
+            ):
+                lines = (await answer.text()).splitlines()
+            return sum(float(line.split()[-1]) for line in lines if line.startswith("shop_broker_pending{"))
+
+        await comes_to(pending, 0.0)
+
     async def start_broker(self) -> None:
         """The local broker on this platform's port, with its triggers and what it kept."""
-        app = BrokerApp(load_broker(self._platform.broker_config), self._folder / "broker")
+        app = BrokerApp(load_broker(self.broker_config()), self._folder / "broker")
         await self._broker.enter_async_context(serving(app, port=self._ports.http["broker"]))
 
     async def stop_broker(self) -> None:
@@ -105,7 +127,7 @@ class Together:
             "ce-type": SweepDue.TYPE,
             "ce-source": SweepDue.SOURCE,
         }
-        url = f"http://127.0.0.1:{self._ports.http['broker']}/shop/default"
+        url = f"{self.broker_url}/shop/default"
         async with (
             aiohttp.ClientSession() as session,
             session.post(url, data=b"{}", headers=headers) as answer,
