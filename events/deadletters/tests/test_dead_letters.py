@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import contextlib
 import signal
-import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry
 
-from events.broker.serve import serving
 from events.broker.tests.support import (
     Answer,
     broker,
@@ -30,51 +21,9 @@ from events.broker.tests.support import (
     trigger,
     until,
 )
-from events.cloudevent import CloudEvent
-from events.deadletters.app import DeadLetters, ReplayFailed
+from events.deadletters.tests.support import ERROR, sink
 
 ROOT = Path(__file__).parents[3]
-ERROR = {
-    "knativeerrordest": "http://orders/",
-    "knativeerrorcode": "422",
-    "knativeerrordata": base64.b64encode(b"no such order").decode(),
-}
-
-
-@dataclass
-class Sink:
-    http: httpx.AsyncClient
-    now: float = 1_700_000_000.0
-    replayed: list[tuple[CloudEvent, str | None]] = field(default_factory=list)
-    refuse: bool = False
-
-    async def replay(self, event: CloudEvent, to: str | None) -> None:
-        if self.refuse:
-            raise ReplayFailed("it is closed")
-        self.replayed.append((event, to))
-
-    async def put(self, event_id: str = "1", **attributes: str) -> None:
-        given = headers(event_id, knativebrokerttl="254", **{**ERROR, **attributes})
-        given |= {"kn-trigger": "shop/t", "kn-broker": "shop/default", "kn-attempts": "6"}
-        answer = await self.http.post("/", headers=given, content=b'{"a": 1}')
-        assert answer.status_code == 204
-
-    async def entries(self, **query: Any) -> list[dict[str, Any]]:
-        answer = await self.http.get("/entries", params=query)
-        assert answer.status_code == 200, answer.text
-        items: list[dict[str, Any]] = answer.json()["items"]
-        return items
-
-
-@contextlib.asynccontextmanager
-async def sink(data: Path, now: float = 1_700_000_000.0) -> AsyncIterator[Sink]:
-    async with httpx.AsyncClient(timeout=10) as http:
-        it = Sink(http)
-        it.now = now
-        app = DeadLetters(data, replay=it.replay, registry=CollectorRegistry(), clock=lambda: it.now)
-        async with serving(app) as url:
-            http.base_url = httpx.URL(url)
-            yield it
 
 
 async def test_a_dead_letter_is_kept_whole_with_its_error_in_plain_words(tmp_path: Path) -> None:
@@ -195,68 +144,6 @@ async def test_all_of_a_type_are_replayed_at_once(tmp_path: Path) -> None:
         assert (await it.http.post("/replay", params={"type": "one"})).json() == {"replayed": 60, "failed": 0}
         assert (await it.http.post("/replay")).json() == {"replayed": 60, "failed": 0}
         assert await it.entries() == []
-
-
-async def test_all_attempts_are_counted_over_all_failures(tmp_path: Path) -> None:
-    async with sink(tmp_path) as it:
-        await it.put()
-        await it.put()
-        (entry,) = await it.entries()
-        assert (entry["failures"], entry["attempts"]) == (2, 12)
-        await it.http.post(
-            "/", headers=headers("2", **ERROR), content=b"{}"
-        )  # by Knative, which does not say
-        assert (await it.entries())[0]["attempts"] is None
-
-
-async def test_knatives_filter_names_the_trigger_in_its_address(tmp_path: Path) -> None:
-    filter_url = "http://broker-filter.knative-eventing.svc.cluster.local/triggers/shop/users-sweep/7e1c"
-    async with sink(tmp_path) as it:
-        given = headers(**{**ERROR, "knativeerrordest": filter_url})
-        await it.http.post("/", headers=given, content=b"{}")
-        (entry,) = await it.entries()
-    assert (entry["trigger"], entry["destination"]) == ("shop/users-sweep", filter_url)
-
-
-async def test_what_was_replayed_goes_after_a_week_and_what_was_not_stays(tmp_path: Path) -> None:
-    week = 7 * 86400.0
-    async with sink(tmp_path) as it:
-        await it.put("replayed")
-        (entry,) = await it.entries()
-        await it.http.post(f"/entries/{entry['id']}/replay")
-        await it.put("pending")
-        later = it.now + week
-    async with sink(tmp_path, later - 60) as it:
-        assert len(await it.entries(status="replayed")) == 1
-    async with sink(tmp_path, later + 60) as it:
-        async with asyncio.timeout(10):
-            while await it.entries(status="replayed"):  # forgotten at the start, beside all else
-                pass
-        assert [entry["event_id"] for entry in await it.entries()] == ["pending"]
-
-
-async def test_many_are_discarded_at_once_by_status_and_type(tmp_path: Path) -> None:
-    async with sink(tmp_path) as it:
-        for number, kind in enumerate(("a", "a", "b")):
-            await it.put(str(number), type=kind)
-        assert (await it.http.delete("/entries?type=a")).json() == {"discarded": 2}
-        assert (await it.http.delete("/entries?type=a")).json() == {"discarded": 0}
-        assert (await it.http.delete("/entries?status=replayed")).json() == {"discarded": 0}
-        assert [entry["type"] for entry in await it.entries()] == ["b"]
-        assert (await it.http.delete("/entries")).json() == {"discarded": 1}
-        assert await it.entries() == []
-
-
-async def test_a_file_of_the_first_version_is_read_on(tmp_path: Path) -> None:
-    async with sink(tmp_path) as it:
-        await it.put("old")
-    with sqlite3.connect(tmp_path / "deadletters.db") as db:
-        db.executescript("ALTER TABLE entries DROP COLUMN attempts; PRAGMA user_version=1")
-    async with sink(tmp_path) as it:
-        (entry,) = await it.entries()
-        assert (entry["event_id"], entry["attempts"]) == ("old", None)
-        await it.put("old")
-        assert (await it.entries())[0]["attempts"] == 6
 
 
 async def test_an_entry_can_be_deleted(tmp_path: Path) -> None:
