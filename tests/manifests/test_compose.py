@@ -12,6 +12,8 @@ import yaml
 from functions.runtime.settings import load
 from knative.local import manifests as m
 from knative.local.parts import BROKER, GATEWAY
+from knative.local.ports import DOMAINS as NUMBERS
+from knative.local.ports import GRPC, HTTP
 from knative.setup import compose
 from tests.architecture import domains
 from tests.manifests import variables
@@ -23,11 +25,7 @@ DOMAINS = domains(ROOT)
 OURS = {*DOMAINS, GATEWAY, BROKER, "setup", "tick", "catalogue"}
 PORTS = {
     "gateway": [8080],
-    "users": [8081, 9081],
-    "orders": [8082, 9082],
-    "products": [8083, 9083],
-    "payments": [8084, 9084],
-    "notifications": [8085, 9085],
+    **{name: [HTTP + number, GRPC + number] for name, number in NUMBERS.items()},
     "broker": [8090],
     "prometheus": [9090],
     "jaeger": [16686],
