@@ -108,10 +108,9 @@ class Armed:
 def _persistent(broker_config: str) -> str:
     """The same routing, with more patience than a busy machine needs to start a part: no dead letters but ours."""
     documents = list(yaml.safe_load_all(broker_config))
-    for delivery in (document["spec"].get("delivery", {}) for document in documents):
-        delivery.update(
-            {"retry": 50, "backoffPolicy": "linear", "backoffDelay": "PT0.1S"} if delivery else {}
-        )
+    for document in documents:
+        if document["kind"] == "Trigger":
+            document["spec"]["delivery"] |= {"retry": 50, "backoffPolicy": "linear", "backoffDelay": "PT0.1S"}
     return yaml.safe_dump_all(documents)
 
 

@@ -32,7 +32,15 @@ ONLY = os.environ.get("CRASH_ONLY", "")
 FEW = 4
 HIT_SECONDS = 90.0
 # Reached many times a second: where they strike is drawn, so that it is not always at the start.
-_BUSY = ("sqlite.", "dynamodb.", "client.", "journal.", "broker.", "gateway.", "rpc.answer", "event.request")
+_BUSY = (
+    "sqlite.",
+    "dynamodb.",
+    "journal.",
+    "broker.accept",
+    "broker.acknowledge",
+    "broker.deliver",
+    "gateway.",
+)
 
 
 class Trial:
