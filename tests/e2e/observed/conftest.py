@@ -9,7 +9,7 @@ from aiosmtpd.handlers import Sink
 
 from knative.local import ports
 from tests.e2e.observed.receiver import Receiver
-from tests.e2e.observed.stories import Story, order
+from tests.e2e.observed.stories import Story, order, then
 from tests.e2e.platform import LocalPlatform, Platform
 
 
@@ -48,3 +48,39 @@ def confirmed(platform: Platform) -> Story:
 def declined(platform: Platform) -> Story:
     """One whose payment was declined."""
     return asyncio.run(order(platform, "tok_declined"))
+
+
+@pytest.fixture(scope="package")
+def retried(platform: Platform) -> Story:
+    """One whose payment provider failed twice before it worked."""
+    return asyncio.run(order(platform, "tok_flaky"))
+
+
+@pytest.fixture(scope="package")
+def cancelled(platform: Platform) -> Story:
+    """The cancelling of a paid order, within a trace of its own."""
+    bought = asyncio.run(order(platform, "tok_ok"))
+    path = f"/v1/orders/{bought.order['id']}/cancel"
+    return asyncio.run(then(platform, bought, path, {"reason": "Changed my mind."}))
+
+
+@pytest.fixture(scope="package")
+def refunded(platform: Platform) -> Story:
+    """A refund of a part, likewise."""
+    bought = asyncio.run(order(platform, "tok_ok"))
+    return asyncio.run(
+        then(
+            platform,
+            bought,
+            "/v1/payments/{payment}/refunds",
+            {"amount": {"amount": 100, "currency": "EUR"}},
+            admin=True,
+        )
+    )
+
+
+@pytest.fixture(scope="package")
+def shipped(platform: Platform) -> Story:
+    """The shipping, likewise."""
+    bought = asyncio.run(order(platform, "tok_ok"))
+    return asyncio.run(then(platform, bought, f"/v1/orders/{bought.order['id']}/ship", {}, admin=True))

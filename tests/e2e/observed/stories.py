@@ -58,3 +58,18 @@ async def order(platform: Platform, token: str, sampled: bool = True) -> Story:
         traceparent = f"00-{trace_id}-{secrets.token_hex(8)}-{'01' if sampled else '00'}"
         placed = await place(shop, who, product, token, traceparent=traceparent)
         return Story(trace_id, who, await shop.settled(who, placed["id"]))
+
+
+async def then(
+    platform: Platform, story: Story, path: str, body: dict[str, Any], admin: bool = False
+) -> Story:
+    """What the customer or an administrator does next, by POST, within a trace of its own."""
+    trace_id = secrets.token_hex(16)
+    async with Shop(platform.base_url) as shop:
+        if "{payment}" in path:
+            paid = await shop.call("GET", f"/v1/orders/{story.order['id']}/payment", who=story.customer)
+            path = path.replace("{payment}", paid["id"])
+        who = await shop.login(platform.admin_email, platform.admin_password) if admin else story.customer
+        sent = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01", "idempotency-key": uuid4().hex}
+        await shop.call("POST", path, who=who, json=body, headers=sent)
+    return Story(trace_id, story.customer, story.order)

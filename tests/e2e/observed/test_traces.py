@@ -6,61 +6,22 @@ from typing import Any
 import pytest
 
 from knative.local.demo.shop import Shop
+from observability import tracing
 from tests.e2e.observed import stories
 from tests.e2e.observed.receiver import Receiver, Span, edges
 from tests.e2e.observed.stories import Story
 from tests.e2e.platform import LocalPlatform
+from tests.edges import CANCELLED, CONFIRMED, DECLINED, PLACED, REFUNDED, SHIPPED, edge, lines
 
-PLACED = """
-gateway: POST /v1/orders -> gateway: shop.orders.v1.Orders/PlaceOrder
-gateway: shop.orders.v1.Orders/PlaceOrder -> orders: shop.orders.v1.Orders/PlaceOrder
-orders: shop.orders.v1.Orders/PlaceOrder -> orders: shop.products.v1.Products/BatchGetProducts
-orders: shop.products.v1.Products/BatchGetProducts -> products: shop.products.v1.Products/BatchGetProducts
-orders: shop.orders.v1.Orders/PlaceOrder -> orders: transact DeletedAccount Order
-orders: transact DeletedAccount Order -> orders: publish shop.order.placed.v1
-orders: publish shop.order.placed.v1 -> broker: deliver shop/products-order-placed
-broker: deliver shop/products-order-placed -> products: process shop.order.placed.v1
-products: process shop.order.placed.v1 -> products: transact Reservation Stock
-products: transact Reservation Stock -> products: publish shop.stock.reserved.v1
-products: publish shop.stock.reserved.v1 -> broker: deliver shop/orders-stock-reserved
-products: publish shop.stock.reserved.v1 -> broker: deliver shop/payments-stock-reserved
-broker: deliver shop/orders-stock-reserved -> orders: process shop.stock.reserved.v1
-orders: process shop.stock.reserved.v1 -> orders: transact Order
-broker: deliver shop/payments-stock-reserved -> payments: process shop.stock.reserved.v1
-payments: process shop.stock.reserved.v1 -> payments: shop.orders.v1.Orders/GetPaymentInstruction
-payments: shop.orders.v1.Orders/GetPaymentInstruction -> orders: shop.orders.v1.Orders/GetPaymentInstruction
-"""
-CONFIRMED = """
-payments: transact Payment Refund -> payments: publish shop.payment.captured.v1
-payments: publish shop.payment.captured.v1 -> broker: deliver shop/orders-payment-captured
-broker: deliver shop/orders-payment-captured -> orders: process shop.payment.captured.v1
-orders: transact Order -> orders: publish shop.order.confirmed.v1
-orders: publish shop.order.confirmed.v1 -> broker: deliver shop/products-order-confirmed
-broker: deliver shop/products-order-confirmed -> products: process shop.order.confirmed.v1
-products: process shop.order.confirmed.v1 -> products: transact Reservation Stock
-orders: publish shop.order.confirmed.v1 -> broker: deliver shop/notifications-order-confirmed
-broker: deliver shop/notifications-order-confirmed -> notifications: process shop.order.confirmed.v1
-notifications: process shop.order.confirmed.v1 -> notifications: shop.users.v1.Users/GetContacts
-notifications: shop.users.v1.Users/GetContacts -> users: shop.users.v1.Users/GetContacts
-notifications: process shop.order.confirmed.v1 -> notifications: send order_confirmed
-"""
-DECLINED = """
-payments: transact Payment Refund -> payments: publish shop.payment.declined.v1
-payments: publish shop.payment.declined.v1 -> broker: deliver shop/orders-payment-declined
-broker: deliver shop/orders-payment-declined -> orders: process shop.payment.declined.v1
-orders: transact Order -> orders: publish shop.order.cancelled.v1
-orders: publish shop.order.cancelled.v1 -> broker: deliver shop/products-order-cancelled
-broker: deliver shop/products-order-cancelled -> products: process shop.order.cancelled.v1
-orders: publish shop.order.cancelled.v1 -> broker: deliver shop/payments-order-cancelled
-broker: deliver shop/payments-order-cancelled -> payments: process shop.order.cancelled.v1
-orders: publish shop.order.cancelled.v1 -> broker: deliver shop/notifications-order-cancelled
-broker: deliver shop/notifications-order-cancelled -> notifications: process shop.order.cancelled.v1
-notifications: process shop.order.cancelled.v1 -> notifications: send order_cancelled
-"""
-WANTED = {
-    "order_confirmed": [*filter(None, (PLACED + CONFIRMED).splitlines())],
-    "order_cancelled": [*filter(None, (PLACED + DECLINED).splitlines())],
+STORIES = {
+    "confirmed": (PLACED, CONFIRMED),
+    "declined": (PLACED, DECLINED),
+    "retried": (PLACED, CONFIRMED),
+    "cancelled": (CANCELLED,),
+    "refunded": (REFUNDED,),
+    "shipped": (SHIPPED,),
 }
+"""The fixtures of conftest.py, and the edges that their traces must have."""
 
 RPC = {"rpc.system", "rpc.service", "rpc.method", "rpc.grpc.status_code"}
 HTTP = {"http.request.method", "http.route", "http.response.status_code", "url.scheme"}
@@ -86,33 +47,41 @@ CONVENTIONS = {
 }
 
 
-def complete(receiver: Receiver, story: Story, mail: str) -> list[Span]:
-    """The trace, once the last e-mail is in it; or what there is of it, for the tests to name what is missing."""
-    wanted = {tuple(line.split(" -> ")) for line in WANTED[mail]}
+def complete(receiver: Receiver, trace_id: str, *tables: str) -> list[Span]:
+    """The trace, once all of it is there; or what there is of it, for the tests to name what is missing."""
+    wanted = {edge(line) for line in lines(*tables)}
     try:
-        return receiver.await_spans(lambda spans: wanted <= edges(spans), story.trace_id, seconds=10)
+        return receiver.await_spans(lambda spans: wanted <= edges(spans), trace_id, seconds=20)
     except AssertionError:
-        return receiver.of(story.trace_id)
+        return receiver.of(trace_id)
 
 
 @pytest.fixture(scope="package")
-def confirmation(receiver: Receiver, confirmed: Story) -> list[Span]:
-    return complete(receiver, confirmed, "order_confirmed")
+def traces(receiver: Receiver, request: pytest.FixtureRequest) -> dict[str, list[Span]]:
+    """The trace of each story."""
+    happened: dict[str, Story] = {name: request.getfixturevalue(name) for name in STORIES}
+    return {name: complete(receiver, happened[name].trace_id, *tables) for name, tables in STORIES.items()}
 
 
 @pytest.fixture(scope="package")
-def cancellation(receiver: Receiver, declined: Story) -> list[Span]:
-    return complete(receiver, declined, "order_cancelled")
+def confirmation(traces: dict[str, list[Span]]) -> list[Span]:
+    return traces["confirmed"]
 
 
-@pytest.mark.parametrize("edge", WANTED["order_confirmed"])
-def test_the_trace_of_a_confirmed_order_has_the_edge(confirmation: list[Span], edge: str) -> None:
-    assert tuple(edge.split(" -> ")) in edges(confirmation)
+@pytest.mark.parametrize(
+    ("story", "line"), [(story, line) for story, tables in STORIES.items() for line in lines(*tables)]
+)
+def test_the_trace_of_an_order_has_the_edge(traces: dict[str, list[Span]], story: str, line: str) -> None:
+    assert edge(line) in edges(traces[story])
 
 
-@pytest.mark.parametrize("edge", WANTED["order_cancelled"])
-def test_the_trace_of_a_declined_order_has_the_edge(cancellation: list[Span], edge: str) -> None:
-    assert tuple(edge.split(" -> ")) in edges(cancellation)
+def test_each_attempt_at_a_delivery_is_a_span_that_counts_the_ones_before(
+    traces: dict[str, list[Span]],
+) -> None:
+    spans = [s for s in traces["retried"] if s.name == "deliver shop/payments-stock-reserved"]
+    assert sorted(span.attributes[tracing.RETRY_COUNT] for span in spans) == list(range(len(spans)))
+    assert sorted(span.failed for span in spans) == [False, *[True] * (len(spans) - 1)]
+    assert len(spans) > 1
 
 
 def test_no_span_of_the_trace_has_lost_its_parent(confirmation: list[Span]) -> None:
@@ -129,8 +98,8 @@ def test_spans_say_what_the_semantic_conventions_want(confirmation: list[Span], 
     assert not span.failed
 
 
-def test_no_span_of_a_declined_order_counts_as_a_fault(cancellation: list[Span]) -> None:
-    assert [span.signature for span in cancellation if span.failed] == []
+def test_no_span_of_a_declined_order_counts_as_a_fault(traces: dict[str, list[Span]]) -> None:
+    assert [span.signature for span in traces["declined"] if span.failed] == []
 
 
 async def test_a_refusal_is_the_callers_failure_and_not_the_servers(

@@ -1,0 +1,111 @@
+"""The edges that traces must have, a line each: `service: operation -> service: operation`, parent before child.
+
+To add a service is to add its lines. tests/e2e/observed asks the processes for them, tests/integration one process.
+"""
+
+from __future__ import annotations
+
+PLACED = """
+gateway: POST /v1/orders -> gateway: shop.orders.v1.Orders/PlaceOrder
+gateway: shop.orders.v1.Orders/PlaceOrder -> orders: shop.orders.v1.Orders/PlaceOrder
+orders: shop.orders.v1.Orders/PlaceOrder -> orders: shop.products.v1.Products/BatchGetProducts
+orders: shop.products.v1.Products/BatchGetProducts -> products: shop.products.v1.Products/BatchGetProducts
+orders: shop.orders.v1.Orders/PlaceOrder -> orders: transact DeletedAccount Order
+orders: transact DeletedAccount Order -> orders: publish shop.order.placed.v1
+orders: publish shop.order.placed.v1 -> broker: deliver shop/products-order-placed
+broker: deliver shop/products-order-placed -> products: process shop.order.placed.v1
+products: process shop.order.placed.v1 -> products: transact Reservation Stock
+products: transact Reservation Stock -> products: publish shop.stock.reserved.v1
+products: publish shop.stock.reserved.v1 -> broker: deliver shop/orders-stock-reserved
+products: publish shop.stock.reserved.v1 -> broker: deliver shop/payments-stock-reserved
+broker: deliver shop/orders-stock-reserved -> orders: process shop.stock.reserved.v1
+orders: process shop.stock.reserved.v1 -> orders: transact Order
+broker: deliver shop/payments-stock-reserved -> payments: process shop.stock.reserved.v1
+payments: process shop.stock.reserved.v1 -> payments: shop.orders.v1.Orders/GetPaymentInstruction
+payments: shop.orders.v1.Orders/GetPaymentInstruction -> orders: shop.orders.v1.Orders/GetPaymentInstruction
+"""
+CONFIRMED = """
+payments: transact Payment Refund -> payments: publish shop.payment.captured.v1
+payments: publish shop.payment.captured.v1 -> broker: deliver shop/orders-payment-captured
+broker: deliver shop/orders-payment-captured -> orders: process shop.payment.captured.v1
+orders: transact Order -> orders: publish shop.order.confirmed.v1
+orders: publish shop.order.confirmed.v1 -> broker: deliver shop/products-order-confirmed
+broker: deliver shop/products-order-confirmed -> products: process shop.order.confirmed.v1
+products: process shop.order.confirmed.v1 -> products: transact Reservation Stock
+orders: publish shop.order.confirmed.v1 -> broker: deliver shop/notifications-order-confirmed
+broker: deliver shop/notifications-order-confirmed -> notifications: process shop.order.confirmed.v1
+notifications: process shop.order.confirmed.v1 -> notifications: shop.users.v1.Users/GetContacts
+notifications: shop.users.v1.Users/GetContacts -> users: shop.users.v1.Users/GetContacts
+notifications: process shop.order.confirmed.v1 -> notifications: send order_confirmed
+"""
+DECLINED = """
+payments: transact Payment Refund -> payments: publish shop.payment.declined.v1
+payments: publish shop.payment.declined.v1 -> broker: deliver shop/orders-payment-declined
+broker: deliver shop/orders-payment-declined -> orders: process shop.payment.declined.v1
+orders: transact Order -> orders: publish shop.order.cancelled.v1
+orders: publish shop.order.cancelled.v1 -> broker: deliver shop/products-order-cancelled
+broker: deliver shop/products-order-cancelled -> products: process shop.order.cancelled.v1
+orders: publish shop.order.cancelled.v1 -> broker: deliver shop/payments-order-cancelled
+broker: deliver shop/payments-order-cancelled -> payments: process shop.order.cancelled.v1
+orders: publish shop.order.cancelled.v1 -> broker: deliver shop/notifications-order-cancelled
+broker: deliver shop/notifications-order-cancelled -> notifications: process shop.order.cancelled.v1
+notifications: process shop.order.cancelled.v1 -> notifications: send order_cancelled
+"""
+CANCELLED = """
+gateway: POST /v1/orders/{order_id}/cancel -> gateway: shop.orders.v1.Orders/CancelOrder
+gateway: shop.orders.v1.Orders/CancelOrder -> orders: shop.orders.v1.Orders/CancelOrder
+orders: shop.orders.v1.Orders/CancelOrder -> orders: transact Order
+orders: transact Order -> orders: publish shop.order.cancelled.v1
+orders: publish shop.order.cancelled.v1 -> broker: deliver shop/products-order-cancelled
+broker: deliver shop/products-order-cancelled -> products: process shop.order.cancelled.v1
+orders: publish shop.order.cancelled.v1 -> broker: deliver shop/payments-order-cancelled
+broker: deliver shop/payments-order-cancelled -> payments: process shop.order.cancelled.v1
+payments: transact Payment Refund -> payments: publish shop.payment.refunded.v1
+payments: publish shop.payment.refunded.v1 -> broker: deliver shop/orders-payment-refunded
+broker: deliver shop/orders-payment-refunded -> orders: process shop.payment.refunded.v1
+orders: publish shop.order.cancelled.v1 -> broker: deliver shop/notifications-order-cancelled
+broker: deliver shop/notifications-order-cancelled -> notifications: process shop.order.cancelled.v1
+notifications: process shop.order.cancelled.v1 -> notifications: send order_cancelled
+"""
+REFUNDED = """
+gateway: POST /v1/payments/{payment_id}/refunds -> gateway: shop.payments.v1.Payments/RefundPayment
+gateway: shop.payments.v1.Payments/RefundPayment -> payments: shop.payments.v1.Payments/RefundPayment
+payments: transact Payment Refund -> payments: publish shop.payment.refunded.v1
+payments: publish shop.payment.refunded.v1 -> broker: deliver shop/orders-payment-refunded
+broker: deliver shop/orders-payment-refunded -> orders: process shop.payment.refunded.v1
+orders: process shop.payment.refunded.v1 -> orders: transact Order
+payments: publish shop.payment.refunded.v1 -> broker: deliver shop/notifications-payment-refunded
+broker: deliver shop/notifications-payment-refunded -> notifications: process shop.payment.refunded.v1
+notifications: process shop.payment.refunded.v1 -> notifications: send payment_refunded
+"""
+SHIPPED = """
+gateway: POST /v1/orders/{order_id}/ship -> gateway: shop.orders.v1.Orders/ShipOrder
+gateway: shop.orders.v1.Orders/ShipOrder -> orders: shop.orders.v1.Orders/ShipOrder
+orders: shop.orders.v1.Orders/ShipOrder -> orders: transact Order
+orders: transact Order -> orders: publish shop.order.shipped.v1
+orders: publish shop.order.shipped.v1 -> broker: deliver shop/notifications-order-shipped
+broker: deliver shop/notifications-order-shipped -> notifications: process shop.order.shipped.v1
+notifications: process shop.order.shipped.v1 -> notifications: send order_shipped
+"""
+# An order that nothing moved any more: the sweep cancels it, in a trace of its own.
+SWEPT = """
+broker: deliver shop/orders-sweep -> orders: process dev.knative.sources.ping
+orders: transact Order -> orders: publish shop.order.cancelled.v1
+orders: publish shop.order.cancelled.v1 -> broker: deliver shop/products-order-cancelled
+broker: deliver shop/products-order-cancelled -> products: process shop.order.cancelled.v1
+orders: publish shop.order.cancelled.v1 -> broker: deliver shop/notifications-order-cancelled
+broker: deliver shop/notifications-order-cancelled -> notifications: process shop.order.cancelled.v1
+"""
+
+Edge = tuple[str, str]
+
+
+def lines(*tables: str) -> list[str]:
+    """The lines of these tables."""
+    return [line for table in tables for line in table.splitlines() if line]
+
+
+def edge(line: str) -> Edge:
+    """(parent, child) of a line."""
+    parent, _, child = line.partition(" -> ")
+    return parent, child
