@@ -2,14 +2,18 @@
 
 Fields: time (RFC 3339, UTC), level, service, event (the message), correlation_id, trace_id, span_id, and
 whatever the call gave as `extra`. On a terminal the same as one coloured line. Everything that logs through
-the standard library, uvicorn and functions-framework included, comes out alike.
+the standard library, uvicorn, gunicorn, functions-framework and grpc included, comes out alike, as do warnings and
+what nobody caught. grpc's C core would write to standard error past all of it: it is told to be quiet, since whatever
+goes wrong there is also an RPC's status.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, TextIO
 
 import msgspec
@@ -22,6 +26,16 @@ _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | 
     "color_message",
 }
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m"}
+_OTHERS = (
+    "uvicorn",
+    "uvicorn.error",
+    "uvicorn.access",
+    "gunicorn",
+    "gunicorn.error",
+    "gunicorn.access",
+    "functions_framework",
+    "grpc",
+)
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
@@ -83,8 +97,18 @@ def configure(service: str, level: str = "INFO", stream: TextIO | None = None) -
     root.handlers[:] = [handler]
     root.setLevel("WARNING")
     logging.getLogger("shop").setLevel(level)
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "gunicorn", "gunicorn.error"):
+    for name in _OTHERS:
         noisy = logging.getLogger(name)
         noisy.handlers.clear()
         noisy.propagate = True
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        logging.getLogger("shop.process").critical("uncaught", exc_info=(kind, error, trace))
