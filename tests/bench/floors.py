@@ -111,6 +111,22 @@ async def sink(port: int) -> None:
     await uvicorn.Server(config).serve()
 
 
+async def otlp(port: int) -> None:
+    """Takes spans by OTLP over gRPC and throws them away, unread."""
+    import grpc.aio
+
+    async def export(_: bytes, __: Any) -> bytes:
+        return b""
+
+    methods = {"Export": grpc.unary_unary_rpc_method_handler(export)}
+    service = "opentelemetry.proto.collector.trace.v1.TraceService"
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, methods)])
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    await server.wait_for_termination()
+
+
 def hello(request: Any) -> tuple[str, int]:
     """functions-framework's hello world; served by its default server."""
     return "", 204
@@ -126,6 +142,7 @@ def main() -> None:
         "grpc-loaded": grpc_echo_loaded,
         "fastapi": fastapi_route,
         "sink": sink,
+        "otlp": otlp,
     }
     uvloop.run(_serve(floors[name], int(port), rest))
 

@@ -141,6 +141,33 @@ def post_cancelled(session: aiohttp.ClientSession, url: str) -> Call:
     return call
 
 
+async def tracing(folder: Path, orders: int, rounds: int) -> Row:
+    """Checkout with every trace recorded and sent, against the same without, in turn on two platforms.
+
+    What takes the spans is a process on the same cores, which reads none of them.
+    """
+    port = free_port()
+    with running(["-m", "tests.bench.floors", "otlp", str(port)], port):
+        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
+        async with BenchShop(folder / "off") as off, BenchShop(folder / "on", **endpoint) as on:
+
+            async def checkout(shop: BenchShop) -> Sample:
+                sample, facts = await shop.checkout(orders)
+                assert not facts["errors"], facts
+                return sample
+
+            await checkout(off)  # both are warm before it counts
+            await checkout(on)
+            return await in_turn(
+                "checkout, traces on (100 %) against off",
+                lambda: checkout(off),
+                lambda: checkout(on),
+                rounds,
+                0.9,
+                unit="orders/s",
+            )
+
+
 async def starts(folder: Path, rounds: int) -> list[Row]:
     """Process start to the first port that listens, against a bare server with the same libraries imported."""
     port = free_port()

@@ -33,10 +33,10 @@ class Part:
 class BenchShop:
     """The platform on a folder of its own, with one product and a customer's token."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environ: str) -> None:
         # All callers come from one address: what is measured is the work, not the limit on it.
         limits = {"RATE_LIMIT_PER_SECOND": "1000000", "RATE_LIMIT_BURST": "1000000"}
-        self._platform = LocalPlatform(folder / "platform", **limits)
+        self._platform = LocalPlatform(folder / "platform", **limits, **environ)
         self.product = ""
         self.token = ""
         self.at_rest: dict[str, float] = {}
