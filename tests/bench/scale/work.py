@@ -34,6 +34,7 @@ _HOME = Address("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "G
 _PATIENCE = timedelta(minutes=15)
 _HOLD = timedelta(minutes=20)
 _PAGE = 20
+_MANY = 5000  # so many that first looks at pages of a file count for little
 
 
 class _Catalogue:
@@ -246,7 +247,7 @@ async def _sweep_outbox(world: World) -> None:
 
 
 OPERATIONS: dict[str, Operation] = {
-    "get an order": Operation(_get_order),
+    "get an order": Operation(_get_order, calls=_MANY),
     "list one's own orders": Operation(_list_mine),
     "list everybody's orders": Operation(_list_all),
     "list everybody's orders, from anywhere": Operation(_list_deep),
@@ -255,7 +256,7 @@ OPERATIONS: dict[str, Operation] = {
     "sweep: cancel an overdue order": Operation(_sweep_orders, prepare=_place_overdue, calls=50),
     "sweep: outbox": Operation(_sweep_outbox),
     "sweep: forget 20 expired guards": Operation(_expire, prepare=_make_guards, calls=10),
-    "get a product": Operation(_get_product),
+    "get a product": Operation(_get_product, calls=_MANY),
     "list a category": Operation(_list_category, calls=200),
     "search: a common word": Operation(_search_common, calls=200),
     "search: a common prefix": Operation(_search_prefix, calls=200),
@@ -264,7 +265,7 @@ OPERATIONS: dict[str, Operation] = {
     "search: nothing like it": Operation(_search_nothing, calls=50),
     "handle order.placed: reserve": Operation(_reserve, calls=100),
     "sweep: let go of a reservation": Operation(_sweep_reservations, prepare=_reserve_overdue, calls=50),
-    "get a user": Operation(_get_user),
-    "find an e-mail": Operation(_find_email),
+    "get a user": Operation(_get_user, calls=_MANY),
+    "find an e-mail": Operation(_find_email, calls=_MANY),
     "list users": Operation(_list_users),
 }
