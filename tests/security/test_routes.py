@@ -64,7 +64,7 @@ ROUTES: Mapping[str, frozenset[str]] = {
     "GET /v1/admin/orders": ADMIN,
     "GET /v1/admin/users": ADMIN,
     "GET /v1/admin/users/{user_id}": ADMIN,
-    "PUT /v1/admin/users/{user_id}/roles": ADMIN,
+    "PUT /v1/admin/users/{leaving_id}/roles": ADMIN,
     "POST /v1/admin/keys/rotate": ADMIN,
     "GET /v1/admin/payments/ledger": ADMIN,
     "GET /v1/admin/dead-letters": ADMIN,
@@ -72,6 +72,8 @@ ROUTES: Mapping[str, frozenset[str]] = {
     "GET /v1/admin/dead-letters/{dead_letter_id}": ADMIN,
     "POST /v1/admin/dead-letters/{dead_letter_id}/replay": ADMIN,
     "DELETE /v1/admin/dead-letters/{dead_letter_id}": ADMIN,
+    "POST /v1/webhooks/stripe": EVERYBODY,  # by signature or shared secret; closed where none is configured
+    "POST /v1/webhooks/ses": EVERYBODY,
     "GET /.well-known/jwks.json": EVERYBODY,
 }
 # These belong to somebody: whoever may not see them must not learn that they exist.
@@ -100,7 +102,9 @@ def body_of(route: str, scene: Scene) -> Any:
         "DELETE /v1/sessions": {"refresh_token": "none"},
         "POST /v1/sessions/refresh": {"refresh_token": "none"},
         "PUT /v1/notifications/preferences": {"email_enabled": True},
-        "PUT /v1/admin/users/{user_id}/roles": {"roles": ["customer"]},
+        "PUT /v1/admin/users/{leaving_id}/roles": {"roles": ["customer"]},
+        "POST /v1/webhooks/stripe": {"id": "evt_1"},
+        "POST /v1/webhooks/ses": {"id": "1"},
     }
     return bodies.get(route)
 
@@ -123,8 +127,9 @@ async def ask(scene: Scene, route: str, caller: str) -> tuple[int, str]:
 async def test_every_route_has_its_row_and_every_row_its_route(shop: Shop) -> None:
     document = await shop.call("GET", "/openapi.json")
     served = {f"{m.upper()} {path}" for path, operations in document["paths"].items() for m in operations}
-    assert served - ROUTES.keys() == set(), "say in ROUTES who may call these"
-    assert ROUTES.keys() - served == set(), "these are not served any more"
+    rows = {route.replace("{leaving_id}", "{user_id}") for route in ROUTES}
+    assert served - rows == set(), "say in ROUTES who may call these"
+    assert rows - served == set(), "these are not served any more"
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -147,6 +152,7 @@ async def test_a_route_lets_in_whom_it_should_and_tells_others_nothing(scene: Sc
         open_to_all = ROUTES[route] is EVERYBODY
         assert status < 500
         assert status not in (403, *(() if open_to_all else (401,))), f"{caller}: {told}"
-        assert status != 404 or "{dead_letter_id}" in route or caller == NOBODYS, f"{caller}: {told}"
-        if route.startswith("DELETE") or ROUTES[route] is LEAVING:
+        absent = "{dead_letter_id}" in route or "/webhooks/" in route
+        assert status != 404 or absent or caller == NOBODYS, f"{caller}: {told}"
+        if route.startswith("DELETE") or ROUTES[route] is LEAVING or "{leaving_id}" in route:
             await replenish(scene)

@@ -51,7 +51,7 @@ RPCS: Mapping[str, Row] = {
     "users.ListUsers": Row(ADMIN, {}),
     "users.UpdateUser": Row(OWNER, {**ME, "name": "Customer"}),
     "users.ChangePassword": Row(OWNER, {**ME, "current_password": "x", "new_password": "x"}),
-    "users.SetRoles": Row(ADMIN, {**ME, "roles": ["customer"]}),
+    "users.SetRoles": Row(ADMIN, {"user_id": "{leaving_id}", "roles": ["customer"]}),
     "users.DeleteUser": Row(frozenset({"leaving"}), {"user_id": "{leaving_id}"}),
     "users.ListAddresses": Row(OWNER, ME),
     "users.AddAddress": Row(OWNER, {**ME, "address": ADDRESS}),
@@ -81,11 +81,17 @@ RPCS: Mapping[str, Row] = {
     "payments.RefundPayment": Row(ADMIN, {**PAYMENT, "amount": {"amount": "1", "currency": "EUR"}}),
     "payments.ListRefunds": Row(OWNER, PAYMENT),
     "payments.ListLedger": Row(ADMIN, {}),
+    "payments.ReceiveWebhook": Row(EVERYBODY, {"signature": "x"}),  # the signature is the proof
     "notifications.ListNotifications": Row(OWNER, ME),
     "notifications.GetNotification": Row(OWNER, {"notification_id": "{notification_id}"}),
+    "notifications.ReceiveMailEvent": Row(EVERYBODY, {"secret": "x"}),  # the secret is the proof
     "notifications.GetPreferences": Row(OWNER, ME),
     "notifications.UpdatePreferences": Row(OWNER, {**ME, "email_enabled": True}),
 }
+
+
+# Nobody asked for a token, no provider's webhook is configured.
+MAY_BE_ABSENT = {"users.IssueMailedToken", "payments.ReceiveWebhook", "notifications.ReceiveMailEvent"}
 
 
 def methods() -> dict[str, Any]:
@@ -155,7 +161,6 @@ async def test_an_rpc_lets_in_whom_it_should_and_tells_others_nothing(
         unknown = {grpc.StatusCode.UNAUTHENTICATED} if may is not EVERYBODY else set()
         wrong = {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL}
         assert status not in wrong | unknown, f"{caller}: {told}"
-        if rpc != "users.IssueMailedToken":  # nobody may have asked for one
-            assert status is not grpc.StatusCode.NOT_FOUND, f"{caller}: {told}"
-        if ".Delete" in rpc:
+        assert status is not grpc.StatusCode.NOT_FOUND or rpc in MAY_BE_ABSENT, f"{caller}: {told}"
+        if "{leaving_id}" in RPCS[rpc].request.values() or ".Delete" in rpc:
             await replenish(scene)
