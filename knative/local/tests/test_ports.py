@@ -21,7 +21,7 @@ def test_the_documented_ports_are_the_default() -> None:
         "payments": 8084,
         "notifications": 8085,
     }
-    assert given.http | documented == given.http
+    assert {**given.http, **documented} == given.http
     assert given.grpc["payments"] == 9084
 
 
