@@ -27,7 +27,7 @@ _SAMPLE = re.compile(r"^(\w+?)(?:_total)?(?:\{.*\})? ([0-9.e+-]+)$", re.MULTILIN
 
 
 class Mortal:
-    """The running platform. `kills` counts the deaths of each part, by its own hand or by ours."""
+    """The running platform: its parts, each with what keeps it running."""
 
     def __init__(self, platform: parts.Platform, data: Data, terminal: Terminal) -> None:
         self.ticks = platform.ticks
@@ -62,10 +62,11 @@ class Mortal:
             await timers.send(tick)
 
     async def sample(self, part: str, metric: str) -> float:
-        """The sum of a metric of a part over its labels."""
+        """The sum of a metric of a part over its labels, of which there must be some."""
         _, _, body = await asyncio.to_thread(web.request, "GET", f"{self.url(part)}/metrics")
-        found = _SAMPLE.findall(body.decode())
-        return sum(float(value) for name, value in found if name == metric)
+        values = [float(value) for name, value in _SAMPLE.findall(body.decode()) if name == metric]
+        assert values, f"{part} has no metric {metric}"
+        return sum(values)
 
     def output(self) -> str:
         """The end of each part's log."""
