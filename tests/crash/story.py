@@ -68,6 +68,7 @@ class Round:
             self._join(f"{GREYLISTED}{uuid4().hex}@example.com"),
             self._join(f"{BOUNCING}{uuid4().hex}@example.com"),
             self._new_product(),
+            self._look_into_the_mailbox(),
             self._poison(),
         ]
         if rotate_keys:
@@ -147,6 +148,9 @@ class Round:
 
     async def _new_product(self) -> None:
         await new_product(self.shop, self.admin, 5)
+
+    async def _look_into_the_mailbox(self) -> None:
+        await patiently(self.shop, "GET", "/v1/notifications", who=self.buyer)
 
     async def _rotate_keys(self) -> None:
         await patiently(self.shop, "POST", "/v1/admin/keys/rotate", who=self.admin, done=(429,))
