@@ -33,7 +33,7 @@ def open_sqlite(clock: str, folder: Path) -> World:
 
 def fill_dynamodb(url: str, folder: Path, size: Size) -> None:
     """Fill tables that are named after the folder."""
-    client = make_client(Connection(url))
+    client = make_client(_patient(url))
 
     def sink(name: str) -> Sink:
         table = f"{folder.name}-{name}"
@@ -46,7 +46,7 @@ def fill_dynamodb(url: str, folder: Path, size: Size) -> None:
 def open_dynamodb(url: str, folder: Path) -> World:
     """Open what `fill_dynamodb` filled; costs are capacity units, read and written."""
     units = [0.0]
-    connection = Connection(url, patience=30, read_timeout=30)
+    connection = _patient(url)
     stores = {
         name: DynamoDBStore(
             f"{folder.name}-{name}",
@@ -58,6 +58,10 @@ def open_dynamodb(url: str, folder: Path) -> World:
         for name, kinds in KINDS.items()
     }
     return World(stores, folder / "sample.json", lambda: units[0])
+
+
+def _patient(url: str) -> Connection:
+    return Connection(url, patience=30, read_timeout=30)  # two cores do all the work
 
 
 def _fill(folder: Path, size: Size, sink: Callable[[str], Sink]) -> None:
