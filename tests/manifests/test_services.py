@@ -47,6 +47,13 @@ def test_every_service_scales_to_zero_by_a_metric_of_its_own(service: m.Document
     assert service["spec"]["template"]["spec"]["timeoutSeconds"] >= 60
 
 
+def test_why_a_service_scales_as_it_does_is_said_where_it_is_set() -> None:
+    for path in sorted((ROOT / "knative" / "base").glob("*.yaml")):
+        lines = path.read_text().splitlines()
+        chosen = [n for n, line in enumerate(lines) if "autoscaling.knative.dev/metric:" in line]
+        assert not [f"{path.name}:{n + 1}" for n in chosen if not lines[n - 1].lstrip().startswith("# ")]
+
+
 @pytest.mark.parametrize("domain", _DOMAINS)
 def test_a_domain_is_a_grpc_service_and_an_event_function_of_one_image(domain: str) -> None:
     rpc, events = m.container_of(_SERVICES[domain]), m.container_of(_SERVICES[f"{domain}-events"])
