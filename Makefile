@@ -82,6 +82,7 @@ lint: $(READY) ## Check style and types
 
 audit-manifests: $(READY) $(AUDIT_READY) ## Check rendered manifests and Dockerfiles with checkov (.checkov.yaml says what is skipped)
 	@$(RUN) -m tests.manifests.audit $(AUDIT)/bin/checkov
+	@CHECKOV=$(AUDIT)/bin/checkov $(PYTEST) tests/manifests/test_audit.py
 
 bench: $(READY) ## Measure the platform against its floor and its budgets
 	@$(RUN) -m tests.bench $(ARGS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import kubernetes_validate
@@ -38,7 +40,7 @@ def faulty_fields(documents: Iterable[m.Document], known: crds.Schemas) -> Itera
         if kind in known:
             yield from crds.faults(document, known)
         elif not is_custom(document):
-            yield from _faults(document)
+            yield from _faults(json.dumps(document))
         elif known:
             yield f"{_title(document)}: no CustomResourceDefinition has {kind[0]}"
 
@@ -48,13 +50,18 @@ def is_custom(document: m.Document) -> bool:
     return any(group in document["apiVersion"] for group in _CUSTOM)
 
 
-def _faults(document: m.Document) -> Iterator[str]:
+@cache
+def _faults(text: str) -> tuple[str, ...]:
+    """Of one document, as JSON: overlays share most of theirs, and each look takes long."""
+    document = json.loads(text)
     try:
-        kubernetes_validate.validate(dict(document), KUBERNETES, strict=True)
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
     except kubernetes_validate.ValidationError as error:
-        yield f"{_title(document)}: {'.'.join(str(part) for part in error.absolute_path)}: {error.message}"
+        where = ".".join(str(part) for part in error.absolute_path)
+        return (f"{_title(document)}: {where}: {error.message}",)
     except kubernetes_validate.SchemaNotFoundError as error:
-        yield f"{_title(document)}: Kubernetes {KUBERNETES} knows no such kind in {error.api_version}"
+        return (f"{_title(document)}: Kubernetes {KUBERNETES} knows no such kind in {error.api_version}",)
+    return ()
 
 
 def unrestricted(documents: Iterable[m.Document], *, writable: bool = False) -> Iterator[str]:
