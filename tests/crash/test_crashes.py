@@ -20,7 +20,7 @@ import pytest
 
 from functions.runtime.store.dynamodb_local import NotAvailable
 from knative.local import dynamodb
-from knative.local.demo.shop import Person, Shop
+from knative.local.demo.shop import Person, Refused, Shop
 from tests.crash.invariants import Violation, broken, drained, unsent
 from tests.crash.mail import MailServer, mail_server
 from tests.crash.platform import SETTLE_SECONDS, Mortal, mortal
@@ -62,7 +62,7 @@ class Trial:
         async with Shop(self._platform.url(GATEWAY)) as shop:
             try:
                 await self._kill(shop, together)
-            except (Violation, TimeoutError, AssertionError) as error:
+            except (Violation, Refused, TimeoutError, AssertionError) as error:
                 self.wrong.append(f"{names}: {type(error).__name__} {error}")
                 self.say(self.wrong[-1])
         self.say(f"{time.monotonic() - started:5.1f} s  {names}")
