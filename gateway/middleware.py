@@ -24,7 +24,7 @@ from observability import context, tracing
 from observability.failpoints import failpoint
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span
+    from observability.spans import Span
 
 log = logging.getLogger("shop.gateway")
 

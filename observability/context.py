@@ -11,7 +11,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import NamedTuple
 
 CORRELATION_HEADER = "x-correlation-id"
@@ -77,11 +77,21 @@ def enter(context: Context) -> None:
     _current.set(context)
 
 
+def push(context: Context) -> Token[Context]:
+    """Make `context` the current one until `pop`."""
+    return _current.set(context)
+
+
+def pop(token: Token[Context]) -> None:
+    """Back to what was current before the `push` that gave `token`."""
+    _current.reset(token)
+
+
 @contextmanager
 def use(context: Context) -> Iterator[Context]:
     """Make `context` the current one within the block."""
-    token = _current.set(context)
+    token = push(context)
     try:
         yield context
     finally:
-        _current.reset(token)
+        pop(token)

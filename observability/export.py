@@ -1,4 +1,4 @@
-"""Where spans go: the SDK's provider, its exporter, and an end that is bounded whatever the exporter does.
+"""Where spans go: sampler, queue and exporter by the SDK, and an end that is bounded whatever the exporter does.
 
 Imported by `tracing.configure` only when traces are asked for: the SDK costs a cold start much.
 """
@@ -8,45 +8,47 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import ParentBased
 
-from observability import context, metrics
+from observability import context, encoding, metrics
+from observability.spans import Span
 
 FLUSH_SECONDS = 3.0
 """How long the end of a process waits for the last spans to be taken."""
 
 
-class _Ids(RandomIdGenerator):
-    """A root span takes the trace id that the door has made already, which the first log lines name."""
+class Grpc(OTLPSpanExporter):
+    """The SDK's, for spans as they were recorded: encoding the SDK's own objects costs several times as much."""
 
-    def generate_trace_id(self) -> int:
-        current = context.current()
-        return int(current.trace_id, 16) if current.root else super().generate_trace_id()
+    resource: Resource
 
-
-class _Counting(SpanProcessor):
-    def __init__(self, service: str) -> None:
-        self._ended = metrics.SPANS.labels(service, "ended")
-
-    def on_end(self, span: ReadableSpan) -> None:
-        self._ended.inc()
+    def _translate_data(self, data: Any) -> ExportTraceServiceRequest:
+        return encoding.request(self.resource, data)
 
 
 class _Counted(SpanExporter):
     """An exporter whose outcomes are counted."""
 
-    def __init__(self, exporter: SpanExporter, service: str) -> None:
+    def __init__(self, exporter: SpanExporter, resource: Resource, service: str) -> None:
         self._exporter = exporter
+        self._resource = resource
         self._exported = metrics.SPANS.labels(service, "exported")
         self._lost = metrics.SPANS.labels(service, "lost")
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+    def export(self, spans: Sequence[Any]) -> SpanExportResult:
         result = SpanExportResult.FAILURE
         try:
+            if not isinstance(self._exporter, Grpc):
+                spans = [encoding.readable(self._resource, span) for span in spans]
             result = self._exporter.export(spans)
         finally:
             (self._exported if result is SpanExportResult.SUCCESS else self._lost).inc(len(spans))
@@ -56,19 +58,55 @@ class _Counted(SpanExporter):
         self._exporter.shutdown()
 
 
-def provide(service: str, exporter: SpanExporter) -> TracerProvider:
+class Provider:
+    """Decides what is recorded, and takes what has ended."""
+
+    def __init__(self, service: str, exporter: SpanExporter) -> None:
+        resource = Resource.create({"service.name": service, "service.namespace": "shop"})
+        if isinstance(exporter, Grpc):
+            exporter.resource = resource
+        # The SDK's provider reads OTEL_TRACES_SAMPLER; it makes no span.
+        self._sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler
+        self._follows = isinstance(self._sampler, ParentBased)
+        self._ended = metrics.SPANS.labels(service, "ended")
+        self._queue: Any = BatchSpanProcessor(_Counted(exporter, resource, service))
+
+    def sampled(self, parent: context.Context, trace_id: str, name: str) -> bool:
+        """Whether to record a span of this trace under `parent` (without one: a root)."""
+        if parent.root or not parent.traceparent:
+            known = Context()
+        elif self._follows:
+            return parent.sampled
+        else:
+            flags = trace.TraceFlags(int(parent.traceparent[-2:], 16))
+            caller = trace.SpanContext(int(trace_id, 16), int(parent.span_id, 16), True, flags)
+            known = trace.set_span_in_context(trace.NonRecordingSpan(caller), Context())
+        decision: Any = self._sampler.should_sample(known, int(trace_id, 16), name).decision
+        return bool(decision.is_sampled())
+
+    def end(self, span: Span) -> None:
+        """Queue it, or drop it when the queue is full; never waits."""
+        self._ended.inc()
+        self._queue.on_end(span)  # which has all that it looks at
+
+    def force_flush(self) -> None:
+        """Export what is queued, now."""
+        self._queue.force_flush()
+
+    def shutdown(self) -> None:
+        """Export what is queued, and end the exporter."""
+        self._queue.shutdown()
+
+
+def provide(service: str, exporter: SpanExporter) -> Provider:
     """A provider for `service` that hands spans to `exporter` in batches, in a thread of its own.
 
-    Sampler, limits and the queue's bound follow the standard OTEL_* variables.
+    Sampler and the queue's bound follow the standard OTEL_* variables.
     """
     # The SDK's words on a dead exporter come with every batch: the counter says it better.
     for name in ("opentelemetry.sdk._shared_internal", "opentelemetry.exporter"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    resource = Resource.create({"service.name": service, "service.namespace": "shop"})
-    provider = TracerProvider(resource=resource, id_generator=_Ids(), shutdown_on_exit=False)
-    provider.add_span_processor(_Counting(service))
-    provider.add_span_processor(BatchSpanProcessor(_Counted(exporter, service)))
-    return provider
+    return Provider(service, exporter)
 
 
 def exporter(environ: Mapping[str, str]) -> SpanExporter:
@@ -78,12 +116,10 @@ def exporter(environ: Mapping[str, str]) -> SpanExporter:
         from opentelemetry.exporter.otlp.proto.http import trace_exporter as over_http  # only one is needed
 
         return over_http.OTLPSpanExporter()
-    from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as over_grpc  # see above
-
-    return over_grpc.OTLPSpanExporter()
+    return Grpc()
 
 
-def end(provider: TracerProvider) -> None:
+def end(provider: Provider) -> None:
     """Flush, for at most FLUSH_SECONDS: an exporter may hang as long as it likes, in a thread nobody waits for."""
     ending = threading.Thread(target=provider.shutdown, name="end of tracing", daemon=True)
     ending.start()

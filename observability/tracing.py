@@ -9,17 +9,19 @@ calls and outbox rows follow by themselves. Attributes follow OpenTelemetry's se
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import Token
+from random import getrandbits
+from time import time_ns
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from observability import context
+from observability.spans import Kind, Span
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.trace import Span, Tracer
-
-Kind = Literal["SERVER", "CLIENT", "PRODUCER", "CONSUMER", "INTERNAL"]
+    from observability.export import Provider
 
 MESSAGING: dict[str, Any] = {"messaging.system": "knative"}
 RETRY_COUNT = "shop.retry_count"
@@ -35,7 +37,7 @@ _SERVER_FAULTS = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
 
-_tracer: Tracer | None = None
+_tracer: Provider | None = None
 _OFF: AbstractContextManager[None] = nullcontext()
 
 
@@ -65,10 +67,10 @@ def configure(service: str, environ: Mapping[str, str] = os.environ) -> Callable
     return lambda: export.end(provider)
 
 
-def install(provider: TracerProvider | None) -> None:
+def install(provider: Provider | None) -> None:
     """Trace by this provider (None: not at all); also for tests, which look at the spans."""
     global _tracer  # noqa: PLW0603 - one tracer a process, like the root logger
-    _tracer = provider.get_tracer("shop") if provider is not None else None
+    _tracer = provider
 
 
 def enabled() -> bool:
@@ -90,7 +92,7 @@ def span(
     """
     if _tracer is None:
         return _OFF
-    return _recorded(_tracer, name, kind, attributes, harmless)
+    return _Recorded(_tracer, name, kind, attributes, harmless)
 
 
 def rpc_attributes(method: str) -> dict[str, Any]:
@@ -109,71 +111,78 @@ def client_span(method: Any, address: str) -> AbstractContextManager[Span | None
     attributes = {**rpc_attributes(name), "server.address": host}
     if port.isdigit():
         attributes["server.port"] = int(port)
-    return _rpc(_tracer, name, "CLIENT", attributes)
+    return _Rpc(_tracer, name, "CLIENT", attributes)
 
 
 def server_span(name: str, attributes: Mapping[str, Any]) -> AbstractContextManager[Span | None]:
     """A span around the answering of a gRPC call; `attributes` are `rpc_attributes(name)`."""
     if _tracer is None:
         return _OFF
-    return _rpc(_tracer, name, "SERVER", attributes)
+    return _Rpc(_tracer, name, "SERVER", attributes)
 
 
 def failed(span: Span | None, error_type: str) -> None:
     """Mark a span (None: tracing is off) as failed, for a reason of bounded values."""
     if span is None:
         return
-    from opentelemetry.trace import Status, StatusCode  # imported already, by whoever made the span
-
-    span.set_status(Status(StatusCode.ERROR))
+    span.failed = True
     span.set_attribute("error.type", error_type)
 
 
-@contextmanager
-def _rpc(tracer: Tracer, name: str, kind: Kind, attributes: Mapping[str, Any]) -> Iterator[Span]:
-    with _open(tracer, name, kind, attributes) as started:
-        try:
-            yield started
-        except BaseException as error:
-            code = _code(error)
-            started.set_attribute("rpc.grpc.status_code", _NUMBER[code])
-            # A refusal is the caller's failure, and no fault of the server's.
-            if kind == "CLIENT" or code in _SERVER_FAULTS:
-                failed(started, _reason(error))
-            raise
-        started.set_attribute("rpc.grpc.status_code", 0)
+class _Recorded:
+    """The block of one span. A class, since a generator would cost as much again."""
+
+    __slots__ = ("_harmless", "_provider", "_recorded", "_span", "_token")
+    _token: Token[context.Context]
+
+    def __init__(
+        self,
+        provider: Provider,
+        name: str,
+        kind: Kind,
+        attributes: Mapping[str, Any] | None,
+        harmless: tuple[type[Exception], ...] = (),
+    ) -> None:
+        parent = context.current()
+        known = parent.traceparent
+        trace_id = known[3:35] if known else f"{getrandbits(128):032x}"
+        ids = (trace_id, f"{getrandbits(64):016x}", "" if parent.root else known[36:52])
+        self._provider = provider
+        self._harmless = harmless
+        self._recorded = provider.sampled(parent, trace_id, name)
+        self._span = Span(name, kind, dict(attributes or ()), ids, parent.tracestate, time_ns())
+
+    def __enter__(self) -> Span:
+        span = self._span
+        traceparent = f"00-{span.trace_id}-{span.span_id}-{'01' if self._recorded else '00'}"
+        self._token = context.push(context.current()._replace(traceparent=traceparent, root=False))
+        return span
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._judge(error)
+        context.pop(self._token)
+        if self._recorded:
+            self._span.end = time_ns()
+            self._provider.end(self._span)
+
+    def _judge(self, error: BaseException | None) -> None:
+        if isinstance(error, Exception) and not isinstance(error, self._harmless):
+            failed(self._span, _reason(error))
 
 
-@contextmanager
-def _recorded(
-    tracer: Tracer,
-    name: str,
-    kind: Kind,
-    attributes: Mapping[str, Any] | None,
-    harmless: tuple[type[Exception], ...],
-) -> Iterator[Span]:
-    with _open(tracer, name, kind, attributes) as started:
-        try:
-            yield started
-        except Exception as error:
-            if not isinstance(error, harmless):
-                failed(started, _reason(error))
-            raise
+class _Rpc(_Recorded):
+    """The same of an RPC, which has a status."""
 
+    __slots__ = ()
 
-@contextmanager
-def _open(tracer: Tracer, name: str, kind: Kind, attributes: Mapping[str, Any] | None) -> Iterator[Span]:
-    from opentelemetry.trace import SpanKind  # imported already, by whoever made the tracer
-
-    parent = context.current()
-    started = tracer.start_span(name, _parent(parent), SpanKind[kind], dict(attributes or {}))
-    own = started.get_span_context()
-    traceparent = f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
-    with context.use(parent._replace(traceparent=traceparent, root=False)):
-        try:
-            yield started
-        finally:
-            started.end()
+    def _judge(self, error: BaseException | None) -> None:
+        code = "OK" if error is None else _code(error)
+        self._span.set_attribute("rpc.grpc.status_code", _NUMBER[code])
+        # A refusal is the caller's failure, and no fault of the server's.
+        if error is not None and (self._span.kind == "CLIENT" or code in _SERVER_FAULTS):
+            failed(self._span, _reason(error))
 
 
 def _code(error: BaseException) -> str:
@@ -187,15 +196,3 @@ def _code(error: BaseException) -> str:
 def _reason(error: BaseException) -> str:
     reason = getattr(error, "reason", None)
     return reason if isinstance(reason, str) else type(error).__name__
-
-
-def _parent(current: context.Context) -> Any:
-    from opentelemetry import trace  # imported already, by whoever made the tracer
-    from opentelemetry.context import Context
-
-    if not current.traceparent or current.root:
-        return Context()
-    flags = trace.TraceFlags(int(current.traceparent[-2:], 16))
-    state = trace.TraceState.from_header([current.tracestate]) if current.tracestate else trace.TraceState()
-    remote = trace.SpanContext(int(current.trace_id, 16), int(current.span_id, 16), True, flags, state)
-    return trace.set_span_in_context(trace.NonRecordingSpan(remote), Context())

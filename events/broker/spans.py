@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from observability import context, tracing
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span
+    from observability.spans import Span
 
 
 @contextmanager

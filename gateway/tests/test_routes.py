@@ -6,8 +6,6 @@ from typing import Any
 
 import httpx
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
@@ -16,7 +14,7 @@ from gateway.tests.conftest import BOSS, CUSTOMER, assert_problem
 from gateway.tests.deadletters import LETTER
 from gateway.tests.fakes import ADMIN, HEX, ORDER, PAYMENT, PRODUCT, USER, Backend, product
 from gateway.tests.test_errors import new_order
-from observability import tracing
+from observability import export, tracing
 from proto.orders.v1 import orders_pb2
 from proto.products.v1 import products_pb2
 
@@ -282,13 +280,13 @@ async def test_a_request_and_the_calls_that_it_makes_are_one_trace(
     api: httpx.AsyncClient, backend: Backend
 ) -> None:
     exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    provider = export.provide("gateway", exporter)
     tracing.install(provider)
     try:
         await api.get(f"/v1/products/{PRODUCT}", headers={"traceparent": f"00-{HEX}-00f067aa0ba902b7-01"})
     finally:
         tracing.install(None)
+        provider.shutdown()
     spans = {span.name: span for span in exporter.get_finished_spans()}
     edge = spans["GET /v1/products/{product_id}"]
     assert edge.attributes is not None

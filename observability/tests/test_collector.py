@@ -132,7 +132,8 @@ def passed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, trace
     sent = trace_pb2.ResourceSpans(scope_spans=[trace_pb2.ScopeSpans(spans=spans)])
     try:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            stub: Any = trace_service_pb2_grpc.TraceServiceStub(channel)
+            make: Any = trace_service_pb2_grpc.TraceServiceStub
+            stub = make(channel)
             stub.Export(pb.ExportTraceServiceRequest(resource_spans=[sent]), wait_for_ready=True, timeout=30)
         deadline = time.monotonic() + 20
         while len(sink.spans) < 10 and time.monotonic() < deadline:

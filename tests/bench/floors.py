@@ -118,7 +118,7 @@ async def otlp(port: int) -> None:
     async def export(_: bytes, __: Any) -> bytes:
         return b""
 
-    methods = {"Export": grpc.unary_unary_rpc_method_handler(export)}
+    methods: dict[str, Any] = {"Export": grpc.unary_unary_rpc_method_handler(export)}
     service = "opentelemetry.proto.collector.trace.v1.TraceService"
     server = grpc.aio.server()
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, methods)])

@@ -6,24 +6,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from events.broker.tests.support import broker, running, subscribed, trigger, until
-from observability import tracing
+from observability import export, tracing
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 @pytest.fixture
-def spans() -> Iterator[InMemorySpanExporter]:
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
     exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    provider = export.provide("broker", exporter)
     tracing.install(provider)
     yield exporter
     tracing.install(None)
+    provider.shutdown()
 
 
 async def test_a_delivery_is_a_span_of_the_events_trace(tmp_path: Path, spans: InMemorySpanExporter) -> None:

@@ -1,6 +1,7 @@
 """A platform of its own that traces everything to a receiver and sends its e-mails to a mail server, both here."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Sink
 
 from knative.local import ports
+from tests.e2e.observed.jaeger import Jaeger
 from tests.e2e.observed.receiver import Receiver
 from tests.e2e.observed.stories import Story, order, then
 from tests.e2e.platform import LocalPlatform, Platform
@@ -15,7 +17,8 @@ from tests.e2e.platform import LocalPlatform, Platform
 
 @pytest.fixture(scope="package")
 def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
+    url = os.environ.get("JAEGER_URL")
+    receiver = Jaeger(url) if url else Receiver()
     receiver.start()
     yield receiver
     receiver.stop()
