@@ -120,14 +120,18 @@ BUSINESS: Rows = {
     ],
 }
 
-_ACTIVATOR = "kn_revision_request_concurrency"
-
 
 def _revision(metric: str, legend: str = "") -> dict[str, str]:
     return {f"{legend} {{{{kn_revision_name}}}}".strip(): f"max by (kn_revision_name) (kn_revision_{metric})"}
 
 
-# Knative's own metrics, by the names of its OpenTelemetry instruments; not yet checked against a running cluster.
+def _activator(metric: str, legend: str = "") -> dict[str, str]:
+    query = f"sum by (kn_revision_name) (kn_revision_request_{metric})"
+    return {f"{legend} {{{{kn_revision_name}}}}".strip(): query}
+
+
+# Knative's own metrics, as its activator and autoscaler emit them (tests/knative_metrics.txt) once the ConfigMap
+# config-observability in knative-serving says `metrics-protocol: prometheus`.
 AUTOSCALING: Rows = {
     "Pods": [
         P("Wanted", _revision("pods_desired")),
@@ -141,7 +145,7 @@ AUTOSCALING: Rows = {
         ),
         P("Target", _revision("concurrency_target")),
         P("Panic mode", _revision("panic_mode")),
-        P("Held in the activator", {"{{kn_revision_name}}": f"sum by (kn_revision_name) ({_ACTIVATOR})"}),
+        P("In the activator", _activator("concurrency") | _activator("queued", "waiting")),
     ],
 }
 
