@@ -151,7 +151,8 @@ async def test_a_customer_neither_reads_anothers_order_nor_does_an_administrator
 async def test_the_ingress_leads_to_the_platforms_own_methods_only(ingress: GrpcIngress) -> None:
     async with ingress.channel() as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
-        reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub  # its types know no asyncio
+        reflection = stub(channel)
         asked = reflection.ServerReflectionInfo(
             iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=30
         )
