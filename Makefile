@@ -200,5 +200,5 @@ $(READY): requirements/dev.txt
 	$(RUN) requirements/install.py requirements/dev.txt && \
 	rm -f $(VENV)/.ready-* && touch $@
 
-$(AUDIT_READY): $(READY) requirements/audit.txt
+$(AUDIT_READY): requirements/audit.txt | $(READY)
 	@$(RUN) -m venv --clear $(AUDIT) && $(AUDIT)/bin/python requirements/install.py requirements/audit.txt && touch $@
