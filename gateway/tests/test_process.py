@@ -30,7 +30,7 @@ async def test_it_serves_without_any_other_service_and_stops_on_sigterm() -> Non
     process = await gateway()
     try:
         assert process.stdout is not None
-        ready = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))
+        ready = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
         assert ready["event"] == "ready"
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{ready['http_port']}") as api:
             assert (await api.get("/healthz/ready")).status_code == 200
@@ -39,9 +39,9 @@ async def test_it_serves_without_any_other_service_and_stops_on_sigterm() -> Non
                 "/v1/products", headers={"x-correlation-id": "from-the-test-1"}, timeout=10
             )
             assert answer.status_code in (503, 504)
-        line = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))
+        line = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
         while line.get("correlation_id") != "from-the-test-1":
-            line = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))
+            line = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
         assert line["status"] == answer.status_code
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 10) == 0
@@ -57,7 +57,7 @@ async def test_it_serves_without_any_other_service_and_stops_on_sigterm() -> Non
 )
 async def test_a_setting_that_cannot_be_is_named(variables: dict[str, str], named: str) -> None:
     process = await gateway(**variables)
-    _, errors = await asyncio.wait_for(process.communicate(), 20)
+    _, errors = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode != 0
     assert named in errors.decode()
     assert "Traceback" not in errors.decode()
@@ -67,7 +67,7 @@ async def test_a_taken_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = await gateway(HTTP_PORT=str(port))
-        _, errors = await asyncio.wait_for(process.communicate(), 20)
+        _, errors = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode != 0
     assert str(port) in errors.decode()
     assert "Traceback" not in errors.decode()
