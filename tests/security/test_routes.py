@@ -68,6 +68,7 @@ ROUTES: Mapping[str, frozenset[str]] = {
     "POST /v1/admin/keys/rotate": ADMIN,
     "GET /v1/admin/payments/ledger": ADMIN,
     "GET /v1/admin/dead-letters": ADMIN,
+    "DELETE /v1/admin/dead-letters": ADMIN,
     "POST /v1/admin/dead-letters/replay": ADMIN,
     "GET /v1/admin/dead-letters/{dead_letter_id}": ADMIN,
     "POST /v1/admin/dead-letters/{dead_letter_id}/replay": ADMIN,
