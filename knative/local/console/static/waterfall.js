@@ -37,7 +37,7 @@ function bar(span, start, total) {
 const isStore = (span) => span.kind === "CLIENT" && "db.system.name" in span.attributes;
 
 export function drawWaterfall(place, all, withStore) {
-  const spans = withStore ? all : all.filter((span) => !isStore(span)).map((span) => lift(span, all));
+  const spans = withStore ? all : lifted(all);
   if (!spans.length) return place.replaceChildren();
   const start = Math.min(...spans.map((span) => span.start));
   const total = Math.max(...spans.map((span) => span.end)) - start || 1e-6;
@@ -57,10 +57,12 @@ export function drawWaterfall(place, all, withStore) {
   }));
 }
 
-// The span, hung under the nearest of its parents that is no store operation.
-function lift(span, all) {
-  const byId = new Map(all.map((one) => [one.id, one]));
-  let parent = byId.get(span.parent);
-  while (parent && isStore(parent)) parent = byId.get(parent.parent);
-  return { ...span, parent: parent?.id ?? span.parent };
+// All but the store operations, each hung under the nearest of its parents that is none.
+function lifted(all) {
+  const byId = new Map(all.map((span) => [span.id, span]));
+  return all.filter((span) => !isStore(span)).map((span) => {
+    let parent = byId.get(span.parent);
+    while (parent && isStore(parent)) parent = byId.get(parent.parent);
+    return { ...span, parent: parent?.id ?? span.parent };
+  });
 }
