@@ -64,6 +64,8 @@ class Dockerfile:
         users = final.all("USER")
         stages = {match[1] for base in self.all("FROM") if (match := re.search(r" AS (\S+)$", base))}
         bases = {base.partition(" ")[0] for base in self.all("FROM")} - stages
+        # As the first layer, all images share it.
+        first = next((rest for name, rest in final.instructions[1:2] if name == "RUN"), "")
         installs = [command for command in self.all("RUN") if " install " in command]
         faults = {
             "runs as root": not users or not re.fullmatch(r"[1-9]\d{4,}:[1-9]\d{4,}", users[-1]),
@@ -77,6 +79,8 @@ class Dockerfile:
             ),
             "installs into the last stage": any(" install " in command for command in final.all("RUN")),
             "adds what may come from anywhere": bool(self.all("ADD")),
+            "keeps what changes its identity": "-perm /6000 -exec chmod ug-s" not in first,
+            "keeps what installs packages": "rm -rf /usr/bin/apt* /usr/bin/dpkg*" not in first,
         }
         return [fault for fault, is_so in faults.items() if is_so]
 

@@ -84,6 +84,8 @@ ENTRYPOINT python3 main.py
         "has another base",
         "installs what is not locked",
         "adds what may come from anywhere",
+        "keeps what changes its identity",
+        "keeps what installs packages",
     ]
 
 
