@@ -13,8 +13,8 @@ from functions.notifications.subscriptions import subscriptions
 from functions.runtime import wiring
 from functions.runtime.app import Function, Hook, Service
 from functions.runtime.clock import Clock, SystemClock
+from functions.runtime.credentials import secret
 from functions.runtime.peers import Peer
-from functions.runtime.settings import secret
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
 

@@ -20,6 +20,8 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     by callers who show `mail_events_secret` (from its file, or from the variable itself).
     """
 
+    SECRETS = (*RuntimeSettings.SECRETS, "mail_events_secret")
+
     mail_channel: Literal["auto", "mailbox", "smtp", "ses"] = "auto"
     smtp_url: str = ""
     ses_region: str = ""
@@ -29,6 +31,3 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     mail_events_secret_file: str = ""
     mail_from: Annotated[str, Meta(pattern=r"^[^\s@<>]+@[^\s@<>]+$")] = "shop@shop.local"
     mail_timeout: Annotated[float, Meta(gt=0, le=45)] = 15.0
-
-    def __repr__(self) -> str:
-        return f"Settings(shop_env={self.shop_env!r}, ...)"  # the rest holds secrets

@@ -16,10 +16,13 @@ from functions.payments.subscriptions import subscriptions
 from functions.runtime import wiring
 from functions.runtime.app import Function, Hook, Service
 from functions.runtime.clock import Clock, SystemClock
+from functions.runtime.credentials import secret
 from functions.runtime.peers import Peer
-from functions.runtime.settings import SettingsError, secret
+from functions.runtime.settings import SettingsError
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
+
+_TEST_KEYS = ("sk_test_", "rk_test_")
 
 
 def bootstrap(
@@ -70,6 +73,8 @@ def _verifier(settings: Settings, clock: Clock, closing: list[Hook]) -> TokenVer
 def open_provider(settings: Settings, clock: Clock) -> Provider:
     """The provider that PAYMENT_PROVIDER names; raises SettingsError where it cannot be used."""
     stripe = settings.payment_provider == "stripe"
+    if not stripe and settings.shop_env == "production":
+        raise SettingsError("PAYMENT_PROVIDER: simulated charges nobody; production needs stripe")
     provider = _stripe(settings, clock) if stripe else _simulated(settings, clock)
     return Bounded(provider, settings.payment_timeout)
 
@@ -86,6 +91,10 @@ def _stripe(settings: Settings, clock: Clock) -> Provider:
     key = secret(settings, "stripe_api_key")
     if not key:
         raise SettingsError("STRIPE_API_KEY: is needed for PAYMENT_PROVIDER=stripe, or STRIPE_API_KEY_FILE")
+    if settings.shop_env == "production" and key.startswith(_TEST_KEYS):
+        raise SettingsError(
+            "STRIPE_API_KEY: is a test key, which charges nobody; production needs a live one"
+        )
     # A charge, a void or a refund is two calls as a rule.
     api = StripeApi(key, settings.stripe_api_base, settings.payment_timeout / 2)
     # Under the ledger's name, so that a change of the provider needs no table.

@@ -20,6 +20,8 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     from a file (a mounted Secret) or from the variable itself.
     """
 
+    SECRETS = (*RuntimeSettings.SECRETS, "stripe_api_key", "stripe_webhook_secret")
+
     payment_provider: Literal["simulated", "stripe"] = "simulated"
     payment_timeout: Seconds = 10.0
     payment_slow_seconds: Seconds = 2.0
@@ -29,6 +31,3 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     stripe_webhook_secret: str = ""
     stripe_webhook_secret_file: str = ""
     stripe_api_base: Annotated[str, Meta(pattern=r"^https?://")] = "https://api.stripe.com"
-
-    def __repr__(self) -> str:
-        return f"Settings(shop_env={self.shop_env!r}, ...)"  # the rest holds secrets

@@ -20,6 +20,7 @@ from events.outbox import Outbox
 from events.publisher import HttpPublisher
 from functions.runtime.app import Function
 from functions.runtime.committed import Committed
+from functions.runtime.credentials import refuse_weak
 from functions.runtime.errors import ServiceError
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
 from observability import logs, metrics, tracing
@@ -172,7 +173,9 @@ class Process(Generic[S]):
 
         async with self._opening:
             if self._door is None:
-                live = Live(self._bootstrap(load(self._settings, os.environ)))
+                settings = load(self._settings, os.environ)
+                refuse_weak(settings)
+                live = Live(self._bootstrap(settings))
                 try:
                     for hook in live.function.on_start:
                         await hook()
@@ -188,6 +191,7 @@ class Process(Generic[S]):
         try:
             settings = load(self._settings, os.environ)
             logs.configure(self.name, settings.log_level)
+            refuse_weak(settings)
             flush = tracing.configure(self.name)
             _run(self._serve(settings))
             flush()

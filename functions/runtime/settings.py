@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -29,6 +28,9 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     - `memory:`, for tests.
     """
 
+    SECRETS: ClassVar[tuple[str, ...]] = ("service_key",)
+    """What `functions.runtime.credentials` looks at before a start: fields, or those with `_file` behind them."""
+
     shop_env: Literal["development", "production"] = "development"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     role: Literal["all", "rpc", "events"] = "all"
@@ -52,6 +54,9 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     token_audience: str = "shop"  # noqa: S105 - a name, not a secret
     drain_seconds: Annotated[float, Meta(ge=0, le=300)] = 10.0
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(shop_env={self.shop_env!r}, ...)"  # the rest may hold secrets
+
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -67,20 +72,3 @@ def load(cls: type[S], environ: Mapping[str, str]) -> S:
     except msgspec.ValidationError as error:
         text, _, path = str(error).partition(" - at `$.")
         raise SettingsError(f"{path.rstrip('`').upper() or cls.__name__}: {text}") from None
-
-
-def secret(settings: RuntimeSettings, name: str) -> str:
-    """What the file holds that the field `name`_file names (a mounted Secret), or else the field `name` itself.
-
-    Empty where neither is set. Raises SettingsError, which shows neither.
-    """
-    variable, path = f"{name.upper()}_FILE", getattr(settings, f"{name}_file")
-    if not path:
-        return str(getattr(settings, name))
-    try:
-        value = Path(path).read_text().strip()
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{variable}: {type(error).__name__}, cannot read it") from None
-    if not value:
-        raise SettingsError(f"{variable}: is empty")
-    return value

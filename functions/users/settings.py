@@ -12,6 +12,8 @@ from functions.runtime.settings import RuntimeSettings
 class Settings(RuntimeSettings, frozen=True, kw_only=True):
     """The bounds hold for what comes from the environment; tests build cheaper ones directly."""
 
+    SECRETS = (*RuntimeSettings.SECRETS, "admin_password")
+
     # The first administrator, made at start if both are given and nobody has this e-mail.
     admin_email: str = ""
     admin_password: str = ""
@@ -26,6 +28,3 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     login_failures_per_address: Annotated[int, Meta(ge=5)] = 100
     # A header that the ingress overwrites with a gRPC client's address, so that it cannot claim another. Empty: none.
     client_address_header: str = ""
-
-    def __repr__(self) -> str:
-        return f"Settings(shop_env={self.shop_env!r}, ...)"  # the rest holds a password

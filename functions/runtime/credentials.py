@@ -1,0 +1,82 @@
+"""Secrets as a part gets them: from a variable, or from the file that the same variable with `_FILE` names (a mounted
+Secret). In production it does not start with one that is missing, an example, easily guessed, or a developer's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import stat
+from pathlib import Path
+
+from functions.runtime.settings import RuntimeSettings, SettingsError
+
+log = logging.getLogger("shop.credentials")
+
+LEAST = 16
+"""Characters of a secret in production: 12 random bytes in base64."""
+_DISTINCT = 6
+# What documents show, and what stands where a value was to be filled in.
+_EXAMPLES = frozenset({"a-long-random-secret", "correct horse battery", "correct horse battery staple"})
+_UNFILLED = re.compile(
+    r"change.?me|example|placeholder|dummy|insecure|not.?a.?secret|^<.*>$|\$\{|\{\{", re.IGNORECASE
+)
+_DEVELOPERS = ".data"
+"""The folder that `make up` keeps what it makes in."""
+
+
+def secret(settings: RuntimeSettings, name: str) -> str:
+    """What the file holds that the field `name`_file names, or else the field `name` itself.
+
+    Empty where neither is set. Raises SettingsError, which shows neither.
+    """
+    variable, path = f"{name.upper()}_FILE", getattr(settings, f"{name}_file", "")
+    if not path:
+        return str(getattr(settings, name))
+    try:
+        value = Path(path).read_text().strip()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{variable}: {type(error).__name__}, cannot read it") from None
+    if not value:
+        raise SettingsError(f"{variable}: is empty")
+    return value
+
+
+def refuse_weak(settings: RuntimeSettings) -> None:
+    """Look at all SECRETS of the settings; nothing outside production. Whether one is needed is for who needs it.
+
+    Raises SettingsError, which names the variable and never shows what it holds. Logs a warning for a file that other
+    people of the machine may read.
+    """
+    if settings.shop_env != "production":
+        return
+    for name in settings.SECRETS:
+        path = getattr(settings, f"{name}_file", "")
+        variable = f"{name.upper()}_FILE" if path else name.upper()
+        if _DEVELOPERS in Path(path).parts:
+            raise SettingsError(
+                f"{variable}: in production it must name a secret of its own, none that `make up` made in {_DEVELOPERS}"
+            )
+        value = secret(settings, name)
+        if value and (fault := _fault(value)):
+            raise SettingsError(f"{variable}: {fault}")
+        if path and _others_may_read(path):
+            log.warning("secret_readable_by_others", extra={"variable": variable})
+
+
+def _fault(value: str) -> str:
+    """What is wrong with a secret; empty for nothing."""
+    if value.casefold() in _EXAMPLES or _UNFILLED.search(value):
+        return "is an example; in production it must be a secret"
+    if len(value) < LEAST:
+        return f"is too short: in production a secret has at least {LEAST} characters"
+    if len(set(value)) < _DISTINCT:
+        return "is easily guessed: in production a secret must be random"
+    return ""
+
+
+def _others_may_read(path: str) -> bool:
+    """Not so where it is mounted read-only: a pod's Secrets are 0644, in a file system that nobody else is in."""
+    mounted = os.statvfs(path).f_flag & os.ST_RDONLY
+    return not mounted and bool(Path(path).stat().st_mode & stat.S_IROTH)

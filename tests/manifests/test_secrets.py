@@ -1,0 +1,106 @@
+"""What a start in production demands, the production overlay gives: each service against what is mounted for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from functions.payments.bootstrap import open_provider
+from functions.payments.settings import Settings as Payments
+from functions.runtime import wiring
+from functions.runtime.clock import ManualClock
+from functions.runtime.credentials import refuse_weak, secret
+from functions.runtime.settings import RuntimeSettings, SettingsError, load
+from knative.local import manifests as m
+from knative.local.parts import GATEWAY
+from knative.setup.secrets import new_key
+from tests.architecture import domains
+from tests.manifests import variables
+from tests.manifests.conftest import ROOT
+from tests.manifests.rendered import of, render
+
+PRODUCTION = "knative/overlays/production"
+SERVICES = [GATEWAY, *(f"{domain}{role}" for domain in domains(ROOT) for role in ("", "-events"))]
+# As knative/README.md has people make them.
+SECRETS = {
+    "service-key": {"service.pem": new_key().decode()},
+    "admin": {"email": "admin@shop.example.com", "password": "vK3qQ0m6Zx_tE8rWcY2p"},
+    "stripe": {"api-key": "sk_live_vK3qQ0m6Zx_tE8rWcY2p", "webhook-secret": "whsec_vK3qQ0m6Zx_tE8rWcY2p"},
+    "mail-events": {"secret": "tE8rWcY2pvK3qQ0m6Zx_"},
+}
+NEEDED = {"service-key": set(SERVICES) - {GATEWAY}, "stripe": {"payments", "payments-events"}}
+
+
+def container(service: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """The pod's specification, and its container."""
+    (found,) = (d for d in render(PRODUCTION) if d["apiVersion"] == m.SERVING and m.name_of(d) == service)
+    return found["spec"]["template"]["spec"], m.container_of(found)
+
+
+def environment(service: str, there: dict[str, dict[str, str]], folder: Path) -> dict[str, str]:
+    """What the process finds when these Secrets are in the cluster; what is mounted lies under `folder`."""
+    spec, of_service = container(service)
+    (shared,) = (d["data"] for d in of(render(PRODUCTION), "ConfigMap"))
+    found: dict[str, str] = dict(shared)
+    for variable in of_service["env"]:
+        reference = variable.get("valueFrom", {}).get("secretKeyRef")
+        if reference is None:
+            found[variable["name"]] = variable["value"]
+        elif reference["name"] in there:
+            found[variable["name"]] = there[reference["name"]][reference["key"]]
+    volumes = {volume["name"]: volume for volume in spec.get("volumes", ())}
+    for mount in of_service.get("volumeMounts", ()):
+        inside = folder / mount["mountPath"].strip("/")
+        inside.mkdir(parents=True, exist_ok=True)
+        source = volumes[mount["name"]]["secret"]
+        for item in source["items"]:
+            if source["secretName"] in there:
+                (inside / item["path"]).write_text(there[source["secretName"]][item["key"]])
+    return {n: f"{folder}{v}" if n.endswith("_FILE") else v for n, v in found.items()}
+
+
+def start(service: str, there: dict[str, dict[str, str]], folder: Path) -> RuntimeSettings:
+    """As the process does it, up to where it would open a store."""
+    settings = load(
+        variables.settings_of(service.removesuffix("-events")), environment(service, there, folder)
+    )
+    assert settings.shop_env == "production"
+    refuse_weak(settings)
+    if service != GATEWAY:
+        wiring.service_key(settings)
+    if isinstance(settings, Payments):
+        open_provider(settings, ManualClock())
+    return settings
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_of_production_is_given_every_secret_that_its_start_demands(
+    service: str, tmp_path: Path
+) -> None:
+    settings = start(service, SECRETS, tmp_path)
+    given = {name: secret(settings, name) for name in settings.SECRETS}
+    by_role = {"admin_password"} if service == "users-events" else set()
+    by_role |= {"mail_events_secret"} if service == "notifications-events" else set()
+    assert {name for name, value in given.items() if not value} == by_role, "only the rpc role asks for it"
+
+
+@pytest.mark.parametrize(
+    ("name", "service"), [(n, s) for n, services in NEEDED.items() for s in sorted(services)]
+)
+def test_it_does_not_start_without_one_that_it_needs(name: str, service: str, tmp_path: Path) -> None:
+    there = {other: entries for other, entries in SECRETS.items() if other != name}
+    with pytest.raises(SettingsError, match=r"_FILE: FileNotFoundError"):
+        start(service, there, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "service"), [("admin", "users"), ("mail-events", "notifications")])
+def test_what_may_be_absent_is_absent_without_harm_and_refused_where_it_is_bad(
+    name: str, service: str, tmp_path: Path
+) -> None:
+    start(service, {other: entries for other, entries in SECRETS.items() if other != name}, tmp_path)
+    bad = {**SECRETS, name: dict.fromkeys(SECRETS[name], "changeme")}
+    with pytest.raises(SettingsError, match="is an example"):
+        start(service, bad, tmp_path)
