@@ -57,15 +57,7 @@ class Disorder(RuleBasedStateMachine):
     def run(self, *work: Coroutine[Any, Any, Any]) -> None:
         """Let all of it happen at once, each to its end."""
 
-        async def live() -> None:
-            results = await asyncio.gather(*work, return_exceptions=True)
-            await self.world.collect()
-            for result in results:
-                if isinstance(result, BaseException):
-                    raise result
-
-        self.world.clock.advance(timedelta(seconds=1))
-        self.runner.run(live())
+        self.runner.run(self.world.live(*work))
 
     @initialize(
         seed=number,
@@ -189,32 +181,11 @@ class Disorder(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             if hasattr(self, "wanted"):
-                self.settle()
+                self.runner.run(self.world.settle(self.chance.shuffle))
                 self.runner.run(invariants.at_the_end(self.world))
                 self.runner.run(self.world.close())
         finally:
             self.runner.close()
-
-    def settle(self) -> None:
-        """All works again; everything is delivered, in whatever order, and swept, until nothing moves."""
-        self.world.outage(on=False)
-        self.world.provider.faults.clear()
-        self.deliver_everything()
-        quiet = 0
-        while quiet < 3:  # a message is tried again after an hour at most, everything else sooner
-            self.world.clock.advance(timedelta(hours=1))
-            self.run(*(self.world.sweep(domain) for domain in DOMAINS for _ in range(2)))
-            quiet = 0 if self.world.pending else quiet + 1
-            self.deliver_everything()
-
-    def deliver_everything(self) -> None:
-        for _ in range(50):
-            if not self.world.pending:
-                return
-            parcels = list(self.world.pending)
-            self.chance.shuffle(parcels)
-            self.run(*(self.world.deliver(parcel) for parcel in parcels))
-        raise AssertionError(f"never handled: {self.world.pending}")
 
 
 def one(things: list[T], number: int) -> T | None:

@@ -7,6 +7,7 @@ somebody delivers it: late, twice, or before what came first.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -178,6 +179,37 @@ class World:
         self.deleted[user_id] = self.clock.now()
 
     # What the platform does
+
+    async def live(self, *work: Awaitable[Any]) -> None:
+        """Let all of it happen at once, each to its end."""
+        self.clock.advance(timedelta(seconds=1))
+        results = await asyncio.gather(*work, return_exceptions=True)
+        await self.collect()
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def settle(self, shuffle: Callable[[list[Parcel]], None]) -> None:
+        """All works again; everything is delivered, in whatever order, and swept, until nothing moves."""
+        self.outage(on=False)
+        self.provider.faults.clear()
+        await self.deliver_all(shuffle)
+        quiet = 0
+        while quiet < 3:  # a message is tried again after an hour at most, everything else sooner
+            self.clock.advance(timedelta(hours=1))
+            await self.live(*(self.sweep(domain) for domain in DOMAINS for _ in range(2)))
+            quiet = 0 if self.pending else quiet + 1
+            await self.deliver_all(shuffle)
+
+    async def deliver_all(self, shuffle: Callable[[list[Parcel]], None]) -> None:
+        """What is on its way, and what comes of it."""
+        for _ in range(50):
+            if not self.pending:
+                return
+            parcels = list(self.pending)
+            shuffle(parcels)
+            await self.live(*(self.deliver(parcel) for parcel in parcels))
+        raise AssertionError(f"never handled: {self.pending}")
 
     async def collect(self) -> None:
         """What has committed is published: one parcel for each subscriber."""
