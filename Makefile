@@ -69,7 +69,7 @@ test-security: $(READY) ## Attack a running platform: its own, unless E2E_BASE_U
 	@$(PYTEST) tests/security $(ARGS)
 
 test-crash: $(READY) ## Kill every part at every failpoint, and the broker for ever, under load; events in disorder (minutes)
-	@DISORDER_EXAMPLES=$(or $(DISORDER_EXAMPLES),200) \
+	@DISORDER_EXAMPLES=$(or $(DISORDER_EXAMPLES),100) \
 		$(PYTEST) -o faulthandler_timeout=0 tests/crash $(wildcard tests/disorder) $(ARGS)
 
 test-new-service: $(READY) ## Run all checks on a copy of this tree with a service from the template, and that platform

@@ -17,6 +17,8 @@ SIGNER_CACHE = timedelta(seconds=30)
 # differ.
 VERIFIES_ON = ACCESS_LIFE + SIGNER_CACHE + timedelta(seconds=90)
 MAX_RETIRED = 8
+# Until every verifier has read a key that was published: they read anew every 25 seconds.
+KNOWN_AFTER = timedelta(minutes=1)
 
 
 @dataclass
@@ -53,15 +55,19 @@ class KeySet:
     def rotate(self, fresh: SigningKey, now: datetime) -> None:
         """The upcoming key signs from now on, `fresh` is published for the next time.
 
-        The private half of the retired key is forgotten at once. Raises RESOURCE_EXHAUSTED
-        (TOO_MANY_ROTATIONS) when eight retired keys still verify: each makes every verifier's key set longer.
+        The private half of the retired key is forgotten at once. Raises RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS)
+        within a minute of the last time, when not every verifier knows the upcoming key yet, and when eight retired
+        keys still verify: each makes every verifier's key set longer.
         """
         self.prune(now)
+        free = now
+        if self.retired and self.current.signs_since is not None:
+            free = self.current.signs_since + KNOWN_AFTER
         if len(self.retired) >= MAX_RETIRED:
-            wait = min(key.verifies_until or now for key in self.retired) - now
-            raise exhausted(
-                "TOO_MANY_ROTATIONS", "The keys were rotated too often.", max(wait.total_seconds(), 1.0)
-            )
+            free = min(key.verifies_until or now for key in self.retired)
+        if free > now:
+            wait = (free - now).total_seconds()
+            raise exhausted("TOO_MANY_ROTATIONS", "The keys were rotated too often.", max(wait, 1.0))
         self.current.private = ""
         self.current.verifies_until = now + VERIFIES_ON
         self.retired.append(self.current)

@@ -24,6 +24,7 @@ from functions.users.service import get_user
 from functions.users.store import account_key, email_key
 from functions.users.throttle import Throttle
 from functions.users.tokens import MailedToken, new_mailed_token, parse_mailed_token
+from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.users")
 
@@ -71,7 +72,9 @@ async def reset_password(token: str, new: str, *, store: Store, hasher: Hasher, 
     key = challenge_id(Purpose.PASSWORD_RESET, presented.user_id)
     own = (Ref(User, presented.user_id), Ref(Credentials, presented.user_id))
     others = (Ref(LoginAttempts, email_key(user.email)), Ref(OutdatedTokens, OUTDATED_ID))
+    failpoint("users.reset.before")
     await store.transact([Ref(Challenge, key), *own, *others], change)
+    failpoint("users.reset.after")
     log.info("password_reset", extra={"user_id": presented.user_id})
 
 
@@ -102,7 +105,9 @@ async def verify_email(token: str, *, store: Store, clock: Clock) -> None:
         return Changes(None, put=[user], delete=[challenge])
 
     key = challenge_id(Purpose.EMAIL_VERIFICATION, presented.user_id)
+    failpoint("users.verify.before")
     await store.transact([Ref(Challenge, key), Ref(User, presented.user_id)], change)
+    failpoint("users.verify.after")
     log.info("email_verified", extra={"user_id": presented.user_id})
 
 
@@ -119,7 +124,9 @@ async def issue(user_id: str, purpose: Purpose, who: Identity, *, store: Store, 
             raise not_found("Challenge", "CHALLENGE_NOT_FOUND")
         return challenge, ()
 
+    failpoint("users.issue.before")
     await store.update(Challenge, challenge_id(purpose, user_id), change)
+    failpoint("users.issue.after")
     return text
 
 
@@ -137,7 +144,10 @@ async def _ask(
         events = [UserChallenged(user_id=user_id, purpose=purpose.value)] if tells else []
         return Changes(True, put=[challenge], events=events)
 
-    return await store.transact([Ref(Challenge, key)], change)
+    failpoint("users.challenge.before")
+    asked = await store.transact([Ref(Challenge, key)], change)
+    failpoint("users.challenge.after")
+    return asked
 
 
 async def _presented(token: str, purpose: Purpose, *, store: Store, clock: Clock) -> tuple[MailedToken, User]:

@@ -94,7 +94,7 @@ async def set_roles(request: Request, user_id: UserId, body: user_models.SetRole
 async def rotate_keys(request: Request) -> Response:
     """Sign access tokens with a new key from now on.
 
-    The old key still verifies until its last token has expired.
+    The old key still verifies until its last token has expired. Once a minute: every verifier has to know a key first.
     """
     users = clients_of(request).users
     keys = await users.write(users.stub.RotateKeys, users_pb2.RotateKeysRequest())

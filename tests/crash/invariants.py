@@ -16,6 +16,8 @@ from tests.crash.points import BROKER
 from tests.crash.story import DELETED, PIECES, PRICE, Round, Wish
 
 DRAIN_SECONDS = 60.0
+MAIL_SECONDS = 300.0
+"""A mail is tried again after one, two and four minutes; a sender that dies leaves it to that."""
 SWEEP_SECONDS = 2.0
 _TEMPLATES = {"CONFIRMED": "order_confirmed", "CANCELLED": "order_cancelled"}
 
@@ -24,9 +26,11 @@ class Violation(AssertionError):
     """An invariant does not hold; the message says which, and what was seen."""
 
 
-async def drained(platform: Mortal, complaints: Callable[[], Awaitable[list[str]]]) -> None:
+async def drained(
+    platform: Mortal, complaints: Callable[[], Awaitable[list[str]]], seconds: float = DRAIN_SECONDS
+) -> None:
     """Return once there is nothing to complain of and nothing on its way any more. Raises Violation."""
-    deadline, next_sweep = time.monotonic() + DRAIN_SECONDS, 0.0
+    deadline, next_sweep = time.monotonic() + seconds, 0.0
     while True:
         if time.monotonic() >= next_sweep:
             await platform.sweep()

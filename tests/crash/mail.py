@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,14 +13,19 @@ from typing import Any
 
 from aiosmtpd.smtp import SMTP, Envelope
 
+_CODE = re.compile(r"^    (\S+)\s*$", re.MULTILINE)
 BOUNCING, GREYLISTED = "bouncing.", "greylisted."
 
 
 class MailServer:
-    """`taken` counts messages by notification id. `bouncing.*` is refused for ever, `greylisted.*` the first time."""
+    """`taken` counts messages by notification id, `codes` are what was mailed last to an address, by subject.
+
+    `bouncing.*` is refused for ever, `greylisted.*` the first time.
+    """
 
     def __init__(self) -> None:
         self.taken: Counter[str] = Counter()
+        self.codes: dict[tuple[str, str], str] = {}
         self.url = ""
         self._seen: set[str] = set()
 
@@ -38,8 +44,10 @@ class MailServer:
     async def handle_DATA(self, server: SMTP, session: Any, envelope: Envelope) -> str:
         """aiosmtpd's: a message."""
         assert isinstance(envelope.content, bytes)
-        message_id = str(message_from_bytes(envelope.content, policy=default)["Message-ID"])
-        self.taken[message_id.strip("<>").partition("@")[0]] += 1
+        message = message_from_bytes(envelope.content, policy=default)
+        self.taken[str(message["Message-ID"]).strip("<>").partition("@")[0]] += 1
+        if code := _CODE.search(message.get_content()):
+            self.codes[envelope.rcpt_tos[0], str(message["Subject"])] = code[1]
         return "250 OK"
 
 

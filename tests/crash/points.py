@@ -78,7 +78,7 @@ def _parts(point: Point, domains: Sequence[str]) -> list[str]:
     return [inner]
 
 
-def rounds(wanted: Sequence[Shot], at_once: int = 3) -> list[list[Shot]]:
+def rounds(wanted: Sequence[Shot], at_once: int = 4) -> list[list[Shot]]:
     """All shots, up to `at_once` together, each at another part; the parts with most left come first."""
     left: dict[str, list[Shot]] = {}
     for shot in wanted:

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ import pytest
 from functions.runtime.store.dynamodb_local import NotAvailable
 from knative.local import dynamodb
 from knative.local.demo.shop import Person, Refused, Shop
-from tests.crash.invariants import Violation, broken, drained, unsent
+from tests.crash.invariants import MAIL_SECONDS, Violation, broken, drained, unsent
 from tests.crash.mail import MailServer, mail_server
 from tests.crash.platform import SETTLE_SECONDS, Mortal, mortal
 from tests.crash.points import DYNAMODB, GATEWAY, SQLITE, Shot, points, rounds, shots
@@ -68,7 +69,7 @@ class Trial:
         self.say(f"{time.monotonic() - started:5.1f} s  {names}")
 
     async def _kill(self, shop: Shop, together: Sequence[Shot]) -> None:
-        today = await begin(shop, self._platform)
+        today = await begin(shop, self._platform, self._mail)
         armed = [self._platform.arm(shot, self._nth(shot)) for shot in together]
         deaths = [asyncio.create_task(each.buried(HIT_SECONDS)) for each in armed]
         rotate = any(shot.point.startswith("users.keys") for shot in together)
@@ -89,10 +90,11 @@ class Trial:
         self._people += today.customers
 
     async def mail_went_out(self) -> None:
-        """What could not be sent is sent a minute later, by a sweep."""
+        """What could not be sent is sent minutes later, by a sweep."""
         async with Shop(self._platform.url(GATEWAY)) as shop:
             deaths = self.deaths["notifications"]
-            await drained(self._platform, lambda: unsent(shop, self._people, self._mail, deaths))
+            complaints = partial(unsent, shop, self._people, self._mail, deaths)
+            await drained(self._platform, complaints, MAIL_SECONDS)
 
     def say(self, line: str) -> None:
         """Show a line at once: this takes minutes."""
@@ -109,6 +111,7 @@ async def trial(folder: Path, capture: pytest.CaptureFixture[str], **environ: st
     """A fresh platform to try on. At its end: no violation, and how many points were tried."""
     async with mail_server() as mail:
         settings = {"SMTP_URL": mail.url, "PAYMENT_SETTLE_AFTER": str(SETTLE_SECONDS), **environ}
+        settings["LOGIN_FAILURES_PER_ADDRESS"] = "100000"  # all mails are asked for from one address
         async with mortal(folder, settings) as platform:
             trying = Trial(platform, mail, capture)
             yield trying

@@ -104,12 +104,12 @@ async def test_keys_rotate_without_a_failed_request(shop: Shop, admin: Person, c
 
     going_on = asyncio.create_task(customers_go_on())
     before = (await shop.call("GET", "/.well-known/jwks.json"))["keys"]
-    status, after, _ = await shop.raw("POST", "/v1/admin/keys/rotate", who=admin)
+    # Another test may have done it: once a minute is allowed.
+    after = await shop.patiently("POST", "/v1/admin/keys/rotate", seconds=90, who=admin)
     fresh = await shop.login(customer.email, customer.password)
     answers = [(await shop.raw("GET", "/v1/orders", who=fresh))[0] for _ in range(5)]
     rotated.set()
 
-    assert status == 200
     assert {key["kid"] for key in after["keys"]} > {key["kid"] for key in before}
     assert set(answers + await going_on) == {200}
 

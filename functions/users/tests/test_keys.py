@@ -163,9 +163,20 @@ async def test_the_sweep_forgets_retired_keys(world: World) -> None:
     assert (await world.keys.ready()).retired == []
 
 
+async def test_a_key_signs_only_once_every_verifier_can_have_read_it(world: World) -> None:
+    await world.keys.rotate()
+    world.clock.advance(timedelta(seconds=59))
+    with pytest.raises(ServiceError) as raised:
+        await world.keys.rotate()
+    assert (raised.value.reason, raised.value.retry_after) == ("TOO_MANY_ROTATIONS", 1.0)
+    world.clock.advance(timedelta(seconds=1))
+    await world.keys.rotate()
+
+
 async def test_keys_cannot_be_rotated_without_end(world: World) -> None:
     for _ in range(8):
         await world.keys.rotate()
+        world.clock.advance(timedelta(minutes=1))
     with pytest.raises(ServiceError) as raised:
         await world.keys.rotate()
     assert raised.value.reason == "TOO_MANY_ROTATIONS"
