@@ -69,6 +69,7 @@ def compose(
         keys=keys,
         addresses=TokenBuckets(rate, burst),
         users=TokenBuckets(rate, burst),
+        exports=TokenBuckets(settings.exports_per_hour / 3600, settings.exports_per_hour, name="exports"),
         slots=Slots(settings.max_concurrency, "OVERLOADED"),
         streams=Slots(settings.max_streams, "TOO_MANY_STREAMS", settings.max_streams_each),
     )

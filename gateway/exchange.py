@@ -25,6 +25,7 @@ class Gateway:
     keys: KeyCache
     addresses: TokenBuckets
     users: TokenBuckets
+    exports: TokenBuckets
     slots: Slots
     streams: Slots
     draining: asyncio.Event = field(default_factory=asyncio.Event)

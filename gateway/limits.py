@@ -20,14 +20,20 @@ class TokenBuckets:
     """
 
     def __init__(
-        self, rate: float, burst: int, size: int = 50_000, now: Callable[[], float] = time.monotonic
+        self,
+        rate: float,
+        burst: int,
+        size: int = 50_000,
+        now: Callable[[], float] = time.monotonic,
+        name: str = "default",
     ) -> None:
         self._interval = 1 / rate
         self._tolerance = (burst - 1) / rate
         self._size = size
         self._now = now
         self._full_at: OrderedDict[str, float] = OrderedDict()
-        self.policy = f'"default";q={burst};w={max(1, round(burst / rate))}'
+        self._name = name
+        self.policy = f'"{name}";q={burst};w={max(1, round(burst / rate))}'
 
     def take(self, key: str) -> None:
         """Take one token, or raise RESOURCE_EXHAUSTED (RATE_LIMITED) with the seconds until there is one."""
@@ -48,7 +54,7 @@ class TokenBuckets:
             "RATE_LIMITED",
             "Too many requests; slow down.",
             code=Code.RESOURCE_EXHAUSTED,
-            headers={"ratelimit-policy": self.policy, "ratelimit": f'"default";r=0;t={seconds}'},
+            headers={"ratelimit-policy": self.policy, "ratelimit": f'"{self._name}";r=0;t={seconds}'},
             retry_after=wait,
         )
 

@@ -39,6 +39,8 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     rate_limit_per_second: Annotated[float, Meta(gt=0)] = 1000.0
     rate_limit_burst: Positive = 2000
     """Each signed-in user and each network address may take this many at once, then so many a second."""
+    exports_per_hour: Positive = 5
+    """Of one person's own data, which every domain is asked for."""
     trusted_proxy_hops: Annotated[int, Meta(ge=0, le=10)] = 0
     """How many proxies of ours append to X-Forwarded-For; 0: the header is not believed."""
     client_address_header: str = ""

@@ -81,6 +81,7 @@ async def erase(user_id: str, desk: Desk) -> None:
     await _delete([Ref(Preferences, user_id)], desk)
     while (page := await store.notifications_of(desk.store, user_id, _ERASED_AT_ONCE, None)).items:
         await _delete([Ref(Notification, message.id) for message in page.items], desk)
+    desk.store.erased()
 
 
 async def _delete(refs: Sequence[Ref], desk: Desk) -> None:

@@ -186,6 +186,7 @@ async def erase_person(orders: Orders, clock: Clock, user_id: str, once: Once) -
         cursor = page.next_cursor
         if cursor is None:
             break
+    orders.store.erased()
     await orders.mark(once)
     log.info("person_erased", extra={"user_id": user_id})
 

@@ -32,6 +32,13 @@ class Payments(payments_pb2_grpc.PaymentsServicer):
         payments = await service.payments_by_id(request.payment_ids, caller(), self._desk)
         return pb.BatchGetPaymentsResponse(payments=map(_payment, payments))
 
+    async def ListPayments(self, request: pb.ListPaymentsRequest, context: Any) -> pb.ListPaymentsResponse:
+        """See payments.proto."""
+        payments, cursor = await service.payments_of(
+            request.user_id, request.limit, request.cursor, caller(), self._desk
+        )
+        return pb.ListPaymentsResponse(payments=map(_payment, payments), next_cursor=cursor or "")
+
     async def RefundPayment(self, request: pb.RefundPaymentRequest, context: Any) -> pb.Refund:
         """See payments.proto."""
         amount = Money(request.amount.amount, request.amount.currency) if request.HasField("amount") else None

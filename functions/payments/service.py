@@ -30,7 +30,7 @@ from functions.payments.peers import Instruction
 from functions.payments.provider import ChargeOutcome, LedgerEntry
 from functions.runtime.batches import each
 from functions.runtime.errors import invalid, not_found
-from functions.runtime.identity import Identity, require_admin, require_signed_in
+from functions.runtime.identity import Identity, require_admin, require_self_or_admin, require_signed_in
 from functions.runtime.paging import page_limit
 from functions.runtime.store.port import Changes, Once, Page, Ref
 from observability.failpoints import failpoint
@@ -75,7 +75,7 @@ async def erase(user_id: str, desk: Desk) -> None:
     await desk.store.transact(
         [Ref(Erasure, user_id)], lambda found: Changes(None, [] if found[0] else [Erasure(user_id, now)])
     )
-    while (page := await store.payments_of_user(desk.store, user_id)).items:
+    while (page := await store.payments_of_user(desk.store, user_id, MAX_BATCH, None)).items:
         for payment in page.items:
             failpoint("payments.erase.before")
             await desk.store.update(Payment, payment.id, _forget_user)
@@ -114,6 +114,19 @@ async def payments_by_id(ids: Sequence[str], who: Identity, desk: Desk) -> list[
         raise invalid("Ask for 1 to 100 payments.", ("payment_ids", "must hold 1 to 100 ids"))
     found = await desk.store.get_many(Payment, list(dict.fromkeys(ids)))
     return list(found.values())
+
+
+async def payments_of(
+    user_id: str, limit: int, cursor: str, who: Identity, desk: Desk
+) -> tuple[list[Payment], str | None]:
+    """A page of a person's payments, oldest first, and the next cursor; an empty `user_id` means the caller's own.
+
+    Those of which `order_payment` says that there are none are left out.
+    """
+    user_id = user_id or who.subject
+    require_self_or_admin(who, user_id)
+    page = await store.payments_of_user(desk.store, user_id, page_limit(limit), cursor or None)
+    return [payment for payment in page.items if payment.amount is not None], page.next_cursor
 
 
 async def ledger(limit: int, cursor: str, who: Identity, desk: Desk) -> Page[LedgerEntry]:

@@ -52,6 +52,6 @@ async def refunds_of(store: Store, payment_id: str, limit: int, cursor: str | No
     return await store.page(Refund, "payment", payment_id, limit=limit, cursor=cursor)
 
 
-async def payments_of_user(store: Store, user_id: str) -> Page[Payment]:
-    """Some payments that still name the person; ask again until there are none."""
-    return await store.page(Payment, "user", user_id, limit=100)
+async def payments_of_user(store: Store, user_id: str, limit: int, cursor: str | None) -> Page[Payment]:
+    """The payments that name the person, oldest first."""
+    return await store.page(Payment, "user", user_id, limit=limit, cursor=cursor)

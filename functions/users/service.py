@@ -14,6 +14,7 @@ from functions.runtime.identity import Identity, require_admin, require_self_or_
 from functions.runtime.ids import new_id
 from functions.runtime.paging import MAX_LIMIT, page_limit
 from functions.runtime.store.port import Changes, Entity, Once, Page, Ref, Store
+from functions.users.challenge import Challenge, Purpose, challenge_id
 from functions.users.domain import (
     ADMIN,
     CUSTOMER,
@@ -21,6 +22,7 @@ from functions.users.domain import (
     AdminRoster,
     Credentials,
     EmailClaim,
+    LoginAttempts,
     User,
     known_roles,
     no_such_user,
@@ -171,7 +173,10 @@ async def set_roles(user_id: str, roles: Sequence[str], who: Identity, *, store:
 
 
 async def delete_user(user_id: str, who: Identity, *, store: Store, clock: Clock) -> None:
-    """Delete all that names the person; sessions and tokens end too. Raises FAILED_PRECONDITION (LAST_ADMIN)."""
+    """Delete all that names the person, digests of the address too; sessions and tokens end.
+
+    Raises FAILED_PRECONDITION (LAST_ADMIN).
+    """
     seen = await get_user(user_id, who, store=store)
 
     def change(found: Sequence[Any]) -> Changes[None]:
@@ -186,12 +191,14 @@ async def delete_user(user_id: str, who: Identity, *, store: Store, clock: Clock
 
     refs = [
         *(Ref(kind, user_id) for kind in (User, Credentials, AddressBook)),
-        Ref(EmailClaim, email_key(seen.email)),
+        *(Ref(kind, email_key(seen.email)) for kind in (EmailClaim, LoginAttempts)),
+        *(Ref(Challenge, challenge_id(purpose, user_id)) for purpose in Purpose),
         Ref(AdminRoster, ROSTER_ID),
         Ref(OutdatedTokens, OUTDATED_ID),
     ]
     failpoint("users.delete.before")
     await store.transact(refs, change)
+    store.erased()
     log.info("user_deleted", extra={"user_id": user_id, "by": who.subject})
     failpoint("users.delete.after")
 

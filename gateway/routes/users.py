@@ -11,8 +11,10 @@ from fastapi import Request, Response
 from functions.runtime.errors import ServiceError
 from gateway.answers import answer, conditional, empty, etag, expected_version, require_match
 from gateway.declare import declare
-from gateway.exchange import clients_of
+from gateway.exchange import clients_of, exchange_of
+from gateway.export import gather
 from gateway.models import users as models
+from gateway.models.export import Export
 from gateway.routes.params import AddressId, me, routes
 from proto.users.v1 import users_pb2 as pb
 
@@ -53,6 +55,21 @@ async def register(request: Request, body: models.Register) -> Response:
 async def read_me(request: Request) -> Response:
     """Read one's own account."""
     return conditional(request, models.user(await _current(request)))
+
+
+@router.get(
+    "/v1/users/me/export",
+    **declare("signed-in", 200, Export, seconds=30, problems={429: "RATE_LIMITED"}),
+)
+async def export_me(request: Request) -> Response:
+    """Export all that is kept about oneself.
+
+    One document from every domain, complete; a few times an hour.
+    """
+    exchange_of(request).gateway.exports.take(me())
+    document = answer(await gather(clients_of(request), me()))
+    document.headers["content-disposition"] = 'attachment; filename="shop-export.json"'
+    return document
 
 
 @router.patch(

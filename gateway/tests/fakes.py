@@ -32,7 +32,7 @@ class Backend:
     fails: dict[str, ServiceError | Exception] = field(default_factory=dict)
     """By RPC name: raised instead of answering."""
     answers: dict[str, Any] = field(default_factory=dict)
-    """By RPC name: answered instead of the canned message."""
+    """By RPC name: answered instead of the canned message; or a function of the request that gives the answer."""
     slow: dict[str, float] = field(default_factory=dict)
     """By RPC name: seconds before answering."""
     calls: list[tuple[str, Any, Identity]] = field(default_factory=list)
@@ -52,7 +52,8 @@ class Backend:
             await asyncio.sleep(self.slow[name])
         if name in self.fails:
             raise self.fails[name]
-        return self.answers.get(name) or canned(name)
+        answer = self.answers.get(name) or canned(name)
+        return answer(request) if callable(answer) else answer
 
     def last(self, name: str) -> Any:
         """The last request of an RPC."""
@@ -240,6 +241,7 @@ def _canned() -> dict[str, Any]:
         ),
         "ListOrders": orders_pb2.ListOrdersResponse(orders=[order()]),
         "GetOrderPayment": payment,
+        "ListPayments": payments_pb2.ListPaymentsResponse(payments=[payment]),
         "RefundPayment": refund,
         "ListRefunds": payments_pb2.ListRefundsResponse(refunds=[refund]),
         "ReceiveWebhook": payments_pb2.ReceiveWebhookResponse(),

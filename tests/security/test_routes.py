@@ -43,6 +43,7 @@ ROUTES: Mapping[str, frozenset[str]] = {
     "POST /v1/payments/{payment_id}/refunds": ADMIN,
     "POST /v1/users": EVERYBODY,
     "GET /v1/users/me": PEOPLE,
+    "GET /v1/users/me/export": PEOPLE,
     "PATCH /v1/users/me": PEOPLE,
     "PUT /v1/users/me/password": LEAVING,
     "DELETE /v1/users/me": LEAVING,

@@ -78,6 +78,7 @@ RPCS: Mapping[str, Row] = {
     "orders.GetPaymentInstruction": Row(frozenset({"payments"}), ORDER),
     "payments.GetOrderPayment": Row(OWNER, ORDER),
     "payments.BatchGetPayments": Row(ADMIN, {"payment_ids": ["{payment_id}"]}),
+    "payments.ListPayments": Row(OWNER, ME),
     "payments.RefundPayment": Row(ADMIN, {**PAYMENT, "amount": {"amount": "1", "currency": "EUR"}}),
     "payments.ListRefunds": Row(OWNER, PAYMENT),
     "payments.ListLedger": Row(ADMIN, {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -74,6 +75,22 @@ async def test_the_owner_and_an_admin_read_the_payment_of_an_order(desk: Desk) -
         assert (payment.amount.amount, payment.captured.amount, payment.refunded.amount) == (5000, 5000, 0)
         assert payment.refunded.currency == "EUR"
         assert payment.created_at.ToDatetime() <= payment.updated_at.ToDatetime()
+
+
+async def test_a_person_lists_their_own_payments_and_nobody_elses(desk: Desk) -> None:
+    later, ended = "ord_" + "b" * 32, "ord_" + "c" * 32
+    desk.till.clock.advance(timedelta(seconds=1))
+    desk.till.orders.place(later)
+    await desk.till.reserve(later)
+    await desk.till.cancel(ended)  # before any charge: there is no payment to show
+    mine = pb.ListPaymentsRequest(user_id=PAYER, limit=1)
+    first = await desk.call("ListPayments", mine, OWNER)
+    second = await desk.call("ListPayments", pb.ListPaymentsRequest(limit=2, cursor=first.next_cursor), OWNER)
+    assert [payment.order_id for payment in (*first.payments, *second.payments)] == [ORDER, later]
+    assert await desk.call("ListPayments", mine, ADMIN) == first
+    assert await desk.refused("ListPayments", mine, STRANGER) == ("PERMISSION_DENIED", "PERMISSION_DENIED")
+    nothing = await desk.call("ListPayments", pb.ListPaymentsRequest(), STRANGER)
+    assert not nothing.payments
 
 
 async def test_to_others_and_for_unknown_orders_there_is_no_payment(desk: Desk) -> None:

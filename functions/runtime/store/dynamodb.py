@@ -162,6 +162,9 @@ class DynamoDBStore:
         removals += [self._writer.actions.guard_removal(key, due) for key in keys if key["sk"]["S"] == "g"]
         return await self._writer.remove(removals, deadline)
 
+    def erased(self) -> None:
+        """The files are the database's own."""
+
     async def ping(self) -> None:
         """Read from the table; raises UNAVAILABLE, and NoTransactions where the store cannot keep its word."""
         deadline = await self._table.begin()

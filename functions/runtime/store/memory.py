@@ -158,6 +158,9 @@ class MemoryStore:
             del self._guards[guard]
         return len(entities) + len(guards)
 
+    def erased(self) -> None:
+        """There are no files."""
+
     async def ping(self) -> None:
         """Raises UNAVAILABLE once closed."""
         self._check_open()

@@ -171,6 +171,9 @@ class Store(Protocol):
     async def expire(self, now: datetime, limit: int = 1000) -> int:
         """Remove entities and guards whose time is over; how many."""
 
+    def erased(self) -> None:
+        """What was just removed names a person: the next `expire` removes its traces from the store's files, too."""
+
     async def ping(self) -> None:
         """Prove that reads and writes would work; raises UNAVAILABLE."""
 

@@ -62,6 +62,7 @@ class SQLiteStore:
         self._file = SQLiteFile(path, connection)
         self._write = self._file.writer.execute
         self._commits = GroupCommit(self._file.writer, patience)
+        self._traces = True  # of what was removed there may be some: maybe by a process that was killed
         self._listeners: list[Callable[[Sequence[OutboxRow]], None]] = []
         self._depth: int = self._file.reader.execute("SELECT COUNT(*) FROM outbox").fetchone()[0]
 
@@ -155,7 +156,15 @@ class SQLiteStore:
                 count = await self._commits.run(partial(remove, micros(now), chunk))
                 removed += count
                 chunk = min(_CHUNK, limit - removed)
+        if self._traces:
+            self._traces = False
+            if not await self._commits.apart(self._file.purge):
+                self._traces = True
         return removed
+
+    def erased(self) -> None:
+        """What was just removed names a person."""
+        self._traces = True
 
     async def ping(self) -> None:
         """Write, sync and read; raises UNAVAILABLE."""

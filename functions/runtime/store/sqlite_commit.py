@@ -47,6 +47,7 @@ class GroupCommit:
         self._thread = Thread(target=_work_off, args=(self._commits,), name="store-commit", daemon=True)
         self._thread.start()
         self._waiting: deque[_Job] = deque()
+        self._apart: deque[tuple[Callable[[], bool], asyncio.Future[bool]]] = deque()
         self._group: list[tuple[_Job, Any]] = []
         self._busy = False  # a group is under way, or about to be
         self._stuck = False  # it is overdue
@@ -64,11 +65,21 @@ class GroupCommit:
         loop = asyncio.get_running_loop()
         job = _Job(work, loop.create_future(), committed)
         self._waiting.append(job)
-        if not self._busy:
-            self._busy = True
-            loop.call_soon(self._next, loop, loop.time() + self._patience)
+        self._wake(loop)
         result: T = await job.done
         return result
+
+    async def apart(self, work: Callable[[], bool]) -> bool:
+        """What `work` returns, run in the thread between two groups, outside of any transaction; False when the
+        database fails. Who writes meanwhile waits.
+        """
+        if self._closed or self._stuck:
+            raise _unavailable()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[bool] = loop.create_future()
+        self._apart.append((work, done))
+        self._wake(loop)
+        return await done
 
     async def close(self) -> bool:
         """Finish what was accepted; False when it was closed before."""
@@ -82,7 +93,15 @@ class GroupCommit:
         self._thread.join()
         return True
 
+    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._busy:
+            self._busy = True
+            self._again(loop)
+
     def _next(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        if self._apart:
+            self._run_apart(loop, *self._apart.popleft())
+            return
         if not self._waiting:
             self._busy = False
             if self._idle:
@@ -99,6 +118,16 @@ class GroupCommit:
             self._again(loop)
             return
         self._run_group(loop)
+
+    def _run_apart(
+        self, loop: asyncio.AbstractEventLoop, work: Callable[[], bool], done: asyncio.Future[bool]
+    ) -> None:
+        def finished(outcome: bool) -> None:
+            if not done.done():
+                done.set_result(outcome)
+            self._again(loop)
+
+        self._commits.put(lambda: loop.call_soon_threadsafe(finished, _succeeds(work)))
 
     def _run_group(self, loop: asyncio.AbstractEventLoop) -> None:
         before = self._connection.total_changes
@@ -177,6 +206,14 @@ def _work_off(commits: SimpleQueue[Callable[[], object] | None]) -> None:
     while (commit := commits.get()) is not None:
         with suppress(RuntimeError):  # the loop was closed without waiting for us
             commit()
+
+
+def _succeeds(work: Callable[[], bool]) -> bool:
+    try:
+        return work()
+    except sqlite3.Error as error:
+        _log.warning("the database could not do it: %s", error)
+        return False
 
 
 def _commit(connection: sqlite3.Connection) -> Exception | None:

@@ -13,6 +13,8 @@ from functions.runtime.store.sqlite_schema import StoreFileError, migrate
 _CHECKED_AT_START = 4 * 2**20
 """Bytes that are checked whole in some 10 ms. Of a larger file the start looks at the beginning and the length only,
 and a backup, which takes its time, at all of it."""
+_REWRITTEN = 16 * 2**20
+"""Bytes that are rewritten in less than half a second, for which writers wait."""
 
 
 class StoreInUseError(StoreFileError):
@@ -52,6 +54,17 @@ class SQLiteFile:
         self.writer.close()
         os.close(self._lock)
 
+    def purge(self) -> bool:
+        """Leave no trace of what was removed, neither in the log nor (in a file of up to 16 MiB) in the unused parts of
+        pages, where SQLite may keep a copy of a row that it moved; whether that worked. Not within a transaction.
+        """
+        execute = self.writer.execute
+        pages, page = (execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+        if pages * page <= _REWRITTEN:
+            execute("VACUUM")
+        busy, _, _ = execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+
     def _open(self) -> None:
         if self._path.exists():
             check(self._path, _CHECKED_AT_START)
@@ -75,6 +88,7 @@ class SQLiteFile:
         )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")  # what is removed is overwritten with zeros
         connection.execute("PRAGMA cache_size = -16384")  # KiB: the inner pages of a million entities
         connection.execute("PRAGMA temp_store = MEMORY")
         return connection

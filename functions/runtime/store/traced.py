@@ -89,6 +89,10 @@ class TracedStore:
         """See the port."""
         return await self._store.expire(now, limit)
 
+    def erased(self) -> None:
+        """See the port."""
+        self._store.erased()
+
     async def ping(self) -> None:
         """See the port."""
         await self._store.ping()

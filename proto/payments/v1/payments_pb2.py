@@ -26,17 +26,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from proto.money.v1 import money_pb2 as proto_dot_money_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n proto/payments/v1/payments.proto\x12\x10shop.payments.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aproto/money/v1/money.proto\"\xe0\x02\n\x07Payment\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12/\n\x06status\x18\x04 \x01(\x0e\x32\x1f.shop.payments.v1.PaymentStatus\x12$\n\x06\x61mount\x18\x05 \x01(\x0b\x32\x14.shop.money.v1.Money\x12&\n\x08\x63\x61ptured\x18\x06 \x01(\x0b\x32\x14.shop.money.v1.Money\x12&\n\x08refunded\x18\x07 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x0b \x01(\x03\"*\n\x16GetOrderPaymentRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\".\n\x17\x42\x61tchGetPaymentsRequest\x12\x13\n\x0bpayment_ids\x18\x01 \x03(\t\"G\n\x18\x42\x61tchGetPaymentsResponse\x12+\n\x08payments\x18\x01 \x03(\x0b\x32\x19.shop.payments.v1.Payment\"\x92\x01\n\x14RefundPaymentRequest\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12$\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x1c\n\x0fidempotency_key\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x04 \x01(\tB\x12\n\x10_idempotency_key\"\xbe\x01\n\x06Refund\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npayment_id\x18\x02 \x01(\t\x12$\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x14.shop.money.v1.Money\x12.\n\x06status\x18\x04 \x01(\x0e\x32\x1e.shop.payments.v1.RefundStatus\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\x12ListRefundsRequest\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"U\n\x13ListRefundsResponse\x12)\n\x07refunds\x18\x01 \x03(\x0b\x32\x18.shop.payments.v1.Refund\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"2\n\x11ListLedgerRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\x9b\x01\n\x0bLedgerEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x12\n\npayment_id\x18\x03 \x01(\t\x12$\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x0f\n\x07outcome\x18\x05 \x01(\t\x12&\n\x02\x61t\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Y\n\x12ListLedgerResponse\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.shop.payments.v1.LedgerEntry\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\";\n\x15ReceiveWebhookRequest\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\t\"\x18\n\x16ReceiveWebhookResponse*\xe4\x01\n\rPaymentStatus\x12\x1e\n\x1aPAYMENT_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16PAYMENT_STATUS_PENDING\x10\x01\x12\x1b\n\x17PAYMENT_STATUS_CAPTURED\x10\x02\x12\x1b\n\x17PAYMENT_STATUS_DECLINED\x10\x03\x12\x19\n\x15PAYMENT_STATUS_VOIDED\x10\x04\x12%\n!PAYMENT_STATUS_PARTIALLY_REFUNDED\x10\x05\x12\x1b\n\x17PAYMENT_STATUS_REFUNDED\x10\x06*\x7f\n\x0cRefundStatus\x12\x1d\n\x19REFUND_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15REFUND_STATUS_PENDING\x10\x01\x12\x1b\n\x17REFUND_STATUS_SUCCEEDED\x10\x02\x12\x18\n\x14REFUND_STATUS_FAILED\x10\x03\x32\xba\x04\n\x08Payments\x12V\n\x0fGetOrderPayment\x12(.shop.payments.v1.GetOrderPaymentRequest\x1a\x19.shop.payments.v1.Payment\x12i\n\x10\x42\x61tchGetPayments\x12).shop.payments.v1.BatchGetPaymentsRequest\x1a*.shop.payments.v1.BatchGetPaymentsResponse\x12Q\n\rRefundPayment\x12&.shop.payments.v1.RefundPaymentRequest\x1a\x18.shop.payments.v1.Refund\x12Z\n\x0bListRefunds\x12$.shop.payments.v1.ListRefundsRequest\x1a%.shop.payments.v1.ListRefundsResponse\x12W\n\nListLedger\x12#.shop.payments.v1.ListLedgerRequest\x1a$.shop.payments.v1.ListLedgerResponse\x12\x63\n\x0eReceiveWebhook\x12\'.shop.payments.v1.ReceiveWebhookRequest\x1a(.shop.payments.v1.ReceiveWebhookResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n proto/payments/v1/payments.proto\x12\x10shop.payments.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aproto/money/v1/money.proto\"\xe0\x02\n\x07Payment\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12/\n\x06status\x18\x04 \x01(\x0e\x32\x1f.shop.payments.v1.PaymentStatus\x12$\n\x06\x61mount\x18\x05 \x01(\x0b\x32\x14.shop.money.v1.Money\x12&\n\x08\x63\x61ptured\x18\x06 \x01(\x0b\x32\x14.shop.money.v1.Money\x12&\n\x08refunded\x18\x07 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x0b \x01(\x03\"*\n\x16GetOrderPaymentRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\".\n\x17\x42\x61tchGetPaymentsRequest\x12\x13\n\x0bpayment_ids\x18\x01 \x03(\t\"G\n\x18\x42\x61tchGetPaymentsResponse\x12+\n\x08payments\x18\x01 \x03(\x0b\x32\x19.shop.payments.v1.Payment\"E\n\x13ListPaymentsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"X\n\x14ListPaymentsResponse\x12+\n\x08payments\x18\x01 \x03(\x0b\x32\x19.shop.payments.v1.Payment\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\x92\x01\n\x14RefundPaymentRequest\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12$\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x1c\n\x0fidempotency_key\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x04 \x01(\tB\x12\n\x10_idempotency_key\"\xbe\x01\n\x06Refund\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npayment_id\x18\x02 \x01(\t\x12$\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x14.shop.money.v1.Money\x12.\n\x06status\x18\x04 \x01(\x0e\x32\x1e.shop.payments.v1.RefundStatus\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\x12ListRefundsRequest\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"U\n\x13ListRefundsResponse\x12)\n\x07refunds\x18\x01 \x03(\x0b\x32\x18.shop.payments.v1.Refund\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"2\n\x11ListLedgerRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\x9b\x01\n\x0bLedgerEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x12\n\npayment_id\x18\x03 \x01(\t\x12$\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x0f\n\x07outcome\x18\x05 \x01(\t\x12&\n\x02\x61t\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Y\n\x12ListLedgerResponse\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.shop.payments.v1.LedgerEntry\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\";\n\x15ReceiveWebhookRequest\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\t\"\x18\n\x16ReceiveWebhookResponse*\xe4\x01\n\rPaymentStatus\x12\x1e\n\x1aPAYMENT_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16PAYMENT_STATUS_PENDING\x10\x01\x12\x1b\n\x17PAYMENT_STATUS_CAPTURED\x10\x02\x12\x1b\n\x17PAYMENT_STATUS_DECLINED\x10\x03\x12\x19\n\x15PAYMENT_STATUS_VOIDED\x10\x04\x12%\n!PAYMENT_STATUS_PARTIALLY_REFUNDED\x10\x05\x12\x1b\n\x17PAYMENT_STATUS_REFUNDED\x10\x06*\x7f\n\x0cRefundStatus\x12\x1d\n\x19REFUND_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15REFUND_STATUS_PENDING\x10\x01\x12\x1b\n\x17REFUND_STATUS_SUCCEEDED\x10\x02\x12\x18\n\x14REFUND_STATUS_FAILED\x10\x03\x32\x99\x05\n\x08Payments\x12V\n\x0fGetOrderPayment\x12(.shop.payments.v1.GetOrderPaymentRequest\x1a\x19.shop.payments.v1.Payment\x12i\n\x10\x42\x61tchGetPayments\x12).shop.payments.v1.BatchGetPaymentsRequest\x1a*.shop.payments.v1.BatchGetPaymentsResponse\x12]\n\x0cListPayments\x12%.shop.payments.v1.ListPaymentsRequest\x1a&.shop.payments.v1.ListPaymentsResponse\x12Q\n\rRefundPayment\x12&.shop.payments.v1.RefundPaymentRequest\x1a\x18.shop.payments.v1.Refund\x12Z\n\x0bListRefunds\x12$.shop.payments.v1.ListRefundsRequest\x1a%.shop.payments.v1.ListRefundsResponse\x12W\n\nListLedger\x12#.shop.payments.v1.ListLedgerRequest\x1a$.shop.payments.v1.ListLedgerResponse\x12\x63\n\x0eReceiveWebhook\x12\'.shop.payments.v1.ReceiveWebhookRequest\x1a(.shop.payments.v1.ReceiveWebhookResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.payments.v1.payments_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PAYMENTSTATUS']._serialized_start=1526
-  _globals['_PAYMENTSTATUS']._serialized_end=1754
-  _globals['_REFUNDSTATUS']._serialized_start=1756
-  _globals['_REFUNDSTATUS']._serialized_end=1883
+  _globals['_PAYMENTSTATUS']._serialized_start=1687
+  _globals['_PAYMENTSTATUS']._serialized_end=1915
+  _globals['_REFUNDSTATUS']._serialized_start=1917
+  _globals['_REFUNDSTATUS']._serialized_end=2044
   _globals['_PAYMENT']._serialized_start=116
   _globals['_PAYMENT']._serialized_end=468
   _globals['_GETORDERPAYMENTREQUEST']._serialized_start=470
@@ -45,24 +45,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHGETPAYMENTSREQUEST']._serialized_end=560
   _globals['_BATCHGETPAYMENTSRESPONSE']._serialized_start=562
   _globals['_BATCHGETPAYMENTSRESPONSE']._serialized_end=633
-  _globals['_REFUNDPAYMENTREQUEST']._serialized_start=636
-  _globals['_REFUNDPAYMENTREQUEST']._serialized_end=782
-  _globals['_REFUND']._serialized_start=785
-  _globals['_REFUND']._serialized_end=975
-  _globals['_LISTREFUNDSREQUEST']._serialized_start=977
-  _globals['_LISTREFUNDSREQUEST']._serialized_end=1048
-  _globals['_LISTREFUNDSRESPONSE']._serialized_start=1050
-  _globals['_LISTREFUNDSRESPONSE']._serialized_end=1135
-  _globals['_LISTLEDGERREQUEST']._serialized_start=1137
-  _globals['_LISTLEDGERREQUEST']._serialized_end=1187
-  _globals['_LEDGERENTRY']._serialized_start=1190
-  _globals['_LEDGERENTRY']._serialized_end=1345
-  _globals['_LISTLEDGERRESPONSE']._serialized_start=1347
-  _globals['_LISTLEDGERRESPONSE']._serialized_end=1436
-  _globals['_RECEIVEWEBHOOKREQUEST']._serialized_start=1438
-  _globals['_RECEIVEWEBHOOKREQUEST']._serialized_end=1497
-  _globals['_RECEIVEWEBHOOKRESPONSE']._serialized_start=1499
-  _globals['_RECEIVEWEBHOOKRESPONSE']._serialized_end=1523
-  _globals['_PAYMENTS']._serialized_start=1886
-  _globals['_PAYMENTS']._serialized_end=2456
+  _globals['_LISTPAYMENTSREQUEST']._serialized_start=635
+  _globals['_LISTPAYMENTSREQUEST']._serialized_end=704
+  _globals['_LISTPAYMENTSRESPONSE']._serialized_start=706
+  _globals['_LISTPAYMENTSRESPONSE']._serialized_end=794
+  _globals['_REFUNDPAYMENTREQUEST']._serialized_start=797
+  _globals['_REFUNDPAYMENTREQUEST']._serialized_end=943
+  _globals['_REFUND']._serialized_start=946
+  _globals['_REFUND']._serialized_end=1136
+  _globals['_LISTREFUNDSREQUEST']._serialized_start=1138
+  _globals['_LISTREFUNDSREQUEST']._serialized_end=1209
+  _globals['_LISTREFUNDSRESPONSE']._serialized_start=1211
+  _globals['_LISTREFUNDSRESPONSE']._serialized_end=1296
+  _globals['_LISTLEDGERREQUEST']._serialized_start=1298
+  _globals['_LISTLEDGERREQUEST']._serialized_end=1348
+  _globals['_LEDGERENTRY']._serialized_start=1351
+  _globals['_LEDGERENTRY']._serialized_end=1506
+  _globals['_LISTLEDGERRESPONSE']._serialized_start=1508
+  _globals['_LISTLEDGERRESPONSE']._serialized_end=1597
+  _globals['_RECEIVEWEBHOOKREQUEST']._serialized_start=1599
+  _globals['_RECEIVEWEBHOOKREQUEST']._serialized_end=1658
+  _globals['_RECEIVEWEBHOOKRESPONSE']._serialized_start=1660
+  _globals['_RECEIVEWEBHOOKRESPONSE']._serialized_end=1684
+  _globals['_PAYMENTS']._serialized_start=2047
+  _globals['_PAYMENTS']._serialized_end=2712
 # @@protoc_insertion_point(module_scope)

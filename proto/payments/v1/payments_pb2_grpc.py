@@ -45,6 +45,11 @@ class PaymentsStub:
                 request_serializer=proto_dot_payments_dot_v1_dot_payments__pb2.BatchGetPaymentsRequest.SerializeToString,
                 response_deserializer=proto_dot_payments_dot_v1_dot_payments__pb2.BatchGetPaymentsResponse.FromString,
                 _registered_method=True)
+        self.ListPayments = channel.unary_unary(
+                '/shop.payments.v1.Payments/ListPayments',
+                request_serializer=proto_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsRequest.SerializeToString,
+                response_deserializer=proto_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsResponse.FromString,
+                _registered_method=True)
         self.RefundPayment = channel.unary_unary(
                 '/shop.payments.v1.Payments/RefundPayment',
                 request_serializer=proto_dot_payments_dot_v1_dot_payments__pb2.RefundPaymentRequest.SerializeToString,
@@ -80,6 +85,14 @@ class PaymentsServicer:
 
     def BatchGetPayments(self, request, context):
         """Reads up to 100 payments by id. Admins only; unknown ones are left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPayments(self, request, context):
+        """Lists the payments of a person, oldest first, without those of orders that ended before a charge was asked for: that
+        person or an admin.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,6 +141,11 @@ def add_PaymentsServicer_to_server(servicer, server):
                     servicer.BatchGetPayments,
                     request_deserializer=proto_dot_payments_dot_v1_dot_payments__pb2.BatchGetPaymentsRequest.FromString,
                     response_serializer=proto_dot_payments_dot_v1_dot_payments__pb2.BatchGetPaymentsResponse.SerializeToString,
+            ),
+            'ListPayments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPayments,
+                    request_deserializer=proto_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsRequest.FromString,
+                    response_serializer=proto_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsResponse.SerializeToString,
             ),
             'RefundPayment': grpc.unary_unary_rpc_method_handler(
                     servicer.RefundPayment,
@@ -205,6 +223,33 @@ class Payments:
             '/shop.payments.v1.Payments/BatchGetPayments',
             proto_dot_payments_dot_v1_dot_payments__pb2.BatchGetPaymentsRequest.SerializeToString,
             proto_dot_payments_dot_v1_dot_payments__pb2.BatchGetPaymentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPayments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.payments.v1.Payments/ListPayments',
+            proto_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsRequest.SerializeToString,
+            proto_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,10 @@ class PaymentsStub:
     """Reads the payment of an order: its owner or an admin. NOT_FOUND (PAYMENT_NOT_FOUND) before the charge was tried."""
     BatchGetPayments: _grpc.UnaryUnaryMultiCallable[_payments_pb2.BatchGetPaymentsRequest, _payments_pb2.BatchGetPaymentsResponse]
     """Reads up to 100 payments by id. Admins only; unknown ones are left out."""
+    ListPayments: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentsRequest, _payments_pb2.ListPaymentsResponse]
+    """Lists the payments of a person, oldest first, without those of orders that ended before a charge was asked for: that
+    person or an admin.
+    """
     RefundPayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.RefundPaymentRequest, _payments_pb2.Refund]
     """Gives money back, in part or whole. Admins only. FAILED_PRECONDITION (REFUND_EXCEEDS_CAPTURED, NOT_CAPTURED). PENDING
     in the answer: the provider did not answer in time, and it will be settled without another call.
@@ -61,6 +65,10 @@ class PaymentsAsyncStub(PaymentsStub):
     """Reads the payment of an order: its owner or an admin. NOT_FOUND (PAYMENT_NOT_FOUND) before the charge was tried."""
     BatchGetPayments: _aio.UnaryUnaryMultiCallable[_payments_pb2.BatchGetPaymentsRequest, _payments_pb2.BatchGetPaymentsResponse]  # type: ignore[assignment]
     """Reads up to 100 payments by id. Admins only; unknown ones are left out."""
+    ListPayments: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentsRequest, _payments_pb2.ListPaymentsResponse]  # type: ignore[assignment]
+    """Lists the payments of a person, oldest first, without those of orders that ended before a charge was asked for: that
+    person or an admin.
+    """
     RefundPayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.RefundPaymentRequest, _payments_pb2.Refund]  # type: ignore[assignment]
     """Gives money back, in part or whole. Admins only. FAILED_PRECONDITION (REFUND_EXCEEDS_CAPTURED, NOT_CAPTURED). PENDING
     in the answer: the provider did not answer in time, and it will be settled without another call.
@@ -94,6 +102,16 @@ class PaymentsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.BatchGetPaymentsResponse, _abc.Awaitable[_payments_pb2.BatchGetPaymentsResponse]]:
         """Reads up to 100 payments by id. Admins only; unknown ones are left out."""
+
+    @_abc_1.abstractmethod
+    def ListPayments(
+        self,
+        request: _payments_pb2.ListPaymentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.ListPaymentsResponse, _abc.Awaitable[_payments_pb2.ListPaymentsResponse]]:
+        """Lists the payments of a person, oldest first, without those of orders that ended before a charge was asked for: that
+        person or an admin.
+        """
 
     @_abc_1.abstractmethod
     def RefundPayment(

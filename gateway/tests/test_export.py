@@ -1,0 +1,59 @@
+"""One's own data in one document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from functions.runtime.errors import unavailable
+from gateway.tests.conftest import CUSTOMER, Start, assert_problem
+from gateway.tests.fakes import ADDRESS, NOTIFICATION, ORDER, PAYMENT, USER, Backend, canned
+from proto.orders.v1 import orders_pb2
+
+EXPORT = "/v1/users/me/export"
+
+
+async def test_the_export_has_what_every_domain_keeps_of_the_caller(
+    api: httpx.AsyncClient, backend: Backend
+) -> None:
+    answer = await api.get(EXPORT, headers=CUSTOMER)
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["content-disposition"].startswith("attachment")
+    kept = answer.json()
+    assert (kept["profile"]["id"], kept["profile"]["email"]) == (USER, "ada@example.com")
+    lists = ("addresses", "orders", "payments", "notifications")
+    assert [kept[name][0]["id"] for name in lists] == [ADDRESS, ORDER, PAYMENT, NOTIFICATION]
+    assert kept["orders"][0]["shipping_address"]["line1"] == "Hauptstr. 1"
+    assert kept["notifications"][0]["body"] == "Thank you."
+    assert kept["preferences"]["email_enabled"] is True
+    assert {(request.user_id, who.subject) for _, request, who in backend.calls} == {(USER, USER)}
+
+
+async def test_the_export_has_every_page_of_a_list(api: httpx.AsyncClient, backend: Backend) -> None:
+    def page(request: orders_pb2.ListOrdersRequest) -> Any:
+        after = {"": "2", "2": "3", "3": ""}[request.cursor]
+        return orders_pb2.ListOrdersResponse(orders=canned("ListOrders").orders, next_cursor=after)
+
+    backend.answers["ListOrders"] = page
+    assert len((await api.get(EXPORT, headers=CUSTOMER)).json()["orders"]) == 3
+    assert {request.limit for name, request, _ in backend.calls if name == "ListOrders"} == {100}
+
+
+async def test_an_export_that_would_lack_something_is_none(api: httpx.AsyncClient, backend: Backend) -> None:
+    backend.fails["ListPayments"] = unavailable("SERVICE_UNAVAILABLE", "Away.")
+    assert_problem(await api.get(EXPORT, headers=CUSTOMER), 503, "SERVICE_UNAVAILABLE")
+
+
+async def test_exports_are_few_an_hour_for_each_person(start: Start) -> None:
+    api = await start(exports_per_hour=2)
+    for _ in range(2):
+        assert (await api.get(EXPORT, headers=CUSTOMER)).status_code == 200
+    refused = await api.get(EXPORT, headers=CUSTOMER)
+    assert_problem(refused, 429, "RATE_LIMITED")
+    assert refused.headers["ratelimit-policy"] == '"exports";q=2;w=3600'
+    assert 1700 < int(refused.headers["retry-after"]) <= 1800
+    other = {"authorization": "Bearer user:usr_" + "f" * 32}
+    assert (await api.get(EXPORT, headers=other)).status_code == 200
+    assert (await api.get("/v1/users/me", headers=CUSTOMER)).status_code == 200
