@@ -7,9 +7,11 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 # Set-up is repeated when, and only when, the locked requirements change.
 READY := $(VENV)/.ready-$(shell cksum < requirements/dev.txt | cut -d ' ' -f 1)
-# checkov pins libraries that are years older than ours, so it lives apart.
+# checkov pins libraries that are years older than ours, so it lives apart; so do the auditors of the requirements.
 AUDIT := .venv-audit
 AUDIT_READY := $(AUDIT)/.ready-$(shell cksum < requirements/audit.txt | cut -d ' ' -f 1)
+SUPPLY := .venv-supply
+SUPPLY_READY := $(SUPPLY)/.ready-$(shell cksum < requirements/supply.txt | cut -d ' ' -f 1)
 
 # make up FRESH=1 RELOAD=1 is the friendly form of make up ARGS="--fresh --reload".
 UP_ARGS := $(if $(FRESH),--fresh) $(if $(RELOAD),--reload) $(if $(STORE),--store $(STORE)) $(ARGS)
@@ -49,7 +51,7 @@ restore: $(READY) ## Put a backup back (FROM=folder); the platform must be stopp
 	@$(RUN) -m knative.local.backup restore $(FROM) $(ARGS)
 
 ##@ Check
-.PHONY: test test-unit test-integration test-e2e test-security test-crash test-new-service lint audit-manifests bench bench-scale
+.PHONY: test test-unit test-integration test-e2e test-security test-crash test-new-service lint audit audit-manifests bench bench-scale
 test: $(READY) ## Run all tests: unit, manifests, integration, end to end, attacks, a few crashes
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
@@ -83,6 +85,9 @@ lint: $(READY) ## Check style and types
 audit-manifests: $(READY) $(AUDIT_READY) ## Check rendered manifests and Dockerfiles with checkov (.checkov.yaml says what is skipped)
 	@$(RUN) -m tests.manifests.audit $(AUDIT)/bin/checkov
 	@CHECKOV=$(AUDIT)/bin/checkov $(PYTEST) tests/manifests/test_audit.py
+
+audit: $(READY) $(SUPPLY_READY) ## Known weaknesses and licences of the requirements; SBOMs into build/sbom
+	@$(RUN) -m requirements.supply $(SUPPLY)/bin $(VENV) build/sbom
 
 bench: $(READY) ## Measure the platform against its floor and its budgets
 	@$(RUN) -m tests.bench $(ARGS)
@@ -127,10 +132,12 @@ requirements: $(READY) ## Lock the requirements anew, to the newest versions wit
 	@$(COMPILE) -c requirements/dev.txt -o requirements/gateway.txt requirements/gateway.in
 	@$(COMPILE) -c requirements/dev.txt -o requirements/setup.txt requirements/setup.in
 	@$(COMPILE) -c requirements/dev.txt -o requirements/e2e.txt requirements/e2e.in
-	@$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/audit.txt requirements/audit.in
+	@for apart in audit supply fuzz; do \
+		$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/$$apart.txt requirements/$$apart.in || exit 1; \
+	done
 
 clean: ## Remove what was made here: the environment, caches and the platform's data
-	@rm -rf $(VENV) $(AUDIT) .data .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@rm -rf $(VENV) $(AUDIT) $(SUPPLY) .data .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ##@ Ship
@@ -202,3 +209,6 @@ $(READY): requirements/dev.txt
 
 $(AUDIT_READY): requirements/audit.txt | $(READY)
 	@$(RUN) -m venv --clear $(AUDIT) && $(AUDIT)/bin/python requirements/install.py requirements/audit.txt && touch $@
+
+$(SUPPLY_READY): requirements/supply.txt | $(READY)
+	@$(RUN) -m venv --clear $(SUPPLY) && $(SUPPLY)/bin/python requirements/install.py requirements/supply.txt && touch $@
