@@ -106,7 +106,7 @@ def inventory(tools: Path, environment: Path, build: Path) -> Iterator[str]:
     build.mkdir(parents=True, exist_ok=True)
     whole = build / "environment.cdx.json"
     command = [
-        tools / "cyclonedx-py",
+        str(tools / "cyclonedx-py"),
         "environment",
         str(environment),
         "--output-reproducible",
@@ -142,7 +142,7 @@ def ask(tools: Path, title: str) -> tuple[list[str], list[str]]:
     path = HERE / f"{title}.txt"
     # --disable-pip: everything is locked, so nothing has to be resolved, nor fetched.
     command = [
-        tools / "pip-audit",
+        str(tools / "pip-audit"),
         "--disable-pip",
         "--progress-spinner=off",
         "--format=json",

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-_REFERENCE = re.compile(r"`((?:\.\./|\w+/)[\w/.]+\.py)(?:::(\w+))?`")
+_REFERENCE = re.compile(r"`([\w/.]*test_\w+\.py)(?:::(\w+))?`")
 
 
 def test_every_test_that_the_threat_model_names_exists() -> None:
