@@ -24,7 +24,7 @@ from observability import context, tracing
 from observability.failpoints import failpoint
 
 if TYPE_CHECKING:
-    from observability.spans import Span
+    from observability.tracing import Span
 
 log = logging.getLogger("shop.gateway")
 
@@ -141,7 +141,7 @@ class Edge:
 def _describe(span: Span, method: str, scheme: str, exchange: Exchange) -> None:
     """What the conventions want of an HTTP server's span. No path and no query: they may hold what is private."""
     known = method if method in METHODS else "_OTHER"
-    span.update_name(f"{known if known != '_OTHER' else 'HTTP'} {exchange.route}")
+    span.name = f"{known if known != '_OTHER' else 'HTTP'} {exchange.route}"
     span.set_attribute("http.request.method", known)
     span.set_attribute("http.route", exchange.route)
     span.set_attribute("url.scheme", scheme)

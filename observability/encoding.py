@@ -1,73 +1,148 @@
-"""Recorded spans as OTLP, and as the SDK's objects for exporters that want those."""
+"""Spans as OTLP has them, and as the SDK's objects for exporters that want those.
+
+A span is encoded when it ends, since bytes cost the garbage collector nothing while they wait. Protocol Buffers let one
+message be written as several that are put one after the other: what few values have, as names and most attributes, is
+encoded once and kept; what is new in each span, ids and times, has a fixed layout.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+from struct import Struct
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
-from opentelemetry.proto.resource.v1 import resource_pb2
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope
 from opentelemetry.proto.trace.v1 import trace_pb2 as pb
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope as SdkScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-from observability.spans import Span
+if TYPE_CHECKING:
+    from observability.tracing import Attribute, Span
 
 SCOPE = "shop"
 
-_KINDS = {name.removeprefix("SPAN_KIND_"): number for name, number in pb.Span.SpanKind.items()}
-_FIELDS = {str: "string_value", bool: "bool_value", int: "int_value", float: "double_value"}
-_FAILED = pb.Status(code=pb.Status.STATUS_CODE_ERROR)
+_KEPT = 2048
+_FAILED = pb.Span(status=pb.Status(code=pb.Status.STATUS_CODE_ERROR)).SerializeToString()
+_SCOPE = pb.ScopeSpans(scope=InstrumentationScope(name=SCOPE)).SerializeToString()
+_SPANS = b"\x12"  # the key of ScopeSpans.spans
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+# The fields trace_id, span_id, start_time_unix_nano and end_time_unix_nano, each after its key; and parent_span_id.
+_FIXED = Struct("<2s16s2s8sBQBQ")
+_PARENT = b"\x22\x08"
 
 
-def request(resource: Resource, spans: Sequence[Span]) -> ExportTraceServiceRequest:
-    """The request that takes them to a collector."""
-    scope = pb.ScopeSpans(scope=InstrumentationScope(name=SCOPE), spans=[_span(span) for span in spans])
-    about = resource_pb2.Resource(attributes=_attributes(dict(resource.attributes)))
-    return ExportTraceServiceRequest(resource_spans=[pb.ResourceSpans(resource=about, scope_spans=[scope])])
+class Encoded(bytes):
+    """A span that has ended: an opentelemetry.proto.trace.v1.ScopeSpans of it alone."""
+
+    __slots__ = ()
+
+    context: ClassVar[Any] = SimpleNamespace(trace_flags=SimpleNamespace(sampled=True))
+    """What the SDK's batching asks of a span before it takes it: only sampled ones get there."""
 
 
-def readable(resource: Resource, span: Span) -> ReadableSpan:
+class Takes:
+    """What an exporter is that takes spans so; it is told whose they are."""
+
+    resource: Resource
+
+
+def encode(span: Span) -> Encoded:
+    """A span that has ended."""
+    parts = [
+        _FIXED.pack(
+            b"\x0a\x10",
+            bytes.fromhex(span.trace_id),
+            b"\x12\x08",
+            bytes.fromhex(span.span_id),
+            0x39,
+            span.start,
+            0x41,
+            span.end,
+        ),
+        _named(span.name, span.kind),
+        *[_attribute(key, value) for key, value in span.attributes.items()],
+    ]
+    if span.parent_id:
+        parts += (_PARENT, bytes.fromhex(span.parent_id))
+    if span.tracestate:
+        parts.append(pb.Span(trace_state=span.tracestate).SerializeToString())
+    if span.failed:
+        parts.append(_FAILED)
+    return Encoded(_field(_SPANS, b"".join(parts)))
+
+
+def request(resource: Resource, spans: Sequence[bytes]) -> bytes:
+    """The ExportTraceServiceRequest that takes them to a collector.
+
+    Made of bytes: to put messages into another one copies them, which costs as much as all else.
+    """
+    return _field(b"\x0a", _about(resource) + _field(b"\x12", _SCOPE + b"".join(spans)))
+
+
+def readable(resource: Resource, encoded: bytes) -> ReadableSpan:
     """The SDK's form."""
+    (span,) = pb.ScopeSpans.FromString(encoded).spans
 
-    def known(span_id: str) -> SpanContext:
-        state = TraceState.from_header([span.tracestate]) if span.tracestate else TraceState()
-        return SpanContext(int(span.trace_id, 16), int(span_id, 16), False, _SAMPLED, state)
+    def known(span_id: bytes) -> SpanContext:
+        state = TraceState.from_header([span.trace_state]) if span.trace_state else TraceState()
+        return SpanContext(int.from_bytes(span.trace_id), int.from_bytes(span_id), False, _SAMPLED, state)
 
     return ReadableSpan(
         span.name,
         known(span.span_id),
-        known(span.parent_id) if span.parent_id else None,
+        known(span.parent_span_id) if span.parent_span_id else None,
         resource,
-        span.attributes,
-        kind=SpanKind[span.kind],
+        {pair.key: getattr(pair.value, str(pair.value.WhichOneof("value"))) for pair in span.attributes},
+        kind=SpanKind[pb.Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_")],
         instrumentation_scope=SdkScope(SCOPE),
-        status=Status(StatusCode.ERROR if span.failed else StatusCode.UNSET),
-        start_time=span.start,
-        end_time=span.end,
+        status=Status(
+            StatusCode.ERROR if span.status.code == pb.Status.STATUS_CODE_ERROR else StatusCode.UNSET
+        ),
+        start_time=span.start_time_unix_nano,
+        end_time=span.end_time_unix_nano,
     )
 
 
-def _span(span: Span) -> pb.Span:
-    return pb.Span(
-        trace_id=bytes.fromhex(span.trace_id),
-        span_id=bytes.fromhex(span.span_id),
-        parent_span_id=bytes.fromhex(span.parent_id),
-        trace_state=span.tracestate,
-        flags=1,
-        name=span.name,
-        kind=_KINDS[span.kind],
-        start_time_unix_nano=span.start,
-        end_time_unix_nano=span.end,
-        attributes=_attributes(span.attributes),
-        status=_FAILED if span.failed else None,
-    )
+def _about(resource: Resource) -> bytes:
+    known = [
+        (key, value) for key, value in resource.attributes.items() if isinstance(value, str | int | float)
+    ]
+    return _field(b"\x0a", b"".join([_field(b"\x0a", _key_value(key, value)) for key, value in known]))
 
 
-def _attributes(given: dict[str, Any]) -> list[KeyValue]:
-    values = [(key, value, _FIELDS.get(type(value))) for key, value in given.items()]
-    return [KeyValue(key=key, value=AnyValue(**{field: value})) for key, value, field in values if field]
+@lru_cache(_KEPT)
+def _named(name: str, kind: str) -> bytes:
+    return pb.Span(name=name, kind=pb.Span.SpanKind.Value(f"SPAN_KIND_{kind}"), flags=1).SerializeToString()
+
+
+@lru_cache(_KEPT, typed=True)  # True and 1 are equal
+def _attribute(key: str, value: Attribute) -> bytes:
+    return _field(b"\x4a", _key_value(key, value))
+
+
+def _key_value(key: str, value: Attribute) -> bytes:
+    if isinstance(value, str):
+        known = _field(b"\x0a", value.encode(errors="replace"))  # an id may be anything, and is seen but once
+    elif isinstance(value, bool):
+        known = AnyValue(bool_value=value).SerializeToString()
+    elif isinstance(value, int):
+        known = AnyValue(int_value=value).SerializeToString()
+    else:
+        known = AnyValue(double_value=value).SerializeToString()
+    return _field(b"\x0a", key.encode()) + _field(b"\x12", known)
+
+
+def _field(key: bytes, data: bytes) -> bytes:
+    return b"%b%b%b" % (key, _length(len(data)), data)
+
+
+@lru_cache(_KEPT)
+def _length(number: int) -> bytes:
+    """A number as Protocol Buffers write it: seven bits a byte, the lowest first."""
+    if number < 128:
+        return bytes((number,))
+    return bytes((number & 127 | 128,)) + _length(number >> 7)

@@ -13,42 +13,64 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBased
 
 from observability import context, encoding, metrics
-from observability.spans import Span
+from observability.tracing import Span
+
+_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 FLUSH_SECONDS = 3.0
 """How long the end of a process waits for the last spans to be taken."""
 
 
-class Grpc(OTLPSpanExporter):
-    """The SDK's, for spans as they were recorded: encoding the SDK's own objects costs several times as much."""
+class Grpc(encoding.Takes, OTLPSpanExporter):
+    """The SDK's, for spans that are bytes already."""
 
-    resource: Resource
+    def _initialize_channel_and_stub(self) -> None:
+        super()._initialize_channel_and_stub()  # type: ignore[no-untyped-call] # the SDK's own
+        self._client: Any = _Bytes(self._channel)
 
-    def _translate_data(self, data: Any) -> ExportTraceServiceRequest:
+    def _translate_data(self, data: Any) -> Any:
         return encoding.request(self.resource, data)
+
+
+class _Bytes:
+    """A TraceServiceStub whose requests are serialized."""
+
+    def __init__(self, channel: Any) -> None:
+        answer = ExportTraceServiceResponse.FromString
+        self.Export = channel.unary_unary(_EXPORT, response_deserializer=answer)
+
+
+class _Readable(encoding.Takes, SpanExporter):
+    """Any other of the SDK's exporters, which gets the SDK's objects."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+
+    def export(self, spans: Sequence[Any]) -> SpanExportResult:
+        return self._exporter.export([encoding.readable(self.resource, span) for span in spans])
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
 
 
 class _Counted(SpanExporter):
     """An exporter whose outcomes are counted."""
 
-    def __init__(self, exporter: SpanExporter, resource: Resource, service: str) -> None:
+    def __init__(self, exporter: SpanExporter, service: str) -> None:
         self._exporter = exporter
-        self._resource = resource
         self._exported = metrics.SPANS.labels(service, "exported")
         self._lost = metrics.SPANS.labels(service, "lost")
 
     def export(self, spans: Sequence[Any]) -> SpanExportResult:
         result = SpanExportResult.FAILURE
         try:
-            if not isinstance(self._exporter, Grpc):
-                spans = [encoding.readable(self._resource, span) for span in spans]
             result = self._exporter.export(spans)
         finally:
             (self._exported if result is SpanExportResult.SUCCESS else self._lost).inc(len(spans))
@@ -63,13 +85,13 @@ class Provider:
 
     def __init__(self, service: str, exporter: SpanExporter) -> None:
         resource = Resource.create({"service.name": service, "service.namespace": "shop"})
-        if isinstance(exporter, Grpc):
-            exporter.resource = resource
+        sending = exporter if isinstance(exporter, encoding.Takes) else _Readable(exporter)
+        sending.resource = resource
         # The SDK's provider reads OTEL_TRACES_SAMPLER; it makes no span.
         self._sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler
         self._follows = isinstance(self._sampler, ParentBased)
         self._ended = metrics.SPANS.labels(service, "ended")
-        self._queue: Any = BatchSpanProcessor(_Counted(exporter, resource, service))
+        self._queue: Any = BatchSpanProcessor(_Counted(sending, service))
 
     def sampled(self, parent: context.Context, trace_id: str, name: str) -> bool:
         """Whether to record a span of this trace under `parent` (without one: a root)."""
@@ -87,7 +109,7 @@ class Provider:
     def end(self, span: Span) -> None:
         """Queue it, or drop it when the queue is full; never waits."""
         self._ended.inc()
-        self._queue.on_end(span)  # which has all that it looks at
+        self._queue.on_end(encoding.encode(span))
 
     def force_flush(self) -> None:
         """Export what is queued, now."""
@@ -113,9 +135,9 @@ def exporter(environ: Mapping[str, str]) -> SpanExporter:
     """The OTLP exporter that the standard variables describe."""
     common = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     if environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", common).startswith("http"):
-        from opentelemetry.exporter.otlp.proto.http import trace_exporter as over_http  # only one is needed
+        from observability.export_http import Http  # only one is needed
 
-        return over_http.OTLPSpanExporter()
+        return Http()
     return Grpc()
 
 

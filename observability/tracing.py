@@ -12,18 +12,22 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import Token
+from functools import lru_cache
 from random import getrandbits
 from time import time_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from observability import context
-from observability.spans import Kind, Span
 
 if TYPE_CHECKING:
     from observability.export import Provider
 
-MESSAGING: dict[str, Any] = {"messaging.system": "knative"}
+Kind = Literal["SERVER", "CLIENT", "PRODUCER", "CONSUMER", "INTERNAL"]
+
+Attribute = str | int | float | bool
+
+MESSAGING: dict[str, Attribute] = {"messaging.system": "knative"}
 RETRY_COUNT = "shop.retry_count"
 """How often the same event was sent before this attempt."""
 
@@ -81,21 +85,22 @@ def enabled() -> bool:
 def span(
     name: str,
     kind: Kind,
-    attributes: Mapping[str, Any] | None = None,
+    attributes: Mapping[str, Attribute] | None = None,
     *,
     harmless: tuple[type[Exception], ...] = (),
+    parent: context.Context | None = None,
 ) -> AbstractContextManager[Span | None]:
-    """A span around a block, child of the current context; None with tracing off.
+    """A span around a block, child of `parent` (the current context); None with tracing off.
 
     An exception that leaves the block marks it as failed, unless it is `harmless`. No exception's message gets into a
     span: it may quote what people wrote.
     """
     if _tracer is None:
         return _OFF
-    return _Recorded(_tracer, name, kind, attributes, harmless)
+    return Span(_tracer, name, kind, attributes or {}, parent or context.current(), harmless)
 
 
-def rpc_attributes(method: str) -> dict[str, Any]:
+def rpc_attributes(method: str) -> dict[str, Attribute]:
     """What spans say of a gRPC method, by its full name `package.Service/Method`."""
     service, _, name = method.partition("/")
     return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
@@ -105,20 +110,24 @@ def client_span(method: Any, address: str) -> AbstractContextManager[Span | None
     """A span around an outgoing gRPC call of a stub's `method` to `address` (host:port)."""
     if _tracer is None:
         return _OFF
-    path = getattr(method, "_method", b"")
-    name = path.decode().lstrip("/") if isinstance(path, bytes) else str(path).lstrip("/")
+    name, attributes = _call(getattr(method, "_method", b""), address)
+    return _Rpc(_tracer, name, "CLIENT", attributes, context.current())
+
+
+@lru_cache(512)
+def _call(path: bytes | str, address: str) -> tuple[str, dict[str, Attribute]]:
+    """Name and attributes of such a span."""
+    name = (path.decode() if isinstance(path, bytes) else path).lstrip("/")
     host, _, port = address.rpartition(":")
     attributes = {**rpc_attributes(name), "server.address": host}
-    if port.isdigit():
-        attributes["server.port"] = int(port)
-    return _Rpc(_tracer, name, "CLIENT", attributes)
+    return name, attributes | ({"server.port": int(port)} if port.isdigit() else {})
 
 
-def server_span(name: str, attributes: Mapping[str, Any]) -> AbstractContextManager[Span | None]:
+def server_span(name: str, attributes: Mapping[str, Attribute]) -> AbstractContextManager[Span | None]:
     """A span around the answering of a gRPC call; `attributes` are `rpc_attributes(name)`."""
     if _tracer is None:
         return _OFF
-    return _Rpc(_tracer, name, "SERVER", attributes)
+    return _Rpc(_tracer, name, "SERVER", attributes, context.current())
 
 
 def failed(span: Span | None, error_type: str) -> None:
@@ -129,10 +138,30 @@ def failed(span: Span | None, error_type: str) -> None:
     span.set_attribute("error.type", error_type)
 
 
-class _Recorded:
-    """The block of one span. A class, since a generator would cost as much again."""
+class Span:
+    """One operation, and the block that it lasts for.
 
-    __slots__ = ("_harmless", "_provider", "_recorded", "_span", "_token")
+    Ids in hexadecimal, as in a traceparent; times in nanoseconds since 1970; `failed`: its status. Not the SDK's,
+    which costs several times as much to make and to end.
+    """
+
+    __slots__ = (
+        "_harmless",
+        "_parent",
+        "_provider",
+        "_recorded",
+        "_token",
+        "attributes",
+        "end",
+        "failed",
+        "kind",
+        "name",
+        "parent_id",
+        "span_id",
+        "start",
+        "trace_id",
+        "tracestate",
+    )
     _token: Token[context.Context]
 
     def __init__(
@@ -140,23 +169,35 @@ class _Recorded:
         provider: Provider,
         name: str,
         kind: Kind,
-        attributes: Mapping[str, Any] | None,
+        attributes: Mapping[str, Attribute],
+        parent: context.Context,
         harmless: tuple[type[Exception], ...] = (),
     ) -> None:
-        parent = context.current()
-        known = parent.traceparent
-        trace_id = known[3:35] if known else f"{getrandbits(128):032x}"
-        ids = (trace_id, f"{getrandbits(64):016x}", "" if parent.root else known[36:52])
+        self._parent = parent
         self._provider = provider
         self._harmless = harmless
-        self._recorded = provider.sampled(parent, trace_id, name)
-        self._span = Span(name, kind, dict(attributes or ()), ids, parent.tracestate, time_ns())
+        self.name = name
+        self.kind = kind
+        self.attributes = dict(attributes)
+        known = parent.traceparent
+        self.trace_id = known[3:35] if known else f"{getrandbits(128):032x}"
+        self.span_id = f"{getrandbits(64):016x}"
+        self.parent_id = "" if parent.root else known[36:52]
+        self.tracestate = parent.tracestate
+        self.failed = False
+        self.end = 0
+        self._recorded = provider.sampled(parent, self.trace_id, name)
+        self.start = time_ns()
+
+    def set_attribute(self, key: str, value: Attribute) -> None:
+        """As OpenTelemetry's."""
+        self.attributes[key] = value
 
     def __enter__(self) -> Span:
-        span = self._span
-        traceparent = f"00-{span.trace_id}-{span.span_id}-{'01' if self._recorded else '00'}"
-        self._token = context.push(context.current()._replace(traceparent=traceparent, root=False))
-        return span
+        traceparent = f"00-{self.trace_id}-{self.span_id}-{'01' if self._recorded else '00'}"
+        here = context.Context(self._parent.correlation_id, traceparent, self.tracestate)
+        self._token = context.push(here)
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -164,25 +205,25 @@ class _Recorded:
         self._judge(error)
         context.pop(self._token)
         if self._recorded:
-            self._span.end = time_ns()
-            self._provider.end(self._span)
+            self.end = time_ns()
+            self._provider.end(self)
 
     def _judge(self, error: BaseException | None) -> None:
         if isinstance(error, Exception) and not isinstance(error, self._harmless):
-            failed(self._span, _reason(error))
+            failed(self, _reason(error))
 
 
-class _Rpc(_Recorded):
+class _Rpc(Span):
     """The same of an RPC, which has a status."""
 
     __slots__ = ()
 
     def _judge(self, error: BaseException | None) -> None:
         code = "OK" if error is None else _code(error)
-        self._span.set_attribute("rpc.grpc.status_code", _NUMBER[code])
+        self.attributes["rpc.grpc.status_code"] = _NUMBER[code]
         # A refusal is the caller's failure, and no fault of the server's.
-        if error is not None and (self._span.kind == "CLIENT" or code in _SERVER_FAULTS):
-            failed(self._span, _reason(error))
+        if error is not None and (self.kind == "CLIENT" or code in _SERVER_FAULTS):
+            failed(self, _reason(error))
 
 
 def _code(error: BaseException) -> str:

@@ -1,0 +1,19 @@
+"""Spans by OTLP over HTTP: the SDK's exporter, for spans that are bytes already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace.export import SpanExportResult
+
+from observability import encoding
+
+
+class Http(encoding.Takes, OTLPSpanExporter):
+    """See the module."""
+
+    def export(self, spans: Any) -> SpanExportResult:
+        """Send them."""
+        sent = self._client.export(encoding.request(self.resource, spans))
+        return SpanExportResult.SUCCESS if sent.success else SpanExportResult.FAILURE
