@@ -198,6 +198,10 @@ class UserChallenged(Payload, frozen=True, kw_only=True):
     SUBJECT: ClassVar[str] = "user_id"
     user_id: Id
     purpose: Literal["PASSWORD_RESET", "EMAIL_VERIFICATION"]
+    occasion: Annotated[
+        Literal["REQUEST", "REGISTRATION"],
+        Meta(description="They were asked for it, or somebody tried to register with their address."),
+    ] = "REQUEST"
 
 
 class UserDeleted(Payload, frozen=True, kw_only=True):

@@ -34,7 +34,8 @@ def welcome(event: UserRegistered) -> Message:
 
 def challenged(event: UserChallenged) -> Message:
     """To whoever reads the account's mail."""
-    return Message(event.purpose.lower(), {})
+    known_already = event.occasion == "REGISTRATION"
+    return Message("already_registered" if known_already else event.purpose.lower(), {})
 
 
 def order_confirmed(event: OrderConfirmed) -> Message:

@@ -23,10 +23,15 @@ TEMPLATES = frozenset(
         "stock_low",
         "password_reset",
         "email_verification",
+        "already_registered",
     }
 )
-WITH_TOKEN = frozenset({"password_reset", "email_verification"})
-"""Templates whose mail carries a token, which nothing keeps; people cannot mute them."""
+WITH_TOKEN = {
+    "password_reset": "PASSWORD_RESET",
+    "email_verification": "EMAIL_VERIFICATION",
+    "already_registered": "PASSWORD_RESET",
+}
+"""Templates whose mail carries a token, which nothing keeps, by its purpose; people cannot mute them."""
 
 # ISO 4217, minor units other than two.
 _NO_MINOR_UNITS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"

@@ -46,7 +46,7 @@ async def tell(user_id: str, message: Message, source: str, event_id: str, desk:
     if message.template in rendering.WITH_TOKEN and desk.shows_tokens and not desk.channel.needs_address:
         if await desk.store.get(Notification, key):
             return  # a token for nobody would void the one that is shown
-        token = await desk.users.mailed_token(user_id, message.template.upper()) or ""
+        token = await desk.users.mailed_token(user_id, rendering.WITH_TOKEN[message.template]) or ""
     recorded = await _record(key, user_id, message, token, desk)
     if recorded is not None and recorded.pending:
         await _send(recorded, desk)
@@ -152,7 +152,7 @@ async def _attempt(notification: Notification, desk: Desk) -> Verdict:
         return lambda known: known.suppress("UNDELIVERABLE")
     token = ""
     if notification.template in rendering.WITH_TOKEN:
-        purpose = notification.template.upper()
+        purpose = rendering.WITH_TOKEN[notification.template]
         token = await desk.users.mailed_token(notification.user_id, purpose) or ""
         if not token:
             return lambda known: known.suppress("NOTHING_TO_PROVE")

@@ -48,6 +48,7 @@ def bootstrap(
             proof=proof,
             throttle=throttle,
             clock=clock,
+            discreet=settings.registration == "private",
             address_header=settings.client_address_header.lower(),
         )
         return [Service(add_UsersServicer_to_server, servicer, "shop.users.v1.Users", PUBLIC)]

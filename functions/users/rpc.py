@@ -50,6 +50,7 @@ class Users(users_pb2_grpc.UsersServicer):
         proof: Proof,
         throttle: Throttle,
         clock: Clock,
+        discreet: bool,
         address_header: str,
     ) -> None:
         self._store = store
@@ -59,13 +60,20 @@ class Users(users_pb2_grpc.UsersServicer):
         self._proof = proof
         self._throttle = throttle
         self._clock = clock
+        self._discreet = discreet
         self._address_header = address_header
 
     async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.User:
         """See users.proto, as for all below."""
         wanted = service.Registration(request.email, request.password, request.name)
         return _user(
-            await service.register(wanted, store=self._store, hasher=self._hasher, clock=self._clock)
+            await service.register(
+                wanted,
+                discreet=self._discreet,
+                store=self._store,
+                hasher=self._hasher,
+                clock=self._clock,
+            )
         )
 
     async def Login(self, request: pb.LoginRequest, context: Any) -> pb.Session:
@@ -111,7 +119,14 @@ class Users(users_pb2_grpc.UsersServicer):
             version=request.version if request.HasField("version") else None,
         )
         return _user(
-            await service.update_user(request.user_id, wanted, caller(), store=self._store, clock=self._clock)
+            await service.update_user(
+                request.user_id,
+                wanted,
+                caller(),
+                store=self._store,
+                throttle=self._throttle,
+                clock=self._clock,
+            )
         )
 
     async def ChangePassword(

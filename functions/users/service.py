@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from events.catalog import UserChallenged
 from functions.runtime.clock import Clock
 from functions.runtime.errors import ServiceError, already_exists, invalid
 from functions.runtime.identity import Identity, require_admin, require_self_or_admin, require_service
@@ -32,6 +33,7 @@ from functions.users.outdated import OUTDATED_ID, OutdatedTokens, outdated
 from functions.users.passwords import Hasher
 from functions.users.rules import check_password, clean_text, normal_email
 from functions.users.store import ROSTER_ID, email_key, newest_users
+from functions.users.throttle import Throttle
 from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.users")
@@ -58,31 +60,58 @@ class ProfileChange:
     version: int | None = None
 
 
-async def register(wanted: Registration, *, store: Store, hasher: Hasher, clock: Clock) -> User:
-    """Create an account. Raises ALREADY_EXISTS (EMAIL_TAKEN), INVALID_ARGUMENT (also WEAK_PASSWORD)."""
+async def register(
+    wanted: Registration, *, discreet: bool = False, store: Store, hasher: Hasher, clock: Clock
+) -> User:
+    """Create an account. Raises INVALID_ARGUMENT (also WEAK_PASSWORD).
+
+    An address that has an account raises ALREADY_EXISTS (EMAIL_TAKEN); where `discreet`, it gets the answer of a new
+    one, after the same work, and its owner gets a mail: whoever asks does not learn who has an account.
+    """
     email = normal_email(wanted.email)
     name = clean_text(wanted.name, "name", MAX_NAME)
     check_password(wanted.password, email)
     claim = EmailClaim(email_key(email), new_id("usr"))
-    if await store.get(EmailClaim, claim.id):
+    known = await store.get(EmailClaim, claim.id)
+    if known and not discreet:
         raise _email_taken()  # before the dear hash; the transaction below is what decides
     credentials = Credentials(claim.user_id, await hasher.hash(wanted.password))
     user, events = User.register(claim.user_id, email, name, wanted.roles, clock.now())
-    refs = [Ref(EmailClaim, claim.id), *(Ref(kind, user.id) for kind in (Credentials, User, AddressBook))]
+    challenge = challenge_id(Purpose.PASSWORD_RESET, known.user_id if known else user.id)
+    refs = [Ref(EmailClaim, claim.id), Ref(Challenge, challenge)]
+    refs += [Ref(kind, user.id) for kind in (Credentials, User, AddressBook)]
     if user.is_admin:
         refs.append(Ref(AdminRoster, ROSTER_ID))
 
     def change(found: Sequence[Any]) -> Changes[User]:
-        if found[0]:
+        if found[0] and not discreet:
             raise _email_taken()
-        enrolled = _enrolled(user, found[4:])
+        if found[0]:
+            return _known_already(found[0], found[1], challenge, user, clock.now())
+        enrolled = _enrolled(user, found[5:])
         return Changes(user, put=[claim, credentials, user, AddressBook(user.id), *enrolled], events=events)
 
     failpoint("users.register.before")
-    await store.transact(refs, change)
-    log.info("user_registered", extra={"user_id": user.id})
+    registered = await store.transact(refs, change)
+    if registered is user:
+        log.info("user_registered", extra={"user_id": user.id})
+    else:
+        log.info("registered_again", extra={"user_id": known.user_id if known else ""})
     failpoint("users.register.after")
-    return user
+    return registered
+
+
+def _known_already(
+    claim: EmailClaim, found: Challenge | None, key: str, user: User, now: datetime
+) -> Changes[User]:
+    """The answer that a new account would get, and a mail to the owner, who may have forgotten the password."""
+    answer = replace(user, version=1)
+    if key != challenge_id(Purpose.PASSWORD_RESET, claim.user_id):
+        return Changes(answer)  # registered this very moment: they will remember
+    challenge = found or Challenge(key, claim.user_id, claim.id, now)
+    asked = challenge.ask(Purpose.PASSWORD_RESET, claim.id, now)
+    told = UserChallenged(user_id=claim.user_id, purpose="PASSWORD_RESET", occasion="REGISTRATION")
+    return Changes(answer, put=[challenge], events=[told] if asked else [])
 
 
 def _enrolled(user: User, rosters: Sequence[AdminRoster | None]) -> list[AdminRoster]:
@@ -121,11 +150,12 @@ async def list_users(limit: int, cursor: str, who: Identity, *, store: Store) ->
 
 
 async def update_user(
-    user_id: str, wanted: ProfileChange, who: Identity, *, store: Store, clock: Clock
+    user_id: str, wanted: ProfileChange, who: Identity, *, store: Store, throttle: Throttle, clock: Clock
 ) -> User:
     """Change name and e-mail where given.
 
-    Raises ABORTED (VERSION_MISMATCH), ALREADY_EXISTS (EMAIL_TAKEN), INVALID_ARGUMENT.
+    Raises ABORTED (VERSION_MISMATCH), ALREADY_EXISTS (EMAIL_TAKEN), INVALID_ARGUMENT, and for the sixth e-mail in 15
+    minutes RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS).
     """
     seen = await get_user(user_id, who, store=store)
     seen.require_version(wanted.version)
@@ -133,6 +163,8 @@ async def update_user(
     email = seen.email if wanted.email is None else normal_email(wanted.email)
     if (name, email) == (seen.name, seen.email):
         return seen
+    if email != seen.email:
+        await throttle.move(user_id)
     claims = [] if email == seen.email else [Ref(EmailClaim, email_key(each)) for each in (seen.email, email)]
 
     def change(found: Sequence[Any]) -> Changes[User]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -24,6 +24,9 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     # cost).
     hash_concurrency: Annotated[int, Meta(ge=1, le=64)] = 2
     hash_queue: Annotated[int, Meta(ge=0, le=10_000)] = 100
+    # What somebody learns who registers with an address that has an account: nothing, while its owner gets a mail
+    # (private), or that it has one (open).
+    registration: Literal["private", "open"] = "private"
     # Failed logins in 15 minutes from one network address, behind which there may be many people.
     login_failures_per_address: Annotated[int, Meta(ge=5)] = 100
     # A header that the ingress overwrites with a gRPC client's address, so that it cannot claim another. Empty: none.

@@ -63,6 +63,16 @@ class Throttle:
                 await self._forget(account)
             return proved
 
+    async def move(self, user_id: str) -> None:
+        """Count one change of an account's address, whatever becomes of it: it tells who has an account.
+
+        Raises RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS).
+        """
+        bounds = [_Bound(address_key(f"move:{user_id}"), PER_ACCOUNT)]
+        async with self._turn(bounds[0].key):
+            await self._check(bounds)
+            await self._record(bounds)
+
     async def spend(self, client_address: str) -> None:
         """Count one request from a network address (empty: none) that costs somebody a mail, whatever becomes of it.
 

@@ -43,7 +43,8 @@ async def _version(request: Request) -> int:
 async def register(request: Request, body: models.Register) -> Response:
     """Create an account.
 
-    The new account has the role `customer`. A session is started separately.
+    The new account has the role `customer`. A session is started separately. An e-mail that has an account already gets
+    the same answer, and its owner a message; where the shop is set to tell (REGISTRATION=open), 409 EMAIL_TAKEN.
     """
     users = clients_of(request).users
     wanted = pb.RegisterRequest(email=body.email, password=body.password, name=body.name)
@@ -73,12 +74,19 @@ async def export_me(request: Request) -> Response:
 
 
 @router.patch(
-    "/v1/users/me", **declare("signed-in", 200, models.User, tagged="write", problems={409: "EMAIL_TAKEN"})
+    "/v1/users/me",
+    **declare(
+        "signed-in",
+        200,
+        models.User,
+        tagged="write",
+        problems={409: "EMAIL_TAKEN", 429: "TOO_MANY_ATTEMPTS, RATE_LIMITED"},
+    ),
 )
 async def update_me(request: Request, body: models.UpdateUser) -> Response:
     """Change one's own account.
 
-    What is absent stays as it is.
+    What is absent stays as it is. The e-mail changes at most five times in 15 minutes.
     """
     users = clients_of(request).users
     version = await expected_version(request, lambda: _version(request))

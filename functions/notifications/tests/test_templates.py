@@ -21,6 +21,7 @@ ALL = [
     messages.stock_low(LOW),
     messages.challenged(UserChallenged(user_id=ADA, purpose="PASSWORD_RESET")),
     messages.challenged(UserChallenged(user_id=ADA, purpose="EMAIL_VERIFICATION")),
+    messages.challenged(UserChallenged(user_id=ADA, purpose="PASSWORD_RESET", occasion="REGISTRATION")),
 ]
 
 

@@ -80,7 +80,12 @@ async def test_only_the_person_and_admins_read_change_or_delete_an_account(world
         for use in (
             service.get_user(ada.id, who, store=world.store),
             service.update_user(
-                ada.id, service.ProfileChange(name="Eve"), who, store=world.store, clock=world.clock
+                ada.id,
+                service.ProfileChange(name="Eve"),
+                who,
+                store=world.store,
+                throttle=world.throttle,
+                clock=world.clock,
             ),
             service.delete_user(ada.id, who, store=world.store, clock=world.clock),
             addresses.list_addresses(ada.id, who, store=world.store),

@@ -55,11 +55,18 @@ class World:
         return JwtVerifier(self.keys.jwks, None, ISSUER, AUDIENCE, self.clock)
 
     async def register(
-        self, email: str = "ada@example.com", *, password: str = PASSWORD, name: str = "Ada"
+        self,
+        email: str = "ada@example.com",
+        *,
+        password: str = PASSWORD,
+        name: str = "Ada",
+        discreet: bool = False,
     ) -> User:
         """An account."""
         wanted = service.Registration(email, password, name)
-        return await service.register(wanted, store=self.store, hasher=self.hasher, clock=self.clock)
+        return await service.register(
+            wanted, discreet=discreet, store=self.store, hasher=self.hasher, clock=self.clock
+        )
 
     async def register_admin(self, email: str = "root@example.com") -> User:
         """An account with the role admin."""
@@ -109,7 +116,9 @@ class World:
     async def update(self, user: User, **wanted: Any) -> User:
         """By the person themselves."""
         change = service.ProfileChange(**wanted)
-        return await service.update_user(user.id, change, me(user), store=self.store, clock=self.clock)
+        return await service.update_user(
+            user.id, change, me(user), store=self.store, throttle=self.throttle, clock=self.clock
+        )
 
     async def set_roles(self, user: User, *roles: str, by: User) -> User:
         """By an admin."""

@@ -352,7 +352,9 @@ class UpdateUserRequest(_message.Message):
     name: _builtins.str
     """A new name; absent: unchanged."""
     email: _builtins.str
-    """A new e-mail; absent: unchanged. ALREADY_EXISTS (EMAIL_TAKEN)."""
+    """A new e-mail; absent: unchanged. ALREADY_EXISTS (EMAIL_TAKEN); RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) for the sixth in
+    15 minutes.
+    """
     version: _builtins.int
     """The version that was read; absent: whatever is stored."""
     def __init__(

@@ -154,8 +154,9 @@ class UsersServicer:
     """
 
     def Register(self, request, context):
-        """Creates an account with the role customer. No token needed. ALREADY_EXISTS with reason EMAIL_TAKEN;
-        INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the wrong length or among the most frequent ones.
+        """Creates an account with the role customer. No token needed. INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the wrong
+        length or among the most frequent ones. An address that has an account gets the same answer as a new one, with the id
+        of nobody, and its owner a mail; or, where the platform is set to tell (REGISTRATION=open), ALREADY_EXISTS (EMAIL_TAKEN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,8 +36,9 @@ class UsersStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> UsersAsyncStub: ...
     Register: _grpc.UnaryUnaryMultiCallable[_users_pb2.RegisterRequest, _users_pb2.User]
-    """Creates an account with the role customer. No token needed. ALREADY_EXISTS with reason EMAIL_TAKEN;
-    INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the wrong length or among the most frequent ones.
+    """Creates an account with the role customer. No token needed. INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the wrong
+    length or among the most frequent ones. An address that has an account gets the same answer as a new one, with the id
+    of nobody, and its owner a mail; or, where the platform is set to tell (REGISTRATION=open), ALREADY_EXISTS (EMAIL_TAKEN).
     """
     Login: _grpc.UnaryUnaryMultiCallable[_users_pb2.LoginRequest, _users_pb2.Session]
     """Starts a session. UNAUTHENTICATED (INVALID_CREDENTIALS) alike for unknown e-mail and wrong password;
@@ -107,8 +108,9 @@ class UsersAsyncStub(UsersStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Register: _aio.UnaryUnaryMultiCallable[_users_pb2.RegisterRequest, _users_pb2.User]  # type: ignore[assignment]
-    """Creates an account with the role customer. No token needed. ALREADY_EXISTS with reason EMAIL_TAKEN;
-    INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the wrong length or among the most frequent ones.
+    """Creates an account with the role customer. No token needed. INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the wrong
+    length or among the most frequent ones. An address that has an account gets the same answer as a new one, with the id
+    of nobody, and its owner a mail; or, where the platform is set to tell (REGISTRATION=open), ALREADY_EXISTS (EMAIL_TAKEN).
     """
     Login: _aio.UnaryUnaryMultiCallable[_users_pb2.LoginRequest, _users_pb2.Session]  # type: ignore[assignment]
     """Starts a session. UNAUTHENTICATED (INVALID_CREDENTIALS) alike for unknown e-mail and wrong password;
@@ -181,8 +183,9 @@ class UsersServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.RegisterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.User, _abc.Awaitable[_users_pb2.User]]:
-        """Creates an account with the role customer. No token needed. ALREADY_EXISTS with reason EMAIL_TAKEN;
-        INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the wrong length or among the most frequent ones.
+        """Creates an account with the role customer. No token needed. INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the wrong
+        length or among the most frequent ones. An address that has an account gets the same answer as a new one, with the id
+        of nobody, and its owner a mail; or, where the platform is set to tell (REGISTRATION=open), ALREADY_EXISTS (EMAIL_TAKEN).
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,165 @@
+"""Whoever asks does not learn who has an account: not by the answer, and not by the work that it takes.
+
+Work is counted, not timed: hashes computed, and what the store is asked for and told to write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from events.catalog import UserChallenged, UserRegistered
+from functions.runtime.clock import ManualClock
+from functions.runtime.errors import ServiceError
+from functions.runtime.store.memory import MemoryStore
+from functions.runtime.store.port import Changes, Once, Ref
+from functions.runtime.store.testing import recorded
+from functions.users.domain import User
+from functions.users.passwords import Hasher
+from functions.users.store import KINDS
+from functions.users.tests.world import PASSWORD, World
+
+KNOWN, UNKNOWN = "ada@example.com", "nobody@example.com"
+OTHER = "another horse, another kingdom"
+
+
+class CountedHasher(Hasher):
+    """Notes each hash that is computed."""
+
+    def __init__(self, work: list[str]) -> None:
+        super().__init__(time_cost=1, memory_kib=8, concurrency=2, queue=100)
+        self._work = work
+
+    async def hash(self, password: str) -> str:
+        self._work.append("hash")
+        return await super().hash(password)
+
+    async def verify(self, password: str, known: str | None) -> bool:
+        self._work.append("verify")
+        return await super().verify(password, known)
+
+
+class CountedStore(MemoryStore):
+    """Notes each call, and whether it wrote."""
+
+    work: list[str]
+
+    async def get(self, cls: type[Any], entity_id: str) -> Any:
+        self.work.append(f"get {cls.__name__}")
+        return await super().get(cls, entity_id)
+
+    async def get_many(self, cls: type[Any], ids: Sequence[str]) -> Any:
+        self.work.append(f"get {len(ids)} {cls.__name__}")
+        return await super().get_many(cls, ids)
+
+    async def transact(
+        self,
+        refs: Sequence[Ref],
+        change: Callable[[Sequence[Any]], Changes[Any]],
+        *,
+        once: Once | None = None,
+    ) -> Any:
+        writes: list[bool] = []
+
+        def seen(found: Sequence[Any]) -> Changes[Any]:
+            changes = change(found)
+            writes.append(bool(changes.put or changes.delete))
+            return changes
+
+        result = await super().transact(refs, seen, once=once)
+        self.work.append(f"{'write' if writes[-1] else 'read'} {[ref.type.__name__ for ref in refs]}")
+        return result
+
+
+@pytest.fixture
+async def work() -> list[str]:
+    return []
+
+
+@pytest.fixture
+async def world(work: list[str]) -> AsyncIterator[World]:
+    """With one account, and its work counted."""
+    store = CountedStore(KINDS, ManualClock())
+    store.work = work
+    world = World(store, CountedHasher(work))
+    await world.register(KNOWN)
+    yield world
+    await world.hasher.close()
+
+
+Use = Callable[[World, str], Awaitable[Any]]
+USES: dict[str, Use] = {
+    "a login": lambda world, email: world.login(email, "not the password", "192.0.2.1"),
+    "a reset": lambda world, email: world.forget_password(email, "192.0.2.1"),
+    "a registration": lambda world, email: world.register(email, password=OTHER, discreet=True),
+}
+
+
+async def worked(world: World, work: list[str], use: Use, email: str) -> list[str]:
+    """What this use costs, whether it is refused or not."""
+    work.clear()
+    await asyncio.gather(use(world, email), return_exceptions=True)
+    return list(work)
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+async def test_a_known_and_an_unknown_address_cost_the_same_work(
+    world: World, work: list[str], use: Use
+) -> None:
+    known, unknown = [await worked(world, work, use, email) for email in (KNOWN, UNKNOWN)]
+    assert known == unknown
+    assert len(known) > 1
+
+
+@pytest.mark.parametrize("attempts", [1, 10])
+async def test_registering_again_is_answered_like_registering_and_changes_nothing(
+    world: World, attempts: int
+) -> None:
+    new = await world.register(UNKNOWN, name="Eve", discreet=True)
+    again = new
+    for _ in range(attempts):
+        again = await world.register(KNOWN.upper(), password=OTHER, name="Eve", discreet=True)
+    assert again == replace(new, id=again.id, email=KNOWN)
+    assert (await world.login(KNOWN, PASSWORD)).user_id != again.id
+    with pytest.raises(ServiceError):
+        await world.login(KNOWN, OTHER)
+    assert await world.store.get(User, again.id) is None
+
+
+async def test_who_has_the_address_is_told_at_most_three_times_and_may_set_a_new_password(
+    world: World,
+) -> None:
+    user_id = (await world.login(KNOWN)).user_id
+    for _ in range(5):
+        await world.register(KNOWN, password=OTHER, discreet=True)
+    told = UserChallenged(user_id=user_id, purpose="PASSWORD_RESET", occasion="REGISTRATION")
+    assert await recorded(world.store) == [UserRegistered(user_id=user_id), told, told, told]
+    owner = await world.store.get(User, user_id)
+    assert owner
+    await world.reset_password(await world.mailed(owner), OTHER)
+    assert (await world.login(KNOWN, OTHER)).user_id == user_id
+
+
+async def test_of_50_discreet_registrations_at_once_one_makes_the_account(world: World) -> None:
+    tries = [world.register(UNKNOWN, discreet=True) for _ in range(50)]
+    answers = await asyncio.gather(*tries)
+    user_id = (await world.login(UNKNOWN)).user_id
+    assert len({answer.id for answer in answers}) == 50
+    assert [answer.id for answer in answers].count(user_id) == 1
+    assert {answer.version for answer in answers} == {1}
+
+
+async def test_moving_tells_who_has_an_account_only_so_often(world: World) -> None:
+    mover = await world.register("mover@example.com")
+    tries = [world.update(mover, email=KNOWN) for _ in range(8)]
+    outcomes = await asyncio.gather(*tries, return_exceptions=True)
+    reasons = Counter(each.reason for each in outcomes if isinstance(each, ServiceError))
+    assert reasons == {"EMAIL_TAKEN": 5, "TOO_MANY_ATTEMPTS": 3}
+    world.clock.advance(timedelta(minutes=15))
+    assert (await world.update(mover, email=UNKNOWN)).email == UNKNOWN
