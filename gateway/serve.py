@@ -18,7 +18,7 @@ from functions.runtime.settings import SettingsError, load
 from gateway.app import create_app
 from gateway.exchange import Gateway
 from gateway.settings import Settings
-from observability import logs, tracing
+from observability import garbage, logs, tracing
 from observability.endpoint import Endpoint
 
 log = logging.getLogger("shop.gateway")
@@ -179,6 +179,7 @@ async def _serve(settings: Settings) -> None:
     for sign in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sign, stop.set)
     await live.start()
+    garbage.settle()
     await stop.wait()
     log.info("stopping")
     await live.stop()

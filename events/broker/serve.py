@@ -14,6 +14,7 @@ import uvloop
 
 from events.broker.asgi import Receive, Scope, Send
 from events.server import Server, bind
+from observability import garbage
 
 log = logging.getLogger("shop.broker")
 
@@ -59,6 +60,7 @@ async def run(service: Service, host: str, port: int, ready: Callable[[str], Non
         loop.add_signal_handler(number, stop.set)
     async with serving(service, host, port) as url:
         ready(url)
+        garbage.settle()
         await stop.wait()
         log.info("stopping")
 

@@ -8,6 +8,7 @@ store.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import logging
 import os
@@ -23,7 +24,7 @@ from functions.runtime.committed import Committed
 from functions.runtime.credentials import refuse_weak
 from functions.runtime.errors import ServiceError
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
-from observability import logs, metrics, tracing
+from observability import garbage, logs, metrics, tracing
 from observability.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -174,7 +175,10 @@ class Process(Generic[S]):
         async with self._opening:
             if self._door is None:
                 settings = load(self._settings, os.environ)
+                logs.configure(self.name, settings.log_level)
                 refuse_weak(settings)
+                if not tracing.enabled():
+                    atexit.register(tracing.configure(self.name))  # nobody tells of the end
                 live = Live(self._bootstrap(settings))
                 try:
                     for hook in live.function.on_start:
@@ -183,6 +187,7 @@ class Process(Generic[S]):
                     await live.stop()  # lets go of the store, which the next attempt opens anew
                     raise
                 live.outbox.start()
+                garbage.settle()
                 self._door = EventFunction(live.function, live.sweep)
             return self._door
 
@@ -206,6 +211,7 @@ class Process(Generic[S]):
             loop.add_signal_handler(sign, stop.set)
         try:
             await live.start()
+            garbage.settle()
             await stop.wait()
             log.info("stopping")
         finally:

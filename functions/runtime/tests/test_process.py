@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import json
+import logging
+import os
+import socket
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from starlette.requests import Request
 
 from events.catalog import SweepDue
@@ -18,6 +29,8 @@ from functions.runtime.process import Live, Process
 from functions.runtime.settings import RuntimeSettings, load
 from functions.runtime.testing import FakeVerifier
 from functions.runtime.wiring import open_store
+
+ROOT = Path(__file__).parents[3]
 
 
 class Start:
@@ -41,7 +54,23 @@ def start() -> Start:
 
 
 @pytest.fixture
-def process(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Process[RuntimeSettings]:
+def own_settings() -> Iterator[None]:
+    """How the tests' own process logs and collects is as before."""
+    root, hook, thresholds = logging.getLogger(), sys.excepthook, gc.get_threshold()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], sys.excepthook = handlers, hook
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    logging.getLogger("shop").setLevel(logging.NOTSET)
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
+
+
+@pytest.fixture
+def process(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_settings: None
+) -> Process[RuntimeSettings]:
     monkeypatch.setenv("STORE_URL", f"sqlite:///{tmp_path}")
     monkeypatch.setenv("BROKER_URL", "http://127.0.0.1:9/nowhere")
     hooks: list[Hook] = [start]
@@ -113,3 +142,51 @@ async def test_the_gRPC_role_serves_metrics_without_a_web_server() -> None:
     imported = (await ran.communicate())[0].decode().split()
     assert "observability.endpoint" in imported
     assert not {"uvicorn", "starlette", "fastapi"} & set(imported)
+
+
+@contextlib.contextmanager
+def framework(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The orders service under the command functions-framework: its address, and the file with what it prints."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "functions_framework", "--asgi", "--target", "function"]
+    command += ["--source", "functions/orders/main.py", "--host", "127.0.0.1", "--port", str(port)]
+    environ = {**os.environ, "STORE_URL": f"sqlite:///{folder}", "BROKER_URL": "http://127.0.0.1:9/nowhere"}
+    environ["SERVICE_KEY_FILE"] = str(service_key(folder))
+    printed = folder / "printed"
+    with printed.open("wb") as out:
+        process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=out, stderr=out)
+    try:
+        yield f"http://127.0.0.1:{port}/", printed
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def service_key(folder: Path) -> Path:
+    """A key to sign calls with."""
+    key = Ed25519PrivateKey.generate()
+    file = folder / "service.pem"
+    file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return file
+
+
+def test_under_the_frameworks_own_command_every_line_is_the_same_json(tmp_path: Path) -> None:
+    ping = {
+        "ce-specversion": "1.0",
+        "ce-id": "1",
+        "ce-source": SweepDue.SOURCE,
+        "ce-type": SweepDue.TYPE,
+        "ce-correlationid": "under-the-framework",
+    }
+    with framework(tmp_path) as (url, printed):
+        for _ in range(600):
+            with contextlib.suppress(httpx.ConnectError):
+                assert httpx.post(url, headers=ping, content=b"{}").status_code == 204
+                break
+            time.sleep(0.05)
+    lines = [json.loads(line) for line in printed.read_text().splitlines()]
+    assert {line["service"] for line in lines} == {"orders"}
+    assert [line["outcome"] for line in lines if line.get("correlation_id") == "under-the-framework"] == [
+        "handled"
+    ]
