@@ -248,7 +248,7 @@ async def _sweep_outbox(world: World) -> None:
 
 OPERATIONS: dict[str, Operation] = {
     "get an order": Operation(_get_order, calls=_MANY),
-    "list one's own orders": Operation(_list_mine),
+    "list one's own orders": Operation(_list_mine, calls=_MANY // 10),  # ten orders each
     "list everybody's orders": Operation(_list_all),
     "list everybody's orders, from anywhere": Operation(_list_deep),
     "place an order": Operation(_place, calls=100),
