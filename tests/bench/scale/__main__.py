@@ -22,7 +22,6 @@ from tests.bench.scale.worker import Worker
 
 BUDGET = 1.5
 _SMALL = Size(1_000, 1_000, 100)
-_SMALL_DYNAMODB = Size(200, 200, 20)
 
 
 def main() -> int:
@@ -60,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _sqlite(folder: Path, options: argparse.Namespace) -> str:
-    sizes = {"small": _SMALL, "large": _large(options.orders, _SMALL)}
+    sizes = {"small": _SMALL, "large": _large(options.orders)}
     for name, size in sizes.items():
         stores.fill_sqlite(folder / name, size)
     return _compared(partial(stores.open_sqlite, options.clock), folder, sizes, options, "us")
@@ -68,7 +67,8 @@ def _sqlite(folder: Path, options: argparse.Namespace) -> str:
 
 def _dynamodb(folder: Path, options: argparse.Namespace) -> str:
     os.environ.update(CREDENTIALS)
-    sizes = {"few": _SMALL_DYNAMODB, "many": _large(options.dynamodb_orders, _SMALL_DYNAMODB)}
+    many = options.dynamodb_orders
+    sizes = {"few": _SMALL, "many": Size(many, many, many // 10)}
     with DynamoDBLocal() as database, tempfile.TemporaryDirectory() as samples:
         for name, size in sizes.items():
             stores.fill_dynamodb(database.url, Path(samples) / name, size)
@@ -83,8 +83,8 @@ _TITLES = {
 }
 
 
-def _large(orders: int, least: Size) -> Size:
-    return Size(orders, max(least.products, orders // 10), max(least.users, orders // 10))
+def _large(orders: int) -> Size:
+    return Size(orders, max(_SMALL.products, orders // 10), max(_SMALL.users, orders // 10))
 
 
 def _compared(
@@ -121,7 +121,7 @@ def _row(name: str, workers: Sequence[Worker], rounds: int, unit: str) -> Row:
 
 
 def _conditions(options: argparse.Namespace) -> str:
-    large = _large(options.orders, _SMALL)
+    large = _large(options.orders)
     clock = {"cpu": "CPU time, the kernel's included, without the wait for the disk", "wall": "wall time"}
     return (
         f"{clock[options.clock]}; {_SMALL.products:,} products and {_SMALL.users:,} users beside {_SMALL.orders:,} "
