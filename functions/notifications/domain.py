@@ -11,9 +11,9 @@ from enum import StrEnum
 from events.catalog import NotificationBounced, Payload
 from functions.runtime.errors import aborted
 
-MAX_ATTEMPTS = 8
-_FIRST_WAIT = timedelta(minutes=1)
-_LONGEST_WAIT = timedelta(hours=1)
+_WAITS = [timedelta(minutes=minutes) for minutes in (1, 2, 4, 8, 16, 32, 60)]
+MAX_ATTEMPTS = len(_WAITS) + 4 * 24
+"""Then four days are over: a mail server that is down for a weekend costs no message (RFC 5321, 4.5.4.1)."""
 
 
 class NotificationStatus(StrEnum):
@@ -79,7 +79,7 @@ class Notification:
 
     def attempt(self, now: datetime) -> None:
         """Somebody tries to send it now; nobody else does for a while, longer each time."""
-        self.due_at = now + min(_FIRST_WAIT * 2**self.attempts, _LONGEST_WAIT)
+        self.due_at = now + _WAITS[min(self.attempts, len(_WAITS) - 1)]
         self.attempts += 1
 
     def sent(self, now: datetime) -> list[Payload]:

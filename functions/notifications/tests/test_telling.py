@@ -181,6 +181,17 @@ async def _raising(call: object) -> None:
         pass
 
 
+async def test_an_outage_of_four_days_costs_no_message() -> None:
+    office = Office()
+    office.post.down = True
+    await office.receive(CONFIRMED)
+    for _ in range(4 * 24):
+        await office.sweep(after=timedelta(hours=1))
+    office.post.down = False
+    await office.sweep(after=timedelta(hours=1))
+    assert (await office.message()).status == "SENT"
+
+
 async def test_trying_ends_after_a_number_of_attempts() -> None:
     office = Office()
     office.post.down = True
