@@ -68,7 +68,7 @@ def _sqlite(folder: Path, options: argparse.Namespace) -> str:
 def _dynamodb(folder: Path, options: argparse.Namespace) -> str:
     os.environ.update(CREDENTIALS)
     many = options.dynamodb_orders
-    sizes = {"few": _SMALL, "many": Size(many, many, many // 10)}
+    sizes = {"few": _SMALL, "many": Size(many, many // 2, many // 10)}
     with DynamoDBLocal() as database, tempfile.TemporaryDirectory() as samples:
         for name, size in sizes.items():
             stores.fill_dynamodb(database.url, Path(samples) / name, size)

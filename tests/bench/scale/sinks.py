@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,8 @@ class DynamoDBSink:
 
     def __init__(self, client: Any, table: str) -> None:
         self._actions = Actions(table)
-        self._write = partial(client.batch_write_item)
+        self._write = client.batch_write_item
+        self._busy = client.exceptions.InternalServerError
         self._table = table
         self._items: list[Any] = []
 
@@ -56,7 +56,13 @@ class DynamoDBSink:
 
     def _flush(self) -> None:
         batch, self._items = self._items[:_BATCH], self._items[_BATCH:]
-        answer = self._write(RequestItems={self._table: [{"PutRequest": {"Item": item}} for item in batch]})
+        try:
+            answer = self._write(
+                RequestItems={self._table: [{"PutRequest": {"Item": item}} for item in batch]}
+            )
+        except self._busy:  # DynamoDB Local waited too long for its one lock
+            self._items = batch + self._items
+            return
         self._items += [
             left["PutRequest"]["Item"] for left in answer.get("UnprocessedItems", {}).get(self._table, [])
         ]
