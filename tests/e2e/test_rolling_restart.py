@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from knative.local.demo.shop import ADDRESS, Shop
+from tests.crash.mail import MailServer
 from tests.crash.platform import Mortal, mortal
 from tests.crash.story import Round, begin
 from tests.e2e.platform import given
@@ -94,7 +95,7 @@ async def restart(platform: Mortal, part: str) -> None:
 )
 async def test_a_rolling_restart_of_every_part_fails_no_request(tmp_path: Path) -> None:
     async with mortal(tmp_path / "data", PATIENT) as platform, Shop(platform.url("gateway")) as shop:
-        today = await begin(shop, platform)
+        today = await begin(shop, platform, MailServer())
         load = Load(today)
         asking = asyncio.create_task(load.run())
         for part in platform.children:
