@@ -55,7 +55,7 @@ restore: $(READY) ## Put a backup back (FROM=folder); the platform must be stopp
 test: $(READY) ## Run all tests: unit, manifests, integration, end to end, attacks, a few crashes
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
-	@$(PYTEST) tests/e2e tests/security $(ARGS)
+	@$(PYTEST) tests/e2e tests/security -m "not slow" $(ARGS)
 	@$(PYTEST) tests/crash -m "not slow" $(ARGS)
 
 test-unit: $(READY) ## Run the packages' own tests, and those of manifests and architecture

@@ -62,8 +62,8 @@ class JwtVerifier:
 
     A token once verified is remembered for half a minute, within its own life, so that a busy caller costs two
     signature checks a minute. `jwks` gives RFC 7517 JSON text and may raise ServiceError; its member `outdated`
-    says for whom (`subject_digest`) tokens issued before a time (seconds since 1970) are void. While the users
-    service is away, what is known goes on.
+    says for whom (`subject_digest`) tokens issued before a time (seconds since 1970) are void, `ended` of which
+    sessions (their claim `sid`) all are. While the users service is away, what is known goes on.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class JwtVerifier:
         self._audience = audience
         self._clock = clock
         self._keys: Mapping[str, Any] = {}
-        self._outdated: Mapping[str, float] = {}
+        self._void = Void()
         self._fetched = 0.0
         self._fetching: asyncio.Task[None] | None = None
         self._seen: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
@@ -112,7 +112,7 @@ class JwtVerifier:
         except (jwt.InvalidTokenError, ValueError, TypeError):
             raise _invalid() from None
         _check(claims, kid == SERVICE_KEY_ID, now)
-        if claims["iat"] < self._outdated.get(subject_digest(claims["sub"]), 0):
+        if self._void.has(claims):
             raise _expired()
         return claims
 
@@ -144,7 +144,7 @@ class JwtVerifier:
     async def _fetch(self) -> None:
         try:
             text = await self._jwks()
-            self._keys, self._outdated = parse_jwks(text), parse_outdated(text)
+            self._keys, self._void = parse_jwks(text), msgspec.json.decode(text, type=Void)
         except ServiceError:
             if not self._keys:
                 raise
@@ -165,18 +165,22 @@ def parse_jwks(text: str) -> dict[str, Any]:
     return {key.key_id: key.key for key in keys if key.key_id and key.key_type == "OKP"}
 
 
-def parse_outdated(text: str) -> dict[str, float]:
-    """The JWKS's member `outdated`, empty where there is none: times by digest of a subject."""
-    return msgspec.json.decode(text, type=_Outdated).outdated
-
-
 def subject_digest(subject: str) -> str:
-    """Stands for a person where the keys are published, so that no id is."""
+    """Stands for a person or a session where the keys are published, so that no id is."""
     return sha256(subject.encode()).hexdigest()[:32]
 
 
-class _Outdated(msgspec.Struct):
+class Void(msgspec.Struct, frozen=True):
+    """What a JWKS says of tokens that must not be believed any more; nothing where it has no such members."""
+
     outdated: dict[str, float] = {}
+    ended: frozenset[str] = frozenset()
+
+    def has(self, claims: Mapping[str, Any]) -> bool:
+        """Whether a token with these claims is among them."""
+        if claims["iat"] < self.outdated.get(subject_digest(claims["sub"]), 0):
+            return True
+        return bool(self.ended) and subject_digest(str(claims.get("sid"))) in self.ended
 
 
 def _check(claims: dict[str, Any], by_service_key: bool, now: float) -> None:

@@ -11,7 +11,7 @@ from events.catalog import Payload
 from functions.runtime.clock import Clock
 from functions.runtime.store.port import Once, Store
 from functions.users.keyset import KEY_SET_ID, SIGNER_CACHE, KeySet, SigningKey
-from functions.users.outdated import OUTDATED_ID, OutdatedTokens
+from functions.users.outdated import ENDED_ID, OUTDATED_ID, OutdatedTokens
 from observability.failpoints import failpoint
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class KeyRing:
         return self._signer
 
     async def jwks(self) -> str:
-        """The public keys, as JSON text of RFC 7517 (OKP keys of RFC 8037), and `outdated`: for whom tokens from
-        before a time are void (see `functions.runtime.tokens`).
+        """The public keys, as JSON text of RFC 7517 (OKP keys of RFC 8037), and which tokens are void: `outdated` says
+        for whom those from before a time are, `ended` of which sessions (see `functions.runtime.tokens`).
         """
         return await self._as_jwks(await self.ready())
 
@@ -90,13 +90,15 @@ class KeyRing:
         return await self._as_jwks(keys)
 
     async def _as_jwks(self, keys: KeySet) -> str:
-        now, tokens = self._clock.now(), await self._store.get(OutdatedTokens, OUTDATED_ID)
+        now = self._clock.now()
+        void = await self._store.get_many(OutdatedTokens, [OUTDATED_ID, ENDED_ID])
         members = [
             {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.kid, "x": key.public}
             for key in keys.published(now)
         ]
-        outdated = tokens.living(now) if tokens else {}
-        return json.dumps({"keys": members, "outdated": outdated}, separators=(",", ":"))
+        living = {which: tokens.living(now) for which, tokens in void.items()}
+        outdated, ended = living.get(OUTDATED_ID, {}), list(living.get(ENDED_ID, ()))
+        return json.dumps({"keys": members, "outdated": outdated, "ended": ended}, separators=(",", ":"))
 
 
 def new_key() -> SigningKey:

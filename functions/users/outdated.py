@@ -1,5 +1,6 @@
-"""Access tokens that are void before their time: those from before a person's roles or password changed, or their
-account was deleted. Published with the keys, so that every verifier knows within half a minute."""
+"""Access tokens that are void before their time: those from before a person's roles or password changed or their
+account was deleted, and those of sessions that were ended. Published with the keys, so that every verifier knows within
+half a minute."""
 
 from __future__ import annotations
 
@@ -9,24 +10,26 @@ from datetime import datetime
 from functions.runtime.tokens import subject_digest
 from functions.users.keyset import ACCESS_LIFE
 
-OUTDATED_ID = "outdated"
+OUTDATED_ID, ENDED_ID = "outdated", "ended"
 MOST = 5_000
 """More at once than that, and the oldest live on until they expire: the list must stay one item of a database."""
 
 
 @dataclass
 class OutdatedTokens:
-    """For whom tokens issued before a time (seconds since 1970) are void, by the digest of the user's id."""
+    """Until when (seconds since 1970) tokens are void that were given out, by the digest of the id of their person
+    (OUTDATED_ID) or session (ENDED_ID): apart, so that however many log out, nobody's changed password is forgotten.
+    """
 
     id: str = OUTDATED_ID
     before: dict[str, float] = field(default_factory=dict)
     version: int = 0
 
-    def add(self, user_id: str, now: datetime) -> None:
-        """All tokens of this person that were given out up to now; forgets those that have expired anyway."""
+    def add(self, whose: str, now: datetime) -> None:
+        """All tokens of this person or session given out up to now; forgets those that have expired anyway."""
         self.before = self.living(now)
-        self.before.pop(subject_digest(user_id), None)
-        self.before[subject_digest(user_id)] = now.timestamp()
+        self.before.pop(subject_digest(whose), None)
+        self.before[subject_digest(whose)] = now.timestamp()
         for oldest in list(self.before)[:-MOST]:
             del self.before[oldest]
 
@@ -40,4 +43,11 @@ def outdated(found: OutdatedTokens | None, user_id: str, now: datetime) -> Outda
     """What was `found`, with this person's tokens."""
     tokens = found or OutdatedTokens()
     tokens.add(user_id, now)
+    return tokens
+
+
+def ended(found: OutdatedTokens | None, session_id: str, now: datetime) -> OutdatedTokens:
+    """What was `found`, with this session's tokens."""
+    tokens = found or OutdatedTokens(ENDED_ID)
+    tokens.add(session_id, now)
     return tokens

@@ -102,7 +102,7 @@ class Users(users_pb2_grpc.UsersServicer):
         )
 
     async def Logout(self, request: pb.LogoutRequest, context: Any) -> pb.LogoutResponse:
-        await sessions.logout(request.refresh_token, store=self._store)
+        await sessions.logout(request.refresh_token, store=self._store, clock=self._clock)
         return pb.LogoutResponse()
 
     async def GetUser(self, request: pb.GetUserRequest, context: Any) -> pb.User:

@@ -11,7 +11,7 @@ from functions.runtime.errors import ServiceError, unauthenticated
 from functions.runtime.identity import Identity
 from functions.runtime.store.port import Changes, Ref, Store
 from functions.users.domain import Credentials, Session, User, no_such_user
-from functions.users.outdated import OUTDATED_ID, OutdatedTokens, outdated
+from functions.users.outdated import ENDED_ID, OUTDATED_ID, OutdatedTokens, ended, outdated
 from functions.users.passwords import Hasher
 from functions.users.proof import Proof
 from functions.users.rules import check_password
@@ -51,15 +51,15 @@ async def login(
     await store.update(Session, session.id, lambda _: (session, ()))
     failpoint("users.login.after")
     log.info("session_started", extra={"user_id": user.id})
-    return Tokens(user.id, await tokens.mint(user), text)
+    return Tokens(user.id, await tokens.mint(user, session.id), text)
 
 
 async def refresh(refresh_token: str, *, store: Store, tokens: AccessTokens, clock: Clock) -> Tokens:
     """Trade a refresh token for new tokens.
 
     Strict: a token that was traded before ends the session, even at once and by its owner, whose lost answer
-    cannot be told from a thief's copy. So nobody may retry this call. Raises UNAUTHENTICATED
-    (INVALID_REFRESH_TOKEN, REFRESH_TOKEN_REUSED).
+    cannot be told from a thief's copy; its access tokens are void within a minute. So nobody may retry this call.
+    Raises UNAUTHENTICATED (INVALID_REFRESH_TOKEN, REFRESH_TOKEN_REUSED).
     """
     presented = parse_refresh_token(refresh_token)
     known = await store.get(Session, presented.session_id) if presented else None
@@ -70,14 +70,16 @@ async def refresh(refresh_token: str, *, store: Store, tokens: AccessTokens, clo
     def change(found: Sequence[Any]) -> Changes[bool]:
         session: Session | None = found[0]
         credentials: Credentials | None = found[1]
+        tokens: OutdatedTokens | None = found[2]
         if session is None or credentials is None or session.is_over(credentials, clock.now()):
             raise _invalid_refresh_token()
         if not session.rotate(presented.digest, successor.digest):
-            return Changes(False, delete=[session])
+            return Changes(False, put=[ended(tokens, session.id, clock.now())], delete=[session])
         return Changes(True, put=[session])
 
     failpoint("users.refresh.before")
-    traded = await store.transact([Ref(Session, known.id), Ref(Credentials, known.user_id)], change)
+    refs = [Ref(Session, known.id), Ref(Credentials, known.user_id), Ref(OutdatedTokens, ENDED_ID)]
+    traded = await store.transact(refs, change)
     failpoint("users.refresh.after")
     if not traded:
         log.warning("refresh_token_reused", extra={"user_id": known.user_id})
@@ -85,19 +87,22 @@ async def refresh(refresh_token: str, *, store: Store, tokens: AccessTokens, clo
     user = await store.get(User, known.user_id)
     if user is None:
         raise _invalid_refresh_token()
-    return Tokens(user.id, await tokens.mint(user), text)
+    return Tokens(user.id, await tokens.mint(user, known.id), text)
 
 
-async def logout(refresh_token: str, *, store: Store) -> None:
-    """End the session of any of its refresh tokens; unknown ones are ignored."""
+async def logout(refresh_token: str, *, store: Store, clock: Clock) -> None:
+    """End the session of any of its refresh tokens; access tokens are void within a minute. Ignores unknown ones."""
     token: RefreshToken | None = parse_refresh_token(refresh_token)
     if token is None or await store.get(Session, token.session_id) is None:
         return
 
     def change(found: Sequence[Any]) -> Changes[None]:
-        return Changes(None, delete=[session for session in found if session])
+        session, tokens = found
+        if session is None:
+            return Changes(None)
+        return Changes(None, put=[ended(tokens, session.id, clock.now())], delete=[session])
 
-    await store.transact([Ref(Session, token.session_id)], change)
+    await store.transact([Ref(Session, token.session_id), Ref(OutdatedTokens, ENDED_ID)], change)
 
 
 async def change_password(

@@ -54,8 +54,8 @@ class AccessTokens:
         self._audience = audience
         self._clock = clock
 
-    async def mint(self, user: User) -> str:
-        """A JWT that says who `user` is and what they may do."""
+    async def mint(self, user: User, session_id: str) -> str:
+        """A JWT that says who `user` is and what they may do, until the session ends."""
         import jwt
 
         kid, key = await self._keys.signer()
@@ -65,6 +65,7 @@ class AccessTokens:
             "iss": self._issuer,
             "aud": self._audience,
             "sub": user.id,
+            "sid": session_id,
             "jti": uuid7(),
             "iat": now,
             "exp": int(now + ACCESS_LIFE.total_seconds()),

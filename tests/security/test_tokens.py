@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import Any
 
 import aiohttp
@@ -118,6 +119,36 @@ async def test_after_logging_out_the_session_cannot_be_renewed(shop: Shop, custo
     given = {"refresh_token": customer.tokens["refresh_token"]}
     await shop.call("DELETE", "/v1/sessions", json=given)
     assert (await shop.raw("POST", "/v1/sessions/refresh", json=given))[0] == 401
+
+
+@pytest.mark.slow
+async def test_an_ended_session_opens_no_door_a_minute_later(
+    scene: Scene, shop: Shop, customer: Person, local: LocalPlatform
+) -> None:
+    """Every verifier asks for the keys, and for what is void, each 25 s, and remembers a token for 30 s."""
+    out, stolen = await shop.login(customer.email, customer.password), await shop.register()
+    people = {"logged out": out, "reused": stolen, "password changed": customer}
+    tokens = {how: str(person.tokens["access_token"]) for how, person in people.items()}
+
+    async def let_in() -> set[tuple[str, str]]:
+        doors = await at_the_services(scene, tokens)
+        found = {door for door, code in doors.items() if code is not grpc.StatusCode.UNAUTHENTICATED}
+        for how, token in tokens.items():
+            if await at_the_gateway(scene, token) != 401:
+                found.add(("gateway", how))
+        return found
+
+    assert await let_in() == {(door, how) for door in (*DOORS, "gateway") for how in people}
+    await shop.call("DELETE", "/v1/sessions", json={"refresh_token": out.tokens["refresh_token"]})
+    for status in (200, 401):
+        given = {"refresh_token": stolen.tokens["refresh_token"]}
+        assert (await shop.raw("POST", "/v1/sessions/refresh", json=given))[0] == status
+    body = {"current_password": customer.password, "new_password": "an entirely new secret"}
+    await shop.call("PUT", "/v1/users/me/password", who=customer, json=body)
+    deadline = time.monotonic() + 60
+    while still := await let_in():
+        assert time.monotonic() < deadline, still
+        await asyncio.sleep(1)
 
 
 async def test_a_changed_password_ends_every_session(shop: Shop, customer: Person) -> None:

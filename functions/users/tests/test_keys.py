@@ -15,7 +15,7 @@ from functions.runtime.errors import ServiceError
 from functions.runtime.store.port import AlreadyDone, Once
 from functions.runtime.store.sqlite import SQLiteStore
 from functions.runtime.tokens import subject_digest
-from functions.users import service
+from functions.users import service, sessions
 from functions.users.keys import KeyRing
 from functions.users.keyset import KEY_SET_ID, KeySet
 from functions.users.store import KINDS
@@ -50,12 +50,23 @@ async def test_who_lost_a_role_or_changed_a_password_is_published_as_a_digest_un
     assert json.loads(await world.keys.jwks())["outdated"] == {}
 
 
-@pytest.mark.parametrize("change", ["roles", "password", "account"])
+async def test_logging_out_here_leaves_the_session_there(world: World) -> None:
+    await world.register()
+    here, there = await world.login(), await world.login()
+    await sessions.logout(here.refresh_token, store=world.store, clock=world.clock)
+    verifier = world.new_verifier()
+    assert (await verifier.verify(there.access_token)).subject == there.user_id
+    with pytest.raises(ServiceError):
+        await verifier.verify(here.access_token)
+
+
+@pytest.mark.parametrize("change", ["roles", "password", "account", "logout", "reuse"])
 async def test_a_token_from_before_a_change_is_void_within_a_minute_and_one_from_after_it_is_not(
     world: World, change: str
 ) -> None:
     root, ada = await world.register_admin(), await world.register()
-    old, verifier = (await world.login()).access_token, world.new_verifier()
+    session, verifier = await world.login(), world.new_verifier()
+    old = session.access_token
     world.clock.advance(timedelta(seconds=24))
     await verifier.verify(old)
     world.clock.advance(timedelta(milliseconds=1))
@@ -63,10 +74,16 @@ async def test_a_token_from_before_a_change_is_void_within_a_minute_and_one_from
         await world.set_roles(ada, "customer", by=root)
     elif change == "password":
         await world.change_password(ada, PASSWORD, "another fine password")
+    elif change == "logout":
+        await sessions.logout(session.refresh_token, store=world.store, clock=world.clock)
+    elif change == "reuse":
+        await world.refresh(session.refresh_token)
+        with pytest.raises(ServiceError):
+            await world.refresh(session.refresh_token)
     else:
         await service.delete_user(ada.id, me(ada), store=world.store, clock=world.clock)
     if change != "account":
-        password = PASSWORD if change == "roles" else "another fine password"
+        password = "another fine password" if change == "password" else PASSWORD
         await verifier.verify((await world.login(password=password)).access_token)
 
     world.clock.advance(timedelta(seconds=59))

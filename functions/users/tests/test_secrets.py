@@ -78,7 +78,7 @@ async def test_logs_and_errors_name_accounts_by_id_only(
         with pytest.raises(ServiceError) as raised:
             await use
         errors.append((repr(raised.value), raised.value.message, raised.value.violations))
-    await sessions.logout(first.refresh_token, store=world.store)
+    await sessions.logout(first.refresh_token, store=world.store, clock=world.clock)
     await service.delete_user(user.id, me(user), store=world.store, clock=world.clock)
     shown = repr([vars(record) for record in caplog.records]) + repr(errors)
     assert user.id in shown
