@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 SCOPE = "shop"
 
 _KEPT = 2048
+_IDS = frozenset(
+    {"messaging.message.id", "cloudevents.event_subject"}
+)  # seldom seen twice: not worth keeping
+_SHORT = 120  # bytes: all lengths in such an attribute are one byte
 _FAILED = pb.Span(status=pb.Status(code=pb.Status.STATUS_CODE_ERROR)).SerializeToString()
 _SCOPE = pb.ScopeSpans(scope=InstrumentationScope(name=SCOPE)).SerializeToString()
 _SPANS = b"\x12"  # the key of ScopeSpans.spans
@@ -33,6 +37,7 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 # The fields trace_id, span_id, start_time_unix_nano and end_time_unix_nano, each after its key; and parent_span_id.
 _FIXED = Struct("<2s16s2s8sBQBQ")
 _PARENT = b"\x22\x08"
+_ATTRIBUTES = b"\x4a"
 
 
 class Encoded(bytes):
@@ -64,7 +69,10 @@ def encode(span: Span) -> Encoded:
             span.end,
         ),
         _named(span.name, span.kind),
-        *[_attribute(key, value) for key, value in span.attributes.items()],
+        *[
+            _field(_ATTRIBUTES, _key_value(key, value)) if key in _IDS else _attribute(key, value)
+            for key, value in span.attributes.items()
+        ],
     ]
     if span.parent_id:
         parts += (_PARENT, bytes.fromhex(span.parent_id))
@@ -121,12 +129,15 @@ def _named(name: str, kind: str) -> bytes:
 
 @lru_cache(_KEPT, typed=True)  # True and 1 are equal
 def _attribute(key: str, value: Attribute) -> bytes:
-    return _field(b"\x4a", _key_value(key, value))
+    return _field(_ATTRIBUTES, _key_value(key, value))
 
 
 def _key_value(key: str, value: Attribute) -> bytes:
     if isinstance(value, str):
-        known = _field(b"\x0a", value.encode(errors="replace"))  # an id may be anything, and is seen but once
+        text = value.encode(errors="replace")  # an id from outside may be anything
+        if len(key) + len(text) < _SHORT and key.isascii():
+            return b"\x0a%c%b\x12%c\x0a%c%b" % (len(key), key.encode(), len(text) + 2, len(text), text)
+        known = _field(b"\x0a", text)
     elif isinstance(value, bool):
         known = AnyValue(bool_value=value).SerializeToString()
     elif isinstance(value, int):
