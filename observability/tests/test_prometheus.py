@@ -22,7 +22,10 @@ HTTP = "http_server_request_duration_seconds"
 RPC = "rpc_server_duration_seconds"
 METHOD = 'service="orders", method="shop.orders.v1.Orders/PlaceOrder"'
 OUTBOX = 'shop_outbox_oldest_seconds{service="orders"}'
-DEAD = 'shop_broker_deliveries_total{trigger="shop/t", result="dead_lettered"}'
+DEAD = "shop_dead_letters_received_total"
+NOT_TAKEN = 'shop_broker_dead_letter_failures_total{trigger="shop/t"}'
+CIRCUIT = 'shop_circuit_open{circuit="payment provider"}'
+PODS = 'kn_revision_pods_count{kn_revision_name="orders-00001"}'
 TIMED_OUT = 'shop_orders_cancelled_total{reason="TIMED_OUT"}'
 LOST = 'shop_trace_spans_total{service="orders", outcome="lost"}'
 
@@ -53,11 +56,30 @@ def saga(fast: int) -> dict[str, str]:
     }
 
 
-def retried(count: int) -> dict[str, str]:
-    """Of 1000 attempts a minute so many are put off."""
+def handled(retried: int) -> dict[str, str]:
+    """Of 1000 events a minute so many are put off, half of them by a crash."""
+    series = (
+        'shop_event_handling_seconds_count{service="orders", type="shop.stock.reserved.v1", outcome="%s"}'
+    )
+    counts = {"handled": 1000 - retried, "retry": retried // 2, "crashed": retried // 2}
+    return {series % outcome: f"0+{count}{HOURS}" for outcome, count in counts.items()}
+
+
+def delivered(failed: int) -> dict[str, str]:
+    """The same, as the local broker tells it of its requests."""
+    series = 'shop_broker_attempts_total{trigger="shop/t", result="%s"}'
+    counts = {"success": 1000 - failed, "failure": failed}
+    return {series % result: f"0+{count}{HOURS}" for result, count in counts.items()}
+
+
+def dispatched(failed: int) -> dict[str, str]:
+    """The same, as Knative's filter does, which also tells of what the ingress hands to the channel."""
+    labels = '{messaging_destination_name="%s", http_response_status_code="%s"}'
+    series = f"kn_eventing_dispatch_duration_seconds_count{labels}"
     return {
-        'shop_broker_retries_total{trigger="shop/t"}': f"0+{count}{HOURS}",
-        'shop_broker_attempts_total{trigger="shop/t"}': f"0+1000{HOURS}",
+        series % ("trigger:t.shop", "204"): f"0+{1000 - failed}{HOURS}",
+        series % ("trigger:t.shop", "503"): f"0+{failed}{HOURS}",
+        series % ("broker:default.shop", "500"): f"0+1000{HOURS}",
     }
 
 
@@ -75,7 +97,12 @@ FIRES_AND_NOT: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "OutboxStuck": ({OUTBOX: f"0+60{HOURS}"}, {OUTBOX: f"5+0{HOURS}"}),
     "DeadLetters": ({DEAD: f"0+0x390 1+0{HOURS}"}, {DEAD: f"3+0{HOURS}"}),
     "OrdersStuck": ({TIMED_OUT: f"0+0x390 1+0{HOURS}"}, {TIMED_OUT: f"3+0{HOURS}"}),
-    "EventsRetried": (retried(200), retried(50)),
+    "DeadLettersRefused": ({NOT_TAKEN: f"0+1{HOURS}"}, {NOT_TAKEN: f"3+0{HOURS}"}),
+    "EventsRetried": (handled(200), handled(50)),
+    "EventsRefused": (delivered(200), delivered(50)),
+    "CircuitOpen": ({CIRCUIT: f"0+0x370 1+0{HOURS}"}, {CIRCUIT: f"1+0x380 0+0{HOURS}"}),
+    # Three minutes with a pod and one without, and a quarter of an hour of each.
+    "ColdStarts": ({PODS: "1 1 1 0 " * 100}, {PODS: ("1 " * 15 + "0 " * 15) * 14}),
     "SpansLost": ({LOST: f"0+1{HOURS}"}, {LOST: f"3+0{HOURS}"}),
     "PartDown": (
         {'up{job="shop", instance="a"}': f"0+0{HOURS}"},
@@ -88,6 +115,26 @@ def promtool(*arguments: str) -> None:
     assert PROMTOOL is not None
     ran = subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def firing(folder: Path, series: dict[str, str], selected: str, rings: bool) -> None:
+    """Whether, after some hours with these series, one of the selected alerts fires, is as it should be."""
+    expression = f'count(ALERTS{{{selected}, alertstate="firing"}})'
+    wanted: list[dict[str, Any]] = [{"labels": "{}", "value": 1}] if rings else []
+    test = {
+        "rule_files": [str(FOLDER / name) for name in ("recording.yaml", "alerts.yaml")],
+        "evaluation_interval": "5m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": name, "values": values} for name, values in series.items()],
+                "promql_expr_test": [{"expr": expression, "eval_time": "395m", "exp_samples": wanted}],
+            }
+        ],
+    }
+    file = folder / "rules.yaml"
+    file.write_text(yaml.safe_dump(test))
+    promtool("test", "rules", str(file))
 
 
 @pytest.mark.parametrize("file", ["prometheus", "compose", "kubernetes"])
@@ -109,22 +156,13 @@ def test_every_alert_has_a_row_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("alert", FIRES_AND_NOT)
-@pytest.mark.parametrize("fires", [True, False], ids=["fires", "keeps quiet"])
-def test_the_alert(tmp_path: Path, alert: str, fires: bool) -> None:
-    series = FIRES_AND_NOT[alert][0 if fires else 1]
-    expression = f'count(ALERTS{{alertname="{alert}", alertstate="firing"}})'
-    wanted: list[dict[str, Any]] = [{"labels": "{}", "value": 1}] if fires else []
-    test = {
-        "rule_files": [str(FOLDER / name) for name in ("recording.yaml", "alerts.yaml")],
-        "evaluation_interval": "5m",
-        "tests": [
-            {
-                "interval": "1m",
-                "input_series": [{"series": name, "values": values} for name, values in series.items()],
-                "promql_expr_test": [{"expr": expression, "eval_time": "395m", "exp_samples": wanted}],
-            }
-        ],
-    }
-    file = tmp_path / "rules.yaml"
-    file.write_text(yaml.safe_dump(test))
-    promtool("test", "rules", str(file))
+@pytest.mark.parametrize("rings", [True, False], ids=["fires", "keeps quiet"])
+def test_the_alert(tmp_path: Path, alert: str, rings: bool) -> None:
+    series = FIRES_AND_NOT[alert][0 if rings else 1]
+    firing(tmp_path, series, f'alertname="{alert}"', rings)
+
+
+def test_deliveries_that_fail_are_seen_under_knatives_own_broker_too(tmp_path: Path) -> None:
+    selected = 'alertname="EventsRefused", trigger="shop/t"'
+    firing(tmp_path, dispatched(200), selected, True)
+    firing(tmp_path, dispatched(50), selected, False)
