@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from functions.runtime.tokens import TokenVerifier
 from gateway.clients import Clients, KeyCache
-from gateway.limits import Slots, TokenBuckets
+from gateway.limits import Counted, Slots, TokenBuckets
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +35,17 @@ class Gateway:
 class Exchange:
     """One request on its way; at `scope["edge"]`."""
 
-    __slots__ = ("address", "gateway", "headers", "reason", "route", "status", "streaming", "subject")
+    __slots__ = (
+        "address",
+        "counted",
+        "gateway",
+        "headers",
+        "reason",
+        "route",
+        "status",
+        "streaming",
+        "subject",
+    )
 
     def __init__(self, gateway: Gateway, headers: dict[bytes, bytes], address: str) -> None:
         self.gateway = gateway
@@ -43,12 +53,19 @@ class Exchange:
         """Lower-case names; of a repeated header the last."""
         self.address = address
         """The caller's network address, as far as it is known."""
+        self.counted: list[Counted] = []
+        """The limits that it counts towards."""
         self.route = "unmatched"
         """The matched route's template."""
         self.status = 0
         self.reason = ""
         self.subject = ""
         self.streaming = False
+
+    def count(self, buckets: TokenBuckets, key: str) -> None:
+        """Take a token; raises RESOURCE_EXHAUSTED (RATE_LIMITED). Either way the answer says how many are left."""
+        self.counted.append((buckets, key))
+        buckets.take(key)
 
 
 def exchange_of(request: Request) -> Exchange:

@@ -28,12 +28,14 @@ class TokenBuckets:
         name: str = "default",
     ) -> None:
         self._interval = 1 / rate
+        self._burst = burst
         self._tolerance = (burst - 1) / rate
         self._size = size
         self._now = now
         self._full_at: OrderedDict[str, float] = OrderedDict()
-        self._name = name
-        self.policy = f'"{name}";q={burst};w={max(1, round(burst / rate))}'
+        self.name = name.encode()
+        policy = f'"{name}";q={burst};w={max(1, round(burst / rate))}'
+        self.policy = (b"ratelimit-policy", policy.encode())
 
     def take(self, key: str) -> None:
         """Take one token, or raise RESOURCE_EXHAUSTED (RATE_LIMITED) with the seconds until there is one."""
@@ -47,16 +49,38 @@ class TokenBuckets:
         if len(self._full_at) > self._size:
             self._full_at.popitem(last=False)
 
+    def left(self, key: str) -> tuple[int, int]:
+        """How many tokens are left, and in how many seconds all will be there again."""
+        until_full = self._full_at.get(key, 0.0) - self._now()
+        if until_full <= 0:
+            return self._burst, 0
+        taken = math.ceil(until_full / self._interval - 1e-6)  # floats: a whole token is a hair more or less
+        return max(0, self._burst - taken), math.ceil(until_full)
+
     def _refusal(self, wait: float) -> EdgeError:
-        seconds = max(1, math.ceil(wait))
         return EdgeError(
             429,
             "RATE_LIMITED",
             "Too many requests; slow down.",
             code=Code.RESOURCE_EXHAUSTED,
-            headers={"ratelimit-policy": self.policy, "ratelimit": f'"{self._name}";r=0;t={seconds}'},
             retry_after=wait,
         )
+
+
+Counted = tuple[TokenBuckets, str]
+"""A bucket, by its key, that a request took a token from, or found empty."""
+
+
+def rate_headers(counted: list[Counted]) -> list[tuple[bytes, bytes]]:
+    """The limit that is closest, as draft-ietf-httpapi-ratelimit-headers has it: `r` requests are left now, and in `t`
+    seconds all `q` are there again.
+    """
+    closest, left = counted[0][0], counted[0][0].left(counted[0][1])
+    for buckets, key in counted[1:]:
+        other = buckets.left(key)
+        if other < left:
+            closest, left = buckets, other
+    return [closest.policy, (b"ratelimit", b'"%b";r=%d;t=%d' % (closest.name, *left))]
 
 
 class Slots:

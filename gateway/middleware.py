@@ -18,7 +18,7 @@ from functions.runtime import identity
 from functions.runtime.errors import ServiceError
 from gateway.access import METHODS, Lines
 from gateway.exchange import Exchange, Gateway
-from gateway.limits import address_key, client_address
+from gateway.limits import address_key, client_address, rate_headers
 from gateway.problems import INTERNAL, TOO_LATE, EdgeError, problem, reason_of
 from observability import context, tracing
 from observability.failpoints import failpoint
@@ -32,6 +32,7 @@ PROBES = frozenset({"/healthz/live", "/healthz/ready", "/metrics"})
 _SECURITY = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 _CSP_NAME = b"content-security-policy"
 _CSP = (_CSP_NAME, b"default-src 'none'; frame-ancestors 'none'")
+MOST_HEADERS, MOST_PARAMETERS = 100, 50
 _CLOSE = {"connection": "close"}
 _LAST = (b"connection", b"close")
 _HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
@@ -101,6 +102,8 @@ class Edge:
                 failpoint("gateway.answer.before")
                 exchange.status = message["status"]
                 headers = [*message["headers"], correlation, *self._headers]
+                if exchange.counted:
+                    headers += rate_headers(exchange.counted)
                 if self._gateway.draining.is_set():
                     headers.append(_LAST)
                 if not any(name == _CSP_NAME for name, _ in headers):
@@ -128,14 +131,25 @@ class Edge:
 
     async def _limited(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = self._gateway
-        gateway.addresses.take(address_key(exchange.address))
-        if sum(map(len, exchange.headers.values())) > gateway.settings.max_header_bytes:
-            raise EdgeError(431, "HEADERS_TOO_LARGE", "The headers are too large.", headers=_CLOSE)
+        exchange.count(gateway.addresses, address_key(exchange.address))
+        _check_head(scope, gateway.settings.max_header_bytes)
         gateway.slots.take()
         try:
             await self._app(scope, receive, send)
         finally:
             gateway.slots.give()
+
+
+def _check_head(scope: Scope, most: int) -> None:
+    """Bounds of what came in one piece, which the server's protocol does not see: bytes, headers, parameters."""
+    headers, query = scope["headers"], scope["query_string"]
+    size = len(query)
+    for name, value in headers:
+        size += len(name) + len(value)
+    if size > most or len(headers) > MOST_HEADERS:
+        raise EdgeError(431, "HEADERS_TOO_LARGE", "The headers are too large.", headers=_CLOSE)
+    if query.count(b"&") >= MOST_PARAMETERS:
+        raise EdgeError(414, "QUERY_TOO_LARGE", f"At most {MOST_PARAMETERS} parameters.", headers=_CLOSE)
 
 
 def _describe(span: Span, method: str, scheme: str, exchange: Exchange) -> None:

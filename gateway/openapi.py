@@ -23,6 +23,7 @@ are RFC 3339 in UTC, ids are opaque strings.
 **Errors** are problem details (RFC 9457): branch on `reason`, quote `correlation_id`.
 **Lists** page by `cursor`; `next_cursor` is null at the end.
 **Editing safely**: send the `ETag` of what was read as `If-Match`; 412 means that it has changed since.
+**Limits**: `RateLimit` and `RateLimit-Policy` on every answer say how many requests are left; 429 when none is.
 **Repeating safely**: send an `Idempotency-Key` when placing an order or refunding.
 Unknown fields in a request are refused; answers may gain fields.
 """

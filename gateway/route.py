@@ -105,7 +105,7 @@ async def identify(exchange: Exchange, access: str) -> None:
     if who.is_service:
         raise unauthenticated("TOKEN_INVALID", "The access token is not valid.")
     exchange.subject = who.subject
-    exchange.gateway.users.take(who.subject)
+    exchange.count(exchange.gateway.users, who.subject)
     identity.enter(who)
     if access == _ADMIN:
         identity.require_admin(who)

@@ -26,10 +26,15 @@ log = logging.getLogger("shop.gateway")
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
-class Bounded(HttpToolsProtocol):
-    """uvicorn's protocol, which by itself bounds neither the size of a request's head nor the time it takes.
+_LEAST_RATE = 8 * 1024
 
-    This one breaks off what sends too much before its headers end, or sends them too slowly. A body that is still
+
+class Bounded(HttpToolsProtocol):
+    """uvicorn's protocol, which by itself bounds neither the size of a request's head nor the time it takes, nor how
+    long somebody takes to read the answer.
+
+    This one breaks off who sends too much before the headers end, sends them too slowly, or reads less than 8 KiB a
+    second of an answer that does not fit into the buffers. A body that is still
     coming when its request was answered already (refused, mostly) is read and thrown away, within the same time and
     16 times the allowed size: closing at once would reset the connection, and the client would never see the answer.
     """
@@ -37,10 +42,12 @@ class Bounded(HttpToolsProtocol):
     max_head_bytes = 0
     max_discarded_bytes = 0
     head_seconds = 0.0
+    read_seconds = 0.0
     _in_head = False
     _in_body = False
     _received = 0
     _timer: asyncio.TimerHandle | None = None
+    _reading: asyncio.TimerHandle | None = None
 
     @classmethod
     def within(cls, settings: Settings) -> type[Bounded]:
@@ -49,6 +56,7 @@ class Bounded(HttpToolsProtocol):
             "max_head_bytes": settings.max_header_bytes,
             "max_discarded_bytes": 16 * settings.max_body_bytes,
             "head_seconds": settings.header_seconds,
+            "read_seconds": settings.body_seconds,
         }
         return type("Bounded", (cls,), bounds)
 
@@ -60,7 +68,33 @@ class Bounded(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more to wait for."""
         self._stop_timer()
+        self._stop_reading()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The buffers are full: from now on the client must read."""
+        super().pause_writing()
+        self._await_reading(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        self._stop_reading()
+        super().resume_writing()
+
+    def _await_reading(self, unread: int) -> None:
+        def look() -> None:
+            left = self.transport.get_write_buffer_size()
+            if left > unread - _LEAST_RATE * self.read_seconds:
+                self.transport.abort()
+            else:
+                self._await_reading(left)
+
+        self._reading = self.loop.call_later(self.read_seconds, look)
+
+    def _stop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
 
     def on_message_begin(self) -> None:
         """A request's head begins."""

@@ -30,7 +30,7 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
 
     max_body_bytes: Positive = 1024 * 1024
     body_seconds: Seconds = 10.0
-    """To receive a request's body in full; a slower one is cut off."""
+    """To receive a request's body in full, and for a client to read as many times 8 KiB; a slower one is cut off."""
     max_header_bytes: Positive = 32 * 1024
     header_seconds: Seconds = 10.0
     """To receive the request line and the headers, from the first byte (or the connection) on."""

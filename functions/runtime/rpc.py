@@ -14,10 +14,11 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from functions.runtime import identity, peers
 from functions.runtime.app import Service
-from functions.runtime.errors import Code, ServiceError, unauthenticated, unavailable
+from functions.runtime.errors import Code, ServiceError, invalid, unauthenticated, unavailable
 from functions.runtime.rpc_errors import status_code, trailing_metadata
 from functions.runtime.tokens import TokenVerifier
 from observability import context, metrics, tracing
@@ -91,6 +92,7 @@ class Door:
                 authorization = self.enter(call)
                 with tracing.server_span(line.name, line.attributes):
                     await self.identify(authorization, public)
+                    _require_message(request)
                     answer = await behaviour(request, call)
                     failpoint("rpc.answer.before")
             except ServiceError as raised:
@@ -119,6 +121,7 @@ class Door:
                 authorization = self.enter(call)
                 with tracing.server_span(line.name, line.attributes):
                     await self.identify(authorization, public)
+                    _require_message(request)
                     async for answer in behaviour(request, call):
                         failpoint("rpc.stream.before")
                         yield answer
@@ -137,6 +140,25 @@ class Door:
                 await call.abort(status_code(error), error.message, trailing_metadata(error))
 
         return handler
+
+
+def _require_message(request: Any) -> None:
+    if request is None:
+        raise invalid("The message is not one of this method.", reason="MALFORMED_MESSAGE")
+
+
+def _tolerant(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """`parse`, giving None for what is no such message: grpc would answer with the exception's class and text, and that
+    before anybody has looked who calls.
+    """
+
+    def read(raw: bytes) -> Any:
+        try:
+            return parse(raw)
+        except DecodeError:
+            return None
+
+    return read
 
 
 def _answered(_: object) -> None:
@@ -186,7 +208,7 @@ def _wrapped(door: Door, service: Service) -> grpc.GenericRpcHandler:
     for method, handler in registrar.handlers.items():
         name, public = f"{service.name}/{method}", method in service.public
         coders = {
-            "request_deserializer": handler.request_deserializer,
+            "request_deserializer": _tolerant(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
         }
         if handler.response_streaming:

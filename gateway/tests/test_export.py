@@ -53,6 +53,7 @@ async def test_exports_are_few_an_hour_for_each_person(start: Start) -> None:
     refused = await api.get(EXPORT, headers=CUSTOMER)
     assert_problem(refused, 429, "RATE_LIMITED")
     assert refused.headers["ratelimit-policy"] == '"exports";q=2;w=3600'
+    assert refused.headers["ratelimit"].startswith('"exports";r=0;t=')
     assert 1700 < int(refused.headers["retry-after"]) <= 1800
     other = {"authorization": "Bearer user:usr_" + "f" * 32}
     assert (await api.get(EXPORT, headers=other)).status_code == 200

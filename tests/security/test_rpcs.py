@@ -165,3 +165,24 @@ async def test_an_rpc_lets_in_whom_it_should_and_tells_others_nothing(
         assert status is not grpc.StatusCode.NOT_FOUND or rpc in MAY_BE_ABSENT, f"{caller}: {told}"
         if "{leaving_id}" in RPCS[rpc].request.values() or ".Delete" in rpc:
             await replenish(scene)
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+async def test_a_message_or_metadata_without_end_is_refused(
+    scene: Scene, local: LocalPlatform, domain: str
+) -> None:
+    rpc = next(name for name in RPCS if name.startswith(f"{domain}."))
+    method = METHODS[rpc]
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    bearer = ("authorization", f"Bearer {scene.token('admin')}")
+    many = tuple((f"x-many-{number}", "x" * 1000) for number in range(64))
+    async with grpc.aio.insecure_channel(scene.door(domain)) as channel:
+        call: Any = channel.unary_unary(path)
+        for message, metadata in ((b"\x0a" * (1024 * 1024 + 1), (bearer,)), (b"", (bearer, *many))):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call(message, metadata=metadata, timeout=20)
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        with pytest.raises(grpc.aio.AioRpcError) as nested:
+            await call(b"\x0b" * 100_000, metadata=(bearer,), timeout=20)  # groups within groups
+        assert nested.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "protobuf" not in str(nested.value.details())
