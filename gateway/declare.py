@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from gateway.route import ACCESS, BODY, SECONDS, Access
 
-PROBLEMS = "x-problems"
+ANSWER, PROBLEMS = "x-answer", "x-problems"
 Tagging = Literal["none", "read", "write"]
 
 _ID = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"}
@@ -92,7 +92,8 @@ def declare(
         responses[304] = {"description": "What If-None-Match names still holds.", "headers": {"ETag": _ETAG}}
     known = {**(problems or {}), **({412: "VERSION_MISMATCH"} if tagged == "write" else {})}
     extra = _extra(access, (*headers, *_PRECONDITIONS[tagged]), body)
-    extra |= {ACCESS: access, PROBLEMS: known, SECONDS: seconds}
+    # Not as a `model` of the responses: FastAPI would make a validator of it, at each start and only for the document.
+    extra |= {ACCESS: access, ANSWER: answer, PROBLEMS: known, SECONDS: seconds}
     return {
         "status_code": status,
         "response_model": None,
@@ -118,7 +119,6 @@ def _extra(access: Access, headers: tuple[str, ...], body: dict[str, Any] | None
 def _answered(status: int, answer: Any, tagged: Tagging, located: bool) -> dict[str, Any]:
     described: dict[str, Any] = {"description": "Done." if status == 204 else "As asked for."}
     if answer is not None:
-        described["model"] = answer
         described["description"] = (answer.__doc__ or "As asked for.").strip().splitlines()[0]
     shown: dict[str, Any] = {}
     if tagged != "none" and answer is not None:

@@ -7,12 +7,13 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from gateway.declare import PROBLEMS
+from gateway.declare import ANSWER, PROBLEMS
 from gateway.models.common import Problem
 from gateway.problems import CONTENT_TYPE
-from gateway.route import ACCESS, SECONDS
+from gateway.route import ACCESS, SECONDS, EdgeRoute
 
 TITLE, VERSION = "Shop", "1.0.0"
 DESCRIPTION = """\
@@ -79,7 +80,8 @@ _RETRY = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": 
 def document(app: FastAPI) -> dict[str, Any]:
     """The finished document of the app's routes."""
     tags = [{"name": name, "description": text} for name, text in _TAGS.items()]
-    schema = get_openapi(title=TITLE, version=VERSION, description=DESCRIPTION, routes=app.routes, tags=tags)
+    routes = [_documented(route) if isinstance(route, EdgeRoute) else route for route in app.routes]
+    schema = get_openapi(title=TITLE, version=VERSION, description=DESCRIPTION, routes=routes, tags=tags)
     components = schema.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     _add_problem(schemas)
@@ -97,6 +99,26 @@ def document(app: FastAPI) -> dict[str, Any]:
         for operation in operations.values():
             _finish(operation, schemas)
     return schema
+
+
+def _documented(route: EdgeRoute) -> APIRoute:
+    """The route as FastAPI describes it: with the model of its answer, which serving does without."""
+    extra = dict(route.openapi_extra or {})
+    answer, status, responses = extra.pop(ANSWER), route.status_code or 200, dict(route.responses)
+    if answer is not None:
+        responses[status] = {**responses[status], "model": answer}
+    return APIRoute(
+        route.path,
+        route.endpoint,
+        methods=route.methods,
+        tags=route.tags,
+        operation_id=route.unique_id,
+        status_code=status,
+        response_model=None,
+        response_class=route.response_class,
+        responses=responses,
+        openapi_extra=extra,
+    )
 
 
 def _add_problem(schemas: dict[str, Any]) -> None:

@@ -187,3 +187,18 @@ def test_routes_lead_to_services_that_exist_through_what_starts_them(overlay: st
             (leg,) = route["route"]
             assert leg["destination"]["host"] == "knative-local-gateway.istio-system.svc.cluster.local"
             assert route["timeout"], route["name"]
+
+
+@overlays
+def test_a_filter_of_the_ingress_stands_by_envoys_own_and_not_by_one_that_an_overlay_may_leave_out(
+    overlay: str,
+) -> None:
+    envoy = of(render(overlay), "EnvoyFilter")
+    places = [
+        patch["match"]["listener"]["filterChain"]["filter"]["subFilter"]["name"]
+        for document in envoy
+        for patch in document["spec"]["configPatches"]
+        if patch["applyTo"] == "HTTP_FILTER"
+    ]
+    assert places
+    assert set(places) == {"envoy.filters.http.router"}
