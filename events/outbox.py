@@ -13,6 +13,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from observability import context, metrics, tracing
@@ -211,17 +212,13 @@ class Outbox:
         self._behind.set()
 
     async def _attempt(self, row: OutboxRow, retries: int) -> bool:
-        attributes = {
-            **tracing.MESSAGING,
-            "messaging.operation.type": "send",
-            "messaging.operation.name": "publish",
-            "messaging.destination.name": row.type,
+        about: dict[str, tracing.Attribute] = {
             "messaging.message.id": row.id,
             "cloudevents.event_subject": row.subject,
             tracing.RETRY_COUNT: retries,
         }
         try:
-            with tracing.span(f"publish {row.type}", "PRODUCER", attributes):
+            with _publishing(row.type).span(about):
                 await self._publisher.publish(row._replace(traceparent=context.current().traceparent))
         except Exception as error:  # whatever it is: the row has to stay, and the worker, too
             reason = str(error) or type(error).__name__
@@ -262,3 +259,14 @@ class Outbox:
             else:
                 failures = 0
                 self._release(ids)
+
+
+@lru_cache(256)
+def _publishing(type_: str) -> tracing.Operation:
+    attributes: dict[str, tracing.Attribute] = {
+        **tracing.MESSAGING,
+        "messaging.operation.type": "send",
+        "messaging.operation.name": "publish",
+        "messaging.destination.name": type_,
+    }
+    return tracing.Operation(f"publish {type_}", "PRODUCER", attributes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import lru_cache
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("shop.gateway")
 
 PROBES = frozenset({"/healthz/live", "/healthz/ready", "/metrics"})
+_REQUEST = tracing.Operation("HTTP", "SERVER")  # before its route is known
 _SECURITY = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 _CSP_NAME = b"content-security-policy"
 _CSP = (_CSP_NAME, b"default-src 'none'; frame-ancestors 'none'")
@@ -67,7 +69,7 @@ class Edge:
             scope = {**scope, "method": "GET"}  # the server leaves the body out
         exchange = self._enter(scope)
         send = self._finishing(exchange, send)
-        with tracing.span("HTTP", "SERVER") as span:
+        with _REQUEST.span() as span:
             try:
                 await self._guarded(exchange, scope, receive, send)
                 failpoint("gateway.answer.after")
@@ -154,15 +156,21 @@ def _check_head(scope: Scope, most: int) -> None:
 
 def _describe(span: Span, method: str, scheme: str, exchange: Exchange) -> None:
     """What the conventions want of an HTTP server's span. No path and no query: they may hold what is private."""
-    known = method if method in METHODS else "_OTHER"
-    span.name = f"{known if known != '_OTHER' else 'HTTP'} {exchange.route}"
-    span.set_attribute("http.request.method", known)
-    span.set_attribute("http.route", exchange.route)
-    span.set_attribute("url.scheme", scheme)
+    span.operation = _operation(method if method in METHODS else "_OTHER", exchange.route, scheme)
     if exchange.status:
         span.set_attribute("http.response.status_code", exchange.status)
     if exchange.status >= 500:
         tracing.failed(span, exchange.reason or str(exchange.status))
+
+
+@lru_cache(1024)
+def _operation(method: str, route: str, scheme: str) -> tracing.Operation:
+    attributes: dict[str, tracing.Attribute] = {
+        "http.request.method": method,
+        "http.route": route,
+        "url.scheme": scheme,
+    }
+    return tracing.Operation(f"{method if method != '_OTHER' else 'HTTP'} {route}", "SERVER", attributes)
 
 
 async def _refuse(

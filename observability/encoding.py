@@ -1,8 +1,8 @@
 """Spans as OTLP has them, and as the SDK's objects for exporters that want those.
 
 A span is encoded when it ends, since bytes cost the garbage collector nothing while they wait. Protocol Buffers let one
-message be written as several that are put one after the other: what few values have, as names and most attributes, is
-encoded once and kept; what is new in each span, ids and times, has a fixed layout.
+message be written as several that are put one after the other: what all spans of an operation have in common is encoded
+once; of what is new in each, ids and times have a fixed layout.
 """
 
 from __future__ import annotations
@@ -21,14 +21,11 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope as SdkSc
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 if TYPE_CHECKING:
-    from observability.tracing import Attribute, Span
+    from observability.tracing import Attribute, Operation, Span
 
 SCOPE = "shop"
 
 _KEPT = 2048
-_IDS = frozenset(
-    {"messaging.message.id", "cloudevents.event_subject"}
-)  # seldom seen twice: not worth keeping
 _SHORT = 120  # bytes: all lengths in such an attribute are one byte
 _FAILED = pb.Span(status=pb.Status(code=pb.Status.STATUS_CODE_ERROR)).SerializeToString()
 _SCOPE = pb.ScopeSpans(scope=InstrumentationScope(name=SCOPE)).SerializeToString()
@@ -68,11 +65,8 @@ def encode(span: Span) -> Encoded:
             0x41,
             span.end,
         ),
-        _named(span.name, span.kind),
-        *[
-            _field(_ATTRIBUTES, _key_value(key, value)) if key in _IDS else _attribute(key, value)
-            for key, value in span.attributes.items()
-        ],
+        span.operation.encoded or _common(span.operation),
+        *[_attribute(key, value) for key, value in span.attributes.items()],
     ]
     if span.parent_id:
         parts += (_PARENT, bytes.fromhex(span.parent_id))
@@ -122,13 +116,21 @@ def _about(resource: Resource) -> bytes:
     return _field(b"\x0a", b"".join([_field(b"\x0a", _key_value(key, value)) for key, value in known]))
 
 
-@lru_cache(_KEPT)
-def _named(name: str, kind: str) -> bytes:
-    return pb.Span(name=name, kind=pb.Span.SpanKind.Value(f"SPAN_KIND_{kind}"), flags=1).SerializeToString()
+def _common(operation: Operation) -> bytes:
+    kind = pb.Span.SpanKind.Value(f"SPAN_KIND_{operation.kind}")
+    named = pb.Span(name=operation.name, kind=kind, flags=1).SerializeToString()
+    operation.encoded = named + b"".join([_attribute(*pair) for pair in operation.attributes.items()])
+    return operation.encoded
+
+
+def _attribute(key: str, value: Attribute) -> bytes:
+    if isinstance(value, str):  # mostly an id, seen but once
+        return _field(_ATTRIBUTES, _key_value(key, value))
+    return _number(key, value)
 
 
 @lru_cache(_KEPT, typed=True)  # True and 1 are equal
-def _attribute(key: str, value: Attribute) -> bytes:
+def _number(key: str, value: Attribute) -> bytes:
     return _field(_ATTRIBUTES, _key_value(key, value))
 
 

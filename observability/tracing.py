@@ -16,7 +16,7 @@ from functools import lru_cache
 from random import getrandbits
 from time import time_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from observability import context
 
@@ -82,52 +82,61 @@ def enabled() -> bool:
     return _tracer is not None
 
 
-def span(
-    name: str,
-    kind: Kind,
-    attributes: Mapping[str, Attribute] | None = None,
-    *,
-    harmless: tuple[type[Exception], ...] = (),
-    parent: context.Context | None = None,
-) -> AbstractContextManager[Span | None]:
-    """A span around a block, child of `parent` (the current context); None with tracing off.
+class Operation:
+    """What many spans have in common: made once, and encoded once (`encoded` is for the exporter)."""
 
-    An exception that leaves the block marks it as failed, unless it is `harmless`. No exception's message gets into a
-    span: it may quote what people wrote.
-    """
-    if _tracer is None:
-        return _OFF
-    return Span(_tracer, name, kind, attributes or {}, parent or context.current(), harmless)
+    __slots__ = ("attributes", "encoded", "kind", "name")
+
+    def __init__(self, name: str, kind: Kind, attributes: Mapping[str, Attribute] | None = None) -> None:
+        self.name = name
+        self.kind = kind
+        self.attributes = dict(attributes or {})
+        self.encoded = b""
+
+    def span(
+        self,
+        attributes: Mapping[str, Attribute] | None = None,
+        *,
+        harmless: tuple[type[Exception], ...] = (),
+        parent: context.Context | None = None,
+    ) -> AbstractContextManager[Span | None]:
+        """A span around a block, child of `parent` (the current context), with attributes of its own; None with tracing
+        off.
+
+        An exception that leaves the block marks it as failed, unless it is `harmless`. No exception's message gets into
+        a span: it may quote what people wrote.
+        """
+        if _tracer is None:
+            return _OFF
+        return Span(_tracer, self, attributes, parent or context.current(), harmless)
 
 
-def rpc_attributes(method: str) -> dict[str, Attribute]:
-    """What spans say of a gRPC method, by its full name `package.Service/Method`."""
-    service, _, name = method.partition("/")
-    return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+class Rpc(Operation):
+    """A gRPC method, by its full name `package.Service/Method`, answered or (`address`, host:port) called."""
 
+    __slots__ = ()
 
-def client_span(method: Any, address: str) -> AbstractContextManager[Span | None]:
-    """A span around an outgoing gRPC call of a stub's `method` to `address` (host:port)."""
-    if _tracer is None:
-        return _OFF
-    name, attributes = _call(getattr(method, "_method", b""), address)
-    return _Rpc(_tracer, name, "CLIENT", attributes, context.current())
+    def __init__(self, method: str, address: str = "") -> None:
+        service, _, name = method.partition("/")
+        attributes: dict[str, Attribute] = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+        host, _, port = address.rpartition(":")
+        if host:
+            attributes["server.address"] = host
+        if port.isdigit():
+            attributes["server.port"] = int(port)
+        super().__init__(method, "CLIENT" if address else "SERVER", attributes)
+
+    def call(self) -> AbstractContextManager[Span | None]:
+        """A span around one call."""
+        if _tracer is None:
+            return _OFF
+        return _Call(_tracer, self, None, context.current())
 
 
 @lru_cache(512)
-def _call(path: bytes | str, address: str) -> tuple[str, dict[str, Attribute]]:
-    """Name and attributes of such a span."""
-    name = (path.decode() if isinstance(path, bytes) else path).lstrip("/")
-    host, _, port = address.rpartition(":")
-    attributes = {**rpc_attributes(name), "server.address": host}
-    return name, attributes | ({"server.port": int(port)} if port.isdigit() else {})
-
-
-def server_span(name: str, attributes: Mapping[str, Attribute]) -> AbstractContextManager[Span | None]:
-    """A span around the answering of a gRPC call; `attributes` are `rpc_attributes(name)`."""
-    if _tracer is None:
-        return _OFF
-    return _Rpc(_tracer, name, "SERVER", attributes, context.current())
+def called(path: bytes | str, address: str) -> Rpc:
+    """The method that a stub calls, at `address`."""
+    return Rpc((path.decode() if isinstance(path, bytes) else path).lstrip("/"), address)
 
 
 def failed(span: Span | None, error_type: str) -> None:
@@ -139,7 +148,7 @@ def failed(span: Span | None, error_type: str) -> None:
 
 
 class Span:
-    """One operation, and the block that it lasts for.
+    """One run of an operation, and the block that it lasts for.
 
     Ids in hexadecimal, as in a traceparent; times in nanoseconds since 1970; `failed`: its status. Not the SDK's,
     which costs several times as much to make and to end.
@@ -154,8 +163,7 @@ class Span:
         "attributes",
         "end",
         "failed",
-        "kind",
-        "name",
+        "operation",
         "parent_id",
         "span_id",
         "start",
@@ -167,18 +175,16 @@ class Span:
     def __init__(
         self,
         provider: Provider,
-        name: str,
-        kind: Kind,
-        attributes: Mapping[str, Attribute],
+        operation: Operation,
+        attributes: Mapping[str, Attribute] | None,
         parent: context.Context,
         harmless: tuple[type[Exception], ...] = (),
     ) -> None:
         self._parent = parent
         self._provider = provider
         self._harmless = harmless
-        self.name = name
-        self.kind = kind
-        self.attributes = dict(attributes)
+        self.operation = operation
+        self.attributes = dict(attributes) if attributes else {}
         known = parent.traceparent
         self.trace_id = known[3:35] if known else f"{getrandbits(128):032x}"
         self.span_id = f"{getrandbits(64):016x}"
@@ -186,7 +192,7 @@ class Span:
         self.tracestate = parent.tracestate
         self.failed = False
         self.end = 0
-        self._recorded = provider.sampled(parent, self.trace_id, name)
+        self._recorded = provider.sampled(parent, self.trace_id, operation.name)
         self.start = time_ns()
 
     def set_attribute(self, key: str, value: Attribute) -> None:
@@ -213,7 +219,7 @@ class Span:
             failed(self, _reason(error))
 
 
-class _Rpc(Span):
+class _Call(Span):
     """The same of an RPC, which has a status."""
 
     __slots__ = ()
@@ -222,7 +228,7 @@ class _Rpc(Span):
         code = "OK" if error is None else _code(error)
         self.attributes["rpc.grpc.status_code"] = _NUMBER[code]
         # A refusal is the caller's failure, and no fault of the server's.
-        if error is not None and (self.kind == "CLIENT" or code in _SERVER_FAULTS):
+        if error is not None and (self.operation.kind == "CLIENT" or code in _SERVER_FAULTS):
             failed(self, _reason(error))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import lru_cache
 
 from observability import context, tracing
 
@@ -12,25 +13,28 @@ def delivering(
     trigger: str, event: Mapping[str, str], retries: int
 ) -> AbstractContextManager[tracing.Span | None]:
     """One attempt at the delivery of an event (its attributes) to a trigger's subscriber, after `retries` others."""
-    return _sending(f"deliver {trigger}", "deliver", trigger, event, retries)
+    return _sending(_operation("deliver", trigger, event["type"]), event, retries)
 
 
 def burying(trigger: str, event: Mapping[str, str]) -> AbstractContextManager[tracing.Span | None]:
     """The request to the dead-letter sink."""
-    return _sending(f"dead-letter {trigger}", "dead-letter", trigger, event, 0)
+    return _sending(_operation("dead-letter", trigger, event["type"]), event, 0)
 
 
 def _sending(
-    name: str, operation: str, trigger: str, event: Mapping[str, str], retries: int
+    operation: tracing.Operation, event: Mapping[str, str], retries: int
 ) -> AbstractContextManager[tracing.Span | None]:
-    attributes = {
+    known = context.incoming(event.get("correlationid"), event.get("traceparent"), event.get("tracestate"))
+    return operation.span({"messaging.message.id": event["id"], tracing.RETRY_COUNT: retries}, parent=known)
+
+
+@lru_cache(1024)  # a type may be anything
+def _operation(name: str, trigger: str, type_: str) -> tracing.Operation:
+    attributes: dict[str, tracing.Attribute] = {
         **tracing.MESSAGING,
         "messaging.operation.type": "send",
-        "messaging.operation.name": operation,
-        "messaging.destination.name": event["type"],
+        "messaging.operation.name": name,
+        "messaging.destination.name": type_,
         "messaging.destination.subscription.name": trigger,
-        "messaging.message.id": event["id"],
-        tracing.RETRY_COUNT: retries,
     }
-    known = context.incoming(event.get("correlationid"), event.get("traceparent"), event.get("tracestate"))
-    return tracing.span(name, "PRODUCER", attributes, parent=known)
+    return tracing.Operation(f"{name} {trigger}", "PRODUCER", attributes)

@@ -161,7 +161,8 @@ async def _attempt(notification: Notification, desk: Desk) -> Verdict:
     mail = Mail(notification.id, notification.subject, text, now, contact.email, contact.name)
     about = {"shop.template": notification.template, "shop.channel": desk.channel.name}
     try:
-        with tracing.span(f"send {notification.template}", "CLIENT", about, harmless=(Bounced, Refused)):
+        operation = tracing.Operation(f"send {notification.template}", "CLIENT", about)
+        with operation.span(harmless=(Bounced, Refused)):
             failpoint("notifications.send.before")
             await desk.channel.send(mail)
             failpoint("notifications.send.after")

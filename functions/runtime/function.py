@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -98,16 +99,8 @@ class EventFunction:
             time=_time(event.get("time")),
             once=mark(event["source"], event["id"]),
         )
-        attributes = {
-            **tracing.MESSAGING,
-            "messaging.operation.type": "process",
-            "messaging.operation.name": "process",
-            "messaging.destination.name": event["type"],
-            "messaging.message.id": event["id"],
-            "cloudevents.event_type": event["type"],
-            "cloudevents.event_source": event["source"],
-        }
-        with tracing.span(f"process {event['type']}", "CONSUMER", attributes, harmless=(AlreadyDone,)):
+        operation = _processing(event["type"], event["source"])
+        with operation.span({"messaging.message.id": event["id"]}, harmless=(AlreadyDone,)):
             await self._handle(handler, delivery)
 
     async def _handle(self, handler: Handler, delivery: Delivery[Any]) -> None:
@@ -133,6 +126,19 @@ class EventFunction:
         if error is not None:
             extra["reason"] = error.reason
         log.log(logging.INFO if error is None else logging.WARNING, "event", extra=extra)
+
+
+@lru_cache(256)  # of the types that somebody here subscribed to
+def _processing(type_: str, source: str) -> tracing.Operation:
+    attributes: dict[str, tracing.Attribute] = {
+        **tracing.MESSAGING,
+        "messaging.operation.type": "process",
+        "messaging.operation.name": "process",
+        "messaging.destination.name": type_,
+        "cloudevents.event_type": type_,
+        "cloudevents.event_source": source,
+    }
+    return tracing.Operation(f"process {type_}", "CONSUMER", attributes)
 
 
 async def _nothing(_: Delivery[Any]) -> None:

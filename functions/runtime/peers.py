@@ -97,7 +97,7 @@ class Peer:
         `retry` repeats transient failures with jitter: only for what is idempotent. Raises ServiceError.
         """
         deadline = _bounded_by(timeout)
-        with tracing.client_span(method, self.address):
+        with tracing.called(getattr(method, "_method", b""), self.address).call():
             metadata = self.metadata(as_service, anonymous)
             for attempt in range(ATTEMPTS if retry else 1):
                 try:

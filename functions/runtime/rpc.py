@@ -90,7 +90,7 @@ class Door:
                 call.add_done_callback(_answered)  # type: ignore[arg-type] # the stubs name a class, and it calls it
             try:
                 authorization = self.enter(call)
-                with tracing.server_span(line.name, line.attributes):
+                with line.operation.call():
                     await self.identify(authorization, public)
                     _require_message(request)
                     answer = await behaviour(request, call)
@@ -119,7 +119,7 @@ class Door:
             start, code, error = perf_counter(), "OK", None
             try:
                 authorization = self.enter(call)
-                with tracing.server_span(line.name, line.attributes):
+                with line.operation.call():
                     await self.identify(authorization, public)
                     _require_message(request)
                     async for answer in behaviour(request, call):
@@ -170,7 +170,7 @@ class _Line:
 
     def __init__(self, function: str, name: str) -> None:
         self.name = name
-        self.attributes = tracing.rpc_attributes(name)
+        self.operation = tracing.Rpc(name)
         self._function = function
         self._observed: dict[str, metrics.Observed] = {}
 

@@ -10,6 +10,7 @@ from opentelemetry.sdk.resources import Resource
 from observability import context, encoding, tracing
 
 PARENT = context.Context("corr-0001", f"00-{'a1' * 16}-{'b2' * 8}-01", "vendor=1")
+ORDER = tracing.Operation("transact Order", "CLIENT")
 RESOURCE = Resource({"service.name": "orders", "service.namespace": "shop"})
 
 
@@ -35,7 +36,7 @@ def recorded(
 ) -> pb.Span:
     """One span that has gone to a collector."""
     kept = Kept()
-    with tracing.Span(kept, "transact Order", "CLIENT", attributes or {}, parent) as span:  # type: ignore[arg-type] # a fake
+    with tracing.Span(kept, ORDER, attributes, parent) as span:  # type: ignore[arg-type] # a fake
         if error:
             tracing.failed(span, "UNAVAILABLE")
     request = ExportTraceServiceRequest.FromString(
@@ -93,7 +94,7 @@ def test_text_that_is_no_unicode_does_no_harm() -> None:
 def test_a_request_says_whose_the_spans_are_and_holds_them_all() -> None:
     kept = Kept()
     for number in range(300):
-        with tracing.Span(kept, f"work {number}", "INTERNAL", {}, PARENT):  # type: ignore[arg-type] # a fake
+        with tracing.Span(kept, tracing.Operation(f"work {number}", "INTERNAL"), {}, PARENT):  # type: ignore[arg-type] # a fake
             pass
     sent = encoding.request(RESOURCE, [encoding.encode(span) for span in kept.spans])
     (about,) = ExportTraceServiceRequest.FromString(sent).resource_spans
@@ -107,13 +108,13 @@ def test_a_request_says_whose_the_spans_are_and_holds_them_all() -> None:
 
 def test_the_sdks_form_says_the_same() -> None:
     kept = Kept()
-    attributes: dict[str, tracing.Attribute] = {"a": "text", "b": 2, "c": True}
-    with tracing.Span(kept, "x", "PRODUCER", attributes, PARENT) as span:  # type: ignore[arg-type] # a fake
+    own: dict[str, tracing.Attribute] = {"b": 2, "c": True}
+    with tracing.Span(kept, tracing.Operation("x", "PRODUCER", {"a": "text"}), own, PARENT) as span:  # type: ignore[arg-type] # a fake
         pass
     readable = encoding.readable(RESOURCE, encoding.encode(span))
     assert readable.context is not None
     assert readable.parent is not None
-    assert (readable.name, readable.kind.name, readable.attributes) == ("x", "PRODUCER", attributes)
+    assert (readable.name, readable.kind.name, readable.attributes) == ("x", "PRODUCER", {"a": "text", **own})
     assert f"{readable.context.trace_id:032x}-{readable.parent.span_id:016x}" == f"{'a1' * 16}-{'b2' * 8}"
     assert (readable.start_time, readable.end_time) == (span.start, span.end)
     assert readable.context.trace_state.to_header() == "vendor=1"

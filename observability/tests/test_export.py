@@ -27,7 +27,7 @@ end = tracing.configure("probe")
 context.enter(context.incoming(None, None))
 start = time.thread_time()  # not the clock: others use this machine too
 for _ in range(5000):
-    with tracing.span("work", "INTERNAL"):
+    with tracing.Operation("work", "INTERNAL").span():
         pass
 worked = time.thread_time() - start
 start = time.monotonic()
@@ -79,7 +79,10 @@ def test_whether_a_trace_is_recorded_follows_the_caller_and_else_the_variables(
         if value:
             monkeypatch.setenv(name, value)
     install("sampled", InMemorySpanExporter())
-    with context.use(context.incoming(None, traceparent)) as outside, tracing.span("work", "SERVER"):
+    with (
+        context.use(context.incoming(None, traceparent)) as outside,
+        tracing.Operation("work", "SERVER").span(),
+    ):
         inside = context.current()
         assert inside.sampled is recorded
         assert inside.trace_id == outside.trace_id
@@ -94,8 +97,8 @@ def test_the_child_of_what_is_not_recorded_is_not_recorded_either(
     install("sampled", InMemorySpanExporter())
     with (
         context.use(context.incoming(None, None)),
-        tracing.span("outer", "SERVER"),
-        tracing.span("inner", "CLIENT"),
+        tracing.Operation("outer", "SERVER").span(),
+        tracing.Operation("inner", "CLIENT").span(),
     ):
         assert not context.current().sampled
 
@@ -109,7 +112,7 @@ def test_a_hanging_exporter_holds_up_neither_work_nor_the_end(monkeypatch: pytes
     start = time.monotonic()
     with context.use(context.incoming(None, None)):
         for _ in range(1000):
-            with tracing.span("work", "INTERNAL"):
+            with tracing.Operation("work", "INTERNAL").span():
                 pass
     tracing.install(None)
     export.end(provider)

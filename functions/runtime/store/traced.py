@@ -24,7 +24,9 @@ class TracedStore:
 
     def __init__(self, store: Store, scheme: str, name: str) -> None:
         self._store = store
-        self._attributes = {"db.system.name": _SYSTEMS.get(scheme, scheme), "db.namespace": name}
+        self._system = _SYSTEMS.get(scheme, scheme)
+        self._name = name
+        self._operations: dict[tuple[str | type, ...], tracing.Operation] = {}
         # All that has no span is the other store's own.
         self.get, self.get_many, self.page = store.get, store.get_many, store.page
         self.outbox, self.outbox_published = store.outbox, store.outbox_published
@@ -41,21 +43,28 @@ class TracedStore:
         once: Once | None = None,
     ) -> E:
         """See the port."""
-        with self._span("update", {cls.__name__}):
+        with self._span("update", cls):
             return await self._store.update(cls, entity_id, change, once=once)
 
     async def transact(
         self, refs: Sequence[Ref], change: Callable[[Sequence[Any]], Changes[R]], *, once: Once | None = None
     ) -> R:
         """See the port."""
-        with self._span("transact", {ref.type.__name__ for ref in refs}):
+        with self._span("transact", *{ref.type: None for ref in refs}):
             return await self._store.transact(refs, change, once=once)
 
-    def _span(self, operation: str, classes: set[str]) -> AbstractContextManager[Any]:
-        collection = " ".join(sorted(classes))
-        attributes = {
-            **self._attributes,
-            "db.operation.name": operation,
+    def _span(self, name: str, *classes: type) -> AbstractContextManager[Any]:
+        operation = self._operations.get((name, *classes))
+        if operation is None:
+            operation = self._operations[name, *classes] = self._operation(name, classes)
+        return operation.span(harmless=_HARMLESS)
+
+    def _operation(self, name: str, classes: Sequence[type]) -> tracing.Operation:
+        collection = " ".join(sorted({cls.__name__ for cls in classes}))
+        attributes: dict[str, tracing.Attribute] = {
+            "db.system.name": self._system,
+            "db.namespace": self._name,
+            "db.operation.name": name,
             "db.collection.name": collection,
         }
-        return tracing.span(f"{operation} {collection}".rstrip(), "CLIENT", attributes, harmless=_HARMLESS)
+        return tracing.Operation(f"{name} {collection}".rstrip(), "CLIENT", attributes)
