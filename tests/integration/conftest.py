@@ -1,10 +1,12 @@
 """A platform in this process for each test."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from observability import tracing
+from tests.integration.recorded import Recorded
 from tests.integration.together import Actor, Together, administrator, register
 
 
@@ -31,3 +33,13 @@ async def customer(together: Together) -> Actor:
 @pytest.fixture
 async def admin(together: Together) -> Actor:
     return await administrator(together)
+
+
+@pytest.fixture
+def recorded() -> Iterator[Recorded]:
+    """The spans of this process."""
+    recorded = Recorded()
+    tracing.install(recorded.provider)
+    yield recorded
+    tracing.install(None)
+    recorded.provider.shutdown()

@@ -149,6 +149,7 @@ class Actor:
     def __init__(self, together: Together, session: users_pb2.Session) -> None:
         self._together = together
         self.user_id = session.user_id
+        self.token = session.access_token
         self._identity = identity.Identity(session.user_id, frozenset(), session.access_token)
 
     async def call(self, domain: str, method: str, request: Any) -> Any:
