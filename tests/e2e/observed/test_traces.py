@@ -23,29 +23,6 @@ STORIES = {
 }
 """The fixtures of conftest.py, and the edges that their traces must have."""
 
-RPC = {"rpc.system", "rpc.service", "rpc.method", "rpc.grpc.status_code"}
-HTTP = {"http.request.method", "http.route", "http.response.status_code", "url.scheme"}
-MESSAGING = {
-    "messaging.system",
-    "messaging.operation.type",
-    "messaging.operation.name",
-    "messaging.destination.name",
-    "messaging.message.id",
-}
-CONVENTIONS = {
-    "gateway: POST /v1/orders": HTTP,
-    "gateway: shop.orders.v1.Orders/PlaceOrder": {*RPC, "server.address", "server.port"},
-    "orders: shop.orders.v1.Orders/PlaceOrder": RPC,
-    "orders: transact Order": {"db.system.name", "db.namespace", "db.operation.name", "db.collection.name"},
-    "orders: publish shop.order.placed.v1": {*MESSAGING, "shop.retry_count"},
-    "broker: deliver shop/products-order-placed": {
-        *MESSAGING,
-        "messaging.destination.subscription.name",
-        "shop.retry_count",
-    },
-    "products: process shop.order.placed.v1": MESSAGING,
-}
-
 
 def complete(receiver: Receiver, trace_id: str, *tables: str) -> list[Span]:
     """The trace, once all of it is there; or what there is of it, for the tests to name what is missing."""
@@ -91,11 +68,8 @@ def test_no_span_of_the_trace_has_lost_its_parent(confirmation: list[Span]) -> N
     }
 
 
-@pytest.mark.parametrize("signature", CONVENTIONS)
-def test_spans_say_what_the_semantic_conventions_want(confirmation: list[Span], signature: str) -> None:
-    span = next(span for span in confirmation if span.signature == signature)
-    assert not CONVENTIONS[signature] - set(span.attributes)
-    assert not span.failed
+def test_no_span_of_a_confirmed_order_counts_as_a_fault(confirmation: list[Span]) -> None:
+    assert [span.signature for span in confirmation if span.failed] == []
 
 
 def test_no_span_of_a_declined_order_counts_as_a_fault(traces: dict[str, list[Span]]) -> None:
