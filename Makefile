@@ -10,6 +10,8 @@ READY := $(VENV)/.ready-$(shell cksum < requirements/dev.txt | cut -d ' ' -f 1)
 # checkov pins libraries that are years older than ours, so it lives apart; so do the auditors of the requirements.
 AUDIT := .venv-audit
 AUDIT_READY := $(AUDIT)/.ready-$(shell cksum < requirements/audit.txt | cut -d ' ' -f 1)
+FUZZ := .venv-fuzz
+FUZZ_READY := $(FUZZ)/.ready-$(shell cksum < requirements/fuzz.txt | cut -d ' ' -f 1)
 SUPPLY := .venv-supply
 SUPPLY_READY := $(SUPPLY)/.ready-$(shell cksum < requirements/supply.txt | cut -d ' ' -f 1)
 
@@ -17,8 +19,9 @@ SUPPLY_READY := $(SUPPLY)/.ready-$(shell cksum < requirements/supply.txt | cut -
 UP_ARGS := $(if $(FRESH),--fresh) $(if $(RELOAD),--reload) $(if $(STORE),--store $(STORE)) $(ARGS)
 # Two workers: the suites start real services, and more of them than cores only makes each wait.
 WORKERS ?= 2
+FUZZ_MINUTES ?= 10
 UNIT := functions gateway proto events observability knative tests --ignore=tests/integration --ignore=tests/e2e \
-	--ignore=tests/security --ignore=tests/crash
+	--ignore=tests/security --ignore=tests/fuzz --ignore=tests/crash
 PYTEST := $(RUN) -m pytest -q
 COMPILE := CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/bin/pip-compile --quiet --strip-extras \
 	--allow-unsafe --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
@@ -51,11 +54,12 @@ restore: $(READY) ## Put a backup back (FROM=folder); the platform must be stopp
 	@$(RUN) -m knative.local.backup restore $(FROM) $(ARGS)
 
 ##@ Check
-.PHONY: test test-unit test-integration test-e2e test-security test-crash test-new-service lint audit audit-manifests bench bench-scale
-test: $(READY) ## Run all tests: unit, manifests, integration, end to end, attacks, a few crashes
+.PHONY: test test-unit test-integration test-e2e test-security test-crash test-new-service fuzz lint audit audit-manifests bench bench-scale
+test: $(READY) ## Run all tests: unit, manifests, integration, end to end, attacks, fuzzing, a few crashes
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
 	@$(PYTEST) tests/e2e tests/security -m "not slow" $(ARGS)
+	@$(PYTEST) tests/fuzz $(ARGS)
 	@$(PYTEST) tests/crash -m "not slow" $(ARGS)
 
 test-unit: $(READY) ## Run the packages' own tests, and those of manifests and architecture
@@ -68,7 +72,15 @@ test-e2e: $(READY) ## Drive a platform over HTTP: the one at E2E_BASE_URL, or it
 	@$(PYTEST) tests/e2e $(ARGS)
 
 test-security: $(READY) ## Attack a running platform: its own, unless E2E_BASE_URL names one
-	@$(PYTEST) tests/security $(ARGS)
+	@$(PYTEST) tests/security tests/fuzz $(ARGS)
+
+fuzz: $(READY) $(FUZZ_READY) ## Fuzz the API, the event and gRPC doors and the parsers for FUZZ_MINUTES=10
+	@for parser in $$($(RUN) -c 'from tests.fuzz.parsers import PARSERS; print(*PARSERS)'); do \
+		echo "$$parser"; \
+		PYTHONPATH=$$(echo $(FUZZ)/lib/python*/site-packages) $(RUN) -m tests.fuzz.guided $$parser \
+			$$(($(FUZZ_MINUTES) * 2)) build/fuzz || exit 1; \
+	done
+	@FUZZ_MINUTES=$(FUZZ_MINUTES) $(PYTEST) -o faulthandler_timeout=0 tests/fuzz $(ARGS)
 
 test-crash: $(READY) ## Kill every part at every failpoint, and the broker for ever, under load; events in disorder (minutes)
 	@DISORDER_EXAMPLES=$(or $(DISORDER_EXAMPLES),100) \
@@ -137,7 +149,7 @@ requirements: $(READY) ## Lock the requirements anew, to the newest versions wit
 	done
 
 clean: ## Remove what was made here: the environment, caches and the platform's data
-	@rm -rf $(VENV) $(AUDIT) $(SUPPLY) .data .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@rm -rf $(VENV) $(AUDIT) $(SUPPLY) $(FUZZ) .data .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ##@ Ship
@@ -209,6 +221,10 @@ $(READY): requirements/dev.txt
 
 $(AUDIT_READY): requirements/audit.txt | $(READY)
 	@$(RUN) -m venv --clear $(AUDIT) && $(AUDIT)/bin/python requirements/install.py requirements/audit.txt && touch $@
+
+# Where there is no wheel of atheris, the rest of the fuzzing is done without it.
+$(FUZZ_READY): requirements/fuzz.txt | $(READY)
+	@$(RUN) -m venv --clear $(FUZZ) && { $(FUZZ)/bin/python requirements/install.py requirements/fuzz.txt || true; } && touch $@
 
 $(SUPPLY_READY): requirements/supply.txt | $(READY)
 	@$(RUN) -m venv --clear $(SUPPLY) && $(SUPPLY)/bin/python requirements/install.py requirements/supply.txt && touch $@

@@ -15,6 +15,15 @@ from gateway.problems import EdgeError
 MAX_DEPTH = 32
 
 
+def _number(text: str) -> float:
+    """To JSON Schema 7.0 is an integer, too."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
+_decoder = msgspec.json.Decoder(float_hook=_number)
+
+
 class JsonRequest(Request):
     """A request whose body was read and parsed before FastAPI asks for it."""
 
@@ -107,7 +116,7 @@ def too_large(max_bytes: int) -> ServiceError:
 def parse(raw: bytes) -> Any:
     """JSON of at most 32 levels; raises INVALID_ARGUMENT (MALFORMED_JSON)."""
     try:
-        parsed = msgspec.json.decode(raw)
+        parsed = _decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         _malformed("The body is not valid JSON.")
     except RecursionError:

@@ -57,12 +57,11 @@ async def on_http(request: Request, error: Exception) -> NoReturn:
 
 
 def allowed_methods(request: Request) -> set[str]:
-    """All methods of all routes that match the path."""
-    allowed: set[str] = set()
-    for route in request.app.router.routes:
-        match, _ = route.matches({**request.scope, "method": "?"})
-        if match is not Match.NONE:
-            allowed |= route.methods or set()
+    """All methods of the path that matches first: `/replay` is one, though it could be somebody's `/{id}`."""
+    scope = {**request.scope, "method": "?"}
+    matching = [route for route in request.app.router.routes if route.matches(scope)[0] is not Match.NONE]
+    first = [route for route in matching if route.path == matching[0].path]
+    allowed: set[str] = set().union(*(route.methods or () for route in first))
     return allowed | {"HEAD"} if "GET" in allowed else allowed
 
 

@@ -154,6 +154,8 @@ def _problems(operation: dict[str, Any], access: str, special: dict[int, str]) -
     if access != "open":
         known[401] = "TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED"
         known[403] = "PERMISSION_DENIED"
+    if access == "signed-in":
+        known[404] = "USER_NOT_FOUND"  # the token of somebody who has gone is good for up to a minute
     return known | {int(status): reasons for status, reasons in special.items()}
 
 

@@ -193,7 +193,7 @@ async def _body(request: Request) -> bytes:
 def _decode(payload: type[Payload], data: bytes | None) -> Payload:
     try:
         return msgspec.json.decode(data or b"{}", type=payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ServiceError(
             Code.FAILED_PRECONDITION, "EVENT_DATA_INVALID", f"The data is not valid: {error}"
         ) from None

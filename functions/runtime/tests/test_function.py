@@ -176,6 +176,7 @@ REFUSED: list[tuple[dict[str, str], str | bytes, int, str]] = [
     ),
     (EVENT | {"ce-type": "shop.unknown.v1"}, DATA, 400, "EVENT_TYPE_UNKNOWN"),
     (EVENT, "{", 422, "EVENT_DATA_INVALID"),
+    (EVENT, '{"more": ' + "[" * 100_000, 422, "EVENT_DATA_INVALID"),
     (EVENT, '{"order_id": "42"}', 422, "EVENT_DATA_INVALID"),
     (EVENT, "x" * (1024 * 1024 + 1), 413, "EVENT_TOO_LARGE"),
 ]

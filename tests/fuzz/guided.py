@@ -1,0 +1,39 @@
+"""`python -m tests.fuzz.guided NAME SECONDS FOLDER`: atheris against one parser, guided by what its bytes reach in it.
+
+Ends with an error, and leaves the input as FOLDER/NAME-..., where a parser ends in what is no error of ours, or not
+within 10 s. What reached something new is kept in FOLDER/NAME for the next time. Atheris is in an environment of its
+own, see the Makefile: it is large, and made for few platforms.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+try:
+    import atheris
+except ImportError:
+    sys.exit("There is no atheris for this platform and Python; tests/fuzz/test_parsers.py is what there is.")
+
+with atheris.instrument_imports(include=["events", "functions", "gateway", "jwt", "yaml"]):
+    from tests.fuzz.parsers import PARSERS, SEEDS
+
+
+def main(name: str, seconds: str, folder: str) -> None:
+    """See the module."""
+    corpus = Path(folder, name)
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, good in enumerate(SEEDS[name]):
+        (corpus / f"seed-{number}").write_bytes(good)
+    bounds = [
+        f"-max_total_time={seconds}",
+        "-max_len=4096",
+        "-timeout=10",
+        f"-artifact_prefix={folder}/{name}-",
+    ]
+    atheris.Setup([sys.argv[0], *bounds, str(corpus)], PARSERS[name])
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

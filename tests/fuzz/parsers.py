@@ -1,0 +1,140 @@
+"""What reads texts from outside, each as a function of bytes that must end in an error of ours or in nothing at all.
+
+tests/fuzz/test_parsers.py throws seeded bytes at them; tests/fuzz/guided.py lets atheris look for worse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from jwt.algorithms import OKPAlgorithm
+
+from events.broker.config import ConfigError, load
+from events.broker.filters import FilterError, compile_filters
+from events.cloudevent import BadEvent, binary_headers, parse, to_structured
+from functions.runtime.clock import ManualClock
+from functions.runtime.errors import Code, ServiceError
+from functions.runtime.store.cursors import Listing, cursor_after, position
+from functions.runtime.tokens import JwtVerifier, ServiceTokens
+from gateway.answers import _tags
+from gateway.bodies import check_content_type
+from gateway.bodies import parse as parse_body
+
+_LISTING = Listing("Order", "by_user", "usr_1", True)
+_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+_CLOCK = ManualClock(datetime(2030, 1, 1, tzinfo=UTC))
+
+
+async def _keys() -> str:
+    jwk = OKPAlgorithm.to_jwk(_KEY.public_key(), as_dict=True)
+    return json.dumps({"keys": [{**jwk, "kid": "people"}]})
+
+
+_VERIFIER = JwtVerifier(_keys, _KEY.public_key(), "https://shop.local", "shop", _CLOCK)
+_TOKEN = ServiceTokens("orders", _KEY, "https://shop.local", "shop", _CLOCK).token()
+Parser = Callable[[bytes], None]
+
+
+def _refusals(error: ServiceError) -> None:
+    if error.code not in (Code.INVALID_ARGUMENT, Code.UNAUTHENTICATED):
+        raise error
+
+
+def cursors(raw: bytes) -> None:
+    """A page's cursor: what it takes, it would give out again."""
+    text = raw.decode("utf-8", "replace")
+    try:
+        sort, entity = position(_LISTING, text)
+    except ServiceError as error:
+        _refusals(error)
+    else:
+        assert cursor_after(_LISTING, sort, entity) == text
+
+
+def tokens(raw: bytes) -> None:
+    """A bearer token: none is good but the one that was signed."""
+    text = raw.decode("latin-1")
+    try:
+        asyncio.run(_VERIFIER.verify(text))
+    except ServiceError as error:
+        _refusals(error)
+    else:
+        assert text == _TOKEN
+
+
+def filters(raw: bytes) -> None:
+    """A Trigger's filters, as somebody wrote them in JSON: what compiles, says yes or no of any event."""
+    try:
+        spec = json.loads(raw)
+    except (ValueError, RecursionError):
+        return
+    if not isinstance(spec, dict):
+        return
+    try:
+        passes = compile_filters(spec)
+    except FilterError:
+        return
+    if passes is not None:
+        assert passes({"type": "a", "source": "/b"}) in (True, False)
+
+
+def manifests(raw: bytes) -> None:
+    """The broker's configuration in YAML."""
+    with suppress(ConfigError):
+        load(raw.decode("utf-8", "replace"))
+
+
+def events(raw: bytes) -> None:
+    """A message of CloudEvents: a header block, an empty line, a body; what is taken can be sent on."""
+    head, _, body = raw.partition(b"\n\n")
+    pairs = [line.partition(b":") for line in head.split(b"\n")]
+    try:
+        found = parse([(name.strip().lower(), value.strip()) for name, _, value in pairs], body)
+    except BadEvent:
+        return
+    for event in found:
+        binary_headers(event)
+        to_structured(event)
+
+
+def bodies(raw: bytes) -> None:
+    """A request's body and what says that it is JSON."""
+    media, _, body = raw.partition(b"\n")
+    try:
+        check_content_type(media.decode("latin-1"))
+        parse_body(body)
+    except ServiceError as error:
+        _refusals(error)
+
+
+def tags(raw: bytes) -> None:
+    """An If-Match header."""
+    try:
+        _tags(raw.decode("latin-1"))
+    except ServiceError as error:
+        _refusals(error)
+
+
+PARSERS: dict[str, Parser] = {
+    f.__name__: f for f in (cursors, tokens, filters, manifests, events, bodies, tags)
+}
+_EVENT = b'{"specversion":"1.0","id":"1","source":"/orders","type":"a","data":{"a":[1,"\\ud83d\\ude00"]}}'
+SEEDS: dict[str, list[bytes]] = {
+    "cursors": [cursor_after(_LISTING, "2030", "ord_1").encode(), b"AAAA"],
+    "tokens": [_TOKEN.encode(), _TOKEN[:-8].encode(), b"a.b.c"],
+    "filters": [b'{"filters": [{"not": {"any": [{"prefix": {"type": "a"}}, {"exact": {"source": "b"}}]}}]}'],
+    "manifests": [
+        b"apiVersion: eventing.knative.dev/v1\nkind: Broker\nmetadata: {name: default}\nspec: {delivery: {retry: 5}}\n"
+    ],
+    "events": [
+        b"ce-specversion:1.0\nce-id:1\nce-source:/orders\nce-type:a\n\n{}",
+        b"content-type:application/cloudevents+json\n\n" + _EVENT,
+    ],
+    "bodies": [b'application/json; charset=utf-8\n{"a": [1, 2.5, null, "x"]}'],
+    "tags": [b'W/"1", "2" , *'],
+}
