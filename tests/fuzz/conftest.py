@@ -1,16 +1,26 @@
-"""A platform that nobody else needs afterwards. FUZZ_MINUTES makes of the bounded, seeded form a long one."""
+"""A platform that nobody else needs afterwards. FUZZ_MINUTES makes of the bounded form, whose seed is always 1, a long
+one; FUZZ_SEED has it begin where another did.
+"""
 
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
 
 from tests.e2e.platform import LocalPlatform
 
 MINUTES = float(os.environ.get("FUZZ_MINUTES", "0"))
+FIRST = int(os.environ.get("FUZZ_SEED") or (secrets.randbelow(10**9) if MINUTES else 1))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How to do it again."""
+    terminalreporter.write_line(f"Fuzzed from FUZZ_SEED={FIRST}.")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,11 +33,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def rounds(share: float) -> Iterator[int]:
     """Seeds: one, or as many as `share` of FUZZ_MINUTES has time for."""
     ends = time.monotonic() + MINUTES * share * 60
-    yield 1
-    seed = 1
-    while time.monotonic() < ends:
-        seed += 1
+    for seed in count(FIRST):
         yield seed
+        if time.monotonic() >= ends:
+            return
 
 
 @pytest.fixture(scope="session")

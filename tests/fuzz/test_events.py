@@ -159,7 +159,7 @@ async def flood(url: str, messages: list[Message]) -> list[int]:
 @pytest.mark.parametrize("part", PARTS)
 def test_no_message_is_a_fault_of_the_door_that_it_is_sent_to(platform: LocalPlatform, part: str) -> None:
     url = str(platform.state()["parts"][part]["url"])
-    for number in rounds(0.04):
+    for number in rounds(0.03):
 
         @seed(number)
         @settings(
