@@ -40,7 +40,9 @@ _TAGS = {
     "keys": "Verifying access tokens.",
 }
 _ALWAYS = {
+    414: "QUERY_TOO_LARGE",
     429: "RATE_LIMITED",
+    431: "HEADERS_TOO_LARGE",
     500: "INTERNAL",
     503: "SERVICE_UNAVAILABLE, OVERLOADED",
     504: "DEADLINE_EXCEEDED",
@@ -54,9 +56,11 @@ _TITLES = {
     409: "Not in the present state",
     412: "It has changed since it was read",
     413: "The body is too large",
+    414: "Too many parameters",
     415: "The body is not JSON",
     422: "The key was used for something else",
     429: "Too many requests",
+    431: "The headers are too large",
     500: "A fault of the platform",
     503: "Not available just now",
     504: "Not in time",

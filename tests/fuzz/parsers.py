@@ -127,14 +127,25 @@ _EVENT = b'{"specversion":"1.0","id":"1","source":"/orders","type":"a","data":{"
 SEEDS: dict[str, list[bytes]] = {
     "cursors": [cursor_after(_LISTING, "2030", "ord_1").encode(), b"AAAA"],
     "tokens": [_TOKEN.encode(), _TOKEN[:-8].encode(), b"a.b.c"],
-    "filters": [b'{"filters": [{"not": {"any": [{"prefix": {"type": "a"}}, {"exact": {"source": "b"}}]}}]}'],
+    "filters": [
+        b'{"filters": [{"prefix": {"type": 7}}]}',
+        b'{"filter": {"attributes": {"type": ["a"]}}}',
+        b'{"filters": {}}',
+        b'{"filters": [{"not": {"any": [{"prefix": {"type": "a"}}, {"exact": {"source": "b"}}]}}]}',
+    ],
     "manifests": [
         b"apiVersion: eventing.knative.dev/v1\nkind: Broker\nmetadata: {name: default}\nspec: {delivery: {retry: 5}}\n"
     ],
     "events": [
         b"ce-specversion:1.0\nce-id:1\nce-source:/orders\nce-type:a\n\n{}",
         b"content-type:application/cloudevents+json\n\n" + _EVENT,
+        b"content-type:application/cloudevents+json\n\n" + b'{"a":' * 5000,
+        b"content-type:application/cloudevents-batch+json; charset=utf-16\n\n" + b"[" * 5000,
     ],
-    "bodies": [b'application/json; charset=utf-8\n{"a": [1, 2.5, null, "x"]}'],
+    "bodies": [
+        b"application/json\n" + b'{"a":' * 900,
+        b'application/json\n{"a": 1e999, "b": 1.0, "c": -0.0}',
+        b'application/json; charset=utf-8\n{"a": [1, 2.5, null, "x"]}',
+    ],
     "tags": [b'W/"1", "2" , *'],
 }

@@ -32,4 +32,6 @@ def test_a_parser_ends_in_an_error_of_ours_or_in_nothing(name: str) -> None:
     def attack(raw: bytes) -> None:
         PARSERS[name](raw)
 
+    for good in SEEDS[name]:
+        PARSERS[name](good)
     attack()
