@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from events.server import Server, bind
+from functions.runtime.credentials import refuse_weak
 from functions.runtime.settings import SettingsError, load
 from gateway.app import create_app
 from gateway.exchange import Gateway
@@ -226,6 +227,7 @@ def main() -> None:
     try:
         settings = load(Settings, os.environ)
         logs.configure("gateway", settings.log_level)
+        refuse_weak(settings)
         flush = tracing.configure("gateway")
         uvloop.run(_serve(settings))
         flush()

@@ -17,6 +17,7 @@ from functions.payments.settings import Settings as Payments
 from functions.runtime.clock import ManualClock
 from functions.runtime.credentials import refuse_weak, secret
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
+from gateway.settings import Settings as Gateway
 from knative.setup.secrets import new_key
 from tests.architecture import domains
 
@@ -61,6 +62,18 @@ def test_every_setting_that_looks_like_a_secret_is_looked_at(domain: str) -> Non
     settings = settings_of(domain)
     fields = {name.removesuffix("_file") for name in settings.__struct_fields__ if LOOKS_SECRET.match(name)}
     assert fields == set(settings.SECRETS)
+
+
+def test_gateway_broker_and_dead_letters_hold_no_secret() -> None:
+    """What they would read from now on is to be looked at before their start, too."""
+    root = Path(__file__).parents[1]
+    fields = {name for name in Gateway.__struct_fields__ if LOOKS_SECRET.match(name)}
+    assert fields == {"service_key_file"}, "which it inherits, and never opens"
+    assert not Gateway.SECRETS
+    for part in ("broker", "deadletters"):
+        read = re.findall(r'environ\b[^"]*"([A-Z_]+)"', (root / f"events/{part}/__main__.py").read_text())
+        assert len(read) > 3
+        assert not [name for name in read if LOOKS_SECRET.match(name.lower())]
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
