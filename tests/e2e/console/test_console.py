@@ -63,8 +63,8 @@ async def test_an_order_shows_its_timeline_and_its_trace_as_a_waterfall(
     lines = page.locator("#waterfall .span")
     for name in (
         "gateway POST /v1/orders",
-        "products process shop.order.placed.v1",
-        "notifications process shop.order.confirmed.v1",
+        "products process order.placed",
+        "notifications process order.confirmed",
     ):
         await expect(lines.filter(has_text=name)).to_have_count(1, timeout=SECONDS)
     assert await lines.locator("svg rect").count() == await lines.count()

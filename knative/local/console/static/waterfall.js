@@ -25,14 +25,19 @@ function bar(span, start, total) {
   const at = { x: `${x}%`, y: 4, width: `${Math.max(width, 0.15)}%`, height: 10, rx: 2, fill: "currentcolor" };
   for (const [name, value] of Object.entries(at)) rect.setAttribute(name, value);
   const label = document.createElementNS(SVG, "text");
-  const after = x + width < 85;
-  label.setAttribute("x", `${after ? x + width + 0.6 : x - 0.6}%`);
+  // After the bar, else before it, else, where it fills its line, within.
+  const [where, anchor] = x + width < 85 ? [x + width + 0.6, "start"] : x > 15 ? [x - 0.6, "end"] : [x + width - 0.6, "end"];
+  label.setAttribute("x", `${where}%`);
   label.setAttribute("y", 13);
-  label.setAttribute("text-anchor", after ? "start" : "end");
+  label.setAttribute("text-anchor", anchor);
+  if (where > x && where < x + width) label.setAttribute("class", "within");
   label.textContent = `${((span.end - span.start) * 1000).toFixed(1)} ms`;
   svg.append(rect, label);
   return svg;
 }
+
+// Without what all names share: a method's package, an event's prefix and version, the namespace of a trigger.
+const short = (name) => name.replace(/^shop\.\w+\.v\d+\./, "").replace(/ shop[./]/, " ").replace(/\.v\d+$/, "");
 
 const isStore = (span) => span.kind === "CLIENT" && "db.system.name" in span.attributes;
 
@@ -46,8 +51,8 @@ export function drawWaterfall(place, all, withStore) {
     line.className = `span s-${span.service}`;
     const name = document.createElement("div");
     name.style.paddingLeft = `${Math.min(depth, 16) * 9}px`;
-    name.textContent = `${span.service}  ${span.name.replace(/^shop\.\w+\.v\d+\./, "")}`;
-    name.title = `${name.textContent}\n${Object.entries(span.attributes).map(([k, v]) => `${k}: ${v}`).join("\n")}`;
+    name.textContent = `${span.service}  ${short(span.name)}`;
+    name.title = `${span.service}  ${span.name}\n${Object.entries(span.attributes).map(([k, v]) => `${k}: ${v}`).join("\n")}`;
     if (span.failed) name.className = "failed";
     const time = document.createElement("div");
     time.className = "bar";
