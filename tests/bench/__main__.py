@@ -25,18 +25,19 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="floor and ours in turn, so many times")
     parser.add_argument("--orders", type=int, default=600, help="checkouts")
     parser.add_argument("--json", type=Path, default=ROOT / "build" / "bench.json")
+    parser.add_argument("--tracing", action="store_true", help="only what tracing costs; not for the README")
     parser.add_argument("--no-readme", action="store_true", help="leave the README's table alone")
     options = parser.parse_args()
     rows.compile_sources()
     try:
-        measured = asyncio.run(_measure(options))
+        measured = asyncio.run(_traced(options) if options.tracing else _measure(options))
     except KeyboardInterrupt:
         return 130
     table = markdown(measured)
     print(table)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps([asdict(row) | {"met": row.met} for row in measured], indent=2) + "\n")
-    if not options.no_readme:
+    if not (options.no_readme or options.tracing):
         write_readme(ROOT / "README.md", table, "bench", "two cores, 32 callers")
     return 0
 
@@ -64,15 +65,21 @@ async def _measure(options: argparse.Namespace) -> list[Row]:
             largest = max(shop.at_rest, key=lambda part: shop.at_rest[part])
             done(_memory("memory at rest, the largest part", shop.at_rest[largest], 110, largest))
             done(_memory("memory at rest, the whole platform", sum(shop.at_rest.values()), 800, ""))
-        (folder / "off").mkdir()
-        (folder / "on").mkdir()
-        done(await rows.tracing(folder, max(32, options.orders // 4), options.rounds))
+        done(*await _traced(options))
         done(await broker(folder, options.seconds, options.rounds, events.floor.rate))
         (folder / "secrets").mkdir(exist_ok=True)
         key = (folder / "platform" / "secrets" / "service.pem").read_bytes()
         (folder / "secrets" / "service.pem").write_bytes(key)
         done(*await rows.starts(folder, max(5, options.rounds)))
     return measured
+
+
+async def _traced(options: argparse.Namespace) -> list[Row]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "off").mkdir()
+        (folder / "on").mkdir()
+        return [await rows.tracing(folder, max(32, options.orders // 2), options.rounds)]
 
 
 def _facts(facts: dict[str, object]) -> str:
