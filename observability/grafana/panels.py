@@ -57,7 +57,10 @@ SERVICES: Rows = {
         P("Duration by service", _quantiles(_RPC, "service", shares=(0.5, 0.99)), "s"),
         P("Duration by method", _quantiles(_RPC, "method", shares=(0.99,)), "s"),
     ],
-    "Parts": [P("Parts that answer", {"{{instance}}": 'up{job="shop"}'})],
+    "Parts": [
+        P("Parts that answer", {"{{instance}}": 'up{job="shop"}'}),
+        P("Open circuits", {"{{circuit}}": "max by (circuit) (shop_circuit_open)"}),
+    ],
 }
 
 ORDERS: Rows = {
@@ -74,8 +77,12 @@ ORDERS: Rows = {
     "Broker": [
         P("Delivered", _rate("shop_broker_deliveries_total", "trigger", 'result="delivered"'), "ops"),
         P("Repeated", _rate("shop_broker_retries_total", "trigger"), "ops"),
-        P("Dead letters", _rate("shop_broker_deliveries_total", "trigger", 'result="dead_lettered"'), "ops"),
+        P("Given up", _rate("shop_broker_deliveries_total", "trigger", 'result="dead_lettered"'), "ops"),
         P("Waiting for a subscriber", {"{{trigger}}": "sum by (trigger) (shop_broker_pending)"}),
+    ],
+    "Dead letters": [
+        P("Taken in per hour", _hourly("dead letters", "shop_dead_letters_received_total")),
+        P("Kept", {"{{status}}": "sum by (status) (shop_dead_letters)"}),
     ],
     "Subscribers": [
         P("Handling", _quantiles("shop_event_handling_seconds", "service"), "s"),

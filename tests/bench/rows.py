@@ -144,8 +144,8 @@ def post_cancelled(session: aiohttp.ClientSession, url: str) -> Call:
 async def tracing(folder: Path, orders: int, rounds: int) -> Row:
     """Checkout with every trace recorded and sent, against the same without, in turn on two platforms.
 
-    What takes the spans is a process on the same cores, which reads none of them: its CPU is in the rate, as that of the
-    callers, and not in the CPU per order.
+    What takes the spans is a process on the same cores, which reads none of them: the rate pays for its CPU and
+    for that of the callers, the CPU per order does not.
     """
     port = free_port()
     with running(["-m", "tests.bench.floors", "otlp", str(port)], port):
@@ -166,7 +166,7 @@ async def tracing(folder: Path, orders: int, rounds: int) -> Row:
                 rounds,
                 0.9,
                 unit="orders/s",
-                note="CPU of the platform; the rate also pays, on both sides, for the callers, and for what takes the spans",
+                note="the CPU is the platform's alone; the rate also pays for the callers and for what takes the spans",
             )
 
 
