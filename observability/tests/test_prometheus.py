@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -162,3 +163,23 @@ def test_deliveries_that_fail_are_seen_under_knatives_own_broker_too(tmp_path: P
     selected = 'alertname="EventsRefused", trigger="shop/t"'
     firing(tmp_path, dispatched(5), selected, True)
     firing(tmp_path, dispatched(1), selected, False)
+
+
+@pytest.mark.parametrize(
+    ("metric", "code", "kept"),
+    [
+        ("kn_eventing_dispatch_duration_seconds_count", "503", True),
+        ("kn_eventing_dispatch_duration_seconds_count", "204", False),
+        ("kn_eventing_dispatch_duration_seconds_bucket", "503", False),
+        ("kn_eventing_process_duration_seconds_count", "", False),
+        ("kn_revision_pods_count", "", True),
+    ],
+)
+def test_of_what_knatives_brokers_count_by_event_only_failures_are_kept(
+    metric: str, code: str, kept: bool
+) -> None:
+    jobs = yaml.safe_load((FOLDER / "kubernetes.yaml").read_text())["scrape_configs"]
+    (rule,) = next(job for job in jobs if job["job_name"] == "knative")["metric_relabel_configs"]
+    assert (rule["action"], rule["source_labels"]) == ("drop", ["__name__", "http_response_status_code"])
+    dropped = re.fullmatch(rule["regex"], f"{metric}{rule['separator']}{code}")
+    assert bool(dropped) is not kept
