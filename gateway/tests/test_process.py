@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
@@ -71,3 +72,27 @@ async def test_a_taken_port_is_named() -> None:
     assert process.returncode != 0
     assert str(port) in errors.decode()
     assert "Traceback" not in errors.decode()
+
+
+async def test_what_the_waiting_request_calls_is_woken_first_and_the_rest_before_it_serves() -> None:
+    asked: asyncio.Queue[str] = asyncio.Queue()
+
+    def door(name: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+        async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked.put_nowait(name)
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            writer.close()
+
+        return answer
+
+    first = await asyncio.start_server(door("first"), "127.0.0.1", 0)
+    then = await asyncio.start_server(door("then"), "127.0.0.1", 0)
+    async with first, then:
+        places = [f"127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in (first, then)]
+        process = await gateway(WAKE=";".join(places))
+        try:
+            async with asyncio.timeout(60):
+                assert [await asked.get(), await asked.get()] == ["first", "then"]
+        finally:
+            process.kill()
+            await process.wait()
