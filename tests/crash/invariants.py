@@ -11,9 +11,10 @@ from typing import Any
 from functions.notifications.smtp import AT_ONCE
 from knative.local.demo.shop import Person, Shop
 from tests.crash.mail import MailServer
+from tests.crash.patience import PRICE
 from tests.crash.platform import Mortal
 from tests.crash.points import BROKER
-from tests.crash.story import DELETED, PIECES, PRICE, Round, Wish
+from tests.crash.story import DELETED, PIECES, Round, Wish
 
 DRAIN_SECONDS = 60.0
 MAIL_SECONDS = 300.0
