@@ -64,7 +64,7 @@ def load(text: str, resolve: Resolver | None = None) -> BrokerConfig:
     """Read a YAML stream of manifests; other kinds are passed over. Raises ConfigError."""
     try:
         documents = [document for document in yaml.safe_load_all(text) if document is not None]
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, nested without end
         raise ConfigError(f"the configuration is no YAML: {error}") from None
     return from_documents(documents, resolve)
 
@@ -104,21 +104,28 @@ def _is_eventing(document: object) -> bool:
     )
 
 
+def _section(where: str, value: object) -> Mapping[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: a mapping is expected")
+    return value or {}
+
+
 class _Manifest:
     def __init__(self, document: Mapping[str, Any], resolve: Resolver | None) -> None:
-        metadata = document.get("metadata") or {}
         self.kind: str = document["kind"]
+        metadata = _section(f"a {self.kind}'s metadata", document.get("metadata"))
         self.name = metadata.get("name")
         self.namespace: str = metadata.get("namespace") or "default"
         if not isinstance(self.name, str) or not self.name:
             raise ConfigError(f"a {self.kind} has no metadata.name")
         self.key = f"{self.namespace}/{self.name}"
         self.title = f"{self.kind} {self.key}"
-        self._spec: Mapping[str, Any] = document.get("spec") or {}
+        self._spec = _section(f"{self.title}: spec", document.get("spec"))
         self._resolve = resolve
 
     def trigger(self, brokers: Mapping[str, Delivery | None]) -> Trigger:
-        name = self._spec.get("broker") or (self._spec.get("brokerRef") or {}).get("name")
+        reference = _section(f"{self.title}: spec.brokerRef", self._spec.get("brokerRef"))
+        name = self._spec.get("broker") or reference.get("name")
         broker = f"{self.namespace}/{name}"
         if broker not in brokers:
             raise ConfigError(f"{self.title}: there is no Broker {broker}")
@@ -132,11 +139,9 @@ class _Manifest:
 
     def delivery(self, inherited: Delivery | None) -> Delivery | None:
         """The DeliverySpec replaces the broker's as a whole, as in Knative; the sink alone falls back."""
-        spec = self._spec.get("delivery")
-        if spec is None:
+        if self._spec.get("delivery") is None:
             return inherited
-        if not isinstance(spec, Mapping):
-            raise ConfigError(f"{self.title}: spec.delivery: a mapping is expected")
+        spec = _section(f"{self.title}: spec.delivery", self._spec["delivery"])
         sink, url = spec.get("deadLetterSink"), inherited.dead_letter_url if inherited else None
         if sink:
             url = self._destination("spec.delivery.deadLetterSink", sink)
@@ -148,12 +153,15 @@ class _Manifest:
     def _destination(self, where: str, value: object) -> str:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{self.title}: {where} is missing")
-        ref, uri = value.get("ref"), value.get("uri")
+        ref, uri = _section(f"{self.title}: {where}.ref", value.get("ref")), value.get("uri")
         if ref:
             if self._resolve is None:
                 raise ConfigError(f"{self.title}: {where}.ref {ref.get('name')!r} is not resolved to a URL")
-            uri = urljoin(self._resolve(ref, self.namespace), uri or "")
-        parts = urlsplit(uri) if isinstance(uri, str) else None
+            uri = urljoin(self._resolve(ref, self.namespace), str(uri or ""))
+        try:
+            parts = urlsplit(uri) if isinstance(uri, str) else None
+        except ValueError:
+            parts = None
         if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"{self.title}: {where}: {uri!r} is no http URL")
         return str(uri)

@@ -79,6 +79,11 @@ def test_other_kinds_are_passed_over() -> None:
         ([broker(delivery={"backoffPolicy": "random"})], "backoffPolicy"),
         ([broker(delivery={"timeout": "PT0S"})], "timeout"),
         ([broker(delivery={"format": "xml"})], "format"),
+        ([broker() | {"metadata": "default"}], "a Broker's metadata: a mapping"),
+        ([broker() | {"spec": ["delivery"]}], "spec: a mapping"),
+        ([broker(), trigger("t", URL, broker="", brokerRef="default")], "brokerRef: a mapping"),
+        ([broker(), trigger("t", URL, subscriber={"ref": "orders"})], "ref: a mapping"),
+        ([broker(), trigger("t", "http://[::1")], "is no http URL"),
     ],
 )
 def test_a_manifest_at_fault_is_named(documents: list[dict[str, Any]], message: str) -> None:
@@ -86,9 +91,10 @@ def test_a_manifest_at_fault_is_named(documents: list[dict[str, Any]], message: 
         load(as_yaml(documents))
 
 
-def test_what_is_no_yaml_is_refused() -> None:
+@pytest.mark.parametrize("text", ["a: [", "a: 2026-13-45", "[" * 5000])
+def test_what_is_no_yaml_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="no YAML"):
-        load("a: [")
+        load(text)
 
 
 @pytest.mark.parametrize(
