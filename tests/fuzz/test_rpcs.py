@@ -19,7 +19,7 @@ from tests.security.scene import Scene, prepare
 from tests.security.test_rpcs import METHODS
 
 SECONDS = 15.0
-EXAMPLES = 300 if MINUTES else 8
+EXAMPLES = 60 if MINUTES else 8
 CALLERS = ("anonymous", "customer", "admin", "orders", "payments", "notifications")
 OURS = {
     grpc.StatusCode.UNKNOWN,
