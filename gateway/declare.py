@@ -90,7 +90,7 @@ def declare(
         responses[204] = {"description": "Nothing more will come; Last-Event-ID had it all."}
     if tagged == "read":
         responses[304] = {"description": "What If-None-Match names still holds.", "headers": {"ETag": _ETAG}}
-    known = {**(problems or {}), **({412: "VERSION_MISMATCH"} if tagged == "write" else {})}
+    known = dict(problems or {}) | ({412: "VERSION_MISMATCH"} if tagged == "write" else {})
     extra = _extra(access, (*headers, *_PRECONDITIONS[tagged]), body)
     # Not as a `model` of the responses: FastAPI would make a validator of it, at each start and only for the document.
     extra |= {ACCESS: access, ANSWER: answer, PROBLEMS: known, SECONDS: seconds}

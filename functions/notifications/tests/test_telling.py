@@ -22,7 +22,7 @@ from events.catalog import (
 )
 from functions.notifications import service
 from functions.notifications.channels import Bounced, Mailbox, Refused
-from functions.notifications.domain import MAX_ATTEMPTS, Notification
+from functions.notifications.domain import Notification
 from functions.notifications.peers import Contact
 from functions.notifications.tests.office import ADA, AWAY, BOB, ORDER, Office
 from functions.runtime.errors import Code, ServiceError, denied
@@ -179,27 +179,6 @@ async def _raising(call: object) -> None:
     step = getattr(call, "__await__")()  # noqa: B009 - typed as object on purpose
     for _ in step:
         pass
-
-
-async def test_an_outage_of_four_days_costs_no_message() -> None:
-    office = Office()
-    office.post.down = True
-    await office.receive(CONFIRMED)
-    for _ in range(4 * 24):
-        await office.sweep(after=timedelta(hours=1))
-    office.post.down = False
-    await office.sweep(after=timedelta(hours=1))
-    assert (await office.message()).status == "SENT"
-
-
-async def test_trying_ends_after_a_number_of_attempts() -> None:
-    office = Office()
-    office.post.down = True
-    await office.receive(CONFIRMED)
-    for _ in range(MAX_ATTEMPTS + 3):
-        await office.sweep(after=timedelta(hours=2))
-    message = await office.message()
-    assert (message.status, message.attempts, message.reason) == ("FAILED", MAX_ATTEMPTS, "TOO_MANY_ATTEMPTS")
 
 
 async def test_a_hard_bounce_is_told_to_users() -> None:

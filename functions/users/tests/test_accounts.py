@@ -79,14 +79,7 @@ async def test_only_the_person_and_admins_read_change_or_delete_an_account(world
     for who in (me(eve), service_named("orders"), ANONYMOUS):
         for use in (
             service.get_user(ada.id, who, store=world.store),
-            service.update_user(
-                ada.id,
-                service.ProfileChange(name="Eve"),
-                who,
-                store=world.store,
-                throttle=world.throttle,
-                clock=world.clock,
-            ),
+            world.update(ada, by=who, name="Eve"),
             service.delete_user(ada.id, who, store=world.store, clock=world.clock),
             addresses.list_addresses(ada.id, who, store=world.store),
             addresses.delete_address(ada.id, "adr_x", who, store=world.store),

@@ -113,11 +113,11 @@ class World:
         who = service_named("notifications")
         return await recovery.issue(user.id, purpose, who, store=self.store, clock=self.clock)
 
-    async def update(self, user: User, **wanted: Any) -> User:
-        """By the person themselves."""
+    async def update(self, user: User, *, by: Identity | None = None, **wanted: Any) -> User:
+        """By the person themselves, or somebody else."""
         change = service.ProfileChange(**wanted)
         return await service.update_user(
-            user.id, change, me(user), store=self.store, throttle=self.throttle, clock=self.clock
+            user.id, change, by or me(user), store=self.store, throttle=self.throttle, clock=self.clock
         )
 
     async def set_roles(self, user: User, *roles: str, by: User) -> User:
