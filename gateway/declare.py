@@ -91,15 +91,14 @@ def declare(
     if tagged == "read":
         responses[304] = {"description": "What If-None-Match names still holds.", "headers": {"ETag": _ETAG}}
     known = dict(problems or {}) | ({412: "VERSION_MISMATCH"} if tagged == "write" else {})
-    extra = _extra(access, (*headers, *_PRECONDITIONS[tagged]), body)
     # Not as a `model` of the responses: FastAPI would make a validator of it, at each start and only for the document.
-    extra |= {ACCESS: access, ANSWER: answer, PROBLEMS: known, SECONDS: seconds}
+    own = {ACCESS: access, ANSWER: answer, PROBLEMS: known, SECONDS: seconds}
     return {
         "status_code": status,
         "response_model": None,
         "response_class": Response,
         "responses": responses,
-        "openapi_extra": extra,
+        "openapi_extra": _extra(access, (*headers, *_PRECONDITIONS[tagged]), body) | own,
     }
 
 
