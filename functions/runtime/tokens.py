@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from functions.runtime.clock import Clock
-from functions.runtime.errors import ServiceError, unauthenticated
+from functions.runtime.errors import ServiceError, unauthenticated, unavailable
 from functions.runtime.identity import SERVICE, Identity
 from functions.runtime.ids import uuid7
 
@@ -158,10 +158,16 @@ class JwtVerifier:
 
 
 def parse_jwks(text: str) -> dict[str, Any]:
-    """Ed25519 public keys by key id, of RFC 7517 JSON text; other keys are left out."""
+    """Ed25519 public keys by key id, of RFC 7517 JSON text; other keys are left out.
+
+    Raises UNAVAILABLE (KEYS_UNAVAILABLE) for a text with none.
+    """
     import jwt  # see JwtVerifier
 
-    keys = jwt.PyJWKSet.from_json(text).keys
+    try:
+        keys = jwt.PyJWKSet.from_json(text).keys
+    except (jwt.PyJWTError, ValueError):
+        raise unavailable("KEYS_UNAVAILABLE", "The keys of access tokens cannot be had just now.") from None
     return {key.key_id: key.key for key in keys if key.key_id and key.key_type == "OKP"}
 
 

@@ -169,3 +169,16 @@ async def test_an_identity_does_not_show_its_token(desk: Desk) -> None:
     token = desk.token()
 
     assert token not in repr(await desk.verifier.verify(token))
+
+
+async def test_an_empty_key_set_is_a_passing_fault_and_takes_no_key_away(desk: Desk) -> None:
+    token, keys = desk.token(), desk.keys.private
+    desk.keys.private = {}
+    with pytest.raises(ServiceError) as refused:
+        await desk.verifier.verify(token)
+    assert refused.value.code is Code.UNAVAILABLE
+    desk.keys.private = keys
+    await desk.verifier.verify(token)
+    desk.keys.private = {}
+    desk.clock.advance(timedelta(seconds=31))
+    assert (await desk.verifier.verify(token)).subject == "usr_1"
