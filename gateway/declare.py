@@ -85,7 +85,7 @@ def declare(
     """
     responses = {status: _answered(status, answer, tagged, located)}
     if streamed:
-        media = {"schema": {"type": "string", "description": "Server-sent events."}, "example": streamed}
+        media = {"schema": {"description": "Server-sent events."}, "example": streamed}
         responses[status]["content"] = {"text/event-stream": media}
         responses[204] = {"description": "Nothing more will come; Last-Event-ID had it all."}
     if tagged == "read":

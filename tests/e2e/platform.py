@@ -93,8 +93,8 @@ class LocalPlatform(Platform):
         return (self.folder.parent / f"{self.folder.name}.out").read_text()[-4000:]
 
     def log(self, part: str) -> list[dict[str, Any]]:
-        """The JSON lines that a part logged."""
-        lines = (self.folder / "logs" / f"{part}.log").read_text().splitlines()
+        """The JSON lines that a part logged; what people wrote may hold other ends of lines than theirs."""
+        lines = (self.folder / "logs" / f"{part}.log").read_text().split("\n")
         return [json.loads(line) for line in lines if line.startswith("{")]
 
 
