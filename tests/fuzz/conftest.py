@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
+from hypothesis import HealthCheck, Phase, settings
 
 from tests.e2e.platform import LocalPlatform
 
@@ -39,6 +40,17 @@ def rounds(share: float) -> Iterator[int]:
             return
 
 
+def examples(most: int) -> settings:
+    """So many a round, which its seed alone decides."""
+    return settings(
+        max_examples=most,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+
+
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPlatform]:
     """Whose processes are the same at the end: none died, and none was started again."""
@@ -47,7 +59,9 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPlatform
     local.start()
     before = {part: local.pid(part) for part in local.state()["parts"]}
     yield local
-    assert {part: local.pid(part) for part in before} == before, "a part died"
-    crashes = [line for part in before for line in local.log(part) if "crashed" in str(line.get("event"))]
-    assert local.stop() == 0, local.output()
-    assert not crashes
+    try:
+        assert {part: local.pid(part) for part in before} == before, "a part died"
+    finally:
+        stopped = local.stop()
+    assert stopped == 0, local.output()
+    assert not [line for part in before for line in local.log(part) if "crashed" in str(line.get("event"))]

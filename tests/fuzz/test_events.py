@@ -8,13 +8,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import given, seed
 from hypothesis import strategies as st
 
 from events.catalog import CATALOG
 from functions.runtime.ids import uuid7
 from tests.e2e.platform import LocalPlatform
-from tests.fuzz.conftest import MINUTES, rounds
+from tests.fuzz.conftest import MINUTES, examples, rounds
 
 SECONDS = 15.0
 """Whoever needs longer for one message hangs."""
@@ -162,13 +162,7 @@ def test_no_message_is_a_fault_of_the_door_that_it_is_sent_to(platform: LocalPla
     for number in rounds(0.03):
 
         @seed(number)
-        @settings(
-            max_examples=EXAMPLES,
-            deadline=None,
-            database=None,
-            phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        )
+        @examples(EXAMPLES)
         @given(st.lists(binary() | formatted(), min_size=1, max_size=6))
         def attack(messages: list[Message]) -> None:
             statuses = asyncio.run(flood(url, messages))

@@ -10,11 +10,11 @@ import pytest
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import given, seed
 from hypothesis import strategies as st
 
 from tests.e2e.platform import LocalPlatform
-from tests.fuzz.conftest import MINUTES, rounds
+from tests.fuzz.conftest import MINUTES, examples, rounds
 from tests.security.scene import Scene, prepare
 from tests.security.test_rpcs import METHODS
 
@@ -110,13 +110,7 @@ def test_no_message_is_a_fault_of_the_service_that_it_is_sent_to(scene: Scene, r
     for number in rounds(0.2 / len(METHODS)):
 
         @seed(number)
-        @settings(
-            max_examples=EXAMPLES,
-            deadline=None,
-            database=None,
-            phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        )
+        @examples(EXAMPLES)
         @given(attacks(scene, rpc))
         def attack(sent: tuple[str, bytes]) -> None:
             caller, raw = sent
