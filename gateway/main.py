@@ -1,7 +1,7 @@
 """`python -m gateway.main`: the gateway as a process.
 
 WAKE names what is woken while it starts (host:port, comma-separated), because it will be needed next: before a
-semicolon what the waiting request calls, after it what is needed once that is answered, and would slow it meanwhile.
+semicolon what the waiting request calls; after it, once that has answered, what is needed next.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ import os
 from gateway.wake import wake
 
 if __name__ == "__main__":
-    first, _, then = os.environ.get("WAKE", "").partition(";")
-    wake(first)
+    wake(os.environ.get("WAKE", ""))
     from gateway.serve import main  # after what it does not need: see wake
 
-    wake(then)
     main()

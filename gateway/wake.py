@@ -15,17 +15,28 @@ from threading import Thread
 _PAUSE = 0.1
 
 
-def wake(addresses: str, seconds: float = 15.0) -> list[Thread]:
-    """Ask each `host:port` (comma-separated) for anything, until it answers or `seconds` are over; wait for nothing."""
-    deadline = time.monotonic() + seconds
-    threads = [
-        Thread(target=_knock, args=[address.strip(), deadline], daemon=True)
-        for address in addresses.split(",")
-        if address.strip()
-    ]
-    for thread in threads:
-        thread.start()
-    return threads
+def wake(groups: str, seconds: float = 15.0) -> Thread:
+    """Ask each `host:port` (comma-separated) for anything until it answers, or its group's `seconds` are over.
+
+    A group (they are separated by semicolons) is asked when the one before it is done: what is needed later takes no
+    CPU from what is waited for. All of it happens beside the caller, in the thread that is returned.
+    """
+    walk = Thread(target=_each_group, args=[groups.split(";"), seconds], daemon=True)
+    walk.start()
+    return walk
+
+
+def _each_group(groups: list[str], seconds: float) -> None:
+    for group in groups:
+        deadline = time.monotonic() + seconds
+        asking = [
+            Thread(target=_knock, args=[address.strip(), deadline], daemon=True)
+            for address in group.split(",")
+        ]
+        for thread in asking:
+            thread.start()
+        for thread in asking:
+            thread.join()
 
 
 def _knock(address: str, deadline: float) -> None:

@@ -74,7 +74,7 @@ async def test_a_taken_port_is_named() -> None:
     assert "Traceback" not in errors.decode()
 
 
-async def test_what_the_waiting_request_calls_is_woken_first_and_the_rest_before_it_serves() -> None:
+async def test_what_is_named_is_woken_in_its_order() -> None:
     asked: asyncio.Queue[str] = asyncio.Queue()
 
     def door(name: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:

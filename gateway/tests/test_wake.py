@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from gateway.wake import wake
 
@@ -19,10 +20,10 @@ async def test_each_address_is_asked_once_and_an_answer_ends_the_wait() -> None:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        threads = wake(f"127.0.0.1:{port}, localhost:{port},")
-        await asyncio.gather(*(asyncio.to_thread(thread.join, 10) for thread in threads))
+        walk = wake(f"127.0.0.1:{port}, localhost:{port},")
+        await asyncio.to_thread(walk.join, 10)
     assert sorted(asked) == [b"Host: 127.0.0.1", b"Host: localhost"]
-    assert not any(thread.is_alive() for thread in threads)
+    assert not walk.is_alive()
 
 
 async def test_what_breaks_off_is_asked_again_until_it_answers() -> None:
@@ -38,16 +39,42 @@ async def test_what_breaks_off_is_asked_again_until_it_answers() -> None:
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
-        threads = wake(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        await asyncio.gather(*(asyncio.to_thread(thread.join, 10) for thread in threads))
+        await asyncio.to_thread(wake(f"127.0.0.1:{server.sockets[0].getsockname()[1]}").join, 10)
     assert asked == 3
 
 
-async def test_what_cannot_be_woken_ends_quietly() -> None:
-    threads = wake("127.0.0.1:1,nonsense", seconds=0.3)
-    await asyncio.gather(*(asyncio.to_thread(thread.join, 10) for thread in threads))
-    assert not any(thread.is_alive() for thread in threads)
+async def test_a_group_is_woken_when_the_one_before_it_has_answered() -> None:
+    asked: asyncio.Queue[str] = asyncio.Queue()
+    may_answer = asyncio.Event()
+
+    def door(name: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+        async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked.put_nowait(name)
+            await may_answer.wait()
+            asked.put_nowait(f"{name} answered")
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            writer.close()
+
+        return answer
+
+    first = await asyncio.start_server(door("first"), "127.0.0.1", 0)
+    then = await asyncio.start_server(door("then"), "127.0.0.1", 0)
+    async with first, then:
+        ports = [server.sockets[0].getsockname()[1] for server in (first, then)]
+        walk = wake(f"127.0.0.1:{ports[0]};127.0.0.1:{ports[1]}")
+        assert await asyncio.wait_for(asked.get(), 10) == "first"
+        may_answer.set()
+        await asyncio.to_thread(walk.join, 10)
+    assert [asked.get_nowait() for _ in range(3)] == ["first answered", "then", "then answered"]
+
+
+async def test_what_cannot_be_woken_ends_quietly_and_keeps_none_from_the_next() -> None:
+    walk = wake("127.0.0.1:1,nonsense;127.0.0.1:1", seconds=0.3)
+    await asyncio.to_thread(walk.join, 10)
+    assert not walk.is_alive()
 
 
 def test_nothing_is_woken_where_nothing_is_named() -> None:
-    assert wake("") == []
+    walk = wake("")
+    walk.join(10)
+    assert not walk.is_alive()
