@@ -5,6 +5,7 @@ bench.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -24,16 +25,22 @@ ADDRESS = {
 FINAL = frozenset({"CONFIRMED", "SHIPPED", "DELIVERED", "CANCELLED"})
 """Where an order stands still until a person moves it."""
 _PASSING = frozenset({429, 502, 503, 504})
+_LONGEST_PAUSE = 1.0  # seconds between two looks at an order
 
 
 class Refused(Exception):
-    """The API answered with a problem document: `status` and the document's members in `problem`."""
+    """The API answered with a problem document: `status`, the document's members in `problem`, and after how many
+    seconds it may be asked again.
+    """
 
-    def __init__(self, method: str, path: str, status: int, problem: Mapping[str, Any]) -> None:
+    def __init__(
+        self, method: str, path: str, status: int, problem: Mapping[str, Any], retry_after: float = 0.2
+    ) -> None:
         super().__init__(f"{method} {path}: {status} {problem.get('reason')}: {problem.get('detail')}")
         self.status = status
         self.problem = problem
         self.reason = problem.get("reason")
+        self.retry_after = retry_after
 
 
 class Person:
@@ -100,13 +107,14 @@ class Shop:
 
     async def call(self, method: str, path: str, **how: Any) -> Any:
         """The decoded answer of one request."""
-        status, content, _ = await self.raw(method, path, **how)
+        status, content, headers = await self.raw(method, path, **how)
         if status >= 400:
-            raise Refused(method, path, status, content if isinstance(content, dict) else {"detail": content})
+            problem = content if isinstance(content, dict) else {"detail": content}
+            raise Refused(method, path, status, problem, float(headers.get("Retry-After", 0.2)))
         return content
 
-    async def patiently(self, method: str, path: str, *, seconds: float = 30.0, **how: Any) -> Any:
-        """`call`, repeated while the platform says that it cannot just now: only for what is idempotent."""
+    async def patiently(self, method: str, path: str, *, seconds: float = 60.0, **how: Any) -> Any:
+        """`call`, repeated while the platform says that it cannot just now, as it says: only for what is idempotent."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -115,7 +123,8 @@ class Shop:
                 passing = not isinstance(error, Refused) or error.status in _PASSING
                 if not passing or time.monotonic() > deadline:
                     raise
-                await asyncio.sleep(0.2)
+                pause = error.retry_after if isinstance(error, Refused) else 0.2
+                await asyncio.sleep(pause * random.uniform(1, 1.5))  # not all who were refused at once
 
     async def register(self, name: str = "Ada Lovelace") -> Person:
         """A new customer, logged in."""
@@ -156,14 +165,15 @@ class Shop:
         self, who: Person, order_id: str, *, status: str = "", seconds: float = 30.0
     ) -> dict[str, Any]:
         """The order once it stands still (or has `status`); raises TimeoutError with where it was left."""
-        deadline = time.monotonic() + seconds
+        deadline, pause = time.monotonic() + seconds, 0.05
         while True:
             order: dict[str, Any] = await self.patiently("GET", f"/v1/orders/{order_id}", who=who)
             if order["status"] == status or (not status and order["status"] in FINAL):
                 return order
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{order_id} is still {order['status']} after {seconds:.0f} s")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.4, _LONGEST_PAUSE)  # many who ask often would slow what they wait for
 
     async def payment(self, who: Person, order_id: str) -> dict[str, Any] | None:
         """The order's payment, or None when nothing was tried."""
