@@ -11,7 +11,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import NamedTuple
 
 CORRELATION_HEADER = "x-correlation-id"
@@ -54,9 +54,8 @@ _EMPTY = Context("", "")
 _current: ContextVar[Context] = ContextVar("shop_context", default=_EMPTY)
 
 
-def current() -> Context:
-    """The context of the running task; empty strings outside any work."""
-    return _current.get()
+current = _current.get
+"""The context of the running task; empty strings outside any work."""
 
 
 def new_traceparent() -> str:
@@ -77,14 +76,11 @@ def enter(context: Context) -> None:
     _current.set(context)
 
 
-def push(context: Context) -> Token[Context]:
-    """Make `context` the current one until `pop`."""
-    return _current.set(context)
+push = _current.set
+"""Make a context the current one until `pop`."""
 
-
-def pop(token: Token[Context]) -> None:
-    """Back to what was current before the `push` that gave `token`."""
-    _current.reset(token)
+pop = _current.reset
+"""Back to what was current before the `push` that gave this token."""
 
 
 @contextmanager

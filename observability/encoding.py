@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from struct import Struct
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope
 from opentelemetry.proto.trace.v1 import trace_pb2 as pb
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 SCOPE = "shop"
 
 _KEPT = 2048
-_SHORT = 120  # bytes: all lengths in such an attribute are one byte
+_SHORT = 120  # bytes of key and text: all lengths in such an attribute are one byte
 _FAILED = pb.Span(status=pb.Status(code=pb.Status.STATUS_CODE_ERROR)).SerializeToString()
 _SCOPE = pb.ScopeSpans(scope=InstrumentationScope(name=SCOPE)).SerializeToString()
 _SPANS = b"\x12"  # the key of ScopeSpans.spans
@@ -37,23 +36,14 @@ _PARENT = b"\x22\x08"
 _ATTRIBUTES = b"\x4a"
 
 
-class Encoded(bytes):
-    """A span that has ended: an opentelemetry.proto.trace.v1.ScopeSpans of it alone."""
-
-    __slots__ = ()
-
-    context: ClassVar[Any] = SimpleNamespace(trace_flags=SimpleNamespace(sampled=True))
-    """What the SDK's batching asks of a span before it takes it: only sampled ones get there."""
-
-
 class Takes:
     """What an exporter is that takes spans so; it is told whose they are."""
 
     resource: Resource
 
 
-def encode(span: Span) -> Encoded:
-    """A span that has ended."""
+def encode(span: Span) -> bytes:
+    """A span that has ended: an opentelemetry.proto.trace.v1.ScopeSpans of it alone."""
     parts = [
         _FIXED.pack(
             b"\x0a\x10",
@@ -74,7 +64,7 @@ def encode(span: Span) -> Encoded:
         parts.append(pb.Span(trace_state=span.tracestate).SerializeToString())
     if span.failed:
         parts.append(_FAILED)
-    return Encoded(_field(_SPANS, b"".join(parts)))
+    return _field(_SPANS, b"".join(parts))
 
 
 def request(resource: Resource, spans: Sequence[bytes]) -> bytes:
@@ -124,9 +114,18 @@ def _common(operation: Operation) -> bytes:
 
 
 def _attribute(key: str, value: Attribute) -> bytes:
-    if isinstance(value, str):  # mostly an id, seen but once
-        return _field(_ATTRIBUTES, _key_value(key, value))
-    return _number(key, value)
+    if not isinstance(value, str):
+        return _number(key, value)
+    text, named = value.encode(errors="replace"), _key(key)  # an id, seen but once, which may be anything
+    size = len(text)
+    if len(named) + size < _SHORT:
+        return b"\x4a%c%b\x12%c\x0a%c%b" % (len(named) + size + 4, named, size + 2, size, text)
+    return _field(_ATTRIBUTES, _key_value(key, value))
+
+
+@lru_cache(_KEPT)
+def _key(key: str) -> bytes:
+    return _field(b"\x0a", key.encode())
 
 
 @lru_cache(_KEPT, typed=True)  # True and 1 are equal
@@ -136,17 +135,14 @@ def _number(key: str, value: Attribute) -> bytes:
 
 def _key_value(key: str, value: Attribute) -> bytes:
     if isinstance(value, str):
-        text = value.encode(errors="replace")  # an id from outside may be anything
-        if len(key) + len(text) < _SHORT and key.isascii():
-            return b"\x0a%c%b\x12%c\x0a%c%b" % (len(key), key.encode(), len(text) + 2, len(text), text)
-        known = _field(b"\x0a", text)
+        known = _field(b"\x0a", value.encode(errors="replace"))
     elif isinstance(value, bool):
         known = AnyValue(bool_value=value).SerializeToString()
     elif isinstance(value, int):
         known = AnyValue(int_value=value).SerializeToString()
     else:
         known = AnyValue(double_value=value).SerializeToString()
-    return _field(b"\x0a", key.encode()) + _field(b"\x12", known)
+    return _key(key) + _field(b"\x12", known)
 
 
 def _field(key: bytes, data: bytes) -> bytes:

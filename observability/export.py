@@ -92,6 +92,9 @@ class Provider:
         self._follows = isinstance(self._sampler, ParentBased)
         self._ended = metrics.SPANS.labels(service, "ended")
         self._queue: Any = BatchSpanProcessor(_Counted(sending, service))
+        # Past its question whether a span is sampled: bytes cannot say, and a class of bytes that can would be the
+        # garbage collector's to follow while it waits.
+        self._put: Any = self._queue._batch_processor.emit  # noqa: SLF001 - as said
 
     def sampled(self, parent: context.Context, trace_id: str, name: str) -> bool:
         """Whether to record a span of this trace under `parent` (without one: a root)."""
@@ -109,7 +112,7 @@ class Provider:
     def end(self, span: Span) -> None:
         """Queue it, or drop it when the queue is full; never waits."""
         self._ended.inc()
-        self._queue.on_end(encoding.encode(span))
+        self._put(encoding.encode(span))
 
     def force_flush(self) -> None:
         """Export what is queued, now."""

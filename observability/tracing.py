@@ -186,8 +186,8 @@ class Span:
         self.operation = operation
         self.attributes = dict(attributes) if attributes else {}
         known = parent.traceparent
-        self.trace_id = known[3:35] if known else f"{getrandbits(128):032x}"
-        self.span_id = f"{getrandbits(64):016x}"
+        self.trace_id = known[3:35] if known else getrandbits(128).to_bytes(16).hex()
+        self.span_id = getrandbits(64).to_bytes(8).hex()
         self.parent_id = "" if parent.root else known[36:52]
         self.tracestate = parent.tracestate
         self.failed = False
@@ -200,9 +200,9 @@ class Span:
         self.attributes[key] = value
 
     def __enter__(self) -> Span:
-        traceparent = f"00-{self.trace_id}-{self.span_id}-{'01' if self._recorded else '00'}"
-        here = context.Context(self._parent.correlation_id, traceparent, self.tracestate)
-        self._token = context.push(here)
+        flags = "01" if self._recorded else "00"
+        traceparent = f"00-{self.trace_id}-{self.span_id}-{flags}"
+        self._token = context.push(context.Context(self._parent.correlation_id, traceparent, self.tracestate))
         return self
 
     def __exit__(
