@@ -36,7 +36,7 @@ class Grpc(encoding.Takes, OTLPSpanExporter):
         self._client: Any = _Bytes(self._channel)
 
     def _translate_data(self, data: Any) -> Any:
-        return encoding.request(self.resource, data)
+        return encoding.request(self.resource, [encoding.encode(span) for span in data])
 
 
 class _Bytes:
@@ -54,7 +54,9 @@ class _Readable(encoding.Takes, SpanExporter):
         self._exporter = exporter
 
     def export(self, spans: Sequence[Any]) -> SpanExportResult:
-        return self._exporter.export([encoding.readable(self.resource, span) for span in spans])
+        return self._exporter.export(
+            [encoding.readable(self.resource, encoding.encode(span)) for span in spans]
+        )
 
     def shutdown(self) -> None:
         self._exporter.shutdown()
@@ -90,11 +92,11 @@ class Provider:
         # The SDK's provider reads OTEL_TRACES_SAMPLER; it makes no span.
         self._sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler
         self._follows = isinstance(self._sampler, ParentBased)
-        self._ended = metrics.SPANS.labels(service, "ended")
+        self._dropped = metrics.SPANS.labels(service, "dropped")
         self._queue: Any = BatchSpanProcessor(_Counted(sending, service))
-        # Past its question whether a span is sampled: bytes cannot say, and a class of bytes that can would be the
-        # garbage collector's to follow while it waits.
-        self._put: Any = self._queue._batch_processor.emit  # noqa: SLF001 - as said
+        # It tells nobody what it drops, and its door asks for the SDK's spans.
+        inside: Any = self._queue._batch_processor  # noqa: SLF001 - as said
+        self._put, self._waiting = inside.emit, inside._queue  # noqa: SLF001 - as said
 
     def sampled(self, parent: context.Context, trace_id: str, name: str) -> bool:
         """Whether to record a span of this trace under `parent` (without one: a root)."""
@@ -111,8 +113,9 @@ class Provider:
 
     def end(self, span: Span) -> None:
         """Queue it, or drop it when the queue is full; never waits."""
-        self._ended.inc()
-        self._put(encoding.encode(span))
+        if len(self._waiting) == self._waiting.maxlen:
+            self._dropped.inc()
+        self._put(span)
 
     def force_flush(self) -> None:
         """Export what is queued, now."""

@@ -15,5 +15,5 @@ class Http(encoding.Takes, OTLPSpanExporter):
 
     def export(self, spans: Any) -> SpanExportResult:
         """Send them."""
-        sent = self._client.export(encoding.request(self.resource, spans))
+        sent = self._client.export(encoding.request(self.resource, [encoding.encode(span) for span in spans]))
         return SpanExportResult.SUCCESS if sent.success else SpanExportResult.FAILURE

@@ -57,7 +57,7 @@ CIRCUITS = Gauge(
 )
 SPANS = Counter(
     "shop_trace_spans",
-    "Spans by what became of them: ended, exported, lost by the exporter; the rest was dropped or waits.",
+    "Spans by what became of them: exported, lost by the exporter, or dropped by a full queue; the rest waits.",
     ["service", "outcome"],
     registry=REGISTRY,
 )

@@ -210,6 +210,7 @@ class Span:
     ) -> None:
         self._judge(error)
         context.pop(self._token)
+        del self._token  # it would keep all of the task's context while the span waits
         if self._recorded:
             self.end = time_ns()
             self._provider.end(self)

@@ -117,8 +117,9 @@ def test_a_hanging_exporter_holds_up_neither_work_nor_the_end(monkeypatch: pytes
     tracing.install(None)
     export.end(provider)
     assert time.monotonic() - start < 10
-    count = {name: metrics.SPANS.labels("hanging", name)._value.get() for name in ("ended", "exported")}
-    assert count == {"ended": 1000, "exported": 0}
+    count = {name: metrics.SPANS.labels("hanging", name)._value.get() for name in ("dropped", "exported")}
+    assert 1000 - 100 - 10 <= count["dropped"] <= 1000 - 100  # what fits waits, and one batch is under way
+    assert count["exported"] == 0
 
 
 def test_a_dead_endpoint_costs_nothing() -> None:
