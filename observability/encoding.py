@@ -1,8 +1,8 @@
 """Spans as OTLP has them, and as the SDK's objects for exporters that want those.
 
-Protocol Buffers let one message be written as several that are put one after the other: what all spans of an operation have
-in common is encoded once; of what is new in each, ids and times have a fixed layout. It is done for a batch at a time, by
-the exporter's thread: one after the other they cost half of what each does between the steps of an order.
+Protocol Buffers let one message be written as several that are put one after the other: what all spans of an operation
+have in common is encoded once; of what is new in each, ids and times have a fixed layout. It is done for a batch at a
+time, in the exporter's thread: encoded one by one, between the steps of an order, they cost twice as much.
 """
 
 from __future__ import annotations
