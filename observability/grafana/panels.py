@@ -74,7 +74,7 @@ ORDERS: Rows = {
         P("Waiting", {"{{service}}": "max by (service) (shop_outbox_rows)"}),
         P("Age of the oldest", {"{{service}}": "max by (service) (shop_outbox_oldest_seconds)"}, "s"),
     ],
-    "Broker": [
+    "Broker of make up and compose.yaml": [  # Knative's has an alert, EventsRefused; what it delivers is below
         P("Delivered", _rate("shop_broker_deliveries_total", "trigger", 'result="delivered"'), "ops"),
         P("Repeated", _rate("shop_broker_retries_total", "trigger"), "ops"),
         P("Given up", _rate("shop_broker_deliveries_total", "trigger", 'result="dead_lettered"'), "ops"),
@@ -85,6 +85,7 @@ ORDERS: Rows = {
         P("Kept", {"{{status}}": "sum by (status) (shop_dead_letters)"}),
     ],
     "Subscribers": [
+        P("Handled", _rate("shop_event_handling_seconds_count", "type", 'outcome="handled"'), "ops"),
         P("Handling", _quantiles("shop_event_handling_seconds", "service"), "s"),
         P("Outcomes", _rate("shop_event_handling_seconds_count", "outcome"), "ops"),
     ],
