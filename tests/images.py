@@ -47,15 +47,14 @@ class Dockerfile:
             return []
         return words
 
+    def sources(self) -> list[str]:
+        """What of the repository is copied into any stage."""
+        copied = [operands for operands in self.all("COPY") if not operands.startswith("--from")]
+        return [source.removeprefix("./") for operands in copied for source in operands.split()[:-1]]
+
     def files(self) -> set[str]:
         """The repository's files that are copied into any stage, requirements aside."""
-        sources = [
-            source
-            for operands in self.all("COPY")
-            if not operands.startswith("--from")
-            for source in operands.split()[:-1]
-            if not source.startswith("requirements/")
-        ]
+        sources = [source for source in self.sources() if not source.startswith("requirements/")]
         return {path for path in context() if any(_matches(path, source) for source in sources)}
 
     def faults(self) -> list[str]:
