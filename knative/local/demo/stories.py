@@ -142,7 +142,7 @@ def expect(held: bool, what: str) -> None:
         raise Off(f"expected {what}")
 
 
-async def eventually(check: Callable[[], Awaitable[bool]], what: str, seconds: float = 20.0) -> None:
+async def eventually(check: Callable[[], Awaitable[bool]], what: str, seconds: float = 60.0) -> None:
     """Wait for `check` to hold; raise Off when it does not in time."""
     deadline = time.monotonic() + seconds
     while not await check():
