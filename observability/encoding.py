@@ -67,17 +67,19 @@ def encode(span: Span) -> bytes:
     return _field(_SPANS, b"".join(parts))
 
 
-def request(resource: Resource, spans: Sequence[bytes]) -> bytes:
+def request(resource: Resource, spans: Sequence[Span]) -> bytes:
     """The ExportTraceServiceRequest that takes them to a collector.
 
     Made of bytes: to put messages into another one copies them, which costs as much as all else.
     """
-    return _field(b"\x0a", _about(resource) + _field(b"\x12", _SCOPE + b"".join(spans)))
+    return _field(
+        b"\x0a", _about(resource) + _field(b"\x12", _SCOPE + b"".join([encode(span) for span in spans]))
+    )
 
 
-def readable(resource: Resource, encoded: bytes) -> ReadableSpan:
+def readable(resource: Resource, ended: Span) -> ReadableSpan:
     """The SDK's form."""
-    (span,) = pb.ScopeSpans.FromString(encoded).spans
+    (span,) = pb.ScopeSpans.FromString(encode(ended)).spans
 
     def known(span_id: bytes) -> SpanContext:
         state = TraceState.from_header([span.trace_state]) if span.trace_state else TraceState()

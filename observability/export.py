@@ -29,14 +29,14 @@ FLUSH_SECONDS = 3.0
 
 
 class Grpc(encoding.Takes, OTLPSpanExporter):
-    """The SDK's, for spans that are bytes already."""
+    """The SDK's, for spans of ours."""
 
     def _initialize_channel_and_stub(self) -> None:
         super()._initialize_channel_and_stub()  # type: ignore[no-untyped-call] # the SDK's own
         self._client: Any = _Bytes(self._channel)
 
     def _translate_data(self, data: Any) -> Any:
-        return encoding.request(self.resource, [encoding.encode(span) for span in data])
+        return encoding.request(self.resource, data)
 
 
 class _Bytes:
@@ -54,9 +54,7 @@ class _Readable(encoding.Takes, SpanExporter):
         self._exporter = exporter
 
     def export(self, spans: Sequence[Any]) -> SpanExportResult:
-        return self._exporter.export(
-            [encoding.readable(self.resource, encoding.encode(span)) for span in spans]
-        )
+        return self._exporter.export([encoding.readable(self.resource, span) for span in spans])
 
     def shutdown(self) -> None:
         self._exporter.shutdown()

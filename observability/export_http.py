@@ -1,4 +1,4 @@
-"""Spans by OTLP over HTTP: the SDK's exporter, for spans that are bytes already."""
+"""Spans by OTLP over HTTP: the SDK's exporter, for spans of ours."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ class Http(encoding.Takes, OTLPSpanExporter):
 
     def export(self, spans: Any) -> SpanExportResult:
         """Send them."""
-        sent = self._client.export(encoding.request(self.resource, [encoding.encode(span) for span in spans]))
+        sent = self._client.export(encoding.request(self.resource, spans))
         return SpanExportResult.SUCCESS if sent.success else SpanExportResult.FAILURE

@@ -50,7 +50,7 @@ class Dockerfile:
     def sources(self) -> list[str]:
         """What of the repository is copied into any stage."""
         copied = [operands for operands in self.all("COPY") if not operands.startswith("--from")]
-        return [source.removeprefix("./") for operands in copied for source in operands.split()[:-1]]
+        return [source for operands in copied for source in operands.split()[:-1]]
 
     def files(self) -> set[str]:
         """The repository's files that are copied into any stage, requirements aside."""

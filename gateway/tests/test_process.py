@@ -8,10 +8,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
+
+from gateway.tests.doors import Doors
 
 
 async def gateway(**variables: str) -> asyncio.subprocess.Process:
@@ -75,24 +76,13 @@ async def test_a_taken_port_is_named() -> None:
 
 
 async def test_what_is_named_is_woken_in_its_order() -> None:
-    asked: asyncio.Queue[str] = asyncio.Queue()
-
-    def door(name: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
-        async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            asked.put_nowait(name)
-            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-            writer.close()
-
-        return answer
-
-    first = await asyncio.start_server(door("first"), "127.0.0.1", 0)
-    then = await asyncio.start_server(door("then"), "127.0.0.1", 0)
-    async with first, then:
-        places = [f"127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in (first, then)]
+    doors = Doors()
+    doors.may_answer.set()
+    async with doors.open("first", "then") as places:
         process = await gateway(WAKE=";".join(places))
         try:
             async with asyncio.timeout(60):
-                assert [await asked.get(), await asked.get()] == ["first", "then"]
+                assert [await doors.asked.get(), await doors.asked.get()] == ["first", "then"]
         finally:
             process.kill()
             await process.wait()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
+from gateway.tests.doors import Doors
 from gateway.wake import wake
 
 
@@ -44,28 +44,13 @@ async def test_what_breaks_off_is_asked_again_until_it_answers() -> None:
 
 
 async def test_a_group_is_woken_when_the_one_before_it_has_answered() -> None:
-    asked: asyncio.Queue[str] = asyncio.Queue()
-    may_answer = asyncio.Event()
-
-    def door(name: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
-        async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            asked.put_nowait(name)
-            await may_answer.wait()
-            asked.put_nowait(f"{name} answered")
-            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-            writer.close()
-
-        return answer
-
-    first = await asyncio.start_server(door("first"), "127.0.0.1", 0)
-    then = await asyncio.start_server(door("then"), "127.0.0.1", 0)
-    async with first, then:
-        ports = [server.sockets[0].getsockname()[1] for server in (first, then)]
-        walk = wake(f"127.0.0.1:{ports[0]};127.0.0.1:{ports[1]}")
-        assert await asyncio.wait_for(asked.get(), 10) == "first"
-        may_answer.set()
+    doors = Doors()
+    async with doors.open("first", "then") as places:
+        walk = wake(";".join(places))
+        assert await asyncio.wait_for(doors.asked.get(), 10) == "first"
+        doors.may_answer.set()
         await asyncio.to_thread(walk.join, 10)
-    assert [asked.get_nowait() for _ in range(3)] == ["first answered", "then", "then answered"]
+    assert doors.seen == ["first", "first answered", "then", "then answered"]
 
 
 async def test_what_cannot_be_woken_ends_quietly_and_keeps_none_from_the_next() -> None:

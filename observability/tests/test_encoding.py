@@ -39,9 +39,7 @@ def recorded(
     with tracing.Span(kept, ORDER, attributes, parent) as span:  # type: ignore[arg-type] # a fake
         if error:
             tracing.failed(span, "UNAVAILABLE")
-    request = ExportTraceServiceRequest.FromString(
-        encoding.request(RESOURCE, [encoding.encode(kept.spans[0])])
-    )
+    request = ExportTraceServiceRequest.FromString(encoding.request(RESOURCE, kept.spans))
     return request.resource_spans[0].scope_spans[0].spans[0]
 
 
@@ -96,7 +94,7 @@ def test_a_request_says_whose_the_spans_are_and_holds_them_all() -> None:
     for number in range(300):
         with tracing.Span(kept, tracing.Operation(f"work {number}", "INTERNAL"), {}, PARENT):  # type: ignore[arg-type] # a fake
             pass
-    sent = encoding.request(RESOURCE, [encoding.encode(span) for span in kept.spans])
+    sent = encoding.request(RESOURCE, kept.spans)
     (about,) = ExportTraceServiceRequest.FromString(sent).resource_spans
     assert {pair.key: pair.value.string_value for pair in about.resource.attributes} == dict(
         RESOURCE.attributes
@@ -111,7 +109,7 @@ def test_the_sdks_form_says_the_same() -> None:
     own: dict[str, tracing.Attribute] = {"b": 2, "c": True}
     with tracing.Span(kept, tracing.Operation("x", "PRODUCER", {"a": "text"}), own, PARENT) as span:  # type: ignore[arg-type] # a fake
         pass
-    readable = encoding.readable(RESOURCE, encoding.encode(span))
+    readable = encoding.readable(RESOURCE, span)
     assert readable.context is not None
     assert readable.parent is not None
     assert (readable.name, readable.kind.name, readable.attributes) == ("x", "PRODUCER", {"a": "text", **own})

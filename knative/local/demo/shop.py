@@ -25,6 +25,7 @@ ADDRESS = {
 FINAL = frozenset({"CONFIRMED", "SHIPPED", "DELIVERED", "CANCELLED"})
 """Where an order stands still until a person moves it."""
 _PASSING = frozenset({429, 502, 503, 504})
+_PAUSE = 0.2  # seconds before the next attempt, where the answer does not say
 _LONGEST_PAUSE = 1.0  # seconds between two looks at an order
 
 
@@ -34,7 +35,7 @@ class Refused(Exception):
     """
 
     def __init__(
-        self, method: str, path: str, status: int, problem: Mapping[str, Any], retry_after: float = 0.2
+        self, method: str, path: str, status: int, problem: Mapping[str, Any], retry_after: float
     ) -> None:
         super().__init__(f"{method} {path}: {status} {problem.get('reason')}: {problem.get('detail')}")
         self.status = status
@@ -110,7 +111,7 @@ class Shop:
         status, content, headers = await self.raw(method, path, **how)
         if status >= 400:
             problem = content if isinstance(content, dict) else {"detail": content}
-            raise Refused(method, path, status, problem, float(headers.get("Retry-After", 0.2)))
+            raise Refused(method, path, status, problem, float(headers.get("Retry-After", _PAUSE)))
         return content
 
     async def patiently(self, method: str, path: str, *, seconds: float = 60.0, **how: Any) -> Any:
@@ -123,8 +124,9 @@ class Shop:
                 passing = not isinstance(error, Refused) or error.status in _PASSING
                 if not passing or time.monotonic() > deadline:
                     raise
-                pause = error.retry_after if isinstance(error, Refused) else 0.2
-                await asyncio.sleep(pause * random.uniform(1, 1.5))  # not all who were refused at once
+                pause = error.retry_after if isinstance(error, Refused) else _PAUSE
+                pause *= random.uniform(1, 1.5)  # not all who were refused at once
+                await asyncio.sleep(min(pause, max(deadline - time.monotonic(), _PAUSE)))
 
     async def register(self, name: str = "Ada Lovelace") -> Person:
         """A new customer, logged in."""
