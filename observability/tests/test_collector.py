@@ -1,4 +1,4 @@
-"""The collector's configuration: in a real collector where one is installed, and by what its components document."""
+"""The collectors' configurations: by what their components document, and that of traces in a real collector."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-FILE = Path(__file__).parents[1] / "collector" / "collector.yaml"
+FOLDER = Path(__file__).parents[1] / "collector"
+FILE, LOGS = FOLDER / "collector.yaml", FOLDER / "logs.yaml"
 COLLECTOR = os.environ.get("OTELCOL") or shutil.which("otelcol-contrib")
 ERROR = trace_pb2.Status.STATUS_CODE_ERROR
 SECOND = 1_000_000_000
@@ -36,6 +37,9 @@ DOCUMENTED = {
     "tail_sampling": {
         "decision_wait", "num_traces", "expected_new_traces_per_sec", "decision_cache", "policies", "sampling_strategy",
     },
+    "file_storage": {"directory", "timeout", "compaction", "fsync", "create_directory"},
+    "file_log": {"include", "exclude", "start_at", "include_file_path", "storage", "retry_on_failure", "operators"},
+    "otlp_http": {"endpoint", "logs_endpoint", "tls", "headers", "timeout", "sending_queue", "retry_on_failure"},
     "batch": {"send_batch_size", "timeout", "send_batch_max_size"},
 }  # fmt: skip
 POLICIES = {
@@ -45,26 +49,32 @@ POLICIES = {
 }
 
 
-def config() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(FILE.read_text())
+both = pytest.mark.parametrize("file", [FILE, LOGS], ids=lambda file: file.stem)
+
+
+def config(file: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(file.read_text())
     return loaded
 
 
+@both
 @pytest.mark.parametrize("section", ["extensions", "receivers", "processors", "exporters"])
-def test_components_are_given_only_what_they_document(section: str) -> None:
-    for name, given in config()[section].items():
-        assert not set(given) - DOCUMENTED[name.partition("/")[0]], name
+def test_components_are_given_only_what_they_document(file: Path, section: str) -> None:
+    for name, given in config(file)[section].items():
+        assert not set(given or ()) - DOCUMENTED[name.partition("/")[0]], name
 
 
 def test_policies_are_given_only_what_they_document() -> None:
-    for policy in config()["processors"]["tail_sampling"]["policies"]:
+    for policy in config(FILE)["processors"]["tail_sampling"]["policies"]:
         assert set(policy) == {"name", "type", policy["type"]}
         assert not set(policy[policy["type"]]) - POLICIES[policy["type"]]
 
 
-def test_all_that_is_configured_is_used_and_memory_is_limited_first() -> None:
-    whole = config()
-    pipeline = whole["service"]["pipelines"]["traces"]
+@both
+def test_all_that_is_configured_is_used_and_memory_is_limited_first(file: Path) -> None:
+    whole = config(file)
+    (pipeline,) = whole["service"]["pipelines"].values()
+    assert set(whole["service"]["extensions"]) == set(whole["extensions"])
     for section in ("receivers", "processors", "exporters"):
         assert set(pipeline[section]) == set(whole[section])
     assert (pipeline["processors"][0], pipeline["processors"][-1]) == ("memory_limiter", "batch")

@@ -13,10 +13,12 @@ import yaml
 from knative.local import manifests as m
 from tests.manifests.conftest import ROOT
 
+TOPS = ("knative", "istio", "observability")
+
 
 def folders() -> list[str]:
     """Every kustomization that stands for itself (a Component needs another around it)."""
-    files = (path for top in ("knative", "istio") for path in (ROOT / top).rglob("kustomization.yaml"))
+    files = (path for top in TOPS for path in (ROOT / top).rglob("kustomization.yaml"))
     return sorted(
         str(path.parent.relative_to(ROOT)) for path in files if "\nkind: Kustomization\n" in path.read_text()
     )

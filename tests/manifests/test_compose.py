@@ -29,8 +29,10 @@ PORTS = {
     "broker": [8090],
     "prometheus": [9090],
     "jaeger": [16686],
+    "logs": [9428],
     "grafana": [3000],
 }
+HOST = "${CONTAINERS:-/var/lib/docker/containers}"
 _READ = re.compile(r"""environ(?:\.get)?[\[(]["']([A-Z_]+)["']""")
 
 
@@ -131,9 +133,17 @@ def test_no_container_of_ours_may_more_than_in_a_cluster() -> None:
         assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges:true"]), name
 
 
+def test_only_the_collector_of_logs_sees_a_folder_of_the_machine_and_may_not_write_there() -> None:
+    mounts = {name: [m for m in s.get("volumes", ()) if m.startswith(HOST)] for name, s in SERVICES.items()}
+    assert {name: found for name, found in mounts.items() if found} == {
+        "log-collector": [f"{HOST}:/containers:ro"]
+    }
+    assert SERVICES["log-collector"]["cap_drop"] == ["ALL"]
+
+
 def test_what_is_mounted_is_there() -> None:
     for service in SERVICES.values():
-        for mount in service.get("volumes", ()):
+        for mount in (given for given in service.get("volumes", ()) if not given.startswith(HOST)):
             source, target, *mode = mount.split(":")
             if source.startswith("./"):
                 assert (ROOT / source).exists(), mount
