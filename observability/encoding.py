@@ -36,12 +36,6 @@ _PARENT = b"\x22\x08"
 _ATTRIBUTES = b"\x4a"
 
 
-class Takes:
-    """What an exporter is that takes spans so; it is told whose they are."""
-
-    resource: Resource
-
-
 def encode(span: Span) -> bytes:
     """A span that has ended: an opentelemetry.proto.trace.v1.ScopeSpans of it alone."""
     parts = [

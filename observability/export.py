@@ -7,54 +7,64 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBased
 
-from observability import context, encoding, metrics
+from observability import context, metrics
 from observability.tracing import Span
 
-_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+log = logging.getLogger("shop.tracing")
 
 FLUSH_SECONDS = 3.0
 """How long the end of a process waits for the last spans to be taken."""
 
 
-class Grpc(encoding.Takes, OTLPSpanExporter):
-    """The SDK's, for spans of ours."""
+class Takes:
+    """What an exporter is that takes spans of ours; it is told whose they are."""
 
-    def _initialize_channel_and_stub(self) -> None:
-        super()._initialize_channel_and_stub()  # type: ignore[no-untyped-call] # the SDK's own
-        self._client: Any = _Bytes(self._channel)
-
-    def _translate_data(self, data: Any) -> Any:
-        return encoding.request(self.resource, data)
+    resource: Resource
 
 
-class _Bytes:
-    """A TraceServiceStub whose requests are serialized."""
+class Late(Takes, SpanExporter):
+    """An exporter that is made, by `make`, when the first batch is due: a cold start does without its libraries."""
 
-    def __init__(self, channel: Any) -> None:
-        answer = ExportTraceServiceResponse.FromString
-        self.Export = channel.unary_unary(_EXPORT, response_deserializer=answer)
+    def __init__(self, make: Callable[[], Takes]) -> None:
+        self._make = make
+        self._made: Any = None
+
+    def export(self, spans: Sequence[Any]) -> SpanExportResult:
+        if self._made is None:
+            try:
+                made = self._make()
+            except Exception:
+                log.exception("no_exporter")  # with every batch, as long as it lasts
+                raise
+            made.resource, self._made = self.resource, made
+        result: SpanExportResult = self._made.export(spans)
+        return result
+
+    def shutdown(self) -> None:
+        if self._made is not None:
+            self._made.shutdown()
 
 
-class _Readable(encoding.Takes, SpanExporter):
+class _Readable(Takes, SpanExporter):
     """Any other of the SDK's exporters, which gets the SDK's objects."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
 
     def export(self, spans: Sequence[Any]) -> SpanExportResult:
-        return self._exporter.export([encoding.readable(self.resource, span) for span in spans])
+        from observability.encoding import readable  # not before there is a span
+
+        return self._exporter.export([readable(self.resource, span) for span in spans])
 
     def shutdown(self) -> None:
         self._exporter.shutdown()
@@ -85,7 +95,7 @@ class Provider:
 
     def __init__(self, service: str, exporter: SpanExporter) -> None:
         resource = Resource.create({"service.name": service, "service.namespace": "shop"})
-        sending = exporter if isinstance(exporter, encoding.Takes) else _Readable(exporter)
+        sending = exporter if isinstance(exporter, Takes) else _Readable(exporter)
         sending.resource = resource
         # The SDK's provider reads OTEL_TRACES_SAMPLER; it makes no span.
         self._sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler
@@ -135,14 +145,18 @@ def provide(service: str, exporter: SpanExporter) -> Provider:
     return Provider(service, exporter)
 
 
-def exporter(environ: Mapping[str, str]) -> SpanExporter:
+def exporter(environ: Mapping[str, str]) -> Late:
     """The OTLP exporter that the standard variables describe."""
-    common = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-    if environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", common).startswith("http"):
-        from observability.export_http import Http  # only one is needed
 
-        return Http()
-    return Grpc()
+    def make() -> Takes:
+        if environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", common).startswith("http"):
+            from observability.export_http import Http as Exporter
+        else:
+            from observability.export_grpc import Grpc as Exporter  # type: ignore[assignment] # one of the two
+        return Exporter()
+
+    common = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    return Late(make)
 
 
 def end(provider: Provider) -> None:

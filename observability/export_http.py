@@ -8,9 +8,10 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from observability import encoding
+from observability.export import Takes
 
 
-class Http(encoding.Takes, OTLPSpanExporter):
+class Http(Takes, OTLPSpanExporter):
     """See the module."""
 
     def export(self, spans: Any) -> SpanExportResult:

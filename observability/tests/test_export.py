@@ -34,6 +34,14 @@ start = time.monotonic()
 end()
 print(json.dumps([worked, time.monotonic() - start]))
 """
+BEFORE_A_BATCH = """
+import sys
+from observability import context, tracing
+end = tracing.configure("probe")
+with context.use(context.incoming(None, None)), tracing.Operation("work", "INTERNAL").span():
+    print(*sys.modules)
+end()
+"""
 Install = Callable[[str, SpanExporter], None]
 
 
@@ -138,3 +146,36 @@ def test_a_dead_endpoint_costs_nothing() -> None:
     assert ran.returncode == 0, ran.stderr
     assert worked < 5  # a millisecond each, of what takes a tenth of one
     assert ended < export.FLUSH_SECONDS + 5
+
+
+def test_a_start_does_without_the_exporters_libraries() -> None:
+    environ = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    ran = subprocess.run(
+        [sys.executable, "-c", BEFORE_A_BATCH],
+        check=True,
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+    )
+    loaded = ran.stdout.splitlines()[0].split()
+    assert "opentelemetry.sdk.trace" in loaded
+    assert not {"grpc", "google.protobuf", "opentelemetry.exporter", "observability.encoding"} & set(loaded)
+
+
+def test_spans_of_an_exporter_that_cannot_be_made_are_lost_and_it_is_said_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken() -> export.Takes:
+        raise ValueError("no such compression")
+
+    provider = export.provide("unmade", export.Late(broken))
+    tracing.install(provider)
+    with context.use(context.incoming(None, None)), tracing.Operation("work", "INTERNAL").span():
+        pass
+    tracing.install(None)
+    export.end(provider)
+    assert metrics.SPANS.labels("unmade", "lost")._value.get() == 1
+    (record,) = [r for r in caplog.records if r.getMessage() == "no_exporter"]
+    assert record.exc_info
+    assert "no such compression" in str(record.exc_info[1])
