@@ -11,6 +11,7 @@ import asyncio
 import importlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
@@ -40,10 +41,11 @@ from functions.runtime.testing import FakeVerifier
 from functions.users import recovery
 from functions.users import service as users
 from functions.users.tests.world import cheap_hasher
+from tests.architecture import domains
 from tests.disorder.peers import OrdersPeer, Postman, ProductsPeer, UsersPeer
 from tests.disorder.stores import OpenStore
 
-DOMAINS = ("users", "products", "orders", "payments", "notifications")
+DOMAINS = tuple(domains(Path(__file__).parents[2]))
 HOME = Address("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "GB")
 PRICE = Money(1250, "EUR")
 HANDLED, LATER = 204, 503

@@ -98,7 +98,7 @@ def test_what_is_put_into_the_catalogue_can_be_taken_out_in_any_order() -> None:
 
 def test_what_is_put_into_shared_files_can_be_taken_out_in_any_order() -> None:
     for first, second in zip(
-        shared.additions(answers(ONE)), shared.additions(answers(OTHER, 7)), strict=True
+        shared.additions(answers("kettles")), shared.additions(answers(OTHER, 7)), strict=True
     ):
         before = (ROOT / first.file).read_text()
         both = second.added_to(first.added_to(before))
