@@ -61,7 +61,7 @@ def config(file: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("section", ["extensions", "receivers", "processors", "exporters"])
 def test_components_are_given_only_what_they_document(file: Path, section: str) -> None:
     for name, given in config(file)[section].items():
-        assert not set(given or ()) - DOCUMENTED[name.partition("/")[0]], name
+        assert not set(given) - DOCUMENTED[name.partition("/")[0]], name
 
 
 def test_policies_are_given_only_what_they_document() -> None:

@@ -54,6 +54,15 @@ def install() -> Iterator[Install]:
     tracing.install(None)
 
 
+def probe(code: str, port: int) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a process of its own, which traces to this port."""
+    environ = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, check=False, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60
+    )
+
+
 class Hanging(SpanExporter):
     """Takes a minute for each batch."""
 
@@ -133,15 +142,7 @@ def test_a_hanging_exporter_holds_up_neither_work_nor_the_end(monkeypatch: pytes
 def test_a_dead_endpoint_costs_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    environ = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
-    ran = subprocess.run(
-        [sys.executable, "-c", TO_A_DEAD_ENDPOINT],
-        check=False,
-        cwd=ROOT,
-        env=environ,
-        capture_output=True,
-        timeout=60,
-    )
+    ran = probe(TO_A_DEAD_ENDPOINT, port)
     worked, ended = json.loads(ran.stdout)
     assert ran.returncode == 0, ran.stderr
     assert worked < 5  # a millisecond each, of what takes a tenth of one
@@ -149,15 +150,8 @@ def test_a_dead_endpoint_costs_nothing() -> None:
 
 
 def test_a_start_does_without_the_exporters_libraries() -> None:
-    environ = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
-    ran = subprocess.run(
-        [sys.executable, "-c", BEFORE_A_BATCH],
-        check=True,
-        cwd=ROOT,
-        env=environ,
-        capture_output=True,
-        text=True,
-    )
+    ran = probe(BEFORE_A_BATCH, 9)
+    assert ran.returncode == 0, ran.stderr
     loaded = ran.stdout.splitlines()[0].split()
     assert "opentelemetry.sdk.trace" in loaded
     assert not {"grpc", "google.protobuf", "opentelemetry.exporter", "observability.encoding"} & set(loaded)
