@@ -87,7 +87,7 @@ test-crash: $(READY) ## Kill every part at every failpoint, and the broker for e
 		$(PYTEST) -o faulthandler_timeout=0 tests/crash $(wildcard tests/disorder) $(ARGS)
 
 test-new-service: $(READY) ## Run all checks on a copy of this tree with a service from the template, and that platform
-	@SHOP_WHOLE_NEW_SERVICE=1 $(PYTEST) tests/newservice $(ARGS)
+	@SHOP_WHOLE_NEW_SERVICE=1 $(PYTEST) -o faulthandler_timeout=0 tests/newservice $(ARGS)
 
 lint: $(READY) ## Check style and types
 	@$(RUN) -m ruff check .
