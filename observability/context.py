@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
 
 CORRELATION_HEADER = "x-correlation-id"
 
@@ -22,31 +21,30 @@ _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-class Context(NamedTuple):
-    """One unit of work: correlation id (8 to 64 of `[A-Za-z0-9._-]`), traceparent and tracestate (W3C).
+class Context:
+    """One unit of work: correlation id (8 to 64 of `[A-Za-z0-9._-]`), and W3C's traceparent and tracestate.
 
-    `root`: no span stands behind the traceparent, it was made here; whether to record is still to be decided.
+    In hexadecimal: `trace_id` 32 digits, `span_id` 16, `flags` 2. `sampled`: the trace is recorded, the lowest bit of
+    the flags. `root`: no span stands behind it, it was made here; whether to record is still to be decided.
     """
 
-    correlation_id: str
-    traceparent: str
-    tracestate: str = ""
-    root: bool = False
+    __slots__ = ("correlation_id", "flags", "root", "sampled", "span_id", "trace_id", "tracestate")
+
+    def __init__(
+        self, correlation_id: str, traceparent: str, tracestate: str = "", *, root: bool = False
+    ) -> None:
+        self.correlation_id = correlation_id
+        self.trace_id = traceparent[3:35]
+        self.span_id = traceparent[36:52]
+        self.flags = traceparent[53:55]
+        self.sampled = traceparent[54:55] in _ODD
+        self.tracestate = tracestate
+        self.root = root or not traceparent
 
     @property
-    def trace_id(self) -> str:
-        """32 hexadecimal digits."""
-        return self.traceparent[3:35]
-
-    @property
-    def span_id(self) -> str:
-        """16 hexadecimal digits."""
-        return self.traceparent[36:52]
-
-    @property
-    def sampled(self) -> bool:
-        """Whether the trace is recorded: the lowest bit of the flags."""
-        return self.traceparent[-1:] in _ODD
+    def traceparent(self) -> str:
+        """What the next hop gets; empty outside any work."""
+        return f"00-{self.trace_id}-{self.span_id}-{self.flags}" if self.trace_id else ""
 
 
 _ODD = frozenset("13579bdf")
@@ -68,7 +66,7 @@ def incoming(correlation_id: str | None, traceparent: str | None, tracestate: st
     trace = traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None
     correlation = correlation_id if correlation_id and _CORRELATION_ID.fullmatch(correlation_id) else None
     state = tracestate if trace and tracestate and _TRACESTATE.fullmatch(tracestate) else ""
-    return Context(correlation or secrets.token_hex(16), trace or new_traceparent(), state, not trace)
+    return Context(correlation or secrets.token_hex(16), trace or new_traceparent(), state, root=not trace)
 
 
 def enter(context: Context) -> None:

@@ -91,7 +91,7 @@ class _Counted(SpanExporter):
 
 
 class Provider:
-    """Decides what is recorded, and takes what has ended."""
+    """Decides what is recorded, and takes what has ended. `follows`: a child is recorded where its parent is."""
 
     def __init__(self, service: str, exporter: SpanExporter) -> None:
         resource = Resource.create({"service.name": service, "service.namespace": "shop"})
@@ -99,7 +99,7 @@ class Provider:
         sending.resource = resource
         # The SDK's provider reads OTEL_TRACES_SAMPLER; it makes no span.
         self._sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler
-        self._follows = isinstance(self._sampler, ParentBased)
+        self.follows = isinstance(self._sampler, ParentBased)
         self._dropped = metrics.SPANS.labels(service, "dropped")
         self._queue: Any = BatchSpanProcessor(_Counted(sending, service))
         # It tells nobody what it drops, and its door asks for the SDK's spans.
@@ -107,15 +107,12 @@ class Provider:
         self._put, self._waiting = inside.emit, inside._queue  # noqa: SLF001 - as said
 
     def sampled(self, parent: context.Context, trace_id: str, name: str) -> bool:
-        """Whether to record a span of this trace under `parent` (without one: a root)."""
-        if parent.root or not parent.traceparent:
-            known = Context()
-        elif self._follows:
-            return parent.sampled
-        else:
-            flags = trace.TraceFlags(int(parent.traceparent[-2:], 16))
+        """Whether to record a span of this trace under `parent`; not to be asked where it `follows` a parent."""
+        known = Context()
+        if not parent.root:
+            flags = trace.TraceFlags(int(parent.flags, 16))
             caller = trace.SpanContext(int(trace_id, 16), int(parent.span_id, 16), True, flags)
-            known = trace.set_span_in_context(trace.NonRecordingSpan(caller), Context())
+            known = trace.set_span_in_context(trace.NonRecordingSpan(caller), known)
         decision: Any = self._sampler.should_sample(known, int(trace_id, 16), name).decision
         return bool(decision.is_sampled())
 

@@ -41,6 +41,8 @@ _SERVER_FAULTS = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
 
+_STATUS = "rpc.grpc.status_code"
+
 _tracer: Provider | None = None
 _OFF: AbstractContextManager[None] = nullcontext()
 
@@ -95,13 +97,13 @@ class Operation:
 
     def span(
         self,
-        attributes: Mapping[str, Attribute] | None = None,
+        attributes: dict[str, Attribute] | None = None,
         *,
         harmless: tuple[type[Exception], ...] = (),
         parent: context.Context | None = None,
     ) -> AbstractContextManager[Span | None]:
-        """A span around a block, child of `parent` (the current context), with attributes of its own; None with tracing
-        off.
+        """A span around a block, child of `parent` (the current context), with attributes of its own, which become the
+        span's; None with tracing off.
 
         An exception that leaves the block marks it as failed, unless it is `harmless`. No exception's message gets into
         a span: it may quote what people wrote.
@@ -130,7 +132,7 @@ class Rpc(Operation):
         """A span around one call."""
         if _tracer is None:
             return _OFF
-        return _Call(_tracer, self, None, context.current())
+        return _Call(_tracer, self, {_STATUS: 0}, context.current())
 
 
 @lru_cache(512)
@@ -147,28 +149,23 @@ def failed(span: Span | None, error_type: str) -> None:
     span.set_attribute("error.type", error_type)
 
 
-class Span:
-    """One run of an operation, and the block that it lasts for.
+class Span(context.Context):
+    """One run of an operation, and the block that it lasts for: within it, the current context.
 
-    Ids in hexadecimal, as in a traceparent; times in nanoseconds since 1970; `failed`: its status. Not the SDK's,
-    which costs several times as much to make and to end.
+    Times in nanoseconds since 1970; `failed`: its status. Not the SDK's, which costs several times as much to make and
+    to end.
     """
 
     __slots__ = (
         "_harmless",
-        "_parent",
         "_provider",
-        "_recorded",
         "_token",
         "attributes",
         "end",
         "failed",
         "operation",
         "parent_id",
-        "span_id",
         "start",
-        "trace_id",
-        "tracestate",
     )
     _token: Token[context.Context]
 
@@ -176,23 +173,27 @@ class Span:
         self,
         provider: Provider,
         operation: Operation,
-        attributes: Mapping[str, Attribute] | None,
+        attributes: dict[str, Attribute] | None,
         parent: context.Context,
         harmless: tuple[type[Exception], ...] = (),
     ) -> None:
-        self._parent = parent
+        self.correlation_id = parent.correlation_id
+        self.trace_id = parent.trace_id or getrandbits(128).to_bytes(16).hex()
+        self.span_id = getrandbits(64).to_bytes(8).hex()
+        self.parent_id = "" if parent.root else parent.span_id
+        self.tracestate = parent.tracestate
+        self.root = False
+        if provider.follows and not parent.root:
+            self.sampled, self.flags = parent.sampled, parent.flags
+        else:
+            self.sampled = provider.sampled(parent, self.trace_id, operation.name)
+            self.flags = "01" if self.sampled else "00"
         self._provider = provider
         self._harmless = harmless
         self.operation = operation
-        self.attributes = dict(attributes) if attributes else {}
-        known = parent.traceparent
-        self.trace_id = known[3:35] if known else getrandbits(128).to_bytes(16).hex()
-        self.span_id = getrandbits(64).to_bytes(8).hex()
-        self.parent_id = "" if parent.root else known[36:52]
-        self.tracestate = parent.tracestate
+        self.attributes = {} if attributes is None else attributes
         self.failed = False
         self.end = 0
-        self._recorded = provider.sampled(parent, self.trace_id, operation.name)
         self.start = time_ns()
 
     def set_attribute(self, key: str, value: Attribute) -> None:
@@ -200,22 +201,21 @@ class Span:
         self.attributes[key] = value
 
     def __enter__(self) -> Span:
-        flags = "01" if self._recorded else "00"
-        traceparent = f"00-{self.trace_id}-{self.span_id}-{flags}"
-        self._token = context.push(context.Context(self._parent.correlation_id, traceparent, self.tracestate))
+        self._token = context.push(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._judge(error)
+        if error is not None:
+            self._judge(error)
         context.pop(self._token)
         del self._token  # it would keep all of the task's context while the span waits
-        if self._recorded:
+        if self.sampled:
             self.end = time_ns()
             self._provider.end(self)
 
-    def _judge(self, error: BaseException | None) -> None:
+    def _judge(self, error: BaseException) -> None:
         if isinstance(error, Exception) and not isinstance(error, self._harmless):
             failed(self, _reason(error))
 
@@ -225,11 +225,11 @@ class _Call(Span):
 
     __slots__ = ()
 
-    def _judge(self, error: BaseException | None) -> None:
-        code = "OK" if error is None else _code(error)
-        self.attributes["rpc.grpc.status_code"] = _NUMBER[code]
+    def _judge(self, error: BaseException) -> None:
+        code = _code(error)
+        self.attributes[_STATUS] = _NUMBER[code]
         # A refusal is the caller's failure, and no fault of the server's.
-        if error is not None and (self.operation.kind == "CLIENT" or code in _SERVER_FAULTS):
+        if self.operation.kind == "CLIENT" or code in _SERVER_FAULTS:
             failed(self, _reason(error))
 
 

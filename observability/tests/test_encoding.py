@@ -17,6 +17,8 @@ RESOURCE = Resource({"service.name": "orders", "service.namespace": "shop"})
 class Kept:
     """A provider that records all, and keeps it."""
 
+    follows = False
+
     def __init__(self) -> None:
         self.spans: list[tracing.Span] = []
 
