@@ -76,10 +76,7 @@ async def _measure(options: argparse.Namespace) -> list[Row]:
 
 async def _traced(options: argparse.Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "off").mkdir()
-        (folder / "on").mkdir()
-        return [await rows.tracing(folder, max(32, options.orders // 2), options.rounds)]
+        return [await rows.tracing(Path(name), max(32, options.orders // 2), options.rounds)]
 
 
 def _facts(facts: dict[str, object]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -35,13 +35,21 @@ class Row:
 
 
 Drive = Callable[[], Awaitable[Sample]]
+Pair = tuple[Sample, Sample]
 
 
-async def in_turn(name: str, floor: Drive, ours: Drive, rounds: int, budget: float, **more: Any) -> Row:
-    """Floor, ours, floor, ours, ...; the ratio is the median of the rounds' own."""
-    pairs = []
-    for _ in range(rounds):
-        pairs.append((await floor(), await ours()))
+async def turns(floor: Drive, ours: Drive, rounds: int) -> list[Pair]:
+    """Floor, ours, floor, ours, ..."""
+    return [(await floor(), await ours()) for _ in range(rounds)]
+
+
+def compared(name: str, pairs: Sequence[Pair], budget: float, **more: Any) -> Row:
+    """The row of what was measured in turn; the ratio is the median of the rounds' own."""
     ratio = median(mine.rate / bare.rate for bare, mine in pairs)
     floors, mine = middle([bare for bare, _ in pairs]), middle([mine for _, mine in pairs])
     return Row(name, mine, floors, ratio, budget, **more)
+
+
+async def in_turn(name: str, floor: Drive, ours: Drive, rounds: int, budget: float, **more: Any) -> Row:
+    """Measure in turn, and compare."""
+    return compared(name, await turns(floor, ours, rounds), budget, **more)

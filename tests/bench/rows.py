@@ -20,7 +20,7 @@ from functions.runtime.ids import new_id, uuid7
 from proto.products.v1 import products_pb2 as pb
 from proto.products.v1 import products_pb2_grpc
 from tests.bench.measure import ROOT, Call, Child, Sample, await_port, drive, free_port, running
-from tests.bench.row import Row, in_turn
+from tests.bench.row import Pair, Row, compared, in_turn, turns
 from tests.bench.shop import BenchShop
 
 
@@ -141,33 +141,46 @@ def post_cancelled(session: aiohttp.ClientSession, url: str) -> Call:
     return call
 
 
+_TURNS = 3
+
+
 async def tracing(folder: Path, orders: int, rounds: int) -> Row:
-    """Checkout with every trace recorded and sent, against the same without, in turn on two platforms.
+    """Checkout with every trace recorded and sent, against the same without, in turn on two platforms; with a new pair
+    of platforms each round, for two that are alike differ by up to 4 % for as long as they live.
 
     What takes the spans is a process on the same cores, which reads none of them: the rate pays for its CPU and
     for that of the callers, the CPU per order does not.
     """
-    port = free_port()
+    port, pairs = free_port(), []
     with running(["-m", "tests.bench.floors", "otlp", str(port)], port):
-        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
-        async with BenchShop(folder / "off") as off, BenchShop(folder / "on", **endpoint) as on:
+        for number in range(rounds):
+            pairs += await _off_and_on(folder / str(number), orders, f"http://127.0.0.1:{port}")
+    return compared(
+        "checkout, traces on (100 %) against off",
+        pairs,
+        0.9,
+        unit="orders/s",
+        note="the CPU is the platform's alone; the rate also pays for the callers and for what takes the spans",
+    )
 
-            async def checkout(shop: BenchShop) -> Sample:
-                sample, facts = await shop.checkout(orders)
-                assert not facts["errors"], facts
-                return sample
 
-            await checkout(off)  # both are warm before it counts
-            await checkout(on)
-            return await in_turn(
-                "checkout, traces on (100 %) against off",
-                lambda: checkout(off),
-                lambda: checkout(on),
-                rounds,
-                0.9,
-                unit="orders/s",
-                note="the CPU is the platform's alone; the rate also pays for the callers and for what takes the spans",
-            )
+async def _off_and_on(folder: Path, orders: int, endpoint: str) -> list[Pair]:
+    """A platform without traces and one that sends them, in turn."""
+    for name in ("off", "on"):
+        (folder / name).mkdir(parents=True)
+
+    async def checkout(shop: BenchShop) -> Sample:
+        sample, facts = await shop.checkout(orders)
+        assert not facts["errors"], facts
+        return sample
+
+    async with (
+        BenchShop(folder / "off") as off,
+        BenchShop(folder / "on", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint) as on,
+    ):
+        await checkout(off)  # both are warm before it counts
+        await checkout(on)
+        return await turns(lambda: checkout(off), lambda: checkout(on), _TURNS)
 
 
 async def starts(folder: Path, rounds: int) -> list[Row]:
