@@ -111,7 +111,8 @@ class Shop:
         status, content, headers = await self.raw(method, path, **how)
         if status >= 400:
             problem = content if isinstance(content, dict) else {"detail": content}
-            raise Refused(method, path, status, problem, float(headers.get("Retry-After", _PAUSE)))
+            named = headers.get("Retry-After", "")  # a date, which a proxy may send, names no pause for us
+            raise Refused(method, path, status, problem, float(named) if named.isdigit() else _PAUSE)
         return content
 
     async def patiently(self, method: str, path: str, *, seconds: float = 60.0, **how: Any) -> Any:
