@@ -17,6 +17,7 @@ from functions.payments.settings import Settings as Payments
 from functions.runtime.clock import ManualClock
 from functions.runtime.credentials import refuse_weak, secret
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
+from functions.runtime.wiring import service_key
 from gateway.settings import Settings as Gateway
 from knative.setup.secrets import new_key
 from tests.architecture import domains
@@ -68,7 +69,7 @@ def test_gateway_broker_and_dead_letters_hold_no_secret() -> None:
     """What they would read from now on is to be looked at before their start, too."""
     root = Path(__file__).parents[1]
     fields = {name for name in Gateway.__struct_fields__ if LOOKS_SECRET.match(name)}
-    assert fields == {"service_key_file"}, "which it inherits, and never opens"
+    assert fields == {"service_key", "service_key_file"}, "which it inherits, and never opens"
     assert not Gateway.SECRETS
     for part in ("broker", "deadletters"):
         read = re.findall(r'environ\b[^"]*"([A-Z_]+)"', (root / f"events/{part}/__main__.py").read_text())
@@ -110,6 +111,20 @@ def test_development_takes_any_secret(domain: str, name: str) -> None:
 def test_the_key_that_make_up_made_signs_nothing_in_production(domain: str, path: str) -> None:
     with pytest.raises(SettingsError, match=r"^SERVICE_KEY_FILE: in production"):
         refuse_weak(production(domain, path))
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_the_key_may_be_a_variable_and_then_no_file_is_looked_at(domain: str) -> None:
+    settings = production(domain, "/nowhere", SERVICE_KEY=new_key().decode())
+    refuse_weak(settings)
+    service_key(settings)
+
+
+@pytest.mark.parametrize("bad", ["not a key, but long enough", new_key().decode()[:60]], ids=["text", "half"])
+def test_a_variable_that_holds_no_key_is_refused_by_name_and_not_shown(bad: str) -> None:
+    with pytest.raises(SettingsError, match=r"^SERVICE_KEY: ValueError") as refused:
+        service_key(production("orders", "", SERVICE_KEY=bad))
+    assert bad not in str(refused.value)
 
 
 @pytest.mark.parametrize("content", [None, b"", b" \n", b"\xff\xfe\x00"])

@@ -27,20 +27,30 @@ _DEVELOPERS = ".data"
 
 
 def secret(settings: RuntimeSettings, name: str) -> str:
-    """What the file holds that the field `name`_file names, or else the field `name` itself.
+    """The field `name`, or else what the file holds that the field `name`_file names.
 
     Empty where neither is set. Raises SettingsError, which shows neither.
     """
-    variable, path = f"{name.upper()}_FILE", getattr(settings, f"{name}_file", "")
+    path = _path(settings, name)
     if not path:
         return str(getattr(settings, name))
     try:
         value = Path(path).read_text().strip()
     except (OSError, ValueError) as error:
-        raise SettingsError(f"{variable}: {type(error).__name__}, cannot read it") from None
+        raise SettingsError(f"{variable(settings, name)}: {type(error).__name__}, cannot read it") from None
     if not value:
-        raise SettingsError(f"{variable}: is empty")
+        raise SettingsError(f"{variable(settings, name)}: is empty")
     return value
+
+
+def variable(settings: RuntimeSettings, name: str) -> str:
+    """What an error calls the secret `name`: the variable that it comes from."""
+    return f"{name.upper()}_FILE" if _path(settings, name) else name.upper()
+
+
+def _path(settings: RuntimeSettings, name: str) -> str:
+    """The file that the secret comes from; empty where its variable holds it."""
+    return "" if getattr(settings, name) else str(getattr(settings, f"{name}_file", ""))
 
 
 def refuse_weak(settings: RuntimeSettings) -> None:
@@ -52,17 +62,16 @@ def refuse_weak(settings: RuntimeSettings) -> None:
     if settings.shop_env != "production":
         return
     for name in settings.SECRETS:
-        path = getattr(settings, f"{name}_file", "")
-        variable = f"{name.upper()}_FILE" if path else name.upper()
+        path, named = _path(settings, name), variable(settings, name)
         if _DEVELOPERS in Path(path).parts:
             raise SettingsError(
-                f"{variable}: in production it must name a secret of its own, none that `make up` made in {_DEVELOPERS}"
+                f"{named}: in production it must name a secret of its own, none that `make up` made in {_DEVELOPERS}"
             )
         value = secret(settings, name)
         if value and (fault := _fault(value)):
-            raise SettingsError(f"{variable}: {fault}")
+            raise SettingsError(f"{named}: {fault}")
         if path and _others_may_read(path):
-            log.warning("secret_readable_by_others", extra={"variable": variable})
+            log.warning("secret_readable_by_others", extra={"variable": named})
 
 
 def _fault(value: str) -> str:

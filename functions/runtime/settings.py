@@ -49,6 +49,7 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     products_address: str = "127.0.0.1:9083"
     payments_address: str = "127.0.0.1:9084"
     notifications_address: str = "127.0.0.1:9085"
+    service_key: str = ""
     service_key_file: str = ".data/secrets/service.pem"
     token_issuer: str = "https://shop.local"  # noqa: S105 - a name, not a secret
     token_audience: str = "shop"  # noqa: S105 - a name, not a secret

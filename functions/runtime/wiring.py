@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from functions.runtime.clock import Clock
+from functions.runtime.credentials import secret, variable
 from functions.runtime.peers import Peer
 from functions.runtime.settings import RuntimeSettings, SettingsError
 from functions.runtime.store.port import Kind, Store
@@ -56,18 +57,17 @@ def _dynamodb_store(settings: RuntimeSettings, name: str, kinds: Sequence[Kind[A
 
 
 def service_key(settings: RuntimeSettings) -> Ed25519PrivateKey:
-    """The platform's Ed25519 key for service tokens, from SERVICE_KEY_FILE (PEM, PKCS #8)."""
+    """The platform's Ed25519 key for service tokens, from SERVICE_KEY or SERVICE_KEY_FILE (PEM, PKCS #8)."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # cold start
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # cold start
 
+    pem, named = secret(settings, "service_key"), variable(settings, "service_key")
     try:
-        key = load_pem_private_key(Path(settings.service_key_file).read_bytes(), None)
-    except (OSError, ValueError) as error:
-        raise SettingsError(
-            f"SERVICE_KEY_FILE: {type(error).__name__}, cannot read the service key"
-        ) from None
+        key = load_pem_private_key(pem.encode(), None)
+    except ValueError as error:
+        raise SettingsError(f"{named}: {type(error).__name__}, cannot read the service key") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise SettingsError("SERVICE_KEY_FILE: must hold an Ed25519 private key")
+        raise SettingsError(f"{named}: must hold an Ed25519 private key")
     return key
 
 

@@ -1,9 +1,8 @@
-"""What a start in production demands, the production overlay gives: each service against what is mounted for it."""
+"""What a start in production demands, the production overlay gives: each service against the Secrets that it names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,39 +33,28 @@ SECRETS = {
 NEEDED = {"service-key": set(SERVICES) - {GATEWAY}, "stripe": {"payments", "payments-events"}}
 
 
-def container(service: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """The pod's specification, and its container."""
+def container(service: str) -> Mapping[str, Any]:
+    """The service's container."""
     (found,) = (d for d in render(PRODUCTION) if d["apiVersion"] == m.SERVING and m.name_of(d) == service)
-    return found["spec"]["template"]["spec"], m.container_of(found)
+    return m.container_of(found)
 
 
-def environment(service: str, there: dict[str, dict[str, str]], folder: Path) -> dict[str, str]:
-    """What the process finds when these Secrets are in the cluster; what is mounted lies under `folder`."""
-    spec, of_service = container(service)
+def environment(service: str, there: dict[str, dict[str, str]]) -> dict[str, str]:
+    """What the process finds when these Secrets are in the cluster."""
     (shared,) = (d["data"] for d in of(render(PRODUCTION), "ConfigMap"))
     found: dict[str, str] = dict(shared)
-    for variable in of_service["env"]:
+    for variable in container(service)["env"]:
         reference = variable.get("valueFrom", {}).get("secretKeyRef")
         if reference is None:
             found[variable["name"]] = variable["value"]
         elif reference["name"] in there:
             found[variable["name"]] = there[reference["name"]][reference["key"]]
-    volumes = {volume["name"]: volume for volume in spec.get("volumes", ())}
-    for mount in of_service.get("volumeMounts", ()):
-        inside = folder / mount["mountPath"].strip("/")
-        inside.mkdir(parents=True, exist_ok=True)
-        source = volumes[mount["name"]]["secret"]
-        for item in source["items"]:
-            if source["secretName"] in there:
-                (inside / item["path"]).write_text(there[source["secretName"]][item["key"]])
-    return {n: f"{folder}{v}" if n.endswith("_FILE") else v for n, v in found.items()}
+    return found
 
 
-def start(service: str, there: dict[str, dict[str, str]], folder: Path) -> RuntimeSettings:
+def start(service: str, there: dict[str, dict[str, str]]) -> RuntimeSettings:
     """As the process does it, up to where it would open a store."""
-    settings = load(
-        variables.settings_of(service.removesuffix("-events")), environment(service, there, folder)
-    )
+    settings = load(variables.settings_of(service.removesuffix("-events")), environment(service, there))
     assert settings.shop_env == "production"
     refuse_weak(settings)
     if service != GATEWAY:
@@ -77,10 +65,8 @@ def start(service: str, there: dict[str, dict[str, str]], folder: Path) -> Runti
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_of_production_is_given_every_secret_that_its_start_demands(
-    service: str, tmp_path: Path
-) -> None:
-    settings = start(service, SECRETS, tmp_path)
+def test_a_service_of_production_is_given_every_secret_that_its_start_demands(service: str) -> None:
+    settings = start(service, SECRETS)
     given = {name: secret(settings, name) for name in settings.SECRETS}
     by_role = {"admin_password"} if service == "users-events" else set()
     by_role |= {"mail_events_secret"} if service == "notifications-events" else set()
@@ -90,17 +76,23 @@ def test_a_service_of_production_is_given_every_secret_that_its_start_demands(
 @pytest.mark.parametrize(
     ("name", "service"), [(n, s) for n, services in NEEDED.items() for s in sorted(services)]
 )
-def test_it_does_not_start_without_one_that_it_needs(name: str, service: str, tmp_path: Path) -> None:
+def test_it_does_not_start_without_one_that_it_needs(name: str, service: str) -> None:
     there = {other: entries for other, entries in SECRETS.items() if other != name}
-    with pytest.raises(SettingsError, match=r"_FILE: FileNotFoundError"):
-        start(service, there, tmp_path)
+    with pytest.raises(SettingsError, match=r"^(SERVICE_KEY_FILE: in production|STRIPE_API_KEY: is needed)"):
+        start(service, there)
 
 
 @pytest.mark.parametrize(("name", "service"), [("admin", "users"), ("mail-events", "notifications")])
 def test_what_may_be_absent_is_absent_without_harm_and_refused_where_it_is_bad(
-    name: str, service: str, tmp_path: Path
+    name: str, service: str
 ) -> None:
-    start(service, {other: entries for other, entries in SECRETS.items() if other != name}, tmp_path)
+    start(service, {other: entries for other, entries in SECRETS.items() if other != name})
     bad = {**SECRETS, name: dict.fromkeys(SECRETS[name], "changeme")}
     with pytest.raises(SettingsError, match="is an example"):
-        start(service, bad, tmp_path)
+        start(service, bad)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_start_waits_for_a_volume(service: str) -> None:
+    (found,) = (d for d in render(PRODUCTION) if d["apiVersion"] == m.SERVING and m.name_of(d) == service)
+    assert "volumes" not in found["spec"]["template"]["spec"]
