@@ -107,6 +107,15 @@ def test_whether_a_trace_is_recorded_follows_the_caller_and_else_the_variables(
         assert inside.correlation_id == outside.correlation_id
 
 
+def test_the_flags_that_say_more_than_recorded_travel_on(install: Install) -> None:
+    install("flags", InMemorySpanExporter())
+    with (
+        context.use(context.incoming(None, f"00-{TRACE}-00f067aa0ba902b7-03")),
+        tracing.Operation("work", "SERVER").span(),
+    ):
+        assert context.current().traceparent.endswith("-03")
+
+
 def test_the_child_of_what_is_not_recorded_is_not_recorded_either(
     install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,17 +33,17 @@ SECRETS = {
 NEEDED = {"service-key": set(SERVICES) - {GATEWAY}, "stripe": {"payments", "payments-events"}}
 
 
-def container(service: str) -> Mapping[str, Any]:
-    """The service's container."""
+def manifest(service: str) -> Mapping[str, Any]:
+    """The service, as production has it."""
     (found,) = (d for d in render(PRODUCTION) if d["apiVersion"] == m.SERVING and m.name_of(d) == service)
-    return m.container_of(found)
+    return found
 
 
 def environment(service: str, there: dict[str, dict[str, str]]) -> dict[str, str]:
     """What the process finds when these Secrets are in the cluster."""
     (shared,) = (d["data"] for d in of(render(PRODUCTION), "ConfigMap"))
     found: dict[str, str] = dict(shared)
-    for variable in container(service)["env"]:
+    for variable in m.container_of(manifest(service))["env"]:
         reference = variable.get("valueFrom", {}).get("secretKeyRef")
         if reference is None:
             found[variable["name"]] = variable["value"]
@@ -94,5 +94,4 @@ def test_what_may_be_absent_is_absent_without_harm_and_refused_where_it_is_bad(
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_no_start_waits_for_a_volume(service: str) -> None:
-    (found,) = (d for d in render(PRODUCTION) if d["apiVersion"] == m.SERVING and m.name_of(d) == service)
-    assert "volumes" not in found["spec"]["template"]["spec"]
+    assert "volumes" not in manifest(service)["spec"]["template"]["spec"]
