@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any, Final
 
 # What --fresh removes: only what the platform makes, should --data ever name a folder that holds more.
@@ -38,6 +39,7 @@ class Data:
         self.folder = folder.resolve()
         # Each kind of store has its own administrator and catalogue.
         self._mark = self.folder / ("first-start" if store == "sqlite" else f"first-start-{store}")
+        self._password = self.folder / "secrets" / self._mark.name
         self._lock: int | None = None
 
     @property
@@ -82,9 +84,18 @@ class Data:
         """Whether no administrator has been made here yet."""
         return not self._mark.exists()
 
+    def first_password(self) -> str:
+        """A password for the first administrator: the same until a start is done, for one that was cut short may have
+        handed it to users already.
+        """
+        if not self._password.exists():
+            _write_private(self._password, token_urlsafe(15).encode())
+        return self._password.read_text()
+
     def mark_first_start_done(self) -> None:
         """From now on no password is made, handed to users, or shown."""
         self._mark.write_text("done\n")
+        self._password.unlink(missing_ok=True)
 
     def publish(self, state: Mapping[str, Any]) -> None:
         """Replaces platform.json, whole: whoever reads it sees one state or the next."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import signal
 import time
 from collections.abc import Coroutine, Mapping
@@ -63,7 +62,7 @@ class Run:
         self.terminal = terminal
         self._ports = self._allot()
         ports.check(self._ports)
-        self._admin = _first_admin(shell) if data.is_first_start else None
+        self._admin = _first_admin(shell, data) if data.is_first_start else None
         self._shell = {**shell, "ADMIN_EMAIL": "", "ADMIN_PASSWORD": "", "PYTHONUNBUFFERED": "1"}
         self._platform = self._derive()
         self._is_ready = False
@@ -241,7 +240,7 @@ class Run:
         self._tasks.append(asyncio.create_task(work))
 
 
-def _first_admin(shell: Mapping[str, str]) -> Admin:
+def _first_admin(shell: Mapping[str, str], data: Data) -> Admin:
     given = shell.get("ADMIN_PASSWORD", "")
     email = shell.get("ADMIN_EMAIL") or "admin@shop.local"
-    return Admin(email, given or secrets.token_urlsafe(15), is_made_up=not given)
+    return Admin(email, given or data.first_password(), is_made_up=not given)
