@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-MODULE_LINES = 300
-FUNCTION_LINES = 30
 MAIN_LINES = 20
 
 # What a package may import of our own, besides itself. `domain` stands for each folder of functions/ but runtime.
@@ -163,30 +161,6 @@ def different_mains(root: Path) -> Iterator[str]:
 
 def _is_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
-def long_code(root: Path) -> Iterator[str]:
-    """Modules past 300 lines; functions past 30, docstrings and nested functions aside (tests may tell stories)."""
-    for path in modules(root):
-        name = path.relative_to(root)
-        lines = len(path.read_text().splitlines())
-        if lines > MODULE_LINES:
-            yield f"{name} has {lines} lines: due for a split"
-        for node in ast.walk(parsed(path)) if "tests" not in name.parts else ():
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _length(node) > FUNCTION_LINES:
-                yield f"{name}:{node.lineno} {node.name} has {_length(node)} lines: due for a split"
-
-
-def _length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    inside = [node for node in ast.walk(function) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    asides = [node for node in inside if node is not function]
-    first = function.body[0]
-    if ast.get_docstring(function):
-        asides.append(first)  # type: ignore[arg-type] # only its lines count
-    lines = set(range(function.lineno, (function.end_lineno or function.lineno) + 1))
-    for aside in asides:
-        lines -= set(range(aside.lineno, (aside.end_lineno or aside.lineno) + 1))
-    return len(lines)
 
 
 def imports(path: Path) -> list[tuple[int, str]]:

@@ -18,7 +18,6 @@ RULES: list[Callable[[Path], Iterator[str]]] = [
     architecture.impure_domains,
     architecture.handling_in_rpc,
     architecture.different_mains,
-    architecture.long_code,
 ]
 # Each costs a service that scales from zero more than it may; they are imported where they are used, or not at all.
 HEAVY = {
@@ -144,14 +143,3 @@ def test_mains_differ_in_the_name_only(tree: Path) -> None:
     assert not list(architecture.different_mains(tree))
     write(tree, "functions/returns/main.py", text.format("returns") + "x = 1\n" * 20)
     assert len(list(architecture.different_mains(tree))) == 2
-
-
-def test_code_past_its_length_is_named_but_docstrings_and_stories_are_not(tree: Path) -> None:
-    body = "    x = 1\n" * 30
-    write(tree, "events/long.py", "x = 1\n" * 301)
-    write(tree, "events/far.py", f"def far():\n{body}\ndef told():\n    '''{'a' + chr(10) * 40}'''\n")
-    write(tree, "events/tests/test_story.py", f"def test_story():\n{body}")
-    assert list(architecture.long_code(tree)) == [
-        "events/far.py:1 far has 31 lines: due for a split",
-        "events/long.py has 301 lines: due for a split",
-    ]
