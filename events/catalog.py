@@ -8,6 +8,7 @@ only.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
@@ -18,6 +19,7 @@ Id = Annotated[str, Meta(pattern=r"^[a-z]{3}_[0-9a-f]{32}$", description="Prefix
 Reason = Annotated[
     str, Meta(pattern=r"^[A-Z][A-Z0-9_]{0,63}$", description="A stable reason in UPPER_SNAKE.")
 ]
+_KIND = re.compile(r"^shop\.|\.v[0-9]+$")
 Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
 Count = Annotated[int, Meta(ge=0)]
 
@@ -259,3 +261,12 @@ CATALOG: dict[str, type[Payload]] = {payload.TYPE: payload for payload in SUBSCR
 def subscriptions_of(domain: str) -> set[str]:
     """The event types that a domain reacts to."""
     return {payload.TYPE for payload, domains in SUBSCRIBERS.items() if domain in domains}
+
+
+def trigger_name(domain: str, payload: type[Payload]) -> str:
+    """The name of the Trigger in knative/base that delivers a type to a domain."""
+    return (
+        f"{domain}-sweep"
+        if payload is SweepDue
+        else f"{domain}-{_KIND.sub('', payload.TYPE).replace('.', '-')}"
+    )

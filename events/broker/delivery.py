@@ -33,13 +33,16 @@ class Delivered(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The subscriber did not take it. `retry_after` is in seconds, 0 when it named none; `unreached`: no answer."""
+    """The subscriber did not take it. `retry_after` is in seconds, 0 when it named none.
+
+    `explained`: `body` is the broker's own reason, since the subscriber gave none.
+    """
 
     code: int
     body: bytes
     retryable: bool = True
     retry_after: float = 0.0
-    unreached: bool = False
+    explained: bool = False
 
 
 def judge(response: Response, now: float) -> Delivered | Failed:
@@ -54,7 +57,7 @@ def judge(response: Response, now: float) -> Delivered | Failed:
 
 def unreachable(message: str) -> Failed:
     """A request without an answer; Knative gives it the code 500 too."""
-    return Failed(500, f"dispatch error: {message}".encode(), unreached=True)
+    return Failed(500, f"dispatch error: {message}".encode(), explained=True)
 
 
 def delay(policy: Delivery, attempts: int, retry_after: float) -> float:
@@ -97,16 +100,26 @@ def incoming_ttl(attributes: dict[str, str]) -> int:
 def _accepted(response: Response) -> Delivered | Failed:
     """Only 200 carries a reply (data plane, Derived Events); other bodies are refused as Knative's filter does."""
     if not is_cloudevent(response.headers):
-        return Failed(502, b"the answer is neither empty nor a CloudEvent") if response.body else Delivered()
+        return _refused(response, "a body that is no CloudEvent") if response.body else Delivered()
     if response.status != 200:
         return Delivered()
     try:
         events = parse(response.headers, response.body)
     except BadEvent as error:
-        return Failed(502, f"the answer is no valid CloudEvent: {error}".encode())
+        return _refused(response, f"a body that is no valid CloudEvent ({error})")
     if len(events) != 1 or any(value.startswith(BATCH.encode()) for _, value in response.headers):
-        return Failed(502, b"the answer is not one CloudEvent")
+        return _refused(response, "more or less than one CloudEvent")
     return Delivered(events[0])
+
+
+def _refused(response: Response, what: str) -> Failed:
+    """The common pitfall, in words: a framework answers `OK` where an event function must answer nothing."""
+    found = next((value for name, value in response.headers if name == b"content-type"), b"no content type")
+    text = (
+        f"the subscriber answered {response.status} with {what}: {found[:100].decode('latin-1')}, "
+        f"{len(response.body)} bytes; the broker takes a body for a reply event, so answer 204 without a body"
+    )
+    return Failed(502, text.encode(), explained=True)
 
 
 def _retry_after(headers: Sequence[tuple[bytes, bytes]], now: float) -> float:

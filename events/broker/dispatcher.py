@@ -250,8 +250,8 @@ class Dispatcher:
 
     def _log(self, message: str, event: StoredEvent, failed: Failed, **more: object) -> None:
         more |= {"subscriber": self.trigger.subscriber_url, "code": failed.code}
-        if failed.unreached:
-            # Its code is Knative's 500, which reads as if the subscriber had answered.
+        if failed.explained:
+            # The code alone (Knative's 500 or 502) reads as if the subscriber had answered with it.
             more["reason"] = failed.body.decode(errors="replace")
         log.warning(message, extra={**self._fields(event.attributes), **more})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import sqlite3
 from collections.abc import Mapping
@@ -85,15 +84,6 @@ class Entry(msgspec.Struct, frozen=True):
     first_at: float
     last_at: float
     replayed_at: float | None
-
-    @property
-    def error_text(self) -> str:
-        """What the subscriber answered, decoded (Knative cuts it after 768 bytes)."""
-        try:
-            raw = base64.b64decode(self.event.attributes.get("knativeerrordata", ""))
-        except ValueError:
-            return ""
-        return raw.decode(errors="replace")
 
 
 def entry_id(attributes: Mapping[str, str]) -> str:

@@ -14,11 +14,10 @@ import msgspec
 
 from events.broker.asgi import Problem, Scope, header
 from events.cloudevent import CloudEvent, to_structured
+from events.deadletters.failure import failure_of, triggers_of
 from events.deadletters.store import STATUSES, Entry, Origin
 
 _TYPE: Final = re.compile(r"[\x21-\x7e]{1,256}")
-# broker-filter.knative-eventing.svc.cluster.local/triggers/<namespace>/<name>/<uid>
-_FILTER: Final = re.compile(r"https?://[^/]+/triggers/([a-z0-9-]+)/([a-z0-9.-]+)/[^/]+")
 
 
 def query(scope: Scope, *known: str) -> dict[str, str]:
@@ -46,10 +45,11 @@ def checked_status(given: Mapping[str, str]) -> str:
 
 
 def origin(scope: Scope, event: CloudEvent) -> Origin:
-    """As our broker says in headers; Knative's says no more than the address of its filter, which names the trigger."""
-    trigger = header(scope, b"kn-trigger")
-    if not trigger and (found := _FILTER.fullmatch(event.attributes.get("knativeerrordest", ""))):
-        trigger = f"{found[1]}/{found[2]}"
+    """Where a dead letter comes from: as the local broker says in headers, else what its extensions tell."""
+    trigger = (
+        header(scope, b"kn-trigger")
+        or failure_of(event.attributes, header(scope, b"kn-namespace")[:63]).trigger
+    )
     return Origin(
         trigger or None, header(scope, b"kn-broker") or None, _number(header(scope, b"kn-attempts")[:9])
     )
@@ -74,6 +74,7 @@ def decode_cursor(text: str) -> int:
 def brief(entry: Entry) -> dict[str, Any]:
     """An entry as lists show it."""
     attributes = entry.event.attributes
+    failure = failure_of(attributes)
     return {
         "id": entry.id,
         "status": entry.status,
@@ -82,10 +83,11 @@ def brief(entry: Entry) -> dict[str, Any]:
         "source": entry.event.source,
         "subject": attributes.get("subject"),
         "correlation_id": attributes.get("correlationid"),
-        "trigger": entry.trigger,
-        "destination": attributes.get("knativeerrordest"),
-        "error_code": _number(attributes.get("knativeerrorcode")),
-        "error": entry.error_text,
+        "trigger": entry.trigger or failure.trigger,
+        "possible_triggers": [] if entry.trigger or failure.trigger else triggers_of(entry.event.type),
+        "destination": failure.destination,
+        "error_code": failure.code,
+        "error": failure.text,
         "failures": entry.failures,
         "attempts": entry.attempts,
         "first_failed_at": _timestamp(entry.first_at),

@@ -23,11 +23,23 @@ class DeadLetter(TypedDict):
     subject: Annotated[str | None, Field(examples=["ord_0190b5a4c1de7c0f8a31d94e5b7c2f60"])]
     correlation_id: Annotated[str | None, Field(examples=["8f14e45fceea167a5a36dedd4bea2543"])]
     trigger: Annotated[
-        str | None, Field(description="Whose delivery failed.", examples=["products-order-placed"])
+        str | None,
+        Field(
+            description="Whose delivery failed, if the broker said so.", examples=["products-order-placed"]
+        ),
+    ]
+    possible_triggers: Annotated[
+        list[str],
+        Field(
+            description="All triggers of the event's type, where the broker did not say whose delivery failed.",
+            examples=[["products-order-placed"]],
+        ),
     ]
     destination: Annotated[str | None, Field(examples=["http://products-events.shop.svc.cluster.local"])]
     error_code: Annotated[int | None, Field(description="What the subscriber answered.", examples=[503])]
-    error: Annotated[str, Field(description="The answer's text.", examples=["unavailable"])]
+    error: Annotated[
+        str, Field(description="The answer's text, or what is known without one.", examples=["unavailable"])
+    ]
     failures: Annotated[int, Field(description="How often it was given up.", examples=[1])]
     attempts: Annotated[
         int | None, Field(description="Deliveries tried, all told; null if not known.", examples=[6])

@@ -20,6 +20,7 @@ _BRIEF: dict[str, Any] = {
     "subject": None,
     "correlation_id": None,
     "trigger": "products-order-placed",
+    "possible_triggers": [],
     "destination": None,
     "error_code": 503,
     "error": "unavailable",

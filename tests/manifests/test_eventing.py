@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from events.broker.config import Delivery
-from events.catalog import SweepDue
+from events.catalog import SUBSCRIBERS, SweepDue, trigger_name
 from functions.notifications import sending
 from functions.payments import service as payments
 from knative.local import manifests as m
@@ -24,6 +24,11 @@ def test_a_domains_triggers_lie_in_its_own_file(base: m.Manifests) -> None:
     for trigger in base.of(m.EVENTING, "Trigger"):
         subscriber = trigger["spec"]["subscriber"]["ref"]["name"].removesuffix("-events")
         assert m.name_of(trigger).startswith(f"{subscriber}-")
+
+
+def test_a_trigger_is_named_as_dead_letters_name_it(base: m.Manifests) -> None:
+    named = {trigger_name(domain, payload) for payload, domains in SUBSCRIBERS.items() for domain in domains}
+    assert named == {m.name_of(trigger) for trigger in base.of(m.EVENTING, "Trigger")}
 
 
 def test_a_sweep_ends_before_the_broker_takes_its_tick_for_lost(base: m.Manifests) -> None:

@@ -202,14 +202,22 @@ async def test_an_event_without_any_ttl_left_is_refused_and_counted(tmp_path: Pa
 
 
 @pytest.mark.parametrize("answer", [Answer(200, body=b"OK"), Answer(200, REPLY_HEADERS[:2])])
-async def test_an_answer_that_is_no_event_is_a_failed_delivery(tmp_path: Path, answer: Answer) -> None:
+async def test_an_answer_that_is_no_event_is_a_failed_delivery_and_log_and_dead_letter_say_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, answer: Answer
+) -> None:
     async with subscribed(answer, answer) as subscriber, subscribed() as sink:
         spec = {"retry": 1, "deadLetterSink": {"uri": sink.url}}
         async with running(tmp_path, broker(delivery=spec), trigger("t", subscriber.url)) as it:
             await it.post()
             await until(lambda: len(sink.received) == 1)
     assert len(subscriber.received) == 2
-    assert sink.received[0].headers["ce-knativeerrorcode"] == "502"
+    got = sink.received[0]
+    assert got.headers["ce-knativeerrorcode"] == "502"
+    reason = base64.b64decode(got.headers["ce-knativeerrordata"]).decode()
+    assert reason.startswith("the subscriber answered 200 with a body that is no ")
+    assert "answer 204 without a body" in reason
+    lines = [record.__dict__ for record in caplog.records if "delivery" in record.message]
+    assert [(line["code"], line["reason"]) for line in lines] == [(502, reason)] * 2
 
 
 async def test_a_trigger_may_ask_for_the_structured_mode(tmp_path: Path) -> None:

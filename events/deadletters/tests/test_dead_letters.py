@@ -40,6 +40,7 @@ async def test_a_dead_letter_is_kept_whole_with_its_error_in_plain_words(tmp_pat
         "subject": "ord_1",
         "correlation_id": "c1",
         "trigger": "shop/t",
+        "possible_triggers": [],
         "destination": "http://orders/",
         "error_code": 422,
         "error": "no such order",

@@ -1,0 +1,130 @@
+"""What a dead letter says about its failure, in the form of each broker that may have written it.
+
+The brokers agree on three extensions (`knativeerrordest`, `knativeerrorcode`, `knativeerrordata`) but not on what they
+put there. Read from their sources:
+
+- Knative's channel-based broker (pkg/kncloudevents/event_dispatcher.go, pkg/broker/filter): the subscriber's address,
+  its status, its body in base64 cut after 1,024 characters. Nothing at all where the filter answered without its own
+  JSON: the subscriber timed out, or answered 2xx with a body that is no CloudEvent. The dead letter of a reply names
+  the address of the broker. Before 1.9 (2022) the address was the filter's, which ends in
+  /triggers/<namespace>/<name>/<uid>, and before 1.8 the body was plain text.
+- The same broker on a channel that does not know the filter's JSON (a KafkaChannel): the filter's address, and in the
+  data `{"errdestination": address, "errresponsebody": base64}`, perhaps cut.
+- The in-memory channel, for a Subscription of its own: the subscriber's address; status -1 without an answer.
+- eventing-kafka-broker (RecordDispatcherImpl.java): the subscriber's address; status and up to 1,024 bytes of the body,
+  in base64, only where there was an answer. The status is a string.
+- eventing-rabbitmq (pkg/dispatcher): the subscriber's address and the status, -1 without an answer; never a body.
+- The local broker: as Knative's, and `kn-trigger`, `kn-broker` and `kn-attempts` as headers.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+
+from events.catalog import CATALOG, SUBSCRIBERS, trigger_name
+
+SILENT: Final = (
+    "The broker did not say why. Knative's broker keeps silent when the subscriber was too slow, could not be reached, "
+    "or answered 2xx with a body that is no CloudEvent: an event function answers 204 without a body."
+)
+UNANSWERED: Final = "The subscriber did not answer."
+_FILTER: Final = re.compile(r"https?://[^/]+/triggers/([a-z0-9-]+)/([a-z0-9.-]+)/[^/]+(?:/reply|/dls)?/?")
+_NESTED: Final = re.compile(r'"errdestination":\s*"([^"]{1,2000})"')
+_EVENTS: Final = "-events"
+
+
+class Failure(NamedTuple):
+    """The address that failed, what it answered (status and text), and the trigger (namespace/name) if that is said."""
+
+    destination: str | None
+    code: int | None
+    text: str
+    trigger: str | None
+
+
+class _Nested(msgspec.Struct):
+    errdestination: str | None = None
+    errresponsebody: bytes = b""
+
+
+def failure_of(attributes: Mapping[str, str], namespace: str = "") -> Failure:
+    """Read the error extensions of a dead letter; `namespace` is that of its trigger, where a header says so."""
+    destination = attributes.get("knativeerrordest") or None
+    code, text = _code(attributes.get("knativeerrorcode")), _text(attributes.get("knativeerrordata", ""))
+    trigger = None
+    if destination and (found := _FILTER.fullmatch(destination)):
+        trigger = f"{found[1]}/{found[2]}"
+        destination, text = _unnested(destination, text)
+    elif destination:
+        trigger = _trigger_of(destination, attributes.get("type", ""), namespace)
+    if code is None and not text:
+        text = UNANSWERED if destination else SILENT
+    return Failure(destination, code, text, trigger)
+
+
+def triggers_of(event_type: str) -> list[str]:
+    """The names of all triggers that deliver events of this type."""
+    payload = CATALOG.get(event_type)
+    return [trigger_name(domain, payload) for domain in SUBSCRIBERS[payload]] if payload else []
+
+
+def _trigger_of(destination: str, event_type: str, namespace: str) -> str | None:
+    """The trigger that delivers the type to the service at this address (orders-events.shop.svc.cluster.local)."""
+    payload = CATALOG.get(event_type)
+    try:
+        service, _, rest = (urlsplit(destination).hostname or "").partition(".")
+    except ValueError:
+        return None
+    domain = service.removesuffix(_EVENTS)
+    if payload is None or domain == service or domain not in SUBSCRIBERS[payload]:
+        return None
+    name, within = trigger_name(domain, payload), namespace or rest.partition(".")[0]
+    return f"{within}/{name}" if within else name
+
+
+def _unnested(destination: str, text: str) -> tuple[str, str]:
+    """What the filter's JSON says, where the text is that; the beginning may be all there is."""
+    if not text.startswith("{"):
+        return destination, text
+    try:
+        nested = msgspec.json.decode(text, type=_Nested)
+    except msgspec.DecodeError:
+        found = _NESTED.search(text)
+        return (found[1], "") if found else (destination, text)
+    if nested.errdestination is None:
+        return destination, text
+    return nested.errdestination, nested.errresponsebody.decode(errors="replace")
+
+
+def _code(text: str | None) -> int | None:
+    """An HTTP status; brokers write -1, 0 or nothing where there was none."""
+    if text and text.isascii() and text.isdigit() and len(text) <= 9:
+        return int(text) or None
+    return None
+
+
+def _text(data: str) -> str:
+    """The text of `data`: base64 that may be cut anywhere, or plain text as old brokers sent it."""
+    whole = data[: len(data) - len(data) % 4] if len(data) % 4 and "=" not in data else data
+    try:
+        raw = base64.b64decode(whole, validate=True)
+    except binascii.Error:
+        return data
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        # A cut within a character is base64's; anything else is plain text that happens to look like base64.
+        cut = error.end == len(raw) and error.reason == "unexpected end of data"
+        return raw[: error.start].decode() if cut else _plain_or_binary(data, raw)
+
+
+def _plain_or_binary(data: str, raw: bytes) -> str:
+    """Base64 of bytes that are no text is longer than a word: show what was readable of them."""
+    return data if len(data) < 64 else raw.decode(errors="replace")
