@@ -179,6 +179,8 @@ class _Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._fail(RequestFailed(f"the answer is no HTTP: {error}"))
+        except httptools.HttpParserUpgrade:
+            self._fail(RequestFailed("the answer switches to a protocol that nobody asked for"))
 
     # httptools
 

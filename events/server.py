@@ -1,4 +1,4 @@
-"""uvicorn inside a loop of ours: it leaves signals alone, and begins and ends when told."""
+"""uvicorn inside a loop of ours: it leaves signals alone, begins and ends when told, and keeps every request's body."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from typing import Any
 
+import httptools
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class Server(uvicorn.Server):
@@ -33,6 +36,75 @@ class Server(uvicorn.Server):
         self.should_exit = True
         if self._task is not None:
             await self._task
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 protocol, which ignores an offer to upgrade (RFC 9110, section 7.8).
+
+    httptools stops at the head of a request with `Upgrade` and hands its body to nobody: curl's --http2 and Java's
+    HttpClient send such an offer with every first request. Here the same parser reads the request once more, without
+    the offer. CONNECT, after whose head the same happens, is no offer and stays refused.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._renew_parser()
+
+    def on_headers_complete(self) -> None:
+        """Start the request, unless it has to be read once more."""
+        if not self._is_offer():
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """End the request's body, unless the request has to be read once more."""
+        if not self._is_offer():
+            super().on_message_complete()
+
+    def decline_upgrade(self, rest: bytes) -> None:
+        """Read the request whose head has just ended without its offer, then `rest`. Raises HttpParserError."""
+        if not self._is_offer():
+            return
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % header for header in _without_offer(self.headers)]
+        self._renew_parser()
+        self.parser.feed_data(b"\r\n".join([*lines, b"", rest]))
+
+    def _is_offer(self) -> bool:
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _renew_parser(self) -> None:
+        self.parser = _RequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
+
+
+class _RequestParser(httptools.HttpRequestParser):
+    """httptools' parser; tells its protocol where it stopped for an upgrade."""
+
+    def __init__(self, protocol: HttpProtocol) -> None:
+        super().__init__(protocol)
+        self._protocol = protocol
+
+    def feed_data(self, data: Any) -> None:
+        """Parse bytes. Raises HttpParserError."""
+        try:
+            super().feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            self._protocol.decline_upgrade(data[stop.args[0] :])
+
+
+def _without_offer(headers: list[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    for name, value in headers:
+        if name != b"connection":
+            kept = [] if name in _OFFER else [value]
+        else:
+            options = [option.strip() for option in value.split(b",")]
+            kept = [option for option in options if option.lower() not in _OFFER]
+        if kept:
+            yield name, b", ".join(kept)
+
+
+_OFFER = (b"upgrade", b"http2-settings")
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -11,9 +11,8 @@ import sys
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from events.server import Server, bind
+from events.server import HttpProtocol, Server, bind
 from functions.runtime.credentials import refuse_weak
 from functions.runtime.settings import SettingsError, load
 from gateway.app import create_app
@@ -30,7 +29,7 @@ _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close
 _LEAST_RATE = 8 * 1024
 
 
-class Bounded(HttpToolsProtocol):
+class Bounded(HttpProtocol):
     """uvicorn's protocol, which by itself bounds neither the size of a request's head nor the time it takes, nor how
     long somebody takes to read the answer.
 

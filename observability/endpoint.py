@@ -69,7 +69,10 @@ class Endpoint:
         request = _Request()
         try:
             parser = httptools.HttpRequestParser(request)
-            parser.feed_data(head)
+            with contextlib.suppress(
+                httptools.HttpParserUpgrade
+            ):  # an offer that is ignored; the head is read
+                parser.feed_data(head)
             asked = parser.get_method() + b" " + request.url
         except httptools.HttpParserError:
             return _response(b"400 Bad Request", b"this is no HTTP/1.1", "text/plain")

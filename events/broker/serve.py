@@ -13,7 +13,7 @@ import uvicorn
 import uvloop
 
 from events.broker.asgi import Receive, Scope, Send
-from events.server import Server, bind
+from events.server import HttpProtocol, Server, bind
 from observability import garbage
 
 log = logging.getLogger("shop.broker")
@@ -75,7 +75,7 @@ def _config(service: Service) -> uvicorn.Config:
     return uvicorn.Config(
         service,
         loop="none",
-        http="httptools",
+        http=HttpProtocol,
         ws="none",
         lifespan="off",
         access_log=False,

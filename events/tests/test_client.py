@@ -84,3 +84,10 @@ async def test_an_interim_answer_is_passed_over() -> None:
 async def test_what_is_no_whole_answer_is_an_error(answer: bytes, message: str) -> None:
     with pytest.raises(RequestFailed, match=message):
         await post(answer, close=True)
+
+
+async def test_an_answer_may_offer_another_protocol_but_not_switch_to_it() -> None:
+    offer = b"connection: upgrade\r\nupgrade: h2c\r\ncontent-length: 2\r\n\r\nhi"
+    assert [response.body for response in await post(b"HTTP/1.1 200 OK\r\n" + offer)] == [b"hi"]
+    with pytest.raises(RequestFailed, match="nobody asked for"):
+        await post(b"HTTP/1.1 101 Switching Protocols\r\n" + offer)

@@ -179,7 +179,8 @@ def _as_bytes(data: bytes | str | None) -> bytes:
 
 
 async def _body(request: Request) -> bytes:
-    length = request.headers.get("content-length", "0")
+    declared = request.headers.get("content-length")
+    length = declared or "0"
     if not length.isdigit() or int(length) > MAX_EVENT_BYTES:
         raise _TOO_LARGE
     chunks = bytearray()
@@ -187,6 +188,10 @@ async def _body(request: Request) -> bytes:
         chunks += chunk
         if len(chunks) > MAX_EVENT_BYTES:
             raise _TOO_LARGE
+    if declared and len(chunks) != int(
+        length
+    ):  # servers other than ours lose it (see events.server.HttpProtocol)
+        raise invalid("The body is not as long as Content-Length says.", reason="EVENT_INCOMPLETE")
     return bytes(chunks)
 
 

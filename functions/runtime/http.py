@@ -8,7 +8,7 @@ from typing import Any
 
 import uvicorn
 
-from events.server import Server, bind
+from events.server import HttpProtocol, Server, bind
 from functions.runtime.app import Function
 from functions.runtime.errors import ServiceError
 from functions.runtime.function import EventFunction
@@ -16,7 +16,7 @@ from observability.endpoint import Exposition
 from observability.failpoints import failpoint
 
 _CONFIG: dict[str, Any] = {
-    "http": "httptools",
+    "http": HttpProtocol,
     "ws": "none",
     "interface": "asgi3",
     "lifespan": "off",

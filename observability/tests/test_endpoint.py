@@ -53,6 +53,14 @@ async def test_what_is_no_request_gets_nothing(endpoint: Endpoint, sent: bytes, 
     assert got[:12] == answer
 
 
+async def test_an_offer_of_another_protocol_is_ignored(endpoint: Endpoint) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", await endpoint.start("127.0.0.1", 0))
+    writer.write(b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
+    got = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    assert got.startswith(b"HTTP/1.1 200 OK")
+
+
 async def test_the_end_waits_for_one_more_scrape() -> None:
     endpoint = Endpoint(hold=60)
     port = await endpoint.start("127.0.0.1", 0)

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import httpx
 import pytest
+from starlette.requests import Request
 
 from events.catalog import StockReserved, SweepDue
 from functions.runtime.app import Delivery, Function
@@ -113,6 +114,18 @@ async def test_an_event_in_binary_mode_is_handled_with_its_context(desk: Desk) -
     assert (status, body) == (204, b"")
     assert (delivery.data.order_id, delivery.id, delivery.source) == (ORDER, "e1", "/products")
     assert (ctx.correlation_id, ctx.trace_id) == ("correlation-1234", "a" * 32)
+
+
+async def test_an_event_whose_data_a_foreign_server_lost_is_refused(desk: Desk) -> None:
+    async def nothing() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    headers = [(name.encode(), value.encode()) for name, value in EVENT.items()]
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [*headers, (b"content-length", b"5")]}
+    answer = await EventFunction(desk.function, desk.sweep_runtime)(Request(scope, nothing))
+    assert answer.status_code == 400
+    assert b"EVENT_INCOMPLETE" in answer.body
+    assert desk.seen == []
 
 
 async def test_an_event_in_structured_mode_is_handled(desk: Desk) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvicorn
 
-from events.server import Server, bind
+from events.server import HttpProtocol, Server, bind
 from knative.local.console.app import create_app
 from knative.local.ports import HOST
 from observability import logs
@@ -21,7 +21,9 @@ async def serve(port: int, state: Path, dead_letters: str) -> None:
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
     app = create_app(state, dead_letters)
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, http=HttpProtocol, log_config=None, access_log=False, timeout_graceful_shutdown=1
+    )
     server = Server(config)
     await server.begin(bind(HOST, port))
     await stop.wait()
