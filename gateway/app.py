@@ -11,10 +11,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from functions.runtime.clock import Clock, SystemClock
+from functions.runtime.key_set import KeySetCache
 from functions.runtime.tokens import JwtVerifier, TokenVerifier
 from functions.runtime.wiring import remote_jwks
 from gateway import openapi
-from gateway.clients import Clients, KeyCache
+from gateway.clients import Clients
 from gateway.docs import add_docs
 from gateway.errors import on_http, on_validation
 from gateway.exchange import Gateway
@@ -57,10 +58,10 @@ def compose(
     """The collaborators of the routes; what is given replaces what the settings would make."""
     clients = clients or Clients(settings)
     clock = clock or SystemClock()
-    keys = KeyCache(remote_jwks(clients.users.peer), lambda: clock.now().timestamp())
+    keys = KeySetCache(remote_jwks(clients.users.peer), clock)
     issuer, audience = settings.token_issuer, settings.token_audience
     # No service key: a service token has no business at the edge.
-    verifier = verifier or JwtVerifier(keys.fetch, None, issuer, audience, clock)
+    verifier = verifier or JwtVerifier(keys, None, issuer, audience, clock)
     rate, burst = settings.rate_limit_per_second, settings.rate_limit_burst
     return Gateway(
         settings=settings,

@@ -7,11 +7,8 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import msgspec
-
 from functions.runtime.errors import ServiceError, aborted, invalid, not_found, unavailable
 from functions.runtime.peers import Peer
-from functions.runtime.tokens import Jwks
 from gateway.patience import Patience
 from gateway.settings import Settings
 from observability import context
@@ -81,44 +78,6 @@ class Clients:
         """Close every channel."""
         domains = (self.users, self.products, self.orders, self.payments, self.notifications)
         await asyncio.gather(*(domain.peer.close() for domain in domains), self.dead_letters.close())
-
-
-class KeyCache:
-    """The users service's JWKS: `fetch` asks for it, `cached` is at most `seconds` old and outlives a short outage."""
-
-    def __init__(self, jwks: Jwks, now: Callable[[], float], seconds: float = 60.0) -> None:
-        self._jwks = jwks
-        self._now = now
-        self._seconds = seconds
-        self._public = b""
-        self._at = 0.0
-
-    async def fetch(self) -> str:
-        """The present keys, as RFC 7517 JSON text. Raises ServiceError."""
-        text = await self._jwks()
-        self._public = public_keys(text)
-        self._at = self._now()
-        return text
-
-    async def cached(self) -> bytes:
-        """Only the keys, maybe a little old; stale ones when the users service cannot be asked."""
-        if self._public and self._now() - self._at < self._seconds:
-            return self._public
-        try:
-            await self.fetch()
-        except ServiceError:
-            if not self._public:
-                raise
-        return self._public
-
-    def forget(self) -> None:
-        """Ask again next time: the keys have changed."""
-        self._at = float("-inf")
-
-
-def public_keys(jwks: str) -> bytes:
-    """A JWKS without what is only for the platform's own verifiers."""
-    return msgspec.json.encode({"keys": msgspec.json.decode(jwks)["keys"]})
 
 
 class DeadLetters:

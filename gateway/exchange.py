@@ -6,8 +6,9 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from functions.runtime.key_set import KeySetCache
 from functions.runtime.tokens import TokenVerifier
-from gateway.clients import Clients, KeyCache
+from gateway.clients import Clients
 from gateway.limits import Counted, Slots, TokenBuckets
 from gateway.settings import Settings
 
@@ -22,7 +23,7 @@ class Gateway:
     settings: Settings
     clients: Clients
     verifier: TokenVerifier
-    keys: KeyCache
+    keys: KeySetCache
     addresses: TokenBuckets
     users: TokenBuckets
     exports: TokenBuckets

@@ -43,6 +43,9 @@ Metadata = list[tuple[str, str]]
 
 _deadline: ContextVar[float | None] = ContextVar("shop_deadline", default=None)
 
+deadline = _deadline.get
+"""By when (of time.monotonic) the calls of this task must have ended; None: by their own timeouts."""
+
 
 def enter_deadline(seconds_left: float | None) -> None:
     """Bound every call made later in this task; None leaves them to their own timeouts."""
@@ -50,7 +53,7 @@ def enter_deadline(seconds_left: float | None) -> None:
 
 
 def _bounded_by(timeout: float | None) -> float:
-    inherited = _deadline.get()
+    inherited = deadline()
     if inherited is None:
         return time.monotonic() + (_SECONDS if timeout is None else timeout)
     return inherited if timeout is None else min(inherited, time.monotonic() + timeout)

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from events.outbox import Outbox
@@ -186,7 +187,8 @@ class Process(Generic[S]):
                 except BaseException:
                     await live.stop()  # lets go of the store, which the next attempt opens anew
                     raise
-                live.outbox.start()
+                # Its tasks outlive this request, and are no part of its trace.
+                Context().run(live.outbox.start)
                 garbage.settle()
                 self._door = EventFunction(live.function, live.sweep)
             return self._door

@@ -8,35 +8,23 @@ EdDSA, the keys are ours.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from functions.runtime.clock import Clock
-from functions.runtime.errors import ServiceError, unauthenticated, unavailable
+from functions.runtime.errors import ServiceError, unauthenticated
 from functions.runtime.identity import SERVICE, Identity
 from functions.runtime.ids import uuid7
+from functions.runtime.key_set import KeySetCache, subject_digest
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
-log = logging.getLogger("shop.tokens")
 
 SERVICE_KEY_ID = "service"
 MAX_TOKEN_BYTES = 4096
 _SERVICE_LIFE = timedelta(minutes=5)
 _CACHE_SIZE = 10_000
-# Together under a minute: so long a token may be believed that the users service has declared outdated.
-_CACHE_SECONDS = 30.0
-_KEYS_SECONDS = 25.0
-_PATIENCE_SECONDS = 1.0
-_REFETCH_SECONDS = 5.0
 _SKEW_SECONDS = 60.0
 # Times are checked by our own clock, in _check.
 _OPTIONS: Any = {
@@ -45,8 +33,6 @@ _OPTIONS: Any = {
     "verify_iat": False,
     "verify_nbf": False,
 }
-
-Jwks = Callable[[], Awaitable[str]]
 
 
 class TokenVerifier(Protocol):
@@ -57,53 +43,57 @@ class TokenVerifier(Protocol):
 
 
 class JwtVerifier:
-    """Verifies by a JWKS that is fetched when first needed, kept for 25 seconds, and fetched again for an
-    unknown key id.
+    """Verifies by the keys of a `KeySetCache`, and service tokens by the platform's key.
 
-    A token once verified is remembered for half a minute, within its own life, so that a busy caller costs two
-    signature checks a minute. `jwks` gives RFC 7517 JSON text and may raise ServiceError; its member `outdated`
-    says for whom (`subject_digest`) tokens issued before a time (seconds since 1970) are void, `ended` of which
-    sessions (their claim `sid`) all are. While the users service is away, what is known goes on.
+    The signature of a token is checked once; what the key set says of it (its key, its person, its session) at each
+    use, so that a revocation counts as soon as it is known. A person's token is UNAVAILABLE (KEYS_UNAVAILABLE) while
+    what was revoked in the last 5 minutes cannot be learned.
     """
 
     def __init__(
-        self, jwks: Jwks, service_key: Ed25519PublicKey | None, issuer: str, audience: str, clock: Clock
+        self,
+        keys: KeySetCache,
+        service_key: Ed25519PublicKey | None,
+        issuer: str,
+        audience: str,
+        clock: Clock,
     ) -> None:
-        self._jwks = jwks
+        self._keys = keys
         self._service_key = service_key
         self._issuer = issuer
         self._audience = audience
         self._clock = clock
-        self._keys: Mapping[str, Any] = {}
-        self._void = Void()
-        self._fetched = 0.0
-        self._fetching: asyncio.Task[None] | None = None
-        self._seen: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
+        self._seen: OrderedDict[str, _Verified] = OrderedDict()
 
     async def verify(self, token: str) -> Identity:
         """See TokenVerifier."""
         now = self._clock.now().timestamp()
-        seen = self._seen.get(token)
-        if seen is not None and now < seen[0]:
-            return seen[1]
-        claims = await self._claims(token, now)
-        identity = Identity(claims["sub"], frozenset(claims["roles"]), token)
-        self._seen[token] = (min(now + _CACHE_SECONDS, claims["exp"]), identity)
-        while len(self._seen) > _CACHE_SIZE:
-            self._seen.popitem(last=False)
-        return identity
+        verified = self._seen.get(token)
+        if verified is None:
+            verified = await self._verified(token, now)
+            self._seen[token] = verified
+            while len(self._seen) > _CACHE_SIZE:
+                self._seen.popitem(last=False)
+        if now >= verified.expires_at:
+            raise _expired()
+        if verified.kid != SERVICE_KEY_ID:
+            keys = await self._keys.current(verified.kid)
+            if verified.kid not in keys.keys:
+                raise _invalid()
+            if keys.void.has(verified.person, verified.session, verified.issued_at):
+                raise _expired()
+        return verified.identity
 
-    async def _claims(self, token: str, now: float) -> dict[str, Any]:
+    async def _verified(self, token: str, now: float) -> _Verified:
         import jwt  # 50 ms of cold start, needed first here
 
         try:
             if len(token) > MAX_TOKEN_BYTES:
                 raise jwt.InvalidTokenError
             kid = jwt.get_unverified_header(token).get("kid")
-            key = await self._key(kid, now)
             claims: dict[str, Any] = jwt.decode(
                 token,
-                key,
+                await self._key(kid),
                 algorithms=["EdDSA"],
                 audience=self._audience,
                 issuer=self._issuer,
@@ -112,81 +102,37 @@ class JwtVerifier:
         except (jwt.InvalidTokenError, ValueError, TypeError):
             raise _invalid() from None
         _check(claims, kid == SERVICE_KEY_ID, now)
-        if self._void.has(claims):
-            raise _expired()
-        return claims
+        return _Verified(
+            Identity(claims["sub"], frozenset(claims["roles"]), token),
+            str(kid),
+            subject_digest(claims["sub"]),
+            subject_digest(str(claims.get("sid"))),
+            claims["iat"],
+            claims["exp"],
+        )
 
-    async def _key(self, kid: object, now: float) -> Any:
+    async def _key(self, kid: object) -> Any:
         if kid == SERVICE_KEY_ID:
             if self._service_key is None:
                 raise _invalid()
             return self._service_key
         if not isinstance(kid, str) or not kid or len(kid) > 128:
             raise _invalid()
-        age = now - self._fetched
-        if age >= _KEYS_SECONDS or (kid not in self._keys and age >= _REFETCH_SECONDS):
-            await self._refresh(_PATIENCE_SECONDS if kid in self._keys else None)
-        key = self._keys.get(kid)
+        key = (await self._keys.current(kid)).keys.get(kid)
         if key is None:
             raise _invalid()
         return key
 
-    async def _refresh(self, patience: float | None) -> None:
-        """Fetch the keys; whoever comes meanwhile waits for the same answer, be it a failure, or for so long."""
-        if self._fetching is None:
-            self._fetching = asyncio.create_task(self._fetch())
-            self._fetching.add_done_callback(self._fetched_once)
-        if patience is None:
-            await asyncio.shield(self._fetching)
-        else:
-            await asyncio.wait([self._fetching], timeout=patience)
 
-    async def _fetch(self) -> None:
-        try:
-            text = await self._jwks()
-            self._keys, self._void = parse_jwks(text), msgspec.json.decode(text, type=Void)
-        except ServiceError:
-            if not self._keys:
-                raise
-            log.warning("jwks_refresh_failed")
-        self._fetched = self._clock.now().timestamp()
+class _Verified(NamedTuple):
+    """A token whose signature and claims were right: who it proves, and what may still make it void."""
 
-    def _fetched_once(self, task: asyncio.Task[None]) -> None:
-        self._fetching = None
-        if not task.cancelled():
-            task.exception()  # seen, even where everybody who waited has gone
-
-
-def parse_jwks(text: str) -> dict[str, Any]:
-    """Ed25519 public keys by key id, of RFC 7517 JSON text; other keys are left out.
-
-    Raises UNAVAILABLE (KEYS_UNAVAILABLE) for a text with none.
-    """
-    import jwt  # see JwtVerifier
-
-    try:
-        keys = jwt.PyJWKSet.from_json(text).keys
-    except (jwt.PyJWTError, ValueError):
-        raise unavailable("KEYS_UNAVAILABLE", "The keys of access tokens cannot be had just now.") from None
-    return {key.key_id: key.key for key in keys if key.key_id and key.key_type == "OKP"}
-
-
-def subject_digest(subject: str) -> str:
-    """Stands for a person or a session where the keys are published, so that no id is."""
-    return sha256(subject.encode()).hexdigest()[:32]
-
-
-class Void(msgspec.Struct, frozen=True):
-    """What a JWKS says of tokens that must not be believed any more; nothing where it has no such members."""
-
-    outdated: dict[str, float] = {}
-    ended: frozenset[str] = frozenset()
-
-    def has(self, claims: Mapping[str, Any]) -> bool:
-        """Whether a token with these claims is among them."""
-        if claims["iat"] < self.outdated.get(subject_digest(claims["sub"]), 0):
-            return True
-        return bool(self.ended) and subject_digest(str(claims.get("sid"))) in self.ended
+    identity: Identity
+    kid: str
+    person: str
+    session: str
+    issued_at: float
+    expires_at: float
 
 
 def _check(claims: dict[str, Any], by_service_key: bool, now: float) -> None:
@@ -241,7 +187,7 @@ class ServiceTokens:
         return self._token
 
     def _mint(self, now: float) -> str:
-        import jwt  # see JwtVerifier
+        import jwt  # see JwtVerifier._verified
 
         claims = {
             "iss": self._issuer,

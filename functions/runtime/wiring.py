@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from functions.runtime.clock import Clock
 from functions.runtime.credentials import secret, variable
+from functions.runtime.key_set import Jwks, KeySetCache
 from functions.runtime.peers import Peer
 from functions.runtime.settings import RuntimeSettings, SettingsError
 from functions.runtime.store.port import Kind, Store
-from functions.runtime.tokens import Jwks, JwtVerifier, ServiceTokens, TokenVerifier
+from functions.runtime.tokens import JwtVerifier, ServiceTokens, TokenVerifier
 from observability import tracing
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ def service_tokens(settings: RuntimeSettings, name: str, clock: Clock) -> Servic
 def token_verifier(settings: RuntimeSettings, jwks: Jwks, clock: Clock) -> TokenVerifier:
     """Verifies access tokens by `jwks` and service tokens by the platform's key."""
     public = service_key(settings).public_key()
-    return JwtVerifier(jwks, public, settings.token_issuer, settings.token_audience, clock)
+    return JwtVerifier(
+        KeySetCache(jwks, clock), public, settings.token_issuer, settings.token_audience, clock
+    )
 
 
 def remote_jwks(users: Peer) -> Jwks:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from functions.runtime.tokens import subject_digest
+from functions.runtime.key_set import subject_digest
 from functions.users.keyset import ACCESS_LIFE
 
 OUTDATED_ID, ENDED_ID = "outdated", "ended"

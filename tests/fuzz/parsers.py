@@ -19,6 +19,7 @@ from events.broker.filters import FilterError, compile_filters
 from events.cloudevent import BadEvent, binary_headers, parse, to_structured
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
+from functions.runtime.key_set import KeySetCache
 from functions.runtime.store.cursors import Listing, cursor_after, position
 from functions.runtime.tokens import JwtVerifier, ServiceTokens
 from gateway.answers import _tags
@@ -35,7 +36,7 @@ async def _keys() -> str:
     return json.dumps({"keys": [{**jwk, "kid": "people"}]})
 
 
-_VERIFIER = JwtVerifier(_keys, _KEY.public_key(), "https://shop.local", "shop", _CLOCK)
+_VERIFIER = JwtVerifier(KeySetCache(_keys, _CLOCK), _KEY.public_key(), "https://shop.local", "shop", _CLOCK)
 _TOKEN = ServiceTokens("orders", _KEY, "https://shop.local", "shop", _CLOCK).token()
 Parser = Callable[[bytes], None]
 

@@ -16,6 +16,7 @@ from functions.orders.peers import ProductsCatalogue
 from functions.orders.tests.world import RETIRED, TEAPOT, UNKNOWN
 from functions.runtime.clock import SystemClock
 from functions.runtime.errors import Code, ServiceError
+from functions.runtime.key_set import KeySetCache
 from functions.runtime.peers import Peer
 from functions.runtime.tokens import JwtVerifier, ServiceTokens
 from proto.money.v1 import money_pb2
@@ -83,9 +84,9 @@ async def test_all_prices_come_by_one_call(served: tuple[Products, ProductsCatal
 async def test_the_call_is_made_in_the_services_own_name(served: tuple[Products, ProductsCatalogue]) -> None:
     products, catalogue = served
     await catalogue.offers([TEAPOT])
-    who = await JwtVerifier(_no_keys, KEY.public_key(), "issuer", "shop", SystemClock()).verify(
-        products.token
-    )
+    who = await JwtVerifier(
+        KeySetCache(_no_keys, SystemClock()), KEY.public_key(), "issuer", "shop", SystemClock()
+    ).verify(products.token)
     assert who.is_service_named("orders")
 
 

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError, unavailable
+from functions.runtime.key_set import KeySetCache, subject_digest
 from functions.runtime.tokens import JwtVerifier, ServiceTokens
 
 ISSUER, AUDIENCE = "https://shop.test", "shop"
@@ -22,17 +23,19 @@ class Keys:
         self.private = {"k1": Ed25519PrivateKey.generate()}
         self.fetches = 0
         self.down = False
+        self.slow = 0.0
+        self.outdated: dict[str, float] = {}
 
     async def jwks(self) -> str:
         self.fetches += 1
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.slow)
         if self.down:
             raise unavailable("SERVICE_UNAVAILABLE", "down")
         keys = [
             {**json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(key.public_key())), "kid": kid}
             for kid, key in self.private.items()
         ]
-        return json.dumps({"keys": keys})
+        return json.dumps({"keys": keys, "outdated": self.outdated})
 
 
 class Desk:
@@ -43,7 +46,11 @@ class Desk:
         self.keys = Keys()
         self.service_key = Ed25519PrivateKey.generate()
         self.verifier = JwtVerifier(
-            self.keys.jwks, self.service_key.public_key(), ISSUER, AUDIENCE, self.clock
+            KeySetCache(self.keys.jwks, self.clock),
+            self.service_key.public_key(),
+            ISSUER,
+            AUDIENCE,
+            self.clock,
         )
 
     def claims(self, **changed: Any) -> dict[str, Any]:
@@ -130,9 +137,63 @@ async def test_unknown_key_ids_cannot_make_it_fetch_all_the_time(desk: Desk) -> 
 async def test_known_keys_go_on_verifying_while_the_users_service_is_away(desk: Desk) -> None:
     await desk.verifier.verify(desk.token())
     desk.keys.down = True
-    desk.clock.advance(timedelta(minutes=6))
+    desk.clock.advance(timedelta(minutes=4))
 
     assert (await desk.verifier.verify(desk.token(jti="later"))).subject == "usr_1"
+
+
+async def test_a_person_is_not_believed_after_five_minutes_without_word_of_revocations(desk: Desk) -> None:
+    token = desk.token()
+    await desk.verifier.verify(token)
+    desk.keys.down = True
+    desk.clock.advance(timedelta(minutes=5))
+
+    with pytest.raises(ServiceError) as refused:
+        await desk.verifier.verify(token)
+    assert (refused.value.code, refused.value.reason) == (Code.UNAVAILABLE, "KEYS_UNAVAILABLE")
+
+    desk.keys.down = False
+    desk.clock.advance(timedelta(seconds=10))
+    assert (await desk.verifier.verify(token)).subject == "usr_1"
+
+
+async def test_a_service_is_believed_however_long_the_users_service_is_away(desk: Desk) -> None:
+    desk.keys.down = True
+    tokens = ServiceTokens("payments", desk.service_key, ISSUER, AUDIENCE, desk.clock)
+    desk.clock.advance(timedelta(hours=1))
+    assert (await desk.verifier.verify(tokens.token())).is_service_named("payments")
+
+
+@pytest.mark.parametrize("cold", [True, False])
+async def test_a_demoted_administrator_with_deadlines_of_5_ms_is_out_within_a_minute(
+    desk: Desk, cold: bool
+) -> None:
+    """Each call is cancelled long before the key set, which takes 50 ms, can be there."""
+    token = desk.token(roles=["admin"])
+    if not cold:
+        await desk.verifier.verify(token)
+    desk.keys.slow = 0.05
+    desk.clock.advance(timedelta(seconds=1))
+    desk.keys.outdated = {subject_digest("usr_1"): desk.clock.now().timestamp()}
+
+    async def call() -> str:
+        try:
+            async with asyncio.timeout(0.005):
+                await desk.verifier.verify(token)
+        except TimeoutError:
+            return "late"
+        except ServiceError as error:
+            return error.reason
+        return "in"
+
+    outcomes = []
+    for _ in range(59):
+        outcomes.append(await call())
+        desk.clock.advance(timedelta(seconds=1))
+        await asyncio.sleep(0.01)
+
+    assert outcomes[-1] == "TOKEN_EXPIRED"
+    assert desk.keys.fetches <= 3
 
 
 async def test_without_any_key_the_answer_is_unavailable_not_refused(desk: Desk) -> None:
@@ -178,6 +239,7 @@ async def test_an_empty_key_set_is_a_passing_fault_and_takes_no_key_away(desk: D
         await desk.verifier.verify(token)
     assert refused.value.code is Code.UNAVAILABLE
     desk.keys.private = keys
+    desk.clock.advance(timedelta(seconds=1))
     await desk.verifier.verify(token)
     desk.keys.private = {}
     desk.clock.advance(timedelta(seconds=31))

@@ -12,9 +12,9 @@ import pytest
 
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import ServiceError
+from functions.runtime.key_set import subject_digest
 from functions.runtime.store.port import AlreadyDone, Once
 from functions.runtime.store.sqlite import SQLiteStore
-from functions.runtime.tokens import subject_digest
 from functions.users import service, sessions
 from functions.users.keys import KeyRing
 from functions.users.keyset import KEY_SET_ID, KeySet

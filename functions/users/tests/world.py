@@ -8,6 +8,7 @@ import jwt
 
 from functions.runtime.clock import ManualClock
 from functions.runtime.identity import ADMIN, CUSTOMER, Identity
+from functions.runtime.key_set import KeySetCache
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import JwtVerifier
@@ -52,7 +53,7 @@ class World:
 
     def new_verifier(self) -> JwtVerifier:
         """As of another service, which knows nothing but the published keys."""
-        return JwtVerifier(self.keys.jwks, None, ISSUER, AUDIENCE, self.clock)
+        return JwtVerifier(KeySetCache(self.keys.jwks, self.clock), None, ISSUER, AUDIENCE, self.clock)
 
     async def register(
         self,
