@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from email.errors import MessageError
 from functools import partial
+from typing import TYPE_CHECKING
 
 from functions.notifications.channels import Channel, Mailbox
 from functions.notifications.desk import Desk
@@ -15,8 +17,12 @@ from functions.runtime.app import Function, Hook, Service
 from functions.runtime.clock import Clock, SystemClock
 from functions.runtime.credentials import secret
 from functions.runtime.peers import Peer
+from functions.runtime.settings import SettingsError
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
+
+if TYPE_CHECKING:
+    from email.headerregistry import Address
 
 
 def bootstrap(
@@ -37,7 +43,7 @@ def bootstrap(
     store = store or wiring.open_store(settings, "notifications", KINDS, clock)
     events_secret = secret(settings, "mail_events_secret")
     shows_tokens = settings.shop_env == "development"
-    desk = Desk(store, channel, users, clock, shows_tokens, events_secret)
+    desk = Desk(store, channel, users, clock, shows_tokens, events_secret, settings.unverified_mails_per_day)
     return Function(
         name="notifications",
         settings=settings,
@@ -63,22 +69,44 @@ def _verifier(settings: Settings, clock: Clock, closing: list[Hook]) -> TokenVer
 
 
 def open_channel(settings: Settings) -> Channel:
-    """The channel that MAIL_CHANNEL and SMTP_URL choose; raises SettingsError for one that cannot be."""
+    """Open the channel that MAIL_CHANNEL and SMTP_URL choose.
+
+    Raises:
+        SettingsError: a setting of it cannot be, or nothing would be sent in production.
+    """
+    production = settings.shop_env == "production"
+    smtp_url = secret(settings, "smtp_url")
+    if settings.mail_channel == "mailbox" or (settings.mail_channel == "auto" and not smtp_url):
+        if production and settings.role != "rpc":  # the rpc role sends nothing
+            raise SettingsError("MAIL_CHANNEL: production must send mail: set SMTP_URL, or MAIL_CHANNEL=ses")
+        return Mailbox()
+    sender = _mailbox("MAIL_FROM", settings.mail_from)
+    reply_to = _mailbox("MAIL_REPLY_TO", settings.mail_reply_to) if settings.mail_reply_to else None
     if settings.mail_channel == "ses":
         from functions.notifications.ses import SesChannel  # only where mail goes out by it
 
         return SesChannel(
-            settings.mail_from,
+            sender,
             settings.mail_timeout,
             settings.ses_configuration_set,
             settings.ses_region,
             settings.ses_endpoint,
+            reply_to=reply_to,
         )
-    if settings.mail_channel == "mailbox" or (settings.mail_channel == "auto" and not settings.smtp_url):
-        return Mailbox()
     from functions.notifications.smtp import SmtpChannel, parse_url  # only where mail goes out
 
-    return SmtpChannel(parse_url(settings.smtp_url), settings.mail_from, settings.mail_timeout)
+    return SmtpChannel(parse_url(smtp_url, production=production), sender, settings.mail_timeout, reply_to)
+
+
+def _mailbox(variable: str, value: str) -> Address:
+    from functions.notifications.mime import parse_mailbox  # only where mail goes out
+
+    try:
+        return parse_mailbox(value)
+    except (ValueError, MessageError):
+        raise SettingsError(
+            f"{variable}: must be an address, or a name and an address: The Shop <shop@example.com>"
+        ) from None
 
 
 def _services(desk: Desk) -> list[Service]:

@@ -14,7 +14,10 @@ NOTIFICATION_TAG = "notification_id"
 
 @dataclass(frozen=True)
 class Mail:
-    """One message, ready to be sent; whom it goes to is never shown. `id` is the notification's."""
+    """One message, ready to be sent; whom it goes to is never shown.
+
+    `id` is the notification's, `body` the plain text, `html` the same words as HTML.
+    """
 
     id: str
     subject: str
@@ -22,6 +25,7 @@ class Mail:
     at: datetime
     address: str = field(repr=False)
     name: str = field(default="", repr=False)
+    html: str = field(default="", repr=False)
 
 
 class Bounced(Exception):

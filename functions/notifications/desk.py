@@ -16,6 +16,7 @@ class Desk:
 
     `shows_tokens`: a mailbox, which sends nothing, may keep the token that a mail would have carried; for development.
     `mail_events_secret` is what those show who report what became of mail; empty: nobody does.
+    An address that nobody has verified gets at most `unverified_mails_per_day` mails in 24 hours, codes aside.
     """
 
     store: Store
@@ -24,3 +25,4 @@ class Desk:
     clock: Clock
     shows_tokens: bool = False
     mail_events_secret: str = field(default="", repr=False)
+    unverified_mails_per_day: int = 10

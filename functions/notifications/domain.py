@@ -12,6 +12,7 @@ from events.catalog import NotificationBounced, Payload
 from functions.runtime.errors import aborted
 
 _WAITS = [timedelta(minutes=minutes) for minutes in (1, 2, 4, 8, 16, 32, 60)]
+UNVERIFIED_WINDOW = timedelta(hours=24)
 MAX_ATTEMPTS = len(_WAITS) + 4 * 24
 """Then four days are over: a mail server that is down for a weekend costs no message (RFC 5321, 4.5.4.1)."""
 
@@ -128,6 +129,31 @@ class Preferences:
             self.email_enabled = email_enabled
         if muted is not None:
             self.muted = sorted(set(muted))
+
+
+@dataclass
+class UnverifiedMail:
+    """Mail of the last 24 hours to an address that nobody has verified, under the account's id.
+
+    `sent` is when, by notification: a repeated attempt counts once.
+    """
+
+    id: str
+    sent: dict[str, datetime] = field(default_factory=dict)
+    version: int = 0
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the last mail stops counting."""
+        return max(self.sent.values()) + UNVERIFIED_WINDOW if self.sent else None
+
+    def allow(self, notification_id: str, limit: int, now: datetime) -> bool:
+        """Count a mail; return False, and count nothing, when `limit` others went out in the window."""
+        recent = {key: at for key, at in self.sent.items() if at + UNVERIFIED_WINDOW > now}
+        if notification_id not in recent and len(recent) >= limit:
+            return False
+        self.sent = {**recent, notification_id: recent.get(notification_id, now)}
+        return True
 
 
 @dataclass

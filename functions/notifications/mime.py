@@ -1,4 +1,4 @@
-"""A message as the internet takes it (RFC 5322): the same for every channel that sends mail."""
+"""Compose a message in the Internet Message Format (RFC 5322), for every channel that sends mail."""
 
 from __future__ import annotations
 
@@ -10,20 +10,53 @@ from email.policy import SMTP as SMTP_POLICY
 from functions.notifications.channels import Mail, Refused
 
 
-def compose(mail: Mail, sender: str) -> EmailMessage:
-    """The message as it goes over the wire. Its Message-ID comes from the notification, so that repetitions show.
+def parse_mailbox(text: str) -> Address:
+    """Parse a mailbox: `shop@example.com`, or with a display name `The Shop <shop@example.com>`.
 
-    Raises Refused for an address that no header can hold.
+    Raises ValueError for anything else. The domain comes back in its ASCII form.
+    """
+    header = SMTP_POLICY.header_factory("From", text)
+    if header.defects or len(header.addresses) != 1:
+        raise ValueError("not one mailbox")
+    (mailbox,) = header.addresses
+    return Address(mailbox.display_name, addr_spec=ascii_domain(mailbox.addr_spec))
+
+
+def ascii_domain(address: str) -> str:
+    """Return `address` with its domain as mail servers know it: `max@xn--fuball-cta.example` (IDNA 2008).
+
+    Raises ValueError for a domain that has no such form.
+    """
+    local, at, domain = address.rpartition("@")
+    if domain.isascii():
+        return address
+    import idna  # only where an address needs it
+
+    return local + at + idna.encode(domain, uts46=True, std3_rules=True).decode()
+
+
+def compose(mail: Mail, sender: Address, reply_to: Address | None = None) -> EmailMessage:
+    """Return the message as it goes over the wire: a text part and, where the mail has one, an HTML part.
+
+    Both parts are quoted-printable, so that no line is longer than 76 characters and every server takes it. The
+    Message-ID comes from the notification: a repetition has the same one.
+
+    Raises:
+        Refused: ADDRESS_MALFORMED, when no header can hold the recipient's address.
     """
     message = EmailMessage(SMTP_POLICY)
-    message["Message-ID"] = f"<{mail.id}@{sender.partition('@')[2]}>"
+    message["Message-ID"] = f"<{mail.id}@{sender.domain}>"
     message["Date"] = mail.at
     message["From"] = sender
+    if reply_to is not None:
+        message["Reply-To"] = reply_to
     try:
-        message["To"] = Address(" ".join(mail.name.split()), addr_spec=mail.address)
+        message["To"] = Address(" ".join(mail.name.split()), addr_spec=ascii_domain(mail.address))
     except (ValueError, IndexError, MessageError):
         raise Refused("ADDRESS_MALFORMED") from None
     message["Subject"] = mail.subject
     message["Auto-Submitted"] = "auto-generated"
-    message.set_content(mail.body)
+    message.set_content(mail.body, cte="quoted-printable")
+    if mail.html:
+        message.add_alternative(mail.html, subtype="html", cte="quoted-printable")
     return message

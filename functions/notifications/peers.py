@@ -18,6 +18,7 @@ class Contact:
     email: str = field(repr=False)
     name: str = field(default="", repr=False)
     deliverable: bool = True
+    verified: bool = True
 
 
 class Users(Protocol):

@@ -1,4 +1,4 @@
-"""Texts of messages, from the folders in templates/: `subject.txt` (one line) and `body.txt`."""
+"""Render messages from templates/: `subject.txt` (one line) and `body.txt` a message, `layout.html` for all."""
 
 from __future__ import annotations
 
@@ -33,6 +33,9 @@ WITH_TOKEN = {
 }
 """Templates whose mail carries a token, which nothing keeps, by its purpose; people cannot mute them."""
 
+TO_ADMINISTRATORS = frozenset({"stock_low"})
+"""Templates of messages to every administrator."""
+
 # ISO 4217, minor units other than two.
 _NO_MINOR_UNITS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
 _THREE_DIGITS = "BHD IQD JOD KWD LYD OMR TND"
@@ -55,6 +58,15 @@ def body(template: str, params: dict[str, str], name: str = "", token: str = "")
     return _render(template, "body.txt", known) + "\n"
 
 
+def html(subject_line: str, text: str) -> str:
+    """Return the HTML part of a mail: the words of its text, laid out for screens of any width.
+
+    Paragraphs of the text are separated by an empty line; one that is indented is a code.
+    """
+    blocks = [block if block.startswith("    ") else block.strip() for block in text.split("\n\n")]
+    return _environment().get_template("layout.html").render(subject=subject_line, blocks=blocks)
+
+
 def amount(money: Money) -> str:
     """`1,234.50 EUR`: major units with as many decimals as the currency has, and its code."""
     digits = _DIGITS.get(money.currency, 2)
@@ -75,6 +87,8 @@ def _environment() -> Environment:
 
     return SandboxedEnvironment(
         loader=FileSystemLoader(FOLDER),
-        autoescape=False,  # plain text: HTML entities would be shown as they are
+        # Plain text would show HTML entities as they are.
+        autoescape=lambda name: name is not None and name.endswith(".html"),
+        trim_blocks=False,
         undefined=StrictUndefined,
     )

@@ -21,6 +21,7 @@ from functions.notifications.domain import (
     Message,
     Notification,
     Preferences,
+    UnverifiedMail,
     notification_id,
 )
 from functions.runtime.batches import each
@@ -150,6 +151,8 @@ async def _attempt(notification: Notification, desk: Desk) -> Verdict:
         return lambda known: known.suppress("UNKNOWN_PERSON")
     if not contact.deliverable:
         return lambda known: known.suppress("UNDELIVERABLE")
+    if not contact.verified and not await _within_budget(notification, desk):
+        return lambda known: known.suppress("ADDRESS_UNVERIFIED")
     token = ""
     if notification.template in rendering.WITH_TOKEN:
         purpose = rendering.WITH_TOKEN[notification.template]
@@ -157,8 +160,11 @@ async def _attempt(notification: Notification, desk: Desk) -> Verdict:
         if not token:
             return lambda known: known.suppress("NOTHING_TO_PROVE")
     now = desk.clock.now()
-    text = rendering.body(notification.template, notification.params, contact.name, token)
-    mail = Mail(notification.id, notification.subject, text, now, contact.email, contact.name)
+    # Until somebody proved that they read this mail, a name may be a stranger's message to its owner.
+    name = contact.name if contact.verified else ""
+    subject = notification.subject
+    text = rendering.body(notification.template, notification.params, name, token)
+    mail = Mail(notification.id, subject, text, now, contact.email, name, rendering.html(subject, text))
     about = {"shop.template": notification.template, "shop.channel": desk.channel.name}
     try:
         operation = tracing.Operation(f"send {notification.template}", "CLIENT", about)
@@ -172,6 +178,27 @@ async def _attempt(notification: Notification, desk: Desk) -> Verdict:
         reason = str(refused)
         return lambda known: known.fail(reason)
     return lambda known: known.sent(now)
+
+
+async def _within_budget(notification: Notification, desk: Desk) -> bool:
+    """Count a mail to an unverified address; return whether it may be sent.
+
+    Codes have limits of their own, at users; what administrators are told is not a customer's to trigger.
+    """
+    if notification.template in rendering.WITH_TOKEN or notification.template in rendering.TO_ADMINISTRATORS:
+        return True
+
+    def change(found: Sequence[Any]) -> Changes[bool]:
+        mail, erased = found
+        mail = mail or UnverifiedMail(notification.user_id)
+        if erased is not None or not mail.allow(
+            notification.id, desk.unverified_mails_per_day, desk.clock.now()
+        ):
+            return Changes(False)
+        return Changes(True, put=[mail])
+
+    user_id = notification.user_id
+    return await desk.store.transact([Ref(UnverifiedMail, user_id), Ref(Erasure, user_id)], change)
 
 
 def _wanted(template: str, preferences: Preferences | None) -> bool:

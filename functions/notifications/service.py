@@ -7,7 +7,7 @@ from typing import Any
 
 from functions.notifications import store
 from functions.notifications.desk import Desk
-from functions.notifications.domain import Erasure, Notification, Preferences
+from functions.notifications.domain import Erasure, Notification, Preferences, UnverifiedMail
 from functions.notifications.rendering import TEMPLATES
 from functions.runtime.errors import invalid, not_found
 from functions.runtime.identity import Identity, require_self_or_admin, require_signed_in
@@ -78,7 +78,7 @@ async def erase(user_id: str, desk: Desk) -> None:
     await desk.store.transact(
         [Ref(Erasure, user_id)], lambda found: Changes(None, [] if found[0] else [Erasure(user_id, now)])
     )
-    await _delete([Ref(Preferences, user_id)], desk)
+    await _delete([Ref(Preferences, user_id), Ref(UnverifiedMail, user_id)], desk)
     while (page := await store.notifications_of(desk.store, user_id, _ERASED_AT_ONCE, None)).items:
         await _delete([Ref(Notification, message.id) for message in page.items], desk)
     desk.store.erased()

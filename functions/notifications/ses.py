@@ -7,13 +7,16 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from functions.notifications.channels import NOTIFICATION_TAG, Mail, Refused, mail_unavailable
 from functions.notifications.mime import compose
 from functions.runtime.aws import make_client
 from functions.runtime.breaker import Breaker
 from functions.runtime.errors import ServiceError
+
+if TYPE_CHECKING:
+    from email.headerregistry import Address
 
 log = logging.getLogger("shop.notifications")
 
@@ -25,7 +28,7 @@ _REFUSALS = frozenset({"MessageRejected", "BadRequestException"})
 
 
 class SesChannel:
-    """See Channel. `sender` is the address that mail comes from, `seconds` bounds one sending.
+    """See Channel. Mail comes from `sender`, answers go to `reply_to`, `seconds` bounds one sending.
 
     Each mail carries its notification's id as a tag, by which SES's later word of a bounce finds it (feedback.py);
     `configuration_set`, where there is one, has it say that word.
@@ -36,15 +39,17 @@ class SesChannel:
 
     def __init__(
         self,
-        sender: str,
+        sender: Address,
         seconds: float,
         configuration_set: str = "",
         region: str = "",
         endpoint: str = "",
         *,
+        reply_to: Address | None = None,
         make: Callable[..., Any] = make_client,
     ) -> None:
         self._sender = sender
+        self._reply_to = reply_to
         self._seconds = seconds
         self._options = {"ConfigurationSetName": configuration_set} if configuration_set else {}
         self._make = partial(
@@ -65,11 +70,14 @@ class SesChannel:
 
     async def send(self, mail: Mail) -> None:
         """See Channel."""
-        content = compose(mail, self._sender).as_bytes()
+        message = compose(mail, self._sender, self._reply_to)
+        (recipient,) = message["To"].addresses
+        if not recipient.addr_spec.isascii():
+            raise Refused("NOT_SUPPORTED_BY_SERVER")  # SES has no SMTPUTF8
         parameters = {
-            "FromEmailAddress": self._sender,
-            "Destination": {"ToAddresses": [mail.address]},
-            "Content": {"Raw": {"Data": content}},
+            "FromEmailAddress": self._sender.addr_spec,
+            "Destination": {"ToAddresses": [recipient.addr_spec]},
+            "Content": {"Raw": {"Data": message.as_bytes()}},
             "EmailTags": [{"Name": NOTIFICATION_TAG, "Value": mail.id}],
             **self._options,
         }

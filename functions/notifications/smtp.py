@@ -11,10 +11,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from functions.notifications.channels import Bounced, Mail, Refused, mail_unavailable
 from functions.notifications.mime import compose
 from functions.runtime.breaker import Breaker
+from functions.runtime.credentials import weakness
 from functions.runtime.errors import ServiceError
 from functions.runtime.settings import SettingsError
 
 if TYPE_CHECKING:
+    from email.headerregistry import Address
     from email.message import EmailMessage
 
     from aiosmtplib import SMTP
@@ -23,7 +25,7 @@ log = logging.getLogger("shop.notifications")
 
 AT_ONCE = 8
 _PORTS = {"smtp": 25, "smtps": 465}
-_STARTTLS = {"": None, "1": True, "0": False}
+_STARTTLS = {"1": True, "0": False}
 # Enhanced status codes (RFC 3463) that blame the message or a passing state, not the address: 5.2.2 mailbox full, 5.2.3
 # too long, 5.3 mail system, 5.6 content, 5.7 policy.
 _NOT_THE_ADDRESS = ("5.2.2", "5.2.3", "5.3.", "5.6.", "5.7.")
@@ -41,26 +43,40 @@ class Server:
     password: str | None = field(default=None, repr=False)
 
 
-def parse_url(url: str) -> Server:
-    """The server that SMTP_URL names. Raises SettingsError, which never shows the value."""
+def parse_url(url: str, *, production: bool = False) -> Server:
+    """Return the server that SMTP_URL names.
+
+    In production the connection is encrypted and the certificate checked: STARTTLS is required unless the scheme is
+    `smtps`.
+
+    Raises:
+        SettingsError: without showing the value.
+    """
     try:
-        return _parse(url)
+        server = _parse(url, production)
     except (KeyError, ValueError):
         raise SettingsError(
             "SMTP_URL: must be smtp://user:password@host:port?starttls=1 or smtps://..."
         ) from None
+    if production and not (server.tls or server.starttls):
+        raise SettingsError("SMTP_URL: starttls=0 is refused in production: mail carries codes for accounts")
+    if production and server.password and (fault := weakness(server.password)):
+        raise SettingsError(f"SMTP_URL: the password {fault}")
+    return server
 
 
-def _parse(url: str) -> Server:
+def _parse(url: str, production: bool) -> Server:
     parts = urlsplit(url)
-    starttls = _STARTTLS[parse_qs(parts.query).get("starttls", [""])[0]]
+    tls = parts.scheme == "smtps"
+    asked = parse_qs(parts.query, keep_blank_values=True).get("starttls", [""])[0]
+    starttls = _STARTTLS[asked] if asked else True if production and not tls else None
     port = _PORTS[parts.scheme]
     if not parts.hostname:
         raise ValueError("no host")
     return Server(
         host=parts.hostname,
-        port=parts.port or (587 if starttls else port),
-        tls=parts.scheme == "smtps",
+        port=parts.port or (587 if starttls and not tls else port),
+        tls=tls,
         starttls=starttls,
         user=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password) if parts.password else None,
@@ -68,22 +84,26 @@ def _parse(url: str) -> Server:
 
 
 class SmtpChannel:
-    """See Channel. `sender` is the address that mail comes from, `seconds` bounds one sending."""
+    """See Channel. Mail comes from `sender`, answers go to `reply_to`, `seconds` bounds one sending."""
 
     name = "smtp"
     needs_address = True
 
-    def __init__(self, server: Server, sender: str, seconds: float) -> None:
+    def __init__(
+        self, server: Server, sender: Address, seconds: float, reply_to: Address | None = None
+    ) -> None:
         self._server = server
         self._sender = sender
+        self._reply_to = reply_to
         self._seconds = seconds
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._breaker = Breaker("smtp")
 
     async def send(self, mail: Mail) -> None:
         """See Channel."""
-        message = compose(mail, self._sender)
-        await self._breaker.call(lambda: self._in_time(message, mail.address))
+        message = compose(mail, self._sender, self._reply_to)
+        (recipient,) = message["To"].addresses
+        await self._breaker.call(lambda: self._in_time(message, recipient.addr_spec))
 
     async def _in_time(self, message: EmailMessage, address: str) -> None:
         try:
@@ -97,7 +117,7 @@ class SmtpChannel:
 
         try:
             async with self._client() as client:
-                await client.send_message(message, sender=self._sender, recipients=[address])
+                await client.send_message(message, sender=self._sender.addr_spec, recipients=[address])
         except errors.SMTPRecipientsRefused as refused:
             raise _refusal(refused.recipients[0].code, refused.recipients[0].message) from None
         except (errors.SMTPDataError, errors.SMTPSenderRefused) as refused:

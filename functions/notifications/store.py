@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from functions.notifications.domain import Erasure, Notification, Preferences
+from functions.notifications.domain import Erasure, Notification, Preferences, UnverifiedMail
 from functions.runtime.store.port import IndexKey, Kind, Page, Store
 
 ERASURES_KEPT = timedelta(days=30)
@@ -25,6 +25,7 @@ def _indexes(notification: Notification) -> Iterable[IndexKey]:
 KINDS = (
     Kind(Notification, "notification", _indexes),
     Kind(Preferences, "preferences"),
+    Kind(UnverifiedMail, "unverified_mail", expires_at=lambda mail: mail.expires_at),
     Kind(Erasure, "erasure", expires_at=lambda erasure: erasure.at + ERASURES_KEPT),
 )
 

@@ -68,14 +68,14 @@ def refuse_weak(settings: RuntimeSettings) -> None:
                 f"{named}: in production it must name a secret of its own, none that `make up` made in {_DEVELOPERS}"
             )
         value = secret(settings, name)
-        if value and (fault := _fault(value)):
+        if value and (fault := weakness(value)):
             raise SettingsError(f"{named}: {fault}")
         if path and _others_may_read(path):
             log.warning("secret_readable_by_others", extra={"variable": named})
 
 
-def _fault(value: str) -> str:
-    """What is wrong with a secret; empty for nothing."""
+def weakness(value: str) -> str:
+    """Say what is wrong with a secret in production; empty for nothing."""
     if value.casefold() in _EXAMPLES or _UNFILLED.search(value):
         return "is an example; in production it must be a secret"
     if len(value) < LEAST:

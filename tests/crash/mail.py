@@ -46,7 +46,9 @@ class MailServer:
         assert isinstance(envelope.content, bytes)
         message = message_from_bytes(envelope.content, policy=default)
         self.taken[str(message["Message-ID"]).strip("<>").partition("@")[0]] += 1
-        if code := _CODE.search(message.get_content()):
+        text = message.get_body(("plain",))
+        assert text is not None
+        if code := _CODE.search(text.get_content()):
             self.codes[envelope.rcpt_tos[0], str(message["Subject"])] = code[1]
         return "250 OK"
 

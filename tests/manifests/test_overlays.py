@@ -17,7 +17,7 @@ from tests.manifests.conftest import ROOT
 from tests.manifests.rendered import of, pods, render
 
 DEV, PRODUCTION = "knative/overlays/dev", "knative/overlays/production"
-MADE_OUTSIDE = {PRODUCTION: {"service-key", "admin", "stripe", "mail-events"}, DEV: set()}
+MADE_OUTSIDE = {PRODUCTION: {"service-key", "admin", "stripe", "mail-events", "smtp"}, DEV: {"smtp"}}
 overlays = pytest.mark.parametrize("overlay", [DEV, PRODUCTION])
 
 

@@ -30,7 +30,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     with mock_aws():
-        make_client("sesv2", REGION, None).create_email_identity(EmailIdentity=SENDER)
+        make_client("sesv2", REGION, None).create_email_identity(EmailIdentity=SENDER.addr_spec)
         yield ses_backends[DEFAULT_ACCOUNT_ID][REGION]
 
 
@@ -62,10 +62,10 @@ def refusal(code: str) -> ClientError:
 
 
 async def test_a_message_arrives_whole(aws: Any) -> None:
-    settings = Settings(mail_channel="ses", mail_from=SENDER, ses_region=REGION)
+    settings = Settings(mail_channel="ses", mail_from=str(SENDER), ses_region=REGION)
     await open_channel(settings).send(MAIL)
     (message,) = aws.sent_messages
-    assert message.source == SENDER
+    assert message.source == SENDER.addr_spec
     assert "ada@example.org" in message.destinations
     assert "To: Ada Lovelace <ada@example.org>" in message.raw_data
     assert f"<{MAIL.id}@shop.local>" in message.raw_data

@@ -7,14 +7,16 @@ from collections.abc import AsyncIterator
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope
 
+from functions.notifications import rendering
 from functions.notifications.bootstrap import open_channel
 from functions.notifications.channels import Bounced, Mail, Mailbox, Refused
-from functions.notifications.mime import compose
+from functions.notifications.mime import compose, parse_mailbox
 from functions.notifications.settings import Settings
 from functions.notifications.smtp import Server, SmtpChannel, parse_url
 from functions.notifications.tests.office import ORDER, Office
@@ -23,7 +25,7 @@ from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.settings import SettingsError, load
 
-SENDER = "shop@shop.local"
+SENDER = parse_mailbox("The Shop <shop@shop.local>")
 MAIL = Mail(
     "ntf_" + "a" * 32, "Grüße", "Hello Ada,\n", ManualClock().now(), "ada@example.org", "Ada Lovelace"
 )
@@ -33,12 +35,23 @@ def test_the_settings_do_not_show_the_password_of_the_mail_server() -> None:
     assert "opensesame" not in repr(Settings(smtp_url="smtp://shop:opensesame@mail.example.org"))
 
 
+def text_of(message: EmailMessage) -> str:
+    """The plain text part."""
+    part = message.get_body(("plain",))
+    assert part is not None
+    content = part.get_content()
+    assert isinstance(content, str)
+    return content
+
+
 class PostOffice:
     """What the server does with mail: the answers to RCPT and DATA, and what it took."""
 
     def __init__(self) -> None:
         self.recipient, self.data, self.delay = "250 OK", "250 OK", 0.0
         self.taken: list[EmailMessage] = []
+        self.senders: list[str | None] = []
+        self.recipients: list[str] = []
         self.port = 0
 
     async def handle_RCPT(
@@ -56,6 +69,8 @@ class PostOffice:
             message = message_from_bytes(content, policy=default)
             assert isinstance(message, EmailMessage)
             self.taken.append(message)
+            self.senders.append(envelope.mail_from)
+            self.recipients += envelope.rcpt_tos
         return self.data
 
     def channel(
@@ -86,10 +101,10 @@ async def test_a_message_arrives_whole(office: PostOffice) -> None:
     await office.channel().send(MAIL)
     (message,) = office.taken
     assert message["To"] == "Ada Lovelace <ada@example.org>"
-    assert (message["From"], message["Subject"]) == (SENDER, "Grüße")
+    assert (message["From"], message["Subject"]) == ("The Shop <shop@shop.local>", "Grüße")
     assert message["Message-ID"] == f"<{MAIL.id}@shop.local>"
     assert message["Date"].datetime == MAIL.at
-    assert message.get_content().splitlines() == ["Hello Ada,"]
+    assert text_of(message).splitlines() == ["Hello Ada,"]
 
 
 async def test_many_messages_at_once_all_arrive(office: PostOffice) -> None:
@@ -161,7 +176,7 @@ async def test_an_order_is_confirmed_by_mail_and_a_repetition_has_the_same_messa
     shop = Office(office.channel())
     await shop.receive(CONFIRMED)
     (message,) = office.taken
-    assert ORDER in message.get_content()
+    assert ORDER in text_of(message)
     assert message["Message-ID"] == f"<{(await shop.message()).id}@shop.local>"
 
 
@@ -182,6 +197,64 @@ def test_a_name_cannot_add_a_header() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "address", "subject"),
+    [
+        ("Ada " * 25, "a" * 64 + "@" + "b" * 60 + ".example.org", "word " * 60),
+        ("ü" * 100, "ada@example.org", "ß" * 300),
+    ],
+)
+async def test_every_line_on_the_wire_is_within_the_standard(name: str, address: str, subject: str) -> None:
+    text = "word " * 500 + "ä" * 2000
+    mail = Mail(MAIL.id, subject, text, MAIL.at, address, name, rendering.html(subject, text))
+    wire = compose(mail, parse_mailbox(f"{'Shop ' * 20}<shop@{'c' * 60}.example.org>")).as_bytes()
+    assert wire.isascii()
+    # RFC 5322, 2.1.1: at most 998 octets, and 78 where that can be. One address may be longer than 78.
+    head, _, body = wire.partition(b"\r\n\r\n")
+    assert max(map(len, head.split(b"\r\n"))) <= 998
+    assert max(map(len, body.split(b"\r\n"))) <= 78
+    assert b"\n" not in wire.replace(b"\r\n", b"")
+    message = message_from_bytes(wire, policy=default)
+    assert isinstance(message, EmailMessage)
+    assert text_of(message).strip() == text.strip()
+    assert message["To"].addresses[0].addr_spec == address
+
+
+async def test_a_mail_has_the_same_words_as_text_and_as_html(office: PostOffice) -> None:
+    shop = Office(office.channel())
+    await shop.receive(CONFIRMED)
+    (message,) = office.taken
+    assert message.get_content_type() == "multipart/alternative"
+    part = message.get_body(("html",))
+    assert part is not None
+    html = part.get_content()
+    assert ORDER in html
+    assert "Hello Ada," in html
+    assert "width=device-width" in html
+
+
+async def test_the_sender_may_have_a_name_and_answers_go_where_the_settings_say(office: PostOffice) -> None:
+    variables = {
+        "SMTP_URL": f"smtp://127.0.0.1:{office.port}",
+        "MAIL_FROM": "Müller & Söhne <shop@müller.example>",
+        "MAIL_REPLY_TO": '"Help, always" <help@example.org>',
+    }
+    await open_channel(load(Settings, variables)).send(MAIL)
+    (message,) = office.taken
+    assert message["From"].addresses[0].display_name == "Müller & Söhne"
+    assert message["From"].addresses[0].addr_spec == "shop@xn--mller-kva.example"
+    assert message["Reply-To"].addresses[0].addr_spec == "help@example.org"
+    assert message["Message-ID"] == f"<{MAIL.id}@xn--mller-kva.example>"
+    assert office.senders == ["shop@xn--mller-kva.example"]
+
+
+async def test_mail_to_an_international_domain_goes_to_that_domain_and_no_other(office: PostOffice) -> None:
+    await office.channel().send(Mail(MAIL.id, "s", "b", MAIL.at, "max@fußball.example"))
+    (message,) = office.taken
+    assert message["To"] == "max@xn--fuball-cta.example"
+    assert office.recipients == ["max@xn--fuball-cta.example"]
+
+
+@pytest.mark.parametrize(
     ("url", "server"),
     [
         ("smtp://localhost", Server("localhost", 25, False, None)),
@@ -193,6 +266,46 @@ def test_a_name_cannot_add_a_header() -> None:
 )
 def test_a_url_names_a_server(url: str, server: Server) -> None:
     assert parse_url(url) == server
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("smtp://mail", Server("mail", 587, False, True)),
+        ("smtp://mail:25", Server("mail", 25, False, True)),
+        ("smtps://mail", Server("mail", 465, True, None)),
+        ("smtps://mail?starttls=0", Server("mail", 465, True, False)),
+    ],
+)
+def test_production_insists_on_tls(url: str, server: Server) -> None:
+    assert parse_url(url, production=True) == server
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"SMTP_URL": "smtp://mail?starttls=0"}, "SMTP_URL: starttls=0 is refused"),
+        ({"SMTP_URL": "smtp://shop:changeme@mail"}, "SMTP_URL: the password is an example"),
+        ({"SMTP_URL": "smtp://shop:short@mail"}, "SMTP_URL: the password is too short"),
+        ({}, "MAIL_CHANNEL: production must send mail"),
+        ({"MAIL_CHANNEL": "mailbox"}, "MAIL_CHANNEL: production must send mail"),
+    ],
+)
+def test_production_refuses_a_channel_that_is_open_or_sends_nothing(
+    variables: dict[str, str], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message) as raised:
+        open_channel(load(Settings, {"SHOP_ENV": "production", "ROLE": "events", **variables}))
+    assert "changeme" not in str(raised.value)
+
+
+def test_the_role_that_sends_nothing_needs_no_channel_in_production() -> None:
+    assert open_channel(load(Settings, {"SHOP_ENV": "production", "ROLE": "rpc"})).name == "mailbox"
+
+
+def test_the_url_of_the_mail_server_may_lie_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("smtps://mail\n")
+    assert open_channel(load(Settings, {"SMTP_URL_FILE": str(tmp_path / "url")})).name == "smtp"
 
 
 @pytest.mark.parametrize(
@@ -223,7 +336,10 @@ def test_settings_choose_the_channel() -> None:
     ("environ", "message"),
     [
         ({"MAIL_CHANNEL": "smtp"}, "SMTP_URL: must be"),
-        ({"MAIL_FROM": "nobody"}, "MAIL_FROM: "),
+        ({"SMTP_URL": "smtp://m", "MAIL_FROM": "nobody"}, "MAIL_FROM: "),
+        ({"SMTP_URL": "smtp://m", "MAIL_FROM": "a@b.example, c@d.example"}, "MAIL_FROM: "),
+        ({"SMTP_URL": "smtp://m", "MAIL_FROM": "Shop\r\nBcc: eve@example.org <a@b.example>"}, "MAIL_FROM: "),
+        ({"SMTP_URL": "smtp://m", "MAIL_REPLY_TO": "nobody"}, "MAIL_REPLY_TO: "),
         ({"MAIL_TIMEOUT": "60"}, "MAIL_TIMEOUT: "),
     ],
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from html import unescape
+
 import pytest
 from jinja2 import UndefinedError
 
@@ -27,7 +30,7 @@ ALL = [
 
 def test_all_templates_are_here_and_each_has_its_folder() -> None:
     assert {message.template for message in ALL} == rendering.TEMPLATES
-    assert {folder.name for folder in rendering.FOLDER.iterdir()} == rendering.TEMPLATES
+    assert {folder.name for folder in rendering.FOLDER.iterdir() if folder.is_dir()} == rendering.TEMPLATES
 
 
 @pytest.mark.parametrize("message", ALL, ids=lambda message: message.template)
@@ -45,6 +48,16 @@ def test_a_template_is_rendered_whole(message: Message) -> None:
         for value in message.params.values():
             assert value in subject + body
         assert all(len(line) <= 120 for line in body.splitlines())
+
+
+@pytest.mark.parametrize("message", ALL, ids=lambda message: message.template)
+def test_the_html_says_what_the_text_says_and_shows_markup_as_text(message: Message) -> None:
+    subject = rendering.subject(message.template, message.params)
+    text = rendering.body(message.template, message.params, "<b>Ada</b> & co", "mt_token")
+    page = rendering.html(subject, text)
+    assert "<b>Ada" not in page
+    words = unescape(re.sub(r"<style.*?</style>|<[^>]*>", " ", page.partition("<body")[2].partition(">")[2]))
+    assert words.split() == [*subject.split(), *text.split()]
 
 
 def test_a_hole_in_a_text_is_an_error() -> None:
