@@ -12,11 +12,15 @@ CUSTOMER, ADMIN, SERVICE = "customer", "admin", "service"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A verified caller: `subject` is a user id or a service's name; `token` the raw JWT, to be passed on."""
+    """A verified caller: `subject` is a user id or a service's name; `token` the raw JWT, to be passed on.
+
+    `auth_time` is when the person last proved who they are, in seconds since 1970; 0 where the token does not say.
+    """
 
     subject: str
     roles: frozenset[str] = frozenset()
     token: str = field(default="", repr=False)
+    auth_time: float = 0.0
 
     @property
     def is_admin(self) -> bool:

@@ -103,7 +103,7 @@ class JwtVerifier:
             raise _invalid() from None
         _check(claims, kid == SERVICE_KEY_ID, now)
         return _Verified(
-            Identity(claims["sub"], frozenset(claims["roles"]), token),
+            Identity(claims["sub"], frozenset(claims["roles"]), token, claims.get("auth_time", 0)),
             str(kid),
             subject_digest(claims["sub"]),
             subject_digest(str(claims.get("sid"))),
@@ -149,7 +149,7 @@ def _check(claims: dict[str, Any], by_service_key: bool, now: float) -> None:
         raise _invalid()
     if (SERVICE in roles) != by_service_key or not isinstance(claims["sub"], str) or not claims["sub"]:
         raise _invalid()
-    times = [claims["exp"], claims["iat"], claims.get("nbf", 0)]
+    times = [claims["exp"], claims["iat"], claims.get("nbf", 0), claims.get("auth_time", 0)]
     if not all(isinstance(moment, int | float) for moment in times):
         raise _invalid()
     if max(times[1:]) > now + _SKEW_SECONDS:

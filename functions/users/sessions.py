@@ -51,7 +51,7 @@ async def login(
     await store.update(Session, session.id, lambda _: (session, ()))
     failpoint("users.login.after")
     log.info("session_started", extra={"user_id": user.id})
-    return Tokens(user.id, await tokens.mint(user, session.id), text)
+    return Tokens(user.id, await tokens.mint(user, session), text)
 
 
 async def refresh(refresh_token: str, *, store: Store, tokens: AccessTokens, clock: Clock) -> Tokens:
@@ -87,7 +87,7 @@ async def refresh(refresh_token: str, *, store: Store, tokens: AccessTokens, clo
     user = await store.get(User, known.user_id)
     if user is None:
         raise _invalid_refresh_token()
-    return Tokens(user.id, await tokens.mint(user, known.id), text)
+    return Tokens(user.id, await tokens.mint(user, known), text)
 
 
 async def logout(refresh_token: str, *, store: Store, clock: Clock) -> None:

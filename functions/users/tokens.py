@@ -12,7 +12,7 @@ from uuid import UUID
 
 from functions.runtime.clock import Clock
 from functions.runtime.ids import new_id, uuid7
-from functions.users.domain import User
+from functions.users.domain import Session, User
 from functions.users.keys import KeyRing
 from functions.users.keyset import ACCESS_LIFE
 
@@ -54,8 +54,11 @@ class AccessTokens:
         self._audience = audience
         self._clock = clock
 
-    async def mint(self, user: User, session_id: str) -> str:
-        """A JWT that says who `user` is and what they may do, until the session ends."""
+    async def mint(self, user: User, session: Session) -> str:
+        """Sign a JWT that says who `user` is and what they may do, until the session ends.
+
+        Its `auth_time` (OpenID Connect Core 1.0, section 2) is the time of the login, however often it was refreshed.
+        """
         import jwt
 
         kid, key = await self._keys.signer()
@@ -65,9 +68,10 @@ class AccessTokens:
             "iss": self._issuer,
             "aud": self._audience,
             "sub": user.id,
-            "sid": session_id,
+            "sid": session.id,
             "jti": uuid7(),
             "iat": now,
+            "auth_time": session.created_at.timestamp(),
             "exp": int(now + ACCESS_LIFE.total_seconds()),
             "roles": user.roles,
             "typ": "access",

@@ -33,6 +33,7 @@ async def test_an_access_token_says_who_and_what_for_15_minutes(world: World) ->
         "aud": AUDIENCE,
         "sub": user.id,
         "iat": now,
+        "auth_time": now,
         "exp": now + 900,
         "roles": ["customer"],
         "typ": "access",
@@ -50,6 +51,17 @@ async def test_an_access_token_verifies_by_the_published_keys_until_it_expires(w
     with pytest.raises(ServiceError) as raised:
         await verifier.verify(token)
     assert raised.value.reason == "TOKEN_EXPIRED"
+
+
+async def test_a_refreshed_token_keeps_the_time_of_the_login(world: World) -> None:
+    await world.register()
+    login = world.clock.now().timestamp()
+    tokens, verifier = await world.login(), world.new_verifier()
+    for _ in range(3):
+        world.clock.advance(timedelta(minutes=5))
+        tokens = await world.refresh(tokens.refresh_token)
+    assert claims_of(tokens.access_token)["auth_time"] == login
+    assert (await verifier.verify(tokens.access_token)).auth_time == login
 
 
 async def test_no_two_tokens_are_the_same(world: World) -> None:
