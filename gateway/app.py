@@ -21,6 +21,7 @@ from gateway.errors import on_http, on_validation
 from gateway.exchange import Gateway
 from gateway.limits import Slots, TokenBuckets
 from gateway.middleware import Edge
+from gateway.route import OpenRoute, require_declared
 from gateway.routes import (
     admin,
     notifications,
@@ -83,13 +84,17 @@ def create_app(
     clients: Clients | None = None,
     clock: Clock | None = None,
 ) -> FastAPI:
-    """The gateway. Tests pass fakes in; `app.state.gateway` is what was composed."""
+    """The gateway. Tests pass fakes in; `app.state.gateway` is what was composed.
+
+    Raises UndeclaredRoute for a route that does not say who may call it.
+    """
     gateway = compose(settings, verifier=verifier, clients=clients, clock=clock)
     app = _empty_app(gateway)
     for domain in _DOMAINS:
         app.router.routes.extend(domain.router.routes)
     _add_probes(app, gateway)
     add_docs(app)
+    require_declared(app.router.routes)
     _describe(app)
     app.add_middleware(Edge, gateway=gateway)
     if settings.console_url and settings.shop_env == "development":
@@ -150,6 +155,6 @@ def _add_probes(app: FastAPI, gateway: Gateway) -> None:
         content, content_type = metrics.exposition(request.headers.get("accept", ""))
         return Response(content, headers={"content-type": content_type})
 
-    app.router.add_route("/healthz/live", live, methods=["GET"])
-    app.router.add_route("/healthz/ready", ready, methods=["GET"])
-    app.router.add_route("/metrics", exposition, methods=["GET"])
+    app.router.routes.append(OpenRoute("/healthz/live", live, methods=["GET"]))
+    app.router.routes.append(OpenRoute("/healthz/ready", ready, methods=["GET"]))
+    app.router.routes.append(OpenRoute("/metrics", exposition, methods=["GET"]))

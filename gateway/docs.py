@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 
 from gateway.openapi import TITLE
 from gateway.problems import EdgeError
+from gateway.route import OpenRoute
 
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -56,9 +57,9 @@ def add_docs(app: FastAPI) -> None:
             raise EdgeError(404, "ROUTE_NOT_FOUND", "This path is not found.")
         return _file(_asset(name), _TYPES[name])
 
-    app.router.add_route("/openapi.json", openapi, methods=["GET"])
-    app.router.add_route("/docs", page, methods=["GET"])
-    app.router.add_route("/docs/{name}", part, methods=["GET"])
+    app.router.routes.append(OpenRoute("/openapi.json", openapi, methods=["GET"]))
+    app.router.routes.append(OpenRoute("/docs", page, methods=["GET"]))
+    app.router.routes.append(OpenRoute("/docs/{name}", part, methods=["GET"]))
 
 
 def _file(content: bytes, media_type: str) -> Response:

@@ -37,6 +37,7 @@ class Exchange:
     """One request on its way; at `scope["edge"]`."""
 
     __slots__ = (
+        "access",
         "address",
         "counted",
         "gateway",
@@ -52,6 +53,8 @@ class Exchange:
         self.gateway = gateway
         self.headers = headers
         """Lower-case names; of a repeated header the last."""
+        self.access = ""
+        """Who may call the matched route; empty: no route has decided, so no answer but a refusal may leave."""
         self.address = address
         """The caller's network address, as far as it is known."""
         self.counted: list[Counted] = []

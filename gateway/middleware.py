@@ -21,6 +21,7 @@ from gateway.access import METHODS, Lines
 from gateway.exchange import Exchange, Gateway
 from gateway.limits import address_key, client_address, rate_headers
 from gateway.problems import INTERNAL, TOO_LATE, EdgeError, problem, reason_of
+from gateway.route import UndeclaredRoute
 from observability import context, tracing
 from observability.failpoints import failpoint
 
@@ -102,6 +103,8 @@ class Edge:
         async def finish(message: Message) -> None:
             if message["type"] == "http.response.start":
                 failpoint("gateway.answer.before")
+                if not exchange.access and message["status"] < 400:
+                    raise UndeclaredRoute("an answer of a route that does not say who may call it")
                 exchange.status = message["status"]
                 headers = [*message["headers"], correlation, *self._headers]
                 if exchange.counted:

@@ -4,13 +4,15 @@ documented from the same declaration."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, Literal, get_args
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from functions.runtime import identity, peers
 from functions.runtime.errors import unauthenticated
@@ -28,19 +30,29 @@ _HAIR = 0.1
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
+class UndeclaredRoute(RuntimeError):
+    """A route does not say who may call it; the gateway does not start with one."""
+
+
 class EdgeRoute(APIRoute):
-    """A route whose `openapi_extra` says who may call (see `gateway.declare.declare`)."""
+    """A route whose `openapi_extra` says who may call (see `gateway.declare.declare`).
+
+    Raises UndeclaredRoute when it does not say so.
+    """
 
     def get_route_handler(self) -> Handler:
         """The endpoint, behind identity, limits and deadline."""
         inner = direct(self) if is_plain(self) else super().get_route_handler()
         extra: Mapping[str, Any] = self.openapi_extra or {}
-        access: str = extra.get(ACCESS, _OPEN)
+        access: Any = extra.get(ACCESS)
+        if access not in get_args(Access):
+            raise UndeclaredRoute(f"{self.path}: say who may call, by **declare(...)")
         own_seconds: float | None = extra.get(SECONDS)
         has_body = self.body_field is not None or BODY in extra
 
         async def handler(request: Request) -> Response:
             exchange = exchange_of(request)
+            exchange.access = access
             settings = exchange.gateway.settings
             seconds = own_seconds or settings.deadline_seconds
             peers.enter_deadline(seconds)
@@ -55,6 +67,23 @@ class EdgeRoute(APIRoute):
                 return await inner(request)
 
         return handler
+
+
+class OpenRoute(Route):
+    """A route that anybody may call, and that the API's document leaves out: pages and probes."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, noting that access is open; probes have no exchange."""
+        if "edge" in scope:
+            scope["edge"].access = _OPEN
+        await super().handle(scope, receive, send)
+
+
+def require_declared(routes: Iterable[BaseRoute]) -> None:
+    """Raise UndeclaredRoute unless every route says who may call it. A mounted application cannot say so."""
+    for route in routes:
+        if not isinstance(route, EdgeRoute | OpenRoute):
+            raise UndeclaredRoute(f"{getattr(route, 'path', route)}: only EdgeRoute and OpenRoute are served")
 
 
 def is_plain(route: APIRoute) -> bool:

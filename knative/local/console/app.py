@@ -17,11 +17,13 @@ from urllib.parse import quote
 
 import aiohttp
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from knative.local.console.memory import Memory
 from knative.local.console.spans import NotSpans, decode
@@ -106,8 +108,6 @@ class Console:
 
     async def replay(self, request: Request) -> Response:
         """Give one dead letter (`id`), or all (`all`), back to the broker."""
-        if request.headers.get("x-console") != "1":  # a foreign page cannot set it
-            return _refusal(403, "Only the console itself may do this.")
         key = request.path_params["id"]
         return await self._ask(
             "POST", "/replay" if key == "all" else f"/entries/{quote(key, safe='')}/replay"
@@ -151,8 +151,28 @@ def create_app(state: Path, dead_letters: str, clock: Callable[[], float] = time
             Route("/console/api/dead-letters/{id}/replay", console.replay, methods=["POST"]),
             Route("/console/{name}", console.file),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS, www_redirect=False)],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS, www_redirect=False),
+            Middleware(OnlyOwnPages),
+        ],
     )
+
+
+class OnlyOwnPages:
+    """Refuses whatever may change something, unless the console's own page asks: a foreign page cannot set `x-console`.
+
+    The parts' spans are the exception; no route has to ask for this.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        reads = scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or scope["path"] == OTLP_PATH
+        allowed = reads or Headers(scope=scope).get("x-console") == "1"
+        app = self._app if allowed else _refusal(403, "Only the console itself may do this.")
+        await app(scope, receive, send)
 
 
 def _refusal(status: int, detail: str) -> Response:

@@ -155,3 +155,11 @@ async def test_the_page_loads_nothing_from_elsewhere(console: httpx.AsyncClient)
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert re.findall(r"https?://[^\s\"']+", answer.text) in ([], ["http://www.w3.org/2000/svg"])
     assert (await console.get("/console/none")).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+@pytest.mark.parametrize("path", ["/console", "/console/api/dead-letters", "/console/api/unheard-of"])
+async def test_no_path_can_be_written_to_by_a_foreign_page(
+    console: httpx.AsyncClient, method: str, path: str
+) -> None:
+    assert (await console.request(method, path)).status_code == 403
