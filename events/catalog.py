@@ -159,7 +159,7 @@ class PaymentCaptured(Payload, frozen=True, kw_only=True):
 
 
 class PaymentDeclined(Payload, frozen=True, kw_only=True):
-    """The provider refused the charge (PAYMENT_DECLINED, INSUFFICIENT_FUNDS)."""
+    """The provider refused the charge (PAYMENT_DECLINED, INSUFFICIENT_FUNDS, AMOUNT_NOT_CHARGEABLE)."""
 
     TYPE: ClassVar[str] = "shop.payment.declined.v1"
     SOURCE: ClassVar[str] = "/payments"

@@ -58,6 +58,8 @@ payments metric shop_events_published_total: service type outcome
 payments metric shop_payments_total: outcome
 payments metric shop_revenue_minor_total: currency
 payments metric shop_refunds_minor_total: currency
+payments metric shop_currency_minor_units: currency
+payments metric shop_payment_provider_errors_total: kind
 payments span shop.orders.v1.Orders/GetPaymentInstruction: rpc.system rpc.service rpc.method rpc.grpc.status_code server.address server.port
 payments span publish shop.payment.captured.v1: messaging.system messaging.operation.type messaging.operation.name messaging.destination.name messaging.message.id cloudevents.event_subject shop.retry_count
 payments span process shop.stock.reserved.v1: messaging.system messaging.operation.type messaging.operation.name messaging.destination.name messaging.message.id cloudevents.event_type cloudevents.event_source

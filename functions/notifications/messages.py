@@ -17,6 +17,7 @@ from functions.notifications.rendering import amount
 
 _WHY = {
     "ACCOUNT_DELETED": "the account was deleted",
+    "AMOUNT_NOT_CHARGEABLE": "we cannot charge this amount; nothing is wrong with your card",
     "CUSTOMER_REQUEST": "as you asked",
     "INSUFFICIENT_FUNDS": "the payment was declined for lack of funds",
     "OUT_OF_STOCK": "not enough of it is in stock",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from events.catalog import Money
+from functions.runtime.currencies import exponent
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -36,16 +37,6 @@ WITH_TOKEN = {
 TO_ADMINISTRATORS = frozenset({"stock_low"})
 """Templates of messages to every administrator."""
 
-# ISO 4217, minor units other than two.
-_NO_MINOR_UNITS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
-_THREE_DIGITS = "BHD IQD JOD KWD LYD OMR TND"
-_FOUR_DIGITS = "CLF UYW"
-_DIGITS = {
-    **dict.fromkeys(_NO_MINOR_UNITS.split(), 0),
-    **dict.fromkeys(_THREE_DIGITS.split(), 3),
-    **dict.fromkeys(_FOUR_DIGITS.split(), 4),
-}
-
 
 def subject(template: str, params: dict[str, str]) -> str:
     """The subject, always one line."""
@@ -69,7 +60,7 @@ def html(subject_line: str, text: str) -> str:
 
 def amount(money: Money) -> str:
     """`1,234.50 EUR`: major units with as many decimals as the currency has, and its code."""
-    digits = _DIGITS.get(money.currency, 2)
+    digits = exponent(money.currency)
     whole, part = divmod(money.amount, 10**digits)
     decimals = f".{part:0{digits}}" if digits else ""
     return f"{whole:,}{decimals} {money.currency}"

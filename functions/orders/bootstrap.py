@@ -13,6 +13,7 @@ from functions.orders.subscriptions import subscriptions
 from functions.orders.watching import Watchers
 from functions.runtime.app import Function, Hook, Service
 from functions.runtime.clock import Clock, SystemClock
+from functions.runtime.currencies import PROVIDERS, ProviderLimits
 from functions.runtime.peers import Peer
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
@@ -38,7 +39,7 @@ def bootstrap(
         name="orders",
         settings=settings,
         store=store,
-        services=partial(_services, orders, catalogue, watchers, clock),
+        services=partial(_services, orders, catalogue, watchers, clock, PROVIDERS[settings.payment_provider]),
         subscriptions=subscriptions(orders, clock, timedelta(seconds=settings.order_timeout_seconds)),
         verifier=verifier or _verifier(settings, clock, stops),
         clock=clock,
@@ -48,11 +49,13 @@ def bootstrap(
     )
 
 
-def _services(orders: Orders, catalogue: Catalogue, watchers: Watchers, clock: Clock) -> list[Service]:
+def _services(
+    orders: Orders, catalogue: Catalogue, watchers: Watchers, clock: Clock, limits: ProviderLimits
+) -> list[Service]:
     from functions.orders.rpc import OrdersServicer  # gRPC only where its door opens
     from proto.orders.v1.orders_pb2_grpc import add_OrdersServicer_to_server
 
-    servicer = OrdersServicer(orders, catalogue, watchers, clock)
+    servicer = OrdersServicer(orders, catalogue, watchers, clock, limits)
     return [Service(add_OrdersServicer_to_server, servicer, "shop.orders.v1.Orders")]
 
 

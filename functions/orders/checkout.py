@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from events.catalog import Money
 from functions.orders.domain import Address, OrderLine
+from functions.runtime.currencies import SIMULATED, ProviderLimits
 from functions.runtime.errors import Code, ServiceError, Violation, invalid
 from functions.runtime.idempotency import wrong_key
 
@@ -79,11 +80,13 @@ def validate(placement: Placement) -> None:
         raise invalid("The order is not valid.", *found)
 
 
-def price(items: Sequence[Item], offers: Mapping[str, Offer]) -> tuple[list[OrderLine], Money]:
-    """The lines at the offered prices, and their sum.
+def price(
+    items: Sequence[Item], offers: Mapping[str, Offer], limits: ProviderLimits = SIMULATED
+) -> tuple[list[OrderLine], Money]:
+    """The lines at the offered prices, and their sum, which is within the payment provider's `limits`.
 
-    Raises INVALID_ARGUMENT (PRODUCT_UNKNOWN, CURRENCY_MIXED, TOTAL_TOO_LARGE) and FAILED_PRECONDITION
-    (PRODUCT_INACTIVE), each naming the lines at fault.
+    Raises INVALID_ARGUMENT (PRODUCT_UNKNOWN, CURRENCY_MIXED, TOTAL_TOO_LARGE, TOTAL_NOT_CHARGEABLE) and
+    FAILED_PRECONDITION (PRODUCT_INACTIVE), each naming the lines at fault.
     """
     _refuse(
         items,
@@ -99,6 +102,12 @@ def price(items: Sequence[Item], offers: Mapping[str, Offer]) -> tuple[list[Orde
     total = sum(item.quantity * offers[item.product_id].price.amount for item in items)
     if total > MAX_TOTAL:
         raise invalid("The order's total is too large.", ("lines", "cost too much"), reason="TOTAL_TOO_LARGE")
+    if (problem := limits.total_problem(Money(total, currency))) is not None:
+        raise invalid(
+            f"{limits.provider} cannot charge this total.",
+            ("lines", f"the total's {problem[0]} {problem[1]}"),
+            reason="TOTAL_NOT_CHARGEABLE",
+        )
     return [_line(item, offers[item.product_id]) for item in items], Money(total, currency)
 
 

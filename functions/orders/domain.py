@@ -62,6 +62,7 @@ SAGA_REASONS = frozenset(
         "RESERVATION_EXPIRED",
         "PAYMENT_DECLINED",
         "INSUFFICIENT_FUNDS",
+        "AMOUNT_NOT_CHARGEABLE",
         TIMED_OUT,
     }
 )

@@ -14,6 +14,7 @@ from functions.orders.peers import Catalogue
 from functions.orders.store import Orders
 from functions.orders.watching import Watchers
 from functions.runtime.clock import Clock
+from functions.runtime.currencies import ProviderLimits
 from functions.runtime.errors import invalid
 from functions.runtime.idempotency import fingerprint
 from functions.runtime.identity import caller
@@ -33,9 +34,12 @@ class OrdersServicer(orders_pb2_grpc.OrdersServicer):
     catalogue: Catalogue
     watchers: Watchers
     clock: Clock
+    limits: ProviderLimits
 
     async def PlaceOrder(self, request: pb.PlaceOrderRequest, context: Any) -> pb.Order:
-        order = await service.place(self.orders, self.catalogue, self.clock, caller(), _placement(request))
+        order = await service.place(
+            self.orders, self.catalogue, self.clock, caller(), _placement(request), self.limits
+        )
         return _order(order)
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Any) -> pb.Order:

@@ -26,6 +26,7 @@ from functions.orders.store import Orders, Receipt
 from functions.orders.watching import Watchers
 from functions.runtime.batches import each
 from functions.runtime.clock import Clock
+from functions.runtime.currencies import SIMULATED, ProviderLimits
 from functions.runtime.errors import denied, invalid, not_found
 from functions.runtime.idempotency import idempotency
 from functions.runtime.identity import Identity, require_admin, require_service, require_signed_in
@@ -42,13 +43,18 @@ _SWEEP_PAGES = 20  # at most 2,000 orders a tick: the next tick takes the rest
 
 
 async def place(
-    orders: Orders, catalogue: Catalogue, clock: Clock, who: Identity, wanted: Placement
+    orders: Orders,
+    catalogue: Catalogue,
+    clock: Clock,
+    who: Identity,
+    wanted: Placement,
+    limits: ProviderLimits = SIMULATED,
 ) -> Order:
     """Place an order at the catalogue's prices of this moment, and answer with it as it is then: PLACED.
 
     The same key and request within 24 hours gives the first answer, whatever became of order and catalogue.
-    Raises INVALID_ARGUMENT (also PRODUCT_UNKNOWN, CURRENCY_MIXED, TOTAL_TOO_LARGE, IDEMPOTENCY_KEY_REUSED)
-    and FAILED_PRECONDITION (PRODUCT_INACTIVE).
+    `limits` is what the payment provider can charge. Raises INVALID_ARGUMENT (also PRODUCT_UNKNOWN, CURRENCY_MIXED,
+    TOTAL_TOO_LARGE, TOTAL_NOT_CHARGEABLE, IDEMPOTENCY_KEY_REUSED) and FAILED_PRECONDITION (PRODUCT_INACTIVE).
     """
     _require_person(who)
     validate(wanted)
@@ -58,7 +64,8 @@ async def place(
         replayed = await orders.replay(once)
         if replayed:
             return replayed
-    lines, total = price(wanted.items, await catalogue.offers([item.product_id for item in wanted.items]))
+    offers = await catalogue.offers([item.product_id for item in wanted.items])
+    lines, total = price(wanted.items, offers, limits)
     now = clock.now()
     order = Order(
         id=new_id("ord"),

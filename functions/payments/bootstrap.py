@@ -17,6 +17,7 @@ from functions.runtime import wiring
 from functions.runtime.app import Function, Hook, Service
 from functions.runtime.clock import Clock, SystemClock
 from functions.runtime.credentials import secret
+from functions.runtime.currencies import PROVIDERS
 from functions.runtime.peers import Peer
 from functions.runtime.settings import SettingsError
 from functions.runtime.store.port import Store
@@ -44,7 +45,8 @@ def bootstrap(
     verifier = verifier or _verifier(settings, clock, closing)
     store = store or wiring.open_store(settings, "payments", KINDS, clock)
     settle_after = timedelta(seconds=settings.payment_settle_after)
-    desk = Desk(store, provider, orders, clock, settle_after, open_webhook(settings))
+    limits = PROVIDERS[settings.payment_provider]
+    desk = Desk(store, provider, orders, clock, settle_after, open_webhook(settings), limits)
     return Function(
         name="payments",
         settings=settings,

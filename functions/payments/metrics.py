@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from events.catalog import Money, Payload, PaymentCaptured, PaymentDeclined, PaymentRefunded
 from functions.runtime.committed import Measure
+from functions.runtime.currencies import exponent
 from observability.metrics import REGISTRY
 
 CURRENCIES = 20
@@ -17,6 +18,20 @@ CURRENCIES = 20
 PAYMENTS = Counter("shop_payments", "Payments by outcome.", ["outcome"], registry=REGISTRY)
 REVENUE = Counter("shop_revenue_minor", "Money captured.", ["currency"], registry=REGISTRY)
 REFUNDS = Counter("shop_refunds_minor", "Money given back.", ["currency"], registry=REGISTRY)
+UNITS = Gauge(
+    "shop_currency_minor_units",
+    "Minor units in one major unit of a currency by ISO 4217, to divide the sums by.",
+    ["currency"],
+    registry=REGISTRY,
+)
+PROVIDER_ERRORS = Counter(
+    "shop_payment_provider_errors",
+    "Calls of the payment provider that gave no final answer, by kind; `configuration` is the operator's to mend.",
+    ["kind"],
+    registry=REGISTRY,
+)
+for _kind in ("configuration", "rate_limited", "unavailable"):
+    PROVIDER_ERRORS.labels(_kind)
 for _outcome in ("captured", "declined", "refunded"):
     PAYMENTS.labels(_outcome)
 
@@ -40,7 +55,9 @@ def _refunded(event: PaymentRefunded, at: datetime) -> None:
 def _count(counter: Counter, money: Money) -> None:
     if len(_currencies) < CURRENCIES:
         _currencies.add(money.currency)
-    counter.labels(money.currency if money.currency in _currencies else "other").inc(money.amount)
+    label = money.currency if money.currency in _currencies else "other"
+    counter.labels(label).inc(money.amount)
+    UNITS.labels(label).set(10 ** exponent(money.currency) if label != "other" else 1)
 
 
 MEASURES: Mapping[type[Payload], Measure] = {

@@ -21,11 +21,15 @@ NO_MONEY = Money(0, "XXX")
 
 
 class ChargeOutcome(StrEnum):
-    """The final answer to a charge. The two refusals are the reasons that orders show."""
+    """The final answer to a charge. The refusals are the reasons that orders show.
+
+    AMOUNT_NOT_CHARGEABLE is nobody's card: the provider takes no such amount or currency.
+    """
 
     CAPTURED = "CAPTURED"
     PAYMENT_DECLINED = "PAYMENT_DECLINED"
     INSUFFICIENT_FUNDS = "INSUFFICIENT_FUNDS"
+    AMOUNT_NOT_CHARGEABLE = "AMOUNT_NOT_CHARGEABLE"
     VOIDED = "VOIDED"
 
 

@@ -14,6 +14,7 @@ from functions.payments.desk import Desk
 from functions.payments.domain import REQUESTED_BY_MERCHANT, Payment, Refund, RefundStatus
 from functions.payments.provider import RefundOutcome
 from functions.runtime.batches import each
+from functions.runtime.currencies import ProviderLimits
 from functions.runtime.errors import ServiceError, aborted, invalid, not_found
 from functions.runtime.idempotency import fingerprint, idempotency, wrong_key
 from functions.runtime.identity import Identity, require_admin, require_signed_in
@@ -37,7 +38,7 @@ async def refund(
     """
     require_admin(who)
     reason = reason or REQUESTED_BY_MERCHANT
-    _check(amount, reason, key)
+    _check(amount, reason, key, desk.limits)
     now, fresh_id = desk.clock.now(), new_id("ref")
 
     def change(found: Sequence[Any]) -> Changes[Refund]:
@@ -140,7 +141,7 @@ def _once(who: Identity, key: str, payment_id: str, amount: Money | None, reason
     return idempotency(f"refunds:{who.subject}", key, fingerprint(wanted.encode()), Refund)
 
 
-def _check(amount: Money | None, reason: str, key: str | None) -> None:
+def _check(amount: Money | None, reason: str, key: str | None, limits: ProviderLimits) -> None:
     wrong = [*wrong_key(key)]
     if amount is not None and amount.amount <= 0:
         wrong.append(("amount.amount", "must be more than zero"))
@@ -148,3 +149,9 @@ def _check(amount: Money | None, reason: str, key: str | None) -> None:
         wrong.append(("reason", "must be UPPER_SNAKE, at most 64 characters"))
     if wrong:
         raise invalid("The refund is not valid.", *wrong)
+    if amount is not None and (problem := limits.refund_problem(amount)) is not None:
+        part, message = problem
+        violation = (f"amount.{part}", message)
+        raise invalid(
+            f"{limits.provider} cannot give this amount back.", violation, reason="AMOUNT_NOT_CHARGEABLE"
+        )

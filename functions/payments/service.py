@@ -49,6 +49,9 @@ async def charge(order_id: str, once: Once | None, desk: Desk) -> None:
     payment = await desk.store.get(Payment, payment_id(order_id))
     if payment is not None and not payment.pending:
         return
+    if payment is not None and payment.void_requested:
+        await _settle(payment, await desk.provider.void(payment.id), once, desk)
+        return
     instruction = await desk.orders.payment_instruction(order_id)
     payment = await _open(instruction, desk)
     if not payment.pending:
@@ -83,16 +86,20 @@ async def erase(user_id: str, desk: Desk) -> None:
 
 
 async def sweep(desk: Desk) -> None:
-    """Take up what a crash or an outage left pending: charges (asking orders again) and refunds."""
+    """Take up what a crash or an outage left pending.
+
+    Refunds and voids come first: a provider that lets every charge time out must not keep money from going back.
+    """
     before = desk.clock.now() - desk.settle_after
     try:
         async with asyncio.timeout(SWEEP_SECONDS):
-            cursor, more = None, True
-            while more:
-                payments = await store.pending_payments(desk.store, before, cursor)
-                await each([charge(payment.order_id, None, desk) for payment in payments.items], log)
-                cursor, more = payments.next_cursor, payments.next_cursor is not None
             await refunds.sweep(before, desk)
+            for page_of in (store.pending_voids, store.pending_payments):
+                cursor, more = None, True
+                while more:
+                    payments = await page_of(desk.store, before, cursor)
+                    await each([charge(payment.order_id, None, desk) for payment in payments.items], log)
+                    cursor, more = payments.next_cursor, payments.next_cursor is not None
     except TimeoutError:
         log.warning("sweep_unfinished")
 

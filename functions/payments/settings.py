@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
@@ -22,7 +22,6 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
 
     SECRETS = (*RuntimeSettings.SECRETS, "stripe_api_key", "stripe_webhook_secret")
 
-    payment_provider: Literal["simulated", "stripe"] = "simulated"
     payment_timeout: Seconds = 10.0
     payment_slow_seconds: Seconds = 2.0
     payment_settle_after: Seconds = 15.0

@@ -22,6 +22,8 @@ def _payment_indexes(payment: Payment) -> Iterable[IndexKey]:
         yield IndexKey("user", payment.user_id, stamp(payment.created_at))
     if payment.pending:
         yield IndexKey(_PENDING, "all", stamp(payment.created_at))
+    if payment.pending and payment.void_requested:
+        yield IndexKey(_PENDING, "voids", stamp(payment.created_at))
 
 
 def _refund_indexes(refund: Refund) -> Iterable[IndexKey]:
@@ -40,6 +42,11 @@ KINDS = (
 async def pending_payments(store: Store, before: datetime, cursor: str | None) -> Page[Payment]:
     """Charges not settled that began before `before`, oldest first."""
     return await store.page(Payment, _PENDING, "all", limit=100, cursor=cursor, until=stamp(before))
+
+
+async def pending_voids(store: Store, before: datetime, cursor: str | None) -> Page[Payment]:
+    """Those of `pending_payments` whose order is cancelled, so that nothing may be charged any more."""
+    return await store.page(Payment, _PENDING, "voids", limit=100, cursor=cursor, until=stamp(before))
 
 
 async def pending_refunds(store: Store, before: datetime, cursor: str | None) -> Page[Refund]:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from events.catalog import Money
+from functions.payments.metrics import PROVIDER_ERRORS
 from functions.payments.provider import ChargeOutcome, RefundOutcome, provider_unavailable
 from functions.runtime.breaker import Breaker
+from functions.runtime.currencies import PROVIDERS
 
 if TYPE_CHECKING:
     import stripe
@@ -26,10 +28,33 @@ RETRIES = 2
 """Of one call, by the library: with jitter, and the same idempotency key."""
 KEY = "shop_key"
 """The metadata field of Stripe's objects that holds our idempotency key."""
-# Parameters whose values an order brought: what is wrong with them is no fault of ours.
-_OF_THE_ORDER = frozenset({"payment_method", "confirmation_token", "amount", "currency"})
-# ISO 4217 gives these no minor unit, Stripe takes them in hundredths.
-_IN_HUNDREDTHS = frozenset({"ISK", "UGX"})
+LIMITS = PROVIDERS["stripe"]
+# Parameters whose values the customer brought: what is wrong with them is a decline, whatever the code.
+_OF_THE_CUSTOMER = frozenset({"payment_method", "confirmation_token"})
+_OF_THE_AMOUNT = frozenset({"amount", "currency"})
+_AMOUNT_CODES = frozenset({"amount_too_large", "amount_too_small", "invalid_charge_amount"})
+# Codes of docs.stripe.com/error-codes that say that the account, the key or this program is at fault. Only an operator
+# can mend that, so that the payment is tried again until the order's time is over.
+_OF_THE_OPERATOR = frozenset(
+    {
+        "account_invalid",
+        "account_closed",
+        "api_key_expired",
+        "livemode_mismatch",
+        "not_allowed_on_standard_account",
+        "parameter_missing",
+        "parameter_unknown",
+        "parameters_exclusive",
+        "platform_account_required",
+        "platform_api_key_expired",
+        "secret_key_required",
+        "testmode_charges_only",
+        "tls_version_unsupported",
+        "url_invalid",
+    }
+)
+# Statuses below 500 that say nothing final: a timeout, a lock (409 lock_timeout), a dependency, a rate limit.
+_PASSING = frozenset({408, 409, 424, 425, 429})
 _REFUNDS = {
     "succeeded": RefundOutcome.SUCCEEDED,
     "failed": RefundOutcome.REFUSED,
@@ -46,7 +71,10 @@ class Declined(Exception):
 
 
 class Refused(Exception):
-    """Stripe will not do this, in the present state or at all; the text is its code."""
+    """Stripe gave a final answer below 500 that is no decline; the text is its code.
+
+    It will not do this, in the present state of the object or at all.
+    """
 
 
 @dataclass(frozen=True)
@@ -81,7 +109,7 @@ class StripeApi:
     async def create_intent(self, key: str, amount: Money) -> Intent:
         """An intent that nothing is charged for yet. Raises Declined for an amount that Stripe does not take."""
         params: stripe.params.PaymentIntentCreateParams = {
-            "amount": _minor(amount),
+            "amount": _units(amount),
             "currency": amount.currency.lower(),
             # Cards answer at once: an order waits for minutes, and a bank debit may take days.
             "allowed_payment_method_types": ["card"],
@@ -119,7 +147,7 @@ class StripeApi:
         """The refund's id and outcome, None while it is under way. Raises Refused."""
         params: stripe.params.RefundCreateParams = {
             "payment_intent": intent_id,
-            "amount": _minor(amount),
+            "amount": _units(amount),
             "metadata": {KEY: key},
         }
         return _refund(await self._call(lambda c: c.v1.refunds.create_async(params, _once(key))))
@@ -173,25 +201,55 @@ class StripeApi:
                 return await call
         except stripe.CardError as error:
             raise Declined(_verdict(error.error)) from None
-        except stripe.InvalidRequestError as error:
-            log.warning("stripe_refused", extra={"code": error.code, "param": error.param})
-            if error.param in _OF_THE_ORDER:
-                raise Declined(ChargeOutcome.PAYMENT_DECLINED) from None
-            raise Refused(error.code or "invalid_request") from None
         except (stripe.StripeError, aiohttp.ClientError, TimeoutError) as error:
-            status, code = getattr(error, "http_status", None), getattr(error, "code", None)
-            log.warning(
-                "stripe_unavailable", extra={"error": type(error).__name__, "status": status, "code": code}
-            )
-            raise provider_unavailable() from None
+            raise _translated(error) from None
 
 
 def _once(key: str) -> stripe.RequestOptions:
     return {"idempotency_key": key}
 
 
-def _minor(money: Money) -> int:
-    return money.amount * 100 if money.currency in _IN_HUNDREDTHS else money.amount
+def _units(amount: Money) -> int:
+    """The amount as Stripe counts it. Raises Declined for one that Stripe cannot express."""
+    try:
+        return LIMITS.to_provider(amount)
+    except ValueError as error:
+        log.error("amount_not_chargeable", extra={"problem": str(error)})
+        raise Declined(ChargeOutcome.AMOUNT_NOT_CHARGEABLE) from None
+
+
+def _translated(error: Exception) -> Exception:
+    """What an error of the library, the network or the clock means here.
+
+    Returns Declined where the customer's card or token, or the amount, is at fault; Refused for any other final answer;
+    else UNAVAILABLE: for what passes, and for what only an operator can mend, which the alert on
+    `shop_payment_provider_errors_total{kind="configuration"}` tells of.
+    """
+    import stripe  # there already: an error of its own is at hand
+
+    status, code = getattr(error, "http_status", None), getattr(error, "code", None)
+    param = getattr(error, "param", None)
+    about = {"error": type(error).__name__, "status": status, "code": code, "param": param}
+    ours = isinstance(error, (stripe.AuthenticationError, stripe.PermissionError, stripe.IdempotencyError))
+    final = status is not None and 400 <= status < 500 and status not in _PASSING
+    if final and not ours and not isinstance(error, stripe.RateLimitError):
+        if param in _OF_THE_CUSTOMER:
+            log.warning("stripe_declined", extra=about)
+            return Declined(ChargeOutcome.PAYMENT_DECLINED)
+        if param in _OF_THE_AMOUNT or code in _AMOUNT_CODES:
+            log.error("stripe_refused_amount", extra=about)
+            return Declined(ChargeOutcome.AMOUNT_NOT_CHARGEABLE)
+        if code not in _OF_THE_OPERATOR:
+            log.warning("stripe_refused", extra=about)
+            return Refused(code or "invalid_request")
+        ours = True
+    if ours:
+        log.error("stripe_misconfigured", extra=about)
+        PROVIDER_ERRORS.labels("configuration").inc()
+    else:
+        log.warning("stripe_unavailable", extra=about)
+        PROVIDER_ERRORS.labels("rate_limited" if status == 429 else "unavailable").inc()
+    return provider_unavailable()
 
 
 def _verdict(error: object) -> ChargeOutcome:

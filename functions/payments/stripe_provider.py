@@ -132,8 +132,13 @@ class StripeProvider:
             raise provider_unavailable()  # it is being charged this moment
         try:
             confirmed = await self._api.confirm(intent.id, key, token)
-        except Refused:  # others have confirmed or cancelled it
+        except Refused:
             confirmed = await self._api.intent(intent.id)
+            if confirmed.outcome is None and confirmed.open:
+                # Nobody else has confirmed or cancelled it, so the refusal is about this token: Stripe refuses a
+                # PaymentMethod that was used before with neither a code nor a parameter. The same call would be
+                # refused again, and the order's stock would wait for it.
+                return ChargeOutcome.PAYMENT_DECLINED
         if confirmed.outcome is None:
             raise provider_unavailable()
         return confirmed.outcome

@@ -10,6 +10,7 @@ from functions.products.store import KINDS
 from functions.products.subscriptions import subscriptions
 from functions.runtime.app import Function, Service
 from functions.runtime.clock import Clock, SystemClock
+from functions.runtime.currencies import PROVIDERS, ProviderLimits
 from functions.runtime.peers import Peer
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
@@ -34,7 +35,7 @@ def bootstrap(
         name="products",
         settings=settings,
         store=store,
-        services=partial(_services, store, clock),
+        services=partial(_services, store, clock, PROVIDERS[settings.payment_provider]),
         subscriptions=subscriptions(store, clock, timedelta(minutes=settings.reservation_minutes)),
         verifier=verifier or token_verifier(settings, remote_jwks(users), clock),
         clock=clock,
@@ -42,9 +43,9 @@ def bootstrap(
     )
 
 
-def _services(store: Store, clock: Clock) -> list[Service]:
+def _services(store: Store, clock: Clock, limits: ProviderLimits) -> list[Service]:
     from functions.products.rpc import Products  # gRPC only where its door opens
     from proto.products.v1.products_pb2_grpc import add_ProductsServicer_to_server
 
-    servicer = Products(store, clock)
+    servicer = Products(store, clock, limits)
     return [Service(add_ProductsServicer_to_server, servicer, "shop.products.v1.Products", PUBLIC)]

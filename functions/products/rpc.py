@@ -13,6 +13,7 @@ from functions.products.listing import Query, list_products
 from functions.products.stock import Stock
 from functions.products.validation import Draft, Edit
 from functions.runtime.clock import Clock
+from functions.runtime.currencies import ProviderLimits
 from functions.runtime.identity import caller
 from functions.runtime.messages import money, timestamp
 from functions.runtime.store.port import Store
@@ -26,9 +27,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class Products(products_pb2_grpc.ProductsServicer):
     """Between protobuf and the use cases."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, limits: ProviderLimits) -> None:
         self._store = store
         self._clock = clock
+        self._limits = limits
 
     async def CreateProduct(self, request: pb.CreateProductRequest, context: Context) -> pb.Product:
         """See the proto."""
@@ -41,7 +43,7 @@ class Products(products_pb2_grpc.ProductsServicer):
             image_urls=list(request.image_urls),
             active=request.active if request.HasField("active") else True,
         )
-        return _product(await service.create_product(self._store, self._clock, caller(), draft))
+        return _product(await service.create_product(self._store, self._clock, caller(), draft, self._limits))
 
     async def GetProduct(self, request: pb.GetProductRequest, context: Context) -> pb.Product:
         """See the proto."""
@@ -78,7 +80,7 @@ class Products(products_pb2_grpc.ProductsServicer):
         version = _given(request, "version")
         return _product(
             await service.update_product(
-                self._store, self._clock, caller(), request.product_id, edit, version
+                self._store, self._clock, caller(), request.product_id, edit, version, limits=self._limits
             )
         )
 

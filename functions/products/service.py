@@ -10,8 +10,9 @@ from typing import Any
 from functions.products.domain import Category, Product, ProductText, SkuClaim
 from functions.products.stock import Stock
 from functions.products.store import categories
-from functions.products.validation import Draft, Edit
+from functions.products.validation import Draft, Edit, require_chargeable
 from functions.runtime.clock import Clock
+from functions.runtime.currencies import SIMULATED, ProviderLimits
 from functions.runtime.errors import Code, ServiceError, already_exists, invalid, not_found
 from functions.runtime.identity import Identity, require_admin
 from functions.runtime.ids import new_id
@@ -35,10 +36,16 @@ class Moved(ServiceError):
         self.needs = list(needs)
 
 
-async def create_product(store: Store, clock: Clock, who: Identity, draft: Draft) -> Product:
-    """Add a product, with nothing in stock. Raises INVALID_ARGUMENT, ALREADY_EXISTS (SKU_TAKEN)."""
+async def create_product(
+    store: Store, clock: Clock, who: Identity, draft: Draft, limits: ProviderLimits = SIMULATED
+) -> Product:
+    """Add a product, with nothing in stock, at a price within the payment provider's `limits`.
+
+    Raises INVALID_ARGUMENT (also PRICE_NOT_CHARGEABLE), ALREADY_EXISTS (SKU_TAKEN).
+    """
     require_admin(who)
     product = Product.create(new_id("prd"), draft, clock.now())
+    require_chargeable(product.price, limits)
 
     def change(found: Sequence[Any]) -> Changes[Product]:
         claim, category = found
@@ -77,16 +84,28 @@ async def get_products(store: Store, who: Identity, ids: Sequence[str]) -> list[
 
 
 async def update_product(
-    store: Store, clock: Clock, who: Identity, product_id: str, edit: Edit, version: int | None = None
+    store: Store,
+    clock: Clock,
+    who: Identity,
+    product_id: str,
+    edit: Edit,
+    version: int | None = None,
+    *,
+    limits: ProviderLimits = SIMULATED,
 ) -> Product:
-    """Change what is present; an edit that changes nothing keeps the version.
+    """Change what is present; an edit that changes nothing keeps the version. A new price is within `limits`.
 
-    Raises INVALID_ARGUMENT, NOT_FOUND, ABORTED (VERSION_MISMATCH), FAILED_PRECONDITION (PRODUCT_DELETED).
+    Raises INVALID_ARGUMENT (also PRICE_NOT_CHARGEABLE), NOT_FOUND, ABORTED (VERSION_MISMATCH), FAILED_PRECONDITION
+    (PRODUCT_DELETED).
     """
     require_admin(who)
-    updated = await _change(
-        store, product_id, lambda product: product.edit(edit, version, clock.now()), edit.category
-    )
+
+    def change(product: Product) -> None:
+        product.edit(edit, version, clock.now())
+        if edit.price is not None:
+            require_chargeable(edit.price, limits)
+
+    updated = await _change(store, product_id, change, edit.category)
     log.info("product_updated", extra={"product_id": product_id})
     return updated
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from events.catalog import Money
-from functions.products.currencies import CURRENCIES
+from functions.runtime.currencies import CURRENCIES, ProviderLimits
 from functions.runtime.errors import ServiceError, invalid
 
 MAX_AMOUNT = 10_000_000_000
@@ -65,6 +65,17 @@ def check_edit(edit: Edit) -> None:
     """Raises INVALID_ARGUMENT with every violation."""
     if found := list(_violations(edit)):
         raise _invalid(found)
+
+
+def require_chargeable(price: Money, limits: ProviderLimits) -> None:
+    """Raise INVALID_ARGUMENT (PRICE_NOT_CHARGEABLE) for a price that the payment provider cannot charge."""
+    if (problem := limits.price_problem(price)) is not None:
+        part, message = problem
+        raise invalid(
+            f"{limits.provider} cannot charge this price.",
+            (f"price.{part}", message),
+            reason="PRICE_NOT_CHARGEABLE",
+        )
 
 
 def category_violations(category: str) -> Violations:

@@ -49,6 +49,8 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     products_address: str = "127.0.0.1:9083"
     payments_address: str = "127.0.0.1:9084"
     notifications_address: str = "127.0.0.1:9085"
+    payment_provider: Literal["simulated", "stripe"] = "simulated"
+    """Who charges: payments talks to it; products and orders refuse what it cannot charge."""
     service_key: str = ""
     service_key_file: str = ".data/secrets/service.pem"
     token_issuer: str = "https://shop.local"  # noqa: S105 - a name, not a secret

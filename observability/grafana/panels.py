@@ -91,7 +91,10 @@ ORDERS: Rows = {
     ],
 }
 
-_REVENUE = "sum by (currency) (increase(shop_revenue_minor_total[1h])) / 100"
+_REVENUE = (
+    "sum by (currency) (increase(shop_revenue_minor_total[1h]))"
+    " / on (currency) max by (currency) (max_over_time(shop_currency_minor_units[1h]))"
+)
 _OUT_OF_STOCK = 'shop_orders_cancelled_total{reason="OUT_OF_STOCK"}'
 
 BUSINESS: Rows = {

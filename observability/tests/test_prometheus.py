@@ -28,6 +28,7 @@ NOT_TAKEN = 'shop_broker_dead_letter_failures_total{trigger="shop/t"}'
 CIRCUIT = 'shop_circuit_open{circuit="payment provider"}'
 PODS = 'kn_revision_pods_count{kn_revision_name="orders-00001"}'
 TIMED_OUT = 'shop_orders_cancelled_total{reason="TIMED_OUT"}'
+MISCONFIGURED = 'shop_payment_provider_errors_total{kind="configuration"}'
 LOST = 'shop_trace_spans_total{service="orders", outcome="lost"}'
 
 
@@ -97,6 +98,10 @@ FIRES_AND_NOT: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "DeadLettersRefused": ({NOT_TAKEN: f"0+1{HOURS}"}, {NOT_TAKEN: f"3+0{HOURS}"}),
     "EventsRetried": (handled(200), handled(50)),
     "EventsRefused": (delivered(200), delivered(50)),
+    "PaymentProviderMisconfigured": (
+        {MISCONFIGURED: f"0+0x390 1+0{HOURS}"},
+        {MISCONFIGURED: f"3+0{HOURS}", MISCONFIGURED.replace("configuration", "unavailable"): f"0+1{HOURS}"},
+    ),
     "CircuitOpen": ({CIRCUIT: f"0+0x370 1+0{HOURS}"}, {CIRCUIT: f"1+0x380 0+0{HOURS}"}),
     # Three minutes with a pod and one without, and a quarter of an hour of each.
     "ColdStarts": ({PODS: "1 1 1 0 " * 100}, {PODS: ("1 " * 15 + "0 " * 15) * 14}),

@@ -26,6 +26,7 @@ from functions.orders.tests.world import (
     deleted,
     wanted,
 )
+from functions.runtime.currencies import PROVIDERS
 from functions.runtime.errors import Code, ServiceError, unavailable
 from functions.runtime.identity import ANONYMOUS
 
@@ -221,3 +222,32 @@ def test_countries_are_those_of_iso_3166() -> None:
 
 def test_an_address_has_no_repr_of_its_own() -> None:
     assert "Lovelace" not in repr(Address("Ada Lovelace", "1", "London", "1", "GB"))
+
+
+@pytest.mark.parametrize(
+    ("price", "quantity", "refused"),
+    [
+        (Money(10, "EUR"), 4, True),
+        (Money(10, "EUR"), 5, False),
+        (Money(99_999_999, "EUR"), 1, False),
+        (Money(99_999_999, "EUR"), 2, True),
+        (Money(1005, "KWD"), 1, True),
+        (Money(1005, "KWD"), 2, False),
+        (Money(1000, "IQD"), 1, True),
+    ],
+    ids=str,
+)
+async def test_a_sum_that_the_provider_cannot_charge_is_refused_before_any_stock_is_held(
+    world: World, price: Money, quantity: int, refused: bool
+) -> None:
+    world.catalogue.products[TEAPOT] = replace(world.catalogue.products[TEAPOT], price=price)
+    placed = service.place(
+        world.orders, world.catalogue, world.clock, ADA, wanted((TEAPOT, quantity)), PROVIDERS["stripe"]
+    )
+    if not refused:
+        assert (await placed).total == Money(price.amount * quantity, price.currency)
+        return
+    with pytest.raises(ServiceError) as raised:
+        await placed
+    assert (raised.value.code, raised.value.reason) == (Code.INVALID_ARGUMENT, "TOTAL_NOT_CHARGEABLE")
+    assert not world.memory.events

@@ -21,6 +21,10 @@ from functions.runtime.store.port import Store
 
 API_KEY = "sk_test_opensesame"
 _DECLINES = {"tok_declined": "generic_decline", "tok_insufficient_funds": "insufficient_funds"}
+REUSED = "The provided PaymentMethod was previously used with a PaymentIntent without Customer attachment."
+"""What Stripe says of it, with neither a code nor a parameter."""
+MINIMUM = {"eur": 50, "usd": 50, "gbp": 30, "jpy": 50, "huf": 17500}
+STEP = {**dict.fromkeys(("bhd", "jod", "kwd", "omr", "tnd"), 10), "isk": 100, "ugx": 100}
 _OPEN = ("requires_payment_method", "requires_confirmation")
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
@@ -31,7 +35,7 @@ class FakeStripe:
     """What Stripe knows. `faults` are used up one a request:
 
     `before`: the request is lost; `after`: the answer is lost; `late`: it comes when nobody waits any more; a number:
-    this status, and nothing done.
+    this status, and nothing done; `status/type/code/param`: this error, and nothing done.
     """
 
     def __init__(self) -> None:
@@ -98,6 +102,9 @@ class FakeStripe:
             form = {key: str(value) for key, value in (await request.post()).items()}
             self.requests.append((request.method, request.path, form))
             fault = self.faults.pop(0) if self.faults else ""
+            if "/" in fault:
+                status, kind, code, param = fault.split("/")
+                return error(int(status), kind, code, param)
             if fault.isdigit():
                 return error(int(fault), "api_error" if fault >= "500" else "rate_limit_error", "")
             answer = await self._once(request, form, handler) if fault != "before" else web.Response()
@@ -129,8 +136,11 @@ class FakeStripe:
 
     async def _create(self, request: web.Request) -> web.Response:
         form = await request.post()
-        if int(str(form["amount"])) < 50:
+        currency, amount = str(form["currency"]), int(str(form["amount"]))
+        if amount < MINIMUM.get(currency, 1):
             return error(400, "invalid_request_error", "amount_too_small", "amount")
+        if amount % STEP.get(currency, 1):
+            return error(400, "invalid_request_error", "invalid_charge_amount", "amount")
         intent = {
             "id": f"pi_{len(self.intents) + 1}",
             "object": "payment_intent",
@@ -155,6 +165,10 @@ class FakeStripe:
             refusal = {"type": "card_error", "code": "card_declined", "decline_code": _DECLINES[token]}
             intent["last_payment_error"] = refusal
             return web.json_response({"error": {**refusal, "payment_intent": intent}}, status=402)
+        if token == "pm_used_before":
+            return web.json_response(
+                {"error": {"type": "invalid_request_error", "message": REUSED}}, status=400
+            )
         if token not in ("tok_ok", "pm_card_visa"):
             return error(400, "invalid_request_error", "resource_missing", "payment_method")
         intent["status"] = self.confirmed_status

@@ -270,3 +270,23 @@ async def test_the_payment_token_is_kept_nowhere(caplog: pytest.LogCaptureFixtur
     await till.reserve()
     kept = [till.store._entities, till.store._outbox, till.books._entities, till.store._guards]
     assert token not in repr(kept) + caplog.text + repr(till.orders.instructions)
+
+
+async def test_the_sweep_gives_money_back_and_calls_charges_off_before_it_charges_again() -> None:
+    till = Till()
+    refunded, called_off, charged = (f"ord_{digit * 32}" for digit in "123")
+    for order in (refunded, called_off, charged):
+        till.orders.place(order)
+    await till.reserve(refunded)
+    till.provider.down = True
+    for order in (charged, called_off):
+        with pytest.raises(ServiceError):
+            await till.reserve(order)
+    for order in (called_off, refunded):
+        with pytest.raises(ServiceError):
+            await till.cancel(order)
+    till.provider.down = False
+    till.provider.calls.clear()
+    await till.sweep()
+    assert till.provider.calls == ["refund", "void", "charge"]
+    assert await till.net() == 5000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from events.catalog import Money, PaymentRefunded
 from functions.payments import refunds
 from functions.payments.domain import PaymentStatus, Refund, RefundStatus
 from functions.payments.tests.till import ORDER, PAYER, Till
+from functions.runtime.currencies import PROVIDERS
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.identity import Identity
 
@@ -212,3 +214,14 @@ async def test_a_stranger_does_not_learn_that_there_are_refunds() -> None:
         with pytest.raises(ServiceError) as raised:
             await refunds.refunds_of(payment, 0, "", who, till.desk)
         assert raised.value.reason == "PAYMENT_NOT_FOUND"
+
+
+async def test_an_amount_that_the_provider_cannot_give_back_is_refused_at_once() -> None:
+    till = Till()
+    till.orders.place(ORDER, amount=Money(5000, "KWD"))
+    await till.reserve()
+    till.desk = replace(till.desk, limits=PROVIDERS["stripe"])
+    error = await refused(till, 1005, currency="KWD")
+    assert (error.code, error.reason) == (Code.INVALID_ARGUMENT, "AMOUNT_NOT_CHARGEABLE")
+    assert [violation.field for violation in error.violations] == ["amount.amount"]
+    assert (await ask(till, 1010, currency="KWD")).status is RefundStatus.SUCCEEDED

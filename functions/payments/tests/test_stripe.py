@@ -11,16 +11,22 @@ import pytest
 from events.catalog import Money
 from functions.payments import stripe_provider
 from functions.payments.bootstrap import open_provider, open_webhook
+from functions.payments.metrics import PROVIDER_ERRORS
 from functions.payments.provider import ChargeOutcome, RefundOutcome
 from functions.payments.settings import Settings
+from functions.payments.stripe_api import LIMITS, Refused
 from functions.payments.stripe_provider import StripeProvider
 from functions.payments.tests.fake_stripe import API_KEY, FakeStripe
 from functions.runtime.clock import ManualClock
+from functions.runtime.currencies import CURRENCIES, exponent
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.settings import SettingsError, load
 from functions.runtime.store.memory import MemoryStore
 
 TEN = Money(1000, "EUR")
+# Stripe's lists, as it prints them: docs.stripe.com/currencies. Its special cases ISK and UGX are in hundredths.
+ZERO_DECIMAL = "BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF"
+THREE_DECIMAL = "BHD JOD KWD OMR TND"
 
 
 @pytest.fixture
@@ -110,7 +116,24 @@ async def test_a_void_after_a_charge_whose_answer_was_lost_tells_of_the_charge(
     assert stripe.net == 0
 
 
-@pytest.mark.parametrize("status", ["400", "401", "403", "409", "429", "500", "503"])
+@pytest.mark.parametrize(
+    "status",
+    [
+        "401",
+        "403",
+        "409",
+        "424",
+        "429",
+        "500",
+        "503",
+        "400/invalid_request_error/rate_limit/",
+        "400/idempotency_error//",
+        "400/invalid_request_error/parameter_unknown/confirm_with",
+        "400/invalid_request_error/testmode_charges_only/",
+        "409/invalid_request_error/lock_timeout/",
+        "403/invalid_request_error//payment_method",
+    ],
+)
 async def test_what_passes_or_is_ours_to_mend_is_tried_again_later(
     stripe: FakeStripe, provider: StripeProvider, status: str
 ) -> None:
@@ -119,6 +142,67 @@ async def test_what_passes_or_is_ours_to_mend_is_tried_again_later(
         await unavailable(provider.charge("k", TEN, "tok_ok"))
     assert await provider.charge("k", TEN, "tok_ok") is ChargeOutcome.CAPTURED
     assert stripe.net == 1000
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "400/invalid_request_error//",
+        "400/invalid_request_error/payment_method_unactivated/",
+        "400/invalid_request_error/resource_missing/payment_method",
+        "400/invalid_request_error/livemode_mismatch/payment_method",
+        "404/invalid_request_error/resource_missing/confirmation_token",
+        "402/card_error/expired_card/",
+        "422/invalid_request_error//",
+    ],
+)
+async def test_any_other_final_answer_below_500_to_a_confirmation_is_a_decline(
+    stripe: FakeStripe, provider: StripeProvider, fault: str
+) -> None:
+    stripe.faults = ["", fault]
+    assert await provider.charge("k", TEN, "tok_ok") is ChargeOutcome.PAYMENT_DECLINED
+    assert await provider.charge("k", TEN, "tok_ok") is ChargeOutcome.PAYMENT_DECLINED
+    assert await provider.void("k") is ChargeOutcome.PAYMENT_DECLINED
+    assert stripe.net == 0
+
+
+async def test_a_refusal_because_another_process_has_confirmed_is_no_decline(
+    stripe: FakeStripe, provider: StripeProvider
+) -> None:
+    stripe.faults = ["", "after"]
+    await unavailable(provider.charge("k", TEN, "tok_ok"))
+    api = provider._api
+    assert (await api.intent("pi_1")).outcome is ChargeOutcome.CAPTURED
+    with pytest.raises(Refused):
+        await api.confirm("pi_1", "another", "tok_ok")
+    assert await provider.charge("k", TEN, "tok_ok") is ChargeOutcome.CAPTURED
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ("401", "configuration"),
+        ("403", "configuration"),
+        ("400/idempotency_error//", "configuration"),
+        ("400/invalid_request_error/secret_key_required/", "configuration"),
+        ("429", "rate_limited"),
+        ("409/invalid_request_error/lock_timeout/", "unavailable"),
+        ("500", "unavailable"),
+    ],
+)
+async def test_what_an_operator_must_mend_is_counted_apart_for_the_alert(
+    stripe: FakeStripe, provider: StripeProvider, fault: str, kind: str
+) -> None:
+    def counted() -> dict[str, float]:
+        kinds = ("configuration", "rate_limited", "unavailable")
+        return {name: PROVIDER_ERRORS.labels(name)._value.get() for name in kinds}
+
+    before = counted()
+    stripe.faults = ["", fault]
+    await unavailable(provider.charge("k", TEN, "tok_ok"))
+    assert {name: after - before[name] for name, after in counted().items() if after != before[name]} == {
+        kind: 1
+    }
 
 
 async def test_the_library_tries_again_at_once_with_the_same_key(stripe: FakeStripe) -> None:
@@ -224,9 +308,31 @@ async def test_amounts_are_in_the_units_that_stripe_takes(
     assert (form["amount"], form["currency"]) == (amount, currency.lower())
 
 
-async def test_an_amount_that_stripe_does_not_take_is_a_decline(provider: StripeProvider) -> None:
-    assert await provider.charge("k", Money(1, "EUR"), "tok_ok") is ChargeOutcome.PAYMENT_DECLINED
-    assert await provider.charge("k", Money(1, "EUR"), "tok_ok") is ChargeOutcome.PAYMENT_DECLINED
+@pytest.mark.parametrize(
+    "amount", [Money(1, "EUR"), Money(1005, "KWD"), Money(199_950, "MGA"), Money(1000, "IQD")], ids=str
+)
+async def test_an_amount_that_stripe_does_not_take_is_refused_and_no_card_is_blamed(
+    provider: StripeProvider, amount: Money
+) -> None:
+    for _ in range(2):
+        assert await provider.charge("k", amount, "tok_ok") is ChargeOutcome.AMOUNT_NOT_CHARGEABLE
+
+
+@pytest.mark.parametrize("currency", sorted(CURRENCIES))
+async def test_every_currency_that_is_sold_is_charged_and_given_back_in_full(
+    stripe: FakeStripe, provider: StripeProvider, currency: str
+) -> None:
+    price = Money(20_000 * 10 ** exponent(currency), currency)
+    if (problem := LIMITS.price_problem(price)) is not None:
+        assert problem == ("currency", "is not a currency that Stripe charges")  # products refuses the price
+        return
+    assert await provider.charge("k", price, "tok_ok") is ChargeOutcome.CAPTURED
+    (intent,) = stripe.intents.values()
+    decimals = 0 if currency in ZERO_DECIMAL else 3 if currency in THREE_DECIMAL else 2
+    assert intent["amount"] == 20_000 * 10**decimals
+    assert LIMITS.from_provider(intent["amount"], currency) == price
+    assert await provider.refund("r", "k", price) is RefundOutcome.SUCCEEDED
+    assert stripe.net == 0
 
 
 async def test_neither_key_nor_token_is_shown_or_logged(

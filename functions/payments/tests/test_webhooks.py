@@ -74,6 +74,17 @@ async def test_so_is_a_decline(shop: Shop) -> None:
     assert declined.reason == "INSUFFICIENT_FUNDS"
 
 
+async def test_a_payment_method_that_was_used_before_is_declined_at_once_so_that_no_stock_waits(
+    shop: Shop,
+) -> None:
+    shop.till.orders.place(ORDER, "pm_used_before")
+    await shop.till.reserve()
+    assert [type(event) for event in shop.till.events()] == [PaymentDeclined]
+    assert (await shop.till.payment()).status is PaymentStatus.DECLINED
+    await shop.till.sweep()
+    assert shop.stripe.count("/confirm") == 1
+
+
 async def test_what_stripe_says_is_not_believed_but_asked_for_again(shop: Shop) -> None:
     shop.stripe.faults = ["", "before"]
     with pytest.raises(ServiceError):

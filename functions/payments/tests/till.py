@@ -71,20 +71,24 @@ class FaultyProvider:
         self.faults: list[str] = []
         self.down = False
         self.refuses_refunds = False
+        self.calls: list[str] = []
 
     async def charge(self, key: str, amount: Money, token: str) -> ChargeOutcome:
+        self.calls.append("charge")
         fault = await self._fault()
         outcome = await self.provider.charge(key, amount, token)
         await self._lose(fault)
         return outcome
 
     async def void(self, key: str) -> ChargeOutcome:
+        self.calls.append("void")
         fault = await self._fault()
         outcome = await self.provider.void(key)
         await self._lose(fault)
         return outcome
 
     async def refund(self, key: str, charge_key: str, amount: Money) -> RefundOutcome:
+        self.calls.append("refund")
         fault = await self._fault()
         if self.refuses_refunds:
             return RefundOutcome.REFUSED

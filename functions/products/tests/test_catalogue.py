@@ -11,6 +11,7 @@ from functions.products import service
 from functions.products.domain import Category
 from functions.products.tests.shop import ADMIN, CUSTOMER, EURO, ORDERS, Shop, draft
 from functions.products.validation import Edit
+from functions.runtime.currencies import PROVIDERS
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.identity import ANONYMOUS, Identity
 from functions.runtime.ids import is_id, new_id
@@ -283,3 +284,29 @@ async def test_category_counts_hold_under_many_moves_at_once(shop: Shop) -> None
     actual = [(await shop.store.get_many(type(p), [p.id]))[p.id].category for p in products]
     assert counted == {slug: actual.count(slug) for slug in sorted(set(actual))}
     assert await shop.store.get(Category, "a") is None
+
+
+async def test_a_price_that_the_provider_cannot_charge_is_refused_when_it_is_set(shop: Shop) -> None:
+    stripe = PROVIDERS["stripe"]
+    product = await service.create_product(shop.store, shop.clock, ADMIN, draft(), stripe)
+    for price, field in [
+        (Money(5124, "KWD"), "price.amount"),
+        (Money(199_950, "MGA"), "price.amount"),
+        (Money(10_000_000_000, "EUR"), "price.amount"),
+        (Money(1000, "IQD"), "price.currency"),
+    ]:
+        tries = [
+            service.create_product(shop.store, shop.clock, ADMIN, draft(price=price), stripe),
+            service.update_product(
+                shop.store, shop.clock, ADMIN, product.id, Edit(price=price), limits=stripe
+            ),
+        ]
+        for refused in tries:
+            with pytest.raises(ServiceError) as raised:
+                await refused
+            assert raised.value.reason == "PRICE_NOT_CHARGEABLE"
+            assert [violation.field for violation in raised.value.violations] == [field]
+    assert await service.get_product(shop.store, ADMIN, product.id) == product
+    edit = Edit(price=Money(5120, "KWD"))
+    updated = await service.update_product(shop.store, shop.clock, ADMIN, product.id, edit, limits=stripe)
+    assert updated.price == Money(5120, "KWD")

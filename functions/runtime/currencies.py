@@ -1,0 +1,180 @@
+"""ISO 4217 currencies, and what each payment provider charges in them.
+
+Money inside the platform is in ISO 4217 minor units. A provider counts in units of its own: Stripe takes Malagasy
+ariary whole, although ISO gives them hundredths, and Icelandic kronur in hundredths, although ISO gives them none.
+`ProviderLimits` holds what a provider documents, converts both ways, and says what is wrong with an amount.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from events.catalog import Money
+
+
+def _codes(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+CURRENCIES = _codes("""
+    AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD
+    CAD CDF CHF CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP
+    GMD GNF GTQ GYD HKD HNL HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD
+    KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN
+    NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP
+    SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VED VES
+    VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG
+""")
+"""The currencies that people pay with: no funds, no precious metals, no test codes."""
+
+NO_DECIMALS = _codes("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF")
+THREE_DECIMALS = _codes("BHD IQD JOD KWD LYD OMR TND")
+_FOUR_DECIMALS = _codes("CLF UYW")
+
+
+def exponent(currency: str) -> int:
+    """The number of decimals that ISO 4217 gives a currency; 2 for an unknown code."""
+    if currency in NO_DECIMALS:
+        return 0
+    if currency in THREE_DECIMALS:
+        return 3
+    return 4 if currency in _FOUR_DECIMALS else 2
+
+
+@dataclass(frozen=True)
+class ChargeLimits:
+    """What a provider takes in one currency, in the provider's own units.
+
+    `exponent` is the number of decimals of its unit, `step` what every amount is a multiple of, `minimum` and
+    `maximum` bound one charge. Refunds have no minimum.
+    """
+
+    exponent: int
+    step: int = 1
+    minimum: int = 1
+    maximum: int = 10**15
+
+
+@dataclass(frozen=True)
+class ProviderLimits:
+    """What one payment provider charges. A currency that `limits` does not name is not taken."""
+
+    provider: str
+    limits: Mapping[str, ChargeLimits]
+
+    def price_problem(self, price: Money) -> tuple[str, str] | None:
+        """What makes a unit price impossible to charge, as (part of the money, message); None when it can be.
+
+        There is no minimum for a unit price: several cheap pieces make a sum that can be charged.
+        """
+        return self._problem(price, at_least=0)
+
+    def total_problem(self, total: Money) -> tuple[str, str] | None:
+        """What makes an order's total impossible to charge. A total of 0 is never charged, so nothing is wrong."""
+        if total.amount == 0:
+            return None
+        return self._problem(total, at_least=None)
+
+    def refund_problem(self, amount: Money) -> tuple[str, str] | None:
+        """What makes an amount impossible to give back."""
+        return self._problem(amount, at_least=1)
+
+    def to_provider(self, money: Money) -> int:
+        """The amount in the provider's units. Raises ValueError for an amount that the provider cannot express."""
+        if (problem := self._problem(money, at_least=0)) is not None:
+            raise ValueError(f"{money.amount} {money.currency}: {problem[1]}")
+        up, down = _ratio(self.limits[money.currency], money.currency)
+        return money.amount * up // down
+
+    def from_provider(self, amount: int, currency: str) -> Money:
+        """An amount that the provider names, in ISO minor units; what is smaller than one of them is rounded."""
+        limits = self.limits.get(currency)
+        up, down = _ratio(limits, currency) if limits else (1, 1)
+        return Money((2 * amount * down + up) // (2 * up), currency)
+
+    def _problem(self, money: Money, at_least: int | None) -> tuple[str, str] | None:
+        limits = self.limits.get(money.currency)
+        if limits is None:
+            return "currency", f"is not a currency that {self.provider} charges"
+        up, down = _ratio(limits, money.currency)
+        amount, rest = divmod(money.amount * up, down)
+        least, most = limits.minimum if at_least is None else at_least, limits.maximum
+        if rest or amount % limits.step:
+            step = max(1, limits.step * down // up)
+            return (
+                "amount",
+                f"must be a multiple of {step} for {self.provider} to charge it in {money.currency}",
+            )
+        if amount < least:
+            return (
+                "amount",
+                f"must be at least {-(-least * down // up)}, what {self.provider} charges in {money.currency}",
+            )
+        if amount > most:
+            return (
+                "amount",
+                f"must be at most {most * down // up}, what {self.provider} charges in {money.currency}",
+            )
+        return None
+
+
+def _ratio(limits: ChargeLimits, currency: str) -> tuple[int, int]:
+    """The factor and the divisor from ISO minor units to the provider's."""
+    power = limits.exponent - exponent(currency)
+    return (int(10**power), 1) if power >= 0 else (1, int(10**-power))
+
+
+def _stripe() -> dict[str, ChargeLimits]:
+    """Return Stripe's table.
+
+    Source: docs.stripe.com/currencies, "Supported presentment currencies", "Zero-decimal currencies",
+    "Three-decimal currencies", "Special cases", "Minimum and maximum charge amounts", read 2026-11-30. The special
+    cases of HUF and TWD concern payouts only. The minimum depends on the currency that the account settles in;
+    here stands the one of the charge's own currency, and what is converted may have to be more.
+    """
+    supported = _codes("""
+        AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BWP BYN BZD CAD CDF CHF
+        CLP CNY COP CRC CVE CZK DJF DKK DOP DZD EGP ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF
+        IDR ILS INR ISK JMD JOD JPY KES KGS KHR KMF KRW KWD KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT
+        MOP MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF
+        SAR SBD SCR SEK SGD SHP SLE SOS SRD SZL THB TJS TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VND VUV WST
+        XAF XCD XCG XOF XPF YER ZAR ZMW
+    """)
+    zero_decimal = _codes("BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF")
+    three_decimal = _codes("BHD JOD KWD OMR TND")  # the last digit must be 0
+    whole_in_hundredths = _codes("ISK UGX")  # for backward compatibility
+    minimum = {
+        **dict.fromkeys(
+            _codes("ARS AUD BRL CAD CHF COP EUR IDR ILS INR JPY KRW NZD PHP RUB SGD USD ZAR"), 50
+        ),
+        **dict.fromkeys(_codes("AED MYR PLN RON"), 200),
+        **dict.fromkeys(_codes("NOK SEK"), 300),
+        **dict.fromkeys(_codes("MXN THB"), 1000),
+        "BGN": 100,
+        "CZK": 1500,
+        "DKK": 250,
+        "GBP": 30,
+        "HKD": 400,
+        "HUF": 17500,
+    }
+    digits = {"IDR": 12, "COP": 10, "INR": 9}
+
+    def limits(currency: str) -> ChargeLimits:
+        step = 10 if currency in three_decimal else 100 if currency in whole_in_hundredths else 1
+        decimals = 0 if currency in zero_decimal else 3 if currency in three_decimal else 2
+        most = 10 ** digits.get(currency, 8) - 1
+        return ChargeLimits(decimals, step, max(step, minimum.get(currency, 1)), most - most % step)
+
+    return {currency: limits(currency) for currency in supported}
+
+
+SIMULATED = ProviderLimits(
+    "The simulated provider", {currency: ChargeLimits(exponent(currency)) for currency in CURRENCIES}
+)
+"""No limits but ISO 4217's."""
+PROVIDERS: Mapping[str, ProviderLimits] = {
+    "stripe": ProviderLimits("Stripe", _stripe()),
+    "simulated": SIMULATED,
+}
+"""By the value of PAYMENT_PROVIDER."""
