@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from events.catalog import Money
+from functions.products import folding
 from functions.products.text import searchable
 from functions.products.validation import Draft, Edit, check_edit, checked
 from functions.runtime.errors import aborted, failed_precondition
@@ -92,7 +93,8 @@ class SkuClaim:
 class ProductText:
     """What a search looks through, apart from the product so that reading and pricing one stay cheap.
 
-    `id` is the product's, `listed` its place among the products, `text` as `searchable` writes it.
+    `id` is the product's, `listed` its place among the products, `text` as `searchable` writes it, `folding` the
+    version of the rules by which it was written (0: before rules had versions).
     """
 
     id: str
@@ -100,6 +102,7 @@ class ProductText:
     category: str
     active: bool
     text: str
+    folding: int = 0
     version: int = 0
 
     @staticmethod
@@ -107,7 +110,24 @@ class ProductText:
         """The words of a product as it is; the SKU counts in its parts and in one piece."""
         joined = "".join(char for char in product.sku if char.isalnum())
         text = searchable(product.name, product.sku, joined, product.description)
-        return ProductText(product.id, product.listed, product.category, product.active, text, version)
+        return ProductText(
+            product.id, product.listed, product.category, product.active, text, folding.VERSION, version
+        )
+
+
+@dataclass
+class SearchIndex:
+    """How far the stored texts were folded anew, after a release that folds by other rules.
+
+    `folding` is the version that every text has. Until then a pass goes through all texts, newest first: it has come
+    to `position`, and found `stale` texts.
+    """
+
+    id: str = "products"
+    folding: int = 0
+    position: str = ""
+    stale: int = 0
+    version: int = 0
 
 
 @dataclass

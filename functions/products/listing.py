@@ -76,7 +76,7 @@ async def _browse(
     store: Store, query: Query, limit: int, below: str | None
 ) -> tuple[list[Product], str | None]:
     partition = listing(query.category, query.include_inactive)
-    found = await _below(store, Product, LISTED, partition, below, limit + 1)
+    found = await below_place(store, Product, LISTED, partition, below, limit + 1)
     return found[:limit], found[limit - 1].listed if len(found) > limit else None
 
 
@@ -145,7 +145,7 @@ class _Stream:
 
     async def read(self) -> None:
         """Read the next batch; `more` tells whether another may follow."""
-        batch = await _below(self._store, ProductText, *self._partition, self._below, self._size)
+        batch = await below_place(self._store, ProductText, *self._partition, self._below, self._size)
         self.more = len(batch) == self._size
         if batch:
             self._below = batch[-1].listed
@@ -153,7 +153,7 @@ class _Stream:
         self.ahead = batch[::-1]
 
 
-async def _below(
+async def below_place(
     store: Store, cls: type[E], index: str, partition: str, below: str | None, size: int
 ) -> list[E]:
     """The next `size` entities under the place `below`, which need not be taken any more."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from functions.products.domain import Category, Product, ProductText, SkuClaim
+from functions.products.domain import Category, Product, ProductText, SearchIndex, SkuClaim
 from functions.products.stock import Reservation, State, Stock
 from functions.products.text import keys
 from functions.runtime.store.port import IndexKey, Kind, Page, Store
@@ -61,6 +61,7 @@ KINDS = (
     Kind(Product, "product", _product_keys),
     Kind(SkuClaim, "sku"),
     Kind(ProductText, "text", _text_keys),
+    Kind(SearchIndex, "search-index"),
     Kind(Category, "category", _category_keys),
     Kind(Stock, "stock"),
     Kind(Reservation, "reservation", _reservation_keys, _reservation_end),

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from events.catalog import OrderCancelled, OrderConfirmed, OrderPlaced, Payload, SweepDue
 from functions.products import stock_service
+from functions.products.reindex import reindex
 from functions.runtime.app import Delivery, Handler
 from functions.runtime.clock import Clock
 from functions.runtime.store.port import Store
@@ -25,5 +26,6 @@ def subscriptions(store: Store, clock: Clock, hold: timedelta) -> dict[type[Payl
 
     async def sweep(_: Delivery[SweepDue]) -> None:
         await stock_service.expire(store, clock)
+        await reindex(store)
 
     return {OrderPlaced: placed, OrderConfirmed: confirmed, OrderCancelled: cancelled, SweepDue: sweep}

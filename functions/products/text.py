@@ -8,13 +8,16 @@ one lies under the first three letters of each word, or, where it has too many o
 none. A search reads the partition of its longest word among the former, and the four under which that word may lie
 among the latter, and checks the words themselves. So nothing is ever missed, and what a long text costs is
 selectivity, not entries.
+
+Scripts that put no spaces between words (Chinese, Japanese, Korean, Thai, ...) are found anywhere in a run of
+characters: a text lies under each two (Thai and its like: three) that follow one another.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable
+
+from functions.products.folding import fold, gram, runs
 
 MAX_KEYS = 40
 """An update replaces at most all keys by as many others: 80 of the 100 items of a DynamoDB transaction."""
@@ -25,15 +28,12 @@ _SHORT = (
 )
 _PRECISE = 3
 _ANY = "*"  # the key of no letters; a word cannot hold it, either
-_WORD = re.compile(r"[^\W_]+")
+_IDEOGRAPH = 3  # letters that tell as much
 
 
 def words(text: str) -> list[str]:
-    """The distinct words in order: compatibility-decomposed, case-folded, without accents."""
-    # Folding after decomposing catches what decomposes into capitals, and may itself bring accents.
-    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    bare = "".join(char for char in folded if not unicodedata.combining(char))
-    return list(dict.fromkeys(_WORD.findall(bare)))
+    """Return the distinct words in order, folded; of an unspaced script, the runs of its characters."""
+    return list(dict.fromkeys(runs(fold(text))))
 
 
 def searchable(*texts: str) -> str:
@@ -42,14 +42,14 @@ def searchable(*texts: str) -> str:
 
 
 def matches(text: str, prefixes: Iterable[str]) -> bool:
-    """Whether each of `prefixes` begins a word of `text` (from `searchable`)."""
-    return all(f" {prefix}" in text for prefix in prefixes)
+    """Return whether each prefix begins a word of `text` (from `searchable`), or is within an unspaced one."""
+    return all((prefix if gram(prefix) else f" {prefix}") in text for prefix in prefixes)
 
 
 def keys(text: str) -> set[str]:
     """The partitions of a text (from `searchable`), at most `MAX_KEYS`; short words have none (`probes`)."""
-    found = text.split()
-    fine = {_fine(word[:length]) for word in found for length in _LENGTHS if len(word) >= length}
+    found = [part for word in text.split() for part in _parts(word)]
+    fine = {_fine(part[:n]) for part in found for n in _lengths(part) if len(part) >= n}
     return fine if len(fine) <= MAX_KEYS else _coarse(found)
 
 
@@ -58,11 +58,27 @@ def probes(prefixes: Iterable[str]) -> list[str]:
 
     Empty when no prefix has three letters: so little is in so many texts that listing them all is as quick.
     """
-    longest = max(prefixes, key=len, default="")
-    if len(longest) < _PRECISE:
+    longest = max(prefixes, key=_telling, default="")
+    lengths = [length for length in _lengths(longest) if length <= len(longest)]
+    if not lengths:
         return []
-    fine = _fine(longest[: max(length for length in _LENGTHS if length <= len(longest))])
-    return [fine, *(longest[:length] or _ANY for length in range(_PRECISE, -1, -1))]
+    coarse = (longest[:length] or _ANY for length in range(lengths[0], -1, -1))
+    return list(dict.fromkeys([_fine(longest[: lengths[-1]]), *coarse]))
+
+
+def _parts(word: str) -> list[str]:
+    """Return what a search may begin with: the word, or each tail of an unspaced one."""
+    if (size := gram(word)) == 0:
+        return [word]
+    return [word[start : start + size] for start in range(len(word) - size + 1)]
+
+
+def _lengths(word: str) -> tuple[int, ...]:
+    return (size,) if (size := gram(word)) else _LENGTHS
+
+
+def _telling(word: str) -> int:
+    return len(word) * (_IDEOGRAPH if gram(word) == 2 else 1)
 
 
 def _fine(beginning: str) -> str:
@@ -70,7 +86,7 @@ def _fine(beginning: str) -> str:
 
 
 def _coarse(found: Iterable[str]) -> set[str]:
-    keys = {word[:_PRECISE] for word in found if len(word) >= _PRECISE}
+    keys = {word[: _lengths(word)[0]] for word in found if len(word) >= _lengths(word)[0]}
     for length in range(_PRECISE - 1, -1, -1):
         keys = _coarsened(keys, length)
     return {key or _ANY for key in keys}

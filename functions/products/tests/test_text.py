@@ -1,16 +1,76 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from functions.products.folding import gram
 from functions.products.text import MAX_KEYS, keys, matches, probes, searchable, words
 
 ANY_TEXT = st.text(max_size=5000)
-MANY_WORDS = st.lists(st.text("abcdefghijklmnopqrstuvwxyzäéß日本語", max_size=12), max_size=800).map(" ".join)
+MANY_WORDS = st.lists(
+    st.text("abcdefghijklmnopqrstuvwxyzäéßł日本語ハパ한국ภาษ", max_size=12), max_size=800
+).map(" ".join)
 
 
 def test_words_lose_case_accents_and_punctuation() -> None:
     assert words("Crème-Brûlée, STRASSE straße! №5 ﬁsh") == ["creme", "brulee", "strasse", "no5", "fish"]
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ("Łódź", "lodz"),
+        ("Søren Kierkegård", "soren kierkegard"),
+        ("Đorđe", "dorde"),
+        ("Straße", "STRASSE"),
+        ("Ærø, œuvre", "aero oeuvre"),
+        ("İstanbul", "istanbul"),
+        ("ISTANBUL", "ıstanbul"),
+        ("Þór", "thor"),
+        ("Ħamrun", "hamrun"),
+        ("Αθήνα", "αθηνα"),
+        ("ΣΟΦΟΣ", "σοφός"),
+        ("Ёлка", "елка"),
+        ("ﾊﾟﾊﾟ", "パパ"),
+        ("パパ", "ぱぱ"),
+        ("ＵＳＢ", "usb"),
+        ("شَمْس", "شمس"),
+        ("שָׁלוֹם", "שלום"),
+        ("हिन्दी", "हिन्दी"),
+        ("Cafe\u0301", "café"),
+        ("母の日のカーネーション", "カーネーション"),
+        ("母の日のカーネーション", "母の日"),
+        ("コーヒーミル", "ミル"),
+        ("电动咖啡机", "咖啡"),
+        ("電動咖啡機", "咖啡機"),
+        ("김치냉장고", "냉장고"),
+        ("กาแฟเย็น", "เย็น"),
+        ("USBケーブル", "ケーブル"),
+        ("日本茶", "茶"),
+    ],
+)
+def test_a_word_is_found_however_it_is_written(text: str, query: str) -> None:
+    whole = searchable(text)
+    assert matches(whole, words(query))
+    assert not probes(words(query)) or keys(whole) & set(probes(words(query)))
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ("ハハの日", "パパ"),
+        ("ババ", "パパ"),
+        ("かき", "がき"),
+        ("हिन्दी", "हन्दी"),
+        ("йод", "иод"),
+        ("กาแฟ", "กแฟ"),
+        ("Kettle", "ettle"),
+        ("咖啡", "啡咖"),
+    ],
+)
+def test_letters_of_their_own_are_not_folded(text: str, query: str) -> None:
+    assert not matches(searchable(text), words(query))
 
 
 def test_a_word_is_found_by_its_beginning_only() -> None:
@@ -52,7 +112,8 @@ def test_every_word_of_any_text_is_found_by_every_prefix(text: str, data: st.Dat
     if not whole:
         return
     word = data.draw(st.sampled_from(words(text)))
-    prefix = word[: data.draw(st.integers(1, len(word)))]
+    start = data.draw(st.integers(0, len(word) - 1)) if gram(word) else 0
+    prefix = word[start : data.draw(st.integers(start + 1, len(word)))]
     assert matches(whole, [prefix])
     assert not probes([prefix]) or found & set(probes([prefix]))
 
