@@ -11,6 +11,7 @@ import aiohttp
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+from yarl import URL
 
 PATH: Final = "/console"
 _PASSED: Final = ("host", "x-console", "content-type")
@@ -37,7 +38,9 @@ class ConsoleProxy:
         """No request of the console has a body."""
         headers = {name: request.headers[name] for name in _PASSED if name in request.headers}
         timeout = aiohttp.ClientTimeout(total=_SECONDS)
-        url = f"{self._url}{request.scope['raw_path'].decode('latin-1')}"
+        query = request.scope["query_string"]
+        target = request.scope["raw_path"] + (b"?" + query if query else b"")
+        url = URL(self._url + target.decode("latin-1"), encoded=True)
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session,

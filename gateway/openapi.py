@@ -26,7 +26,7 @@ are RFC 3339 in UTC, ids are opaque strings.
 **Editing safely**: send the `ETag` of what was read as `If-Match`; 412 means that it has changed since.
 **Limits**: `RateLimit` and `RateLimit-Policy` on every answer say how many requests are left; 429 when none is.
 **Repeating safely**: send an `Idempotency-Key` when placing an order or refunding.
-Unknown fields in a request are refused; answers may gain fields.
+Unknown fields and query parameters, and parameters that are given twice, are refused; answers may gain fields.
 """
 _TAGS = {
     "sessions": "Logging in and out.",
@@ -151,8 +151,7 @@ def _finish(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
 def _problems(operation: dict[str, Any], access: str, special: dict[int, str]) -> dict[int, str]:
     known = dict(_ALWAYS)
     has_body = "requestBody" in operation
-    if has_body or any(parameter["in"] != "path" for parameter in operation.get("parameters", ())):
-        known[400] = "INVALID_ARGUMENT, MALFORMED_JSON" if has_body else "INVALID_ARGUMENT"
+    known[400] = "INVALID_ARGUMENT, MALFORMED_JSON" if has_body else "INVALID_ARGUMENT"
     if has_body:
         known |= {408: "BODY_TOO_SLOW", 413: "BODY_TOO_LARGE", 415: "UNSUPPORTED_MEDIA_TYPE"}
     if access != "open":

@@ -4,6 +4,7 @@ documented from the same declaration."""
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Literal, get_args
 
@@ -15,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from functions.runtime import identity, peers
-from functions.runtime.errors import unauthenticated
+from functions.runtime.errors import invalid, unauthenticated
 from gateway.bodies import read_json
 from gateway.exchange import Exchange, exchange_of
 
@@ -27,6 +28,7 @@ BODY = "requestBody"
 _OPEN, _ANYONE, _SIGNED_IN, _ADMIN = "open", "anyone", "signed-in", "admin"
 _HAIR = 0.1
 """By so much the calls end before the request: their error says more (503, what cannot be reached) than a 504."""
+_LONGEST_NAME = 100
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -49,6 +51,7 @@ class EdgeRoute(APIRoute):
             raise UndeclaredRoute(f"{self.path}: say who may call, by **declare(...)")
         own_seconds: float | None = extra.get(SECONDS)
         has_body = self.body_field is not None or BODY in extra
+        parameters = frozenset(field.alias for field in self.dependant.query_params)
 
         async def handler(request: Request) -> Response:
             exchange = exchange_of(request)
@@ -59,6 +62,8 @@ class EdgeRoute(APIRoute):
             async with asyncio.timeout(seconds + _HAIR):
                 if access != _OPEN:
                     await identify(exchange, access)
+                if request.scope["query_string"]:
+                    check_query(request, parameters)
                 if not has_body:
                     return await inner(request)
             request = await read_json(request, settings.max_body_bytes, settings.body_seconds)
@@ -76,6 +81,7 @@ class OpenRoute(Route):
         """Answer, noting that access is open; probes have no exchange."""
         if "edge" in scope:
             scope["edge"].access = _OPEN
+            check_query(Request(scope), frozenset())
         await super().handle(scope, receive, send)
 
 
@@ -84,6 +90,21 @@ def require_declared(routes: Iterable[BaseRoute]) -> None:
     for route in routes:
         if not isinstance(route, EdgeRoute | OpenRoute):
             raise UndeclaredRoute(f"{getattr(route, 'path', route)}: only EdgeRoute and OpenRoute are served")
+
+
+def check_query(request: Request, known: frozenset[str]) -> None:
+    """Raise INVALID_ARGUMENT for parameters that are not `known`, or that come more than once.
+
+    A misspelt filter would otherwise be none, and the request would mean more than was meant.
+    """
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    violations = [
+        (name[:_LONGEST_NAME], "is not a known parameter" if name not in known else "must be given once")
+        for name, count in counts.items()
+        if name not in known or count > 1
+    ]
+    if violations:
+        raise invalid("The query is not valid.", *violations)
 
 
 def is_plain(route: APIRoute) -> bool:

@@ -21,6 +21,7 @@ from events.broker.asgi import (
     Send,
     header,
     method_not_allowed,
+    query,
     read_body,
     respond,
     respond_json,
@@ -115,6 +116,7 @@ class BrokerApp:
         try:
             ingress = self._paths.get(scope["path"])
             if ingress is not None:
+                query(scope)
                 await self._take(ingress, scope, receive, send)
             else:
                 await self._others(scope, receive, send)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -32,8 +33,16 @@ _CODES: Final = {
 class Problem(Exception):
     """An answer other than the wished one; RFC 9457, with the platform's code and reason."""
 
-    def __init__(self, status: int, reason: str, detail: str, headers: HeaderList = ()) -> None:
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        detail: str,
+        headers: HeaderList = (),
+        violations: Sequence[tuple[str, str]] = (),
+    ) -> None:
         super().__init__(detail)
+        self.violations = violations
         self.status = status
         self.reason = reason
         self.headers = headers
@@ -48,6 +57,7 @@ class Problem(Exception):
                 "detail": str(self),
                 "code": _CODES.get(self.status, "INTERNAL"),
                 "reason": self.reason,
+                "errors": [{"field": field, "message": message} for field, message in self.violations],
             }
         )
 
@@ -99,6 +109,24 @@ async def respond_problem(send: Send, problem: Problem) -> None:
 def header(scope: Scope, name: bytes) -> str:
     """A request header, "" where there is none."""
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+def query(scope: Scope, *known: str) -> dict[str, str]:
+    """The query's parameters, each at most once. Raises Problem (400), which names all others than `known`."""
+    if not scope.get("query_string"):
+        return {}
+    found = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    violations = [
+        (name[:100], "is not a known parameter" if name not in known else "must be given once")
+        for name, values in found.items()
+        if name not in known or len(values) != 1
+    ]
+    if violations:
+        knowing = (
+            f"known parameters, once each: {', '.join(known)}" if known else "no parameters are known here"
+        )
+        raise Problem(400, "INVALID_QUERY", knowing, violations=violations)
+    return {name: values[0] for name, values in found.items()}
 
 
 def method_not_allowed(*allowed: str) -> Problem:

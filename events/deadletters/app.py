@@ -23,6 +23,7 @@ from events.broker.asgi import (
     Send,
     header,
     method_not_allowed,
+    query,
     read_body,
     respond,
     respond_json,
@@ -105,18 +106,20 @@ class DeadLetters:
         entry = _ENTRY.fullmatch(path)
         if path == "/":
             _only(method, "POST")
+            query(scope)
             await self._take(scope, receive, send)
         elif path == "/entries":
             _only(method, "GET", "DELETE")
             if method == "GET":
-                page = self._page(wire.query(scope, "limit", "cursor", "type", "status"))
+                page = self._page(query(scope, "limit", "cursor", "type", "status"))
                 await respond_json(send, 200, page)
             else:
-                await respond_json(send, 200, await self._discard(wire.query(scope, "type", "status")))
+                await respond_json(send, 200, await self._discard(query(scope, "type", "status", "all")))
         elif path == "/replay":
             _only(method, "POST")
-            await respond_json(send, 200, await self._replay_all(wire.query(scope, "type").get("type")))
+            await respond_json(send, 200, await self._replay_all(query(scope, "type").get("type")))
         elif entry is not None:
+            query(scope)
             await self._one(entry[1], entry[2] is not None, method, send)
         elif path in ("/healthz/live", "/healthz/ready", "/metrics"):
             _only(method, "GET", "HEAD")
@@ -192,23 +195,25 @@ class DeadLetters:
                     counts["failed"] += 1
         return counts
 
-    async def _discard(self, query: Mapping[str, str]) -> dict[str, int]:
-        """Everything of a status (and a type) that is there now, for good."""
-        status, event_type = wire.checked_status(query), wire.checked_type(query.get("type"))
+    async def _discard(self, asked: Mapping[str, str]) -> dict[str, int]:
+        """Everything of a status and a type that is there now, for good; of all types only where `all` says so."""
+        status, event_type = wire.checked_status(asked), wire.checked_type(asked.get("type"))
+        if (asked.get("all") == "true") is (event_type is not None) or asked.get("all", "true") != "true":
+            raise Problem(400, "FILTER_MISSING", "say which type, or all=true")
         discarded = await self._opened().discard(status, event_type)
         log.warning(
             "dead letters discarded", extra={"count": discarded, "status": status, "type": event_type}
         )
         return {"discarded": discarded}
 
-    def _page(self, query: Mapping[str, str]) -> dict[str, Any]:
-        limit = query.get("limit", "20")
+    def _page(self, asked: Mapping[str, str]) -> dict[str, Any]:
+        limit = asked.get("limit", "20")
         if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= _MAX_LIMIT:
             raise Problem(400, "INVALID_LIMIT", f"limit is a number from 1 to {_MAX_LIMIT}")
-        status = wire.checked_status(query)
-        before = wire.decode_cursor(query["cursor"]) if query.get("cursor") else 2**62
+        status = wire.checked_status(asked)
+        before = wire.decode_cursor(asked["cursor"]) if asked.get("cursor") else 2**62
         size = int(limit)
-        found = self._opened().page(status, wire.checked_type(query.get("type")), before, size + 1)
+        found = self._opened().page(status, wire.checked_type(asked.get("type")), before, size + 1)
         more = len(found) > size
         return {
             "items": [wire.brief(entry) for entry in found[:size]],

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import parse_qs
 
 import msgspec
 
@@ -18,15 +17,6 @@ from events.deadletters.failure import failure_of, triggers_of
 from events.deadletters.store import STATUSES, Entry, Origin
 
 _TYPE: Final = re.compile(r"[\x21-\x7e]{1,256}")
-
-
-def query(scope: Scope, *known: str) -> dict[str, str]:
-    """The query's parameters, each at most once. Raises Problem (400) for others than `known`."""
-    found = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-    for name, values in found.items():
-        if name not in known or len(values) != 1:
-            raise Problem(400, "INVALID_QUERY", f"known parameters, once each: {', '.join(known)}")
-    return {name: values[0] for name, values in found.items()}
 
 
 def checked_type(text: str | None) -> str | None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from fastapi import Query, Request, Response
 
+from functions.runtime.errors import invalid
 from functions.runtime.key_set import parse
 from gateway.answers import answer, conditional, empty, etag
 from gateway.declare import declare
@@ -28,6 +29,7 @@ OwnerId = Annotated[
 EventType = Annotated[
     str | None, Query(pattern=r"^[\x21-\x7e]{1,256}$", description="Only events of this type.")
 ]
+EveryType = Annotated[Literal["true"] | None, Query(description="Of every type.")]
 LetterStatus = Annotated[Literal["pending", "replayed"], Query(description="Where they stand.")]
 _NO_USER = {404: "USER_NOT_FOUND"}
 _NO_LETTER = {404: "DEAD_LETTER_NOT_FOUND"}
@@ -129,14 +131,24 @@ async def list_dead_letters(
     return answer(await clients_of(request).dead_letters.call("GET", "/entries", query))
 
 
-@router.delete("/v1/admin/dead-letters", **declare("admin", 200, models.Discarded))
+@router.delete(
+    "/v1/admin/dead-letters",
+    **declare("admin", 200, models.Discarded, problems={400: "INVALID_ARGUMENT, FILTER_MISSING"}),
+)
 async def discard_dead_letters(
     request: Request,
     status: LetterStatus = "pending",
     type: EventType = None,  # noqa: A002 - as above
+    all: EveryType = None,  # noqa: A002 - the query parameter's name
 ) -> Response:
-    """Throw away all dead letters of a status, or those of one type among them."""
-    query = {"status": status} | ({"type": type} if type else {})
+    """Throw away the dead letters of one type and a status.
+
+    Those of every type only with `all=true`, which excludes `type`.
+    """
+    if (all is None) is (type is None):
+        field = ("all", "must be true, or else `type` be given: one of the two")
+        raise invalid("Say which dead letters.", field, reason="FILTER_MISSING")
+    query = {"status": status} | ({"type": type} if type else {"all": "true"})
     return answer(await clients_of(request).dead_letters.call("DELETE", "/entries", query))
 
 

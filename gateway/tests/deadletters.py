@@ -58,6 +58,8 @@ async def _page(request: web.Request) -> web.Response:
 
 
 async def _discard(request: web.Request) -> web.Response:
+    if ("type" in request.query) is (request.query.get("all") == "true"):
+        return web.json_response({"reason": "FILTER_MISSING"}, status=400)
     wanted = request.query.get("type", _BRIEF["type"])
     kept = request.query.get("status") == "replayed" or wanted != _BRIEF["type"]
     return web.json_response({"discarded": 0 if kept else 1})

@@ -251,9 +251,13 @@ async def test_keys_are_fetched_once_and_anew_after_a_rotation(
 
 async def test_dead_letters_are_discarded_by_type_and_status(api: httpx.AsyncClient) -> None:
     path = "/v1/admin/dead-letters"
-    assert (await api.delete(path, headers=BOSS)).json() == {"discarded": 1}
+    assert (await api.delete(f"{path}?all=true", headers=BOSS)).json() == {"discarded": 1}
+    assert_problem(await api.delete(path, headers=BOSS), 400, "FILTER_MISSING")
+    assert_problem(await api.delete(f"{path}?status=replayed", headers=BOSS), 400, "FILTER_MISSING")
+    assert_problem(await api.delete(f"{path}?all=true&type=a", headers=BOSS), 400, "FILTER_MISSING")
+    assert_problem(await api.delete(f"{path}?all=1", headers=BOSS), 400, "INVALID_ARGUMENT")
     assert (await api.delete(f"{path}?type=shop.order.shipped.v1", headers=BOSS)).json() == {"discarded": 0}
-    assert (await api.delete(f"{path}?status=replayed", headers=BOSS)).json() == {"discarded": 0}
+    assert (await api.delete(f"{path}?status=replayed&all=true", headers=BOSS)).json() == {"discarded": 0}
     assert (await api.delete(f"{path}?status=all", headers=BOSS)).status_code == 400
     assert (await api.delete(path, headers=CUSTOMER)).status_code == 403
 

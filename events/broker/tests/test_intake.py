@@ -197,3 +197,10 @@ def problem(answer: httpx.Response, status: int, reason: str, detail: str = "") 
     document = answer.json()
     assert (document["status"], document["reason"]) == (status, reason)
     assert detail in document["detail"]
+
+
+async def test_an_address_with_parameters_that_nobody_knows_takes_no_event(tmp_path: Path) -> None:
+    async with running(tmp_path, broker()) as it:
+        answer = await it.http.post("/shop/default?priority=high", headers=headers(), content=b"{}")
+    assert (answer.status_code, answer.json()["reason"]) == (400, "INVALID_QUERY")
+    assert [error["field"] for error in answer.json()["errors"]] == ["priority"]

@@ -56,9 +56,15 @@ async def test_many_are_discarded_at_once_by_status_and_type(tmp_path: Path) -> 
             await it.put(str(number), type=kind)
         assert (await it.http.delete("/entries?type=a")).json() == {"discarded": 2}
         assert (await it.http.delete("/entries?type=a")).json() == {"discarded": 0}
-        assert (await it.http.delete("/entries?status=replayed")).json() == {"discarded": 0}
+        assert (await it.http.delete("/entries?status=replayed&all=true")).json() == {"discarded": 0}
         assert [entry["type"] for entry in await it.entries()] == ["b"]
-        assert (await it.http.delete("/entries")).json() == {"discarded": 1}
+        for vague in ("", "?status=pending", "?type=", "?all=", "?all=yes", "?all=false", "?all=true&type=a"):
+            refused = await it.http.delete(f"/entries{vague}")
+            assert (refused.status_code, refused.json()["reason"]) == (400, "FILTER_MISSING"), vague
+        misspelt = await it.http.delete("/entries?all=true&event_type=a")
+        assert misspelt.status_code == 400
+        assert misspelt.json()["errors"] == [{"field": "event_type", "message": "is not a known parameter"}]
+        assert (await it.http.delete("/entries?all=true")).json() == {"discarded": 1}
         assert await it.entries() == []
 
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import aiohttp
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -153,15 +153,15 @@ def create_app(state: Path, dead_letters: str, clock: Callable[[], float] = time
         ],
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS, www_redirect=False),
-            Middleware(OnlyOwnPages),
+            Middleware(Guard),
         ],
     )
 
 
-class OnlyOwnPages:
+class Guard:
     """Refuses whatever may change something, unless the console's own page asks: a foreign page cannot set `x-console`.
 
-    The parts' spans are the exception; no route has to ask for this.
+    The parts' spans are the exception; no route has to ask for this. No path takes parameters.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -170,8 +170,12 @@ class OnlyOwnPages:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         reads = scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or scope["path"] == OTLP_PATH
-        allowed = reads or Headers(scope=scope).get("x-console") == "1"
-        app = self._app if allowed else _refusal(403, "Only the console itself may do this.")
+        app = self._app
+        if not reads and Headers(scope=scope).get("x-console") != "1":
+            app = _refusal(403, "Only the console itself may do this.")
+        elif scope.get("query_string"):
+            names = sorted({name for name, _ in QueryParams(scope["query_string"]).multi_items()})
+            app = _refusal(400, f"No parameters are known here: {', '.join(names)[:200]}")
         await app(scope, receive, send)
 
 

@@ -163,3 +163,10 @@ async def test_no_path_can_be_written_to_by_a_foreign_page(
     console: httpx.AsyncClient, method: str, path: str
 ) -> None:
     assert (await console.request(method, path)).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/console", "/console/api/overview", "/console/api/dead-letters"])
+async def test_parameters_are_refused_since_no_path_takes_any(console: httpx.AsyncClient, path: str) -> None:
+    answer = await console.get(f"{path}?type=a")
+    assert answer.status_code == 400
+    assert "type" in answer.json()["detail"]
