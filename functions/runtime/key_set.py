@@ -39,16 +39,16 @@ Jwks = Callable[[], Awaitable[str]]
 class Void(msgspec.Struct, frozen=True):
     """Tokens that must not be believed any more, as the key set lists them.
 
-    `outdated` maps the digest of a person to the time (seconds since 1970) before which their tokens are void;
-    `ended` has the digests of sessions of which every token is void.
+    `outdated` maps the digest of a person or session to the time (seconds since 1970) before which their tokens are
+    void.
     """
 
     outdated: dict[str, float] = {}
-    ended: frozenset[str] = frozenset()
 
     def has(self, person: str, session: str, issued_at: float) -> bool:
         """Whether a token of this person and session (digests), issued at this time, is void."""
-        return issued_at < self.outdated.get(person, 0.0) or session in self.ended
+        outdated = self.outdated
+        return issued_at < outdated.get(person, 0.0) or issued_at < outdated.get(session, 0.0)
 
 
 class KeySet(msgspec.Struct, frozen=True):

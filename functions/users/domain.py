@@ -95,7 +95,7 @@ class User:
 class Credentials:
     """What proves a person, under their account's id; apart from the profile, which thus shows no hash.
 
-    `generation` grows when every session must end: a session of another generation is over.
+    `generation` grows when every session must end (`account_access`): a session of another generation is over.
     """
 
     id: str
@@ -104,14 +104,10 @@ class Credentials:
     version: int = 0
 
     def replace(self, known_hash: str, new_hash: str) -> None:
-        """A new password ends every session.
-
-        Raises ABORTED when another one was set since `known_hash` was checked.
-        """
+        """Set a new password; raises ABORTED when another one was set since `known_hash` was checked."""
         if self.password_hash != known_hash:
             raise aborted("VERSION_MISMATCH", "The password was changed in the meantime.")
         self.password_hash = new_hash
-        self.generation += 1
 
     def rehash(self, known_hash: str, new_hash: str) -> None:
         """The same password, hashed by newer parameters; nothing if it was replaced since."""

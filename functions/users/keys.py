@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,10 @@ from events.catalog import Payload
 from functions.runtime.clock import Clock
 from functions.runtime.store.port import Once, Store
 from functions.users.keyset import KEY_SET_ID, SIGNER_CACHE, KeySet, SigningKey
-from functions.users.outdated import ENDED_ID, OUTDATED_ID, OutdatedTokens
+from functions.users.revocations import OUTDATED_IDS, OutdatedTokens, revoked_since
 from observability.failpoints import failpoint
+
+_PAGE = 1000
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -46,8 +49,8 @@ class KeyRing:
         return self._signer
 
     async def jwks(self) -> str:
-        """The public keys, as JSON text of RFC 7517 (OKP keys of RFC 8037), and which tokens are void: `outdated` says
-        for whom those from before a time are, `ended` of which sessions (see `functions.runtime.tokens`).
+        """The public keys, as JSON text of RFC 7517 (OKP keys of RFC 8037), and which tokens are void: `outdated` has
+        the digest of a person or session and the time before which theirs are (see `functions.runtime.key_set`).
         """
         return await self._as_jwks(await self.ready())
 
@@ -91,14 +94,21 @@ class KeyRing:
 
     async def _as_jwks(self, keys: KeySet) -> str:
         now = self._clock.now()
-        void = await self._store.get_many(OutdatedTokens, [OUTDATED_ID, ENDED_ID])
         members = [
             {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.kid, "x": key.public}
             for key in keys.published(now)
         ]
-        living = {which: tokens.living(now) for which, tokens in void.items()}
-        outdated, ended = living.get(OUTDATED_ID, {}), list(living.get(ENDED_ID, ()))
-        return json.dumps({"keys": members, "outdated": outdated, "ended": ended}, separators=(",", ":"))
+        return json.dumps({"keys": members, "outdated": await self._outdated(now)}, separators=(",", ":"))
+
+    async def _outdated(self, now: datetime) -> dict[str, float]:
+        old = await self._store.get_many(OutdatedTokens, OUTDATED_IDS)
+        found = {digest: at for tokens in old.values() for digest, at in tokens.living(now).items()}
+        page = await revoked_since(self._store, None, _PAGE)
+        while True:
+            found |= {each.id: each.before.timestamp() for each in page.items if each.expires_at > now}
+            if page.next_cursor is None:
+                return found
+            page = await revoked_since(self._store, None, _PAGE, page.next_cursor)
 
 
 def new_key() -> SigningKey:

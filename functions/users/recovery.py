@@ -15,9 +15,9 @@ from functions.runtime.clock import Clock
 from functions.runtime.errors import ServiceError, exhausted, invalid, not_found
 from functions.runtime.identity import Identity, require_service
 from functions.runtime.store.port import Changes, Ref, Store
+from functions.users.account_access import AccountAccess
 from functions.users.challenge import Challenge, Purpose, challenge_id
-from functions.users.domain import Credentials, EmailClaim, LoginAttempts, User
-from functions.users.outdated import OUTDATED_ID, OutdatedTokens, outdated
+from functions.users.domain import EmailClaim, LoginAttempts, User
 from functions.users.passwords import Hasher
 from functions.users.rules import check_password
 from functions.users.service import get_user
@@ -50,7 +50,7 @@ async def request_reset(
 
 
 async def reset_password(token: str, new: str, *, store: Store, hasher: Hasher, clock: Clock) -> None:
-    """Replace the password by the proof of a mailed token, then used up; end every session and access token.
+    """Replace the password by the proof of a mailed token, then used up; end all access so far (see `account_access`).
 
     The address counts as verified. Raises INVALID_ARGUMENT (MAILED_TOKEN_INVALID, WEAK_PASSWORD).
     """
@@ -59,21 +59,25 @@ async def reset_password(token: str, new: str, *, store: Store, hasher: Hasher, 
     fresh = await hasher.hash(new)
 
     def change(found: Sequence[Any]) -> Changes[None]:
-        challenge, user, credentials, attempts, tokens = found
+        challenge, user, attempts, *rest = found
+        access = AccountAccess.of(rest)
         _require_answer(challenge, user, presented, clock)
-        if credentials is None:
+        if access.credentials is None:
             raise _void()
-        credentials.replace(credentials.password_hash, fresh)
+        access.credentials.replace(access.credentials.password_hash, fresh)
         user.verify_email(clock.now())
-        void = outdated(tokens, user.id, clock.now())
-        gone = [each for each in (challenge, attempts) if each]
-        return Changes(None, put=[user, credentials, void], delete=gone)
+        put, delete = access.end(user.id, clock.now())
+        return Changes(None, put=[user, *put], delete=[*delete, *([attempts] if attempts else [])])
 
-    key = challenge_id(Purpose.PASSWORD_RESET, presented.user_id)
-    own = (Ref(User, presented.user_id), Ref(Credentials, presented.user_id))
-    others = (Ref(LoginAttempts, email_key(user.email)), Ref(OutdatedTokens, OUTDATED_ID))
+    user_id = presented.user_id
+    refs = [
+        Ref(Challenge, challenge_id(Purpose.PASSWORD_RESET, user_id)),
+        Ref(User, user_id),
+        Ref(LoginAttempts, email_key(user.email)),
+        *AccountAccess.refs(user_id),
+    ]
     failpoint("users.reset.before")
-    await store.transact([Ref(Challenge, key), *own, *others], change)
+    await store.transact(refs, change)
     failpoint("users.reset.after")
     log.info("password_reset", extra={"user_id": presented.user_id})
 

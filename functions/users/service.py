@@ -14,7 +14,8 @@ from functions.runtime.errors import ServiceError, already_exists, invalid
 from functions.runtime.identity import Identity, require_admin, require_self_or_admin, require_service
 from functions.runtime.ids import new_id
 from functions.runtime.paging import MAX_LIMIT, page_limit
-from functions.runtime.store.port import Changes, Entity, Once, Page, Ref, Store
+from functions.runtime.store.port import Changes, Once, Page, Ref, Store
+from functions.users.account_access import AccountAccess
 from functions.users.challenge import Challenge, Purpose, challenge_id
 from functions.users.domain import (
     ADMIN,
@@ -29,7 +30,6 @@ from functions.users.domain import (
     no_such_user,
 )
 from functions.users.keys import KeyRing
-from functions.users.outdated import OUTDATED_ID, OutdatedTokens, outdated
 from functions.users.passwords import Hasher
 from functions.users.rules import check_password, clean_text, normal_email
 from functions.users.store import ROSTER_ID, email_key, newest_users
@@ -175,17 +175,20 @@ async def update_user(
         if not claims:
             return Changes(user, put=[user])
         user.require_email(seen.email)
-        old, new = found[1:]
+        old, new, *rest = found[1:]
         if new:
             raise _email_taken()
         user.move_to(email, clock.now())
-        return Changes(user, put=[user, EmailClaim(email_key(email), user.id)], delete=[old] if old else [])
+        put, delete = AccountAccess.of(rest).end(user_id, clock.now(), keep_sessions=True)
+        claim = EmailClaim(email_key(email), user.id)
+        return Changes(user, put=[user, claim, *put], delete=[*delete, *([old] if old else [])])
 
-    return await store.transact([Ref(User, user_id), *claims], change)
+    access = AccountAccess.refs(user_id) if claims else []
+    return await store.transact([Ref(User, user_id), *claims, *access], change)
 
 
 async def set_roles(user_id: str, roles: Sequence[str], who: Identity, *, store: Store, clock: Clock) -> User:
-    """Replace the roles of an account, for admins; access tokens with the old ones are void within a minute.
+    """Replace the roles of an account, for admins; access tokens and mailed codes from before are void.
 
     Raises FAILED_PRECONDITION (LAST_ADMIN).
     """
@@ -196,37 +199,38 @@ async def set_roles(user_id: str, roles: Sequence[str], who: Identity, *, store:
         user, roster = _existing(found[0]), found[1] or AdminRoster()
         user.assign(wanted, clock.now())
         roster.record(user)
-        return Changes(user, put=[user, roster, outdated(found[2], user_id, clock.now())])
+        put, delete = AccountAccess.of(found[2:]).end(user_id, clock.now(), keep_sessions=True)
+        return Changes(user, put=[user, roster, *put], delete=delete)
 
-    refs = [Ref(User, user_id), Ref(AdminRoster, ROSTER_ID), Ref(OutdatedTokens, OUTDATED_ID)]
+    refs = [Ref(User, user_id), Ref(AdminRoster, ROSTER_ID), *AccountAccess.refs(user_id)]
     user = await store.transact(refs, change)
     log.info("roles_set", extra={"user_id": user_id, "roles": user.roles, "by": who.subject})
     return user
 
 
 async def delete_user(user_id: str, who: Identity, *, store: Store, clock: Clock) -> None:
-    """Delete all that names the person, digests of the address too; sessions and tokens end.
+    """Delete all that names the person, digests of the address too; all access ends.
 
     Raises FAILED_PRECONDITION (LAST_ADMIN).
     """
     seen = await get_user(user_id, who, store=store)
 
     def change(found: Sequence[Any]) -> Changes[None]:
-        *own, roster, tokens = found
-        user = _existing(own[0])
+        user, own, roster = _existing(found[0]), found[1:4], found[4]
         user.require_email(seen.email)  # the claim at hand is that of the address that was seen
-        put: list[Entity] = [outdated(tokens, user_id, clock.now())]
+        put, delete = AccountAccess.of(found[5:]).erase(user_id, clock.now())
         if roster and user.is_admin:
             roster.strike(user.id)
             put.append(roster)
-        return Changes(None, put=put, delete=[entity for entity in own if entity], events=user.delete())
+        delete += [user, *(entity for entity in own if entity)]
+        return Changes(None, put=put, delete=delete, events=user.delete())
 
     refs = [
-        *(Ref(kind, user_id) for kind in (User, Credentials, AddressBook)),
+        Ref(User, user_id),
+        Ref(AddressBook, user_id),
         *(Ref(kind, email_key(seen.email)) for kind in (EmailClaim, LoginAttempts)),
-        *(Ref(Challenge, challenge_id(purpose, user_id)) for purpose in Purpose),
         Ref(AdminRoster, ROSTER_ID),
-        Ref(OutdatedTokens, OUTDATED_ID),
+        *AccountAccess.refs(user_id),
     ]
     failpoint("users.delete.before")
     await store.transact(refs, change)

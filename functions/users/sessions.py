@@ -10,10 +10,11 @@ from functions.runtime.clock import Clock
 from functions.runtime.errors import ServiceError, unauthenticated
 from functions.runtime.identity import Identity
 from functions.runtime.store.port import Changes, Ref, Store
+from functions.users.account_access import AccountAccess
 from functions.users.domain import Credentials, Session, User, no_such_user
-from functions.users.outdated import ENDED_ID, OUTDATED_ID, OutdatedTokens, ended, outdated
 from functions.users.passwords import Hasher
 from functions.users.proof import Proof
+from functions.users.revocations import Revocation
 from functions.users.rules import check_password
 from functions.users.service import get_user
 from functions.users.throttle import wrong_credentials
@@ -70,18 +71,19 @@ async def refresh(refresh_token: str, *, store: Store, tokens: AccessTokens, clo
     def change(found: Sequence[Any]) -> Changes[bool]:
         session: Session | None = found[0]
         credentials: Credentials | None = found[1]
-        tokens: OutdatedTokens | None = found[2]
         if session is None or credentials is None or session.is_over(credentials, clock.now()):
             raise _invalid_refresh_token()
         if not session.rotate(presented.digest, successor.digest):
-            return Changes(False, put=[ended(tokens, session.id, clock.now())], delete=[session])
+            return Changes(False)
         return Changes(True, put=[session])
 
     failpoint("users.refresh.before")
-    refs = [Ref(Session, known.id), Ref(Credentials, known.user_id), Ref(OutdatedTokens, ENDED_ID)]
-    traded = await store.transact(refs, change)
+    traded = await store.transact([Ref(Session, known.id), Ref(Credentials, known.user_id)], change)
     failpoint("users.refresh.after")
     if not traded:
+        await _end(
+            known.id, store=store, clock=clock
+        )  # apart, so that a refresh needs no more than it writes
         log.warning("refresh_token_reused", extra={"user_id": known.user_id})
         raise unauthenticated("REFRESH_TOKEN_REUSED", "This session has ended for safety; log in again.")
     user = await store.get(User, known.user_id)
@@ -93,16 +95,21 @@ async def refresh(refresh_token: str, *, store: Store, tokens: AccessTokens, clo
 async def logout(refresh_token: str, *, store: Store, clock: Clock) -> None:
     """End the session of any of its refresh tokens; access tokens are void within a minute. Ignores unknown ones."""
     token: RefreshToken | None = parse_refresh_token(refresh_token)
-    if token is None or await store.get(Session, token.session_id) is None:
-        return
+    if token is not None and await store.get(Session, token.session_id) is not None:
+        await _end(token.session_id, store=store, clock=clock)
+
+
+async def _end(session_id: str, *, store: Store, clock: Clock) -> None:
+    """Remove the session and revoke its access tokens."""
+    revocation = Revocation.of_session(session_id, clock.now())
 
     def change(found: Sequence[Any]) -> Changes[None]:
-        session, tokens = found
-        if session is None:
-            return Changes(None)
-        return Changes(None, put=[ended(tokens, session.id, clock.now())], delete=[session])
+        session: Session | None = found[0]
+        return Changes(None, put=[revocation], delete=[session]) if session else Changes(None)
 
-    await store.transact([Ref(Session, token.session_id), Ref(OutdatedTokens, ENDED_ID)], change)
+    failpoint("users.session.before")
+    await store.transact([Ref(Session, session_id), Ref(Revocation, revocation.id)], change)
+    failpoint("users.session.after")
 
 
 async def change_password(
@@ -116,7 +123,7 @@ async def change_password(
     proof: Proof,
     clock: Clock,
 ) -> None:
-    """Replace the password and end every session; access tokens are void within a minute.
+    """Replace the password and end all access so far (see `account_access`).
 
     Raises what `Proof` raises for the current one, INVALID_ARGUMENT (WEAK_PASSWORD) for the new one.
     """
@@ -126,14 +133,15 @@ async def change_password(
     fresh = await hasher.hash(new)
 
     def change(found: Sequence[Any]) -> Changes[None]:
-        credentials: Credentials | None = found[0]
-        if credentials is None:
+        access = AccountAccess.of(found)
+        if access.credentials is None:
             raise no_such_user()
-        credentials.replace(known.password_hash, fresh)
-        return Changes(None, put=[credentials, outdated(found[1], user_id, clock.now())])
+        access.credentials.replace(known.password_hash, fresh)
+        put, delete = access.end(user_id, clock.now())
+        return Changes(None, put=put, delete=delete)
 
     failpoint("users.password.before")
-    await store.transact([Ref(Credentials, user_id), Ref(OutdatedTokens, OUTDATED_ID)], change)
+    await store.transact(AccountAccess.refs(user_id), change)
     failpoint("users.password.after")
     log.info("password_changed", extra={"user_id": user_id})
 

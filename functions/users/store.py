@@ -18,7 +18,7 @@ from functions.users.domain import (
     User,
 )
 from functions.users.keyset import KeySet
-from functions.users.outdated import OutdatedTokens
+from functions.users.revocations import OutdatedTokens, Revocation, by_time
 from functions.users.rules import MAX_EMAIL, normal_email
 
 ROSTER_ID = AdminRoster().id
@@ -39,6 +39,7 @@ KINDS = (
     Kind(LoginAttempts, "attempts", expires_at=lambda attempts: attempts.expires_at),
     Kind(Challenge, "challenge", expires_at=lambda challenge: challenge.expires_at),
     Kind(KeySet, "keys"),
+    Kind(Revocation, "revocation", indexes=by_time, expires_at=lambda revocation: revocation.expires_at),
     Kind(OutdatedTokens, "outdated"),
 )
 

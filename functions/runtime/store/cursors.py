@@ -47,6 +47,13 @@ def position(listing: Listing, cursor: str) -> tuple[str, str]:
         raise _refused() from None
 
 
+def lower_bound(listing: Listing, cursor: str | None, since: str | None) -> tuple[str, str] | None:
+    """The (sort, id) after which a page begins: that of the cursor, or just before all that sorts as `since`."""
+    if cursor:
+        return position(listing, cursor)
+    return None if since is None else (since, "")
+
+
 def _refused() -> ServiceError:
     return invalid(
         "This cursor does not belong to this list.",

@@ -19,7 +19,7 @@ from functions.runtime.clock import Clock
 from functions.runtime.errors import invalid
 from functions.runtime.store import dynamodb_layout as layout
 from functions.runtime.store.codec import Shapes, micros
-from functions.runtime.store.cursors import Listing, cursor_after, position
+from functions.runtime.store.cursors import Listing, cursor_after, lower_bound
 from functions.runtime.store.dynamodb_actions import Action, is_over
 from functions.runtime.store.dynamodb_client import Connection, Database
 from functions.runtime.store.dynamodb_groups import Groups, Job
@@ -93,11 +93,12 @@ class DynamoDBStore:
         cursor: str | None = None,
         descending: bool = False,
         until: str | None = None,
+        since: str | None = None,
     ) -> Page[E]:
         """Entities of one partition by sort key, from `cursor` on, up to `until`."""
         shape = self._shapes.of(cls)
         listing = Listing(shape.name, index, partition, descending)
-        after = position(listing, cursor) if cursor else None
+        after = lower_bound(listing, cursor, since)
         if not layout.fits(
             layout.entry_partition(shape.name, index, partition), layout.place(*after) if after else ""
         ):

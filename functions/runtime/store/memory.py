@@ -13,7 +13,7 @@ from events.outbox import OutboxRow
 from functions.runtime.clock import Clock
 from functions.runtime.errors import unavailable
 from functions.runtime.store.codec import Shapes, decode_keys, decoder, micros
-from functions.runtime.store.cursors import Listing, cursor_after, position
+from functions.runtime.store.cursors import Listing, cursor_after, lower_bound
 from functions.runtime.store.planning import GuardRow, Plan, Request, Stored, Write, plan, replay
 from functions.runtime.store.port import Changes, Entity, IndexKey, Kind, Once, Page, Ref
 from functions.runtime.store.single import single
@@ -72,13 +72,14 @@ class MemoryStore:
         cursor: str | None = None,
         descending: bool = False,
         until: str | None = None,
+        since: str | None = None,
     ) -> Page[E]:
         """Entities of one partition by sort key, from `cursor` on, up to `until`."""
         self._check_open()
         shape = self._shapes.of(cls)
         listing = Listing(shape.name, index, partition, descending)
         entries = self._entries.get((shape.name, index, partition), [])
-        after = position(listing, cursor) if cursor else None
+        after = lower_bound(listing, cursor, since)
         end = len(entries) if until is None else bisect_right(entries, until, key=lambda entry: entry[0])
         if descending:
             end = end if after is None else min(end, bisect_left(entries, after))

@@ -128,8 +128,10 @@ class Store(Protocol):
         cursor: str | None = None,
         descending: bool = False,
         until: str | None = None,
+        since: str | None = None,
     ) -> Page[E]:
-        """Entities of one partition by sort key; `until` is an inclusive upper bound of it (for what is due).
+        """Entities of one partition by sort key; `until` is an inclusive upper bound of it (for what is due), `since`
+        an inclusive lower one, with the first page of an ascending list.
 
         Raises INVALID_ARGUMENT with reason INVALID_CURSOR for a cursor that this listing never gave out.
         """

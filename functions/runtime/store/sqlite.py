@@ -16,7 +16,7 @@ from functions.runtime.clock import Clock
 from functions.runtime.errors import unavailable
 from functions.runtime.store import sqlite_rows as rows_of
 from functions.runtime.store.codec import Shapes, decode_keys, from_micros, micros
-from functions.runtime.store.cursors import Listing, cursor_after, position
+from functions.runtime.store.cursors import Listing, cursor_after, lower_bound
 from functions.runtime.store.planning import GuardRow, Plan, Request, Stored, Write, plan, replay
 from functions.runtime.store.port import Changes, Entity, Kind, Once, Page, Ref
 from functions.runtime.store.single import single
@@ -92,16 +92,18 @@ class SQLiteStore:
         cursor: str | None = None,
         descending: bool = False,
         until: str | None = None,
+        since: str | None = None,
     ) -> Page[E]:
         """Entities of one partition by sort key, from `cursor` on, up to `until`."""
         shape = self._shapes.of(cls)
         listing = Listing(shape.name, index, partition, descending)
         values: list[Any] = [shape.name, index, partition]
-        if cursor:
-            values.extend(position(listing, cursor))
+        after = lower_bound(listing, cursor, since)
+        if after:
+            values.extend(after)
         if until is not None:
             values.append(until)
-        sql = rows_of.page_statement(after=bool(cursor), until=until is not None, descending=descending)
+        sql = rows_of.page_statement(after=after is not None, until=until is not None, descending=descending)
         rows = self._read(sql, (*values, limit + 1))
         items = [shape.decode(data) for _, _, data in rows[:limit]]
         more = len(rows) > limit

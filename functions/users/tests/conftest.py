@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from functions.runtime.tests.conftest import moto  # noqa: F401 - a fixture
 from functions.users.tests.world import World
 
 
