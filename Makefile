@@ -124,12 +124,7 @@ format: $(READY) ## Format the sources and mend what can be mended
 	@$(RUN) -m ruff format .
 
 proto-gen: $(READY) ## Generate the modules beside the .proto files
-	@$(RUN) -m grpc_tools.protoc --proto_path=. \
-		--plugin=protoc-gen-mypy=$(VENV)/bin/protoc-gen-mypy \
-		--python_out=. --mypy_out=quiet:. proto/*/v1/*.proto
-	@$(RUN) -m grpc_tools.protoc --proto_path=. \
-		--plugin=protoc-gen-mypy_grpc=$(VENV)/bin/protoc-gen-mypy_grpc \
-		--grpc_python_out=. --mypy_grpc_out=quiet:. $$(grep -l '^service ' proto/*/v1/*.proto)
+	@$(RUN) -m proto.generate
 
 schemas: $(READY) ## Generate the events' JSON Schemas, the AsyncAPI document and EventTypes
 	@$(RUN) -m events.schemas

@@ -12,20 +12,20 @@ from functions.runtime.peers import Peer
 from gateway.patience import Patience
 from gateway.settings import Settings
 from observability import context
-from proto.notifications.v1.notifications_pb2_grpc import NotificationsStub
-from proto.orders.v1.orders_pb2_grpc import OrdersStub
-from proto.payments.v1.payments_pb2_grpc import PaymentsStub
-from proto.products.v1.products_pb2_grpc import ProductsStub
-from proto.users.v1.users_pb2_grpc import UsersStub
+from proto.shop.notifications.v1.notifications_pb2_grpc import NotificationsServiceStub
+from proto.shop.orders.v1.orders_pb2_grpc import OrdersServiceStub
+from proto.shop.payments.v1.payments_pb2_grpc import PaymentsServiceStub
+from proto.shop.products.v1.products_pb2_grpc import ProductsServiceStub
+from proto.shop.users.v1.users_pb2_grpc import UsersServiceStub
 
 if TYPE_CHECKING:
     import aiohttp
 
-    from proto.notifications.v1.notifications_pb2_grpc import NotificationsAsyncStub
-    from proto.orders.v1.orders_pb2_grpc import OrdersAsyncStub
-    from proto.payments.v1.payments_pb2_grpc import PaymentsAsyncStub
-    from proto.products.v1.products_pb2_grpc import ProductsAsyncStub
-    from proto.users.v1.users_pb2_grpc import UsersAsyncStub
+    from proto.shop.notifications.v1.notifications_pb2_grpc import NotificationsServiceAsyncStub
+    from proto.shop.orders.v1.orders_pb2_grpc import OrdersServiceAsyncStub
+    from proto.shop.payments.v1.payments_pb2_grpc import PaymentsServiceAsyncStub
+    from proto.shop.products.v1.products_pb2_grpc import ProductsServiceAsyncStub
+    from proto.shop.users.v1.users_pb2_grpc import UsersServiceAsyncStub
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -65,12 +65,16 @@ class Clients:
     """All that the gateway calls. Nothing is connected before the first call, so nothing delays the start."""
 
     def __init__(self, settings: Settings) -> None:
-        self.users: Client[UsersAsyncStub] = Client(settings.users_address, UsersStub)
-        self.products: Client[ProductsAsyncStub] = Client(settings.products_address, ProductsStub)
-        self.orders: Client[OrdersAsyncStub] = Client(settings.orders_address, OrdersStub)
-        self.payments: Client[PaymentsAsyncStub] = Client(settings.payments_address, PaymentsStub)
-        self.notifications: Client[NotificationsAsyncStub] = Client(
-            settings.notifications_address, NotificationsStub
+        self.users: Client[UsersServiceAsyncStub] = Client(settings.users_address, UsersServiceStub)
+        self.products: Client[ProductsServiceAsyncStub] = Client(
+            settings.products_address, ProductsServiceStub
+        )
+        self.orders: Client[OrdersServiceAsyncStub] = Client(settings.orders_address, OrdersServiceStub)
+        self.payments: Client[PaymentsServiceAsyncStub] = Client(
+            settings.payments_address, PaymentsServiceStub
+        )
+        self.notifications: Client[NotificationsServiceAsyncStub] = Client(
+            settings.notifications_address, NotificationsServiceStub
         )
         self.dead_letters = DeadLetters(settings.dead_letters_url, settings.deadline_seconds)
 

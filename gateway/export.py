@@ -10,10 +10,10 @@ from typing import Any
 from gateway.clients import Client, Clients
 from gateway.models import notifications, orders, payments, users
 from gateway.models.export import Export
-from proto.notifications.v1 import notifications_pb2
-from proto.orders.v1 import orders_pb2
-from proto.payments.v1 import payments_pb2
-from proto.users.v1 import users_pb2
+from proto.shop.notifications.v1 import notifications_pb2
+from proto.shop.orders.v1 import orders_pb2
+from proto.shop.payments.v1 import payments_pb2
+from proto.shop.users.v1 import users_pb2
 
 _PAGE = 100
 
@@ -39,12 +39,12 @@ async def gather(clients: Clients, user_id: str) -> Export:
     )
     return {
         "exported_at": datetime.now(UTC),
-        "profile": users.user(profile),
+        "profile": users.user(profile.user),
         "addresses": [users.address(address) for address in addresses.addresses],
         "orders": [orders.order(order) for page in placed for order in page.orders],
         "payments": [payments.payment(payment) for page in paid for payment in page.payments],
         "notifications": [notifications.notification(each) for page in told for each in page.notifications],
-        "preferences": notifications.preferences(preferences),
+        "preferences": notifications.preferences(preferences.preferences),
     }
 
 

@@ -16,7 +16,7 @@ from functions.runtime import identity
 from functions.runtime.rpc_errors import from_rpc_error
 from gateway.exchange import Gateway, exchange_of
 from gateway.models.orders import FINAL, order
-from proto.orders.v1 import orders_pb2 as pb
+from proto.shop.orders.v1 import orders_pb2 as pb
 
 RETRY_MILLISECONDS = 2000
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -131,7 +131,7 @@ def event(message: pb.Order) -> bytes:
 
 async def _next(watch: Any) -> pb.Order | None:
     message = await watch.read()
-    return None if message is grpc.aio.EOF else message
+    return None if message is grpc.aio.EOF else message.order
 
 
 async def _gone(receive: Receive) -> None:

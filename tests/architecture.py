@@ -68,7 +68,7 @@ def incomplete_domains(root: Path) -> Iterator[str]:
     """What a service folder still lacks."""
     for domain in domains(root):
         wanted = [f"functions/{domain}/{name}" for name in DOMAIN_FILES]
-        proto = f"proto/{domain}/v1/{domain}"
+        proto = f"proto/shop/{domain}/v1/{domain}"
         wanted += [f"{proto}.proto", f"{proto}_pb2.py", f"{proto}_pb2_grpc.py", f"knative/base/{domain}.yaml"]
         lacking = [path for path in wanted if not (root / path).is_file()]
         if not list((root / "functions" / domain / "tests").glob("test_*.py")):

@@ -6,11 +6,11 @@ To add a service is to add its lines. tests/e2e/observed asks the processes for 
 from __future__ import annotations
 
 PLACED = """
-gateway: POST /v1/orders -> gateway: shop.orders.v1.Orders/PlaceOrder
-gateway: shop.orders.v1.Orders/PlaceOrder -> orders: shop.orders.v1.Orders/PlaceOrder
-orders: shop.orders.v1.Orders/PlaceOrder -> orders: shop.products.v1.Products/BatchGetProducts
-orders: shop.products.v1.Products/BatchGetProducts -> products: shop.products.v1.Products/BatchGetProducts
-orders: shop.orders.v1.Orders/PlaceOrder -> orders: transact DeletedAccount Order
+gateway: POST /v1/orders -> gateway: shop.orders.v1.OrdersService/PlaceOrder
+gateway: shop.orders.v1.OrdersService/PlaceOrder -> orders: shop.orders.v1.OrdersService/PlaceOrder
+orders: shop.orders.v1.OrdersService/PlaceOrder -> orders: shop.products.v1.ProductsService/BatchGetProducts
+orders: shop.products.v1.ProductsService/BatchGetProducts -> products: shop.products.v1.ProductsService/BatchGetProducts
+orders: shop.orders.v1.OrdersService/PlaceOrder -> orders: transact DeletedAccount Order
 orders: transact DeletedAccount Order -> orders: publish shop.order.placed.v1
 orders: publish shop.order.placed.v1 -> broker: deliver shop/products-order-placed
 broker: deliver shop/products-order-placed -> products: process shop.order.placed.v1
@@ -21,8 +21,8 @@ products: publish shop.stock.reserved.v1 -> broker: deliver shop/payments-stock-
 broker: deliver shop/orders-stock-reserved -> orders: process shop.stock.reserved.v1
 orders: process shop.stock.reserved.v1 -> orders: transact Order
 broker: deliver shop/payments-stock-reserved -> payments: process shop.stock.reserved.v1
-payments: process shop.stock.reserved.v1 -> payments: shop.orders.v1.Orders/GetPaymentInstruction
-payments: shop.orders.v1.Orders/GetPaymentInstruction -> orders: shop.orders.v1.Orders/GetPaymentInstruction
+payments: process shop.stock.reserved.v1 -> payments: shop.orders.v1.OrdersService/GetPaymentInstruction
+payments: shop.orders.v1.OrdersService/GetPaymentInstruction -> orders: shop.orders.v1.OrdersService/GetPaymentInstruction
 """
 CONFIRMED = """
 payments: transact Payment Refund -> payments: publish shop.payment.captured.v1
@@ -34,8 +34,8 @@ broker: deliver shop/products-order-confirmed -> products: process shop.order.co
 products: process shop.order.confirmed.v1 -> products: transact Reservation Stock
 orders: publish shop.order.confirmed.v1 -> broker: deliver shop/notifications-order-confirmed
 broker: deliver shop/notifications-order-confirmed -> notifications: process shop.order.confirmed.v1
-notifications: process shop.order.confirmed.v1 -> notifications: shop.users.v1.Users/GetContacts
-notifications: shop.users.v1.Users/GetContacts -> users: shop.users.v1.Users/GetContacts
+notifications: process shop.order.confirmed.v1 -> notifications: shop.users.v1.UsersService/GetContacts
+notifications: shop.users.v1.UsersService/GetContacts -> users: shop.users.v1.UsersService/GetContacts
 notifications: process shop.order.confirmed.v1 -> notifications: send order_confirmed
 """
 DECLINED = """
@@ -52,9 +52,9 @@ broker: deliver shop/notifications-order-cancelled -> notifications: process sho
 notifications: process shop.order.cancelled.v1 -> notifications: send order_cancelled
 """
 CANCELLED = """
-gateway: POST /v1/orders/{order_id}/cancel -> gateway: shop.orders.v1.Orders/CancelOrder
-gateway: shop.orders.v1.Orders/CancelOrder -> orders: shop.orders.v1.Orders/CancelOrder
-orders: shop.orders.v1.Orders/CancelOrder -> orders: transact Order
+gateway: POST /v1/orders/{order_id}/cancel -> gateway: shop.orders.v1.OrdersService/CancelOrder
+gateway: shop.orders.v1.OrdersService/CancelOrder -> orders: shop.orders.v1.OrdersService/CancelOrder
+orders: shop.orders.v1.OrdersService/CancelOrder -> orders: transact Order
 orders: transact Order -> orders: publish shop.order.cancelled.v1
 orders: publish shop.order.cancelled.v1 -> broker: deliver shop/products-order-cancelled
 broker: deliver shop/products-order-cancelled -> products: process shop.order.cancelled.v1
@@ -68,8 +68,8 @@ broker: deliver shop/notifications-order-cancelled -> notifications: process sho
 notifications: process shop.order.cancelled.v1 -> notifications: send order_cancelled
 """
 REFUNDED = """
-gateway: POST /v1/payments/{payment_id}/refunds -> gateway: shop.payments.v1.Payments/RefundPayment
-gateway: shop.payments.v1.Payments/RefundPayment -> payments: shop.payments.v1.Payments/RefundPayment
+gateway: POST /v1/payments/{payment_id}/refunds -> gateway: shop.payments.v1.PaymentsService/RefundPayment
+gateway: shop.payments.v1.PaymentsService/RefundPayment -> payments: shop.payments.v1.PaymentsService/RefundPayment
 payments: transact Payment Refund -> payments: publish shop.payment.refunded.v1
 payments: publish shop.payment.refunded.v1 -> broker: deliver shop/orders-payment-refunded
 broker: deliver shop/orders-payment-refunded -> orders: process shop.payment.refunded.v1
@@ -79,9 +79,9 @@ broker: deliver shop/notifications-payment-refunded -> notifications: process sh
 notifications: process shop.payment.refunded.v1 -> notifications: send payment_refunded
 """
 SHIPPED = """
-gateway: POST /v1/orders/{order_id}/ship -> gateway: shop.orders.v1.Orders/ShipOrder
-gateway: shop.orders.v1.Orders/ShipOrder -> orders: shop.orders.v1.Orders/ShipOrder
-orders: shop.orders.v1.Orders/ShipOrder -> orders: transact Order
+gateway: POST /v1/orders/{order_id}/ship -> gateway: shop.orders.v1.OrdersService/ShipOrder
+gateway: shop.orders.v1.OrdersService/ShipOrder -> orders: shop.orders.v1.OrdersService/ShipOrder
+orders: shop.orders.v1.OrdersService/ShipOrder -> orders: transact Order
 orders: transact Order -> orders: publish shop.order.shipped.v1
 orders: publish shop.order.shipped.v1 -> broker: deliver shop/notifications-order-shipped
 broker: deliver shop/notifications-order-shipped -> notifications: process shop.order.shipped.v1

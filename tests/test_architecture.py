@@ -62,7 +62,7 @@ def tree(tmp_path: Path) -> Path:
     for name in (*architecture.DOMAIN_FILES, "tests/test_it.py"):
         write(tmp_path, f"functions/orders/{name}")
     for name in ("orders.proto", "orders_pb2.py", "orders_pb2_grpc.py"):
-        write(tmp_path, f"proto/orders/v1/{name}")
+        write(tmp_path, f"proto/shop/orders/v1/{name}")
     write(tmp_path, "knative/base/orders.yaml")
     write(tmp_path, "functions/returns/domain.py")
     for package in ("functions/runtime/errors.py", "events/catalog.py", "observability/logs.py"):
@@ -75,7 +75,7 @@ def test_a_new_service_folder_is_told_what_it_lacks(tree: Path) -> None:
     assert complaint.startswith(
         "functions/returns lacks functions/returns/__init__.py, functions/returns/main.py,"
     )
-    assert "proto/returns/v1/returns.proto" in complaint
+    assert "proto/shop/returns/v1/returns.proto" in complaint
     assert "knative/base/returns.yaml" in complaint
     assert "functions/returns/tests/test_*.py" in complaint
 
@@ -90,7 +90,7 @@ def test_a_new_service_folder_is_told_what_it_lacks(tree: Path) -> None:
         ("events/outbox.py", "from functions.runtime.errors import invalid"),
         ("observability/logs.py", "import events.catalog"),
         ("functions/returns/service.py", "from functions.returns.tests.world import World"),
-        ("functions/returns/service.py", "from proto.orders.v1 import orders_pb2"),
+        ("functions/returns/service.py", "from proto.shop.orders.v1 import orders_pb2"),
         ("functions/returns/store.py", "import grpc"),
     ],
 )
@@ -104,7 +104,11 @@ def test_imports_along_the_direction_are_fine(tree: Path) -> None:
     write(
         tree, "functions/returns/service.py", "from functions.returns.domain import x\nimport json, msgspec\n"
     )
-    write(tree, "functions/returns/rpc.py", "from proto.orders.v1 import orders_pb2\nimport events.catalog\n")
+    write(
+        tree,
+        "functions/returns/rpc.py",
+        "from proto.shop.orders.v1 import orders_pb2\nimport events.catalog\n",
+    )
     write(tree, "functions/runtime/app.py", "from events import catalog\nfrom observability import logs\n")
     assert not list(architecture.wrong_imports(tree))
 

@@ -51,10 +51,10 @@ class UsersPeer:
 
     async def mailed_token(self, user_id: str, purpose: str) -> str | None:
         """See Users."""
-        from proto.users.v1 import users_pb2 as pb  # see _ask
-        from proto.users.v1 import users_pb2_grpc
+        from proto.shop.users.v1 import users_pb2 as pb  # see _ask
+        from proto.shop.users.v1 import users_pb2_grpc
 
-        stub = self._peer.stub(users_pb2_grpc.UsersStub)
+        stub = self._peer.stub(users_pb2_grpc.UsersServiceStub)
         request = pb.IssueMailedTokenRequest(user_id=user_id, purpose=pb.Purpose.Value(f"PURPOSE_{purpose}"))
         try:
             # Repeating is safe: only the token that goes out last has to work.
@@ -66,12 +66,12 @@ class UsersPeer:
         return str(answer.token)
 
     async def _ask(self, user_ids: Sequence[str] = (), admins: bool = False) -> list[Contact]:
-        from proto.users.v1 import (
+        from proto.shop.users.v1 import (
             users_pb2 as pb,  # at the first question: the event role starts without gRPC
         )
-        from proto.users.v1 import users_pb2_grpc
+        from proto.shop.users.v1 import users_pb2_grpc
 
-        stub = self._peer.stub(users_pb2_grpc.UsersStub)
+        stub = self._peer.stub(users_pb2_grpc.UsersServiceStub)
         request = pb.GetContactsRequest(user_ids=user_ids, admins=admins)
         answer = await self._peer.call(stub.GetContacts, request, as_service=True, retry=True)
         return [Contact(c.user_id, c.email, c.name, c.deliverable) for c in answer.contacts]

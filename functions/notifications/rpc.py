@@ -9,11 +9,11 @@ from functions.notifications.desk import Desk
 from functions.notifications.domain import Notification, Preferences
 from functions.runtime.identity import caller
 from functions.runtime.messages import timestamp
-from proto.notifications.v1 import notifications_pb2 as pb
-from proto.notifications.v1 import notifications_pb2_grpc
+from proto.shop.notifications.v1 import notifications_pb2 as pb
+from proto.shop.notifications.v1 import notifications_pb2_grpc
 
 
-class Notifications(notifications_pb2_grpc.NotificationsServicer):
+class Notifications(notifications_pb2_grpc.NotificationsServiceServicer):
     """See notifications.proto."""
 
     def __init__(self, desk: Desk) -> None:
@@ -30,15 +30,27 @@ class Notifications(notifications_pb2_grpc.NotificationsServicer):
             notifications=map(_notification, page.items), next_cursor=page.next_cursor or ""
         )
 
-    async def GetNotification(self, request: pb.GetNotificationRequest, context: Any) -> pb.Notification:
+    async def GetNotification(
+        self, request: pb.GetNotificationRequest, context: Any
+    ) -> pb.GetNotificationResponse:
         """See notifications.proto."""
-        return _notification(await service.notification(request.notification_id, caller(), self._desk))
+        return pb.GetNotificationResponse(
+            notification=_notification(
+                await service.notification(request.notification_id, caller(), self._desk)
+            )
+        )
 
-    async def GetPreferences(self, request: pb.GetPreferencesRequest, context: Any) -> pb.Preferences:
+    async def GetPreferences(
+        self, request: pb.GetPreferencesRequest, context: Any
+    ) -> pb.GetPreferencesResponse:
         """See notifications.proto."""
-        return _preferences(await service.preferences(request.user_id, caller(), self._desk))
+        return pb.GetPreferencesResponse(
+            preferences=_preferences(await service.preferences(request.user_id, caller(), self._desk))
+        )
 
-    async def UpdatePreferences(self, request: pb.UpdatePreferencesRequest, context: Any) -> pb.Preferences:
+    async def UpdatePreferences(
+        self, request: pb.UpdatePreferencesRequest, context: Any
+    ) -> pb.UpdatePreferencesResponse:
         """See notifications.proto."""
         changed = await service.update_preferences(
             request.user_id,
@@ -48,7 +60,7 @@ class Notifications(notifications_pb2_grpc.NotificationsServicer):
             caller(),
             self._desk,
         )
-        return _preferences(changed)
+        return pb.UpdatePreferencesResponse(preferences=_preferences(changed))
 
     async def ReceiveMailEvent(
         self, request: pb.ReceiveMailEventRequest, context: Any

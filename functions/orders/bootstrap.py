@@ -53,10 +53,10 @@ def _services(
     orders: Orders, catalogue: Catalogue, watchers: Watchers, clock: Clock, limits: ProviderLimits
 ) -> list[Service]:
     from functions.orders.rpc import OrdersServicer  # gRPC only where its door opens
-    from proto.orders.v1.orders_pb2_grpc import add_OrdersServicer_to_server
+    from proto.shop.orders.v1.orders_pb2_grpc import add_OrdersServiceServicer_to_server
 
     servicer = OrdersServicer(orders, catalogue, watchers, clock, limits)
-    return [Service(add_OrdersServicer_to_server, servicer, "shop.orders.v1.Orders")]
+    return [Service(add_OrdersServiceServicer_to_server, servicer, "shop.orders.v1.OrdersService")]
 
 
 def _catalogue(settings: Settings, clock: Clock, stops: list[Hook]) -> Catalogue:

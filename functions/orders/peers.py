@@ -10,7 +10,7 @@ from functions.orders.checkout import Offer
 from functions.runtime.peers import Peer
 
 if TYPE_CHECKING:
-    from proto.products.v1 import products_pb2 as pb
+    from proto.shop.products.v1 import products_pb2 as pb
 
 
 class Catalogue(Protocol):
@@ -28,10 +28,10 @@ class ProductsCatalogue:
 
     async def offers(self, product_ids: Sequence[str]) -> dict[str, Offer]:
         """See Catalogue. One call for all, with the service's own token; reading may be repeated."""
-        from proto.products.v1 import products_pb2 as pb  # gRPC only where it is spoken
-        from proto.products.v1 import products_pb2_grpc
+        from proto.shop.products.v1 import products_pb2 as pb  # gRPC only where it is spoken
+        from proto.shop.products.v1 import products_pb2_grpc
 
-        stub = self._products.stub(products_pb2_grpc.ProductsStub)
+        stub = self._products.stub(products_pb2_grpc.ProductsServiceStub)
         request = pb.BatchGetProductsRequest(product_ids=product_ids)
         answer = await self._products.call(stub.BatchGetProducts, request, as_service=True, retry=True)
         return {product.id: _offer(product) for product in answer.products}

@@ -19,16 +19,16 @@ from functions.runtime.errors import invalid
 from functions.runtime.idempotency import fingerprint
 from functions.runtime.identity import caller
 from functions.runtime.messages import money, timestamp
-from proto.orders.v1 import orders_pb2 as pb
-from proto.orders.v1 import orders_pb2_grpc
+from proto.shop.orders.v1 import orders_pb2 as pb
+from proto.shop.orders.v1 import orders_pb2_grpc
 
 _TO_PROTO = {status: pb.OrderStatus.Value(f"ORDER_STATUS_{status}") for status in Status}
 _FROM_PROTO: dict[int, Status] = {number: status for status, number in _TO_PROTO.items()}
 
 
 @dataclass
-class OrdersServicer(orders_pb2_grpc.OrdersServicer):
-    """shop.orders.v1.Orders."""
+class OrdersServicer(orders_pb2_grpc.OrdersServiceServicer):
+    """shop.orders.v1.OrdersService."""
 
     orders: Orders
     catalogue: Catalogue
@@ -36,14 +36,14 @@ class OrdersServicer(orders_pb2_grpc.OrdersServicer):
     clock: Clock
     limits: ProviderLimits
 
-    async def PlaceOrder(self, request: pb.PlaceOrderRequest, context: Any) -> pb.Order:
+    async def PlaceOrder(self, request: pb.PlaceOrderRequest, context: Any) -> pb.PlaceOrderResponse:
         order = await service.place(
             self.orders, self.catalogue, self.clock, caller(), _placement(request), self.limits
         )
-        return _order(order)
+        return pb.PlaceOrderResponse(order=_order(order))
 
-    async def GetOrder(self, request: pb.GetOrderRequest, context: Any) -> pb.Order:
-        return _order(await service.get(self.orders, caller(), request.order_id))
+    async def GetOrder(self, request: pb.GetOrderRequest, context: Any) -> pb.GetOrderResponse:
+        return pb.GetOrderResponse(order=_order(await service.get(self.orders, caller(), request.order_id)))
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Any) -> pb.ListOrdersResponse:
         page = await service.list_orders(
@@ -59,33 +59,43 @@ class OrdersServicer(orders_pb2_grpc.OrdersServicer):
             orders=[_order(order) for order in page.items], next_cursor=page.next_cursor or ""
         )
 
-    async def CancelOrder(self, request: pb.CancelOrderRequest, context: Any) -> pb.Order:
-        return _order(
-            await service.cancel(self.orders, self.clock, caller(), request.order_id, request.reason)
+    async def CancelOrder(self, request: pb.CancelOrderRequest, context: Any) -> pb.CancelOrderResponse:
+        return pb.CancelOrderResponse(
+            order=_order(
+                await service.cancel(self.orders, self.clock, caller(), request.order_id, request.reason)
+            )
         )
 
-    async def ShipOrder(self, request: pb.ShipOrderRequest, context: Any) -> pb.Order:
-        return _order(await service.ship(self.orders, self.clock, caller(), request.order_id))
+    async def ShipOrder(self, request: pb.ShipOrderRequest, context: Any) -> pb.ShipOrderResponse:
+        return pb.ShipOrderResponse(
+            order=_order(await service.ship(self.orders, self.clock, caller(), request.order_id))
+        )
 
-    async def DeliverOrder(self, request: pb.DeliverOrderRequest, context: Any) -> pb.Order:
-        return _order(await service.deliver(self.orders, self.clock, caller(), request.order_id))
+    async def DeliverOrder(self, request: pb.DeliverOrderRequest, context: Any) -> pb.DeliverOrderResponse:
+        return pb.DeliverOrderResponse(
+            order=_order(await service.deliver(self.orders, self.clock, caller(), request.order_id))
+        )
 
-    async def WatchOrder(self, request: pb.WatchOrderRequest, context: Any) -> AsyncIterator[pb.Order]:
+    async def WatchOrder(
+        self, request: pb.WatchOrderRequest, context: Any
+    ) -> AsyncIterator[pb.WatchOrderResponse]:
         stream = await service.watch(self.orders, self.watchers, caller(), request.order_id)
         async with aclosing(stream):
             async for order in stream:
-                yield _order(order)
+                yield pb.WatchOrderResponse(order=_order(order))
 
     async def GetPaymentInstruction(
         self, request: pb.GetPaymentInstructionRequest, context: Any
-    ) -> pb.PaymentInstruction:
+    ) -> pb.GetPaymentInstructionResponse:
         order = await service.payment_instruction(self.orders, caller(), request.order_id)
-        return pb.PaymentInstruction(
-            order_id=order.id,
-            user_id=order.user_id,
-            amount=money(order.total),
-            payment_token=order.payment_token,
-            payable=order.payable,
+        return pb.GetPaymentInstructionResponse(
+            payment_instruction=pb.PaymentInstruction(
+                order_id=order.id,
+                user_id=order.user_id,
+                amount=money(order.total),
+                payment_token=order.payment_token,
+                payable=order.payable,
+            )
         )
 
 

@@ -35,13 +35,15 @@ class OrdersPeer:
 
     async def payment_instruction(self, order_id: str) -> Instruction:
         """See Orders."""
-        from proto.orders.v1 import (
+        from proto.shop.orders.v1 import (
             orders_pb2 as pb,  # at the first question: the event role starts without gRPC
         )
-        from proto.orders.v1 import orders_pb2_grpc
+        from proto.shop.orders.v1 import orders_pb2_grpc
 
-        stub = self._peer.stub(orders_pb2_grpc.OrdersStub)
+        stub = self._peer.stub(orders_pb2_grpc.OrdersServiceStub)
         request = pb.GetPaymentInstructionRequest(order_id=order_id)
-        answer = await self._peer.call(stub.GetPaymentInstruction, request, as_service=True, retry=True)
+        answer = (
+            await self._peer.call(stub.GetPaymentInstruction, request, as_service=True, retry=True)
+        ).payment_instruction
         amount = Money(answer.amount.amount, answer.amount.currency)
         return Instruction(answer.order_id, answer.user_id, amount, answer.payable, answer.payment_token)

@@ -11,19 +11,23 @@ from functions.payments.domain import Payment, Refund
 from functions.payments.provider import LedgerEntry
 from functions.runtime.identity import caller
 from functions.runtime.messages import money, timestamp
-from proto.payments.v1 import payments_pb2 as pb
-from proto.payments.v1 import payments_pb2_grpc
+from proto.shop.payments.v1 import payments_pb2 as pb
+from proto.shop.payments.v1 import payments_pb2_grpc
 
 
-class Payments(payments_pb2_grpc.PaymentsServicer):
+class Payments(payments_pb2_grpc.PaymentsServiceServicer):
     """See payments.proto."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    async def GetOrderPayment(self, request: pb.GetOrderPaymentRequest, context: Any) -> pb.Payment:
+    async def GetOrderPayment(
+        self, request: pb.GetOrderPaymentRequest, context: Any
+    ) -> pb.GetOrderPaymentResponse:
         """See payments.proto."""
-        return _payment(await service.order_payment(request.order_id, caller(), self._desk))
+        return pb.GetOrderPaymentResponse(
+            payment=_payment(await service.order_payment(request.order_id, caller(), self._desk))
+        )
 
     async def BatchGetPayments(
         self, request: pb.BatchGetPaymentsRequest, context: Any
@@ -39,12 +43,12 @@ class Payments(payments_pb2_grpc.PaymentsServicer):
         )
         return pb.ListPaymentsResponse(payments=map(_payment, payments), next_cursor=cursor or "")
 
-    async def RefundPayment(self, request: pb.RefundPaymentRequest, context: Any) -> pb.Refund:
+    async def RefundPayment(self, request: pb.RefundPaymentRequest, context: Any) -> pb.RefundPaymentResponse:
         """See payments.proto."""
         amount = Money(request.amount.amount, request.amount.currency) if request.HasField("amount") else None
         key = request.idempotency_key if request.HasField("idempotency_key") else None
         refund = await refunds.refund(request.payment_id, amount, request.reason, key, caller(), self._desk)
-        return _refund(refund)
+        return pb.RefundPaymentResponse(refund=_refund(refund))
 
     async def ListRefunds(self, request: pb.ListRefundsRequest, context: Any) -> pb.ListRefundsResponse:
         """See payments.proto."""

@@ -45,7 +45,9 @@ def bootstrap(
 
 def _services(store: Store, clock: Clock, limits: ProviderLimits) -> list[Service]:
     from functions.products.rpc import Products  # gRPC only where its door opens
-    from proto.products.v1.products_pb2_grpc import add_ProductsServicer_to_server
+    from proto.shop.products.v1.products_pb2_grpc import add_ProductsServiceServicer_to_server
 
     servicer = Products(store, clock, limits)
-    return [Service(add_ProductsServicer_to_server, servicer, "shop.products.v1.Products", PUBLIC)]
+    return [
+        Service(add_ProductsServiceServicer_to_server, servicer, "shop.products.v1.ProductsService", PUBLIC)
+    ]

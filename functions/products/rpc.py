@@ -17,14 +17,14 @@ from functions.runtime.currencies import ProviderLimits
 from functions.runtime.identity import caller
 from functions.runtime.messages import money, timestamp
 from functions.runtime.store.port import Store
-from proto.money.v1 import money_pb2
-from proto.products.v1 import products_pb2 as pb
-from proto.products.v1 import products_pb2_grpc
+from proto.shop.money.v1 import money_pb2
+from proto.shop.products.v1 import products_pb2 as pb
+from proto.shop.products.v1 import products_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class Products(products_pb2_grpc.ProductsServicer):
+class Products(products_pb2_grpc.ProductsServiceServicer):
     """Between protobuf and the use cases."""
 
     def __init__(self, store: Store, clock: Clock, limits: ProviderLimits) -> None:
@@ -32,7 +32,9 @@ class Products(products_pb2_grpc.ProductsServicer):
         self._clock = clock
         self._limits = limits
 
-    async def CreateProduct(self, request: pb.CreateProductRequest, context: Context) -> pb.Product:
+    async def CreateProduct(
+        self, request: pb.CreateProductRequest, context: Context
+    ) -> pb.CreateProductResponse:
         """See the proto."""
         draft = Draft(
             sku=request.sku,
@@ -43,11 +45,17 @@ class Products(products_pb2_grpc.ProductsServicer):
             image_urls=list(request.image_urls),
             active=request.active if request.HasField("active") else True,
         )
-        return _product(await service.create_product(self._store, self._clock, caller(), draft, self._limits))
+        return pb.CreateProductResponse(
+            product=_product(
+                await service.create_product(self._store, self._clock, caller(), draft, self._limits)
+            )
+        )
 
-    async def GetProduct(self, request: pb.GetProductRequest, context: Context) -> pb.Product:
+    async def GetProduct(self, request: pb.GetProductRequest, context: Context) -> pb.GetProductResponse:
         """See the proto."""
-        return _product(await service.get_product(self._store, caller(), request.product_id))
+        return pb.GetProductResponse(
+            product=_product(await service.get_product(self._store, caller(), request.product_id))
+        )
 
     async def BatchGetProducts(
         self, request: pb.BatchGetProductsRequest, context: Context
@@ -67,7 +75,9 @@ class Products(products_pb2_grpc.ProductsServicer):
         products = [_product(product) for product in page.items]
         return pb.ListProductsResponse(products=products, next_cursor=page.next_cursor or "")
 
-    async def UpdateProduct(self, request: pb.UpdateProductRequest, context: Context) -> pb.Product:
+    async def UpdateProduct(
+        self, request: pb.UpdateProductRequest, context: Context
+    ) -> pb.UpdateProductResponse:
         """See the proto."""
         edit = Edit(
             name=_given(request, "name"),
@@ -78,9 +88,11 @@ class Products(products_pb2_grpc.ProductsServicer):
             active=_given(request, "active"),
         )
         version = _given(request, "version")
-        return _product(
-            await service.update_product(
-                self._store, self._clock, caller(), request.product_id, edit, version, limits=self._limits
+        return pb.UpdateProductResponse(
+            product=_product(
+                await service.update_product(
+                    self._store, self._clock, caller(), request.product_id, edit, version, limits=self._limits
+                )
             )
         )
 
@@ -91,11 +103,13 @@ class Products(products_pb2_grpc.ProductsServicer):
         await service.delete_product(self._store, self._clock, caller(), request.product_id)
         return pb.DeleteProductResponse()
 
-    async def GetStock(self, request: pb.GetStockRequest, context: Context) -> pb.Stock:
+    async def GetStock(self, request: pb.GetStockRequest, context: Context) -> pb.GetStockResponse:
         """See the proto."""
-        return _stock(await stock_service.get_stock(self._store, caller(), request.product_id))
+        return pb.GetStockResponse(
+            stock=_stock(await stock_service.get_stock(self._store, caller(), request.product_id))
+        )
 
-    async def SetStock(self, request: pb.SetStockRequest, context: Context) -> pb.Stock:
+    async def SetStock(self, request: pb.SetStockRequest, context: Context) -> pb.SetStockResponse:
         """See the proto."""
         stock = await stock_service.set_stock(
             self._store,
@@ -105,7 +119,7 @@ class Products(products_pb2_grpc.ProductsServicer):
             low_threshold=_given(request, "low_threshold"),
             version=_given(request, "version"),
         )
-        return _stock(stock)
+        return pb.SetStockResponse(stock=_stock(stock))
 
     async def ListCategories(
         self, request: pb.ListCategoriesRequest, context: Context

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from events.catalog import Money
-from proto.money.v1 import money_pb2
+from proto.shop.money.v1 import money_pb2
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -79,7 +79,7 @@ class Peer:
         return self._channel
 
     def stub(self, make: Callable[[grpc.aio.Channel], T]) -> T:
-        """The generated stub that `make` (`orders_pb2_grpc.OrdersStub`) builds on the channel, built once."""
+        """The generated stub that `make` (`orders_pb2_grpc.OrdersServiceStub`) builds on the channel, built once."""
         if make not in self._stubs:
             self._stubs[make] = make(self.channel)
         return cast(T, self._stubs[make])

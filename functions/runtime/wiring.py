@@ -89,10 +89,10 @@ def remote_jwks(users: Peer) -> Jwks:
     """The users service's JWKS over gRPC."""
 
     async def fetch() -> str:
-        from proto.users.v1 import users_pb2, users_pb2_grpc  # only where tokens are verified
+        from proto.shop.users.v1 import users_pb2, users_pb2_grpc  # only where tokens are verified
 
-        stub = users.stub(users_pb2_grpc.UsersStub)
-        answer = await users.call(stub.GetJwks, users_pb2.GetJwksRequest(), anonymous=True, retry=True)
+        stub = users.stub(users_pb2_grpc.UsersServiceStub)
+        answer = (await users.call(stub.GetJwks, users_pb2.GetJwksRequest(), anonymous=True, retry=True)).jwks
         return str(answer.json)
 
     return fetch

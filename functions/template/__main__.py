@@ -30,7 +30,7 @@ _TAKEN_NUMBERS = {10, 11}
 _NEXT = """\
 {name} is a service: gRPC shop.{name}.v1.{service}, locally at 127.0.0.1:{grpc_port}; events at 127.0.0.1:{http_port}.
 Edit next:
-  proto/{name}/v1/{name}.proto      its calls; then make proto-gen
+  proto/shop/{name}/v1/{name}.proto  its calls; then make proto-gen
   functions/{name}/domain.py        what it keeps, and the rules; then service.py, store.py, rpc.py
   events/catalog.py                 {event} and further events, and who hears them; then make schemas
   functions/{name}/subscriptions.py what it hears, with a Trigger for each type in knative/base/{name}.yaml
@@ -91,12 +91,16 @@ def remove(root: Path, name: str) -> str:
 
 def _own(root: Path, name: str) -> list[Path]:
     """What belongs to a service alone."""
-    return [root / "functions" / name, root / "proto" / name, root / "knative" / "base" / f"{name}.yaml"]
+    return [
+        root / "functions" / name,
+        root / "proto" / "shop" / name,
+        root / "knative" / "base" / f"{name}.yaml",
+    ]
 
 
 def _users(root: Path, name: str, events: list[str]) -> list[str]:
     """Modules of others that import the service or what it sends."""
-    wanted = re.compile("|".join(rf"\b{word}\b" for word in (rf"(functions|proto)\.{name}", *events)))
+    wanted = re.compile("|".join(rf"\b{word}\b" for word in (rf"(functions|proto\.shop)\.{name}", *events)))
     own = tuple(map(str, (*_own(root, name), root / CATALOG, root / "functions" / "template")))
     folders = ("functions", "gateway", "knative", "events", "observability", "tests")
     modules = (path for folder in folders for path in sorted((root / folder).rglob("*.py")))

@@ -96,7 +96,7 @@ def checked_entity(entity: str, service: str, event_classes: frozenset[str]) -> 
     made = "".join(word.capitalize() for word in entity.split("_"))
     if (
         made in _TAKEN_CLASSES
-        or made == service.capitalize()
+        or made in {service.capitalize(), f"{service.capitalize()}Service"}
         or entity in {"name", "service", "store", "user"}
     ):
         raise NameRefused(f"ENTITY={entity}: that word means something else here; choose another.")

@@ -38,7 +38,7 @@ def bootstrap(
 
     def services() -> list[Service]:
         from functions.users.rpc import PUBLIC, Users  # gRPC only where its door opens
-        from proto.users.v1.users_pb2_grpc import add_UsersServicer_to_server
+        from proto.shop.users.v1.users_pb2_grpc import add_UsersServiceServicer_to_server
 
         servicer = Users(
             store=store,
@@ -51,7 +51,7 @@ def bootstrap(
             discreet=settings.registration == "private",
             address_header=settings.client_address_header.lower(),
         )
-        return [Service(add_UsersServicer_to_server, servicer, "shop.users.v1.Users", PUBLIC)]
+        return [Service(add_UsersServiceServicer_to_server, servicer, "shop.users.v1.UsersService", PUBLIC)]
 
     return Function(
         name="users",

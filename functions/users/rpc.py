@@ -17,8 +17,8 @@ from functions.users.passwords import Hasher
 from functions.users.proof import Proof
 from functions.users.throttle import Throttle
 from functions.users.tokens import AccessTokens, Tokens
-from proto.users.v1 import users_pb2 as pb
-from proto.users.v1 import users_pb2_grpc
+from proto.shop.users.v1 import users_pb2 as pb
+from proto.shop.users.v1 import users_pb2_grpc
 
 PUBLIC = frozenset(
     [
@@ -37,8 +37,8 @@ PUBLIC = frozenset(
 _PURPOSES = {pb.Purpose.Value(f"PURPOSE_{purpose}"): purpose for purpose in Purpose}
 
 
-class Users(users_pb2_grpc.UsersServicer):
-    """shop.users.v1.Users."""
+class Users(users_pb2_grpc.UsersServiceServicer):
+    """shop.users.v1.UsersService."""
 
     def __init__(
         self,
@@ -63,29 +63,33 @@ class Users(users_pb2_grpc.UsersServicer):
         self._discreet = discreet
         self._address_header = address_header
 
-    async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.User:
+    async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.RegisterResponse:
         """See users.proto, as for all below."""
         wanted = service.Registration(request.email, request.password, request.name)
-        return _user(
-            await service.register(
-                wanted,
-                discreet=self._discreet,
-                store=self._store,
-                hasher=self._hasher,
-                clock=self._clock,
+        return pb.RegisterResponse(
+            user=_user(
+                await service.register(
+                    wanted,
+                    discreet=self._discreet,
+                    store=self._store,
+                    hasher=self._hasher,
+                    clock=self._clock,
+                )
             )
         )
 
-    async def Login(self, request: pb.LoginRequest, context: Any) -> pb.Session:
-        return _session(
-            await sessions.login(
-                request.email,
-                request.password,
-                self._address(request, context),
-                store=self._store,
-                tokens=self._tokens,
-                proof=self._proof,
-                clock=self._clock,
+    async def Login(self, request: pb.LoginRequest, context: Any) -> pb.LoginResponse:
+        return pb.LoginResponse(
+            session=_session(
+                await sessions.login(
+                    request.email,
+                    request.password,
+                    self._address(request, context),
+                    store=self._store,
+                    tokens=self._tokens,
+                    proof=self._proof,
+                    clock=self._clock,
+                )
             )
         )
 
@@ -94,10 +98,12 @@ class Users(users_pb2_grpc.UsersServicer):
         stated = dict(context.invocation_metadata() or ()).get(self._address_header)
         return str(stated or request.client_address)
 
-    async def Refresh(self, request: pb.RefreshRequest, context: Any) -> pb.Session:
-        return _session(
-            await sessions.refresh(
-                request.refresh_token, store=self._store, tokens=self._tokens, clock=self._clock
+    async def Refresh(self, request: pb.RefreshRequest, context: Any) -> pb.RefreshResponse:
+        return pb.RefreshResponse(
+            session=_session(
+                await sessions.refresh(
+                    request.refresh_token, store=self._store, tokens=self._tokens, clock=self._clock
+                )
             )
         )
 
@@ -105,27 +111,31 @@ class Users(users_pb2_grpc.UsersServicer):
         await sessions.logout(request.refresh_token, store=self._store, clock=self._clock)
         return pb.LogoutResponse()
 
-    async def GetUser(self, request: pb.GetUserRequest, context: Any) -> pb.User:
-        return _user(await service.get_user(request.user_id, caller(), store=self._store))
+    async def GetUser(self, request: pb.GetUserRequest, context: Any) -> pb.GetUserResponse:
+        return pb.GetUserResponse(
+            user=_user(await service.get_user(request.user_id, caller(), store=self._store))
+        )
 
     async def ListUsers(self, request: pb.ListUsersRequest, context: Any) -> pb.ListUsersResponse:
         page = await service.list_users(request.limit, request.cursor, caller(), store=self._store)
         return pb.ListUsersResponse(users=map(_user, page.items), next_cursor=page.next_cursor or "")
 
-    async def UpdateUser(self, request: pb.UpdateUserRequest, context: Any) -> pb.User:
+    async def UpdateUser(self, request: pb.UpdateUserRequest, context: Any) -> pb.UpdateUserResponse:
         wanted = service.ProfileChange(
             name=request.name if request.HasField("name") else None,
             email=request.email if request.HasField("email") else None,
             version=request.version if request.HasField("version") else None,
         )
-        return _user(
-            await service.update_user(
-                request.user_id,
-                wanted,
-                caller(),
-                store=self._store,
-                throttle=self._throttle,
-                clock=self._clock,
+        return pb.UpdateUserResponse(
+            user=_user(
+                await service.update_user(
+                    request.user_id,
+                    wanted,
+                    caller(),
+                    store=self._store,
+                    throttle=self._throttle,
+                    clock=self._clock,
+                )
             )
         )
 
@@ -178,10 +188,12 @@ class Users(users_pb2_grpc.UsersServicer):
         token = await recovery.issue(request.user_id, purpose, caller(), store=self._store, clock=self._clock)
         return pb.IssueMailedTokenResponse(token=token)
 
-    async def SetRoles(self, request: pb.SetRolesRequest, context: Any) -> pb.User:
-        return _user(
-            await service.set_roles(
-                request.user_id, request.roles, caller(), store=self._store, clock=self._clock
+    async def SetRoles(self, request: pb.SetRolesRequest, context: Any) -> pb.SetRolesResponse:
+        return pb.SetRolesResponse(
+            user=_user(
+                await service.set_roles(
+                    request.user_id, request.roles, caller(), store=self._store, clock=self._clock
+                )
             )
         )
 
@@ -193,13 +205,21 @@ class Users(users_pb2_grpc.UsersServicer):
         found = await addresses.list_addresses(request.user_id, caller(), store=self._store)
         return pb.ListAddressesResponse(addresses=map(_address, found))
 
-    async def AddAddress(self, request: pb.AddAddressRequest, context: Any) -> pb.Address:
+    async def AddAddress(self, request: pb.AddAddressRequest, context: Any) -> pb.AddAddressResponse:
         address = _from_address(request.address)
-        return _address(await addresses.add_address(request.user_id, address, caller(), store=self._store))
+        return pb.AddAddressResponse(
+            address=_address(
+                await addresses.add_address(request.user_id, address, caller(), store=self._store)
+            )
+        )
 
-    async def UpdateAddress(self, request: pb.UpdateAddressRequest, context: Any) -> pb.Address:
+    async def UpdateAddress(self, request: pb.UpdateAddressRequest, context: Any) -> pb.UpdateAddressResponse:
         address = _from_address(request.address)
-        return _address(await addresses.update_address(request.user_id, address, caller(), store=self._store))
+        return pb.UpdateAddressResponse(
+            address=_address(
+                await addresses.update_address(request.user_id, address, caller(), store=self._store)
+            )
+        )
 
     async def DeleteAddress(self, request: pb.DeleteAddressRequest, context: Any) -> pb.DeleteAddressResponse:
         await addresses.delete_address(request.user_id, request.address_id, caller(), store=self._store)
@@ -209,11 +229,11 @@ class Users(users_pb2_grpc.UsersServicer):
         found = await service.contacts(request.user_ids, request.admins, caller(), store=self._store)
         return pb.GetContactsResponse(contacts=_contacts(found))
 
-    async def GetJwks(self, request: pb.GetJwksRequest, context: Any) -> pb.Jwks:
-        return pb.Jwks(json=await self._keys.jwks())
+    async def GetJwks(self, request: pb.GetJwksRequest, context: Any) -> pb.GetJwksResponse:
+        return pb.GetJwksResponse(jwks=pb.Jwks(json=await self._keys.jwks()))
 
-    async def RotateKeys(self, request: pb.RotateKeysRequest, context: Any) -> pb.Jwks:
-        return pb.Jwks(json=await service.rotate_keys(caller(), keys=self._keys))
+    async def RotateKeys(self, request: pb.RotateKeysRequest, context: Any) -> pb.RotateKeysResponse:
+        return pb.RotateKeysResponse(jwks=pb.Jwks(json=await service.rotate_keys(caller(), keys=self._keys)))
 
 
 def _user(user: domain.User) -> pb.User:

@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StringConstraints
 from typing_extensions import TypedDict
 
-from proto.money.v1 import money_pb2
+from proto.shop.money.v1 import money_pb2
 
 MAX_AMOUNT = 999_999_999_999
 LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"

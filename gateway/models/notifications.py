@@ -18,7 +18,7 @@ from gateway.models.common import (
     moment,
     optional_moment,
 )
-from proto.notifications.v1 import notifications_pb2 as pb
+from proto.shop.notifications.v1 import notifications_pb2 as pb
 
 NotificationStatus = Literal["PENDING", "SENT", "FAILED", "BOUNCED", "SUPPRESSED"]
 _STATUS = {value: name.removeprefix("NOTIFICATION_STATUS_") for name, value in pb.NotificationStatus.items()}

@@ -21,7 +21,7 @@ from gateway.models.common import (
     money,
 )
 from gateway.models.users import AddressIn
-from proto.orders.v1 import orders_pb2 as pb
+from proto.shop.orders.v1 import orders_pb2 as pb
 
 OrderStatus = Literal["PLACED", "RESERVED", "CONFIRMED", "SHIPPED", "DELIVERED", "CANCELLED"]
 FINAL = (pb.ORDER_STATUS_DELIVERED, pb.ORDER_STATUS_CANCELLED)

@@ -19,7 +19,7 @@ from gateway.models.common import (
     moment,
     money,
 )
-from proto.payments.v1 import payments_pb2 as pb
+from proto.shop.payments.v1 import payments_pb2 as pb
 
 PaymentStatus = Literal["PENDING", "CAPTURED", "DECLINED", "VOIDED", "PARTIALLY_REFUNDED", "REFUNDED"]
 RefundStatus = Literal["PENDING", "SUCCEEDED", "FAILED"]

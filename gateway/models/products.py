@@ -22,7 +22,7 @@ from gateway.models.common import (
     money,
     text,
 )
-from proto.products.v1 import products_pb2 as pb
+from proto.shop.products.v1 import products_pb2 as pb
 
 CATEGORY_PATTERN = r"^[a-z0-9-]{1,50}$"
 MAX_ON_HAND = 1_000_000_000

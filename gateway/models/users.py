@@ -17,7 +17,7 @@ from gateway.models.common import (
     line,
     moment,
 )
-from proto.users.v1 import users_pb2 as pb
+from proto.shop.users.v1 import users_pb2 as pb
 
 EMAIL = r"^[^@\s\x00-\x1f\x7f-\x9f]{1,64}@[^@\s\x00-\x1f\x7f-\x9f]{1,253}$"
 

@@ -17,9 +17,9 @@ from gateway.models import payments as payment_models
 from gateway.models import users as user_models
 from gateway.routes.orders import Status, order_page
 from gateway.routes.params import Cursor, DeadLetterId, Limit, UserId, routes
-from proto.orders.v1 import orders_pb2
-from proto.payments.v1 import payments_pb2
-from proto.users.v1 import users_pb2
+from proto.shop.orders.v1 import orders_pb2
+from proto.shop.payments.v1 import payments_pb2
+from proto.shop.users.v1 import users_pb2
 
 router = routes("admin")
 
@@ -70,7 +70,7 @@ async def list_users(request: Request, limit: Limit = 20, cursor: Cursor = "") -
 async def read_user(request: Request, user_id: UserId) -> Response:
     """Read an account."""
     users = clients_of(request).users
-    found = await users.read(users.stub.GetUser, users_pb2.GetUserRequest(user_id=user_id))
+    found = (await users.read(users.stub.GetUser, users_pb2.GetUserRequest(user_id=user_id))).user
     return conditional(request, user_models.user(found))
 
 
@@ -85,7 +85,7 @@ async def set_roles(request: Request, user_id: UserId, body: user_models.SetRole
     """
     users = clients_of(request).users
     wanted = users_pb2.SetRolesRequest(user_id=user_id, roles=body.roles)
-    user = user_models.user(await users.write(users.stub.SetRoles, wanted))
+    user = user_models.user((await users.write(users.stub.SetRoles, wanted)).user)
     return answer(user, tag=etag(user["version"]))
 
 
@@ -99,7 +99,7 @@ async def rotate_keys(request: Request) -> Response:
     The old key still verifies until its last token has expired. Once a minute: every verifier has to know a key first.
     """
     users = clients_of(request).users
-    keys = await users.write(users.stub.RotateKeys, users_pb2.RotateKeysRequest())
+    keys = (await users.write(users.stub.RotateKeys, users_pb2.RotateKeysRequest())).jwks
     exchange_of(request).gateway.keys.forget()
     return Response(parse(keys.json).public, 200, {"cache-control": "no-store"}, "application/json")
 

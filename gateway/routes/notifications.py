@@ -9,7 +9,7 @@ from gateway.declare import declare
 from gateway.exchange import clients_of
 from gateway.models import notifications as models
 from gateway.routes.params import Cursor, Limit, NotificationId, routes
-from proto.notifications.v1 import notifications_pb2 as pb
+from proto.shop.notifications.v1 import notifications_pb2 as pb
 
 router = routes("notifications")
 
@@ -29,7 +29,9 @@ async def list_notifications(request: Request, limit: Limit = 20, cursor: Cursor
 
 async def _preferences(request: Request) -> pb.Preferences:
     notifications = clients_of(request).notifications
-    return await notifications.read(notifications.stub.GetPreferences, pb.GetPreferencesRequest())
+    return (
+        await notifications.read(notifications.stub.GetPreferences, pb.GetPreferencesRequest())
+    ).preferences
 
 
 @router.get("/v1/notifications/preferences", **declare("signed-in", 200, models.Preferences, tagged="read"))
@@ -64,7 +66,9 @@ async def set_preferences(request: Request, body: models.PreferencesIn) -> Respo
         muted_templates=pb.MutedTemplates(names=muted) if muted is not None else None,
         version=await expected_version(request, current),
     )
-    stored = models.preferences(await notifications.write(notifications.stub.UpdatePreferences, wanted))
+    stored = models.preferences(
+        (await notifications.write(notifications.stub.UpdatePreferences, wanted)).preferences
+    )
     return answer(stored, tag=etag(stored["version"]))
 
 
@@ -76,4 +80,8 @@ async def read_notification(request: Request, notification_id: NotificationId) -
     """Read a message with its text."""
     notifications = clients_of(request).notifications
     wanted = pb.GetNotificationRequest(notification_id=notification_id)
-    return answer(models.notification(await notifications.read(notifications.stub.GetNotification, wanted)))
+    return answer(
+        models.notification(
+            (await notifications.read(notifications.stub.GetNotification, wanted)).notification
+        )
+    )

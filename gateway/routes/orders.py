@@ -12,7 +12,7 @@ from gateway.exchange import clients_of
 from gateway.models import orders as models
 from gateway.routes.params import Cursor, Limit, OrderId, idempotency_key, routes
 from gateway.streams import OrderEvents
-from proto.orders.v1 import orders_pb2 as pb
+from proto.shop.orders.v1 import orders_pb2 as pb
 
 router = routes("orders")
 
@@ -28,7 +28,7 @@ _ILLEGAL = {**_UNKNOWN, 409: "ILLEGAL_TRANSITION"}
 async def read_order(request: Request, order_id: OrderId) -> Response:
     """Read an order with its timeline."""
     orders = clients_of(request).orders
-    found = await orders.read(orders.stub.GetOrder, pb.GetOrderRequest(order_id=order_id))
+    found = (await orders.read(orders.stub.GetOrder, pb.GetOrderRequest(order_id=order_id))).order
     return conditional(request, models.order(found))
 
 
@@ -60,7 +60,7 @@ async def place_order(request: Request, body: models.PlaceOrder) -> Response:
         payment_token=body.payment_token,
         idempotency_key=idempotency_key(request),
     )
-    order = models.order(await orders.write(orders.stub.PlaceOrder, wanted))
+    order = models.order((await orders.write(orders.stub.PlaceOrder, wanted)).order)
     return answer(order, 201, location=f"/v1/orders/{order['id']}", tag=etag(order["version"]))
 
 
@@ -93,7 +93,7 @@ async def cancel_order(
     """
     orders = clients_of(request).orders
     wanted = pb.CancelOrderRequest(order_id=order_id, reason=(body and body.reason) or "")
-    return answer(models.order(await orders.write(orders.stub.CancelOrder, wanted)), 202)
+    return answer(models.order((await orders.write(orders.stub.CancelOrder, wanted)).order), 202)
 
 
 @router.post("/v1/orders/{order_id}/ship", **declare("admin", 200, models.Order, problems=_ILLEGAL))
@@ -101,7 +101,7 @@ async def ship_order(request: Request, order_id: OrderId) -> Response:
     """Mark a confirmed order as shipped."""
     orders = clients_of(request).orders
     wanted = pb.ShipOrderRequest(order_id=order_id)
-    return answer(models.order(await orders.write(orders.stub.ShipOrder, wanted)))
+    return answer(models.order((await orders.write(orders.stub.ShipOrder, wanted)).order))
 
 
 @router.post("/v1/orders/{order_id}/deliver", **declare("admin", 200, models.Order, problems=_ILLEGAL))
@@ -109,7 +109,7 @@ async def deliver_order(request: Request, order_id: OrderId) -> Response:
     """Mark a shipped order as delivered."""
     orders = clients_of(request).orders
     wanted = pb.DeliverOrderRequest(order_id=order_id)
-    return answer(models.order(await orders.write(orders.stub.DeliverOrder, wanted)))
+    return answer(models.order((await orders.write(orders.stub.DeliverOrder, wanted)).order))
 
 
 @router.get(

@@ -9,7 +9,7 @@ from gateway.declare import declare
 from gateway.exchange import clients_of
 from gateway.models import payments as models
 from gateway.routes.params import Cursor, Limit, OrderId, PaymentId, idempotency_key, routes
-from proto.payments.v1 import payments_pb2 as pb
+from proto.shop.payments.v1 import payments_pb2 as pb
 
 router = routes("payments")
 
@@ -25,7 +25,9 @@ async def read_payment(request: Request, order_id: OrderId) -> Response:
     """
     payments = clients_of(request).payments
     wanted = pb.GetOrderPaymentRequest(order_id=order_id)
-    return conditional(request, models.payment(await payments.read(payments.stub.GetOrderPayment, wanted)))
+    return conditional(
+        request, models.payment((await payments.read(payments.stub.GetOrderPayment, wanted)).payment)
+    )
 
 
 @router.post(
@@ -52,7 +54,7 @@ async def refund_payment(request: Request, payment_id: PaymentId, body: models.R
         reason=body.reason or "",
         idempotency_key=idempotency_key(request),
     )
-    return answer(models.refund(await payments.write(payments.stub.RefundPayment, wanted)), 201)
+    return answer(models.refund((await payments.write(payments.stub.RefundPayment, wanted)).refund), 201)
 
 
 @router.get(

@@ -21,7 +21,7 @@ from gateway.declare import declare
 from gateway.exchange import clients_of
 from gateway.models import products as models
 from gateway.routes.params import Cursor, Limit, ProductId, routes
-from proto.products.v1 import products_pb2 as pb
+from proto.shop.products.v1 import products_pb2 as pb
 
 router = routes("products")
 
@@ -53,7 +53,9 @@ async def read_product(request: Request, product_id: ProductId) -> Response:
     One that is not for sale is shown to administrators only.
     """
     products = clients_of(request).products
-    found = await products.read(products.stub.GetProduct, pb.GetProductRequest(product_id=product_id))
+    found = (
+        await products.read(products.stub.GetProduct, pb.GetProductRequest(product_id=product_id))
+    ).product
     return conditional(request, models.product(found), cache=_cache())
 
 
@@ -106,13 +108,15 @@ async def create_product(request: Request, body: models.CreateProduct) -> Respon
         image_urls=body.image_urls,
         active=body.active,
     )
-    product = models.product(await products.write(products.stub.CreateProduct, wanted))
+    product = models.product((await products.write(products.stub.CreateProduct, wanted)).product)
     return answer(product, 201, location=f"/v1/products/{product['id']}", tag=etag(product["version"]))
 
 
 async def _version(request: Request, product_id: str) -> int:
     products = clients_of(request).products
-    found = await products.read(products.stub.GetProduct, pb.GetProductRequest(product_id=product_id))
+    found = (
+        await products.read(products.stub.GetProduct, pb.GetProductRequest(product_id=product_id))
+    ).product
     return found.version
 
 
@@ -135,7 +139,7 @@ async def update_product(request: Request, product_id: ProductId, body: models.U
         active=body.active,
         version=await expected_version(request, lambda: _version(request, product_id)),
     )
-    product = models.product(await products.write(products.stub.UpdateProduct, wanted))
+    product = models.product((await products.write(products.stub.UpdateProduct, wanted)).product)
     return answer(product, tag=etag(product["version"]))
 
 
@@ -153,7 +157,7 @@ async def delete_product(request: Request, product_id: ProductId) -> Response:
 
 async def _stock(request: Request, product_id: str) -> pb.Stock:
     products = clients_of(request).products
-    return await products.read(products.stub.GetStock, pb.GetStockRequest(product_id=product_id))
+    return (await products.read(products.stub.GetStock, pb.GetStockRequest(product_id=product_id))).stock
 
 
 @router.get(
@@ -185,5 +189,5 @@ async def set_stock(request: Request, product_id: ProductId, body: models.SetSto
         low_threshold=body.low_threshold,
         version=await expected_version(request, current),
     )
-    stock = models.stock(await products.write(products.stub.SetStock, wanted))
+    stock = models.stock((await products.write(products.stub.SetStock, wanted)).stock)
     return answer(stock, tag=etag(stock["version"]))

@@ -9,7 +9,7 @@ from gateway.declare import declare
 from gateway.exchange import clients_of, exchange_of
 from gateway.models import users as models
 from gateway.routes.params import routes
-from proto.users.v1 import users_pb2 as pb
+from proto.shop.users.v1 import users_pb2 as pb
 
 router = routes("sessions")
 
@@ -32,7 +32,7 @@ async def log_in(request: Request, body: models.Login) -> Response:
     wanted = pb.LoginRequest(
         email=body.email, password=body.password, client_address=exchange_of(request).address
     )
-    return answer(models.session(await users.write(users.stub.Login, wanted)))
+    return answer(models.session((await users.write(users.stub.Login, wanted)).session))
 
 
 @router.post(
@@ -46,7 +46,7 @@ async def refresh(request: Request, body: models.GivenRefreshToken) -> Response:
     """
     users = clients_of(request).users
     wanted = pb.RefreshRequest(refresh_token=body.refresh_token)
-    return answer(models.session(await users.write(users.stub.Refresh, wanted)))
+    return answer(models.session((await users.write(users.stub.Refresh, wanted)).session))
 
 
 @router.delete("/v1/sessions", **declare("open", 204))

@@ -16,7 +16,7 @@ from gateway.export import gather
 from gateway.models import users as models
 from gateway.models.export import Export
 from gateway.routes.params import AddressId, me, routes
-from proto.users.v1 import users_pb2 as pb
+from proto.shop.users.v1 import users_pb2 as pb
 
 router = routes("users")
 
@@ -30,7 +30,7 @@ _PASSWORD = {
 
 async def _current(request: Request) -> pb.User:
     users = clients_of(request).users
-    return await users.read(users.stub.GetUser, pb.GetUserRequest(user_id=me()))
+    return (await users.read(users.stub.GetUser, pb.GetUserRequest(user_id=me()))).user
 
 
 async def _version(request: Request) -> int:
@@ -48,7 +48,7 @@ async def register(request: Request, body: models.Register) -> Response:
     """
     users = clients_of(request).users
     wanted = pb.RegisterRequest(email=body.email, password=body.password, name=body.name)
-    user = models.user(await users.write(users.stub.Register, wanted))
+    user = models.user((await users.write(users.stub.Register, wanted)).user)
     return answer(user, 201, location="/v1/users/me", tag=etag(user["version"]))
 
 
@@ -92,7 +92,7 @@ async def update_me(request: Request, body: models.UpdateUser) -> Response:
     users = clients_of(request).users
     version = await expected_version(request, lambda: _version(request))
     wanted = pb.UpdateUserRequest(user_id=me(), name=body.name, email=body.email, version=version)
-    user = models.user(await users.write(users.stub.UpdateUser, wanted))
+    user = models.user((await users.write(users.stub.UpdateUser, wanted)).user)
     return answer(user, tag=etag(user["version"]))
 
 
@@ -186,7 +186,7 @@ async def add_address(request: Request, body: models.AddressIn) -> Response:
     users = clients_of(request).users
     wanted = pb.AddAddressRequest(user_id=me(), address=pb.Address(**body.model_dump()))
     async with _own_fields():
-        address = models.address(await users.write(users.stub.AddAddress, wanted))
+        address = models.address((await users.write(users.stub.AddAddress, wanted)).address)
     return answer(address, 201, location=f"/v1/users/me/addresses/{address['id']}")
 
 
@@ -200,7 +200,7 @@ async def replace_address(request: Request, address_id: AddressId, body: models.
     address = pb.Address(id=address_id, **body.model_dump())
     wanted = pb.UpdateAddressRequest(user_id=me(), address=address)
     async with _own_fields():
-        return answer(models.address(await users.write(users.stub.UpdateAddress, wanted)))
+        return answer(models.address((await users.write(users.stub.UpdateAddress, wanted)).address))
 
 
 @router.delete(

@@ -8,8 +8,8 @@ from gateway.bodies import too_large
 from gateway.declare import declare
 from gateway.exchange import clients_of
 from gateway.routes.params import routes
-from proto.notifications.v1 import notifications_pb2
-from proto.payments.v1 import payments_pb2
+from proto.shop.notifications.v1 import notifications_pb2
+from proto.shop.payments.v1 import payments_pb2
 
 MAX_BYTES = 256 * 1024
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 from functions.runtime.app import Service
 from functions.runtime.errors import ServiceError
 from functions.runtime.identity import Identity, caller
-from proto.money.v1 import money_pb2
-from proto.notifications.v1 import notifications_pb2, notifications_pb2_grpc
-from proto.orders.v1 import orders_pb2, orders_pb2_grpc
-from proto.payments.v1 import payments_pb2, payments_pb2_grpc
-from proto.products.v1 import products_pb2, products_pb2_grpc
-from proto.users.v1 import users_pb2, users_pb2_grpc
+from proto.shop.money.v1 import money_pb2
+from proto.shop.notifications.v1 import notifications_pb2, notifications_pb2_grpc
+from proto.shop.orders.v1 import orders_pb2, orders_pb2_grpc
+from proto.shop.payments.v1 import payments_pb2, payments_pb2_grpc
+from proto.shop.products.v1 import products_pb2, products_pb2_grpc
+from proto.shop.users.v1 import users_pb2, users_pb2_grpc
 
 HEX = "0190b5a4c1de7c0f8a31d94e5b7c2f60"
 USER, ADMIN = f"usr_{HEX}", f"usr_{HEX[::-1]}"
@@ -53,7 +54,7 @@ class Backend:
         if name in self.fails:
             raise self.fails[name]
         answer = self.answers.get(name) or canned(name)
-        return answer(request) if callable(answer) else answer
+        return wrapped(name, answer(request) if callable(answer) else answer)
 
     def last(self, name: str) -> Any:
         """The last request of an RPC."""
@@ -62,26 +63,30 @@ class Backend:
     def services(self) -> list[Service]:
         """All five domains, as one server serves them."""
         table = [
-            (users_pb2_grpc.add_UsersServicer_to_server, users_pb2_grpc.UsersServicer, "shop.users.v1.Users"),
             (
-                products_pb2_grpc.add_ProductsServicer_to_server,
-                products_pb2_grpc.ProductsServicer,
-                "shop.products.v1.Products",
+                users_pb2_grpc.add_UsersServiceServicer_to_server,
+                users_pb2_grpc.UsersServiceServicer,
+                "shop.users.v1.UsersService",
             ),
             (
-                orders_pb2_grpc.add_OrdersServicer_to_server,
-                orders_pb2_grpc.OrdersServicer,
-                "shop.orders.v1.Orders",
+                products_pb2_grpc.add_ProductsServiceServicer_to_server,
+                products_pb2_grpc.ProductsServiceServicer,
+                "shop.products.v1.ProductsService",
             ),
             (
-                payments_pb2_grpc.add_PaymentsServicer_to_server,
-                payments_pb2_grpc.PaymentsServicer,
-                "shop.payments.v1.Payments",
+                orders_pb2_grpc.add_OrdersServiceServicer_to_server,
+                orders_pb2_grpc.OrdersServiceServicer,
+                "shop.orders.v1.OrdersService",
             ),
             (
-                notifications_pb2_grpc.add_NotificationsServicer_to_server,
-                notifications_pb2_grpc.NotificationsServicer,
-                "shop.notifications.v1.Notifications",
+                payments_pb2_grpc.add_PaymentsServiceServicer_to_server,
+                payments_pb2_grpc.PaymentsServiceServicer,
+                "shop.payments.v1.PaymentsService",
+            ),
+            (
+                notifications_pb2_grpc.add_NotificationsServiceServicer_to_server,
+                notifications_pb2_grpc.NotificationsServiceServicer,
+                "shop.notifications.v1.NotificationsService",
             ),
         ]
         return [self._service(add, base, name) for add, base, name in table]
@@ -99,11 +104,21 @@ class Backend:
             try:
                 yield await self.answer(name, request, call)
                 while True:
-                    yield await self.updates.get()
+                    yield wrapped(name, await self.updates.get())
             finally:
                 self.watch_ended.set()
 
         return watch if name == "WatchOrder" else unary
+
+
+def wrapped(name: str, message: Any) -> Any:
+    """The response of an RPC: `message` itself, or what has it as its only field."""
+    response = getattr(sys.modules[type(message).__module__], f"{name}Response")
+    return (
+        message
+        if isinstance(message, response)
+        else response(**{response.DESCRIPTOR.fields[0].name: message})
+    )
 
 
 def euros(amount: int) -> money_pb2.Money:

@@ -15,7 +15,7 @@ from gateway.settings import Settings
 from gateway.tests.conftest import BOSS
 from gateway.tests.deadletters import LETTER
 from gateway.tests.fakes import ADDRESS, NOTIFICATION, ORDER, PAYMENT, PRODUCT, USER, Backend, order
-from proto.orders.v1 import orders_pb2
+from proto.shop.orders.v1 import orders_pb2
 
 _IDS = {
     "product_id": PRODUCT,

@@ -99,7 +99,7 @@ async def test_a_fault_in_the_gateway_itself_shows_nothing_of_it(
 ) -> None:
     backend.answers["GetJwks"] = None
     backend.answers["GetOrder"] = backend.answers["x"] = None
-    from proto.orders.v1 import orders_pb2
+    from proto.shop.orders.v1 import orders_pb2
 
     broken = orders_pb2.Order(id=ORDER)
     broken.status = 987654321  # type: ignore[assignment] # a status that this gateway does not know

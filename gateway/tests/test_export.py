@@ -9,7 +9,7 @@ import httpx
 from functions.runtime.errors import unavailable
 from gateway.tests.conftest import CUSTOMER, Start, assert_problem
 from gateway.tests.fakes import ADDRESS, NOTIFICATION, ORDER, PAYMENT, USER, Backend, canned
-from proto.orders.v1 import orders_pb2
+from proto.shop.orders.v1 import orders_pb2
 
 EXPORT = "/v1/users/me/export"
 

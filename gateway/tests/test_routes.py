@@ -15,8 +15,8 @@ from gateway.tests.deadletters import LETTER
 from gateway.tests.fakes import ADMIN, HEX, ORDER, PAYMENT, PRODUCT, USER, Backend, product
 from gateway.tests.test_errors import new_order
 from observability import export, tracing
-from proto.orders.v1 import orders_pb2
-from proto.products.v1 import products_pb2
+from proto.shop.orders.v1 import orders_pb2
+from proto.shop.products.v1 import products_pb2
 
 
 async def test_a_product_is_shown_with_its_price_times_and_etag(api: httpx.AsyncClient) -> None:

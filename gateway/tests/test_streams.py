@@ -14,7 +14,7 @@ from functions.runtime.errors import not_found
 from gateway.serve import Live
 from gateway.tests.conftest import BOSS, CUSTOMER, StartLive, assert_problem
 from gateway.tests.fakes import ORDER, PRODUCT, Backend, order
-from proto.orders.v1 import orders_pb2
+from proto.shop.orders.v1 import orders_pb2
 
 PATH = f"/v1/orders/{ORDER}/stream"
 

@@ -21,7 +21,7 @@ HOURS = "x400"  # minutes: longer than the longest window; rules are evaluated e
 
 HTTP = "http_server_request_duration_seconds"
 RPC = "rpc_server_duration_seconds"
-METHOD = 'service="orders", method="shop.orders.v1.Orders/PlaceOrder"'
+METHOD = 'service="orders", method="shop.orders.v1.OrdersService/PlaceOrder"'
 OUTBOX = 'shop_outbox_oldest_seconds{service="orders"}'
 DEAD = "shop_dead_letters_received_total"
 NOT_TAKEN = 'shop_broker_dead_letter_failures_total{trigger="shop/t"}'

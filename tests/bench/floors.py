@@ -15,13 +15,13 @@ async def grpc_echo(port: int) -> None:
     """A bare grpc.aio server that answers a product."""
     import grpc.aio
 
-    from proto.money.v1 import money_pb2
-    from proto.products.v1 import products_pb2 as pb
-    from proto.products.v1 import products_pb2_grpc
+    from proto.shop.money.v1 import money_pb2
+    from proto.shop.products.v1 import products_pb2 as pb
+    from proto.shop.products.v1 import products_pb2_grpc
 
-    class Echo(products_pb2_grpc.ProductsServicer):
-        async def GetProduct(self, request: pb.GetProductRequest, context: Any) -> pb.Product:
-            return pb.Product(
+    class Echo(products_pb2_grpc.ProductsServiceServicer):
+        async def GetProduct(self, request: pb.GetProductRequest, context: Any) -> pb.GetProductResponse:
+            product = pb.Product(
                 id=request.product_id,
                 sku="CFE-ETH-250",
                 name="Guji Natural, 250 g",
@@ -31,9 +31,10 @@ async def grpc_echo(port: int) -> None:
                 active=True,
                 version=1,
             )
+            return pb.GetProductResponse(product=product)
 
     server = grpc.aio.server()
-    products_pb2_grpc.add_ProductsServicer_to_server(Echo(), server)  # type: ignore[abstract]  # it has what is called
+    products_pb2_grpc.add_ProductsServiceServicer_to_server(Echo(), server)  # type: ignore[abstract]  # it has what is called
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     await server.wait_for_termination()
@@ -62,15 +63,15 @@ async def fastapi_route(port: int, backend: str) -> None:
     import grpc.aio
     import uvicorn
 
-    from proto.products.v1 import products_pb2 as pb
-    from proto.products.v1 import products_pb2_grpc
+    from proto.shop.products.v1 import products_pb2 as pb
+    from proto.shop.products.v1 import products_pb2_grpc
 
-    stub = products_pb2_grpc.ProductsStub(grpc.aio.insecure_channel(backend))
+    stub = products_pb2_grpc.ProductsServiceStub(grpc.aio.insecure_channel(backend))
     app = fastapi.FastAPI()
 
     @app.get("/v1/products/{product_id}")
     async def product(product_id: str) -> fastapi.responses.JSONResponse:
-        found = await stub.GetProduct(pb.GetProductRequest(product_id=product_id))
+        found = (await stub.GetProduct(pb.GetProductRequest(product_id=product_id))).product
         price = {"amount": found.price.amount, "currency": found.price.currency}
         return fastapi.responses.JSONResponse(
             {

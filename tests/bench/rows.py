@@ -17,8 +17,8 @@ import grpc.aio
 
 from events.catalog import OrderCancelled
 from functions.runtime.ids import new_id, uuid7
-from proto.products.v1 import products_pb2 as pb
-from proto.products.v1 import products_pb2_grpc
+from proto.shop.products.v1 import products_pb2 as pb
+from proto.shop.products.v1 import products_pb2_grpc
 from tests.bench.measure import ROOT, Call, Child, Sample, await_port, drive, free_port, running
 from tests.bench.row import Pair, Row, compared, in_turn, turns
 from tests.bench.shop import BenchShop
@@ -50,7 +50,7 @@ async def grpc_get(address: str, product: str, token: str) -> AsyncIterator[Call
         ("traceparent", f"00-{'a' * 32}-{'b' * 16}-00"),
     )
     async with grpc.aio.insecure_channel(address) as channel:
-        stub = products_pb2_grpc.ProductsStub(channel)
+        stub = products_pb2_grpc.ProductsServiceStub(channel)
         request = pb.GetProductRequest(product_id=product)
 
         async def call() -> None:

@@ -13,9 +13,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from knative.local.demo.shop import ADDRESS, Person, Shop
-from proto.orders.v1 import orders_pb2, orders_pb2_grpc
-from proto.products.v1 import products_pb2, products_pb2_grpc
-from proto.users.v1 import users_pb2, users_pb2_grpc
+from proto.shop.orders.v1 import orders_pb2, orders_pb2_grpc
+from proto.shop.products.v1 import products_pb2, products_pb2_grpc
+from proto.shop.users.v1 import users_pb2, users_pb2_grpc
 from tests.e2e.conftest import MakeProduct
 from tests.e2e.platform import GrpcIngress, LocalPlatform, Platform, grpc_ingress
 
@@ -27,9 +27,9 @@ class Doors:
 
     def __init__(self, channels: dict[str, grpc.aio.Channel]) -> None:
         self.channels = channels
-        self.users: Any = users_pb2_grpc.UsersStub(channels["users"])
-        self.products: Any = products_pb2_grpc.ProductsStub(channels["products"])
-        self.orders: Any = orders_pb2_grpc.OrdersStub(channels["orders"])
+        self.users: Any = users_pb2_grpc.UsersServiceStub(channels["users"])
+        self.products: Any = products_pb2_grpc.ProductsServiceStub(channels["products"])
+        self.orders: Any = orders_pb2_grpc.OrdersServiceStub(channels["orders"])
 
 
 def bearer(token: str) -> list[tuple[str, str]]:
@@ -86,16 +86,22 @@ async def test_a_person_registers_logs_in_and_reads_the_catalogue_without_a_toke
 ) -> None:
     product = await make_product()
     email = f"grpc-{uuid4().hex[:12]}@example.com"
-    user = await doors.users.Register(
-        users_pb2.RegisterRequest(email=email, password=PASSWORD, name="Ada"), timeout=30
-    )
-    session = await doors.users.Login(users_pb2.LoginRequest(email=email, password=PASSWORD), timeout=30)
-    seen = await doors.products.GetProduct(
-        products_pb2.GetProductRequest(product_id=product["id"]), timeout=30
-    )
-    own = await doors.users.GetUser(
-        users_pb2.GetUserRequest(user_id=user.id), metadata=bearer(session.access_token), timeout=30
-    )
+    user = (
+        await doors.users.Register(
+            users_pb2.RegisterRequest(email=email, password=PASSWORD, name="Ada"), timeout=30
+        )
+    ).user
+    session = (
+        await doors.users.Login(users_pb2.LoginRequest(email=email, password=PASSWORD), timeout=30)
+    ).session
+    seen = (
+        await doors.products.GetProduct(products_pb2.GetProductRequest(product_id=product["id"]), timeout=30)
+    ).product
+    own = (
+        await doors.users.GetUser(
+            users_pb2.GetUserRequest(user_id=user.id), metadata=bearer(session.access_token), timeout=30
+        )
+    ).user
     assert (own.email, seen.sku) == (email, product["sku"])
 
 
@@ -103,7 +109,9 @@ async def test_an_order_is_placed_and_followed_as_a_stream_until_it_is_confirmed
     doors: Doors, customer: Person, make_product: MakeProduct
 ) -> None:
     product = await make_product()
-    placed = await doors.orders.PlaceOrder(order_of(product["id"]), metadata=as_(customer), timeout=30)
+    placed = (
+        await doors.orders.PlaceOrder(order_of(product["id"]), metadata=as_(customer), timeout=30)
+    ).order
     watch = doors.orders.WatchOrder(
         orders_pb2.WatchOrderRequest(order_id=placed.id), metadata=as_(customer), timeout=60
     )
@@ -111,9 +119,11 @@ async def test_an_order_is_placed_and_followed_as_a_stream_until_it_is_confirmed
         if order.status == orders_pb2.ORDER_STATUS_CONFIRMED:
             break
     watch.cancel()
-    order = await doors.orders.GetOrder(
-        orders_pb2.GetOrderRequest(order_id=placed.id), metadata=as_(customer), timeout=30
-    )
+    order = (
+        await doors.orders.GetOrder(
+            orders_pb2.GetOrderRequest(order_id=placed.id), metadata=as_(customer), timeout=30
+        )
+    ).order
     assert order.status == orders_pb2.ORDER_STATUS_CONFIRMED
     assert order.total.amount == 2 * product["price"]["amount"]
 
@@ -137,7 +147,9 @@ async def test_a_customer_neither_reads_anothers_order_nor_does_an_administrator
     doors: Doors, shop: Shop, customer: Person, make_product: MakeProduct
 ) -> None:
     product = await make_product()
-    placed = await doors.orders.PlaceOrder(order_of(product["id"]), metadata=as_(customer), timeout=30)
+    placed = (
+        await doors.orders.PlaceOrder(order_of(product["id"]), metadata=as_(customer), timeout=30)
+    ).order
     stranger = as_(await shop.register("Eve"))
     read = doors.orders.GetOrder(
         orders_pb2.GetOrderRequest(order_id=placed.id), metadata=stranger, timeout=30

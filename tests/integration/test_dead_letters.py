@@ -11,7 +11,7 @@ import pytest
 
 from events.catalog import OrderConfirmed
 from functions.notifications.store import notifications_of
-from proto.orders.v1 import orders_pb2 as pb
+from proto.shop.orders.v1 import orders_pb2 as pb
 from tests.integration.together import Actor, Together, administrator, comes_to, register
 
 

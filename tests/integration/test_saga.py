@@ -8,7 +8,7 @@ import pytest
 from events.catalog import OrderCancelled, OrderPlaced, PaymentCaptured, StockReserved
 from functions.runtime.errors import ServiceError
 from functions.runtime.ids import uuid7
-from proto.orders.v1 import orders_pb2 as pb
+from proto.shop.orders.v1 import orders_pb2 as pb
 from tests.integration.together import Actor, Together, administrator, comes_to, register
 
 PLACED, RESERVED, CONFIRMED = pb.ORDER_STATUS_PLACED, pb.ORDER_STATUS_RESERVED, pb.ORDER_STATUS_CONFIRMED

@@ -7,7 +7,7 @@ from datetime import timedelta
 from opentelemetry.sdk.trace import ReadableSpan
 
 from observability import context, tracing
-from proto.orders.v1.orders_pb2 import OrderStatus
+from proto.shop.orders.v1.orders_pb2 import OrderStatus
 from tests.edges import SWEPT, Edge, lines
 from tests.integration.recorded import Recorded, operations
 from tests.integration.together import Actor, Together, comes_to

@@ -29,11 +29,11 @@ from functions.runtime.peers import Peer
 from functions.runtime.process import Live
 from functions.runtime.settings import load
 from knative.local import manifests, parts, ports
-from proto.money.v1 import money_pb2
-from proto.orders.v1 import orders_pb2, orders_pb2_grpc
-from proto.payments.v1 import payments_pb2, payments_pb2_grpc
-from proto.products.v1 import products_pb2, products_pb2_grpc
-from proto.users.v1 import users_pb2, users_pb2_grpc
+from proto.shop.money.v1 import money_pb2
+from proto.shop.orders.v1 import orders_pb2, orders_pb2_grpc
+from proto.shop.payments.v1 import payments_pb2, payments_pb2_grpc
+from proto.shop.products.v1 import products_pb2, products_pb2_grpc
+from proto.shop.users.v1 import users_pb2, users_pb2_grpc
 
 BASE = Path(__file__).parents[2] / "knative" / "base"
 ADMIN = {"ADMIN_EMAIL": "admin@shop.test", "ADMIN_PASSWORD": "integration-administrator"}
@@ -155,10 +155,10 @@ class Actor:
     async def call(self, domain: str, method: str, request: Any) -> Any:
         """One RPC on this person's behalf."""
         modules = {
-            "orders": orders_pb2_grpc.OrdersStub,
-            "payments": payments_pb2_grpc.PaymentsStub,
-            "products": products_pb2_grpc.ProductsStub,
-            "users": users_pb2_grpc.UsersStub,
+            "orders": orders_pb2_grpc.OrdersServiceStub,
+            "payments": payments_pb2_grpc.PaymentsServiceStub,
+            "products": products_pb2_grpc.ProductsServiceStub,
+            "users": users_pb2_grpc.UsersServiceStub,
         }
         peer = self._together.peers[domain]
         identity.enter(self._identity)
@@ -169,25 +169,27 @@ class Actor:
         """Order some of a product."""
         line = orders_pb2.LineRequest(product_id=product_id, quantity=quantity)
         request = orders_pb2.PlaceOrderRequest(lines=[line], shipping_address=ADDRESS, payment_token=token)
-        order: orders_pb2.Order = await self.call("orders", "PlaceOrder", request)
+        order: orders_pb2.Order = (await self.call("orders", "PlaceOrder", request)).order
         return order
 
     async def order(self, order_id: str) -> orders_pb2.Order:
         """An order as it is now."""
-        found: orders_pb2.Order = await self.call(
-            "orders", "GetOrder", orders_pb2.GetOrderRequest(order_id=order_id)
-        )
+        found: orders_pb2.Order = (
+            await self.call("orders", "GetOrder", orders_pb2.GetOrderRequest(order_id=order_id))
+        ).order
         return found
 
     async def payment(self, order_id: str) -> payments_pb2.Payment:
         """Its payment."""
         request = payments_pb2.GetOrderPaymentRequest(order_id=order_id)
-        found: payments_pb2.Payment = await self.call("payments", "GetOrderPayment", request)
+        found: payments_pb2.Payment = (await self.call("payments", "GetOrderPayment", request)).payment
         return found
 
     async def stock(self, product_id: str) -> tuple[int, int]:
         """on_hand and reserved."""
-        stock = await self.call("products", "GetStock", products_pb2.GetStockRequest(product_id=product_id))
+        stock = (
+            await self.call("products", "GetStock", products_pb2.GetStockRequest(product_id=product_id))
+        ).stock
         return stock.on_hand, stock.reserved
 
     async def product(self, on_hand: int) -> str:
@@ -198,7 +200,7 @@ class Actor:
             category="kitchen",
             price=money_pb2.Money(amount=1250, currency="EUR"),
         )
-        product = await self.call("products", "CreateProduct", request)
+        product = (await self.call("products", "CreateProduct", request)).product
         await self.call(
             "products", "SetStock", products_pb2.SetStockRequest(product_id=product.id, on_hand=on_hand)
         )
@@ -209,7 +211,9 @@ async def sign_in(together: Together, email: str, password: str) -> Actor:
     """An existing account."""
     peer = together.peers["users"]
     login = users_pb2.LoginRequest(email=email, password=password)
-    session = await peer.call(users_pb2_grpc.UsersStub(peer.channel).Login, login, anonymous=True)
+    session = (
+        await peer.call(users_pb2_grpc.UsersServiceStub(peer.channel).Login, login, anonymous=True)
+    ).session
     return Actor(together, session)
 
 
@@ -217,7 +221,7 @@ async def register(together: Together, email: str = "ada@example.com") -> Actor:
     """A new customer."""
     peer, password = together.peers["users"], "analytical-engine"
     request = users_pb2.RegisterRequest(email=email, password=password, name="Ada")
-    await peer.call(users_pb2_grpc.UsersStub(peer.channel).Register, request, anonymous=True)
+    await peer.call(users_pb2_grpc.UsersServiceStub(peer.channel).Register, request, anonymous=True)
     return await sign_in(together, email, password)
 
 

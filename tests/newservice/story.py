@@ -21,20 +21,21 @@ from tests.e2e.platform import LocalPlatform
 async def told(platform: LocalPlatform, name: str) -> None:
     """Somebody creates and reads by gRPC with a token of the platform's, then leaves."""
     entity = str(Names(name, entity_of(name), "", 0).answers()["Entity"])
-    pb: Any = importlib.import_module(f"proto.{name}.v1.{name}_pb2")
-    stubs: Any = importlib.import_module(f"proto.{name}.v1.{name}_pb2_grpc")
+    pb: Any = importlib.import_module(f"proto.shop.{name}.v1.{name}_pb2")
+    stubs: Any = importlib.import_module(f"proto.shop.{name}.v1.{name}_pb2_grpc")
     ready = next(line for line in platform.log(name) if line.get("event") == "ready")
     address = f"127.0.0.1:{ready['grpc_port']}"
     async with Shop(platform.base_url) as shop, grpc.aio.insecure_channel(address) as channel:
         person = await shop.register()
-        stub = getattr(stubs, f"{name.capitalize()}Stub")(channel)
+        stub = getattr(stubs, f"{name.capitalize()}ServiceStub")(channel)
         mine = bearer(person.tokens["access_token"])
-        made = await getattr(stub, f"Create{entity}")(
+        created = await getattr(stub, f"Create{entity}")(
             getattr(pb, f"Create{entity}Request")(name="The first"), metadata=mine
         )
+        made = getattr(created, entity_of(name))
         wanted = getattr(pb, f"Get{entity}Request")(**{f"{entity_of(name)}_id": made.id})
         read = getattr(stub, f"Get{entity}")
-        assert await read(wanted, metadata=mine) == made
+        assert getattr(await read(wanted, metadata=mine), entity_of(name)) == made
         await shop.call("DELETE", "/v1/users/me", who=person)
 
         async def gone() -> bool:

@@ -97,7 +97,7 @@ MAY_BE_ABSENT = {"users.IssueMailedToken", "payments.ReceiveWebhook", "notificat
 
 def methods() -> dict[str, Any]:
     """Descriptors of all methods, by domain and name, as the protos have them."""
-    files = (importlib.import_module(f"proto.{name}.v1.{name}_pb2").DESCRIPTOR for name in DOMAINS)
+    files = (importlib.import_module(f"proto.shop.{name}.v1.{name}_pb2").DESCRIPTOR for name in DOMAINS)
     return {
         f"{file.package.split('.')[1]}.{method.name}": method
         for file in files

@@ -19,11 +19,11 @@ from tests.security.scene import Scene
 
 # A method of each service that an administrator may call with an empty request.
 DOORS = {
-    "users": "shop.users.v1.Users/ListUsers",
-    "products": "shop.products.v1.Products/CreateProduct",
-    "orders": "shop.orders.v1.Orders/ListOrders",
-    "payments": "shop.payments.v1.Payments/ListLedger",
-    "notifications": "shop.notifications.v1.Notifications/ListNotifications",
+    "users": "shop.users.v1.UsersService/ListUsers",
+    "products": "shop.products.v1.ProductsService/CreateProduct",
+    "orders": "shop.orders.v1.OrdersService/ListOrders",
+    "payments": "shop.payments.v1.PaymentsService/ListLedger",
+    "notifications": "shop.notifications.v1.NotificationsService/ListNotifications",
 }
 UNREADABLE = {400, 401, 431}  # 400, 431: more than a header may hold
 

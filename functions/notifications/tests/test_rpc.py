@@ -18,8 +18,8 @@ from functions.notifications.tests.test_telling import CONFIRMED
 from functions.runtime.process import Live
 from functions.runtime.rpc_errors import from_rpc_error
 from functions.runtime.testing import FakeVerifier, bearer
-from proto.notifications.v1 import notifications_pb2 as pb
-from proto.notifications.v1 import notifications_pb2_grpc
+from proto.shop.notifications.v1 import notifications_pb2 as pb
+from proto.shop.notifications.v1 import notifications_pb2_grpc
 
 ADMIN = "admin:usr_" + "d" * 32
 
@@ -29,7 +29,7 @@ class Counter:
 
     def __init__(self, office: Office, channel: grpc.aio.Channel) -> None:
         self.office = office
-        self.stub = notifications_pb2_grpc.NotificationsStub(channel)
+        self.stub = notifications_pb2_grpc.NotificationsServiceStub(channel)
 
     async def call(self, method: str, request: Any, token: str = f"user:{ADA}") -> Any:
         return await getattr(self.stub, method)(request, metadata=bearer(token), timeout=5)
@@ -86,7 +86,7 @@ async def test_a_message_shows_its_text_to_its_person_and_to_admins(counter: Cou
     ).notifications
     request = pb.GetNotificationRequest(notification_id=line.id)
     for token in (f"user:{ADA}", ADMIN):
-        message = await counter.call("GetNotification", request, token)
+        message = (await counter.call("GetNotification", request, token)).notification
         assert (message.channel, message.template, message.order_id) == ("mailbox", "order_confirmed", ORDER)
         assert message.status == pb.NOTIFICATION_STATUS_SENT
         assert message.subject == "Your order is confirmed"
@@ -108,19 +108,21 @@ async def test_nobody_reads_anothers_messages_or_preferences(counter: Counter) -
 
 
 async def test_preferences_hold_defaults_until_they_are_changed(counter: Counter) -> None:
-    preferences = await counter.call("GetPreferences", pb.GetPreferencesRequest())
+    preferences = (await counter.call("GetPreferences", pb.GetPreferencesRequest())).preferences
     assert (preferences.user_id, preferences.email_enabled, preferences.version) == (ADA, True, 0)
     muted = pb.MutedTemplates(names=["order_shipped", "welcome", "welcome"])
-    changed = await counter.call(
-        "UpdatePreferences", pb.UpdatePreferencesRequest(muted_templates=muted, version=0)
-    )
+    changed = (
+        await counter.call("UpdatePreferences", pb.UpdatePreferencesRequest(muted_templates=muted, version=0))
+    ).preferences
     assert (list(changed.muted_templates), changed.email_enabled) == (["order_shipped", "welcome"], True)
     off = pb.UpdatePreferencesRequest(email_enabled=False, version=changed.version)
-    changed = await counter.call("UpdatePreferences", off)
+    changed = (await counter.call("UpdatePreferences", off)).preferences
     assert (len(changed.muted_templates), changed.email_enabled) == (2, False)
     none = pb.UpdatePreferencesRequest(muted_templates=pb.MutedTemplates())
-    assert list((await counter.call("UpdatePreferences", none)).muted_templates) == []
-    assert (await counter.call("GetPreferences", pb.GetPreferencesRequest(user_id=ADA), ADMIN)).version == 3
+    assert list(((await counter.call("UpdatePreferences", none)).preferences).muted_templates) == []
+    assert (
+        (await counter.call("GetPreferences", pb.GetPreferencesRequest(user_id=ADA), ADMIN)).preferences
+    ).version == 3
 
 
 async def test_a_change_of_preferences_that_others_overtook_is_refused(counter: Counter) -> None:

@@ -19,8 +19,8 @@ from functions.runtime.errors import Code, ServiceError
 from functions.runtime.key_set import KeySetCache
 from functions.runtime.peers import Peer
 from functions.runtime.tokens import JwtVerifier, ServiceTokens
-from proto.money.v1 import money_pb2
-from proto.products.v1 import products_pb2 as pb
+from proto.shop.money.v1 import money_pb2
+from proto.shop.products.v1 import products_pb2 as pb
 
 KEY = Ed25519PrivateKey.generate()
 TOKENS = ServiceTokens("orders", KEY, "issuer", "shop", SystemClock())
@@ -56,7 +56,9 @@ class Products:
             request_deserializer=pb.BatchGetProductsRequest.FromString,
             response_serializer=pb.BatchGetProductsResponse.SerializeToString,
         )
-        return grpc.method_handlers_generic_handler("shop.products.v1.Products", {"BatchGetProducts": method})
+        return grpc.method_handlers_generic_handler(
+            "shop.products.v1.ProductsService", {"BatchGetProducts": method}
+        )
 
 
 @pytest.fixture

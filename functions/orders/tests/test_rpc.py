@@ -34,8 +34,8 @@ from functions.runtime.process import Live
 from functions.runtime.rpc_errors import from_rpc_error
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.testing import FakeVerifier, bearer
-from proto.orders.v1 import orders_pb2 as pb
-from proto.orders.v1 import orders_pb2_grpc
+from proto.shop.orders.v1 import orders_pb2 as pb
+from proto.shop.orders.v1 import orders_pb2_grpc
 
 AS_ADA, AS_BOB = bearer(f"user:{ADA.subject}"), bearer(f"user:{BOB.subject}")
 AS_BOSS, AS_PAYMENTS = bearer(f"admin:{BOSS.subject}"), bearer("service:payments")
@@ -47,7 +47,7 @@ class Door:
 
     def __init__(self, live: Live, channel: grpc.aio.Channel, http: aiohttp.ClientSession) -> None:
         self.live = live
-        self.stub = orders_pb2_grpc.OrdersStub(channel)
+        self.stub = orders_pb2_grpc.OrdersServiceStub(channel)
         self._http = http
 
     async def place(self, key: str | None = None, **changes: Any) -> pb.Order:
@@ -58,7 +58,7 @@ class Door:
             idempotency_key=key,
         )
         request.MergeFrom(pb.PlaceOrderRequest(**changes))
-        return await self.stub.PlaceOrder(request, metadata=AS_ADA, timeout=SOON)
+        return (await self.stub.PlaceOrder(request, metadata=AS_ADA, timeout=SOON)).order
 
     async def read(self, order_id: str) -> Order:
         """The order as stored."""
@@ -135,8 +135,8 @@ async def test_an_order_lives_its_whole_life_through_both_doors(door: Door) -> N
     assert await door.hear(captured(order), "e2") == 204
     assert await door.hear(captured(order), "e2") == 204
     await door.stub.ShipOrder(pb.ShipOrderRequest(order_id=placed.id), metadata=AS_BOSS)
-    done = await door.stub.DeliverOrder(pb.DeliverOrderRequest(order_id=placed.id), metadata=AS_BOSS)
-    read = await door.stub.GetOrder(pb.GetOrderRequest(order_id=placed.id), metadata=AS_ADA)
+    done = (await door.stub.DeliverOrder(pb.DeliverOrderRequest(order_id=placed.id), metadata=AS_BOSS)).order
+    read = (await door.stub.GetOrder(pb.GetOrderRequest(order_id=placed.id), metadata=AS_ADA)).order
     assert read == done
     assert [entry.status for entry in read.timeline] == [1, 2, 3, 4, 5]
     assert read.created_at == placed.created_at
@@ -176,7 +176,7 @@ async def test_anothers_order_is_not_found(door: Door) -> None:
 
 
 async def _drained(stream: Any) -> list[pb.Order]:
-    return [order async for order in stream]
+    return [answer.order async for answer in stream]
 
 
 async def test_no_call_works_without_a_token(door: Door) -> None:
@@ -210,11 +210,11 @@ async def test_a_status_that_does_not_exist_is_refused(door: Door) -> None:
 async def test_payments_is_told_what_to_charge_until_the_order_is_paid(door: Door) -> None:
     placed = await door.place()
     request = pb.GetPaymentInstructionRequest(order_id=placed.id)
-    before = await door.stub.GetPaymentInstruction(request, metadata=AS_PAYMENTS)
+    before = (await door.stub.GetPaymentInstruction(request, metadata=AS_PAYMENTS)).payment_instruction
     assert (before.payable, before.payment_token, before.amount.amount) == (True, "tok_ok", 5_000)
     order = await door.read(placed.id)
     await door.hear(captured(order))
-    after = await door.stub.GetPaymentInstruction(request, metadata=AS_PAYMENTS)
+    after = (await door.stub.GetPaymentInstruction(request, metadata=AS_PAYMENTS)).payment_instruction
     assert (after.payable, after.payment_token) == (False, "")
     for other in (AS_ADA, AS_BOSS, bearer("service:products")):
         error = await refused(door.stub.GetPaymentInstruction(request, metadata=other))
@@ -225,9 +225,9 @@ async def test_a_watched_order_is_followed_to_its_end(door: Door) -> None:
     placed = await door.place()
     stream = door.stub.WatchOrder(pb.WatchOrderRequest(order_id=placed.id), metadata=AS_ADA, timeout=SOON)
     seen = []
-    async for order in stream:
-        seen.append(order.status)
-        if order.status == pb.ORDER_STATUS_PLACED:
+    async for answer in stream:
+        seen.append(answer.order.status)
+        if answer.order.status == pb.ORDER_STATUS_PLACED:
             stored = await door.read(placed.id)
             assert await door.hear(rejected(stored)) == 204
     assert seen == [pb.ORDER_STATUS_PLACED, pb.ORDER_STATUS_CANCELLED]

@@ -18,9 +18,9 @@ from functions.payments.tests.till import ORDER, PAYER, Till
 from functions.runtime.process import Live
 from functions.runtime.rpc_errors import from_rpc_error
 from functions.runtime.testing import FakeVerifier, bearer
-from proto.money.v1 import money_pb2
-from proto.payments.v1 import payments_pb2 as pb
-from proto.payments.v1 import payments_pb2_grpc
+from proto.shop.money.v1 import money_pb2
+from proto.shop.payments.v1 import payments_pb2 as pb
+from proto.shop.payments.v1 import payments_pb2_grpc
 
 PAYMENT = "pay_" + "a" * 32
 OWNER = f"user:{PAYER}"
@@ -34,7 +34,7 @@ class Desk:
     def __init__(self, live: Live, till: Till, channel: grpc.aio.Channel) -> None:
         self.live = live
         self.till = till
-        self.stub = payments_pb2_grpc.PaymentsStub(channel)
+        self.stub = payments_pb2_grpc.PaymentsServiceStub(channel)
 
     async def call(self, method: str, request: Any, token: str = ADMIN) -> Any:
         return await getattr(self.stub, method)(request, metadata=bearer(token), timeout=5)
@@ -69,7 +69,9 @@ async def desk() -> AsyncIterator[Desk]:
 
 async def test_the_owner_and_an_admin_read_the_payment_of_an_order(desk: Desk) -> None:
     for token in (OWNER, ADMIN):
-        payment = await desk.call("GetOrderPayment", pb.GetOrderPaymentRequest(order_id=ORDER), token)
+        payment = (
+            await desk.call("GetOrderPayment", pb.GetOrderPaymentRequest(order_id=ORDER), token)
+        ).payment
         assert (payment.id, payment.order_id, payment.user_id) == (PAYMENT, ORDER, PAYER)
         assert payment.status == pb.PAYMENT_STATUS_CAPTURED
         assert (payment.amount.amount, payment.captured.amount, payment.refunded.amount) == (5000, 5000, 0)
@@ -127,12 +129,14 @@ async def test_an_admin_refunds_in_parts_and_the_rest(desk: Desk) -> None:
     part = pb.RefundPaymentRequest(
         payment_id=PAYMENT, amount=money_pb2.Money(amount=2000, currency="EUR"), idempotency_key="k1"
     )
-    first = await desk.call("RefundPayment", part)
+    first = (await desk.call("RefundPayment", part)).refund
     assert (first.status, first.amount.amount) == (pb.REFUND_STATUS_SUCCEEDED, 2000)
-    assert (await desk.call("RefundPayment", part)).id == first.id
-    rest = await desk.call("RefundPayment", pb.RefundPaymentRequest(payment_id=PAYMENT, reason="GOODWILL"))
+    assert ((await desk.call("RefundPayment", part)).refund).id == first.id
+    rest = (
+        await desk.call("RefundPayment", pb.RefundPaymentRequest(payment_id=PAYMENT, reason="GOODWILL"))
+    ).refund
     assert (rest.amount.amount, rest.reason) == (3000, "GOODWILL")
-    payment = await desk.call("GetOrderPayment", pb.GetOrderPaymentRequest(order_id=ORDER), OWNER)
+    payment = (await desk.call("GetOrderPayment", pb.GetOrderPaymentRequest(order_id=ORDER), OWNER)).payment
     assert (payment.status, payment.refunded.amount) == (pb.PAYMENT_STATUS_REFUNDED, 5000)
     page = await desk.call("ListRefunds", pb.ListRefundsRequest(payment_id=PAYMENT), OWNER)
     assert {refund.id for refund in page.refunds} == {first.id, rest.id}

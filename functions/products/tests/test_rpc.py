@@ -18,9 +18,9 @@ from functions.runtime.process import Live
 from functions.runtime.rpc_errors import from_rpc_error
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.testing import FakeVerifier, bearer
-from proto.money.v1 import money_pb2
-from proto.products.v1 import products_pb2 as pb
-from proto.products.v1 import products_pb2_grpc
+from proto.shop.money.v1 import money_pb2
+from proto.shop.products.v1 import products_pb2 as pb
+from proto.shop.products.v1 import products_pb2_grpc
 
 ADMIN = bearer("admin:usr_1")
 CUSTOMER = bearer("user:usr_2")
@@ -38,27 +38,32 @@ async def live() -> AsyncIterator[Live]:
 
 
 @pytest.fixture
-async def stub(live: Live) -> AsyncIterator[products_pb2_grpc.ProductsAsyncStub]:
+async def stub(live: Live) -> AsyncIterator[products_pb2_grpc.ProductsServiceAsyncStub]:
     async with grpc.aio.insecure_channel(live.grpc_address) as channel:
-        yield products_pb2_grpc.ProductsStub(channel)
+        yield products_pb2_grpc.ProductsServiceStub(channel)
 
 
-async def test_a_product_lives_through_the_whole_door(stub: products_pb2_grpc.ProductsAsyncStub) -> None:
-    created = await stub.CreateProduct(kettle(), metadata=ADMIN)
-    read = await stub.GetProduct(pb.GetProductRequest(product_id=created.id))
+async def test_a_product_lives_through_the_whole_door(
+    stub: products_pb2_grpc.ProductsServiceAsyncStub,
+) -> None:
+    created = (await stub.CreateProduct(kettle(), metadata=ADMIN)).product
+    read = (await stub.GetProduct(pb.GetProductRequest(product_id=created.id))).product
     assert read == created
     assert (read.price.amount, read.price.currency, read.active, read.version) == (1990, "EUR", True, 1)
     assert read.created_at.ToJsonString() == "2030-01-01T00:00:00Z"
 
-    updated = await stub.UpdateProduct(
-        pb.UpdateProductRequest(product_id=created.id, image_urls=pb.ImageUrls(), version=1), metadata=ADMIN
-    )
+    updated = (
+        await stub.UpdateProduct(
+            pb.UpdateProductRequest(product_id=created.id, image_urls=pb.ImageUrls(), version=1),
+            metadata=ADMIN,
+        )
+    ).product
     assert (list(updated.image_urls), updated.name, updated.version) == ([], "Kettle", 2)
 
     request = pb.SetStockRequest(product_id=created.id, on_hand=9, low_threshold=0)
-    stock = await stub.SetStock(request, metadata=ADMIN)
+    stock = (await stub.SetStock(request, metadata=ADMIN)).stock
     assert (stock.on_hand, stock.reserved, stock.available, stock.low_threshold) == (9, 0, 9, 0)
-    assert await stub.GetStock(pb.GetStockRequest(product_id=created.id)) == stock
+    assert (await stub.GetStock(pb.GetStockRequest(product_id=created.id))).stock == stock
 
     batch = await stub.BatchGetProducts(pb.BatchGetProductsRequest(product_ids=[created.id]))
     assert list(batch.products) == [updated]
@@ -71,7 +76,7 @@ async def test_a_product_lives_through_the_whole_door(stub: products_pb2_grpc.Pr
     assert await refusal(stub.GetProduct(pb.GetProductRequest(product_id=created.id))) is Code.NOT_FOUND
 
 
-async def test_a_page_goes_on_at_its_cursor(stub: products_pb2_grpc.ProductsAsyncStub) -> None:
+async def test_a_page_goes_on_at_its_cursor(stub: products_pb2_grpc.ProductsServiceAsyncStub) -> None:
     for sku in ("a", "b", "c"):
         await stub.CreateProduct(kettle(sku=sku), metadata=ADMIN)
 
@@ -83,9 +88,9 @@ async def test_a_page_goes_on_at_its_cursor(stub: products_pb2_grpc.ProductsAsyn
 
 
 async def test_customers_and_strangers_read_but_do_not_write(
-    stub: products_pb2_grpc.ProductsAsyncStub,
+    stub: products_pb2_grpc.ProductsServiceAsyncStub,
 ) -> None:
-    created = await stub.CreateProduct(kettle(), metadata=ADMIN)
+    created = (await stub.CreateProduct(kettle(), metadata=ADMIN)).product
     for metadata, code in ((CUSTOMER, Code.PERMISSION_DENIED), (None, Code.UNAUTHENTICATED)):
         await stub.GetProduct(pb.GetProductRequest(product_id=created.id), metadata=metadata)
         writes = [
@@ -98,7 +103,7 @@ async def test_customers_and_strangers_read_but_do_not_write(
 
 
 async def test_a_refusal_names_the_fields_as_the_body_has_them(
-    stub: products_pb2_grpc.ProductsAsyncStub,
+    stub: products_pb2_grpc.ProductsServiceAsyncStub,
 ) -> None:
     request = kettle(price=money_pb2.Money(amount=5, currency="EUX"), image_urls=["ftp://x"])
 
@@ -111,7 +116,7 @@ async def test_a_refusal_names_the_fields_as_the_body_has_them(
     )
 
 
-async def test_a_product_without_a_price_is_refused(stub: products_pb2_grpc.ProductsAsyncStub) -> None:
+async def test_a_product_without_a_price_is_refused(stub: products_pb2_grpc.ProductsServiceAsyncStub) -> None:
     request = pb.CreateProductRequest(sku="a", name="Kettle", category="kitchen")
 
     error = await failure(stub.CreateProduct(request, metadata=ADMIN))
@@ -120,9 +125,9 @@ async def test_a_product_without_a_price_is_refused(stub: products_pb2_grpc.Prod
 
 
 async def test_an_order_reserves_once_however_often_its_event_comes(
-    live: Live, stub: products_pb2_grpc.ProductsAsyncStub
+    live: Live, stub: products_pb2_grpc.ProductsServiceAsyncStub
 ) -> None:
-    created = await stub.CreateProduct(kettle(), metadata=ADMIN)
+    created = (await stub.CreateProduct(kettle(), metadata=ADMIN)).product
     await stub.SetStock(pb.SetStockRequest(product_id=created.id, on_hand=9), metadata=ADMIN)
     order = placed((created.id, 2))
     headers = {
@@ -138,7 +143,7 @@ async def test_an_order_reserves_once_however_often_its_event_comes(
             async with session.post(f"{live.http_url}/", data=msgspec.json.encode(order)) as answer:
                 assert (answer.status, await answer.read()) == (204, b"")
 
-    stock = await stub.GetStock(pb.GetStockRequest(product_id=created.id))
+    stock = (await stub.GetStock(pb.GetStockRequest(product_id=created.id))).stock
     assert (stock.on_hand, stock.reserved, stock.available) == (9, 2, 7)
 
 

@@ -18,15 +18,15 @@ from functions.runtime.peers import Peer, enter_deadline
 from functions.runtime.rpc import RpcServer
 from functions.runtime.testing import FakeVerifier, bearer
 from observability import context, logs
-from proto.orders.v1 import orders_pb2 as pb
-from proto.orders.v1 import orders_pb2_grpc
+from proto.shop.orders.v1 import orders_pb2 as pb
+from proto.shop.orders.v1 import orders_pb2_grpc
 
 FULL = ServiceError(
     Code.RESOURCE_EXHAUSTED, "TOO_MANY", "Too many of them.", [Violation("lines[0]", "is one too many")], 2.5
 )
 
 
-class Orders(orders_pb2_grpc.OrdersServicer):
+class Orders(orders_pb2_grpc.OrdersServiceServicer):
     """Answers by what it is told to raise, and remembers what it saw."""
 
     def __init__(self) -> None:
@@ -34,25 +34,27 @@ class Orders(orders_pb2_grpc.OrdersServicer):
         self.seen: list[tuple[context.Context, identity.Identity]] = []
         self.broken_off = asyncio.Event()
 
-    async def GetOrder(self, request: pb.GetOrderRequest, context_: Any) -> pb.Order:
+    async def GetOrder(self, request: pb.GetOrderRequest, context_: Any) -> pb.GetOrderResponse:
         self.seen.append((context.current(), identity.caller()))
         if self.raises:
             raise self.raises.pop(0)
-        return pb.Order(id=request.order_id)
+        return pb.GetOrderResponse(order=pb.Order(id=request.order_id))
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context_: Any) -> pb.ListOrdersResponse:
         self.seen.append((context.current(), identity.caller()))
         return pb.ListOrdersResponse()
 
-    async def PlaceOrder(self, request: pb.PlaceOrderRequest, context_: Any) -> pb.Order:
+    async def PlaceOrder(self, request: pb.PlaceOrderRequest, context_: Any) -> pb.PlaceOrderResponse:
         try:
             await asyncio.Event().wait()
         finally:
             self.broken_off.set()
         raise AssertionError
 
-    async def WatchOrder(self, request: pb.WatchOrderRequest, context_: Any) -> AsyncIterator[pb.Order]:
-        yield pb.Order(id=request.order_id)
+    async def WatchOrder(
+        self, request: pb.WatchOrderRequest, context_: Any
+    ) -> AsyncIterator[pb.WatchOrderResponse]:
+        yield pb.WatchOrderResponse(order=pb.Order(id=request.order_id))
         raise invalid("Enough.", reason="ENOUGH")
 
 
@@ -62,11 +64,11 @@ class Desk:
     def __init__(self, servicer: Orders, port: int) -> None:
         self.servicer = servicer
         self.peer = Peer(f"127.0.0.1:{port}")
-        self.stub = orders_pb2_grpc.OrdersStub(self.peer.channel)
+        self.stub = orders_pb2_grpc.OrdersServiceStub(self.peer.channel)
 
     async def get(self, **how: Any) -> pb.Order:
         identity.enter(identity.Identity("usr_1", frozenset({"customer"}), "user:usr_1"))
-        answer = await self.peer.call(self.stub.GetOrder, pb.GetOrderRequest(order_id="ord_1"), **how)
+        answer = (await self.peer.call(self.stub.GetOrder, pb.GetOrderRequest(order_id="ord_1"), **how)).order
         assert isinstance(answer, pb.Order)
         return answer
 
@@ -75,9 +77,9 @@ class Desk:
 async def desk() -> AsyncIterator[Desk]:
     servicer = Orders()  # type: ignore[abstract]  # a fake has what is called
     service = Service(
-        orders_pb2_grpc.add_OrdersServicer_to_server,
+        orders_pb2_grpc.add_OrdersServiceServicer_to_server,
         servicer,
-        "shop.orders.v1.Orders",
+        "shop.orders.v1.OrdersService",
         frozenset({"ListOrders"}),
     )
     server = RpcServer("orders", [service], FakeVerifier(), reflection=True)
@@ -189,7 +191,7 @@ async def test_a_call_has_what_is_left_to_its_caller_and_no_more(desk: Desk) -> 
 
 async def test_a_peer_that_is_not_there_is_unavailable() -> None:
     peer = Peer("127.0.0.1:1")
-    stub = orders_pb2_grpc.OrdersStub(peer.channel)
+    stub = orders_pb2_grpc.OrdersServiceStub(peer.channel)
     with pytest.raises(ServiceError) as caught:
         await peer.call(stub.GetOrder, pb.GetOrderRequest(), retry=True, timeout=0.3)
     await peer.close()
@@ -202,14 +204,14 @@ async def test_a_peer_that_comes_late_is_waited_for() -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     peer = Peer(f"127.0.0.1:{port}")
-    stub = orders_pb2_grpc.OrdersStub(peer.channel)
+    stub = orders_pb2_grpc.OrdersServiceStub(peer.channel)
     call = asyncio.create_task(peer.call(stub.ListOrders, pb.ListOrdersRequest()))
     while (state := peer.channel.get_state()) is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
         await peer.channel.wait_for_state_change(state)
     service = Service(
-        orders_pb2_grpc.add_OrdersServicer_to_server,
+        orders_pb2_grpc.add_OrdersServiceServicer_to_server,
         Orders(),  # type: ignore[abstract]  # a fake has what is called
-        "shop.orders.v1.Orders",
+        "shop.orders.v1.OrdersService",
         frozenset({"ListOrders"}),
     )
     server = RpcServer("orders", [service], FakeVerifier(), reflection=False)
@@ -232,7 +234,7 @@ async def test_a_stream_that_fails_says_why(desk: Desk) -> None:
 
 async def test_the_standard_health_service_answers_for_every_service(desk: Desk) -> None:
     stub: Any = health_pb2_grpc.HealthStub(desk.peer.channel)  # the stubs package leaves the methods out
-    for name in ("", "shop.orders.v1.Orders"):
+    for name in ("", "shop.orders.v1.OrdersService"):
         answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
@@ -252,16 +254,16 @@ async def test_every_call_leaves_one_json_line_with_its_ids(
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert line["event"] == "rpc"
     assert line["correlation_id"] == "correlation-1234"
-    assert (line["service"], line["method"]) == ("orders", "shop.orders.v1.Orders/GetOrder")
+    assert (line["service"], line["method"]) == ("orders", "shop.orders.v1.OrdersService/GetOrder")
     assert (line["code"], line["reason"]) == ("RESOURCE_EXHAUSTED", "TOO_MANY")
 
 
 async def test_a_restart_under_load_fails_no_call_that_may_be_made_only_once() -> None:
     servicer = Orders()  # type: ignore[abstract]  # as above
     service = Service(
-        orders_pb2_grpc.add_OrdersServicer_to_server,
+        orders_pb2_grpc.add_OrdersServiceServicer_to_server,
         servicer,
-        "shop.orders.v1.Orders",
+        "shop.orders.v1.OrdersService",
         frozenset({"ListOrders"}),
     )
 
@@ -271,7 +273,7 @@ async def test_a_restart_under_load_fails_no_call_that_may_be_made_only_once() -
 
     server, port = await served(0)
     peer, made, stop = Peer(f"127.0.0.1:{port}"), 0, asyncio.Event()
-    stub = orders_pb2_grpc.OrdersStub(peer.channel)
+    stub = orders_pb2_grpc.OrdersServiceStub(peer.channel)
 
     async def call_on() -> None:
         nonlocal made

@@ -62,7 +62,9 @@ def test_a_service_keeps_the_singular_of_its_name_or_items(name: str, entity: st
     assert entity_of(name) == entity
 
 
-@pytest.mark.parametrize("entity", ["", "Review", "a__b", "service", "kind", "once", "inventory", "x" * 31])
+@pytest.mark.parametrize(
+    "entity", ["", "Review", "a__b", "service", "kind", "once", "inventory", "inventory_service", "x" * 31]
+)
 def test_an_entity_that_would_not_do_is_refused(entity: str) -> None:
     with pytest.raises(NameRefused, match=f"ENTITY={entity}"):
         checked_entity(entity, "inventory", frozenset())

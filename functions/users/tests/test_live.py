@@ -14,8 +14,8 @@ from functions.users.bootstrap import bootstrap
 from functions.users.domain import User
 from functions.users.settings import Settings
 from functions.users.tests.world import PASSWORD
-from proto.users.v1 import users_pb2 as pb
-from proto.users.v1 import users_pb2_grpc
+from proto.shop.users.v1 import users_pb2 as pb
+from proto.shop.users.v1 import users_pb2_grpc
 
 
 def cloud_event(type: str, source: str, id: str) -> dict[str, str]:  # noqa: A002 - as CloudEvents name them
@@ -41,14 +41,18 @@ async def test_a_bounce_that_is_delivered_twice_counts_once_and_a_sweep_is_taken
     live = Live(bootstrap(settings, verifier=FakeVerifier()))
     await live.start()
     async with grpc.aio.insecure_channel(live.grpc_address) as channel, httpx.AsyncClient() as broker:
-        users: Any = users_pb2_grpc.UsersStub(channel)
-        ada = await users.Register(pb.RegisterRequest(email="ada@example.com", password=PASSWORD, name="Ada"))
+        users: Any = users_pb2_grpc.UsersServiceStub(channel)
+        ada = (
+            await users.Register(pb.RegisterRequest(email="ada@example.com", password=PASSWORD, name="Ada"))
+        ).user
         headers = cloud_event("shop.notification.bounced.v1", "/notifications", "1")
         data = {"notification_id": "ntf_" + "0" * 32, "user_id": ada.id}
         for _ in range(2):
             answer = await broker.post(live.http_url, headers=headers, json=data)
             assert (answer.status_code, answer.content) == (204, b"")
-        seen = await users.GetUser(pb.GetUserRequest(user_id=ada.id), metadata=bearer(f"user:{ada.id}"))
+        seen = (
+            await users.GetUser(pb.GetUserRequest(user_id=ada.id), metadata=bearer(f"user:{ada.id}"))
+        ).user
         assert (seen.email_deliverable, seen.version) == (False, 2)
         headers = cloud_event("dev.knative.sources.ping", "/apis/v1/namespaces/shop/pingsources/sweep", "2")
         answer = await broker.post(live.http_url, headers=headers, json={"sweep": "all"})

@@ -29,8 +29,8 @@ from functions.users.rpc import PUBLIC
 from functions.users.settings import Settings
 from functions.users.store import KINDS
 from functions.users.tests.world import PASSWORD
-from proto.users.v1 import users_pb2 as pb
-from proto.users.v1 import users_pb2_grpc
+from proto.shop.users.v1 import users_pb2 as pb
+from proto.shop.users.v1 import users_pb2_grpc
 
 ADMIN = "root@example.com"
 
@@ -61,21 +61,21 @@ class Platform:
         server = RpcServer("users", self.function.services(), self.function.verifier, False)
         port = await server.start("127.0.0.1:0")
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            self.users: Any = users_pb2_grpc.UsersStub(channel)
+            self.users: Any = users_pb2_grpc.UsersServiceStub(channel)
             yield self
         await server.stop(0)
         for hook in self.function.on_stop:
             await hook()
 
     async def register(self, email: str = "ada@example.com") -> pb.User:
-        user: pb.User = await self.users.Register(
-            pb.RegisterRequest(email=email, password=PASSWORD, name="Ada")
-        )
+        user: pb.User = (
+            await self.users.Register(pb.RegisterRequest(email=email, password=PASSWORD, name="Ada"))
+        ).user
         return user
 
     async def login(self, email: str = "ada@example.com", password: str = PASSWORD) -> pb.Session:
         request = pb.LoginRequest(email=email, password=password, client_address="192.0.2.1")
-        session: pb.Session = await self.users.Login(request)
+        session: pb.Session = (await self.users.Login(request)).session
         return session
 
     async def token(self, email: str = "ada@example.com") -> list[tuple[str, str]]:
@@ -105,14 +105,18 @@ async def test_a_person_registers_logs_in_and_reads_and_changes_their_profile(pl
     session = await platform.login()
     assert (session.user_id, session.expires_in) == (user.id, 900)
     me = bearer(session.access_token)
-    assert await platform.users.GetUser(pb.GetUserRequest(user_id=user.id), metadata=me) == user
-    renamed = await platform.users.UpdateUser(
-        pb.UpdateUserRequest(user_id=user.id, name="Countess", version=user.version), metadata=me
-    )
+    assert (await platform.users.GetUser(pb.GetUserRequest(user_id=user.id), metadata=me)).user == user
+    renamed = (
+        await platform.users.UpdateUser(
+            pb.UpdateUserRequest(user_id=user.id, name="Countess", version=user.version), metadata=me
+        )
+    ).user
     assert (renamed.name, renamed.email, renamed.version) == ("Countess", "ada@example.com", 2)
-    moved = await platform.users.UpdateUser(
-        pb.UpdateUserRequest(user_id=user.id, email="c@example.com"), metadata=me
-    )
+    moved = (
+        await platform.users.UpdateUser(
+            pb.UpdateUserRequest(user_id=user.id, email="c@example.com"), metadata=me
+        )
+    ).user
     assert (moved.name, moved.email) == ("Countess", "c@example.com")
     late = pb.UpdateUserRequest(user_id=user.id, name="Late", version=1)
     stale = await failure(platform.users.UpdateUser(late, metadata=me))
@@ -122,7 +126,7 @@ async def test_a_person_registers_logs_in_and_reads_and_changes_their_profile(pl
 async def test_a_session_is_refreshed_and_ended(platform: Platform) -> None:
     await platform.register()
     first = await platform.login()
-    second = await platform.users.Refresh(pb.RefreshRequest(refresh_token=first.refresh_token))
+    second = (await platform.users.Refresh(pb.RefreshRequest(refresh_token=first.refresh_token))).session
     await platform.users.Logout(pb.LogoutRequest(refresh_token=second.refresh_token))
     over = await failure(platform.users.Refresh(pb.RefreshRequest(refresh_token=second.refresh_token)))
     assert (over.code, over.reason) == (Code.UNAUTHENTICATED, "INVALID_REFRESH_TOKEN")
@@ -205,7 +209,9 @@ async def test_addresses_are_added_listed_replaced_and_removed(platform: Platfor
     user = await platform.register()
     me, users = await platform.token(), platform.users
     wanted = pb.Address(name="Ada", line1="1 Engine Street", city="London", postal_code="N1", country="gb")
-    home = await users.AddAddress(pb.AddAddressRequest(user_id=user.id, address=wanted), metadata=me)
+    home = (
+        await users.AddAddress(pb.AddAddressRequest(user_id=user.id, address=wanted), metadata=me)
+    ).address
     assert (home.city, home.country) == ("London", "GB")
     home.city = "Bath"
     await users.UpdateAddress(pb.UpdateAddressRequest(user_id=user.id, address=home), metadata=me)
@@ -233,7 +239,7 @@ async def test_the_administrator_of_the_settings_lists_promotes_and_deletes(plat
     second = await users.ListUsers(pb.ListUsersRequest(limit=1, cursor=first.next_cursor), metadata=root)
     assert {first.users[0].email, second.users[0].email} == {ADMIN, ada.email}
     assert second.next_cursor == ""
-    promoted = await users.SetRoles(pb.SetRolesRequest(user_id=ada.id, roles=["admin"]), metadata=root)
+    promoted = (await users.SetRoles(pb.SetRolesRequest(user_id=ada.id, roles=["admin"]), metadata=root)).user
     assert list(promoted.roles) == ["admin"]
     await users.DeleteUser(pb.DeleteUserRequest(user_id=ada.id), metadata=root)
     gone = await failure(users.GetUser(pb.GetUserRequest(user_id=ada.id), metadata=root))
@@ -243,8 +249,10 @@ async def test_the_administrator_of_the_settings_lists_promotes_and_deletes(plat
 
 async def test_rotated_keys_leave_tokens_valid_and_sign_new_ones(platform: Platform) -> None:
     root = await platform.token(ADMIN)
-    before = json.loads((await platform.users.GetJwks(pb.GetJwksRequest())).json)["keys"]
-    after = json.loads((await platform.users.RotateKeys(pb.RotateKeysRequest(), metadata=root)).json)["keys"]
+    before = json.loads(((await platform.users.GetJwks(pb.GetJwksRequest())).jwks).json)["keys"]
+    after = json.loads(((await platform.users.RotateKeys(pb.RotateKeysRequest(), metadata=root)).jwks).json)[
+        "keys"
+    ]
     assert {key["kid"] for key in before} < {key["kid"] for key in after}
     await platform.users.ListUsers(pb.ListUsersRequest(), metadata=root)
     await platform.users.ListUsers(pb.ListUsersRequest(), metadata=await platform.token(ADMIN))
@@ -273,9 +281,9 @@ async def test_notifications_learn_how_to_reach_people_and_that_an_address_bounc
 
 
 async def test_the_sweep_rotates_keys_when_it_is_time(platform: Platform) -> None:
-    before = (await platform.users.GetJwks(pb.GetJwksRequest())).json
+    before = ((await platform.users.GetJwks(pb.GetJwksRequest())).jwks).json
     platform.clock.advance(timedelta(days=30))
     event = SweepDue()
     delivery = Delivery(event, "1", event.SOURCE, platform.clock.now(), Once("inbox:1", timedelta(days=1)))
     await platform.function.subscriptions[SweepDue](delivery)
-    assert (await platform.users.GetJwks(pb.GetJwksRequest())).json != before
+    assert ((await platform.users.GetJwks(pb.GetJwksRequest())).jwks).json != before

@@ -23,7 +23,7 @@ FUNCTIONS = set(parts.domains(BASE))
         ("gateway/main.py", {"gateway"}),
         ("events/broker/ingress.py", {"broker"}),
         ("events/catalog.py", FUNCTIONS | {"gateway", "broker"}),
-        ("proto/orders/v1/orders_pb2.py", FUNCTIONS | {"gateway"}),
+        ("proto/shop/orders/v1/orders_pb2.py", FUNCTIONS | {"gateway"}),
     ],
 )
 def test_a_changed_source_restarts_who_uses_it(path: str, names: set[str]) -> None:

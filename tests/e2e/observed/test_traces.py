@@ -88,8 +88,8 @@ async def test_a_refusal_is_the_callers_failure_and_not_the_servers(
     assert status == 404
     assert {span.signature: (span.failed, span.attributes.get("rpc.grpc.status_code")) for span in spans} == {
         "gateway: GET /v1/orders/{order_id}": (False, None),
-        "gateway: shop.orders.v1.Orders/GetOrder": (True, 5),
-        "orders: shop.orders.v1.Orders/GetOrder": (False, 5),
+        "gateway: shop.orders.v1.OrdersService/GetOrder": (True, 5),
+        "orders: shop.orders.v1.OrdersService/GetOrder": (False, 5),
     }
 
 

@@ -1,0 +1,45 @@
+"""Generate the modules beside the .proto files: `python -m proto.generate`.
+
+Each package lies where its name says: shop.orders.v1 in shop/orders/v1, below this folder, which is the root of the
+files' imports. protoc makes `from shop.orders.v1 import ...` of them. Python's imports begin one folder above, so the
+modules are rewritten to `from proto.shop.orders.v1 import ...`.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+PROTOS = sorted(path.relative_to(FOLDER) for path in FOLDER.glob("shop/*/v1/*.proto"))
+
+# An import, or what a module tells its messages that it is called.
+_MODULE = re.compile(
+    r"^(from |import |_builder\.BuildTopDescriptorsAndMessages\(DESCRIPTOR, ')shop\.", re.MULTILINE
+)
+_OUTPUTS = {"python": "", "mypy": "quiet:"}
+_SERVICE_OUTPUTS = {"grpc_python": "", "mypy_grpc": "quiet:"}
+
+
+def generate(target: Path = FOLDER) -> None:
+    """Write the modules of every .proto file below `target`. Raises CalledProcessError for a file that is wrong."""
+    services = [path for path in PROTOS if "\nservice " in (FOLDER / path).read_text()]
+    _protoc(target, _OUTPUTS, PROTOS)
+    _protoc(target, _SERVICE_OUTPUTS, services)
+    for path in PROTOS:
+        for module in (target / path.parent).glob(f"{path.stem}_pb2*.py*"):
+            module.write_text(_MODULE.sub(r"\1proto.shop.", module.read_text()))
+
+
+def _protoc(target: Path, outputs: dict[str, str], protos: list[Path]) -> None:
+    tools = Path(sys.executable).parent
+    plugins = [f"--plugin=protoc-gen-{kind}={tools / f'protoc-gen-{kind}'}" for kind in ("mypy", "mypy_grpc")]
+    written = [f"--{kind}_out={options}{target}" for kind, options in outputs.items()]
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={FOLDER}", *plugins, *written]
+    subprocess.run([*command, *map(str, protos)], cwd=FOLDER, check=True)  # noqa: S603 - our own files
+
+
+if __name__ == "__main__":
+    generate()
