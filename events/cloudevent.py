@@ -66,11 +66,11 @@ def parse(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> list[CloudEven
 
     Raises BadEvent; for a batch, one bad event condemns all. Reason UNSUPPORTED_FORMAT: one not read here.
     """
-    for name, value in headers:
-        if name == b"content-type":
-            if value[:23].lower() == b"application/cloudevents":
-                return _parse_formatted(value.decode("latin-1"), body)
-            break
+    media = [value for name, value in headers if name == b"content-type"]
+    if len(media) > 1:
+        raise BadEvent("DUPLICATE_ATTRIBUTE", "Content-Type is given twice")
+    if media and media[0][:23].lower() == b"application/cloudevents":
+        return _parse_formatted(media[0].decode("latin-1"), body)
     return [parse_binary(headers, body)]
 
 
@@ -87,14 +87,15 @@ def parse_binary(headers: Headers, body: bytes) -> CloudEvent:
                 attributes["datacontenttype"] = raw.decode("latin-1")
                 continue
             elif key in (b"traceparent", b"tracestate"):
-                trace[key.decode()] = raw.decode("latin-1")
+                known, value = trace.get(key.decode()), raw.decode("latin-1")
+                trace[key.decode()] = value if known is None else f"{known}, {value}"
                 continue
             else:
                 continue
         if name in attributes:
             raise BadEvent("DUPLICATE_ATTRIBUTE", f"attribute {name} is given twice")
         attributes[name] = _header_value(name, raw)
-    if trace and "traceparent" in trace and "traceparent" not in attributes:
+    if trace and "traceparent" not in attributes and "," not in trace.get("traceparent", ","):
         attributes.update(trace)
     validate(attributes)
     return CloudEvent(attributes, body)

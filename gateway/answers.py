@@ -97,11 +97,8 @@ async def require_match(request: Request, current: Callable[[], Awaitable[int]])
 
 
 def _if_match(request: Request) -> set[int] | None:
-    lines = request.headers.getlist("if-match")
-    if not lines:
-        return None
-    given = ",".join(lines)
-    if given.strip() == "*":
+    given = request.headers.get("if-match")
+    if given is None or given.strip() == "*":
         return None
     versions = {int(tag) for weak, tag in _tags(given) if not weak and _is_version(tag)}
     if not versions:

@@ -152,7 +152,7 @@ def _add_probes(app: FastAPI, gateway: Gateway) -> None:
         return Response(b"ok", media_type="text/plain")
 
     async def exposition(request: Request) -> Response:
-        content, content_type = metrics.exposition(request.headers.get("accept", ""))
+        content, content_type = metrics.exposition(", ".join(request.headers.getlist("accept")))
         return Response(content, headers={"content-type": content_type})
 
     app.router.routes.append(OpenRoute("/healthz/live", live, methods=["GET"]))

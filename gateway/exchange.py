@@ -43,6 +43,7 @@ class Exchange:
         "gateway",
         "headers",
         "reason",
+        "repeated",
         "route",
         "status",
         "streaming",
@@ -52,7 +53,9 @@ class Exchange:
     def __init__(self, gateway: Gateway, headers: dict[bytes, bytes], address: str) -> None:
         self.gateway = gateway
         self.headers = headers
-        """Lower-case names; of a repeated header the last."""
+        """Lower-case names; lines of the same name are combined."""
+        self.repeated = ""
+        """A header that must not come twice and did; empty: none."""
         self.access = ""
         """Who may call the matched route; empty: no route has decided, so no answer but a refusal may leave."""
         self.address = address

@@ -112,7 +112,7 @@ class Slots:
         return unavailable(self._reason, "The platform is busy; try again shortly.")
 
 
-def client_address(peer: str, forwarded: list[bytes], hops: int) -> str:
+def client_address(peer: str, forwarded: bytes, hops: int) -> str:
     """The caller's network address: the peer's, or what `hops` trusted proxies say in X-Forwarded-For.
 
     The last entry was appended by our nearest proxy, so the caller is the `hops`-th from the right; what stands left of
@@ -120,7 +120,7 @@ def client_address(peer: str, forwarded: list[bytes], hops: int) -> str:
     """
     if not hops or not forwarded:
         return peer
-    entries = b",".join(forwarded).decode("latin-1").split(",")
+    entries = forwarded.decode("latin-1").split(",")
     if len(entries) < hops:
         return peer
     given = entries[-hops].strip()

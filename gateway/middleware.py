@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from functions.runtime import identity
-from functions.runtime.errors import ServiceError
+from functions.runtime.errors import ServiceError, invalid
 from gateway.access import METHODS, Lines
 from gateway.exchange import Exchange, Gateway
 from gateway.limits import address_key, client_address, rate_headers
@@ -24,6 +24,7 @@ from gateway.problems import INTERNAL, TOO_LATE, EdgeError, problem, reason_of
 from gateway.route import UndeclaredRoute
 from observability import context, tracing
 from observability.failpoints import failpoint
+from observability.headers import combine
 
 if TYPE_CHECKING:
     from observability.tracing import Span
@@ -37,6 +38,20 @@ _CSP_NAME = b"content-security-policy"
 _CSP = (_CSP_NAME, b"default-src 'none'; frame-ancestors 'none'")
 MOST_HEADERS, MOST_PARAMETERS = 100, 50
 _CLOSE = {"connection": "close"}
+_SINGLE = frozenset(
+    (
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"idempotency-key",
+        b"last-event-id",
+        b"origin",
+        b"stripe-signature",
+        b"x-api-key",
+    )
+)
+"""Fields that decide something and are no lists. A second traceparent or correlation id is malformed, and made anew."""
 _LAST = (b"connection", b"close")
 _HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 
@@ -82,7 +97,11 @@ class Edge:
                 self._lines.write(start, method, exchange)
 
     def _enter(self, scope: Scope) -> Exchange:
-        headers = dict(scope["headers"])
+        headers, repeated = dict(scope["headers"]), ""
+        if len(headers) != len(scope["headers"]) <= MOST_HEADERS:
+            repeated = _repeated(scope["headers"])
+            headers = combine(scope["headers"], b", ")
+            scope["headers"] = list(headers.items())  # what comes after sees each field once
         # Taken over when well formed. Whatever else the outside claims about identity goes no further: calls carry what
         # `Peer.metadata` makes, and nothing of the request's headers.
         sent = (headers.get(b"x-correlation-id"), headers.get(b"traceparent"), headers.get(b"tracestate"))
@@ -91,9 +110,9 @@ class Edge:
         client = scope.get("client")
         peer = client[0] if client else "unknown"
         if self._hops:
-            forwarded = [value for name, value in scope["headers"] if name == self._forwarded]
-            peer = client_address(peer, forwarded, self._hops)
+            peer = client_address(peer, headers.get(self._forwarded, b""), self._hops)
         exchange = scope["edge"] = Exchange(self._gateway, headers, peer)
+        exchange.repeated = repeated
         return exchange
 
     def _finishing(self, exchange: Exchange, send: Send) -> Send:
@@ -138,6 +157,10 @@ class Edge:
         gateway = self._gateway
         exchange.count(gateway.addresses, address_key(exchange.address))
         _check_head(scope, gateway.settings.max_header_bytes)
+        if exchange.repeated:
+            raise invalid(
+                "A header that has one value came twice.", (exchange.repeated, "must be given once")
+            )
         gateway.slots.take()
         try:
             await self._app(scope, receive, send)
@@ -155,6 +178,16 @@ def _check_head(scope: Scope, most: int) -> None:
         raise EdgeError(431, "HEADERS_TOO_LARGE", "The headers are too large.", headers=_CLOSE)
     if query.count(b"&") >= MOST_PARAMETERS:
         raise EdgeError(414, "QUERY_TOO_LARGE", f"At most {MOST_PARAMETERS} parameters.", headers=_CLOSE)
+
+
+def _repeated(lines: list[tuple[bytes, bytes]]) -> str:
+    """The first field that came more than once, though it is no list; empty: there is none."""
+    seen: set[bytes] = set()
+    for name, _ in lines:
+        if name in seen and name in _SINGLE:
+            return name.decode().title()
+        seen.add(name)
+    return ""
 
 
 def _describe(span: Span, method: str, scheme: str, exchange: Exchange) -> None:

@@ -18,7 +18,10 @@ CORRELATION_HEADER = "x-correlation-id"
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 # W3C's list is printable ASCII, and nothing else may travel in gRPC's metadata.
 _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+# Version 00 has four fields. What a later version puts behind them is left out, as W3C says; a comma begins another.
+_IDS = r"(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+_TRACEPARENT = re.compile(rf"00-{_IDS}|(?!00|ff)[0-9a-f]{{2}}-{_IDS}(?:-[\x21-\x2b\x2d-\x7e]{{0,256}})?")
+_KNOWN_FLAGS = 0x03
 
 
 class Context:
@@ -62,8 +65,13 @@ def new_traceparent() -> str:
 
 
 def incoming(correlation_id: str | None, traceparent: str | None, tracestate: str | None = None) -> Context:
-    """The context for work from outside. What is missing or malformed is made anew, never trusted."""
+    """The context for work from outside. What is missing or malformed is made anew, never trusted.
+
+    Of a traceparent of a later version the ids and the flags that are known are taken, as version 00.
+    """
     trace = traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None
+    if trace and trace[:2] != "00":
+        trace = f"00{trace[2:53]}{int(trace[53:55], 16) & _KNOWN_FLAGS:02x}"
     correlation = correlation_id if correlation_id and _CORRELATION_ID.fullmatch(correlation_id) else None
     state = tracestate if trace and tracestate and _TRACESTATE.fullmatch(tracestate) else ""
     return Context(correlation or secrets.token_hex(16), trace or new_traceparent(), state, root=not trace)

@@ -96,7 +96,7 @@ class _Request:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() == b"accept":
-            self.accept = value.decode("latin-1")
+            self.accept += ("," if self.accept else "") + value.decode("latin-1")
 
 
 def _response(status: bytes, body: bytes, content_type: str) -> bytes:

@@ -107,8 +107,8 @@ async def respond_problem(send: Send, problem: Problem) -> None:
 
 
 def header(scope: Scope, name: bytes) -> str:
-    """A request header, "" where there is none."""
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+    """A request header, its lines combined; "" where there is none."""
+    return b", ".join([value for key, value in scope["headers"] if key == name]).decode("latin-1")
 
 
 def query(scope: Scope, *known: str) -> dict[str, str]:

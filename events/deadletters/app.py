@@ -93,7 +93,9 @@ class DeadLetters:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI, for `http` only."""
         correlation = header(scope, b"x-correlation-id") or header(scope, b"ce-correlationid")
-        context.enter(context.incoming(correlation, header(scope, b"traceparent")))
+        context.enter(
+            context.incoming(correlation, header(scope, b"traceparent"), header(scope, b"tracestate"))
+        )
         try:
             await self._route(scope, receive, send)
         except Problem as problem:

@@ -25,6 +25,7 @@ from functions.runtime.inbox import mark
 from functions.runtime.store.port import AlreadyDone
 from observability import context, metrics, tracing
 from observability.failpoints import failpoint
+from observability.headers import combine
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -73,19 +74,17 @@ class EventFunction:
             seen.update(type=event["type"], event_id=event["id"], source=event["source"])
             if subject := event.get("subject"):
                 seen["subject"] = subject
-            await self._deliver(event, request.headers.get("traceparent"))
+            await self._deliver(event, combine(request.scope["headers"], b", "))
         except AlreadyDone:
             return "duplicate", None
         except ServiceError as error:
             return ("retry" if error.code in TRANSIENT else "refused"), error
         return "handled", None
 
-    async def _deliver(self, event: Any, hop: str | None) -> None:
-        context.enter(
-            context.incoming(
-                _text(event, "correlationid"), hop or _text(event, "traceparent"), _text(event, "tracestate")
-            )
-        )
+    async def _deliver(self, event: Any, headers: dict[bytes, bytes]) -> None:
+        hop = [headers.get(name, b"").decode("latin-1") for name in (b"traceparent", b"tracestate")]
+        trace = hop if hop[0] else [_text(event, "traceparent"), _text(event, "tracestate")]
+        context.enter(context.incoming(_text(event, "correlationid"), *trace))
         payload, handler = self._handlers.get(event["type"], (None, None))
         if payload is None or handler is None:
             raise invalid(f"Nobody here subscribed to {event['type'][:100]}.", reason="EVENT_TYPE_UNKNOWN")
@@ -153,7 +152,10 @@ async def _read(request: Request) -> Any:
     if request.method != "POST" or request.scope["path"] != "/":
         raise invalid("CloudEvents are taken by POST at /.", reason="EVENT_EXPECTED")
     body = await _body(request)
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}
+    lines = request.scope["headers"]
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in lines}
+    if len(headers) != len(lines) and _has_two_of_one([name for name, _ in lines]):
+        raise _malformed()
     try:
         event = from_http(headers, body, data_unmarshaller=_as_bytes)
     except (GenericException, ValueError, TypeError, KeyError, RecursionError):
@@ -161,6 +163,12 @@ async def _read(request: Request) -> Any:
     if not all(_text(event, name) for name in ("id", "source", "type")):  # the library takes any JSON there
         raise _malformed()
     return event
+
+
+def _has_two_of_one(names: list[bytes]) -> bool:
+    """Whether an attribute, which has one value, came twice; of other headers nothing is read here."""
+    single = [name for name in names if name == b"content-type" or name.startswith(b"ce-")]
+    return len(single) != len(set(single))
 
 
 def _malformed() -> ServiceError:

@@ -14,6 +14,7 @@ from functions.runtime.errors import ServiceError
 from functions.runtime.function import EventFunction
 from observability.endpoint import Exposition
 from observability.failpoints import failpoint
+from observability.headers import combine
 
 _CONFIG: dict[str, Any] = {
     "http": HttpProtocol,
@@ -81,7 +82,7 @@ class HttpServer:
             await _respond(send, 200, b"ok")
 
     async def _metrics(self, scope: Scope, send: Send) -> None:
-        accept = dict(scope["headers"]).get(b"accept", b"").decode("latin-1")
+        accept = combine(scope["headers"], b", ").get(b"accept", b"").decode("latin-1")
         body, content_type = await self._exposition(accept)
         await _respond(send, 200, body, content_type)
 

@@ -23,6 +23,7 @@ from functions.runtime.rpc_errors import status_code, trailing_metadata
 from functions.runtime.tokens import TokenVerifier
 from observability import context, metrics, tracing
 from observability.failpoints import ARMED, failpoint
+from observability.headers import combine
 
 log = logging.getLogger("shop.rpc")
 
@@ -57,7 +58,10 @@ class Door:
         """
         if self.is_closing:
             raise unavailable(peers.SHUTTING_DOWN, "The service is shutting down.")
-        sent: dict[str, Any] = dict(call.invocation_metadata() or ())
+        metadata: Any = call.invocation_metadata() or ()
+        sent: dict[str, Any] = dict(metadata)
+        if len(sent) != len(metadata):
+            sent = combine([pair for pair in metadata if isinstance(pair[1], str)], ", ")
         context.enter(
             context.incoming(
                 sent.get(context.CORRELATION_HEADER), sent.get("traceparent"), sent.get("tracestate")

@@ -46,13 +46,11 @@ Cursor = Annotated[
 
 def idempotency_key(request: Request) -> str | None:
     """The Idempotency-Key header: 1 to 255 visible ASCII characters. Raises INVALID_ARGUMENT."""
-    given = request.headers.getlist("idempotency-key")
-    if not given:
-        return None
-    if len(given) > 1 or not _KEY.fullmatch(given[0]):
-        field = ("Idempotency-Key", "must be 1 to 255 visible ASCII characters, once")
+    given = request.headers.get("idempotency-key")
+    if given is not None and not _KEY.fullmatch(given):
+        field = ("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
         raise invalid("The idempotency key is not valid.", field)
-    return given[0]
+    return given
 
 
 def me() -> str:

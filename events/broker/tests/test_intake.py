@@ -204,3 +204,27 @@ async def test_an_address_with_parameters_that_nobody_knows_takes_no_event(tmp_p
         answer = await it.http.post("/shop/default?priority=high", headers=headers(), content=b"{}")
     assert (answer.status_code, answer.json()["reason"]) == (400, "INVALID_QUERY")
     assert [error["field"] for error in answer.json()["errors"]] == ["priority"]
+
+
+async def test_lines_of_tracestate_are_combined_and_two_traceparents_are_none(tmp_path: Path) -> None:
+    parent = "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x"
+    states = [("tracestate", "a=1"), ("tracestate", "b=2")]
+    async with subscribed() as subscriber, running(tmp_path, broker(), trigger("t", subscriber.url)) as it:
+        for number, parents in enumerate(([parent], [parent, parent])):
+            lines = [*headers(str(number)).items(), *(("traceparent", each) for each in parents), *states]
+            answer = await it.http.post("/shop/default", headers=lines, content=b"{}")
+            assert answer.status_code == 202
+        await until(lambda: len(subscriber.received) == 2)
+    one, two = sorted(subscriber.received, key=lambda received: received.headers["ce-id"])
+    assert one.headers["ce-traceparent"] == parent
+    assert one.headers["ce-tracestate"] == "a=1,%20b=2"
+    assert "ce-traceparent" not in two.headers
+    assert "ce-tracestate" not in two.headers
+
+
+async def test_two_content_types_are_refused(tmp_path: Path) -> None:
+    async with running(tmp_path, broker()) as it:
+        for other in ("application/cloudevents+json", "application/json"):
+            lines = [*headers().items(), ("content-type", "application/json"), ("content-type", other)]
+            answer = await it.http.post("/shop/default", headers=lines, content=b"{}")
+            assert (answer.status_code, answer.json()["reason"]) == (400, "DUPLICATE_ATTRIBUTE")

@@ -128,6 +128,23 @@ async def test_an_event_whose_data_a_foreign_server_lost_is_refused(desk: Desk) 
     assert desk.seen == []
 
 
+async def test_the_request_s_trace_is_continued_whatever_its_version_and_lines(desk: Desk) -> None:
+    lines = [("traceparent", f"cc-{'c' * 32}-{'d' * 16}-01-x"), ("tracestate", "a=1"), ("tracestate", "b=2")]
+    async with httpx.AsyncClient() as client:
+        answer = await client.post(desk.url, headers=[*EVENT.items(), *lines], content=DATA)
+    assert answer.status_code == 204
+    ctx = desk.seen[0][1]
+    assert (ctx.trace_id, ctx.tracestate) == ("c" * 32, "a=1, b=2")
+
+
+@pytest.mark.parametrize("name", ["ce-id", "ce-source", "content-type"])
+async def test_an_attribute_must_not_come_twice(desk: Desk, name: str) -> None:
+    async with httpx.AsyncClient() as client:
+        answer = await client.post(desk.url, headers=[(name, "other"), *EVENT.items()], content=DATA)
+    assert answer.status_code == 400
+    assert desk.seen == []
+
+
 async def test_an_event_in_structured_mode_is_handled(desk: Desk) -> None:
     event = (
         f'{{"specversion":"1.0","id":"e2","source":"/products","type":"{StockReserved.TYPE}","data":{DATA}}}'
