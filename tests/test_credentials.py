@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from events.service_keys import ServiceKeys
 from functions.payments.bootstrap import open_provider
 from functions.payments.settings import Settings as Payments
 from functions.runtime.clock import ManualClock
 from functions.runtime.credentials import refuse_weak, secret
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
-from functions.runtime.wiring import service_key
+from functions.runtime.wiring import service_key, service_keys
 from gateway.settings import Settings as Gateway
 from knative.setup.secrets import new_key
 from tests.architecture import domains
@@ -117,13 +118,13 @@ def test_the_key_that_make_up_made_signs_nothing_in_production(domain: str, path
 def test_the_key_may_be_a_variable_and_then_no_file_is_looked_at(domain: str) -> None:
     settings = production(domain, "/nowhere", SERVICE_KEY=new_key().decode())
     refuse_weak(settings)
-    service_key(settings)
+    service_key(settings, domain)
 
 
 @pytest.mark.parametrize("bad", ["not a key, but long enough", new_key().decode()[:60]], ids=["text", "half"])
 def test_a_variable_that_holds_no_key_is_refused_by_name_and_not_shown(bad: str) -> None:
-    with pytest.raises(SettingsError, match=r"^SERVICE_KEY: ValueError") as refused:
-        service_key(production("orders", "", SERVICE_KEY=bad))
+    with pytest.raises(SettingsError, match=r"^SERVICE_KEY: no Ed25519 private key") as refused:
+        service_key(production("orders", "", SERVICE_KEY=bad), "orders")
     assert bad not in str(refused.value)
 
 
@@ -193,3 +194,22 @@ def test_a_process_that_may_not_start_says_why_in_a_line_and_ends_with_one(
     assert done.stderr.startswith(f"{domain}: SERVICE_KEY_FILE: is too short")
     assert len(done.stderr.splitlines()) == 1
     assert "not a key" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("jwks", "said"),
+    [
+        ("", "FileNotFoundError, cannot read it"),
+        ("no JSON", "no JWKS of Ed25519 keys"),
+        ('{"keys": []}', "a JWKS without an Ed25519 key"),
+        (ServiceKeys({}).with_key("users", bytes(32)).jwks(), "has no key of orders"),
+        (
+            ServiceKeys({}).with_key("orders", bytes(32)).jwks().replace('"x":"AA', '"x":"BA'),
+            "that its id names",
+        ),
+    ],
+)
+def test_public_keys_that_are_none_are_refused_by_name(jwks: str, said: str, tmp_path: Path) -> None:
+    settings = production("orders", "", SERVICE_KEYS=jwks, SERVICE_KEYS_FILE=str(tmp_path / "nothing"))
+    with pytest.raises(SettingsError, match=rf"^SERVICE_KEYS(_FILE)?: .*{said}"):
+        service_keys(settings, "orders")

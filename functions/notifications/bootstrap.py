@@ -57,7 +57,7 @@ def bootstrap(
 
 
 def _users(settings: Settings, clock: Clock, closing: list[Hook]) -> Users:
-    peer = Peer(settings.users_address, wiring.service_tokens(settings, "notifications", clock))
+    peer = Peer(settings.users_address, wiring.service_tokens(settings, "notifications", clock), "users")
     closing.append(peer.close)
     return UsersPeer(peer)
 
@@ -65,7 +65,7 @@ def _users(settings: Settings, clock: Clock, closing: list[Hook]) -> Users:
 def _verifier(settings: Settings, clock: Clock, closing: list[Hook]) -> TokenVerifier:
     users = Peer(settings.users_address)
     closing.append(users.close)
-    return wiring.token_verifier(settings, wiring.remote_jwks(users), clock)
+    return wiring.token_verifier(settings, "notifications", wiring.remote_jwks(users), clock)
 
 
 def open_channel(settings: Settings) -> Channel:

@@ -60,7 +60,7 @@ def _services(
 
 
 def _catalogue(settings: Settings, clock: Clock, stops: list[Hook]) -> Catalogue:
-    products = Peer(settings.products_address, service_tokens(settings, "orders", clock))
+    products = Peer(settings.products_address, service_tokens(settings, "orders", clock), "products")
     stops.append(products.close)
     return ProductsCatalogue(products)
 
@@ -68,4 +68,4 @@ def _catalogue(settings: Settings, clock: Clock, stops: list[Hook]) -> Catalogue
 def _verifier(settings: Settings, clock: Clock, stops: list[Hook]) -> TokenVerifier:
     users = Peer(settings.users_address)
     stops.append(users.close)
-    return token_verifier(settings, remote_jwks(users), clock)
+    return token_verifier(settings, "orders", remote_jwks(users), clock)

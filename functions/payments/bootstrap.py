@@ -61,7 +61,7 @@ def bootstrap(
 
 
 def _orders(settings: Settings, clock: Clock, closing: list[Hook]) -> Orders:
-    peer = Peer(settings.orders_address, wiring.service_tokens(settings, "payments", clock))
+    peer = Peer(settings.orders_address, wiring.service_tokens(settings, "payments", clock), "orders")
     closing.append(peer.close)
     return OrdersPeer(peer)
 
@@ -69,7 +69,7 @@ def _orders(settings: Settings, clock: Clock, closing: list[Hook]) -> Orders:
 def _verifier(settings: Settings, clock: Clock, closing: list[Hook]) -> TokenVerifier:
     users = Peer(settings.users_address)
     closing.append(users.close)
-    return wiring.token_verifier(settings, wiring.remote_jwks(users), clock)
+    return wiring.token_verifier(settings, "payments", wiring.remote_jwks(users), clock)
 
 
 def open_provider(settings: Settings, clock: Clock) -> Provider:

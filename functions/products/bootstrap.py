@@ -37,7 +37,7 @@ def bootstrap(
         store=store,
         services=partial(_services, store, clock, PROVIDERS[settings.payment_provider]),
         subscriptions=subscriptions(store, clock, timedelta(minutes=settings.reservation_minutes)),
-        verifier=verifier or token_verifier(settings, remote_jwks(users), clock),
+        verifier=verifier or token_verifier(settings, "products", remote_jwks(users), clock),
         clock=clock,
         on_stop=[users.close],
     )

@@ -60,11 +60,14 @@ def _bounded_by(timeout: float | None) -> float:
 
 
 class Peer:
-    """Another service at `address` (host:port); `tokens` mints for calls that nobody's token covers."""
+    """Another service at `address` (host:port); `tokens` mints for calls that nobody's token covers, `name` is the
+    service's, and the audience of those tokens.
+    """
 
-    def __init__(self, address: str, tokens: ServiceTokens | None = None) -> None:
+    def __init__(self, address: str, tokens: ServiceTokens | None = None, name: str = "") -> None:
         self.address = address
         self._tokens = tokens
+        self._name = name
         self._channel: grpc.aio.Channel | None = None
         self._stubs: dict[Callable[[Any], Any], Any] = {}
         self._leaving: asyncio.Task[None] | None = None
@@ -183,7 +186,7 @@ class Peer:
             return caller().token
         if self._tokens is None:
             raise unauthenticated("TOKEN_MISSING", "This service has no token of its own.")
-        return self._tokens.token()
+        return self._tokens.token(self._name)
 
     async def close(self) -> None:
         """Close the channel; calls under way get a second to finish."""

@@ -53,6 +53,8 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Who charges: payments talks to it; products and orders refuse what it cannot charge."""
     service_key: str = ""
     service_key_file: str = ".data/secrets/service.pem"
+    service_keys: str = ""
+    service_keys_file: str = ".data/secrets/service-keys/jwks.json"
     token_issuer: str = "https://shop.local"  # noqa: S105 - a name, not a secret
     token_audience: str = "shop"  # noqa: S105 - a name, not a secret
     drain_seconds: Annotated[float, Meta(ge=0, le=300)] = 10.0

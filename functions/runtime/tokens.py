@@ -1,15 +1,14 @@
-"""Tokens: verifying people's access tokens and the platform's service tokens, and minting the latter (RFC
-7519).
+"""Tokens: verifying people's access tokens and services' tokens, and minting the latter (RFC 7519).
 
-Access tokens are signed by the users service with the keys of its JWKS; service tokens with the platform's
-Ed25519 key, known by the key id `service`. Nothing in a token chooses how it is verified: the algorithm is
-EdDSA, the keys are ours.
+Access tokens are signed by the users service with the keys of its JWKS; a service token by the service that it names,
+for the one service that it is sent to (`aud`), with a key of `events.service_keys`. Nothing in a token chooses how it
+is verified: the algorithm is EdDSA, the keys are ours.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from functions.runtime.clock import Clock
@@ -19,9 +18,8 @@ from functions.runtime.ids import uuid7
 from functions.runtime.key_set import KeySetCache, subject_digest
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+    from events.service_keys import PrivateKey, PublicKey, ServiceKeys
 
-SERVICE_KEY_ID = "service"
 MAX_TOKEN_BYTES = 4096
 _SERVICE_LIFE = timedelta(minutes=5)
 _CACHE_SIZE = 10_000
@@ -43,7 +41,7 @@ class TokenVerifier(Protocol):
 
 
 class JwtVerifier:
-    """Verifies by the keys of a `KeySetCache`, and service tokens by the platform's key.
+    """Verifies by the keys of a `KeySetCache`, and service tokens for `name` by those of `services`.
 
     The signature of a token is checked once; what the key set says of it (its key, its person, its session) at each
     use, so that a revocation counts as soon as it is known. A person's token is UNAVAILABLE (KEYS_UNAVAILABLE) while
@@ -53,13 +51,15 @@ class JwtVerifier:
     def __init__(
         self,
         keys: KeySetCache,
-        service_key: Ed25519PublicKey | None,
+        services: ServiceKeys | None,
         issuer: str,
         audience: str,
         clock: Clock,
+        name: str = "",
     ) -> None:
         self._keys = keys
-        self._service_key = service_key
+        self._services = services
+        self._name = name
         self._issuer = issuer
         self._audience = audience
         self._clock = clock
@@ -76,7 +76,7 @@ class JwtVerifier:
                 self._seen.popitem(last=False)
         if now >= verified.expires_at:
             raise _expired()
-        if verified.kid != SERVICE_KEY_ID:
+        if not verified.identity.is_service:
             keys = await self._keys.current(verified.kid)
             if verified.kid not in keys.keys:
                 raise _invalid()
@@ -91,17 +91,18 @@ class JwtVerifier:
             if len(token) > MAX_TOKEN_BYTES:
                 raise jwt.InvalidTokenError
             kid = jwt.get_unverified_header(token).get("kid")
+            service = self._services.get(kid) if self._services else None
             claims: dict[str, Any] = jwt.decode(
                 token,
-                await self._key(kid),
+                _loaded(service) if service else await self._key(kid),
                 algorithms=["EdDSA"],
-                audience=self._audience,
+                audience=self._name if service else self._audience,
                 issuer=self._issuer,
                 options=_OPTIONS,
             )
         except (jwt.InvalidTokenError, ValueError, TypeError):
             raise _invalid() from None
-        _check(claims, kid == SERVICE_KEY_ID, now)
+        _check(claims, service.service if service else None, now)
         return _Verified(
             Identity(claims["sub"], frozenset(claims["roles"]), token, claims.get("auth_time", 0)),
             str(kid),
@@ -112,10 +113,6 @@ class JwtVerifier:
         )
 
     async def _key(self, kid: object) -> Any:
-        if kid == SERVICE_KEY_ID:
-            if self._service_key is None:
-                raise _invalid()
-            return self._service_key
         if not isinstance(kid, str) or not kid or len(kid) > 128:
             raise _invalid()
         key = (await self._keys.current(kid)).keys.get(kid)
@@ -135,19 +132,27 @@ class _Verified(NamedTuple):
     expires_at: float
 
 
-def _check(claims: dict[str, Any], by_service_key: bool, now: float) -> None:
-    """Rules beyond the signature: the type of token fits its key, roles fit its type, and its time has not
-    passed.
+def _loaded(key: PublicKey) -> Any:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # as jwt needs it
+
+    return Ed25519PublicKey.from_public_bytes(key.raw)
+
+
+def _check(claims: dict[str, Any], service: str | None, now: float) -> None:
+    """Rules beyond the signature: type and roles fit the key, the key is the subject's (`service` owns it), and the
+    time has not passed.
     """
     roles = claims.get("roles")
-    wanted = "service" if by_service_key else "access"
+    wanted = "service" if service else "access"
     if (
         claims.get("typ") != wanted
         or not isinstance(roles, list)
         or not all(isinstance(r, str) for r in roles)
     ):
         raise _invalid()
-    if (SERVICE in roles) != by_service_key or not isinstance(claims["sub"], str) or not claims["sub"]:
+    if (SERVICE in roles) != bool(service) or not isinstance(claims["sub"], str) or not claims["sub"]:
+        raise _invalid()
+    if service and claims["sub"] != service:
         raise _invalid()
     times = [claims["exp"], claims["iat"], claims.get("nbf", 0), claims.get("auth_time", 0)]
     if not all(isinstance(moment, int | float) for moment in times):
@@ -167,36 +172,36 @@ def _invalid() -> ServiceError:
 
 
 class ServiceTokens:
-    """Mints this service's own token and keeps it until a minute before its end."""
+    """Mints this service's own tokens, one for each service that it calls; keeps each until a minute before its end."""
 
-    def __init__(self, name: str, key: Ed25519PrivateKey, issuer: str, audience: str, clock: Clock) -> None:
-        self._name = name
+    def __init__(self, key: PrivateKey, issuer: str, clock: Clock) -> None:
         self._key = key
         self._issuer = issuer
-        self._audience = audience
         self._clock = clock
-        self._token = ""
-        self._renew_at = 0.0
+        self._minted: dict[str, tuple[datetime, str]] = {}
 
-    def token(self) -> str:
-        """A JWT of five minutes: `sub` this service's name, role `service`."""
+    def token(self, audience: str) -> str:
+        """A JWT of five minutes for the service `audience`: `sub` this service's name, role `service`."""
         now = self._clock.now()
-        if now.timestamp() >= self._renew_at:
-            self._token = self._mint(now.timestamp())
-            self._renew_at = (now + _SERVICE_LIFE - timedelta(minutes=1)).timestamp()
-        return self._token
+        renew_at, token = self._minted.get(audience, (now, ""))
+        if now >= renew_at:
+            token = self._mint(audience, now.timestamp())
+            self._minted[audience] = (now + _SERVICE_LIFE - timedelta(minutes=1), token)
+        return token
 
-    def _mint(self, now: float) -> str:
+    def _mint(self, audience: str, now: float) -> str:
         import jwt  # see JwtVerifier._verified
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         claims = {
             "iss": self._issuer,
-            "aud": self._audience,
-            "sub": self._name,
+            "aud": audience,
+            "sub": self._key.service,
             "jti": uuid7(),
             "iat": int(now),
             "exp": int(now + _SERVICE_LIFE.total_seconds()),
             "roles": [SERVICE],
             "typ": "service",
         }
-        return jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": SERVICE_KEY_ID})
+        key = Ed25519PrivateKey.from_private_bytes(self._key.seed)
+        return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": self._key.key_id})

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from events.service_keys import InvalidKey, PrivateKey, ServiceKeys
 from functions.runtime.clock import Clock
 from functions.runtime.credentials import secret, variable
 from functions.runtime.key_set import Jwks, KeySetCache
@@ -14,9 +15,6 @@ from functions.runtime.settings import RuntimeSettings, SettingsError
 from functions.runtime.store.port import Kind, Store
 from functions.runtime.tokens import JwtVerifier, ServiceTokens, TokenVerifier
 from observability import tracing
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
 def open_store(settings: RuntimeSettings, name: str, kinds: Sequence[Kind[Any]], clock: Clock) -> Store:
@@ -57,32 +55,36 @@ def _dynamodb_store(settings: RuntimeSettings, name: str, kinds: Sequence[Kind[A
     return DynamoDBStore(address.prefix + name, kinds, clock, connection, create_table=development)
 
 
-def service_key(settings: RuntimeSettings) -> Ed25519PrivateKey:
-    """The platform's Ed25519 key for service tokens, from SERVICE_KEY or SERVICE_KEY_FILE (PEM, PKCS #8)."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # cold start
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # cold start
-
-    pem, named = secret(settings, "service_key"), variable(settings, "service_key")
+def service_key(settings: RuntimeSettings, name: str) -> PrivateKey:
+    """This service's own Ed25519 key, from SERVICE_KEY or SERVICE_KEY_FILE (PEM, PKCS #8)."""
     try:
-        key = load_pem_private_key(pem.encode(), None)
-    except ValueError as error:
-        raise SettingsError(f"{named}: {type(error).__name__}, cannot read the service key") from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise SettingsError(f"{named}: must hold an Ed25519 private key")
-    return key
+        return PrivateKey.from_pem(name, secret(settings, "service_key"))
+    except InvalidKey as error:
+        raise SettingsError(f"{variable(settings, 'service_key')}: {error}") from None
+
+
+def service_keys(settings: RuntimeSettings, name: str) -> ServiceKeys:
+    """The public keys of all services, `name` among them, from SERVICE_KEYS or SERVICE_KEYS_FILE (a JWKS)."""
+    named = variable(settings, "service_keys")
+    try:
+        keys = ServiceKeys.parse(secret(settings, "service_keys"))
+    except InvalidKey as error:
+        raise SettingsError(f"{named}: {error}") from None
+    if not keys.of(name):
+        raise SettingsError(f"{named}: has no key of {name}")
+    return keys
 
 
 def service_tokens(settings: RuntimeSettings, name: str, clock: Clock) -> ServiceTokens:
     """The minter of this service's own tokens."""
-    return ServiceTokens(name, service_key(settings), settings.token_issuer, settings.token_audience, clock)
+    return ServiceTokens(service_key(settings, name), settings.token_issuer, clock)
 
 
-def token_verifier(settings: RuntimeSettings, jwks: Jwks, clock: Clock) -> TokenVerifier:
-    """Verifies access tokens by `jwks` and service tokens by the platform's key."""
-    public = service_key(settings).public_key()
-    return JwtVerifier(
-        KeySetCache(jwks, clock), public, settings.token_issuer, settings.token_audience, clock
-    )
+def token_verifier(settings: RuntimeSettings, name: str, jwks: Jwks, clock: Clock) -> TokenVerifier:
+    """Verifies access tokens by `jwks`, and service tokens for the service `name` by the services' keys."""
+    services = service_keys(settings, name)
+    issuer, audience = settings.token_issuer, settings.token_audience
+    return JwtVerifier(KeySetCache(jwks, clock), services, issuer, audience, clock, name)
 
 
 def remote_jwks(users: Peer) -> Jwks:

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from functions.runtime.store.dynamodb_local import NotAvailable
+from knative.local import manifests, parts
 from knative.local.data import Data, DataInUse
 from knative.local.manifests import ManifestError
 from knative.local.parts import Launch, launch
@@ -47,7 +48,7 @@ def _run(options: Options, terminal: Terminal, shell: Mapping[str, str], launch:
     data.hold()
     if options.fresh:
         data.empty()
-    data.prepare()
+    data.prepare(parts.callers(manifests.load(options.manifests)))
     terminal.line(
         f"Starting the shop from {_short(options.manifests)}, with its data in {_short(data.folder)}"
     )

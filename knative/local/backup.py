@@ -25,7 +25,7 @@ from knative.local.data import Data, DataInUse
 
 ROOT: Final = Path(__file__).parents[2]
 _DATABASES: Final = ("store/*.db", "broker/*.db")
-_FILES: Final = ("secrets/*", "first-start*")
+_FILES: Final = ("secrets/*", "secrets/*/*", "first-start*")
 _MANIFEST: Final = "backup.json"
 _PAGES: Final = 4096  # of a step
 _PATIENCE: Final = 10.0  # seconds
@@ -131,7 +131,9 @@ def _copy(snapshot: sqlite3.Connection, to: Path) -> None:
 
 
 def _found(data: Path, patterns: Sequence[str]) -> list[str]:
-    return sorted(str(path.relative_to(data)) for pattern in patterns for path in data.glob(pattern))
+    return sorted(
+        str(path.relative_to(data)) for pattern in patterns for path in data.glob(pattern) if path.is_file()
+    )
 
 
 def main(argv: Sequence[str]) -> int:

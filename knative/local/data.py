@@ -7,11 +7,13 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any, Final
+
+from knative.setup.secrets import Folder, fill_keys
 
 # What --fresh removes: only what the platform makes, should --data ever name a folder that holds more.
 _OURS: Final = (
@@ -70,14 +72,17 @@ class Data:
             else:
                 path.unlink(missing_ok=True)
 
-    def prepare(self) -> None:
-        """Makes the folders, and the platform's service key where there is none."""
+    def prepare(self, services: Sequence[str] = ()) -> None:
+        """Makes the folders, and the key pairs of these services where they are missing.
+
+        Earlier releases had one key for all; nothing takes what it signed any more.
+        """
         for name in _PRIVATE:
             (self.folder / name).mkdir(exist_ok=True)
             (self.folder / name).chmod(0o700)
         secrets = self.folder / "secrets"
-        if not (secrets / "service.pem").exists():
-            _write_private(secrets / "service.pem", _new_key())
+        fill_keys(Folder(secrets), services)
+        (secrets / "service.pem").unlink(missing_ok=True)
 
     @property
     def is_first_start(self) -> bool:
@@ -143,11 +148,3 @@ def _write_private(path: Path, content: bytes) -> None:
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
     draft.replace(path)
-
-
-def _new_key() -> bytes:
-    # Only the first start pays for these imports.
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

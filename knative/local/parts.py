@@ -80,6 +80,11 @@ def domains(manifests: m.Manifests) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name, _ in _programs(manifests) if name != GATEWAY))
 
 
+def callers(manifests: m.Manifests) -> tuple[str, ...]:
+    """Who has a key pair: the domains, which sign their events and calls, and the gateway, which reads dead letters."""
+    return (*domains(manifests), GATEWAY)
+
+
 def launch(module: str, *arguments: str) -> tuple[str, ...]:
     """The command that runs a module as a part."""
     return (sys.executable, "-m", "knative.local.launch", module, *arguments)
@@ -238,7 +243,8 @@ def _fixed(name: str, ports: Ports, data: Path, shell: Mapping[str, str]) -> dic
         "HOST": HOST,
         "HTTP_PORT": str(ports.http[name]),
         "STORE_URL": store if store.startswith("dynamodb:") else f"sqlite:///{data}/store",
-        "SERVICE_KEY_FILE": f"{data}/secrets/service.pem",
+        "SERVICE_KEY_FILE": f"{data}/secrets/service-key-{name}/service.pem",
+        "SERVICE_KEYS_FILE": f"{data}/secrets/service-keys/jwks.json",
         "PORT": "",
         "METRICS_PORT": "",  # here each has its HTTP port
     }

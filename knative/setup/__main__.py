@@ -1,4 +1,7 @@
-"""`python -m knative.setup secrets` fills the platform's Secrets, `catalogue` loads the demo catalogue.
+"""`python -m knative.setup secrets SERVICE...` fills the platform's Secrets, `catalogue` loads the demo catalogue.
+
+`rotate announce|switch|retire SERVICE` takes a service's key through a rotation: SECRETS_DIR names a folder of secrets
+(`.data/secrets` of `make up`), without it they are the cluster's. Restart all parts after each step.
 
 For compose.yaml, `prepare` writes secrets and the broker's configuration to files, `tick` sends the sweeps' events.
 
@@ -14,12 +17,12 @@ import sys
 import time
 from pathlib import Path
 
-from knative.setup.secrets import Cluster, fill
+from knative.setup.secrets import Cluster, Folder, announce, fill, fill_keys, retire, switch
 
 
 def secrets() -> None:
-    """ADMIN_EMAIL names the first administrator."""
-    made = fill(Cluster.from_inside(), os.environ["ADMIN_EMAIL"])
+    """ADMIN_EMAIL names the first administrator, the arguments the services that get a key pair."""
+    made = fill(Cluster.from_inside(), os.environ["ADMIN_EMAIL"], sys.argv[2:])
     _say(f"made: {', '.join(made) or 'nothing, all is there'}")
 
 
@@ -64,9 +67,34 @@ def _say(what: str) -> None:
     sys.stdout.flush()
 
 
-COMMANDS = {"secrets": secrets, "catalogue": catalogue, "prepare": prepare, "tick": tick}
+def keys() -> None:
+    """Make the key pairs of the services that the arguments name, as files in SECRETS_DIR."""
+    made = fill_keys(Folder(Path(os.environ["SECRETS_DIR"])), sys.argv[2:])
+    _say(f"made: {', '.join(made) or 'nothing, all is there'}")
+
+
+def rotate() -> None:
+    """One step of a rotation."""
+    step, service = sys.argv[2:]
+    folder = os.environ.get("SECRETS_DIR")
+    try:
+        STEPS[step](Folder(Path(folder)) if folder else Cluster.from_inside(), service)
+    except (KeyError, ValueError) as error:
+        sys.exit(f"rotate: {error}")
+    _say(f"{step}: {service}; restart all parts before the next step")
+
+
+STEPS = {"announce": announce, "switch": switch, "retire": retire}
+COMMANDS = {
+    "keys": keys,
+    "rotate": rotate,
+    "secrets": secrets,
+    "catalogue": catalogue,
+    "prepare": prepare,
+    "tick": tick,
+}
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1] not in COMMANDS:
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         sys.exit(f"usage: python -m knative.setup {'|'.join(COMMANDS)}")
     COMMANDS[sys.argv[1]]()

@@ -5,33 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from knative.local import manifests, parts, ports, timers
-from knative.setup.secrets import fill
-
-
-class Folder:
-    """Secrets (see knative.setup.secrets) as files under a folder: <secret>/<entry>, for nobody else to read."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def keys(self, name: str) -> set[str]:
-        """See Secrets."""
-        there = self._folder / name
-        return {path.name for path in there.iterdir()} if there.is_dir() else set()
-
-    def add(self, name: str, entries: Mapping[str, bytes]) -> None:
-        """See Secrets."""
-        there = self._folder / name
-        there.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for entry, value in entries.items():
-            draft = there / f".{entry}"
-            draft.touch(mode=0o600)
-            draft.write_bytes(value)
-            draft.replace(there / entry)
+from knative.setup.secrets import Folder, fill
 
 
 def local(base: Path) -> parts.Local:
@@ -43,8 +20,9 @@ def local(base: Path) -> parts.Local:
 
 def prepare(base: Path, folder: Path, admin_email: str) -> list[str]:
     """Write the broker's configuration, make what secrets are missing, and name these."""
-    (folder / "broker.yaml").write_text(local(base).broker_config())
-    return fill(Folder(folder), admin_email)
+    (folder / "broker").mkdir(exist_ok=True)
+    (folder / "broker" / "broker.yaml").write_text(local(base).broker_config())
+    return fill(Folder(folder), admin_email, parts.callers(manifests.load(base)))
 
 
 async def tick(base: Path) -> None:

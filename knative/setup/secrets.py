@@ -1,8 +1,9 @@
-"""Makes what must never stand in a repository, inside the cluster: the key of the calls between services, and the first
+"""Makes what must never stand in a repository, inside the cluster: a key pair for each service, and the first
 administrator's password.
 
-The overlay brings the two Secrets empty, so that this needs the right to read and patch these two and nothing else (the
-right to create cannot be bound to a name).
+Each service's private key has a Secret of its own, `service-key-<name>`; the public keys of all are in the ConfigMap
+`service-keys`, as a JWKS. The overlay brings these objects empty, so that this needs the right to read and patch them
+and nothing else (the right to create cannot be bound to a name).
 """
 
 from __future__ import annotations
@@ -12,30 +13,39 @@ import os
 import secrets
 import ssl
 import urllib.request
-from base64 import b64encode
-from collections.abc import Mapping
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
+
+from events.service_keys import PrivateKey, ServiceKeys
 
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _SECONDS: Final = 10.0
 
 
-class Secrets(Protocol):
-    """The Secrets of one namespace."""
+PUBLIC_KEYS: Final = "service-keys"
+"""Where the public keys are: the entry `jwks.json`."""
+_JWKS: Final = "jwks.json"
+_KEY: Final = "service.pem"
+_NEXT: Final = "next.pem"
 
-    def keys(self, name: str) -> set[str]:
-        """Which entries a Secret has. Raises OSError."""
+
+class Secrets(Protocol):
+    """The Secrets of one namespace, and its ConfigMap `service-keys`."""
+
+    def entries(self, name: str) -> dict[str, bytes]:
+        """What an object holds. Raises OSError."""
 
     def add(self, name: str, entries: Mapping[str, bytes]) -> None:
-        """Write entries into a Secret that exists. Raises OSError."""
+        """Write entries into an object that exists. Raises OSError."""
 
 
 class Cluster:
     """Secrets, over the Kubernetes API at `url` (https://host:port)."""
 
     def __init__(self, url: str, namespace: str, token: str, tls: ssl.SSLContext | None) -> None:
-        self._base = f"{url}/api/v1/namespaces/{namespace}/secrets"
+        self._base = f"{url}/api/v1/namespaces/{namespace}"
         self._token = token
         self._tls = tls
 
@@ -48,39 +58,115 @@ class Cluster:
         namespace, token = (account / "namespace").read_text(), (account / "token").read_text()
         return cls(f"https://{host}:{port}", namespace, token, tls)
 
-    def keys(self, name: str) -> set[str]:
+    def entries(self, name: str) -> dict[str, bytes]:
         """See Secrets."""
-        return set(self._call("GET", name).get("data") or ())
+        found = self._call("GET", name).get("data") or {}
+        decode = str.encode if name == PUBLIC_KEYS else b64decode
+        return {key: decode(value) for key, value in found.items()}
 
     def add(self, name: str, entries: Mapping[str, bytes]) -> None:
         """See Secrets."""
-        data = {key: b64encode(value).decode() for key, value in entries.items()}
+        encode = bytes.decode if name == PUBLIC_KEYS else lambda value: b64encode(value).decode()
+        data = {key: encode(value) for key, value in entries.items()}
         self._call("PATCH", name, json.dumps({"data": data}).encode())
 
     def _call(self, method: str, name: str, body: bytes | None = None) -> dict[str, Any]:
+        kind = "configmaps" if name == PUBLIC_KEYS else "secrets"
         headers = {"authorization": f"Bearer {self._token}", "content-type": "application/merge-patch+json"}
-        request = urllib.request.Request(f"{self._base}/{name}", body, headers, method=method)  # noqa: S310 - ours
+        request = urllib.request.Request(f"{self._base}/{kind}/{name}", body, headers, method=method)  # noqa: S310 - ours
         with urllib.request.urlopen(request, timeout=_SECONDS, context=self._tls) as answer:  # noqa: S310 - ours
             found: dict[str, Any] = json.load(answer)
             return found
 
 
-def fill(cluster: Secrets, admin_email: str) -> list[str]:
-    """Make what is missing, and name it. The key comes last: pods wait for it, and then find the administrator, too."""
+class Folder:
+    """Secrets as files under a folder: <secret>/<entry>, for nobody else to read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def entries(self, name: str) -> dict[str, bytes]:
+        """See Secrets."""
+        there = self._folder / name
+        if not there.is_dir():
+            return {}
+        return {path.name: path.read_bytes() for path in there.iterdir() if not path.name.startswith(".")}
+
+    def add(self, name: str, entries: Mapping[str, bytes]) -> None:
+        """See Secrets."""
+        there = self._folder / name
+        there.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for entry, value in entries.items():
+            draft = there / f".{entry}"
+            draft.touch(mode=0o600)
+            draft.write_bytes(value)
+            draft.replace(there / entry)
+
+
+def fill(cluster: Secrets, admin_email: str, services: Sequence[str]) -> list[str]:
+    """Make what is missing, and name it. The public keys come last: pods wait for them, and then find all else, too."""
     made = []
-    if "password" not in cluster.keys("admin"):
+    if "password" not in cluster.entries("admin"):
         password = secrets.token_urlsafe(18)
         cluster.add("admin", {"email": admin_email.encode(), "password": password.encode()})
         made.append("admin")
-    if "service.pem" not in cluster.keys("service-key"):
-        cluster.add("service-key", {"service.pem": new_key()})
-        made.append("service-key")
+    return made + fill_keys(cluster, services)
+
+
+def fill_keys(cluster: Secrets, services: Sequence[str]) -> list[str]:
+    """Make the key pairs that are missing, and name what was made. Public keys that are there already stay."""
+    made = []
+    for service in services:
+        if _KEY not in cluster.entries(_secret(service)):
+            cluster.add(_secret(service), {_KEY: new_key()})
+            made.append(_secret(service))
+    if services and _publish(cluster, services, _published(cluster)):
+        made.append(PUBLIC_KEYS)
     return made
+
+
+def announce(cluster: Secrets, service: str) -> None:
+    """Begin a rotation: make the service's next key and publish its public half beside the present one."""
+    if _NEXT not in cluster.entries(_secret(service)):
+        cluster.add(_secret(service), {_NEXT: new_key()})
+    _publish(cluster, [service], _published(cluster), _NEXT)
+
+
+def switch(cluster: Secrets, service: str) -> None:
+    """Go on: the next key becomes the present one. Every process must know it by then."""
+    entries = cluster.entries(_secret(service))
+    if _NEXT not in entries:
+        raise ValueError(f"{service} has no next key: announce it first")
+    cluster.add(_secret(service), {_KEY: entries[_NEXT]})
+
+
+def retire(cluster: Secrets, service: str) -> None:
+    """End a rotation: only the present key stays known. What the old one signed is refused from then on."""
+    kept = _published(cluster).without(service)
+    _publish(cluster, [service], kept)
+
+
+def _secret(service: str) -> str:
+    return f"service-key-{service}"
+
+
+def _published(cluster: Secrets) -> ServiceKeys:
+    jwks = cluster.entries(PUBLIC_KEYS).get(_JWKS)
+    return ServiceKeys.parse(jwks.decode()) if jwks else ServiceKeys({})
+
+
+def _publish(cluster: Secrets, services: Sequence[str], known: ServiceKeys, entry: str = _KEY) -> bool:
+    """Add the public halves of these services' keys to those that are known; whether that changed anything."""
+    before = cluster.entries(PUBLIC_KEYS).get(_JWKS)
+    for service in services:
+        key = PrivateKey.from_pem(service, cluster.entries(_secret(service))[entry].decode())
+        known = known.with_key(service, key.public)
+    jwks = known.jwks().encode()
+    if jwks != before:
+        cluster.add(PUBLIC_KEYS, {_JWKS: jwks})
+    return jwks != before
 
 
 def new_key() -> bytes:
     """An Ed25519 private key: PEM, PKCS #8."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # only at the first run
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat  # as above
-
-    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return PrivateKey.generate("").pem.encode()

@@ -67,9 +67,6 @@ async def _measure(options: argparse.Namespace) -> list[Row]:
             done(_memory("memory at rest, the whole platform", sum(shop.at_rest.values()), 800, ""))
         done(*await _traced(options))
         done(await broker(folder, options.seconds, options.rounds, events.floor.rate))
-        (folder / "secrets").mkdir(exist_ok=True)
-        key = (folder / "platform" / "secrets" / "service.pem").read_bytes()
-        (folder / "secrets" / "service.pem").write_bytes(key)
         done(*await rows.starts(folder, max(5, options.rounds)))
     return measured
 

@@ -193,7 +193,8 @@ async def starts(folder: Path, rounds: int) -> list[Row]:
     bare = [await _start(["-m", "tests.bench.floors", "grpc", str(port)], port, {}) for _ in range(rounds)]
     environ = {
         "STORE_URL": f"sqlite:///{folder}/starts",
-        "SERVICE_KEY_FILE": str(folder / "secrets/service.pem"),
+        "SERVICE_KEY_FILE": str(folder / "platform/secrets/service-key-orders/service.pem"),
+        "SERVICE_KEYS_FILE": str(folder / "platform/secrets/service-keys/jwks.json"),
     }
     rows = []
     for role, budget in (("rpc", 0.75), ("events", 0.9)):

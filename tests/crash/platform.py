@@ -120,8 +120,8 @@ async def mortal(folder: Path, environ: Mapping[str, str]) -> AsyncIterator[Mort
     """Start it with its data in `folder`; what `environ` holds goes to every part."""
     data = Data(folder)
     data.hold()
-    data.prepare()
     read = manifests.load(ROOT / "knative" / "base")
+    data.prepare(parts.callers(read))
     shell = {**os.environ, **environ, "ADMIN_EMAIL": EMAIL, "ADMIN_PASSWORD": PASSWORD, "LOG_LEVEL": "INFO"}
     derived = parts.derive(read, ports.free(parts.domains(read)), data.folder, shell)
     (data.folder / "broker.yaml").write_text(_persistent(derived.broker_config))

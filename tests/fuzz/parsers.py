@@ -17,6 +17,7 @@ from jwt.algorithms import OKPAlgorithm
 from events.broker.config import ConfigError, load
 from events.broker.filters import FilterError, compile_filters
 from events.cloudevent import BadEvent, binary_headers, parse, to_structured
+from events.service_keys import PrivateKey, ServiceKeys
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.key_set import KeySetCache
@@ -36,8 +37,11 @@ async def _keys() -> str:
     return json.dumps({"keys": [{**jwk, "kid": "people"}]})
 
 
-_VERIFIER = JwtVerifier(KeySetCache(_keys, _CLOCK), _KEY.public_key(), "https://shop.local", "shop", _CLOCK)
-_TOKEN = ServiceTokens("orders", _KEY, "https://shop.local", "shop", _CLOCK).token()
+_ORDERS = PrivateKey("orders", bytes(range(32)))
+_SERVICES = ServiceKeys({}).with_key("orders", _ORDERS.public)
+_PEOPLE = KeySetCache(_keys, _CLOCK)
+_VERIFIER = JwtVerifier(_PEOPLE, _SERVICES, "https://shop.local", "shop", _CLOCK, "products")
+_TOKEN = ServiceTokens(_ORDERS, "https://shop.local", _CLOCK).token("products")
 Parser = Callable[[bytes], None]
 
 

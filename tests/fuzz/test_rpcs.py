@@ -83,7 +83,7 @@ def attacks(scene: Scene, rpc: str) -> st.SearchStrategy[tuple[str, bytes]]:
 
 async def ask(scene: Scene, rpc: str, caller: str, raw: bytes) -> grpc.StatusCode:
     """The status of one call."""
-    method, token = METHODS[rpc], scene.token(caller)
+    method, token = METHODS[rpc], scene.token(caller, rpc.partition(".")[0])
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
     async with (
         asyncio.timeout(SECONDS),

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from events.broker.app import BrokerApp
 from events.broker.config import load as load_broker
@@ -29,6 +27,7 @@ from functions.runtime.peers import Peer
 from functions.runtime.process import Live
 from functions.runtime.settings import load
 from knative.local import manifests, parts, ports
+from knative.setup.secrets import Folder, fill_keys
 from proto.shop.money.v1 import money_pb2
 from proto.shop.orders.v1 import orders_pb2, orders_pb2_grpc
 from proto.shop.payments.v1 import payments_pb2, payments_pb2_grpc
@@ -53,10 +52,7 @@ class Together:
         self._replaced = replaced
         self._manifests = manifests.load(BASE)
         self._ports = ports.free(parts.domains(self._manifests))
-        (folder / "secrets").mkdir(parents=True, exist_ok=True)
-        key = Ed25519PrivateKey.generate()
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        (folder / "secrets" / "service.pem").write_bytes(pem)
+        fill_keys(Folder(folder / "secrets"), parts.callers(self._manifests))
         self._platform = parts.derive(self._manifests, self._ports, folder, {})
         self._broker = AsyncExitStack()
 

@@ -134,7 +134,7 @@ def test_no_container_of_ours_may_more_than_in_a_cluster() -> None:
 
 
 def test_only_the_collector_of_logs_sees_a_folder_of_the_machine_and_may_not_write_there() -> None:
-    mounts = {name: [m for m in s.get("volumes", ()) if m.startswith(HOST)] for name, s in SERVICES.items()}
+    mounts = {name: [m for m in s.get("volumes", ()) if HOST in str(m)] for name, s in SERVICES.items()}
     assert {name: found for name, found in mounts.items() if found} == {
         "log-collector": [f"{HOST}:/containers:ro"]
     }
@@ -143,7 +143,7 @@ def test_only_the_collector_of_logs_sees_a_folder_of_the_machine_and_may_not_wri
 
 def test_what_is_mounted_is_there() -> None:
     for service in SERVICES.values():
-        for mount in (given for given in service.get("volumes", ()) if not given.startswith(HOST)):
+        for mount in (v for v in service.get("volumes", ()) if isinstance(v, str) and not v.startswith(HOST)):
             source, target, *mode = mount.split(":")
             if source.startswith("./"):
                 assert (ROOT / source).exists(), mount
@@ -151,6 +151,21 @@ def test_what_is_mounted_is_there() -> None:
             else:
                 assert source in FILE["volumes"], mount
             assert Path(target).is_absolute()
+        for long in (v for v in service.get("volumes", ()) if isinstance(v, dict)):
+            assert (long["type"], long["source"], long["read_only"]) == ("volume", "setup", True)
+            assert long["target"].startswith("/setup/")
     assert {s for v in SERVICES.values() for s in v.get("env_file", "").split()} == {
         "knative/base/settings.env"
     }
+
+
+@pytest.mark.parametrize("name", sorted(OURS - {"setup", "tick"}))
+def test_a_part_sees_its_own_private_key_and_no_others(name: str) -> None:
+    mounts = [m for m in SERVICES[name].get("volumes", ()) if isinstance(m, dict)]
+    seen = {mount["volume"]["subpath"]: mount["target"] for mount in mounts}
+    keys = {subpath: target for subpath, target in seen.items() if subpath.startswith("service-key-")}
+    has_one = name in (*DOMAINS, GATEWAY)
+    assert keys == ({f"service-key-{name}": "/setup/service-key"} if has_one else {})
+    assert seen.get("service-keys") == ("/setup/service-keys" if has_one or name == BROKER else None)
+    assert ("admin" in seen) == (name in {"users", "catalogue"})
+    assert not [m for m in SERVICES[name].get("volumes", ()) if isinstance(m, str) and m.startswith("setup:")]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import pytest
 
+from events.service_keys import PrivateKey, ServiceKeys
 from functions.payments.bootstrap import open_provider
 from functions.payments.settings import Settings as Payments
 from functions.runtime import wiring
@@ -15,7 +17,6 @@ from functions.runtime.credentials import refuse_weak, secret
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
 from knative.local import manifests as m
 from knative.local.parts import GATEWAY
-from knative.setup.secrets import new_key
 from tests.architecture import domains
 from tests.manifests import variables
 from tests.manifests.conftest import ROOT
@@ -24,13 +25,18 @@ from tests.manifests.rendered import of, render
 PRODUCTION = "knative/overlays/production"
 SERVICES = [GATEWAY, *(f"{domain}{role}" for domain in domains(ROOT) for role in ("", "-events"))]
 # As knative/README.md has people make them.
+KEYS = {domain: PrivateKey.generate(domain) for domain in (*domains(ROOT), GATEWAY)}
+PUBLIC = reduce(lambda known, key: known.with_key(key.service, key.public), KEYS.values(), ServiceKeys({}))
 SECRETS = {
-    "service-key": {"service.pem": new_key().decode()},
+    **{f"service-key-{name}": {"service.pem": key.pem} for name, key in KEYS.items()},
     "admin": {"email": "admin@shop.example.com", "password": "vK3qQ0m6Zx_tE8rWcY2p"},
     "stripe": {"api-key": "sk_live_vK3qQ0m6Zx_tE8rWcY2p", "webhook-secret": "whsec_vK3qQ0m6Zx_tE8rWcY2p"},
     "mail-events": {"secret": "tE8rWcY2pvK3qQ0m6Zx_"},
 }
-NEEDED = {"service-key": set(SERVICES) - {GATEWAY}, "stripe": {"payments", "payments-events"}}
+NEEDED = {
+    **{f"service-key-{domain}": {domain, f"{domain}-events"} for domain in domains(ROOT)},
+    "stripe": {"payments", "payments-events"},
+}
 
 
 def manifest(service: str) -> Mapping[str, Any]:
@@ -44,8 +50,12 @@ def environment(service: str, there: dict[str, dict[str, str]]) -> dict[str, str
     (shared,) = (d["data"] for d in of(render(PRODUCTION), "ConfigMap"))
     found: dict[str, str] = dict(shared)
     for variable in m.container_of(manifest(service))["env"]:
-        reference = variable.get("valueFrom", {}).get("secretKeyRef")
-        if reference is None:
+        source = variable.get("valueFrom", {})
+        reference = source.get("secretKeyRef")
+        if "configMapKeyRef" in source:
+            assert source["configMapKeyRef"] == {"name": "service-keys", "key": "jwks.json"}
+            found[variable["name"]] = PUBLIC.jwks()
+        elif reference is None:
             found[variable["name"]] = variable["value"]
         elif reference["name"] in there:
             found[variable["name"]] = there[reference["name"]][reference["key"]]
@@ -54,11 +64,13 @@ def environment(service: str, there: dict[str, dict[str, str]]) -> dict[str, str
 
 def start(service: str, there: dict[str, dict[str, str]]) -> RuntimeSettings:
     """As the process does it, up to where it would open a store."""
-    settings = load(variables.settings_of(service.removesuffix("-events")), environment(service, there))
+    name = service.removesuffix("-events")
+    settings = load(variables.settings_of(name), environment(service, there))
     assert settings.shop_env == "production"
     refuse_weak(settings)
     if service != GATEWAY:
-        wiring.service_key(settings)
+        wiring.service_key(settings, name)
+        wiring.service_keys(settings, name)
     if isinstance(settings, Payments):
         open_provider(settings, ManualClock())
     return settings
@@ -90,6 +102,13 @@ def test_what_may_be_absent_is_absent_without_harm_and_refused_where_it_is_bad(
     bad = {**SECRETS, name: dict.fromkeys(SECRETS[name], "changeme")}
     with pytest.raises(SettingsError, match="is an example"):
         start(service, bad)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_is_given_its_own_private_key_and_no_others(service: str) -> None:
+    found = environment(service, SECRETS).values()
+    own = {name for name, key in KEYS.items() if key.pem in found}
+    assert own <= {service.removesuffix("-events")}
 
 
 @pytest.mark.parametrize("service", SERVICES)

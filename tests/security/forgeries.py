@@ -99,7 +99,7 @@ class Forger:
             "kid as a path": {"kid": "../../../../dev/null"},
             "kid as SQL": {"kid": "x' UNION SELECT 'mine' --"},
             "kid as an address": {"kid": f"{EVIL}/key"},
-            "kid of the service key": {"kid": "service"},
+            "kid of a service key": {"kid": self.scene.key_of("orders").key_id},
             "an empty kid": {"kid": ""},
             "a long kid": {"kid": "k" * 2000},
             "no kid": {},
@@ -135,22 +135,26 @@ class Forger:
         }
         for name, changed in named.items():
             yield name, self.signed(**changed)
-        by_service = {"kid": "service"}
-        service_key = self.scene.service_key
-        yield (
-            "a person's token by the service key",
-            jwt.encode(self.claims(), service_key, "EdDSA", by_service),
-        )
-        yield (
-            "a service that is admin",
-            jwt.encode(self.claims(typ="service"), service_key, "EdDSA", by_service),
-        )
-        yield (
-            "an expired service",
-            jwt.encode(
-                self.claims(typ="service", roles=["service"], exp=now - 1), service_key, "EdDSA", by_service
-            ),
-        )
+        taken_over: dict[str, dict[str, Any]] = {
+            "a person's token by a service key": {},
+            "a service that is admin": {"typ": "service"},
+            "an expired service": {"typ": "service", "roles": ["service"], "exp": now - 1},
+            "a service for everybody": {"typ": "service", "roles": ["service"], "sub": "notifications"},
+            "a service that names another": {
+                "typ": "service",
+                "roles": ["service"],
+                "sub": "notifications",
+                "aud": ["users", "products", "orders", "payments", "notifications"],
+            },
+        }
+        for name, changed in taken_over.items():
+            yield name, self.by_service("products", **changed)
+
+    def by_service(self, service: str, **changed: Any) -> str:
+        """These claims, signed with the key of a service that was taken over."""
+        key = self.scene.key_of(service)
+        private = ed25519.Ed25519PrivateKey.from_private_bytes(key.seed)
+        return jwt.encode(self.claims(**changed), private, "EdDSA", {"kid": key.key_id})
 
     def _damaged(self) -> Iterator[tuple[str, str]]:
         good = self.signed(roles=["customer"])

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
+from events.service_keys import PrivateKey
 from functions.runtime.clock import SystemClock
 from functions.runtime.tokens import ServiceTokens
 from knative.local.demo.shop import ADDRESS, Person, Shop
@@ -37,22 +35,19 @@ class Scene:
         """What only the customer and administrators may see."""
         return [self.people["customer"].email, STREET]
 
-    def token(self, caller: str) -> str:
-        """The bearer token of a caller, of a service by its name; empty for nobody's."""
+    def token(self, caller: str, callee: str = "gateway") -> str:
+        """The bearer token of a caller, of a service by its name for its calls of `callee`; empty for nobody's."""
         if caller == "anonymous":
             return ""
         if caller in self.people:
             return str(self.people[caller].tokens["access_token"])
-        return ServiceTokens(caller, self.service_key, ISSUER, AUDIENCE, SystemClock()).token()
+        return ServiceTokens(self.key_of(caller), ISSUER, SystemClock()).token(callee)
 
-    @property
-    def service_key(self) -> Ed25519PrivateKey:
-        """The key that only parts of the platform have."""
+    def key_of(self, service: str) -> PrivateKey:
+        """The key that only this part of the platform has."""
         assert isinstance(self.platform, LocalPlatform)
-        pem = Path(self.platform.folder, "secrets", "service.pem").read_bytes()
-        key = load_pem_private_key(pem, None)
-        assert isinstance(key, Ed25519PrivateKey)
-        return key
+        pem = Path(self.platform.folder, "secrets", f"service-key-{service}", "service.pem").read_text()
+        return PrivateKey.from_pem(service, pem)
 
     def door(self, domain: str) -> str:
         """host:port of a domain's gRPC door."""

@@ -125,7 +125,7 @@ async def ask(scene: Scene, rpc: str, caller: str) -> tuple[grpc.StatusCode, str
         filled(RPCS[rpc].request, scene.ids),
         message_factory.GetMessageClass(method.input_type)(),
     )
-    token = scene.token(caller)
+    token = scene.token(caller, rpc.partition(".")[0])
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
     async with grpc.aio.insecure_channel(scene.door(rpc.partition(".")[0])) as channel:
         path = f"/{method.containing_service.full_name}/{method.name}"

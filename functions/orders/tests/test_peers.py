@@ -8,9 +8,9 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from events.catalog import Money
+from events.service_keys import PrivateKey, ServiceKeys
 from functions.orders.checkout import Offer
 from functions.orders.peers import ProductsCatalogue
 from functions.orders.tests.world import RETIRED, TEAPOT, UNKNOWN
@@ -22,8 +22,8 @@ from functions.runtime.tokens import JwtVerifier, ServiceTokens
 from proto.shop.money.v1 import money_pb2
 from proto.shop.products.v1 import products_pb2 as pb
 
-KEY = Ed25519PrivateKey.generate()
-TOKENS = ServiceTokens("orders", KEY, "issuer", "shop", SystemClock())
+KEY = PrivateKey.generate("orders")
+TOKENS = ServiceTokens(KEY, "issuer", SystemClock())
 
 
 class Products:
@@ -67,7 +67,7 @@ async def served() -> AsyncIterator[tuple[Products, ProductsCatalogue]]:
     server.add_generic_rpc_handlers([products.handler()])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    peer = Peer(f"127.0.0.1:{port}", TOKENS)
+    peer = Peer(f"127.0.0.1:{port}", TOKENS, "products")
     yield products, ProductsCatalogue(peer)
     await peer.close()
     await server.stop(0)
@@ -86,9 +86,9 @@ async def test_all_prices_come_by_one_call(served: tuple[Products, ProductsCatal
 async def test_the_call_is_made_in_the_services_own_name(served: tuple[Products, ProductsCatalogue]) -> None:
     products, catalogue = served
     await catalogue.offers([TEAPOT])
-    who = await JwtVerifier(
-        KeySetCache(_no_keys, SystemClock()), KEY.public_key(), "issuer", "shop", SystemClock()
-    ).verify(products.token)
+    services, keys = ServiceKeys({}).with_key("orders", KEY.public), KeySetCache(_no_keys, SystemClock())
+    verifier = JwtVerifier(keys, services, "issuer", "shop", SystemClock(), "products")
+    who = await verifier.verify(products.token)
     assert who.is_service_named("orders")
 
 

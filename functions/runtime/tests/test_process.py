@@ -18,8 +18,6 @@ from typing import Any
 
 import httpx
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from starlette.requests import Request
 
 from events.catalog import SweepDue
@@ -27,7 +25,7 @@ from functions.runtime.app import Function, Hook
 from functions.runtime.clock import SystemClock
 from functions.runtime.process import Live, Process
 from functions.runtime.settings import RuntimeSettings, load
-from functions.runtime.testing import FakeVerifier
+from functions.runtime.testing import FakeVerifier, service_key_files
 from functions.runtime.wiring import open_store
 
 ROOT = Path(__file__).parents[3]
@@ -152,7 +150,7 @@ def framework(folder: Path) -> Iterator[tuple[str, Path]]:
     command = [sys.executable, "-m", "functions_framework", "--asgi", "--target", "function"]
     command += ["--source", "functions/orders/main.py", "--host", "127.0.0.1", "--port", str(port)]
     environ = {**os.environ, "STORE_URL": f"sqlite:///{folder}", "BROKER_URL": "http://127.0.0.1:9/nowhere"}
-    environ["SERVICE_KEY_FILE"] = str(service_key(folder))
+    environ |= service_key_files(folder, "orders")["orders"]
     printed = folder / "printed"
     with printed.open("wb") as out:
         process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=out, stderr=out)
@@ -161,14 +159,6 @@ def framework(folder: Path) -> Iterator[tuple[str, Path]]:
     finally:
         process.terminate()
         process.wait(20)
-
-
-def service_key(folder: Path) -> Path:
-    """A key to sign calls with."""
-    key = Ed25519PrivateKey.generate()
-    file = folder / "service.pem"
-    file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return file
 
 
 def test_under_the_frameworks_own_command_every_line_is_the_same_json(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from events.service_keys import PrivateKey, ServiceKeys
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError, unavailable
 from functions.runtime.key_set import KeySetCache, subject_digest
@@ -44,14 +45,21 @@ class Desk:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.keys = Keys()
-        self.service_key = Ed25519PrivateKey.generate()
-        self.verifier = JwtVerifier(
-            KeySetCache(self.keys.jwks, self.clock),
-            self.service_key.public_key(),
-            ISSUER,
-            AUDIENCE,
-            self.clock,
-        )
+        self.payments = PrivateKey.generate("payments")
+        self.services = ServiceKeys({}).with_key("payments", self.payments.public)
+        self.verifier = self.verifier_of("orders")
+
+    def verifier_of(self, name: str) -> JwtVerifier:
+        """What the service of this name verifies with."""
+        keys = KeySetCache(self.keys.jwks, self.clock)
+        return JwtVerifier(keys, self.services, ISSUER, AUDIENCE, self.clock, name)
+
+    def service_token(self, key: PrivateKey | None = None, **changed: Any) -> str:
+        """As payments calls orders, unless `changed`."""
+        signing = key or self.payments
+        claims = {"aud": "orders", "sub": "payments", "typ": "service", "roles": ["service"], **changed}
+        private = Ed25519PrivateKey.from_private_bytes(signing.seed)
+        return jwt.encode(self.claims(**claims), private, "EdDSA", {"kid": signing.key_id})
 
     def claims(self, **changed: Any) -> dict[str, Any]:
         now = int(self.clock.now().timestamp())
@@ -99,8 +107,14 @@ FORGERIES: dict[str, Callable[[Desk], str]] = {
     "an unknown key": lambda desk: desk.token(kid="k9", key=Ed25519PrivateKey.generate()),
     "another key under a known id": lambda desk: desk.token(key=Ed25519PrivateKey.generate()),
     "a person's token with the role service": lambda desk: desk.token(roles=["service"]),
-    "a service's key with a person's role": lambda desk: desk.token(
-        kid="service", key=desk.service_key, typ="service", roles=["admin"]
+    "a service's key with a person's role": lambda desk: desk.service_token(roles=["admin"]),
+    "a service's key for a person": lambda desk: desk.service_token(typ="access", roles=["customer"]),
+    "a service that names another": lambda desk: desk.service_token(sub="notifications"),
+    "a service's token for another service": lambda desk: desk.service_token(aud="users"),
+    "a service's token for people's services": lambda desk: desk.service_token(aud=AUDIENCE),
+    "a service whose key nobody knows": lambda desk: desk.service_token(PrivateKey.generate("payments")),
+    "a person's token under a service's key id": lambda desk: desk.token(
+        kid=desk.payments.key_id, key=desk.keys.private["k1"], aud="orders", typ="service", roles=["service"]
     ),
     "one from the future": lambda desk: desk.token(iat=int(desk.clock.now().timestamp()) + 3600),
     "times that are no numbers": lambda desk: desk.token(nbf="soon"),
@@ -159,9 +173,9 @@ async def test_a_person_is_not_believed_after_five_minutes_without_word_of_revoc
 
 async def test_a_service_is_believed_however_long_the_users_service_is_away(desk: Desk) -> None:
     desk.keys.down = True
-    tokens = ServiceTokens("payments", desk.service_key, ISSUER, AUDIENCE, desk.clock)
+    tokens = ServiceTokens(desk.payments, ISSUER, desk.clock)
     desk.clock.advance(timedelta(hours=1))
-    assert (await desk.verifier.verify(tokens.token())).is_service_named("payments")
+    assert (await desk.verifier.verify(tokens.token("orders"))).is_service_named("payments")
 
 
 @pytest.mark.parametrize("cold", [True, False])
@@ -215,15 +229,37 @@ async def test_many_at_once_without_keys_share_one_attempt_to_fetch_them(desk: D
 
 
 async def test_a_service_token_proves_a_service_and_is_renewed_before_its_end(desk: Desk) -> None:
-    tokens = ServiceTokens("payments", desk.service_key, ISSUER, AUDIENCE, desk.clock)
-    first = tokens.token()
+    tokens = ServiceTokens(desk.payments, ISSUER, desk.clock)
+    first = tokens.token("orders")
     desk.clock.advance(timedelta(minutes=3))
-    assert tokens.token() == first
+    assert tokens.token("orders") == first
     desk.clock.advance(timedelta(minutes=1, seconds=1))
-    second = tokens.token()
+    second = tokens.token("orders")
 
     assert second != first
     assert (await desk.verifier.verify(second)).is_service_named("payments")
+
+
+async def test_a_service_token_is_for_the_service_that_it_was_made_for_alone(desk: Desk) -> None:
+    tokens = ServiceTokens(desk.payments, ISSUER, desk.clock)
+    assert (await desk.verifier_of("orders").verify(tokens.token("orders"))).subject == "payments"
+    for name in ("users", "", AUDIENCE):
+        with pytest.raises(ServiceError):
+            await desk.verifier_of(name).verify(tokens.token("orders"))
+
+
+async def test_while_a_service_key_is_rotated_both_are_taken_and_then_only_the_new_one(desk: Desk) -> None:
+    old, new = desk.payments, PrivateKey.generate("payments")
+    desk.services = desk.services.with_key("payments", new.public)
+    both = desk.verifier_of("orders")
+    for key in (old, new):
+        token = ServiceTokens(key, ISSUER, desk.clock).token("orders")
+        assert (await both.verify(token)).is_service_named("payments")
+    desk.services = desk.services.without("payments").with_key("payments", new.public)
+    after = desk.verifier_of("orders")
+    with pytest.raises(ServiceError):
+        await after.verify(ServiceTokens(old, ISSUER, desk.clock).token("orders"))
+    assert (await after.verify(ServiceTokens(new, ISSUER, desk.clock).token("orders"))).is_service
 
 
 async def test_an_identity_does_not_show_its_token(desk: Desk) -> None:

@@ -11,10 +11,9 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from events.catalog import NotificationBounced, SweepDue, UserDeleted, UserRegistered
+from events.service_keys import PrivateKey
 from functions.runtime.app import Delivery, Function
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
@@ -22,8 +21,8 @@ from functions.runtime.rpc import RpcServer
 from functions.runtime.rpc_errors import from_rpc_error
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import AlreadyDone, Once
-from functions.runtime.testing import bearer
-from functions.runtime.wiring import service_tokens
+from functions.runtime.testing import bearer, service_key_files
+from functions.runtime.tokens import ServiceTokens
 from functions.users.bootstrap import bootstrap
 from functions.users.rpc import PUBLIC
 from functions.users.settings import Settings
@@ -39,9 +38,7 @@ class Platform:
     """A served users service and a client of it."""
 
     def __init__(self, folder: Path) -> None:
-        key_file = folder / "service.pem"
-        key = Ed25519PrivateKey.generate()
-        key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        self.keys = service_key_files(folder, "users", "notifications", "orders")
         self.clock = ManualClock()
         self.store = MemoryStore(KINDS, self.clock, lost_races=1)
         self.settings = Settings(
@@ -51,7 +48,8 @@ class Platform:
             argon2_memory_kib=8,
             login_failures_per_address=10,
             client_address_header="X-Client-Address",
-            service_key_file=str(key_file),
+            service_key_file=self.keys["users"]["SERVICE_KEY_FILE"],
+            service_keys_file=self.keys["users"]["SERVICE_KEYS_FILE"],
         )
         self.function: Function = bootstrap(self.settings, store=self.store, clock=self.clock)
 
@@ -82,7 +80,8 @@ class Platform:
         return bearer((await self.login(email)).access_token)
 
     def as_service(self, name: str) -> list[tuple[str, str]]:
-        return bearer(service_tokens(self.settings, name, self.clock).token())
+        key = PrivateKey.from_pem(name, Path(self.keys[name]["SERVICE_KEY_FILE"]).read_text())
+        return bearer(ServiceTokens(key, self.settings.token_issuer, self.clock).token("users"))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def data(tmp_path: Path) -> Path:
     """A platform's folder with two stores, a broker and a secret."""
     folder = tmp_path / "data"
     folder.mkdir()
-    Data(folder).prepare()
+    Data(folder).prepare(["orders"])
     Data(folder).mark_first_start_done()
     for name in ("store/orders.db", "store/products.db", "broker/broker.db"):
         with closing(sqlite3.connect(folder / name)) as db:
@@ -69,17 +69,17 @@ def test_a_backup_is_of_one_moment_of_all_files(data: Path, tmp_path: Path) -> N
 
 def test_what_was_backed_up_comes_back_and_what_it_replaces_is_kept(data: Path, tmp_path: Path) -> None:
     backup(data, tmp_path / "backup")
-    key = (data / "secrets" / "service.pem").read_bytes()
+    key = (data / "secrets" / "service-key-orders" / "service.pem").read_bytes()
     with closing(sqlite3.connect(data / "store" / "orders.db")) as db:
         db.execute("UPDATE t SET n = 7")
         db.commit()
-    (data / "secrets" / "service.pem").write_bytes(b"another")
+    (data / "secrets" / "service-key-orders" / "service.pem").write_bytes(b"another")
 
     replaced = restore(data, tmp_path / "backup")
 
     assert replaced is not None
     assert (count(data, "orders.db"), count(replaced, "orders.db")) == (0, 7)
-    assert (data / "secrets" / "service.pem").read_bytes() == key
+    assert (data / "secrets" / "service-key-orders" / "service.pem").read_bytes() == key
     assert not Data(data).is_first_start
     assert stat.S_IMODE((data / "store" / "orders.db").stat().st_mode) == 0o600
 

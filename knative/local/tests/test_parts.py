@@ -49,7 +49,10 @@ def test_other_ports_move_every_address() -> None:
 
 def test_the_data_lies_where_it_was_asked_for() -> None:
     env = part("orders").env
-    assert (env["STORE_URL"], env["SERVICE_KEY_FILE"]) == ("sqlite:////d/store", "/d/secrets/service.pem")
+    assert (env["STORE_URL"], env["SERVICE_KEY_FILE"]) == (
+        "sqlite:////d/store",
+        "/d/secrets/service-key-orders/service.pem",
+    )
 
 
 def test_the_stores_may_be_on_a_dynamodb_but_on_no_other_files() -> None:

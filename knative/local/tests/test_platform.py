@@ -147,9 +147,9 @@ def test_what_is_kept_is_for_its_owner_only_also_in_folders_of_earlier_runs(worl
     assert set(modes.values()) == {0o700}, modes
 
 
-def test_the_service_key_is_made_once_and_for_its_owner_only(world: World) -> None:
+def test_a_services_key_is_made_once_and_for_its_owner_only(world: World) -> None:
     world.start_ready().send_signal(signal.SIGTERM)
-    key = world.data / "secrets" / "service.pem"
+    key = world.data / "secrets" / "service-key-orders" / "service.pem"
     made = key.read_bytes()
     world.processes[0].wait(20)
     world.start_ready()

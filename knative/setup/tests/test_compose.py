@@ -11,6 +11,7 @@ import yaml
 
 from events.broker.config import load
 from knative.local.manifests import ManifestError
+from knative.local.ports import DOMAINS
 from knative.setup import compose
 
 BASE = Path(__file__).parents[2] / "base"
@@ -19,7 +20,7 @@ ADMIN = "admin@shop.local"
 
 def test_the_broker_delivers_to_the_containers_by_their_names(tmp_path: Path) -> None:
     compose.prepare(BASE, tmp_path, ADMIN)
-    (triggers,) = load((tmp_path / "broker.yaml").read_text()).triggers.values()
+    (triggers,) = load((tmp_path / "broker" / "broker.yaml").read_text()).triggers.values()
     urls = {trigger.key: trigger.subscriber_url for trigger in triggers}
     assert urls["shop/orders-stock-reserved"] == "http://orders:8082"
     assert urls["shop/payments-stock-reserved"] == "http://payments:8084"
@@ -27,9 +28,10 @@ def test_the_broker_delivers_to_the_containers_by_their_names(tmp_path: Path) ->
 
 
 def test_secrets_are_made_once_and_are_for_nobody_else_to_read(tmp_path: Path) -> None:
-    assert compose.prepare(BASE, tmp_path, ADMIN) == ["admin", "service-key"]
-    files = [path for path in tmp_path.rglob("*") if path.parent != tmp_path]
-    assert {path.name for path in files} == {"email", "password", "service.pem"}
+    keys = [f"service-key-{name}" for name in (*DOMAINS, "gateway")]
+    assert sorted(compose.prepare(BASE, tmp_path, ADMIN)) == sorted(["admin", *keys, "service-keys"])
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "broker.yaml"]
+    assert {path.name for path in files} == {"email", "password", "service.pem", "jwks.json"}
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     made = {path: path.read_bytes() for path in files}
     assert compose.prepare(BASE, tmp_path, ADMIN) == []

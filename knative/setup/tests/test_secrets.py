@@ -4,57 +4,101 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+import pytest
 
-from knative.setup.secrets import fill
+from events.service_keys import PrivateKey, ServiceKeys
+from knative.setup.secrets import announce, fill, retire, switch
 
 ADMIN = "admin@shop.local"
+SERVICES = ("orders", "users")
+NAMES = ["admin", "service-key-orders", "service-key-users", "service-keys"]
 
 
 class FakeSecrets:
-    """Two empty Secrets, and the order in which they were written."""
+    """Empty Secrets, and the order in which they were written."""
 
     def __init__(self) -> None:
-        self.data: dict[str, dict[str, bytes]] = {"admin": {}, "service-key": {}}
+        self.data: dict[str, dict[str, bytes]] = {name: {} for name in NAMES}
         self.written: list[str] = []
 
-    def keys(self, name: str) -> set[str]:
-        return set(self.data[name])
+    def entries(self, name: str) -> dict[str, bytes]:
+        return dict(self.data[name])
 
     def add(self, name: str, entries: Mapping[str, bytes]) -> None:
         self.data[name] |= entries
         self.written.append(name)
 
+    def key(self, service: str) -> PrivateKey:
+        """A service's present key."""
+        return PrivateKey.from_pem(service, self.data[f"service-key-{service}"]["service.pem"].decode())
 
-def test_the_key_comes_last_because_pods_wait_for_it_and_then_need_the_administrator() -> None:
+    def known(self, service: str) -> set[bytes]:
+        """The public keys that all have of a service."""
+        keys = ServiceKeys.parse(self.data["service-keys"]["jwks.json"].decode())
+        return {key.raw for key in keys.of(service)}
+
+
+def test_public_keys_come_last_because_pods_wait_for_them_and_then_need_the_rest() -> None:
     cluster = FakeSecrets()
-    assert fill(cluster, ADMIN) == ["admin", "service-key"]
-    assert cluster.written == ["admin", "service-key"]
+    assert fill(cluster, ADMIN, SERVICES) == NAMES
+    assert cluster.written == NAMES
     assert cluster.data["admin"]["email"] == ADMIN.encode()
     assert len(cluster.data["admin"]["password"]) >= 24
-    key = load_pem_private_key(cluster.data["service-key"]["service.pem"], None)
-    assert isinstance(key, Ed25519PrivateKey)
+    for service in SERVICES:
+        assert cluster.known(service) == {cluster.key(service).public}
 
 
 def test_what_is_there_is_left_alone() -> None:
     cluster = FakeSecrets()
-    fill(cluster, ADMIN)
+    fill(cluster, ADMIN, SERVICES)
     before = {name: dict(entries) for name, entries in cluster.data.items()}
-    assert fill(cluster, "somebody.else@shop.local") == []
+    assert fill(cluster, "somebody.else@shop.local", SERVICES) == []
     assert cluster.data == before
 
 
-def test_what_an_interrupted_run_left_out_is_made_by_the_next() -> None:
-    cluster = FakeSecrets()
-    cluster.add("admin", {"email": ADMIN.encode(), "password": b"kept"})
-    assert fill(cluster, ADMIN) == ["service-key"]
-    assert cluster.data["admin"]["password"] == b"kept"
+@pytest.mark.parametrize("done", range(1, 4))
+def test_what_an_interrupted_run_left_out_is_made_by_the_next(done: int) -> None:
+    whole, cluster = FakeSecrets(), FakeSecrets()
+    fill(whole, ADMIN, SERVICES)
+    for name in NAMES[:done]:
+        cluster.add(name, whole.data[name])
+    assert fill(cluster, ADMIN, SERVICES) == NAMES[done:]
+    assert cluster.data["admin"]["password"] == whole.data["admin"]["password"]
+    for service in SERVICES:
+        assert cluster.known(service) == {cluster.key(service).public}
 
 
-def test_two_clusters_share_no_secret() -> None:
+def test_two_clusters_and_two_services_share_no_secret() -> None:
     one, other = FakeSecrets(), FakeSecrets()
-    fill(one, ADMIN)
-    fill(other, ADMIN)
+    fill(one, ADMIN, SERVICES)
+    fill(other, ADMIN, SERVICES)
     assert one.data["admin"]["password"] != other.data["admin"]["password"]
-    assert one.data["service-key"] != other.data["service-key"]
+    assert len({cluster.key(service).seed for cluster in (one, other) for service in SERVICES}) == 4
+
+
+def test_a_key_is_rotated_without_a_moment_in_which_what_is_signed_is_not_known() -> None:
+    cluster = FakeSecrets()
+    fill(cluster, ADMIN, SERVICES)
+    old = cluster.key("orders")
+    for _ in range(2):  # a step may be repeated
+        announce(cluster, "orders")
+        assert cluster.key("orders").seed == old.seed
+        assert len(cluster.known("orders")) == 2
+    switch(cluster, "orders")
+    new = cluster.key("orders")
+    for _ in range(2):
+        switch(cluster, "orders")
+        assert cluster.key("orders").seed == new.seed
+        assert new.seed != old.seed
+        assert cluster.known("orders") == {old.public, new.public}
+    assert fill(cluster, ADMIN, SERVICES) == [], "a start in between changes nothing"
+    retire(cluster, "orders")
+    assert cluster.known("orders") == {new.public}
+    assert cluster.known("users") == {cluster.key("users").public}
+
+
+def test_a_key_that_nobody_knows_yet_is_not_switched_to() -> None:
+    cluster = FakeSecrets()
+    fill(cluster, ADMIN, SERVICES)
+    with pytest.raises(ValueError, match="announce it first"):
+        switch(cluster, "orders")
