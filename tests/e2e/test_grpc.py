@@ -115,8 +115,8 @@ async def test_an_order_is_placed_and_followed_as_a_stream_until_it_is_confirmed
     watch = doors.orders.WatchOrder(
         orders_pb2.WatchOrderRequest(order_id=placed.id), metadata=as_(customer), timeout=60
     )
-    async for order in watch:
-        if order.status == orders_pb2.ORDER_STATUS_CONFIRMED:
+    async for seen in watch:
+        if seen.order.status == orders_pb2.ORDER_STATUS_CONFIRMED:
             break
     watch.cancel()
     order = (

@@ -225,7 +225,7 @@ async def test_a_peer_that_comes_late_is_waited_for() -> None:
 async def test_a_stream_that_fails_says_why(desk: Desk) -> None:
     stream = desk.stub.WatchOrder(pb.WatchOrderRequest(order_id="ord_1"), metadata=bearer("user:usr_1"))
     first: Any = await stream.read()
-    assert first.id == "ord_1"
+    assert first.order.id == "ord_1"
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stream.read()
 

@@ -157,7 +157,7 @@ async def test_failures_carry_code_reason_fields_and_when_to_come_again(platform
 
 
 async def test_every_method_but_the_public_ones_wants_a_token(platform: Platform) -> None:
-    for method in pb.DESCRIPTOR.services_by_name["Users"].methods:
+    for method in pb.DESCRIPTOR.services_by_name["UsersService"].methods:
         call: Callable[..., Awaitable[Any]] = getattr(platform.users, method.name)
         request = getattr(pb, method.input_type.name)()
         if method.name in PUBLIC:
