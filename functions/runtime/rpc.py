@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any
 
@@ -29,6 +30,8 @@ log = logging.getLogger("shop.rpc")
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 _NOTICE = 0.25  # seconds: more than a caller needs to hear that it is turned away
+_STREAM_CHECK_SECONDS = 15.0
+"""How often the token that opened a stream is verified again, so that a revocation ends it within a minute."""
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", 16 * 1024),
@@ -46,9 +49,10 @@ Behaviour = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Any]
 class Door:
     """Wraps the methods of one function's services."""
 
-    def __init__(self, function: str, verifier: TokenVerifier) -> None:
+    def __init__(self, function: str, verifier: TokenVerifier, stream_check: float) -> None:
         self._function = function
         self._verifier = verifier
+        self._stream_check = stream_check
         self.is_closing = False
 
     def enter(self, call: grpc.aio.ServicerContext[Any, Any]) -> str:
@@ -69,6 +73,35 @@ class Door:
         )
         peers.enter_deadline(call.time_remaining())
         return str(sent.get("authorization", ""))
+
+    @asynccontextmanager
+    async def while_accepted(self, token: str) -> AsyncIterator[None]:
+        """End the block with what `verify` raises once the token is not accepted any more: expired, or revoked."""
+        refusal: ServiceError | None = None
+
+        async def watch(until: asyncio.Timeout) -> None:
+            nonlocal refusal
+            while refusal is None:
+                await asyncio.sleep(self._stream_check)
+                try:
+                    await self._verifier.verify(token)
+                except ServiceError as error:
+                    refusal = error
+            until.reschedule(asyncio.get_running_loop().time())
+
+        watching: asyncio.Task[None] | None = None
+        try:
+            async with asyncio.timeout(None) as until:
+                if token:
+                    watching = asyncio.create_task(watch(until))
+                yield
+        except TimeoutError:
+            if refusal is None:
+                raise
+            raise refusal from None
+        finally:
+            if watching is not None:
+                watching.cancel()
 
     async def identify(self, authorization: str, public: bool) -> None:
         """Find out who calls. Raises UNAUTHENTICATED."""
@@ -126,10 +159,11 @@ class Door:
                 with line.operation.call():
                     await self.identify(authorization, public)
                     _require_message(request)
-                    async for answer in behaviour(request, call):
-                        failpoint("rpc.stream.before")
-                        yield answer
-                        failpoint("rpc.stream.after")
+                    async with self.while_accepted(identity.caller().token):
+                        async for answer in behaviour(request, call):
+                            failpoint("rpc.stream.before")
+                            yield answer
+                            failpoint("rpc.stream.after")
             except ServiceError as raised:
                 code, error = raised.code.value, raised
             except (asyncio.CancelledError, GeneratorExit):
@@ -230,12 +264,17 @@ class RpcServer:
     """
 
     def __init__(
-        self, function: str, services: Sequence[Service], verifier: TokenVerifier, reflection: bool
+        self,
+        function: str,
+        services: Sequence[Service],
+        verifier: TokenVerifier,
+        reflection: bool,
+        stream_check: float = _STREAM_CHECK_SECONDS,
     ) -> None:
         from grpc_health.v1 import health, health_pb2_grpc  # only where the gRPC role runs
 
         self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=2000)
-        self._door = Door(function, verifier)
+        self._door = Door(function, verifier, stream_check)
         self._server.add_generic_rpc_handlers([_wrapped(self._door, service) for service in services])
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -41,8 +41,7 @@ _log = logging.getLogger("shop.store")
 class DynamoDBStore:
     """The port over one table, which must be there, unless `create_table` (for development) makes it at first use.
 
-    What has expired is absent at once, also while DynamoDB takes its time to remove it. `database` is for tests of
-    failing ones.
+    `database` is for tests of failing ones.
     """
 
     def __init__(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any, TypeVar
 
 from events.catalog import CATALOG, Payload
@@ -52,14 +53,15 @@ class MemoryStore:
         """The entity as last committed, or None."""
         self._check_open()
         shape = self._shapes.of(cls)
-        found = self._entities.get((shape.name, entity_id))
+        found = self._living(shape.name, entity_id, micros(self._clock.now()))
         return shape.decode(found.data) if found else None
 
     async def get_many(self, cls: type[E], ids: Sequence[str]) -> dict[str, E]:
         """Those of `ids` that exist, by id."""
         self._check_open()
         shape = self._shapes.of(cls)
-        found = {key: self._entities.get((shape.name, key)) for key in ids}
+        due = micros(self._clock.now())
+        found = {key: self._living(shape.name, key, due) for key in ids}
         return {key: shape.decode(stored.data) for key, stored in found.items() if stored}
 
     async def page(
@@ -83,13 +85,15 @@ class MemoryStore:
         end = len(entries) if until is None else bisect_right(entries, until, key=lambda entry: entry[0])
         if descending:
             end = end if after is None else min(end, bisect_left(entries, after))
-            chosen = entries[max(0, end - limit - 1) : end][::-1]
+            places: Iterable[int] = reversed(range(end))
         else:
-            start = 0 if after is None else bisect_right(entries, after)
-            chosen = entries[start : min(end, start + limit + 1)]
-        items = [shape.decode(self._entities[shape.name, key].data) for _, key in chosen[:limit]]
+            places = range(0 if after is None else bisect_right(entries, after), end)
+        due = micros(self._clock.now())
+        living = ((entries[place], self._living(shape.name, entries[place][1], due)) for place in places)
+        chosen = list(islice(((entry, stored) for entry, stored in living if stored), limit + 1))
+        items = [shape.decode(stored.data) for _, stored in chosen[:limit]]
         more = len(chosen) > limit
-        return Page(items, cursor_after(listing, *chosen[limit - 1]) if more else None)
+        return Page(items, cursor_after(listing, *chosen[limit - 1][0]) if more else None)
 
     async def update(
         self,
@@ -113,7 +117,7 @@ class MemoryStore:
             if done:
                 result: R = answer
                 return result
-        found = {ref: self._entities.get((self._shapes.of(ref.type).name, ref.id)) for ref in refs}
+        found = {ref: self._found(self._shapes.of(ref.type).name, ref.id, micros(now)) for ref in refs}
         stored = {ref: row for ref, row in found.items() if row}
         request = Request(refs, change, once, current())
         for _ in range(self._lost_races):
@@ -173,6 +177,18 @@ class MemoryStore:
     def _check_open(self) -> None:
         if self._closed:
             raise unavailable("STORE_UNAVAILABLE", "The store is closed.")
+
+    def _living(self, kind: str, entity_id: str, due: int) -> Stored | None:
+        stored = self._entities.get((kind, entity_id))
+        return None if stored is None or stored.is_over(due) else stored
+
+    def _found(self, kind: str, entity_id: str, due: int) -> Stored | None:
+        """What a transaction finds; what is over makes room."""
+        stored = self._entities.get((kind, entity_id))
+        if stored is None or not stored.is_over(due):
+            return stored
+        self._write(Write(kind, entity_id, stored, None, (), decode_keys(stored.keys)))
+        return None
 
     def _apply(self, planned: Plan) -> None:
         for write in planned.writes:

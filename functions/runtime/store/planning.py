@@ -42,6 +42,10 @@ class Stored(NamedTuple):
     keys: bytes
     expires: int | None = None
 
+    def is_over(self, due: int) -> bool:
+        """Whether its time is over at `due` (microseconds): it is then absent, whether or not it is removed yet."""
+        return self.expires is not None and self.expires <= due
+
 
 class Write(NamedTuple):
     """One entity to write (`new`) or to remove (`new` is None), on condition that it is still as `old`."""

@@ -50,8 +50,8 @@ class Kind(Generic[E]):
     """How one class of entities is kept.
 
     `name` goes into keys and never changes. `indexes` gives an entity's entries, several per index where
-    wanted (words of a text). `expires_at` says from when on it may be forgotten; `Store.expire` removes it
-    then.
+    wanted (words of a text). `expires_at` says from when on it is absent: no read gives it, a `change` gets None, and
+    one made anew under its id starts afresh. `Store.expire` removes it some time later.
     """
 
     type: type[E]

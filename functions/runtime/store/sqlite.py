@@ -69,17 +69,17 @@ class SQLiteStore:
     async def get(self, cls: type[E], entity_id: str) -> E | None:
         """The entity as last committed, or None."""
         shape = self._shapes.of(cls)
-        for (data,) in self._read(rows_of.GET_DATA, (shape.name, entity_id)):
+        for (data,) in self._read(rows_of.GET_DATA, (shape.name, entity_id, self._due())):
             return shape.decode(data)
         return None
 
     async def get_many(self, cls: type[E], ids: Sequence[str]) -> dict[str, E]:
         """Those of `ids` that exist, by id."""
-        shape = self._shapes.of(cls)
+        shape, due = self._shapes.of(cls), self._due()
         return {
             entity_id: shape.decode(data)
             for entity_id in ids
-            for (data,) in self._read(rows_of.GET_DATA, (shape.name, entity_id))
+            for (data,) in self._read(rows_of.GET_DATA, (shape.name, entity_id, due))
         }
 
     async def page(
@@ -104,7 +104,7 @@ class SQLiteStore:
         if until is not None:
             values.append(until)
         sql = rows_of.page_statement(after=after is not None, until=until is not None, descending=descending)
-        rows = self._read(sql, (*values, limit + 1))
+        rows = self._read(sql, (*values, self._due(), limit + 1))
         items = [shape.decode(data) for _, _, data in rows[:limit]]
         more = len(rows) > limit
         return Page(items, cursor_after(listing, *rows[limit - 1][:2]) if more else None)
@@ -195,9 +195,15 @@ class SQLiteStore:
                 return Plan(answer, (), (), None)
         found: dict[Ref, Stored] = {}
         for ref in request.refs:
-            row = self._write(rows_of.GET, (self._shapes.of(ref.type).name, ref.id)).fetchone()
-            if row:
-                found[ref] = Stored(*row)
+            kind = self._shapes.of(ref.type).name
+            row = self._write(rows_of.GET, (kind, ref.id)).fetchone()
+            if row is None:
+                continue
+            stored = Stored(*row)
+            if stored.is_over(micros(now)):  # makes room for one that starts afresh
+                self._remove(kind, ref.id, stored)
+            else:
+                found[ref] = stored
         planned = plan(self._shapes, request, found, now)
         for write in planned.writes:
             rows_of.apply(self._write, write)
@@ -226,9 +232,14 @@ class SQLiteStore:
     def _expire_entities(self, due: int, limit: int) -> int:
         rows = self._write(_DUE, (due, limit)).fetchall()
         for kind, key, *stored in rows:
-            old = Stored(*stored)
-            rows_of.apply(self._write, Write(kind, key, old, None, (), decode_keys(old.keys)))
+            self._remove(kind, key, Stored(*stored))
         return len(rows)
+
+    def _remove(self, kind: str, entity_id: str, old: Stored) -> None:
+        rows_of.apply(self._write, Write(kind, entity_id, old, None, (), decode_keys(old.keys)))
+
+    def _due(self) -> int:
+        return micros(self._clock.now())
 
     def _expire_guards(self, due: int, limit: int) -> int:
         return self._write(_EXPIRE_GUARDS, (due, limit)).rowcount

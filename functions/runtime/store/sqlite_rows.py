@@ -8,7 +8,7 @@ from typing import Any
 from functions.runtime.store.planning import Write
 
 GET = "SELECT version, data, keys, expires FROM entity WHERE kind = ? AND id = ?"
-GET_DATA = "SELECT data FROM entity WHERE kind = ? AND id = ?"
+GET_DATA = "SELECT data FROM entity WHERE kind = ? AND id = ? AND (expires IS NULL OR expires > ?)"
 _ROW = "SELECT row FROM entity WHERE kind = ? AND id = ?"
 _INSERT = "INSERT INTO entity VALUES (NULL, ?, ?, ?, ?, ?, ?)"
 _UPDATE_DATA = "UPDATE entity SET version = ?, data = ? WHERE kind = ? AND id = ?"
@@ -20,12 +20,13 @@ _PAGE = """
 SELECT entry.sort, entry.id, entity.data FROM entry
 CROSS JOIN entity ON entity.row = entry.row
 WHERE entry.kind = ? AND entry.name = ? AND entry.part = ?{after}{until}
+AND (entity.expires IS NULL OR entity.expires > ?)
 ORDER BY entry.sort {way}, entry.id {way} LIMIT ?
 """
 
 
 def page_statement(*, after: bool, until: bool, descending: bool) -> str:
-    """Sort, id and data of one partition. Values: kind, index, partition, sort and id `after`, `until`, limit."""
+    """Sort, id and data of one partition. Values: kind, index, partition, sort and id `after`, `until`, now, limit."""
     return _PAGE.format(
         after=f" AND (entry.sort, entry.id) {'<' if descending else '>'} (?, ?)" if after else "",
         until=" AND entry.sort <= ?" if until else "",

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from functions.runtime import identity
 from functions.runtime.app import Service
-from functions.runtime.errors import Code, ServiceError, Violation, invalid, unavailable
+from functions.runtime.errors import Code, ServiceError, Violation, invalid, unauthenticated, unavailable
 from functions.runtime.peers import Peer, enter_deadline
 from functions.runtime.rpc import RpcServer
 from functions.runtime.testing import FakeVerifier, bearer
@@ -55,14 +55,32 @@ class Orders(orders_pb2_grpc.OrdersServiceServicer):
         self, request: pb.WatchOrderRequest, context_: Any
     ) -> AsyncIterator[pb.WatchOrderResponse]:
         yield pb.WatchOrderResponse(order=pb.Order(id=request.order_id))
+        if request.order_id == "ord_open":
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.broken_off.set()
         raise invalid("Enough.", reason="ENOUGH")
+
+
+class Revocable(FakeVerifier):
+    """Refuses what was revoked."""
+
+    def __init__(self) -> None:
+        self.revoked: set[str] = set()
+
+    async def verify(self, token: str) -> identity.Identity:
+        if token in self.revoked:
+            raise unauthenticated("TOKEN_EXPIRED", "The access token has expired.")
+        return await super().verify(token)
 
 
 class Desk:
     """A server with one fake service, and a peer that calls it."""
 
-    def __init__(self, servicer: Orders, port: int) -> None:
+    def __init__(self, servicer: Orders, port: int, verifier: Revocable) -> None:
         self.servicer = servicer
+        self.verifier = verifier
         self.peer = Peer(f"127.0.0.1:{port}")
         self.stub = orders_pb2_grpc.OrdersServiceStub(self.peer.channel)
 
@@ -82,8 +100,9 @@ async def desk() -> AsyncIterator[Desk]:
         "shop.orders.v1.OrdersService",
         frozenset({"ListOrders"}),
     )
-    server = RpcServer("orders", [service], FakeVerifier(), reflection=True)
-    desk = Desk(servicer, await server.start("127.0.0.1:0"))
+    verifier = Revocable()
+    server = RpcServer("orders", [service], verifier, reflection=True, stream_check=0.01)
+    desk = Desk(servicer, await server.start("127.0.0.1:0"), verifier)
     yield desk
     await desk.peer.close()
     await server.stop(0)
@@ -293,3 +312,20 @@ async def test_a_restart_under_load_fails_no_call_that_may_be_made_only_once() -
     await peer.close()
     await server.stop(0)
     assert len(servicer.seen) == made
+
+
+async def test_a_stream_ends_soon_after_the_token_that_opened_it_is_revoked(desk: Desk) -> None:
+    wanted = pb.WatchOrderRequest(order_id="ord_open")
+    mine = desk.stub.WatchOrder(wanted, metadata=bearer("user:usr_1"))
+    others = desk.stub.WatchOrder(wanted, metadata=bearer("user:usr_2"))
+    for watch in (mine, others):
+        assert await watch.read() == pb.WatchOrderResponse(order=pb.Order(id="ord_open"))
+    desk.verifier.revoked.add("user:usr_1")
+
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        await mine.read()
+
+    assert ended.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    await desk.servicer.broken_off.wait()
+    assert not others.done()
+    others.cancel()

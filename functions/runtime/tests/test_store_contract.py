@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from events.catalog import Money
+from functions.runtime.clock import ManualClock
 from functions.runtime.errors import ServiceError, failed_precondition
 from functions.runtime.store.cursors import Listing, cursor_after
 from functions.runtime.store.port import Changes, Ref, Store
@@ -192,6 +193,48 @@ async def test_a_deleted_entity_is_gone_and_may_be_made_anew(store: Store) -> No
 
     await put(store, Document("d", text="word"))
     assert await store.get(Document, "d") == Document("d", text="word", version=1)
+
+
+async def test_what_has_expired_is_absent_though_nobody_removed_it(store: Store, clock: ManualClock) -> None:
+    ends = clock.now() + timedelta(hours=1)
+    await put(store, *(Document(key, owner="me", rank=key, ends=ends) for key in "abc"), Document("d", "me"))
+    clock.advance(timedelta(hours=1) - timedelta(microseconds=1))
+    assert list(await store.get_many(Document, list("abcd"))) == list("abcd")
+    clock.advance(timedelta(microseconds=1))
+
+    assert await store.get(Document, "a") is None
+    assert list(await store.get_many(Document, list("abcd"))) == ["d"]
+    for descending in (False, True):
+        page = await store.page(Document, "owner", "me", limit=1, descending=descending)
+        assert ([document.id for document in page.items], page.next_cursor) == (["d"], None)
+
+
+async def test_what_is_made_anew_under_an_expired_id_starts_afresh(store: Store, clock: ManualClock) -> None:
+    ends = clock.now() + timedelta(hours=1)
+    await put(store, *(Document(key, owner="me", text="old words", ends=ends) for key in "abc"))
+    await put(store, Document("a", owner="me", text="old words", ends=ends))
+    clock.advance(timedelta(hours=1))
+
+    await put(store, Document("a", owner="you", text="new words"))
+
+    assert await store.get(Document, "a") == Document("a", owner="you", text="new words", version=1)
+    assert (await store.page(Document, "word", "old", limit=9)).items == []
+    assert [found.id for found in (await store.page(Document, "word", "words", limit=9)).items] == ["a"]
+    assert await store.expire(clock.now()) == 2
+    assert await store.expire(clock.now()) == 0
+    assert await store.get(Document, "a") is not None
+
+
+async def test_a_change_gets_nothing_for_what_has_expired(store: Store, clock: ManualClock) -> None:
+    await put(store, Document("a", ends=clock.now() + timedelta(hours=1)), Document("b"))
+    clock.advance(timedelta(hours=1))
+
+    def delete_both(found: Sequence[Any]) -> Changes[list[bool]]:
+        return Changes([each is None for each in found], delete=[each for each in found if each])
+
+    refs = [Ref(Document, "a"), Ref(Document, "b")]
+    assert await store.transact(refs, delete_both) == [True, False]
+    assert await store.get_many(Document, ["a", "b"]) == {}
 
 
 async def test_deleting_what_is_absent_does_nothing(store: Store) -> None:

@@ -27,23 +27,6 @@ __all__ = ["clock", "connection", "opened"]
 FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
-async def test_what_has_ended_is_absent_though_nobody_removed_it(opened: Opener, clock: ManualClock) -> None:
-    store = opened()
-    ends = clock.now() + timedelta(hours=1)
-    await put(store, *(Document(key, owner="me", rank=key, ends=ends) for key in "abc"), Document("d", "me"))
-    clock.advance(timedelta(hours=1))
-
-    assert await store.get(Document, "a") is None
-    assert list(await store.get_many(Document, list("abcd"))) == ["d"]
-    page = await store.page(Document, "owner", "me", limit=1)
-    assert ([document.id for document in page.items], page.next_cursor) == (["d"], None)
-
-    await put(store, Document("a", owner="you"))
-    assert await store.get(Document, "a") == Document("a", owner="you", version=1)
-    assert await store.expire(clock.now()) == 2
-    assert await store.expire(clock.now()) == 0
-
-
 async def test_entries_left_behind_by_an_entity_that_dynamodb_removed_are_not_listed(
     opened: Opener, connection: Connection, clock: ManualClock
 ) -> None:

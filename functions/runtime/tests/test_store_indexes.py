@@ -180,3 +180,12 @@ async def test_listings_agree_with_a_plain_model(
         == [key for _, key in mine][:: -1 if descending else 1]
     )
     await store.close()
+
+
+async def test_a_list_may_begin_at_a_sort_key(store: Store) -> None:
+    await put(store, *(Document(f"{rank}{number}", "me", rank=rank) for rank in "abcd" for number in (1, 2)))
+    page = await store.page(Document, "owner", "me", since="b", until="c", limit=3)
+    assert [document.id for document in page.items] == ["b1", "b2", "c1"]
+    page = await store.page(Document, "owner", "me", since="b", until="c", limit=3, cursor=page.next_cursor)
+    assert ([document.id for document in page.items], page.next_cursor) == (["c2"], None)
+    assert (await store.page(Document, "owner", "me", since="e", limit=3)).items == []
