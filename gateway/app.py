@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 
 from functions.runtime.clock import Clock, SystemClock
 from functions.runtime.key_set import KeySetCache
@@ -16,6 +15,7 @@ from functions.runtime.tokens import JwtVerifier, TokenVerifier
 from functions.runtime.wiring import remote_jwks
 from gateway import openapi
 from gateway.clients import Clients
+from gateway.cors import cross_origin
 from gateway.docs import add_docs
 from gateway.errors import on_http, on_validation
 from gateway.exchange import Gateway
@@ -38,15 +38,6 @@ from observability import metrics
 
 # Matching goes through the routes in turn, so the busiest domains come first.
 _DOMAINS = (products, orders, payments, users, sessions, notifications, admin, wellknown, webhooks)
-_ALLOWED = [
-    "authorization",
-    "content-type",
-    "if-match",
-    "if-none-match",
-    "idempotency-key",
-    "x-correlation-id",
-]
-_EXPOSED = ["ETag", "Location", "Retry-After", "X-Correlation-Id", "RateLimit", "RateLimit-Policy"]
 
 
 def compose(
@@ -102,14 +93,7 @@ def create_app(
 
         app.add_middleware(ConsoleProxy, url=settings.console_url)
     if origins := settings.origins():
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=origins,
-            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=_ALLOWED,
-            expose_headers=_EXPOSED,
-            max_age=600,
-        )
+        app.add_middleware(cross_origin, routes=list(app.router.routes), origins=origins)
     return app
 
 

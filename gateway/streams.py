@@ -20,8 +20,10 @@ from proto.shop.orders.v1 import orders_pb2 as pb
 
 RETRY_MILLISECONDS = 2000
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
-_START = f"retry: {RETRY_MILLISECONDS}\n\n".encode()
-_HEARTBEAT = b": still here\n\n"
+# Neither ends with a blank line, which ends an event: parsers that do not follow the standard to the letter make an
+# event of a block without data. These lines belong to the block of the next event.
+_START = f"retry: {RETRY_MILLISECONDS}\n".encode()
+_HEARTBEAT = b": still here\n"
 _encode = msgspec.json.Encoder().encode
 
 

@@ -1,0 +1,46 @@
+"""What pages of other origins may send and read, derived from what the routes declare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
+
+from gateway.route import EdgeRoute
+
+SENT = ("authorization", "baggage", "content-type", "traceparent", "tracestate", "x-correlation-id")
+"""Request headers that every route takes, or that tracing in a browser adds to every request."""
+ANSWERED = (
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "WWW-Authenticate",
+    "X-Correlation-Id",
+)
+"""Response headers that any route may send."""
+METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
+_MAX_AGE_SECONDS = 600
+
+
+def cross_origin(app: ASGIApp, routes: Iterable[BaseRoute], origins: list[str]) -> CORSMiddleware:
+    """Let pages of `origins` call `app`, which serves `routes`."""
+    declared = [route for route in routes if isinstance(route, EdgeRoute)]
+    parameters = [each for route in declared for each in (route.openapi_extra or {}).get("parameters", ())]
+    sent = {each["name"].lower() for each in parameters if each["in"] == "header"}
+    answered = {
+        name
+        for route in declared
+        for response in route.responses.values()
+        for name in response.get("headers", ())
+    }
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=METHODS,
+        allow_headers=sorted(sent.union(SENT)),
+        expose_headers=sorted(answered.union(ANSWERED)),
+        max_age=_MAX_AGE_SECONDS,
+    )
