@@ -37,7 +37,7 @@ help: ## Show this list
 	@printf '  make test ARGS="-k saga"    options for pytest, also for test-unit, test-integration, test-e2e\n'
 
 ##@ Run
-.PHONY: up demo tables backup restore
+.PHONY: up demo tables epoch backup restore
 up: $(READY) ## Start the whole platform on this machine (Ctrl-C stops it)
 	@exec $(RUN) -m knative.local $(UP_ARGS)
 
@@ -46,6 +46,9 @@ demo: $(READY) ## Live a customer's story against the running platform
 
 tables: $(READY) ## Make the DynamoDB tables that STORE_URL names (dynamodb://prefix?endpoint=...)
 	@$(RUN) -m functions.runtime.store.tables
+
+epoch: $(READY) ## After a restore by the database's own means: refuse what was issued before (STORE_URL)
+	@$(RUN) -m functions.runtime.store.epochs
 
 backup: $(READY) ## Copy the state of the platform, running or not (TO=backups/<time>)
 	@$(RUN) -m knative.local.backup backup $(TO) $(ARGS)

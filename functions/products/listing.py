@@ -52,7 +52,10 @@ async def list_products(
     _check(query)
     limit = page_limit(query.limit)
     prefixes = words(query.text)
-    here = Listing("product", " ".join(prefixes), listing(query.category, query.include_inactive), True)
+    epoch = await store.epoch()
+    here = Listing(
+        "product", " ".join(prefixes), listing(query.category, query.include_inactive), True, epoch
+    )
     below = position(here, query.cursor)[0] if query.cursor else None
     if not query.text.strip():
         found, go_on = await _browse(store, query, limit, below)

@@ -31,12 +31,14 @@ class KeyRing:
         self._signer_until = clock.now()
 
     async def ready(self) -> KeySet:
-        """The key set, made if there is none: processes that start at once agree on one."""
-        found = await self._store.get(KeySet, KEY_SET_ID)
-        if found:
+        """The key set, made if there is none of this epoch: processes that start at once agree on one."""
+        found, epoch = await self._store.get(KeySet, KEY_SET_ID), await self._store.epoch()
+        if found and found.epoch == epoch:
             return found
-        first = KeySet.first(new_key(), new_key(), self._clock.now())
-        return await self._store.update(KeySet, KEY_SET_ID, lambda known: (known or first, ()))
+        first = KeySet.first(new_key(), new_key(), self._clock.now(), epoch)
+        return await self._store.update(
+            KeySet, KEY_SET_ID, lambda known: (known if known and known.epoch == epoch else first, ())
+        )
 
     async def signer(self) -> tuple[str, Ed25519PrivateKey]:
         """The key that signs now, and its id."""

@@ -40,13 +40,15 @@ class KeySet:
     current: SigningKey
     upcoming: SigningKey
     retired: list[SigningKey] = field(default_factory=list)
+    # Of the store: after a restore all keys are new, so that access tokens of the life before are refused.
+    epoch: int = 0
     version: int = 0
 
     @staticmethod
-    def first(current: SigningKey, upcoming: SigningKey, now: datetime) -> KeySet:
-        """The set of a platform that starts for the first time."""
+    def first(current: SigningKey, upcoming: SigningKey, now: datetime, epoch: int = 0) -> KeySet:
+        """The set of a platform that starts for the first time, or for the first time after a restore."""
         current.signs_since = now
-        return KeySet(KEY_SET_ID, current, upcoming)
+        return KeySet(KEY_SET_ID, current, upcoming, epoch=epoch)
 
     def is_due(self, now: datetime) -> bool:
         """The current key has signed for 30 days."""

@@ -121,7 +121,7 @@ async def issue(user_id: str, purpose: Purpose, who: Identity, *, store: Store, 
     Raises NOT_FOUND (CHALLENGE_NOT_FOUND) when there is nothing to prove any more.
     """
     require_service(who, "notifications")
-    text, token = new_mailed_token(user_id)
+    text, token = new_mailed_token(user_id, await store.epoch())
 
     def change(challenge: Challenge | None) -> tuple[Challenge, Sequence[Payload]]:
         if challenge is None or not challenge.issue(token.digest, clock.now()):
@@ -156,7 +156,7 @@ async def _ask(
 
 async def _presented(token: str, purpose: Purpose, *, store: Store, clock: Clock) -> tuple[MailedToken, User]:
     """The token and its account, seen before anything dear is done for it; the transaction looks again."""
-    presented = parse_mailed_token(token)
+    presented = parse_mailed_token(token, await store.epoch())
     if presented is None:
         raise _void()
     challenge = await store.get(Challenge, challenge_id(purpose, presented.user_id))

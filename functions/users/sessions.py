@@ -46,7 +46,7 @@ async def login(
     user = await store.get(User, credentials.id)
     if user is None:
         raise wrong_credentials()  # deleted just now
-    text, token = new_refresh_token(new_session_id())
+    text, token = new_refresh_token(new_session_id(), await store.epoch())
     session = Session.start(token.session_id, credentials, token.digest, clock.now())
     failpoint("users.login.before")
     await store.update(Session, session.id, lambda _: (session, ()))
@@ -62,11 +62,12 @@ async def refresh(refresh_token: str, *, store: Store, tokens: AccessTokens, clo
     cannot be told from a thief's copy; its access tokens are void within a minute. So nobody may retry this call.
     Raises UNAUTHENTICATED (INVALID_REFRESH_TOKEN, REFRESH_TOKEN_REUSED).
     """
-    presented = parse_refresh_token(refresh_token)
+    epoch = await store.epoch()
+    presented = parse_refresh_token(refresh_token, epoch)
     known = await store.get(Session, presented.session_id) if presented else None
     if presented is None or known is None:
         raise _invalid_refresh_token()
-    text, successor = new_refresh_token(known.id)
+    text, successor = new_refresh_token(known.id, epoch)
 
     def change(found: Sequence[Any]) -> Changes[bool]:
         session: Session | None = found[0]
@@ -94,7 +95,7 @@ async def refresh(refresh_token: str, *, store: Store, tokens: AccessTokens, clo
 
 async def logout(refresh_token: str, *, store: Store, clock: Clock) -> None:
     """End the session of any of its refresh tokens; access tokens are void within a minute. Ignores unknown ones."""
-    token: RefreshToken | None = parse_refresh_token(refresh_token)
+    token: RefreshToken | None = parse_refresh_token(refresh_token, await store.epoch())
     if token is not None and await store.get(Session, token.session_id) is not None:
         await _end(token.session_id, store=store, clock=clock)
 

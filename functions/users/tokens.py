@@ -84,28 +84,31 @@ def new_session_id() -> str:
     return new_id("ses")
 
 
-def new_refresh_token(session_id: str) -> tuple[str, RefreshToken]:
-    """256 random bits that belong to this session: the text for its owner, and what the store may know."""
+def new_refresh_token(session_id: str, epoch: int) -> tuple[str, RefreshToken]:
+    """256 random bits that belong to this session: the text for its owner, and what the store may know.
+
+    Here and below, `epoch` is that of the store: a token of another one matches nothing.
+    """
     text = _new(_REFRESH, session_id)
-    return text, RefreshToken(session_id, _digest(text))
+    return text, RefreshToken(session_id, _digest(text, epoch))
 
 
-def parse_refresh_token(text: str) -> RefreshToken | None:
+def parse_refresh_token(text: str, epoch: int) -> RefreshToken | None:
     """What `text` claims to be; None when it cannot be one of ours."""
     owner = _owner(_REFRESH, text)
-    return RefreshToken(f"ses_{owner}", _digest(text)) if owner else None
+    return RefreshToken(f"ses_{owner}", _digest(text, epoch)) if owner else None
 
 
-def new_mailed_token(user_id: str) -> tuple[str, MailedToken]:
+def new_mailed_token(user_id: str, epoch: int) -> tuple[str, MailedToken]:
     """256 random bits that belong to this account: the text to be mailed, and what the store may know."""
     text = _new(_MAILED, user_id)
-    return text, MailedToken(user_id, _digest(text))
+    return text, MailedToken(user_id, _digest(text, epoch))
 
 
-def parse_mailed_token(text: str) -> MailedToken | None:
+def parse_mailed_token(text: str, epoch: int) -> MailedToken | None:
     """What `text` claims to be; None when it cannot be one of ours."""
     owner = _owner(_MAILED, text)
-    return MailedToken(f"usr_{owner}", _digest(text)) if owner else None
+    return MailedToken(f"usr_{owner}", _digest(text, epoch)) if owner else None
 
 
 def _new(prefix: str, owner_id: str) -> str:
@@ -124,5 +127,5 @@ def _owner(prefix: str, text: str) -> str | None:
     return raw[:16].hex()
 
 
-def _digest(text: str) -> str:
-    return sha256(text.encode("ascii")).hexdigest()
+def _digest(text: str, epoch: int) -> str:
+    return sha256((f"{epoch}:{text}" if epoch else text).encode("ascii")).hexdigest()

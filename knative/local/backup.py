@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from functions.runtime.store.epochs import begin_in_file
 from functions.runtime.store.sqlite_file import check
 from functions.runtime.store.sqlite_schema import StoreFileError
 from knative.local.data import Data, DataInUse
@@ -80,6 +81,8 @@ def restore(data: Path, source: Path) -> Path | None:
     for name in names:
         (fresh / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.copy2(source / name, fresh / name)
+    for path in sorted(fresh.glob("store/*.db")):
+        begin_in_file(path)  # what was issued since the backup, or before it, is of another life
     replaced = data / f"replaced-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
     old = (*(data / name for name in ("store", "broker", "secrets")), *data.glob("first-start*"))
     for path in filter(Path.exists, old):

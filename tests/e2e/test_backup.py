@@ -35,12 +35,23 @@ async def test_after_a_restore_every_order_of_the_backup_ends_and_all_adds_up(tm
         await backup("backup", tmp_path / "backup", platform.folder)
         await in_flight
         after = [(await shop.order(who, {product: 1}))["id"] for _ in range(10)]
+        cursor = (await shop.call("GET", "/v1/orders?limit=1", who=who))["next_cursor"]
     assert await asyncio.to_thread(platform.stop) == 0, platform.output()
 
     await backup("restore", tmp_path / "backup", platform.folder)
     await asyncio.to_thread(platform.start)
 
     async with Shop(platform.base_url) as shop:
+        for refused in (who, admin):
+            status, problem, _ = await shop.raw("GET", "/v1/orders", who=refused)
+            assert (status, problem["reason"]) == (401, "TOKEN_INVALID")
+            refresh = {"refresh_token": refused.tokens["refresh_token"]}
+            status, problem, _ = await shop.raw("POST", "/v1/sessions/refresh", json=refresh)
+            assert (status, problem["code"]) == (401, "UNAUTHENTICATED")
+        admin = await shop.login(platform.admin_email, platform.admin_password)
+        who = await shop.login(who.email, who.password)
+        status, problem, _ = await shop.raw("GET", f"/v1/orders?cursor={cursor}", who=who)
+        assert (status, problem["reason"]) == (400, "INVALID_CURSOR")
         kept = [order["id"] for order in await shop.all("/v1/orders", who)]
         assert set(before) <= set(kept), "what was acknowledged before the backup is in it"
         assert not set(after) & set(kept)

@@ -96,7 +96,7 @@ class DynamoDBStore:
     ) -> Page[E]:
         """Entities of one partition by sort key, from `cursor` on, up to `until`."""
         shape = self._shapes.of(cls)
-        listing = Listing(shape.name, index, partition, descending)
+        listing = Listing(shape.name, index, partition, descending, await self.epoch())
         after = lower_bound(listing, cursor, since)
         if not layout.fits(
             layout.entry_partition(shape.name, index, partition), layout.place(*after) if after else ""
@@ -164,6 +164,10 @@ class DynamoDBStore:
 
     def erased(self) -> None:
         """The files are the database's own."""
+
+    async def epoch(self) -> int:
+        """Which life of the data this is."""
+        return await self._table.epoch(await self._table.begin())
 
     async def ping(self) -> None:
         """Read from the table; raises UNAVAILABLE, and NoTransactions where the store cannot keep its word."""

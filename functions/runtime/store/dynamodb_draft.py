@@ -20,10 +20,11 @@ from functions.runtime.store.port import Ref
 class Draft:
     """Begun on what was read: `items` by their `pk`, none of them over."""
 
-    def __init__(self, shapes: Shapes, items: Mapping[str, Item], now: datetime) -> None:
+    def __init__(self, shapes: Shapes, items: Mapping[str, Item], now: datetime, epoch: int) -> None:
         self._shapes = shapes
         self._items = items
         self._now = now
+        self._epoch = epoch
         self._entities: dict[Ref, Stored] = {}  # as the next job is to find them
         self._touched: set[Ref] = set()
         self._read: dict[Ref, None] = {}  # what those that write anything relied on
@@ -79,7 +80,7 @@ class Draft:
             stored = self._entities.get(ref) if ref in self._touched else self._before(ref)
             if stored:
                 found[ref] = stored
-        return False, plan(self._shapes, request, found, self._now)
+        return False, plan(self._shapes, request, found, self._now, self._epoch)
 
     def _keep(self, request: Request, planned: Plan) -> None:
         self._read.update(dict.fromkeys(request.refs))

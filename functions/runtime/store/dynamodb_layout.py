@@ -5,6 +5,7 @@
 | entity | `e#kind#id` | `e` | `v` version, `d` data and `k` index keys (JSON), `ex` |
 | index entry | `i#kind#index#partition` | sort key and id | `ttl` when the entity has one |
 | guard | `g#key` | `g` | `f` fingerprint, `d` answer, `ex` |
+| epoch | `epoch` | `epoch` | `n` when it began |
 | outbox row | `o#shard` | the event's id | `ty so su tm d co tp ts`; `n` and `more` when it holds several |
 
 Index entries are items of their own, and no global secondary index, because an entity has several in one index
@@ -57,6 +58,21 @@ def entity_key(kind: str, entity_id: str) -> Item:
 def guard_key(key: str) -> Item:
     """The key of a guard."""
     return {"pk": {"S": f"g#{key}"}, "sk": {"S": "g"}}
+
+
+def epoch_key() -> Item:
+    """The key of the epoch."""
+    return {"pk": {"S": "epoch"}, "sk": {"S": "epoch"}}
+
+
+def epoch_item(epoch: int) -> Item:
+    """The epoch; see `functions.runtime.store.epochs`."""
+    return epoch_key() | {"n": {"N": str(epoch)}}
+
+
+def epoch_of(item: Item | None) -> int:
+    """The inverse of `epoch_item`; 0 where there never was a restore."""
+    return int(item["n"]["N"]) if item else 0
 
 
 def entry_partition(kind: str, index: str, partition: str) -> str:

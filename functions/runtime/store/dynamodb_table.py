@@ -25,11 +25,18 @@ class Table:
     def __init__(self, name: str, database: Database) -> None:
         self.name = name
         self._database = database
+        self._epoch: int | None = None
         self.transact = database.transact
         self.pause = database.pause
         self.begin = database.begin
         self.require_transactions = database.require_transactions
         self.close = database.close
+
+    async def epoch(self, deadline: float) -> int:
+        """Which life of the data this is, as read when first asked for."""
+        if self._epoch is None:
+            self._epoch = layout.epoch_of(await self.get(layout.epoch_key(), deadline))
+        return self._epoch
 
     async def get(self, key: Item, deadline: float) -> Item | None:
         """One item, or None."""

@@ -98,14 +98,14 @@ class Writer:
     async def _draft(self, jobs: Sequence[Job], deadline: float) -> tuple[Draft, Sequence[Job]]:
         now = self._clock.now()
         keys = [key for job in jobs for key in self._keys(job.request)]
-        items = await self._table.read(keys, deadline)
+        items, epoch = await gather(self._table.read(keys, deadline), self._table.epoch(deadline))
         # Guards that are over stay: the draft knows. Entities go at once, so that a new one starts afresh.
         over = [item for item in items.values() if item["sk"]["S"] == "e" and is_over(item, now)]
         if over and await self.remove([self.actions.removal(item) for item in over], deadline) < len(over):
             raise LostRace
         for item in over:
             del items[item["pk"]["S"]]
-        draft = Draft(self._shapes, items, now)
+        draft = Draft(self._shapes, items, now, epoch)
         for number, job in enumerate(jobs):
             if not draft.add(job):
                 return draft, jobs[number:]

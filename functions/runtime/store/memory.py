@@ -15,6 +15,7 @@ from functions.runtime.clock import Clock
 from functions.runtime.errors import unavailable
 from functions.runtime.store.codec import Shapes, decode_keys, decoder, micros
 from functions.runtime.store.cursors import Listing, cursor_after, lower_bound
+from functions.runtime.store.epochs import next_epoch
 from functions.runtime.store.planning import GuardRow, Plan, Request, Stored, Write, plan, replay
 from functions.runtime.store.port import Changes, Entity, IndexKey, Kind, Once, Page, Ref
 from functions.runtime.store.single import single
@@ -43,6 +44,11 @@ class MemoryStore:
         self._outbox: dict[str, OutboxRow] = {}
         self._listeners: list[Callable[[Sequence[OutboxRow]], None]] = []
         self._closed = False
+        self._epoch = 0
+
+    def begin_epoch(self) -> None:
+        """Go on as a store that was restored and has the state of this moment."""
+        self._epoch = next_epoch(self._epoch, self._clock.now())
 
     @property
     def events(self) -> list[Payload]:
@@ -79,7 +85,7 @@ class MemoryStore:
         """Entities of one partition by sort key, from `cursor` on, up to `until`."""
         self._check_open()
         shape = self._shapes.of(cls)
-        listing = Listing(shape.name, index, partition, descending)
+        listing = Listing(shape.name, index, partition, descending, self._epoch)
         entries = self._entries.get((shape.name, index, partition), [])
         after = lower_bound(listing, cursor, since)
         end = len(entries) if until is None else bisect_right(entries, until, key=lambda entry: entry[0])
@@ -121,8 +127,8 @@ class MemoryStore:
         stored = {ref: row for ref, row in found.items() if row}
         request = Request(refs, change, once, current())
         for _ in range(self._lost_races):
-            plan(self._shapes, request, stored, now)
-        planned = plan(self._shapes, request, stored, now)
+            plan(self._shapes, request, stored, now, self._epoch)
+        planned = plan(self._shapes, request, stored, now, self._epoch)
         self._apply(planned)
         answered: R = planned.result
         return answered
@@ -165,6 +171,10 @@ class MemoryStore:
 
     def erased(self) -> None:
         """There are no files."""
+
+    async def epoch(self) -> int:
+        """Which life of the data this is."""
+        return self._epoch
 
     async def ping(self) -> None:
         """Raises UNAVAILABLE once closed."""

@@ -117,8 +117,10 @@ def outbox_rows(events: Iterable[Payload], now: datetime, origin: Context) -> li
     ]
 
 
-def plan(shapes: Shapes, request: Request, found: Mapping[Ref, Stored], now: datetime) -> Plan:
-    """Run `change` on fresh copies of what was found and work out what to write.
+def plan(
+    shapes: Shapes, request: Request, found: Mapping[Ref, Stored], now: datetime, epoch: int = 0
+) -> Plan:
+    """Run `change` on fresh copies of what was found and work out what to write; versions are above `epoch`.
 
     Raises what `change` raises, and ValueError when it wants to write what it was not given.
     """
@@ -129,7 +131,7 @@ def plan(shapes: Shapes, request: Request, found: Mapping[Ref, Stored], now: dat
     writes: dict[Ref, Write] = {}
     for entity in changes.put:
         ref = _own_ref(entity, copies, writes)
-        writes[ref] = _put(shapes.of(ref.type), entity, found.get(ref))
+        writes[ref] = _put(shapes.of(ref.type), entity, found.get(ref), epoch)
     for entity in changes.delete:
         ref = _own_ref(entity, copies, writes)
         if ref in found:
@@ -151,8 +153,8 @@ def _own_ref(entity: Any, given: Mapping[Ref, Any], writes: Mapping[Ref, Write])
     return ref
 
 
-def _put(shape: Shape[Any], entity: Any, old: Stored | None) -> Write:
-    entity.version = old.version + 1 if old else 1
+def _put(shape: Shape[Any], entity: Any, old: Stored | None, epoch: int) -> Write:
+    entity.version = max(old.version if old else 0, epoch) + 1
     keys = encode_keys(shape.kind.indexes(entity))
     expires = shape.kind.expires_at(entity)
     new = Stored(entity.version, encode(entity), keys, micros(expires) if expires else None)

@@ -176,6 +176,13 @@ class Store(Protocol):
     def erased(self) -> None:
         """What was just removed names a person: the next `expire` removes its traces from the store's files, too."""
 
+    async def epoch(self) -> int:
+        """Which life of the data this is: 0, or when a restore began it (milliseconds since 1970).
+
+        Versions written in it are above it, so that no version, and no ETag, ever stands for two contents; cursors of
+        another are refused. It stays the same as long as the store is open.
+        """
+
     async def ping(self) -> None:
         """Prove that reads and writes would work; raises UNAVAILABLE."""
 

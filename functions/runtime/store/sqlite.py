@@ -64,6 +64,7 @@ class SQLiteStore:
         self._commits = GroupCommit(self._file.writer, patience)
         self._traces = True  # of what was removed there may be some: maybe by a process that was killed
         self._listeners: list[Callable[[Sequence[OutboxRow]], None]] = []
+        self._epoch: int = self._file.reader.execute("SELECT began FROM epoch").fetchone()[0]
         self._depth: int = self._file.reader.execute("SELECT COUNT(*) FROM outbox").fetchone()[0]
 
     async def get(self, cls: type[E], entity_id: str) -> E | None:
@@ -96,7 +97,7 @@ class SQLiteStore:
     ) -> Page[E]:
         """Entities of one partition by sort key, from `cursor` on, up to `until`."""
         shape = self._shapes.of(cls)
-        listing = Listing(shape.name, index, partition, descending)
+        listing = Listing(shape.name, index, partition, descending, self._epoch)
         values: list[Any] = [shape.name, index, partition]
         after = lower_bound(listing, cursor, since)
         if after:
@@ -168,6 +169,10 @@ class SQLiteStore:
         """What was just removed names a person."""
         self._traces = True
 
+    async def epoch(self) -> int:
+        """Which life of the data this is."""
+        return self._epoch
+
     async def ping(self) -> None:
         """Write, sync and read; raises UNAVAILABLE."""
         beat = micros(self._clock.now())
@@ -204,7 +209,7 @@ class SQLiteStore:
                 self._remove(kind, ref.id, stored)
             else:
                 found[ref] = stored
-        planned = plan(self._shapes, request, found, now)
+        planned = plan(self._shapes, request, found, now, self._epoch)
         for write in planned.writes:
             rows_of.apply(self._write, write)
         for event in planned.outbox:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from functions.runtime.settings import SettingsError
 
-VERSION = 2
+VERSION = 3
 
 # Entities lie by number, since a B-tree by key would have whole rows in its inner pages and become deep; entries know
 # the number, so that a page costs one look-up less for each entity.
@@ -26,6 +26,11 @@ CREATE TABLE entry (
     kind TEXT NOT NULL, name TEXT NOT NULL, part TEXT NOT NULL, sort TEXT NOT NULL, id TEXT NOT NULL,
     row INTEGER NOT NULL, PRIMARY KEY (kind, name, part, sort, id)
 ) WITHOUT ROWID"""
+
+_EPOCH = (
+    "CREATE TABLE epoch (id INTEGER PRIMARY KEY CHECK (id = 1), began INTEGER NOT NULL)",
+    "INSERT INTO epoch VALUES (1, 0)",
+)
 
 _FRESH = (
     _ENTITY,
@@ -44,6 +49,7 @@ CREATE TABLE guard (
     "CREATE INDEX guard_expiry ON guard (expires)",
     "CREATE TABLE heartbeat (id INTEGER PRIMARY KEY CHECK (id = 1), at INTEGER NOT NULL)",
     "INSERT INTO heartbeat VALUES (1, 0)",
+    *_EPOCH,
 )
 
 _MIGRATIONS = {
@@ -61,6 +67,7 @@ _MIGRATIONS = {
         "DROP TABLE entity_1",
         "DROP TABLE entry_1",
     ),
+    2: _EPOCH,
 }
 """By the version that each starts from: 0 is an empty file, and goes to the newest at once."""
 

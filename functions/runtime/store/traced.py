@@ -32,7 +32,7 @@ class TracedStore:
         self.outbox, self.outbox_published = store.outbox, store.outbox_published
         self.outbox_state, self.on_commit = store.outbox_state, store.on_commit
         self.expire, self.erased = store.expire, store.erased
-        self.ping, self.close = store.ping, store.close
+        self.epoch, self.ping, self.close = store.epoch, store.ping, store.close
 
     async def update(
         self,

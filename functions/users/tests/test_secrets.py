@@ -23,7 +23,7 @@ EMAIL, NAME = "ada.lovelace@example.com", "Augusta Ada King"
 async def test_entities_show_neither_secrets_nor_persons(world: World) -> None:
     user = await world.register(EMAIL, name=NAME)
     tokens = await world.login(EMAIL)
-    parsed = parse_refresh_token(tokens.refresh_token)
+    parsed = parse_refresh_token(tokens.refresh_token, 0)
     assert parsed
     home = await addresses.add_address(
         user.id, Address("", NAME, "1 Engine Street", "", "London", "N1", "GB"), me(user), store=world.store

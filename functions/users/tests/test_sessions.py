@@ -135,7 +135,7 @@ async def test_logging_out_ends_the_session_of_any_of_its_tokens(world: World) -
 async def test_the_store_knows_no_refresh_token_only_its_digest(world: World) -> None:
     await world.register()
     text = (await world.login()).refresh_token
-    parsed = parse_refresh_token(text)
+    parsed = parse_refresh_token(text, 0)
     assert parsed
     session = await world.store.get(Session, parsed.session_id)
     assert session

@@ -41,11 +41,15 @@ class World:
         self.memory = MemoryStore(KINDS, self.clock, lost_races=1)
         self.store: Store = store or self.memory
         self.hasher = hasher or cheap_hasher()
-        self.keys = KeyRing(self.store, self.clock)
-        self.tokens = AccessTokens(self.keys, ISSUER, AUDIENCE, self.clock)
+        self.restart()
         self.per_address = per_address
         self.proof = self.new_proof(self.hasher)
         self.throttle = Throttle(self.store, self.clock, per_address=per_address)
+
+    def restart(self) -> None:
+        """Forget the keys, as a process that starts."""
+        self.keys = KeyRing(self.store, self.clock)
+        self.tokens = AccessTokens(self.keys, ISSUER, AUDIENCE, self.clock)
 
     def new_proof(self, hasher: Hasher) -> Proof:
         """As of a process that starts now."""
