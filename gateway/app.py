@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from functions.runtime.clock import Clock, SystemClock
 from functions.runtime.key_set import KeySetCache
 from functions.runtime.tokens import JwtVerifier, TokenVerifier
-from functions.runtime.wiring import remote_jwks
+from functions.runtime.wiring import remote_keys
 from gateway import openapi
 from gateway.clients import Clients
 from gateway.cors import cross_origin
@@ -50,7 +50,7 @@ def compose(
     """The collaborators of the routes; what is given replaces what the settings would make."""
     clients = clients or Clients(settings)
     clock = clock or SystemClock()
-    keys = KeySetCache(remote_jwks(clients.users.peer), clock)
+    keys = KeySetCache(remote_keys(clients.users.peer), clock)
     issuer, audience = settings.token_issuer, settings.token_audience
     # No service key: a service token has no business at the edge.
     verifier = verifier or JwtVerifier(keys, None, issuer, audience, clock)

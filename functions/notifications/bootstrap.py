@@ -65,7 +65,7 @@ def _users(settings: Settings, clock: Clock, closing: list[Hook]) -> Users:
 def _verifier(settings: Settings, clock: Clock, closing: list[Hook]) -> TokenVerifier:
     users = Peer(settings.users_address)
     closing.append(users.close)
-    return wiring.token_verifier(settings, "notifications", wiring.remote_jwks(users), clock)
+    return wiring.token_verifier(settings, "notifications", wiring.remote_keys(users), clock)
 
 
 def open_channel(settings: Settings) -> Channel:

@@ -17,7 +17,7 @@ from functions.runtime.currencies import PROVIDERS, ProviderLimits
 from functions.runtime.peers import Peer
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
-from functions.runtime.wiring import open_store, remote_jwks, service_tokens, token_verifier
+from functions.runtime.wiring import open_store, remote_keys, service_tokens, token_verifier
 
 
 def bootstrap(
@@ -68,4 +68,4 @@ def _catalogue(settings: Settings, clock: Clock, stops: list[Hook]) -> Catalogue
 def _verifier(settings: Settings, clock: Clock, stops: list[Hook]) -> TokenVerifier:
     users = Peer(settings.users_address)
     stops.append(users.close)
-    return token_verifier(settings, "orders", remote_jwks(users), clock)
+    return token_verifier(settings, "orders", remote_keys(users), clock)

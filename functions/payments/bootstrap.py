@@ -69,7 +69,7 @@ def _orders(settings: Settings, clock: Clock, closing: list[Hook]) -> Orders:
 def _verifier(settings: Settings, clock: Clock, closing: list[Hook]) -> TokenVerifier:
     users = Peer(settings.users_address)
     closing.append(users.close)
-    return wiring.token_verifier(settings, "payments", wiring.remote_jwks(users), clock)
+    return wiring.token_verifier(settings, "payments", wiring.remote_keys(users), clock)
 
 
 def open_provider(settings: Settings, clock: Clock) -> Provider:

@@ -14,7 +14,7 @@ from functions.runtime.currencies import PROVIDERS, ProviderLimits
 from functions.runtime.peers import Peer
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
-from functions.runtime.wiring import open_store, remote_jwks, token_verifier
+from functions.runtime.wiring import open_store, remote_keys, token_verifier
 
 PUBLIC = frozenset({"GetProduct", "BatchGetProducts", "ListProducts", "GetStock", "ListCategories"})
 """Reading the catalogue needs no token."""
@@ -37,7 +37,7 @@ def bootstrap(
         store=store,
         services=partial(_services, store, clock, PROVIDERS[settings.payment_provider]),
         subscriptions=subscriptions(store, clock, timedelta(minutes=settings.reservation_minutes)),
-        verifier=verifier or token_verifier(settings, "products", remote_jwks(users), clock),
+        verifier=verifier or token_verifier(settings, "products", remote_keys(users), clock),
         clock=clock,
         on_stop=[users.close],
     )

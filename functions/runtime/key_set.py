@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from functions.runtime.clock import Clock
 from functions.runtime.errors import ServiceError, unavailable
@@ -32,27 +31,85 @@ _FETCH_SECONDS = 5.0
 _UNKNOWN_KEY_SECONDS = 5.0  # between two fetches for key ids that are not known
 _KNOWN_AHEAD_SECONDS = 60.0  # a key is published at least this long before it signs
 _LONGEST_PAUSE = 8.0  # seconds between two fetches in an outage
+_REFRESH_TAKES = 10.0  # seconds: so much later a session that ended may still have issued a token
 
-Jwks = Callable[[], Awaitable[str]]
+REVOCATIONS_KEPT = 17 * 60.0
+"""Seconds after which no token concerned lives any more: 15 minutes, and clocks that differ."""
+MOST_REVOCATIONS = 200_000
+"""Of more, the oldest are replaced by one for everybody: see `Void`. They take some 40 MB."""
 
 
-class Void(msgspec.Struct, frozen=True):
-    """Tokens that must not be believed any more, as the key set lists them.
+class Revoked(NamedTuple):
+    """Tokens of one person or session (`digest`) issued before `void_before` are void; said `at`. In seconds."""
 
-    `outdated` maps the digest of a person or session to the time (seconds since 1970) before which their tokens are
-    void.
+    digest: str
+    at: float
+    void_before: float
+
+
+class Fetched(NamedTuple):
+    """One answer of the users service: RFC 7517 JSON text, and a page of revocations, oldest first.
+
+    `next_cursor` is empty at the end; `as_of` is what to ask for next time.
     """
 
-    outdated: dict[str, float] = {}
+    jwks: str
+    revoked: Sequence[Revoked] = ()
+    next_cursor: str = ""
+    as_of: float = 0.0
+
+
+KeySource = Callable[[float | None, str], Awaitable[Fetched]]
+"""Asks for the keys and for revocations since a time (None: all), by page; may raise ServiceError."""
+
+
+class Void:
+    """Access tokens that must not be believed any more.
+
+    Holds the last `most` revocations. Beyond that the oldest are forgotten, and whoever's token was issued before they
+    were said has to refresh it: then nobody who was revoked gets in, and nobody else is kept out for long.
+    """
+
+    def __init__(self, most: int = MOST_REVOCATIONS) -> None:
+        self._most = most
+        self._revoked: OrderedDict[str, Revoked] = OrderedDict()  # oldest first
+        self._void_before = 0.0
 
     def has(self, person: str, session: str, issued_at: float) -> bool:
         """Whether a token of this person and session (digests), issued at this time, is void."""
-        outdated = self.outdated
-        return issued_at < outdated.get(person, 0.0) or issued_at < outdated.get(session, 0.0)
+        if issued_at < self._void_before:
+            return True
+        for digest in (person, session):
+            revoked = self._revoked.get(digest)
+            if revoked is not None and issued_at < revoked.void_before:
+                return True
+        return False
+
+    def add(self, revoked: Sequence[Revoked]) -> None:
+        """Keep these, too; later ones than those there are."""
+        for each in revoked:
+            known = self._revoked.get(each.digest)
+            if known is None or known.void_before < each.void_before:
+                self._revoked[each.digest] = each
+                self._revoked.move_to_end(each.digest)
+        while len(self._revoked) > self._most:
+            _, oldest = self._revoked.popitem(last=False)
+            self._void_before = max(self._void_before, oldest.at + _REFRESH_TAKES)
+
+    def prune(self, now: float) -> None:
+        """Forget those of which no token lives any more."""
+        while self._revoked:
+            digest, oldest = next(iter(self._revoked.items()))
+            if oldest.at + REVOCATIONS_KEPT > now:
+                return
+            del self._revoked[digest]
+
+    def __len__(self) -> int:
+        return len(self._revoked)
 
 
-class KeySet(msgspec.Struct, frozen=True):
-    """One copy: public keys by key id, what is void, and the keys alone as RFC 7517 JSON."""
+class KeySet(NamedTuple):
+    """One copy: public keys by key id, what is void, and the keys as RFC 7517 JSON."""
 
     keys: Mapping[str, Ed25519PublicKey]
     void: Void
@@ -67,10 +124,12 @@ class KeySetCache:
     refreshed in the background after 20 seconds and waited for after 40; one of over 5 minutes is not used any more.
     """
 
-    def __init__(self, jwks: Jwks, clock: Clock) -> None:
-        self._jwks = jwks
+    def __init__(self, source: KeySource, clock: Clock) -> None:
+        self._source = source
         self._clock = clock
         self._held: KeySet | None = None
+        self._void = Void()
+        self._as_of: float | None = None
         self._fetched_at = -math.inf
         self._retry_at = -math.inf
         self._failures = 0
@@ -133,8 +192,7 @@ class KeySetCache:
     async def _fetch(self) -> None:
         context.enter(context.incoming(None, None))
         try:
-            async with asyncio.timeout(_FETCH_SECONDS):
-                self._held = parse(await self._jwks())
+            await self._read()
         except (ServiceError, TimeoutError) as error:
             self._failed(error)
         except Exception as error:
@@ -146,6 +204,25 @@ class KeySetCache:
         finally:
             self._fetching = None
 
+    async def _read(self) -> None:
+        """Take over the keys and what was revoked since the last time, page by page."""
+        since = self._as_of
+        if since is not None and since + REVOCATIONS_KEPT < self._now():
+            since = None
+        fetched = await self._page(since, "")
+        as_of, jwks = fetched.as_of, fetched.jwks
+        self._void.add(fetched.revoked)
+        while fetched.next_cursor:
+            fetched = await self._page(since, fetched.next_cursor)
+            self._void.add(fetched.revoked)
+        self._void.prune(self._now())
+        self._held = KeySet(parse(jwks), self._void, jwks.encode())
+        self._as_of = as_of
+
+    async def _page(self, since: float | None, cursor: str) -> Fetched:
+        async with asyncio.timeout(_FETCH_SECONDS):
+            return await self._source(since, cursor)
+
     def _failed(self, error: Exception) -> None:
         pause = min(2.0**self._failures, _LONGEST_PAUSE)
         self._failures += 1
@@ -154,8 +231,8 @@ class KeySetCache:
         log.warning("key_set_fetch_failed", extra={"reason": reason, "retry_in": pause})
 
 
-def parse(jwks: str) -> KeySet:
-    """The key set of RFC 7517 JSON text; keys other than Ed25519 are left out.
+def parse(jwks: str) -> dict[str, Any]:
+    """The public keys of RFC 7517 JSON text by key id; keys other than Ed25519 are left out.
 
     Raises UNAVAILABLE (KEYS_UNAVAILABLE) for a text without any.
     """
@@ -163,14 +240,12 @@ def parse(jwks: str) -> KeySet:
 
     try:
         keys = jwt.PyJWKSet.from_json(jwks).keys
-        members = msgspec.json.decode(jwks)["keys"]
-        void = msgspec.json.decode(jwks, type=Void)
     except (jwt.PyJWTError, ValueError):
         raise _keys_unavailable() from None
-    found: dict[str, Any] = {key.key_id: key.key for key in keys if key.key_id and key.key_type == "OKP"}
+    found = {key.key_id: key.key for key in keys if key.key_id and key.key_type == "OKP"}
     if not found:
         raise _keys_unavailable()
-    return KeySet(found, void, msgspec.json.encode({"keys": members}))
+    return found
 
 
 def subject_digest(subject: str) -> str:

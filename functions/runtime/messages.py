@@ -21,3 +21,10 @@ def timestamp(at: datetime) -> Timestamp:
     """An aware time as a message, to the microsecond; cheaper than `FromDatetime`."""
     since = at - _EPOCH
     return Timestamp(seconds=since.days * 86400 + since.seconds, nanos=since.microseconds * 1000)
+
+
+def seconds(at: float) -> Timestamp:
+    """Seconds since 1970 as a message, to the microsecond."""
+    stamp = Timestamp()
+    stamp.FromMicroseconds(round(at * 1_000_000))
+    return stamp

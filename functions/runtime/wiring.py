@@ -9,7 +9,7 @@ from typing import Any
 from events.service_keys import InvalidKey, PrivateKey, ServiceKeys
 from functions.runtime.clock import Clock
 from functions.runtime.credentials import secret, variable
-from functions.runtime.key_set import Jwks, KeySetCache
+from functions.runtime.key_set import Fetched, KeySetCache, KeySource, Revoked
 from functions.runtime.peers import Peer
 from functions.runtime.settings import RuntimeSettings, SettingsError
 from functions.runtime.store.port import Kind, Store
@@ -80,21 +80,37 @@ def service_tokens(settings: RuntimeSettings, name: str, clock: Clock) -> Servic
     return ServiceTokens(service_key(settings, name), settings.token_issuer, clock)
 
 
-def token_verifier(settings: RuntimeSettings, name: str, jwks: Jwks, clock: Clock) -> TokenVerifier:
-    """Verifies access tokens by `jwks`, and service tokens for the service `name` by the services' keys."""
+def token_verifier(settings: RuntimeSettings, name: str, keys: KeySource, clock: Clock) -> TokenVerifier:
+    """Verifies access tokens by `keys`, and service tokens for the service `name` by the services' keys."""
     services = service_keys(settings, name)
     issuer, audience = settings.token_issuer, settings.token_audience
-    return JwtVerifier(KeySetCache(jwks, clock), services, issuer, audience, clock, name)
+    return JwtVerifier(KeySetCache(keys, clock), services, issuer, audience, clock, name)
 
 
-def remote_jwks(users: Peer) -> Jwks:
-    """The users service's JWKS over gRPC."""
+def remote_keys(users: Peer) -> KeySource:
+    """The users service's key set and revocations over gRPC."""
 
-    async def fetch() -> str:
+    async def fetch(since: float | None, cursor: str) -> Fetched:
         from proto.shop.users.v1 import users_pb2, users_pb2_grpc  # only where tokens are verified
 
         stub = users.stub(users_pb2_grpc.UsersServiceStub)
-        answer = (await users.call(stub.GetJwks, users_pb2.GetJwksRequest(), anonymous=True, retry=True)).jwks
-        return str(answer.json)
+        request = users_pb2.GetJwksRequest(cursor=cursor)
+        if since is not None:
+            request.revoked_since.FromMicroseconds(int(since * 1_000_000))
+        answer = await users.call(stub.GetJwks, request, anonymous=True, retry=True)
+        return Fetched(
+            answer.jwks.json,
+            [
+                Revoked(each.digest, _seconds(each.revoked_at), _seconds(each.void_before))
+                for each in answer.revocations
+            ],
+            answer.next_cursor,
+            _seconds(answer.revoked_as_of),
+        )
 
     return fetch
+
+
+def _seconds(at: Any) -> float:
+    micros: int = at.ToMicroseconds()
+    return micros / 1_000_000

@@ -60,7 +60,7 @@ def bootstrap(
         services=services,
         subscriptions=subscriptions(store=store, keys=keys, clock=clock),
         # By its own keys: no call to itself over the network.
-        verifier=verifier or token_verifier(settings, "users", keys.jwks, clock),
+        verifier=verifier or token_verifier(settings, "users", keys.key_set, clock),
         clock=clock,
         on_start=_first_start(settings, store, keys, hasher, clock),
         on_stop=[hasher.close],

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from events.catalog import Payload
 from functions.runtime.clock import Clock
+from functions.runtime.key_set import Fetched, Revoked
 from functions.runtime.store.port import Once, Store
 from functions.users.keyset import KEY_SET_ID, SIGNER_CACHE, KeySet, SigningKey
-from functions.users.revocations import OUTDATED_IDS, OutdatedTokens, revoked_since
+from functions.users.revocations import KEPT, OUTDATED_IDS, OutdatedTokens, revoked_since
 from observability.failpoints import failpoint
 
-_PAGE = 1000
+_PAGE = 1000  # revocations of one answer: some 70 KB
+_OVERLAP = timedelta(minutes=1)
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -51,10 +53,31 @@ class KeyRing:
         return self._signer
 
     async def jwks(self) -> str:
-        """The public keys, as JSON text of RFC 7517 (OKP keys of RFC 8037), and which tokens are void: `outdated` has
-        the digest of a person or session and the time before which theirs are (see `functions.runtime.key_set`).
+        """The public keys, as JSON text of RFC 7517 (OKP keys of RFC 8037)."""
+        return _as_jwks(await self.ready(), self._clock.now())
+
+    async def key_set(self, since: float | None, cursor: str) -> Fetched:
+        """The public keys, and a page of the revocations since a time (None: all that matter), oldest first.
+
+        An answer says `as_of` a minute ago: by then every transaction that began has ended, at every process's clock.
+        Raises INVALID_ARGUMENT (INVALID_CURSOR).
         """
-        return await self._as_jwks(await self.ready())
+        now = self._clock.now()
+        kept_since = now - KEPT
+        begin = (
+            max(kept_since, datetime.fromtimestamp(min(since, now.timestamp()), UTC)) if since else kept_since
+        )
+        page = await revoked_since(self._store, begin, _PAGE, cursor or None)
+        revoked = [Revoked(each.id, each.at.timestamp(), each.before.timestamp()) for each in page.items]
+        if not cursor:
+            revoked = [*await self._of_earlier_releases(now), *revoked]
+        as_of = (now - _OVERLAP).timestamp()
+        return Fetched(await self.jwks(), revoked, page.next_cursor or "", as_of)
+
+    async def _of_earlier_releases(self, now: datetime) -> list[Revoked]:
+        lists = await self._store.get_many(OutdatedTokens, OUTDATED_IDS)
+        found = [entry for tokens in lists.values() for entry in tokens.living(now).items()]
+        return [Revoked(digest, at, at) for digest, at in found]
 
     async def rotate(self) -> str:
         """Sign with the next key from now on; gives the new JWKS."""
@@ -92,25 +115,15 @@ class KeyRing:
         self._signer_until = (
             self._clock.now()
         )  # look again: this process at least signs with the new key at once
-        return await self._as_jwks(keys)
+        return _as_jwks(keys, self._clock.now())
 
-    async def _as_jwks(self, keys: KeySet) -> str:
-        now = self._clock.now()
-        members = [
-            {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.kid, "x": key.public}
-            for key in keys.published(now)
-        ]
-        return json.dumps({"keys": members, "outdated": await self._outdated(now)}, separators=(",", ":"))
 
-    async def _outdated(self, now: datetime) -> dict[str, float]:
-        old = await self._store.get_many(OutdatedTokens, OUTDATED_IDS)
-        found = {digest: at for tokens in old.values() for digest, at in tokens.living(now).items()}
-        page = await revoked_since(self._store, None, _PAGE)
-        while True:
-            found |= {each.id: each.before.timestamp() for each in page.items if each.expires_at > now}
-            if page.next_cursor is None:
-                return found
-            page = await revoked_since(self._store, None, _PAGE, page.next_cursor)
+def _as_jwks(keys: KeySet, now: datetime) -> str:
+    members = [
+        {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.kid, "x": key.public}
+        for key in keys.published(now)
+    ]
+    return json.dumps({"keys": members}, separators=(",", ":"))
 
 
 def new_key() -> SigningKey:

@@ -10,11 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from functions.runtime.key_set import subject_digest
+from functions.runtime.key_set import REVOCATIONS_KEPT, subject_digest
 from functions.runtime.store.port import IndexKey, Page, Store
-from functions.users.keyset import ACCESS_LIFE
 
-KEPT = ACCESS_LIFE + timedelta(minutes=2)
+KEPT = timedelta(seconds=REVOCATIONS_KEPT)
 """Until the last token concerned has expired everywhere: its life, and clocks that differ."""
 _BY_TIME, _ALL = "by_time", "all"
 
@@ -46,12 +45,10 @@ def by_time(revocation: Revocation) -> Iterable[IndexKey]:
 
 
 async def revoked_since(
-    store: Store, since: datetime | None, limit: int, cursor: str | None = None
+    store: Store, since: datetime, limit: int, cursor: str | None = None
 ) -> Page[Revocation]:
-    """What was revoked at `since` or later and still matters, oldest first."""
-    return await store.page(
-        Revocation, _BY_TIME, _ALL, limit=limit, cursor=cursor, since=_sort(since) if since else None
-    )
+    """What was revoked at `since` or later, oldest first."""
+    return await store.page(Revocation, _BY_TIME, _ALL, limit=limit, cursor=cursor, since=_sort(since))
 
 
 def _sort(at: datetime) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from functions.runtime.clock import Clock
 from functions.runtime.errors import invalid
 from functions.runtime.identity import caller
-from functions.runtime.messages import timestamp
+from functions.runtime.messages import seconds, timestamp
 from functions.runtime.store.port import Store
 from functions.users import addresses, domain, recovery, service, sessions
 from functions.users.challenge import Purpose
@@ -230,7 +230,23 @@ class Users(users_pb2_grpc.UsersServiceServicer):
         return pb.GetContactsResponse(contacts=_contacts(found))
 
     async def GetJwks(self, request: pb.GetJwksRequest, context: Any) -> pb.GetJwksResponse:
-        return pb.GetJwksResponse(jwks=pb.Jwks(json=await self._keys.jwks()))
+        since = (
+            request.revoked_since.ToMicroseconds() / 1_000_000 if request.HasField("revoked_since") else None
+        )
+        found = await self._keys.key_set(since, request.cursor)
+        return pb.GetJwksResponse(
+            jwks=pb.Jwks(json=found.jwks),
+            revocations=[
+                pb.Revocation(
+                    digest=revoked.digest,
+                    revoked_at=seconds(revoked.at),
+                    void_before=seconds(revoked.void_before),
+                )
+                for revoked in found.revoked
+            ],
+            next_cursor=found.next_cursor,
+            revoked_as_of=seconds(found.as_of),
+        )
 
     async def RotateKeys(self, request: pb.RotateKeysRequest, context: Any) -> pb.RotateKeysResponse:
         return pb.RotateKeysResponse(jwks=pb.Jwks(json=await service.rotate_keys(caller(), keys=self._keys)))

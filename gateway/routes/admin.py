@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from fastapi import Query, Request, Response
 
 from functions.runtime.errors import invalid
-from functions.runtime.key_set import parse
 from gateway.answers import answer, conditional, empty, etag
 from gateway.declare import declare
 from gateway.exchange import clients_of, exchange_of
@@ -101,7 +100,7 @@ async def rotate_keys(request: Request) -> Response:
     users = clients_of(request).users
     keys = (await users.write(users.stub.RotateKeys, users_pb2.RotateKeysRequest())).jwks
     exchange_of(request).gateway.keys.forget()
-    return Response(parse(keys.json).public, 200, {"cache-control": "no-store"}, "application/json")
+    return Response(keys.json, 200, {"cache-control": "no-store"}, "application/json")
 
 
 @router.get("/v1/admin/payments/ledger", **declare("admin", 200, payment_models.LedgerPage))

@@ -20,7 +20,7 @@ from events.cloudevent import BadEvent, binary_headers, parse, to_structured
 from events.service_keys import PrivateKey, ServiceKeys
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
-from functions.runtime.key_set import KeySetCache
+from functions.runtime.key_set import Fetched, KeySetCache
 from functions.runtime.store.cursors import Listing, cursor_after, position
 from functions.runtime.tokens import JwtVerifier, ServiceTokens
 from gateway.answers import _tags
@@ -32,9 +32,9 @@ _KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 _CLOCK = ManualClock(datetime(2030, 1, 1, tzinfo=UTC))
 
 
-async def _keys() -> str:
+async def _keys(since: float | None, cursor: str) -> Fetched:
     jwk = OKPAlgorithm.to_jwk(_KEY.public_key(), as_dict=True)
-    return json.dumps({"keys": [{**jwk, "kid": "people"}]})
+    return Fetched(json.dumps({"keys": [{**jwk, "kid": "people"}]}))
 
 
 _ORDERS = PrivateKey("orders", bytes(range(32)))

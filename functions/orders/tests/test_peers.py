@@ -16,7 +16,7 @@ from functions.orders.peers import ProductsCatalogue
 from functions.orders.tests.world import RETIRED, TEAPOT, UNKNOWN
 from functions.runtime.clock import SystemClock
 from functions.runtime.errors import Code, ServiceError
-from functions.runtime.key_set import KeySetCache
+from functions.runtime.key_set import Fetched, KeySetCache
 from functions.runtime.peers import Peer
 from functions.runtime.tokens import JwtVerifier, ServiceTokens
 from proto.shop.money.v1 import money_pb2
@@ -92,8 +92,8 @@ async def test_the_call_is_made_in_the_services_own_name(served: tuple[Products,
     assert who.is_service_named("orders")
 
 
-async def _no_keys() -> str:
-    return '{"keys": []}'
+async def _no_keys(since: float | None, cursor: str) -> Fetched:
+    return Fetched('{"keys": []}')
 
 
 async def test_a_passing_fault_is_tried_again(served: tuple[Products, ProductsCatalogue]) -> None:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from events.service_keys import PrivateKey, ServiceKeys
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError, unavailable
-from functions.runtime.key_set import KeySetCache, subject_digest
+from functions.runtime.key_set import Fetched, KeySetCache, Revoked, subject_digest
 from functions.runtime.tokens import JwtVerifier, ServiceTokens
 
 ISSUER, AUDIENCE = "https://shop.test", "shop"
@@ -25,9 +25,9 @@ class Keys:
         self.fetches = 0
         self.down = False
         self.slow = 0.0
-        self.outdated: dict[str, float] = {}
+        self.revoked: list[Revoked] = []
 
-    async def jwks(self) -> str:
+    async def fetch(self, since: float | None, cursor: str) -> Fetched:
         self.fetches += 1
         await asyncio.sleep(self.slow)
         if self.down:
@@ -36,7 +36,7 @@ class Keys:
             {**json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(key.public_key())), "kid": kid}
             for kid, key in self.private.items()
         ]
-        return json.dumps({"keys": keys, "outdated": self.outdated})
+        return Fetched(json.dumps({"keys": keys}), self.revoked)
 
 
 class Desk:
@@ -51,7 +51,7 @@ class Desk:
 
     def verifier_of(self, name: str) -> JwtVerifier:
         """What the service of this name verifies with."""
-        keys = KeySetCache(self.keys.jwks, self.clock)
+        keys = KeySetCache(self.keys.fetch, self.clock)
         return JwtVerifier(keys, self.services, ISSUER, AUDIENCE, self.clock, name)
 
     def service_token(self, key: PrivateKey | None = None, **changed: Any) -> str:
@@ -188,7 +188,8 @@ async def test_a_demoted_administrator_with_deadlines_of_5_ms_is_out_within_a_mi
         await desk.verifier.verify(token)
     desk.keys.slow = 0.05
     desk.clock.advance(timedelta(seconds=1))
-    desk.keys.outdated = {subject_digest("usr_1"): desk.clock.now().timestamp()}
+    now = desk.clock.now().timestamp()
+    desk.keys.revoked = [Revoked(subject_digest("usr_1"), now, now)]
 
     async def call() -> str:
         try:

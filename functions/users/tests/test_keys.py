@@ -45,9 +45,9 @@ async def test_who_lost_a_role_or_changed_a_password_is_published_as_a_digest_un
 ) -> None:
     root, ada = await world.register_admin(), await world.register()
     await world.set_roles(ada, "customer", by=root)
-    assert list(json.loads(await world.keys.jwks())["outdated"]) == [subject_digest(ada.id)]
+    assert [each.digest for each in (await world.keys.key_set(None, "")).revoked] == [subject_digest(ada.id)]
     world.clock.advance(timedelta(minutes=17))
-    assert json.loads(await world.keys.jwks())["outdated"] == {}
+    assert (await world.keys.key_set(None, "")).revoked == []
 
 
 async def test_logging_out_here_leaves_the_session_there(world: World) -> None:

@@ -51,6 +51,30 @@ async def test_thousands_who_log_out_push_nobody_out_of_the_revoked(world: World
     assert (await verifier.verify((await world.login()).access_token)).subject == ada.id
 
 
+async def test_a_verifier_that_knows_the_revocations_is_told_the_new_ones_only(world: World) -> None:
+    ada = await world.register()
+    for number in range(2_500):
+        await end(world, Revocation.of_session(f"ses_{number}", world.clock.now()))
+    world.clock.advance(timedelta(minutes=2))
+    first, told = await world.keys.key_set(None, ""), 0
+    page = first
+    while True:
+        told += len(page.revoked)
+        if not page.next_cursor:
+            break
+        page = await world.keys.key_set(None, page.next_cursor)
+    assert (told, len(first.revoked)) == (2_500, 1_000)
+
+    await world.change_password(ada, PASSWORD, "another fine password")
+    world.clock.advance(timedelta(seconds=20))
+    second = await world.keys.key_set(first.as_of, "")
+    assert [each.digest for each in second.revoked] == [subject_digest(ada.id)]
+    third = await world.keys.key_set(
+        second.as_of, ""
+    )  # overlaps by a minute: transactions end late, clocks differ
+    assert [each.digest for each in third.revoked] == [subject_digest(ada.id)]
+
+
 async def test_a_revocation_is_kept_until_its_tokens_have_expired_and_no_longer(world: World) -> None:
     await world.register()
     await sessions.logout((await world.login()).refresh_token, store=world.store, clock=world.clock)

@@ -57,7 +57,7 @@ class World:
 
     def new_verifier(self) -> JwtVerifier:
         """As of another service, which knows nothing but the published keys."""
-        return JwtVerifier(KeySetCache(self.keys.jwks, self.clock), None, ISSUER, AUDIENCE, self.clock)
+        return JwtVerifier(KeySetCache(self.keys.key_set, self.clock), None, ISSUER, AUDIENCE, self.clock)
 
     async def register(
         self,

@@ -1181,16 +1181,27 @@ Global___GetContactsResponse: _TypeAlias = GetContactsResponse  # noqa: Y015
 
 @_typing.final
 class GetJwksRequest(_message.Message):
-    """No arguments."""
+    """Which revocations are known already."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    REVOKED_SINCE_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """`next_cursor` of the answer before; with the same `revoked_since`."""
+    @_builtins.property
+    def revoked_since(self) -> _timestamp_pb2.Timestamp:
+        """`revoked_as_of` of the last answer: only revocations from then on. Absent: all that still matter."""
+
     def __init__(
         self,
+        *,
+        revoked_since: _timestamp_pb2.Timestamp | None = ...,
+        cursor: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revoked_since", b"revoked_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "revoked_since", b"revoked_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1198,27 +1209,77 @@ Global___GetJwksRequest: _TypeAlias = GetJwksRequest  # noqa: Y015
 
 @_typing.final
 class GetJwksResponse(_message.Message):
-    """Keys that verify access tokens."""
+    """Keys that verify access tokens, and a page of revocations."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JWKS_FIELD_NUMBER: _builtins.int
+    REVOCATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_CURSOR_FIELD_NUMBER: _builtins.int
+    REVOKED_AS_OF_FIELD_NUMBER: _builtins.int
+    next_cursor: _builtins.str
+    """Empty at the end."""
     @_builtins.property
     def jwks(self) -> Global___Jwks:
         """The public keys."""
+
+    @_builtins.property
+    def revocations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Revocation]:
+        """Oldest first, at most 1,000. One that is known already may come again."""
+
+    @_builtins.property
+    def revoked_as_of(self) -> _timestamp_pb2.Timestamp:
+        """For `revoked_since` of the next request; of several pages, that of the first."""
 
     def __init__(
         self,
         *,
         jwks: Global___Jwks | None = ...,
+        revocations: _abc.Iterable[Global___Revocation] | None = ...,
+        next_cursor: _builtins.str = ...,
+        revoked_as_of: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["jwks", b"jwks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["jwks", b"jwks", "revoked_as_of", b"revoked_as_of"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["jwks", b"jwks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["jwks", b"jwks", "next_cursor", b"next_cursor", "revocations", b"revocations", "revoked_as_of", b"revoked_as_of"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetJwksResponse: _TypeAlias = GetJwksResponse  # noqa: Y015
+
+@_typing.final
+class Revocation(_message.Message):
+    """Access tokens that are void before their time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    REVOKED_AT_FIELD_NUMBER: _builtins.int
+    VOID_BEFORE_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """The first 32 hexadecimal digits of the SHA-256 of a person's or session's id (claims `sub` and `sid`)."""
+    @_builtins.property
+    def revoked_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was recorded."""
+
+    @_builtins.property
+    def void_before(self) -> _timestamp_pb2.Timestamp:
+        """Tokens issued before this (claim `iat`) are void."""
+
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        revoked_at: _timestamp_pb2.Timestamp | None = ...,
+        void_before: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revoked_at", b"revoked_at", "void_before", b"void_before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "revoked_at", b"revoked_at", "void_before", b"void_before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Revocation: _TypeAlias = Revocation  # noqa: Y015
 
 @_typing.final
 class Jwks(_message.Message):

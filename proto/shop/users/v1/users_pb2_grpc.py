@@ -304,7 +304,7 @@ class UsersServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetJwks(self, request, context):
-        """The public keys that verify access tokens (RFC 7517). No token needed.
+        """The public keys that verify access tokens (RFC 7517), and which tokens are void before their time. No token needed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

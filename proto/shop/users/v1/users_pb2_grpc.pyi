@@ -94,7 +94,7 @@ class UsersServiceStub:
     GetContacts: _grpc.UnaryUnaryMultiCallable[_users_pb2.GetContactsRequest, _users_pb2.GetContactsResponse]
     """How to reach people: for services (role service) only, asked when a message is sent, never stored elsewhere."""
     GetJwks: _grpc.UnaryUnaryMultiCallable[_users_pb2.GetJwksRequest, _users_pb2.GetJwksResponse]
-    """The public keys that verify access tokens (RFC 7517). No token needed."""
+    """The public keys that verify access tokens (RFC 7517), and which tokens are void before their time. No token needed."""
     RotateKeys: _grpc.UnaryUnaryMultiCallable[_users_pb2.RotateKeysRequest, _users_pb2.RotateKeysResponse]
     """Starts signing with the next key; the old one still verifies until its last token has expired. Admins only.
     RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS) while eight old keys still verify.
@@ -166,7 +166,7 @@ class UsersServiceAsyncStub(UsersServiceStub):
     GetContacts: _aio.UnaryUnaryMultiCallable[_users_pb2.GetContactsRequest, _users_pb2.GetContactsResponse]  # type: ignore[assignment]
     """How to reach people: for services (role service) only, asked when a message is sent, never stored elsewhere."""
     GetJwks: _aio.UnaryUnaryMultiCallable[_users_pb2.GetJwksRequest, _users_pb2.GetJwksResponse]  # type: ignore[assignment]
-    """The public keys that verify access tokens (RFC 7517). No token needed."""
+    """The public keys that verify access tokens (RFC 7517), and which tokens are void before their time. No token needed."""
     RotateKeys: _aio.UnaryUnaryMultiCallable[_users_pb2.RotateKeysRequest, _users_pb2.RotateKeysResponse]  # type: ignore[assignment]
     """Starts signing with the next key; the old one still verifies until its last token has expired. Admins only.
     RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS) while eight old keys still verify.
@@ -361,7 +361,7 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.GetJwksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.GetJwksResponse, _abc.Awaitable[_users_pb2.GetJwksResponse]]:
-        """The public keys that verify access tokens (RFC 7517). No token needed."""
+        """The public keys that verify access tokens (RFC 7517), and which tokens are void before their time. No token needed."""
 
     @_abc_1.abstractmethod
     def RotateKeys(
