@@ -10,12 +10,19 @@ from typing import Any, Literal
 
 from starlette.responses import Response
 
+from functions.runtime.formats import IDEMPOTENCY_KEY
 from gateway.route import ACCESS, BODY, SECONDS, Access
 
+_SECURITY: Mapping[Access, list[dict[str, list[str]]]] = {
+    "open": [],
+    "anyone": [{}, {"bearer": []}],
+    "signed-in": [{"bearer": []}],
+    "admin": [{"bearer": []}],
+}
 ANSWER, PROBLEMS = "x-answer", "x-problems"
-Tagging = Literal["none", "read", "write"]
-
-_ID = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"}
+LOCATED = "x-located"
+Tagging = Literal["none", "sent", "read", "write"]
+"""none: no ETag. sent: the response has one. read: and If-None-Match is honoured. write: and If-Match is."""
 _HEADERS: dict[str, dict[str, Any]] = {
     "if-none-match": {
         "name": "If-None-Match",
@@ -32,7 +39,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
     "idempotency-key": {
         "name": "Idempotency-Key",
         "description": "Makes repeating safe: for 24 hours the same key and body give the first answer.",
-        "schema": _ID,
+        "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY},
         "example": "checkout-7f9c2ba4",
     },
     "stripe-signature": {
@@ -54,13 +61,17 @@ _HEADERS: dict[str, dict[str, Any]] = {
         "example": "3",
     },
 }
-_ETAG = {"description": "The version, for If-Match.", "schema": {"type": "string"}, "example": '"1"'}
 _PRECONDITIONS: dict[Tagging, tuple[str, ...]] = {
     "none": (),
+    "sent": (),
     "read": ("if-none-match",),
     "write": ("if-match",),
 }
-_LOCATION = {"description": "Where it is.", "schema": {"type": "string"}, "example": "/v1/users/me"}
+
+
+def header(name: str) -> dict[str, str]:
+    """Return a reference to a response header that `gateway.openapi` describes."""
+    return {"$ref": f"#/components/headers/{name}"}
 
 
 def declare(
@@ -71,7 +82,8 @@ def declare(
     problems: Mapping[int, str] | None = None,
     tagged: Tagging = "none",
     headers: tuple[str, ...] = (),
-    located: bool = False,
+    located: bool | str = False,
+    sends: tuple[str, ...] = (),
     seconds: float | None = None,
     streamed: str = "",
     body: dict[str, Any] | None = None,
@@ -79,20 +91,31 @@ def declare(
     """Keyword arguments for a router's decorator.
 
     `answer` is the TypedDict of the body; `problems` gives reasons by status, beyond what every route can answer;
-    `tagged` says that the answer has an ETag and which precondition is honoured; `headers` names further request
-    headers; `seconds` is a deadline other than DEADLINE_SECONDS; `streamed` is an example of a stream of events;
-    `body` an example of a JSON body that the endpoint takes as it came, by `await request.body()`.
+    `tagged` says whether the answer has an ETag and which precondition is honoured; `headers` names further request
+    headers, `sends` further response headers; `located` says that the response has a Location, by default this path
+    and the answer's id; `seconds` is a deadline other than DEADLINE_SECONDS; `streamed` is an example of a stream of
+    events; `body` an example of a JSON body that the endpoint takes as it came, by `await request.body()`.
     """
-    responses = {status: _answered(status, answer, tagged, located)}
+    responses = {status: _answered(status, answer, tagged, sends)}
     if streamed:
-        media = {"schema": {"description": "Server-sent events."}, "example": streamed}
+        schema = {
+            "type": "string",
+            "description": "Server-sent events; the `data` of each is an Order in JSON.",
+        }
+        media = {"schema": schema, "example": streamed}
         responses[status]["content"] = {"text/event-stream": media}
-        responses[204] = {"description": "Nothing more will come; Last-Event-ID had it all."}
+        responses[204] = {
+            "description": "Nothing more will come; Last-Event-ID had it all.",
+            "headers": {name: header(name) for name in sends},
+        }
     if tagged == "read":
-        responses[304] = {"description": "What If-None-Match names still holds.", "headers": {"ETag": _ETAG}}
+        responses[304] = {
+            "description": "What If-None-Match names still holds.",
+            "headers": {"ETag": header("ETag")},
+        }
     known = dict(problems or {}) | ({412: "VERSION_MISMATCH"} if tagged == "write" else {})
     # Not as a `model` of the responses: FastAPI would make a validator of it, at each start and only for the document.
-    own = {ACCESS: access, ANSWER: answer, PROBLEMS: known, SECONDS: seconds}
+    own = {ACCESS: access, ANSWER: answer, PROBLEMS: known, SECONDS: seconds, LOCATED: located}
     return {
         "status_code": status,
         "response_model": None,
@@ -104,9 +127,7 @@ def declare(
 
 def _extra(access: Access, headers: tuple[str, ...], body: dict[str, Any] | None) -> dict[str, Any]:
     """What FastAPI does not know of the operation: security, headers, a body that it does not parse."""
-    extra: dict[str, Any] = {}
-    if access != "open":
-        extra["security"] = [{"bearer": []}] if access != "anyone" else [{}, {"bearer": []}]
+    extra: dict[str, Any] = {"security": _SECURITY[access]}
     if headers:
         extra["parameters"] = [{"in": "header", "required": False, **_HEADERS[name]} for name in headers]
     if body is not None:
@@ -115,15 +136,10 @@ def _extra(access: Access, headers: tuple[str, ...], body: dict[str, Any] | None
     return extra
 
 
-def _answered(status: int, answer: Any, tagged: Tagging, located: bool) -> dict[str, Any]:
+def _answered(status: int, answer: Any, tagged: Tagging, sends: tuple[str, ...]) -> dict[str, Any]:
     described: dict[str, Any] = {"description": "Done." if status == 204 else "As asked for."}
     if answer is not None:
         described["description"] = (answer.__doc__ or "As asked for.").strip().splitlines()[0]
-    shown: dict[str, Any] = {}
-    if tagged != "none" and answer is not None:
-        shown["ETag"] = _ETAG
-    if located:
-        shown["Location"] = _LOCATION
-    if shown:
-        described["headers"] = shown
+    names = [*(["ETag"] if tagged != "none" and answer is not None else []), *sends]
+    described["headers"] = {name: header(name) for name in names}
     return described

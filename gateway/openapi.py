@@ -1,8 +1,9 @@
-"""The OpenAPI document: FastAPI's, completed with what the declarations know (problems, headers, security) and with
-examples made of the fields' examples."""
+"""The OpenAPI document: FastAPI's, completed with what the declarations know (problems, headers, security), with
+examples made of the fields' examples, and in the forms that generators of clients read."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,12 +11,15 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from gateway.declare import ANSWER, PROBLEMS
+from gateway.declare import ANSWER, LOCATED, PROBLEMS, header
 from gateway.models.common import Problem
 from gateway.problems import CONTENT_TYPE
 from gateway.route import ACCESS, SECONDS, EdgeRoute
 
 TITLE, VERSION = "Shop", "1.0.0"
+LICENSE = {"name": "MIT", "identifier": "MIT"}
+CONTACT = {"name": "The Shop Platform authors"}
+SERVERS = [{"url": "/", "description": "The gateway that serves this document."}]
 DESCRIPTION = """\
 The public API of the shop. JSON in and out, snake_case. Money is an integer of minor units with an ISO 4217 code, times
 are RFC 3339 in UTC, ids are opaque strings.
@@ -78,19 +82,116 @@ _CODES = {
     408: "DEADLINE_EXCEEDED",
     504: "DEADLINE_EXCEEDED",
 }
-_RETRY = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}, "example": 1}}
+_TEXT = {"type": "string"}
+HEADERS: dict[str, dict[str, Any]] = {
+    "Accept": {"description": "What a body may be.", "schema": _TEXT, "example": "application/json"},
+    "Cache-Control": {
+        "description": "What is personal is not kept; the rest is asked about each time.",
+        "schema": _TEXT,
+        "example": "no-store",
+    },
+    "Content-Disposition": {
+        "description": "The name of the file to save it as.",
+        "schema": _TEXT,
+        "example": 'attachment; filename="shop-export.json"',
+    },
+    "Content-Security-Policy": {
+        "description": "Keeps a browser from taking the response for a page.",
+        "schema": _TEXT,
+        "example": "default-src 'none'; frame-ancestors 'none'",
+    },
+    "ETag": {
+        "description": "The version, for If-Match and If-None-Match.",
+        "schema": _TEXT,
+        "example": '"1"',
+    },
+    "RateLimit": {
+        "description": "What is left of the limit that is closest, and the seconds until all of it is there again.",
+        "schema": _TEXT,
+        "example": '"default";r=1999;t=1',
+    },
+    "RateLimit-Policy": {
+        "description": "The limit: how many requests in how many seconds.",
+        "schema": _TEXT,
+        "example": '"default";q=2000;w=2',
+    },
+    "Referrer-Policy": {
+        "description": "Keeps a browser from telling others.",
+        "schema": _TEXT,
+        "example": "no-referrer",
+    },
+    "Retry-After": {
+        "description": "Seconds to wait.",
+        "schema": {"type": "integer", "format": "int32", "minimum": 1, "maximum": 2**31 - 1},
+        "example": 1,
+    },
+    "Strict-Transport-Security": {
+        "description": "In production: this host is reached by HTTPS only.",
+        "schema": _TEXT,
+        "example": "max-age=31536000; includeSubDomains",
+    },
+    "WWW-Authenticate": {
+        "description": "How to sign in.",
+        "schema": _TEXT,
+        "example": 'Bearer realm="shop", error="invalid_token"',
+    },
+    "X-Accel-Buffering": {
+        "description": "Tells proxies to pass each event on at once.",
+        "schema": _TEXT,
+        "example": "no",
+    },
+    "X-Content-Type-Options": {
+        "description": "Keeps a browser from guessing the type.",
+        "schema": _TEXT,
+        "example": "nosniff",
+    },
+    "X-Correlation-Id": {
+        "description": "Names this request in logs and traces: quote it when something went wrong.",
+        "schema": _TEXT,
+        "example": "8f14e45fceea167a5a36dedd4bea2543",
+    },
+}
+"""Response headers by name; an operation refers to them."""
+_EVERYWHERE = (
+    "Cache-Control",
+    "Content-Security-Policy",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Referrer-Policy",
+    "Strict-Transport-Security",
+    "X-Content-Type-Options",
+    "X-Correlation-Id",
+)
+_ON_STATUS = {
+    401: ("WWW-Authenticate",),
+    409: ("Retry-After",),
+    415: ("Accept",),
+    429: ("Retry-After",),
+    503: ("Retry-After",),
+    504: ("Retry-After",),
+}
 
 
 def document(app: FastAPI) -> dict[str, Any]:
     """The finished document of the app's routes."""
     tags = [{"name": name, "description": text} for name, text in _TAGS.items()]
     routes = [_documented(route) if isinstance(route, EdgeRoute) else route for route in app.routes]
-    schema = get_openapi(title=TITLE, version=VERSION, description=DESCRIPTION, routes=routes, tags=tags)
+    schema = get_openapi(
+        title=TITLE,
+        version=VERSION,
+        description=DESCRIPTION,
+        contact=CONTACT,
+        servers=SERVERS,
+        routes=routes,
+        tags=tags,
+    )
+    schema["info"]["license"] = LICENSE
     components = schema.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     _add_problem(schemas)
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
+    components["headers"] = HEADERS
     components["securitySchemes"] = {
         "bearer": {
             "type": "http",
@@ -99,9 +200,16 @@ def document(app: FastAPI) -> dict[str, Any]:
             "description": "The access_token of a session.",
         }
     }
-    for operations in schema["paths"].values():
+    _simplify(schema["paths"])
+    _simplify(schemas)
+    for name, enumeration in schemas.items():
+        if "enum" in enumeration:
+            enumeration["x-enum-varnames"] = [_constant(name, value) for value in enumeration["enum"]]
+    shared: dict[str, dict[str, Any]] = {}
+    components["responses"] = shared
+    for path, operations in schema["paths"].items():
         for operation in operations.values():
-            _finish(operation, schemas)
+            _finish(path, operation, schemas, shared)
     return schema
 
 
@@ -116,7 +224,8 @@ def _documented(route: EdgeRoute) -> APIRoute:
         route.endpoint,
         methods=route.methods,
         tags=route.tags,
-        operation_id=route.unique_id,
+        operation_id=camel_case(route.unique_id),
+        deprecated=route.deprecated,
         status_code=status,
         response_model=None,
         response_class=route.response_class,
@@ -131,21 +240,110 @@ def _add_problem(schemas: dict[str, Any]) -> None:
     schemas["Problem"] = problem
 
 
-def _finish(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+def camel_case(name: str) -> str:
+    """Return `place_order` as `placeOrder`."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _constant(enumeration: str, value: str) -> str:
+    """Return the name of an enumeration's value as protobuf has it, such as ORDER_STATUS_PLACED.
+
+    In Go all constants of a package share one namespace.
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", enumeration).upper() + "_" + value.upper()
+
+
+def _simplify(part: Any) -> None:
+    """Rewrite all schemas below `part` in the forms that generators of clients agree on.
+
+    What may be null says so in `type`; an integer has the format that its bounds allow; what pydantic makes of a name
+    as `title` goes.
+    """
+    if isinstance(part, list):
+        for item in part:
+            _simplify(item)
+    elif isinstance(part, dict):
+        for key, value in part.items():
+            if key not in ("example", "examples", "default", "enum", "const"):
+                _simplify(value)
+        _merge_null(part)
+        if isinstance(part.get("title"), str):
+            del part["title"]
+        kind = part.get("type")
+        if kind == "integer" or (isinstance(kind, list) and "integer" in kind):
+            for bound in {"minimum", "maximum"} & part.keys():
+                part[bound] = int(part[bound])  # FastAPI reads them as floats
+            part["format"] = integer_format(part)
+
+
+def _merge_null(schema: dict[str, Any]) -> None:
+    choices = schema.get("anyOf", ())
+    if len(choices) == 2 and choices[1] == {"type": "null"} and isinstance(choices[0].get("type"), str):
+        choice = choices[0]
+        del schema["anyOf"]
+        for key, value in choice.items():
+            schema.setdefault(key, value)
+        schema["type"] = [choice["type"], "null"]
+
+
+def integer_format(schema: dict[str, Any]) -> str:
+    """Return int32 when the bounds of the schema fit into 32 bits, else int64."""
+    least, most = schema.get("minimum", -(2**63)), schema.get("maximum", 2**63)
+    return "int32" if least >= -(2**31) and most < 2**31 else "int64"
+
+
+def _finish(
+    path: str, operation: dict[str, Any], schemas: dict[str, Any], shared: dict[str, dict[str, Any]]
+) -> None:
     summary, _, rest = operation["description"].partition("\n")
     operation["summary"] = summary.rstrip(".")
     operation["description"] = rest.strip() or summary
     access, special = operation.pop(ACCESS), operation.pop(PROBLEMS)
     operation.pop(SECONDS, None)
+    located = operation.pop(LOCATED)
+    for parameter in operation.get("parameters", ()):
+        parameter["schema"] = _present(parameter["schema"])
     responses = operation["responses"]
     responses.pop("422", None)
-    for status, reasons in sorted(_problems(operation, access, special).items()):
-        responses[str(status)] = _problem_response(status, reasons)
+    for status, response in responses.items():
+        response["headers"] = _headers(int(status)) | response.get("headers", {})
     contents = [response.get("content", {}) for response in responses.values()]
     for content in [*contents, operation.get("requestBody", {}).get("content", {})]:
         media = content.get("application/json")
         if media is not None:
             media["example"] = example(media["schema"], schemas)
+    if located:
+        created = next(response for status, response in responses.items() if status.startswith("2"))
+        where = located if isinstance(located, str) else _below(path, created)
+        created["headers"]["Location"] = {"description": "Where it is.", "schema": _TEXT, "example": where}
+    for status, reasons in sorted(_problems(operation, access, special).items()):
+        name = _shared_name(status, reasons)
+        shared.setdefault(name, _problem_response(status, reasons))
+        responses[str(status)] = {"$ref": f"#/components/responses/{name}"}
+
+
+def _headers(status: int) -> dict[str, Any]:
+    return {name: header(name) for name in (*_EVERYWHERE, *_ON_STATUS.get(status, ()))}
+
+
+def _shared_name(status: int, reasons: str) -> str:
+    """A component's name, such as `429-RATE_LIMITED`."""
+    return "-".join([str(status), *reasons.split(", ")])
+
+
+def _below(path: str, created: dict[str, Any]) -> str:
+    return f"{path}/{created['content']['application/json']['example']['id']}"
+
+
+def _present(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a parameter that is there: a query cannot say null."""
+    found = dict(schema)
+    if "anyOf" in found:
+        found |= next(choice for choice in found.pop("anyOf") if choice != {"type": "null"})
+    if isinstance(found.get("type"), list):
+        (found["type"],) = (kind for kind in found["type"] if kind != "null")
+    return found
 
 
 def _problems(operation: dict[str, Any], access: str, special: dict[int, str]) -> dict[int, str]:
@@ -175,10 +373,8 @@ def _problem_response(status: int, reasons: str) -> dict[str, Any]:
         "errors": [],
     }
     media = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": shown}
-    response = {"description": f"{_TITLES[status]}: {reasons}.", "content": {CONTENT_TYPE: media}}
-    if status in (429, 503):
-        response["headers"] = _RETRY
-    return response
+    description = f"{_TITLES[status]}: {reasons}."
+    return {"description": description, "headers": _headers(status), "content": {CONTENT_TYPE: media}}
 
 
 def example(schema: dict[str, Any], schemas: dict[str, Any]) -> Any:

@@ -10,15 +10,11 @@ from events.catalog import Money
 from functions.orders.domain import Address, OrderLine
 from functions.runtime.currencies import SIMULATED, ProviderLimits
 from functions.runtime.errors import Code, ServiceError, Violation, invalid
+from functions.runtime.formats import MAX_LINES, MAX_QUANTITY, MAX_TOTAL, PAYMENT_TOKEN
 from functions.runtime.idempotency import wrong_key
 
-MAX_LINES = 50
-MAX_QUANTITY = 1_000
-# Ten thousand million of most currencies: far above any order, far below 2**53, where JSON gets inexact.
-MAX_TOTAL = 1_000_000_000_000
-
 _PRODUCT_ID = re.compile(r"prd_[0-9a-f]{32}")
-_TOKEN = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
+_TOKEN = re.compile(PAYMENT_TOKEN)
 _CARD_NUMBER = re.compile(r"(?:\d[ .:_-]*){12,19}")
 _ADDRESS_LIMITS = {"name": 100, "line1": 200, "line2": 200, "city": 100, "postal_code": 20}
 _OPTIONAL = frozenset({"line2"})

@@ -28,6 +28,7 @@ from functions.runtime.batches import each
 from functions.runtime.clock import Clock
 from functions.runtime.currencies import SIMULATED, ProviderLimits
 from functions.runtime.errors import denied, invalid, not_found
+from functions.runtime.formats import REASON
 from functions.runtime.idempotency import idempotency
 from functions.runtime.identity import Identity, require_admin, require_service, require_signed_in
 from functions.runtime.ids import new_id
@@ -37,7 +38,7 @@ from functions.runtime.store.port import Once, Page
 log = logging.getLogger("shop.orders")
 
 CUSTOMER_REQUEST = "CUSTOMER_REQUEST"
-_REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+_REASON = re.compile(REASON)
 _BATCH = 100
 _SWEEP_PAGES = 20  # at most 2,000 orders a tick: the next tick takes the rest
 

@@ -16,6 +16,7 @@ from functions.payments.provider import RefundOutcome
 from functions.runtime.batches import each
 from functions.runtime.currencies import ProviderLimits
 from functions.runtime.errors import ServiceError, aborted, invalid, not_found
+from functions.runtime.formats import REASON
 from functions.runtime.idempotency import fingerprint, idempotency, wrong_key
 from functions.runtime.identity import Identity, require_admin, require_signed_in
 from functions.runtime.ids import new_id
@@ -25,7 +26,7 @@ from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.payments")
 
-_REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+_REASON = re.compile(REASON)
 
 
 async def refund(

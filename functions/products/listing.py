@@ -16,12 +16,12 @@ from functions.products.store import LISTED, WORDS, listing
 from functions.products.text import matches, probes, words
 from functions.products.validation import category_violations
 from functions.runtime.errors import invalid
+from functions.runtime.formats import MAX_QUERY
 from functions.runtime.identity import Identity, require_admin
 from functions.runtime.paging import page_limit
 from functions.runtime.store.cursors import Listing, cursor_after, position
 from functions.runtime.store.port import Page, Store
 
-MAX_QUERY = 200
 MAX_LOOKED_AT = 2000
 """Texts that one request looks at; the page is then as full as it is, and its cursor goes on from there."""
 

@@ -9,8 +9,8 @@ from enum import StrEnum
 
 from events.catalog import Line, Payload, StockLow, StockRejected, StockReserved
 from functions.runtime.errors import aborted, failed_precondition, invalid
+from functions.runtime.formats import MAX_ON_HAND
 
-MAX_ON_HAND = 1_000_000_000
 DEFAULT_LOW_THRESHOLD = 5
 OUT_OF_STOCK = "OUT_OF_STOCK"
 PRODUCT_UNAVAILABLE = "PRODUCT_UNAVAILABLE"

@@ -7,18 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from events.catalog import Money
+from functions.runtime import formats
 from functions.runtime.currencies import CURRENCIES, ProviderLimits
 from functions.runtime.errors import ServiceError, invalid
 
-MAX_AMOUNT = 10_000_000_000
-"""In minor units; with the bounds on quantities and lines a total stays far within 64 bits."""
-
-_SKU = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_CATEGORY = re.compile(r"[a-z0-9-]{1,50}")
-_URL = re.compile(
-    r"https://(?:[A-Za-z0-9-]{1,63}\.)*[A-Za-z0-9-]{1,63}(?::[0-9]{1,5})?"
-    r"(?:[/?#][A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*)?"
-)
+_SKU = re.compile(formats.SKU)
+_CATEGORY = re.compile(formats.CATEGORY)
+_URL = re.compile(formats.IMAGE_URL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
@@ -107,29 +102,30 @@ def _sku(sku: str) -> Violations:
 
 
 def _name(name: str) -> Violations:
-    if not name.strip() or len(name) > 200:
-        yield "name", "must have 1 to 200 characters"
+    if not name.strip() or len(name) > formats.MAX_PRODUCT_NAME:
+        yield "name", f"must have 1 to {formats.MAX_PRODUCT_NAME} characters"
     elif _CONTROL.search(name):
         yield "name", "must be one line without control characters"
 
 
 def _description(description: str) -> Violations:
-    if len(description) > 5000:
-        yield "description", "must have at most 5000 characters"
+    if len(description) > formats.MAX_DESCRIPTION:
+        yield "description", f"must have at most {formats.MAX_DESCRIPTION} characters"
     if _CONTROL_BUT_LINES.search(description):
         yield "description", "must hold no control characters but line breaks and tabs"
 
 
 def _price(price: Money) -> Violations:
-    if not 1 <= price.amount <= MAX_AMOUNT:
-        yield "price.amount", f"must be between 1 and {MAX_AMOUNT}, in minor units"
+    if not formats.MIN_PRICE <= price.amount <= formats.MAX_PRICE:
+        bounds = f"{formats.MIN_PRICE} and {formats.MAX_PRICE}"
+        yield "price.amount", f"must be between {bounds}, in minor units"
     if price.currency not in CURRENCIES:
         yield "price.currency", "must be a currency code of ISO 4217, such as EUR"
 
 
 def _image_urls(urls: Sequence[str]) -> Violations:
-    if len(urls) > 10:
-        yield "image_urls", "must be at most 10"
-    for index, url in enumerate(urls[:10]):
-        if len(url) > 2048 or not _URL.fullmatch(url):
-            yield f"image_urls[{index}]", "must be an https URL of at most 2048 characters"
+    if len(urls) > formats.MAX_IMAGES:
+        yield "image_urls", f"must be at most {formats.MAX_IMAGES}"
+    for index, url in enumerate(urls[: formats.MAX_IMAGES]):
+        if len(url) > formats.MAX_URL or not _URL.fullmatch(url):
+            yield f"image_urls[{index}]", f"must be an https URL of at most {formats.MAX_URL} characters"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
+from functions.runtime.formats import IDEMPOTENCY_KEY
 from functions.runtime.store.port import Once
 
 KEPT = timedelta(hours=24)
-LONGEST_KEY = 255
+_KEY = re.compile(IDEMPOTENCY_KEY)
 
 
 def fingerprint(request: bytes) -> str:
@@ -20,8 +22,8 @@ def fingerprint(request: bytes) -> str:
 
 def wrong_key(key: str | None) -> Iterator[tuple[str, str]]:
     """What is wrong with a key, as violations of the field `idempotency_key`; no key at all is right."""
-    if key is not None and not (1 <= len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
-        yield "idempotency_key", f"must be 1 to {LONGEST_KEY} printable ASCII characters"
+    if key is not None and not _KEY.fullmatch(key):
+        yield "idempotency_key", "must be 1 to 255 visible ASCII characters"
 
 
 def idempotency(scope: str, key: str, request_fingerprint: str, answer: type[Any]) -> Once:

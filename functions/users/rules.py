@@ -6,9 +6,8 @@ import re
 import unicodedata
 
 from functions.runtime.errors import ServiceError, invalid
+from functions.runtime.formats import MAX_EMAIL, MAX_PASSWORD, MIN_PASSWORD
 
-MAX_EMAIL = 254
-MIN_PASSWORD, MAX_PASSWORD = 10, 128
 # Normalisation may shorten a text; beyond this it is not even looked at.
 MAX_RAW_PASSWORD = 512
 

@@ -11,6 +11,7 @@ from typing import Any
 from events.catalog import UserChallenged
 from functions.runtime.clock import Clock
 from functions.runtime.errors import ServiceError, already_exists, invalid
+from functions.runtime.formats import MAX_NAME
 from functions.runtime.identity import Identity, require_admin, require_self_or_admin, require_service
 from functions.runtime.ids import new_id
 from functions.runtime.paging import MAX_LIMIT, page_limit
@@ -37,8 +38,6 @@ from functions.users.throttle import Throttle
 from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.users")
-
-MAX_NAME = 100
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 
 from functions.runtime.errors import ServiceError
+from functions.runtime.formats import MAX_EMAIL
 from functions.runtime.store.port import IndexKey, Kind, Page, Store
 from functions.users.challenge import Challenge
 from functions.users.domain import (
@@ -19,7 +20,7 @@ from functions.users.domain import (
 )
 from functions.users.keyset import KeySet
 from functions.users.revocations import OutdatedTokens, Revocation, by_time
-from functions.users.rules import MAX_EMAIL, normal_email
+from functions.users.rules import normal_email
 
 ROSTER_ID = AdminRoster().id
 _BY_AGE, _EVERYONE = "by_age", "all"

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
-from gateway.models.common import NextCursor, identifier
+from gateway.models.common import Count, NextCursor, identifier
 
 _FAILED_AT = Field(description="RFC 3339, UTC.", examples=["2030-01-01T12:00:00.000Z"])
+
+
+DeadLetterStatus = TypeAliasType(
+    "DeadLetterStatus",
+    Annotated[Literal["pending", "replayed"], Field(description="Whether it was given back to the broker.")],
+)
 
 
 class DeadLetter(TypedDict):
     """An event that nobody took."""
 
     id: Annotated[str, identifier("dlq", "The dead letter")]
-    status: Annotated[str, Field(description="`pending` or `replayed`.", examples=["pending"])]
+    status: DeadLetterStatus
     type: Annotated[str, Field(description="The event's type.", examples=["shop.order.placed.v1"])]
     event_id: Annotated[str, Field(examples=["0190b5a4-c1de-7c0f-8a31-d94e5b7c2f60"])]
     source: Annotated[str, Field(examples=["/orders"])]
@@ -36,13 +42,13 @@ class DeadLetter(TypedDict):
         ),
     ]
     destination: Annotated[str | None, Field(examples=["http://products-events.shop.svc.cluster.local"])]
-    error_code: Annotated[int | None, Field(description="What the subscriber answered.", examples=[503])]
+    error_code: Annotated[Count | None, Field(description="What the subscriber answered.", examples=[503])]
     error: Annotated[
         str, Field(description="The answer's text, or what is known without one.", examples=["unavailable"])
     ]
-    failures: Annotated[int, Field(description="How often it was given up.", examples=[1])]
+    failures: Annotated[Count, Field(description="How often it was given up.", examples=[1])]
     attempts: Annotated[
-        int | None, Field(description="Deliveries tried, all told; null if not known.", examples=[6])
+        Count | None, Field(description="Deliveries tried, all told; null if not known.", examples=[6])
     ]
     first_failed_at: Annotated[str, _FAILED_AT]
     last_failed_at: Annotated[str, _FAILED_AT]
@@ -73,13 +79,13 @@ class DeadLetterPage(TypedDict):
 class Discarded(TypedDict):
     """What throwing many away did."""
 
-    discarded: Annotated[int, Field(description="How many there were.", examples=[3])]
+    discarded: Annotated[Count, Field(description="How many there were.", examples=[3])]
 
 
 class Replayed(TypedDict):
     """What a replay of many did."""
 
     replayed: Annotated[
-        int, Field(description="How many events were given back to the broker.", examples=[3])
+        Count, Field(description="How many events were given back to the broker.", examples=[3])
     ]
-    failed: Annotated[int, Field(description="How many it did not take; they stay.", examples=[0])]
+    failed: Annotated[Count, Field(description="How many it did not take; they stay.", examples=[0])]

@@ -14,9 +14,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StringConstraints
 from typing_extensions import TypedDict
 
+from functions.runtime.formats import MAX_PRICE, MAX_TOTAL, MIN_PRICE
 from proto.shop.money.v1 import money_pb2
 
-MAX_AMOUNT = 999_999_999_999
+MAX_COUNT = 2**31 - 1
+MAX_VERSION = 2**53 - 1  # JSON numbers are exact up to here
+
 LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 TEXT = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
 
@@ -42,7 +45,16 @@ Bool = Annotated[bool, Strict()]
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2.", examples=["DE"])]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217.", examples=["EUR"])]
 Moment = Annotated[datetime, Field(description="RFC 3339, UTC.", examples=["2030-01-01T12:00:00.000001Z"])]
-Version = Annotated[int, Field(description="Grows with every change; the ETag is made of it.", examples=[1])]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Version = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=MAX_VERSION,
+        description="Grows with every change, 0 before the first; the ETag is made of it.",
+        examples=[1],
+    ),
+]
 
 
 def _upper_snake(words: str) -> str:
@@ -70,7 +82,7 @@ class MoneyIn(Body):
     """An amount of money."""
 
     amount: Annotated[
-        Int, Field(ge=1, le=MAX_AMOUNT, description="Minor units, such as cents.", examples=[1999])
+        Int, Field(ge=1, le=MAX_TOTAL, description="Minor units, such as cents.", examples=[1999])
     ]
     currency: Currency
 
@@ -79,10 +91,21 @@ class MoneyIn(Body):
         return money_pb2.Money(amount=self.amount, currency=self.currency)
 
 
+class PriceIn(MoneyIn):
+    """The price of one piece."""
+
+    amount: Annotated[
+        Int,
+        Field(ge=MIN_PRICE, le=MAX_PRICE, description="Minor units, such as cents.", examples=[1999]),
+    ]
+
+
 class Money(TypedDict):
     """An amount of money."""
 
-    amount: Annotated[int, Field(description="Minor units, such as cents.", examples=[1999])]
+    amount: Annotated[
+        int, Field(ge=0, le=MAX_TOTAL, description="Minor units, such as cents.", examples=[1999])
+    ]
     currency: Currency
 
 
@@ -121,7 +144,7 @@ class Problem(TypedDict):
         str, Field(description="Stable, made of the reason.", examples=["/problems/order-not-found"])
     ]
     title: Annotated[str, Field(description="The same for every occurrence.", examples=["Order not found"])]
-    status: Annotated[int, Field(description="The HTTP status.", examples=[404])]
+    status: Annotated[int, Field(ge=400, le=599, description="The HTTP status.", examples=[404])]
     detail: Annotated[str, Field(description="This occurrence, for people.", examples=["Order not found."])]
     code: Annotated[str, Field(description="A gRPC code.", examples=["NOT_FOUND"])]
     reason: Annotated[str, Field(description="Stable, for programs.", examples=["ORDER_NOT_FOUND"])]

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Literal, cast
 
 from pydantic import Field
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
 from gateway.models.common import (
     Body,
@@ -20,7 +20,13 @@ from gateway.models.common import (
 )
 from proto.shop.notifications.v1 import notifications_pb2 as pb
 
-NotificationStatus = Literal["PENDING", "SENT", "FAILED", "BOUNCED", "SUPPRESSED"]
+NotificationStatus = TypeAliasType(
+    "NotificationStatus",
+    Annotated[
+        Literal["PENDING", "SENT", "FAILED", "BOUNCED", "SUPPRESSED"],
+        Field(description="Where a message stands."),
+    ],
+)
 _STATUS = {value: name.removeprefix("NOTIFICATION_STATUS_") for name, value in pb.NotificationStatus.items()}
 
 Template = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$", examples=["order_shipped"])]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Literal, cast
 
 from pydantic import Field
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
+from functions.runtime import formats
 from gateway.models.common import (
     Body,
     Int,
@@ -23,7 +24,13 @@ from gateway.models.common import (
 from gateway.models.users import AddressIn
 from proto.shop.orders.v1 import orders_pb2 as pb
 
-OrderStatus = Literal["PLACED", "RESERVED", "CONFIRMED", "SHIPPED", "DELIVERED", "CANCELLED"]
+OrderStatus = TypeAliasType(
+    "OrderStatus",
+    Annotated[
+        Literal["PLACED", "RESERVED", "CONFIRMED", "SHIPPED", "DELIVERED", "CANCELLED"],
+        Field(description="Where an order stands."),
+    ],
+)
 FINAL = (pb.ORDER_STATUS_DELIVERED, pb.ORDER_STATUS_CANCELLED)
 _STATUS = {value: name.removeprefix("ORDER_STATUS_") for name, value in pb.OrderStatus.items()}
 
@@ -32,7 +39,7 @@ class LineIn(Body):
     """One line of a new order."""
 
     product_id: Annotated[str, Field(pattern=r"^prd_[0-9a-f]{32}$"), identifier("prd", "Which product")]
-    quantity: Annotated[Int, Field(ge=1, le=1000, description="How many.", examples=[2])]
+    quantity: Annotated[Int, Field(ge=1, le=formats.MAX_QUANTITY, description="How many.", examples=[2])]
 
 
 class ShippingAddressIn(AddressIn):
@@ -44,12 +51,14 @@ class ShippingAddressIn(AddressIn):
 class PlaceOrder(Body):
     """A new order, at the catalogue's prices of this moment."""
 
-    lines: Annotated[list[LineIn], Field(min_length=1, max_length=50, description="Each product once.")]
+    lines: Annotated[
+        list[LineIn], Field(min_length=1, max_length=formats.MAX_LINES, description="Each product once.")
+    ]
     shipping_address: ShippingAddressIn
     payment_token: Annotated[
         str,
         Field(
-            pattern=r"^[\x21-\x7e]{1,255}$",
+            pattern=formats.PAYMENT_TOKEN,
             description="From the payment provider; never a card number.",
             examples=["tok_ok"],
         ),
@@ -77,7 +86,7 @@ class Line(TypedDict):
     """One line of an order, as it was when the order was placed."""
 
     product_id: Annotated[str, identifier("prd", "Which product")]
-    quantity: Annotated[int, Field(description="How many.", examples=[2])]
+    quantity: Annotated[int, Field(ge=1, le=formats.MAX_QUANTITY, description="How many.", examples=[2])]
     unit_price: Money
     name: Annotated[str, Field(description="The product's name then.", examples=["Mug"])]
     sku: Annotated[str, Field(description="The product's SKU.", examples=["MUG-01"])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, cast
 
 from pydantic import Field
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
 from gateway.models.common import (
     Body,
@@ -21,8 +21,17 @@ from gateway.models.common import (
 )
 from proto.shop.payments.v1 import payments_pb2 as pb
 
-PaymentStatus = Literal["PENDING", "CAPTURED", "DECLINED", "VOIDED", "PARTIALLY_REFUNDED", "REFUNDED"]
-RefundStatus = Literal["PENDING", "SUCCEEDED", "FAILED"]
+PaymentStatus = TypeAliasType(
+    "PaymentStatus",
+    Annotated[
+        Literal["PENDING", "CAPTURED", "DECLINED", "VOIDED", "PARTIALLY_REFUNDED", "REFUNDED"],
+        Field(description="Where a payment stands."),
+    ],
+)
+RefundStatus = TypeAliasType(
+    "RefundStatus",
+    Annotated[Literal["PENDING", "SUCCEEDED", "FAILED"], Field(description="Where a refund stands.")],
+)
 _STATUS = {value: name.removeprefix("PAYMENT_STATUS_") for name, value in pb.PaymentStatus.items()}
 _REFUND = {value: name.removeprefix("REFUND_STATUS_") for name, value in pb.RefundStatus.items()}
 

@@ -7,14 +7,16 @@ from typing import Annotated
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from functions.runtime import formats
 from gateway.models.common import (
     Body,
     Bool,
+    Count,
     Int,
     Moment,
     Money,
-    MoneyIn,
     NextCursor,
+    PriceIn,
     Version,
     identifier,
     line,
@@ -24,22 +26,22 @@ from gateway.models.common import (
 )
 from proto.shop.products.v1 import products_pb2 as pb
 
-CATEGORY_PATTERN = r"^[a-z0-9-]{1,50}$"
-MAX_ON_HAND = 1_000_000_000
-
-Sku = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="The merchant's own key.", examples=["MUG-01"])
-]
-Name = Annotated[str, line(200), Field(description="Shown to people.", examples=["Mug"])]
+Sku = Annotated[str, Field(pattern=formats.SKU, description="The merchant's own key.", examples=["MUG-01"])]
+Name = Annotated[str, line(formats.MAX_PRODUCT_NAME), Field(description="Shown to people.", examples=["Mug"])]
 Description = Annotated[
-    str, text(5000), Field(description="Shown to people.", examples=["Stoneware, 300 ml."])
+    str, text(formats.MAX_DESCRIPTION), Field(description="Shown to people.", examples=["Stoneware, 300 ml."])
 ]
-Category = Annotated[str, Field(pattern=CATEGORY_PATTERN, description="A slug.", examples=["kitchen"])]
+Category = Annotated[str, Field(pattern=formats.CATEGORY, description="A slug.", examples=["kitchen"])]
 ImageUrl = Annotated[
     str,
-    Field(max_length=2000, pattern=r"^https://[\x21-\x7e]+$", examples=["https://img.example.com/mug.jpg"]),
+    Field(
+        max_length=formats.MAX_URL, pattern=formats.IMAGE_URL, examples=["https://img.example.com/mug.jpg"]
+    ),
 ]
-ImageUrls = Annotated[list[ImageUrl], Field(max_length=10, description="Pictures, https only.")]
+ImageUrls = Annotated[
+    list[ImageUrl], Field(max_length=formats.MAX_IMAGES, description="Pictures, https only.")
+]
+Pieces = Annotated[int, Field(ge=0, le=formats.MAX_ON_HAND)]
 Active = Annotated[Bool, Field(description="Whether it is for sale.", examples=[True])]
 
 
@@ -50,7 +52,7 @@ class CreateProduct(Body):
     name: Name
     description: Description = ""
     category: Category
-    price: MoneyIn
+    price: PriceIn
     image_urls: Annotated[ImageUrls, Field(default_factory=list)]
     active: Active = True
 
@@ -61,7 +63,7 @@ class UpdateProduct(Body):
     name: Name | None = None
     description: Description | None = None
     category: Category | None = None
-    price: MoneyIn | None = None
+    price: PriceIn | None = None
     image_urls: ImageUrls | None = None
     active: Active | None = None
 
@@ -70,12 +72,15 @@ class SetStock(Body):
     """What is on the shelf."""
 
     on_hand: Annotated[
-        Int, Field(ge=0, le=MAX_ON_HAND, description="Reserved pieces included.", examples=[50])
+        Int, Field(ge=0, le=formats.MAX_ON_HAND, description="Reserved pieces included.", examples=[50])
     ]
     low_threshold: Annotated[
         Int | None,
         Field(
-            ge=0, le=MAX_ON_HAND, description="Tell the admins below this; absent: unchanged.", examples=[5]
+            ge=0,
+            le=formats.MAX_ON_HAND,
+            description="Tell the admins below this; absent: unchanged.",
+            examples=[5],
         ),
     ] = None
 
@@ -107,10 +112,12 @@ class Stock(TypedDict):
     """How much there is of a product."""
 
     product_id: Annotated[str, identifier("prd", "The product")]
-    on_hand: Annotated[int, Field(description="On the shelf, reserved pieces included.", examples=[50])]
-    reserved: Annotated[int, Field(description="Held for orders that are not confirmed yet.", examples=[3])]
-    available: Annotated[int, Field(description="on_hand - reserved.", examples=[47])]
-    low_threshold: Annotated[int, Field(description="Below this the admins are told.", examples=[5])]
+    on_hand: Annotated[Pieces, Field(description="On the shelf, reserved pieces included.", examples=[50])]
+    reserved: Annotated[
+        Pieces, Field(description="Held for orders that are not confirmed yet.", examples=[3])
+    ]
+    available: Annotated[Pieces, Field(description="on_hand - reserved.", examples=[47])]
+    low_threshold: Annotated[Pieces, Field(description="Below this the admins are told.", examples=[5])]
     version: Version
 
 
@@ -118,14 +125,14 @@ class CategoryCount(TypedDict):
     """A category in use."""
 
     name: Annotated[str, Field(description="Its slug.", examples=["kitchen"])]
-    products: Annotated[int, Field(description="How many active products it has.", examples=[7])]
+    products: Annotated[Count, Field(description="How many active products it has.", examples=[7])]
 
 
 class CategoryPage(TypedDict):
     """All categories by name: at most 1,000, so there is one page."""
 
     items: list[CategoryCount]
-    next_cursor: Annotated[None, Field(description="Always null.", examples=[None])]
+    next_cursor: NextCursor
 
 
 def product(message: pb.Product) -> Product:

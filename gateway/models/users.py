@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import Field
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
+from functions.runtime import formats
 from gateway.models.common import (
     Body,
+    Count,
     Country,
     Moment,
     NextCursor,
@@ -22,18 +24,29 @@ from proto.shop.users.v1 import users_pb2 as pb
 EMAIL = r"^[^@\s\x00-\x1f\x7f-\x9f]{1,64}@[^@\s\x00-\x1f\x7f-\x9f]{1,253}$"
 
 Email = Annotated[
-    str, Field(max_length=254, pattern=EMAIL, description="An e-mail address.", examples=["ada@example.com"])
+    str,
+    Field(
+        max_length=formats.MAX_EMAIL,
+        pattern=EMAIL,
+        description="An e-mail address.",
+        examples=["ada@example.com"],
+    ),
 ]
 Password = Annotated[
     str,
     Field(
-        min_length=10, max_length=128, description="10 to 128 characters.", examples=["correct horse battery"]
+        min_length=formats.MIN_PASSWORD,
+        max_length=formats.MAX_PASSWORD,
+        description="10 to 128 characters.",
+        examples=["correct horse battery"],
     ),
 ]
 GivenPassword = Annotated[
     str, Field(min_length=1, max_length=128, description="The password.", examples=["correct horse battery"])
 ]
-Name = Annotated[str, line(100), Field(description="Shown to people.", examples=["Ada Lovelace"])]
+Name = Annotated[
+    str, line(formats.MAX_NAME), Field(description="Shown to people.", examples=["Ada Lovelace"])
+]
 RefreshToken = Annotated[
     str,
     Field(
@@ -44,7 +57,9 @@ RefreshToken = Annotated[
         examples=["rt_4Zx0p9Qm2w"],
     ),
 ]
-Role = Literal["customer", "admin"]
+Role = TypeAliasType(
+    "Role", Annotated[Literal["customer", "admin"], Field(description="What an account may do.")]
+)
 
 
 class Register(Body):
@@ -59,7 +74,9 @@ class Login(Body):
     """Proof of identity."""
 
     email: Annotated[
-        str, line(254), Field(description="As registered, in any case.", examples=["ada@example.com"])
+        str,
+        line(formats.MAX_EMAIL),
+        Field(description="As registered, in any case.", examples=["ada@example.com"]),
     ]
     password: GivenPassword
 
@@ -100,7 +117,9 @@ class ForgottenPassword(Body):
     """Whose password to reset."""
 
     email: Annotated[
-        str, line(254), Field(description="As registered, in any case.", examples=["ada@example.com"])
+        str,
+        line(formats.MAX_EMAIL),
+        Field(description="As registered, in any case.", examples=["ada@example.com"]),
     ]
 
 
@@ -142,7 +161,7 @@ class User(TypedDict):
     id: Annotated[str, identifier("usr", "The account")]
     email: Annotated[str, Field(description="Case-folded.", examples=["ada@example.com"])]
     name: Annotated[str, Field(description="Shown to people.", examples=["Ada Lovelace"])]
-    roles: Annotated[list[str], Field(description="`customer`, `admin`.", examples=[["customer"]])]
+    roles: Annotated[list[Role], Field(examples=[["customer"]])]
     email_deliverable: Annotated[bool, Field(description="False after a hard bounce.", examples=[True])]
     email_verified: Annotated[
         bool, Field(description="Somebody proved that they read mail to it.", examples=[False])
@@ -168,7 +187,7 @@ class Session(TypedDict):
     ]
     refresh_token: Annotated[str, Field(description="Opaque, single use.", examples=["rt_4Zx0p9Qm2w"])]
     token_type: Annotated[str, Field(description="Always `Bearer`.", examples=["Bearer"])]
-    expires_in: Annotated[int, Field(description="Seconds the access token lives.", examples=[900])]
+    expires_in: Annotated[Count, Field(description="Seconds the access token lives.", examples=[900])]
     user_id: Annotated[str, identifier("usr", "Whose session it is")]
 
 
@@ -188,7 +207,7 @@ class AddressPage(TypedDict):
     """A person's addresses, oldest first: at most 20, so there is one page."""
 
     items: list[Address]
-    next_cursor: Annotated[None, Field(description="Always null.", examples=[None])]
+    next_cursor: NextCursor
 
 
 class Key(TypedDict):
@@ -212,7 +231,7 @@ def user(message: pb.User) -> User:
         "id": message.id,
         "email": message.email,
         "name": message.name,
-        "roles": list(message.roles),
+        "roles": cast(list[Role], list(message.roles)),
         "email_deliverable": message.email_deliverable,
         "email_verified": message.email_verified,
         "created_at": moment(message.created_at),

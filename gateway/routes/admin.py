@@ -29,7 +29,7 @@ EventType = Annotated[
     str | None, Query(pattern=r"^[\x21-\x7e]{1,256}$", description="Only events of this type.")
 ]
 EveryType = Annotated[Literal["true"] | None, Query(description="Of every type.")]
-LetterStatus = Annotated[Literal["pending", "replayed"], Query(description="Where they stand.")]
+LetterStatus = Annotated[models.DeadLetterStatus, Query(description="Where they stand.")]
 _NO_USER = {404: "USER_NOT_FOUND"}
 _NO_LETTER = {404: "DEAD_LETTER_NOT_FOUND"}
 _REPLAY_SECONDS = 55.0
@@ -75,7 +75,7 @@ async def read_user(request: Request, user_id: UserId) -> Response:
 
 @router.put(
     "/v1/admin/users/{user_id}/roles",
-    **declare("admin", 200, user_models.User, problems={**_NO_USER, 409: "LAST_ADMIN"}),
+    **declare("admin", 200, user_models.User, tagged="sent", problems={**_NO_USER, 409: "LAST_ADMIN"}),
 )
 async def set_roles(request: Request, user_id: UserId, body: user_models.SetRoles) -> Response:
     """Replace the roles of an account.

@@ -39,6 +39,7 @@ async def read_order(request: Request, order_id: OrderId) -> Response:
         201,
         models.Order,
         headers=("idempotency-key",),
+        tagged="sent",
         located=True,
         problems={
             400: "INVALID_ARGUMENT, MALFORMED_JSON, PRODUCT_UNKNOWN, CURRENCY_MIXED, TOTAL_TOO_LARGE",
@@ -119,6 +120,7 @@ async def deliver_order(request: Request, order_id: OrderId) -> Response:
         200,
         headers=("last-event-id",),
         streamed=_EVENTS,
+        sends=("X-Accel-Buffering",),
         problems={
             **_UNKNOWN,
             429: "TOO_MANY_WATCHERS, RATE_LIMITED",

@@ -9,11 +9,12 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 
 from functions.runtime.errors import invalid
+from functions.runtime.formats import IDEMPOTENCY_KEY
 from functions.runtime.identity import caller
 from gateway.models.common import identifier
 from gateway.route import EdgeRoute
 
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_KEY = re.compile(IDEMPOTENCY_KEY)
 
 
 def routes(tag: str) -> APIRouter:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 
+from functions.runtime.formats import MAX_QUERY
 from functions.runtime.identity import caller
 from gateway.answers import (
     PRIVATE,
@@ -31,7 +32,7 @@ Category = Annotated[
 Words = Annotated[
     str,
     Query(
-        max_length=200,
+        max_length=MAX_QUERY,
         pattern=r"^[^\x00-\x1f\x7f-\x9f]*$",
         description="Words that must all occur; empty: all.",
     ),
@@ -94,7 +95,8 @@ async def list_categories(request: Request) -> Response:
 
 
 @router.post(
-    "/v1/products", **declare("admin", 201, models.Product, problems={409: "SKU_TAKEN"}, located=True)
+    "/v1/products",
+    **declare("admin", 201, models.Product, problems={409: "SKU_TAKEN"}, tagged="sent", located=True),
 )
 async def create_product(request: Request, body: models.CreateProduct) -> Response:
     """Add a product."""

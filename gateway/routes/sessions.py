@@ -39,7 +39,7 @@ async def log_in(request: Request, body: models.Login) -> Response:
     "/v1/sessions/refresh",
     **declare("open", 200, models.Session, problems={401: "INVALID_REFRESH_TOKEN, REFRESH_TOKEN_REUSED"}),
 )
-async def refresh(request: Request, body: models.GivenRefreshToken) -> Response:
+async def refresh_session(request: Request, body: models.GivenRefreshToken) -> Response:
     """Trade a refresh token for new tokens.
 
     Each refresh token works once; using one again ends its whole session.
@@ -49,12 +49,25 @@ async def refresh(request: Request, body: models.GivenRefreshToken) -> Response:
     return answer(models.session((await users.write(users.stub.Refresh, wanted)).session))
 
 
-@router.delete("/v1/sessions", **declare("open", 204))
+@router.post("/v1/sessions/logout", **declare("open", 204))
 async def log_out(request: Request, body: models.GivenRefreshToken) -> Response:
     """End a session.
 
     An unknown token is ignored.
     """
+    return await _end_session(request, body)
+
+
+@router.delete("/v1/sessions", **declare("open", 204), deprecated=True)
+async def delete_session(request: Request, body: models.GivenRefreshToken) -> Response:
+    """End a session, by a DELETE that has a body.
+
+    Many clients and proxies drop the body of a DELETE: use `POST /v1/sessions/logout`.
+    """
+    return await _end_session(request, body)
+
+
+async def _end_session(request: Request, body: models.GivenRefreshToken) -> Response:
     users = clients_of(request).users
     await users.write(users.stub.Logout, pb.LogoutRequest(refresh_token=body.refresh_token))
     return empty()

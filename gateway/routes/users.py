@@ -38,9 +38,17 @@ async def _version(request: Request) -> int:
 
 
 @router.post(
-    "/v1/users", **declare("open", 201, models.User, problems={**_INVALID, 409: "EMAIL_TAKEN"}, located=True)
+    "/v1/users",
+    **declare(
+        "open",
+        201,
+        models.User,
+        problems={**_INVALID, 409: "EMAIL_TAKEN"},
+        tagged="sent",
+        located="/v1/users/me",
+    ),
 )
-async def register(request: Request, body: models.Register) -> Response:
+async def register_user(request: Request, body: models.Register) -> Response:
     """Create an account.
 
     The new account has the role `customer`. A session is started separately. An e-mail that has an account already gets
@@ -60,7 +68,9 @@ async def read_me(request: Request) -> Response:
 
 @router.get(
     "/v1/users/me/export",
-    **declare("signed-in", 200, Export, seconds=30, problems={429: "RATE_LIMITED"}),
+    **declare(
+        "signed-in", 200, Export, seconds=30, sends=("Content-Disposition",), problems={429: "RATE_LIMITED"}
+    ),
 )
 async def export_me(request: Request) -> Response:
     """Export all that is kept about oneself.

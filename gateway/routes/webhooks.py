@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import Request, Response
 
+from gateway.answers import empty
 from gateway.bodies import too_large
 from gateway.declare import declare
 from gateway.exchange import clients_of
@@ -45,7 +46,7 @@ async def receive_stripe(request: Request) -> Response:
         payload=await _payload(request), signature=request.headers.get("stripe-signature", "")
     )
     await payments.read(payments.stub.ReceiveWebhook, wanted)
-    return Response(status_code=204)
+    return empty()
 
 
 @router.post(
@@ -80,7 +81,7 @@ async def receive_ses(request: Request) -> Response:
         payload=await _payload(request), secret=request.headers.get("x-api-key", "")
     )
     await notifications.read(notifications.stub.ReceiveMailEvent, wanted)
-    return Response(status_code=204)
+    return empty()
 
 
 async def _payload(request: Request) -> bytes:
