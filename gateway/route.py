@@ -151,11 +151,16 @@ async def identify(exchange: Exchange, access: str) -> None:
         raise unauthenticated(
             "TOKEN_INVALID", "The Authorization header must be `Bearer` and an access token."
         )
+    await enter_token(exchange, token)
+    if access == _ADMIN:
+        identity.require_admin(identity.caller())
+
+
+async def enter_token(exchange: Exchange, token: str) -> None:
+    """Make the person whom an access token names the caller, and count the request. Raises ServiceError."""
     who = await exchange.gateway.verifier.verify(token)
     if who.is_service:
         raise unauthenticated("TOKEN_INVALID", "The access token is not valid.")
     exchange.subject = who.subject
     exchange.count(exchange.gateway.users, who.subject)
     identity.enter(who)
-    if access == _ADMIN:
-        identity.require_admin(who)

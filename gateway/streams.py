@@ -44,11 +44,13 @@ class OrderEvents(Response):
         self._who = identity.caller().subject
 
     @staticmethod
-    async def open(request: Request, order_id: str) -> Response:
-        """Start watching; the first message decides between a stream, 204 and a problem. Raises ServiceError."""
+    async def open(request: Request, order_id: str, seen: str) -> Response:
+        """Start watching; the first message decides between a stream, 204 and a problem. Raises ServiceError.
+
+        `seen` is the version that the client knows already, empty for none.
+        """
         exchange = exchange_of(request)
         gateway = exchange.gateway
-        seen = request.headers.get("last-event-id", "")
         who = identity.caller().subject
         gateway.streams.take(who)
         watch = None

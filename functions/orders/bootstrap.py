@@ -56,7 +56,8 @@ def _services(
     from proto.shop.orders.v1.orders_pb2_grpc import add_OrdersServiceServicer_to_server
 
     servicer = OrdersServicer(orders, catalogue, watchers, clock, limits)
-    return [Service(add_OrdersServiceServicer_to_server, servicer, "shop.orders.v1.OrdersService")]
+    public = frozenset({"RedeemStreamTicket"})  # the ticket is the proof
+    return [Service(add_OrdersServiceServicer_to_server, servicer, "shop.orders.v1.OrdersService", public)]
 
 
 def _catalogue(settings: Settings, clock: Clock, stops: list[Hook]) -> Catalogue:

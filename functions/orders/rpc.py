@@ -84,6 +84,18 @@ class OrdersServicer(orders_pb2_grpc.OrdersServiceServicer):
             async for order in stream:
                 yield pb.WatchOrderResponse(order=_order(order))
 
+    async def CreateStreamTicket(
+        self, request: pb.CreateStreamTicketRequest, context: Any
+    ) -> pb.CreateStreamTicketResponse:
+        issued = await service.issue_stream_ticket(self.orders, self.clock, caller(), request.order_id)
+        return pb.CreateStreamTicketResponse(ticket=issued.ticket, expires_at=timestamp(issued.expires_at))
+
+    async def RedeemStreamTicket(
+        self, request: pb.RedeemStreamTicketRequest, context: Any
+    ) -> pb.RedeemStreamTicketResponse:
+        token = await service.redeem_stream_ticket(self.orders, self.clock, request.order_id, request.ticket)
+        return pb.RedeemStreamTicketResponse(access_token=token)
+
     async def GetPaymentInstruction(
         self, request: pb.GetPaymentInstructionRequest, context: Any
     ) -> pb.GetPaymentInstructionResponse:

@@ -23,6 +23,7 @@ from functions.orders.checkout import Placement, price, validate
 from functions.orders.domain import PLATFORM_REASONS, TIMED_OUT, Order, Status
 from functions.orders.peers import Catalogue
 from functions.orders.store import Orders, Receipt
+from functions.orders.tickets import IssuedTicket, issue_ticket, redeem_ticket
 from functions.orders.watching import Watchers
 from functions.runtime.batches import each
 from functions.runtime.clock import Clock
@@ -145,6 +146,20 @@ async def watch(
     """The order at once and after every change, until it is DELIVERED or CANCELLED; close it when done."""
     await get(orders, who, order_id)
     return watchers.follow(order_id)
+
+
+async def issue_stream_ticket(orders: Orders, clock: Clock, who: Identity, order_id: str) -> IssuedTicket:
+    """Issue a ticket that lets its bearer watch this order once, as the caller may."""
+    await get(orders, who, order_id)
+    return await issue_ticket(orders, clock, order_id, who.token)
+
+
+async def redeem_stream_ticket(orders: Orders, clock: Clock, order_id: str, ticket: str) -> str:
+    """Use a ticket up and return the access token that it stands for: who has the ticket needs no other proof.
+
+    Raises UNAUTHENTICATED (STREAM_TICKET_INVALID).
+    """
+    return await redeem_ticket(orders, clock, order_id, ticket)
 
 
 async def payment_instruction(orders: Orders, who: Identity, order_id: str) -> Order:

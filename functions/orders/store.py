@@ -35,6 +35,16 @@ class DeletedAccount:
     version: int = 0
 
 
+@dataclass
+class StreamTicket:
+    """A ticket that was not redeemed yet (see `tickets`); `id` is its digest, `sealed` the access token, encrypted."""
+
+    id: str
+    sealed: str
+    expires_at: datetime
+    version: int = 0
+
+
 def sortable(at: datetime) -> str:
     """A time as text that sorts as the time does."""
     return at.strftime("%Y-%m-%dT%H:%M:%S.%f")
@@ -55,6 +65,7 @@ KINDS: tuple[Kind[Any], ...] = (
     Kind(
         DeletedAccount, "deleted-account", expires_at=lambda account: account.deleted_at + timedelta(days=1)
     ),
+    Kind(StreamTicket, "stream-ticket", expires_at=lambda ticket: ticket.expires_at),
 )
 
 

@@ -181,3 +181,26 @@ def _shown_address(message: pb.ShippingAddress) -> ShippingAddress:
         "postal_code": message.postal_code,
         "country": message.country,
     }
+
+
+class StreamTicket(TypedDict):
+    """A ticket for following an order once."""
+
+    ticket: Annotated[str, Field(description="A secret, like an access token.", examples=["tkt_" + "A" * 64])]
+    url: Annotated[
+        str,
+        Field(
+            description="What to open, at this host.",
+            examples=[f"/v1/orders/ord_0190b5a4c1de7c0f8a31d94e5b7c2f60/stream?ticket=tkt_{'A' * 64}"],
+        ),
+    ]
+    expires_at: Moment
+
+
+def stream_ticket(order_id: str, message: pb.CreateStreamTicketResponse) -> StreamTicket:
+    """A ticket as the API shows it."""
+    return {
+        "ticket": message.ticket,
+        "url": f"/v1/orders/{order_id}/stream?ticket={message.ticket}",
+        "expires_at": moment(message.expires_at),
+    }

@@ -6,10 +6,13 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 
+from functions.runtime.errors import invalid
+from functions.runtime.identity import caller, require_signed_in
 from gateway.answers import answer, conditional, etag
 from gateway.declare import declare
-from gateway.exchange import clients_of
+from gateway.exchange import clients_of, exchange_of
 from gateway.models import orders as models
+from gateway.route import enter_token
 from gateway.routes.params import Cursor, Limit, OrderId, idempotency_key, routes
 from gateway.streams import OrderEvents
 from proto.shop.orders.v1 import orders_pb2 as pb
@@ -17,6 +20,14 @@ from proto.shop.orders.v1 import orders_pb2 as pb
 router = routes("orders")
 
 Status = Annotated[models.OrderStatus | None, Query(description="Only orders that stand here.")]
+Ticket = Annotated[
+    str | None,
+    Query(pattern=r"^tkt_[A-Za-z0-9_=-]{64}$", description="In place of an access token; it works once."),
+]
+LastEventId = Annotated[
+    str,
+    Query(pattern=r"^[0-9]{0,18}$", description="The last `id` that was received, where no header says so."),
+]
 _EVENTS = 'event: order\nid: 2\ndata: {"id":"ord_0190b5a4c1de7c0f8a31d94e5b7c2f60","status":"RESERVED"}\n\n'
 _UNKNOWN = {404: "ORDER_NOT_FOUND"}
 _ILLEGAL = {**_UNKNOWN, 409: "ILLEGAL_TRANSITION"}
@@ -113,26 +124,60 @@ async def deliver_order(request: Request, order_id: OrderId) -> Response:
     return answer(models.order((await orders.write(orders.stub.DeliverOrder, wanted)).order))
 
 
+@router.post(
+    "/v1/orders/{order_id}/stream-tickets",
+    **declare("signed-in", 201, models.StreamTicket, problems=_UNKNOWN),
+)
+async def create_stream_ticket(request: Request, order_id: OrderId) -> Response:
+    """Get a ticket for following an order.
+
+    For clients that cannot send an Authorization header, such as a browser's EventSource. It works once, for half a
+    minute, and only for this order; a stream that it opened lasts as long as one that your access token opened.
+    """
+    orders = clients_of(request).orders
+    issued = await orders.write(
+        orders.stub.CreateStreamTicket, pb.CreateStreamTicketRequest(order_id=order_id)
+    )
+    return answer(models.stream_ticket(order_id, issued), 201)
+
+
 @router.get(
     "/v1/orders/{order_id}/stream",
     **declare(
-        "signed-in",
+        "anyone",
         200,
         headers=("last-event-id",),
         streamed=_EVENTS,
         sends=("X-Accel-Buffering",),
         problems={
             **_UNKNOWN,
+            401: "TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED, STREAM_TICKET_INVALID",
             429: "TOO_MANY_WATCHERS, RATE_LIMITED",
             503: "TOO_MANY_STREAMS, SERVICE_UNAVAILABLE",
         },
     ),
 )
-async def stream_order(request: Request, order_id: OrderId) -> Response:
+async def stream_order(
+    request: Request, order_id: OrderId, ticket: Ticket = None, last_event_id: LastEventId = ""
+) -> Response:
     """Follow an order by server-sent events.
 
-    The order is sent at once and after every change, as `event: order` with the version as `id` and the order as
-    `data`. The stream ends at DELIVERED or CANCELLED; a client that comes back after that gets 204, which tells an
-    EventSource to stop.
+    Send an access token, or a `ticket` of `POST /v1/orders/{order_id}/stream-tickets`. The order is sent at once and
+    after every change, as `event: order` with the version as `id` and the order as `data`. The stream ends at DELIVERED
+    or CANCELLED; a client that comes back after that gets 204, which tells an EventSource to stop. A client that opens
+    a new stream by a new ticket says in `last_event_id` what it has, since it cannot set the header.
     """
-    return await OrderEvents.open(request, order_id)
+    if ticket is not None:
+        await _redeem(request, order_id, ticket)
+    require_signed_in(caller())
+    return await OrderEvents.open(request, order_id, request.headers.get("last-event-id", last_event_id))
+
+
+async def _redeem(request: Request, order_id: str, ticket: str) -> None:
+    """Make the person who asked for the ticket the caller. Raises ServiceError."""
+    if caller().subject:
+        raise invalid("One proof is enough.", ("ticket", "must not come with an access token"))
+    orders = clients_of(request).orders
+    wanted = pb.RedeemStreamTicketRequest(order_id=order_id, ticket=ticket)
+    found = await orders.write(orders.stub.RedeemStreamTicket, wanted)
+    await enter_token(exchange_of(request), found.access_token)

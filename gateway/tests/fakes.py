@@ -239,6 +239,10 @@ def _canned() -> dict[str, Any]:
         **dict.fromkeys(("ShipOrder",), order(orders_pb2.ORDER_STATUS_SHIPPED, 4)),
         **dict.fromkeys(("DeliverOrder",), order(orders_pb2.ORDER_STATUS_DELIVERED, 5)),
         **dict.fromkeys(("GetPreferences", "UpdatePreferences"), preferences),
+        "CreateStreamTicket": stamped(
+            orders_pb2.CreateStreamTicketResponse(ticket=f"tkt_{'A' * 64}"), "expires_at"
+        ),
+        "RedeemStreamTicket": orders_pb2.RedeemStreamTicketResponse(access_token=f"user:{USER}"),
         "Logout": users_pb2.LogoutResponse(),
         "ChangePassword": users_pb2.ChangePasswordResponse(),
         "DeleteUser": users_pb2.DeleteUserResponse(),

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from functions.runtime.errors import not_found
+from functions.runtime.errors import not_found, unauthenticated
 from gateway.serve import Live
 from gateway.tests.conftest import BOSS, CUSTOMER, StartLive, assert_problem
 from gateway.tests.fakes import ORDER, PRODUCT, Backend, order
@@ -135,3 +135,52 @@ async def test_a_watch_that_never_begins_is_504(start_live: StartLive, backend: 
         assert_problem(await api.get(PATH, headers=CUSTOMER), 504, "DEADLINE_EXCEEDED")
     await asyncio.wait_for(backend.watch_ended.wait(), 5)
     assert live.gateway.streams.taken == 0
+
+
+TICKET = f"tkt_{'A' * 64}"
+
+
+async def test_a_ticket_opens_a_stream_as_the_person_who_asked_for_it(
+    start_live: StartLive, backend: Backend
+) -> None:
+    live = await start_live()
+    backend.updates.put_nowait(order(orders_pb2.ORDER_STATUS_CANCELLED, 2))
+    async with httpx.AsyncClient(base_url=live.http_url) as api:
+        issued = await api.post(f"{PATH}-tickets", headers=CUSTOMER)
+        assert issued.status_code == 201
+        assert issued.headers["cache-control"] == "no-store"
+        assert issued.json()["url"] == f"{PATH}?ticket={TICKET}"
+        followed = await api.get(issued.json()["url"])
+    assert "CANCELLED" in followed.text
+    assert backend.last("RedeemStreamTicket").ticket == TICKET
+    assert backend.last("RedeemStreamTicket").order_id == ORDER
+    assert backend.metadata[-1]["authorization"] == CUSTOMER["authorization"]
+
+
+async def test_a_client_with_a_new_ticket_says_what_it_has_in_the_query(
+    api: httpx.AsyncClient, backend: Backend
+) -> None:
+    backend.answers["WatchOrder"] = order(orders_pb2.ORDER_STATUS_DELIVERED, 9)
+    assert (await api.get(f"{PATH}?ticket={TICKET}&last_event_id=9")).status_code == 204
+    assert (await api.get(f"{PATH}?last_event_id=9", headers=CUSTOMER)).status_code == 204
+
+
+async def test_a_ticket_that_is_not_accepted_opens_nothing(api: httpx.AsyncClient, backend: Backend) -> None:
+    assert_problem(await api.get(PATH), 401, "TOKEN_MISSING")
+    assert_problem(await api.get(f"{PATH}?ticket="), 400, "INVALID_ARGUMENT")
+    both = await api.get(f"{PATH}?ticket={TICKET}", headers=CUSTOMER)
+    assert assert_problem(both, 400, "INVALID_ARGUMENT")["errors"][0]["field"] == "ticket"
+    backend.fails["RedeemStreamTicket"] = unauthenticated("STREAM_TICKET_INVALID", "Ask for another.")
+    assert_problem(await api.get(f"{PATH}?ticket={TICKET}"), 401, "STREAM_TICKET_INVALID")
+    assert "WatchOrder" not in [name for name, _, _ in backend.calls]
+
+
+async def test_a_ticket_is_in_no_line_of_the_log(
+    api: httpx.AsyncClient, backend: Backend, lines: list[dict[str, Any]]
+) -> None:
+    backend.answers["WatchOrder"] = order(orders_pb2.ORDER_STATUS_DELIVERED, 9)
+    await api.get(f"{PATH}?ticket={TICKET}")
+    backend.fails["WatchOrder"] = RuntimeError("a bug")
+    await api.get(f"{PATH}?ticket={TICKET}")
+    assert len(lines) >= 2
+    assert TICKET not in json.dumps(lines)

@@ -37,6 +37,7 @@ ROUTES: Mapping[str, frozenset[str]] = {
     "POST /v1/orders/{order_id}/cancel": OWNER,
     "POST /v1/orders/{order_id}/ship": ADMIN,
     "POST /v1/orders/{order_id}/deliver": ADMIN,
+    "POST /v1/orders/{order_id}/stream-tickets": OWNER,
     "GET /v1/orders/{order_id}/stream": OWNER,
     "GET /v1/orders/{order_id}/payment": OWNER,
     "GET /v1/payments/{payment_id}/refunds": OWNER,

@@ -75,6 +75,8 @@ RPCS: Mapping[str, Row] = {
     "orders.ShipOrder": Row(ADMIN, ORDER),
     "orders.DeliverOrder": Row(ADMIN, ORDER),
     "orders.WatchOrder": Row(OWNER, ORDER),
+    "orders.CreateStreamTicket": Row(OWNER, ORDER),
+    "orders.RedeemStreamTicket": Row(EVERYBODY, {**ORDER, "ticket": "x"}),  # the ticket is the proof
     "orders.GetPaymentInstruction": Row(frozenset({"payments"}), ORDER),
     "payments.GetOrderPayment": Row(OWNER, ORDER),
     "payments.BatchGetPayments": Row(ADMIN, {"payment_ids": ["{payment_id}"]}),

@@ -71,6 +71,16 @@ class OrdersServiceStub:
                 request_serializer=shop_dot_orders_dot_v1_dot_orders__pb2.WatchOrderRequest.SerializeToString,
                 response_deserializer=shop_dot_orders_dot_v1_dot_orders__pb2.WatchOrderResponse.FromString,
                 _registered_method=True)
+        self.CreateStreamTicket = channel.unary_unary(
+                '/shop.orders.v1.OrdersService/CreateStreamTicket',
+                request_serializer=shop_dot_orders_dot_v1_dot_orders__pb2.CreateStreamTicketRequest.SerializeToString,
+                response_deserializer=shop_dot_orders_dot_v1_dot_orders__pb2.CreateStreamTicketResponse.FromString,
+                _registered_method=True)
+        self.RedeemStreamTicket = channel.unary_unary(
+                '/shop.orders.v1.OrdersService/RedeemStreamTicket',
+                request_serializer=shop_dot_orders_dot_v1_dot_orders__pb2.RedeemStreamTicketRequest.SerializeToString,
+                response_deserializer=shop_dot_orders_dot_v1_dot_orders__pb2.RedeemStreamTicketResponse.FromString,
+                _registered_method=True)
         self.GetPaymentInstruction = channel.unary_unary(
                 '/shop.orders.v1.OrdersService/GetPaymentInstruction',
                 request_serializer=shop_dot_orders_dot_v1_dot_orders__pb2.GetPaymentInstructionRequest.SerializeToString,
@@ -136,6 +146,20 @@ class OrdersServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateStreamTicket(self, request, context):
+        """Issues a ticket that stands for the caller's access token, for following this order once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RedeemStreamTicket(self, request, context):
+        """Uses a ticket up. Needs no token: the ticket is the proof. UNAUTHENTICATED (STREAM_TICKET_INVALID).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetPaymentInstruction(self, request, context):
         """What to charge and with which token: for the payments service only, while the order can still be paid.
         """
@@ -180,6 +204,16 @@ def add_OrdersServiceServicer_to_server(servicer, server):
                     servicer.WatchOrder,
                     request_deserializer=shop_dot_orders_dot_v1_dot_orders__pb2.WatchOrderRequest.FromString,
                     response_serializer=shop_dot_orders_dot_v1_dot_orders__pb2.WatchOrderResponse.SerializeToString,
+            ),
+            'CreateStreamTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateStreamTicket,
+                    request_deserializer=shop_dot_orders_dot_v1_dot_orders__pb2.CreateStreamTicketRequest.FromString,
+                    response_serializer=shop_dot_orders_dot_v1_dot_orders__pb2.CreateStreamTicketResponse.SerializeToString,
+            ),
+            'RedeemStreamTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.RedeemStreamTicket,
+                    request_deserializer=shop_dot_orders_dot_v1_dot_orders__pb2.RedeemStreamTicketRequest.FromString,
+                    response_serializer=shop_dot_orders_dot_v1_dot_orders__pb2.RedeemStreamTicketResponse.SerializeToString,
             ),
             'GetPaymentInstruction': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPaymentInstruction,
@@ -378,6 +412,60 @@ class OrdersService:
             '/shop.orders.v1.OrdersService/WatchOrder',
             shop_dot_orders_dot_v1_dot_orders__pb2.WatchOrderRequest.SerializeToString,
             shop_dot_orders_dot_v1_dot_orders__pb2.WatchOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateStreamTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.orders.v1.OrdersService/CreateStreamTicket',
+            shop_dot_orders_dot_v1_dot_orders__pb2.CreateStreamTicketRequest.SerializeToString,
+            shop_dot_orders_dot_v1_dot_orders__pb2.CreateStreamTicketResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedeemStreamTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.orders.v1.OrdersService/RedeemStreamTicket',
+            shop_dot_orders_dot_v1_dot_orders__pb2.RedeemStreamTicketRequest.SerializeToString,
+            shop_dot_orders_dot_v1_dot_orders__pb2.RedeemStreamTicketResponse.FromString,
             options,
             channel_credentials,
             insecure,

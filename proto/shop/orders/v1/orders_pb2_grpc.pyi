@@ -56,6 +56,10 @@ class OrdersServiceStub:
     """Sends the order at once and after every change, and ends when it is DELIVERED or CANCELLED. Changes that follow
     each other closely may come as one message. UNAVAILABLE (SHUTTING_DOWN): watch again.
     """
+    CreateStreamTicket: _grpc.UnaryUnaryMultiCallable[_orders_pb2.CreateStreamTicketRequest, _orders_pb2.CreateStreamTicketResponse]
+    """Issues a ticket that stands for the caller's access token, for following this order once."""
+    RedeemStreamTicket: _grpc.UnaryUnaryMultiCallable[_orders_pb2.RedeemStreamTicketRequest, _orders_pb2.RedeemStreamTicketResponse]
+    """Uses a ticket up. Needs no token: the ticket is the proof. UNAUTHENTICATED (STREAM_TICKET_INVALID)."""
     GetPaymentInstruction: _grpc.UnaryUnaryMultiCallable[_orders_pb2.GetPaymentInstructionRequest, _orders_pb2.GetPaymentInstructionResponse]
     """What to charge and with which token: for the payments service only, while the order can still be paid."""
 
@@ -87,6 +91,10 @@ class OrdersServiceAsyncStub(OrdersServiceStub):
     """Sends the order at once and after every change, and ends when it is DELIVERED or CANCELLED. Changes that follow
     each other closely may come as one message. UNAVAILABLE (SHUTTING_DOWN): watch again.
     """
+    CreateStreamTicket: _aio.UnaryUnaryMultiCallable[_orders_pb2.CreateStreamTicketRequest, _orders_pb2.CreateStreamTicketResponse]  # type: ignore[assignment]
+    """Issues a ticket that stands for the caller's access token, for following this order once."""
+    RedeemStreamTicket: _aio.UnaryUnaryMultiCallable[_orders_pb2.RedeemStreamTicketRequest, _orders_pb2.RedeemStreamTicketResponse]  # type: ignore[assignment]
+    """Uses a ticket up. Needs no token: the ticket is the proof. UNAUTHENTICATED (STREAM_TICKET_INVALID)."""
     GetPaymentInstruction: _aio.UnaryUnaryMultiCallable[_orders_pb2.GetPaymentInstructionRequest, _orders_pb2.GetPaymentInstructionResponse]  # type: ignore[assignment]
     """What to charge and with which token: for the payments service only, while the order can still be paid."""
 
@@ -157,6 +165,22 @@ class OrdersServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sends the order at once and after every change, and ends when it is DELIVERED or CANCELLED. Changes that follow
         each other closely may come as one message. UNAVAILABLE (SHUTTING_DOWN): watch again.
         """
+
+    @_abc_1.abstractmethod
+    def CreateStreamTicket(
+        self,
+        request: _orders_pb2.CreateStreamTicketRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orders_pb2.CreateStreamTicketResponse, _abc.Awaitable[_orders_pb2.CreateStreamTicketResponse]]:
+        """Issues a ticket that stands for the caller's access token, for following this order once."""
+
+    @_abc_1.abstractmethod
+    def RedeemStreamTicket(
+        self,
+        request: _orders_pb2.RedeemStreamTicketRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orders_pb2.RedeemStreamTicketResponse, _abc.Awaitable[_orders_pb2.RedeemStreamTicketResponse]]:
+        """Uses a ticket up. Needs no token: the ticket is the proof. UNAUTHENTICATED (STREAM_TICKET_INVALID)."""
 
     @_abc_1.abstractmethod
     def GetPaymentInstruction(
