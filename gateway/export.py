@@ -1,58 +1,162 @@
-"""All that the platform keeps about one person, gathered from the domains that keep it."""
+"""All that the platform keeps about one person, gathered from the domains that keep it and written page by page."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from functions.runtime import peers
+from functions.runtime.errors import TRANSIENT, ServiceError
 from gateway.clients import Client, Clients
 from gateway.models import notifications, orders, payments, users
-from gateway.models.export import Export
 from proto.shop.notifications.v1 import notifications_pb2
 from proto.shop.orders.v1 import orders_pb2
 from proto.shop.payments.v1 import payments_pb2
 from proto.shop.users.v1 import users_pb2
 
-_PAGE = 100
+_PAGE = 25  # entities, so that an export holds little more than a hundred at a time
+_PAGE_SECONDS = 5.0
+_PATIENCE = 60.0  # seconds for one page, in which a domain may restart
+_LONGEST = 600.0  # seconds for all
+_PAUSE = 1.0
+_HEADERS = {"cache-control": "no-store", "content-disposition": 'attachment; filename="shop-export.json"'}
+_encode = msgspec.json.Encoder().encode
 
 
-async def gather(clients: Clients, user_id: str) -> Export:
-    """On behalf of the signed-in `user_id`; raises ServiceError when one of the domains does not answer."""
-    who, messages = clients.users, clients.notifications
-    profile, addresses, placed, paid, told, preferences = await asyncio.gather(
-        who.read(who.stub.GetUser, users_pb2.GetUserRequest(user_id=user_id)),
-        who.read(who.stub.ListAddresses, users_pb2.ListAddressesRequest(user_id=user_id)),
-        _all(clients.orders, clients.orders.stub.ListOrders, orders_pb2.ListOrdersRequest(user_id=user_id)),
-        _all(
-            clients.payments,
-            clients.payments.stub.ListPayments,
-            payments_pb2.ListPaymentsRequest(user_id=user_id),
-        ),
-        _all(
-            messages,
-            messages.stub.ListNotifications,
-            notifications_pb2.ListNotificationsRequest(user_id=user_id),
-        ),
-        messages.read(messages.stub.GetPreferences, notifications_pb2.GetPreferencesRequest(user_id=user_id)),
-    )
-    return {
-        "exported_at": datetime.now(UTC),
-        "profile": users.user(profile.user),
-        "addresses": [users.address(address) for address in addresses.addresses],
-        "orders": [orders.order(order) for page in placed for order in page.orders],
-        "payments": [payments.payment(payment) for page in paid for payment in page.payments],
-        "notifications": [notifications.notification(each) for page in told for each in page.notifications],
-        "preferences": notifications.preferences(preferences.preferences),
-    }
+class _List(NamedTuple):
+    """A list to export: its first page, how to read the next ones, and a page's items as the API shows them."""
+
+    name: str
+    first: Any
+    read: Callable[[str], Awaitable[Any]]
+    shown: Callable[[Any], Iterable[Mapping[str, Any]]]
 
 
-async def _all(client: Client[Any], method: Callable[..., Awaitable[Any]], request: Any) -> list[Any]:
-    """Every page of a list."""
+class PersonalData(Response):
+    """A person's data as one JSON document, streamed: memory is bounded, the document is not.
+
+    The first page of everything is read before the answer begins, so that a domain that is away is a problem document.
+    Later pages are retried for a minute. A page that cannot be had, or a client that reads for over ten minutes, ends
+    the connection within the body: no complete document is ever less than everything.
+    """
+
+    media_type = "application/json"
+
+    def __init__(self, head: Mapping[str, Any], lists: Iterable[_List]) -> None:
+        super().__init__(None, 200, _HEADERS)
+        # Response counted an empty body; this one has no length beforehand.
+        self.raw_headers = [header for header in self.raw_headers if header[0] != b"content-length"]
+        self._head = head
+        self._lists = lists
+
+    @staticmethod
+    async def open(clients: Clients, user_id: str) -> PersonalData:
+        """On behalf of the signed-in `user_id`; raises ServiceError when one of the domains does not answer."""
+        who, messages = clients.users, clients.notifications
+        profile, addresses, placed, paid, told, preferences = await asyncio.gather(
+            who.read(who.stub.GetUser, users_pb2.GetUserRequest(user_id=user_id)),
+            who.read(who.stub.ListAddresses, users_pb2.ListAddressesRequest(user_id=user_id)),
+            _list(
+                "orders",
+                clients.orders,
+                clients.orders.stub.ListOrders,
+                orders_pb2.ListOrdersRequest(user_id=user_id),
+                lambda page: map(orders.order, page.orders),
+            ),
+            _list(
+                "payments",
+                clients.payments,
+                clients.payments.stub.ListPayments,
+                payments_pb2.ListPaymentsRequest(user_id=user_id),
+                lambda page: map(payments.payment, page.payments),
+            ),
+            _list(
+                "notifications",
+                messages,
+                messages.stub.ListNotifications,
+                notifications_pb2.ListNotificationsRequest(user_id=user_id),
+                lambda page: map(notifications.notification, page.notifications),
+            ),
+            messages.read(
+                messages.stub.GetPreferences, notifications_pb2.GetPreferencesRequest(user_id=user_id)
+            ),
+        )
+        head = {
+            "exported_at": datetime.now(UTC),
+            "profile": users.user(profile.user),
+            "addresses": [users.address(address) for address in addresses.addresses],
+            "preferences": notifications.preferences(preferences.preferences),
+        }
+        return PersonalData(head, [placed, paid, told])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the document; raises ServiceError where it cannot be completed."""
+        scope["edge"].streaming = True
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            async with asyncio.timeout(_LONGEST):
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                async for chunk in self._chunks():
+                    if gone.done():
+                        return
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            gone.cancel()
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        yield _encode(self._head)[:-1]
+        for each in self._lists:
+            yield b',"%b":[' % each.name.encode()
+            separator = b""
+            page, read, shown = each.first, each.read, each.shown
+            while True:
+                for item in shown(page):
+                    yield separator + _encode(item)
+                    separator = b","
+                if not page.next_cursor:
+                    break
+                page = await read(page.next_cursor)
+            yield b"]"
+        yield b"}"
+
+
+async def _list(
+    name: str,
+    client: Client[Any],
+    method: Callable[..., Awaitable[Any]],
+    request: Any,
+    shown: Callable[[Any], Iterable[Mapping[str, Any]]],
+) -> _List:
     request.limit = _PAGE
-    pages = [await client.read(method, request)]
-    while pages[-1].next_cursor:
-        request.cursor = pages[-1].next_cursor
-        pages.append(await client.read(method, request))
-    return pages
+
+    async def read(cursor: str) -> Any:
+        request.cursor = cursor
+        return await _patiently(client, method, request)
+
+    return _List(name, await client.read(method, request), read, shown)
+
+
+async def _patiently(client: Client[Any], method: Callable[..., Awaitable[Any]], request: Any) -> Any:
+    """A page, asked for again while its domain is away for a moment. Raises ServiceError."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + _PATIENCE
+    while True:
+        peers.enter_deadline(_PAGE_SECONDS)
+        try:
+            return await client.read(method, request)
+        except ServiceError as error:
+            if error.code not in TRANSIENT or loop.time() >= ends:
+                raise
+        await asyncio.sleep(_PAUSE)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -19,7 +19,9 @@ from functions.runtime.errors import invalid
 from functions.runtime.formats import MAX_QUERY
 from functions.runtime.identity import Identity, require_admin
 from functions.runtime.paging import page_limit
+from functions.runtime.store.codec import encode
 from functions.runtime.store.cursors import Listing, cursor_after, position
+from functions.runtime.store.planning import fitting
 from functions.runtime.store.port import Page, Store
 
 MAX_LOOKED_AT = 2000
@@ -62,6 +64,9 @@ async def list_products(
     elif prefixes:
         hits, go_on = await _search(store, replace(query, limit=limit), prefixes, below, max_looked_at)
         found = await _products(store, query, hits)
+        fit = fitting((len(encode(product)) for product in found), limit)  # the hits were texts, and shorter
+        if fit < len(found):
+            found, go_on = found[:fit], found[fit - 1].listed
     else:
         found, go_on = [], None  # nothing but punctuation, which no word begins with
     return Page(found, cursor_after(here, go_on, "") if go_on else None)
@@ -79,8 +84,8 @@ async def _browse(
     store: Store, query: Query, limit: int, below: str | None
 ) -> tuple[list[Product], str | None]:
     partition = listing(query.category, query.include_inactive)
-    found = await below_place(store, Product, LISTED, partition, below, limit + 1)
-    return found[:limit], found[limit - 1].listed if len(found) > limit else None
+    found, more = await below_place(store, Product, LISTED, partition, below, limit)
+    return found, found[-1].listed if more and found else None
 
 
 async def _search(
@@ -148,8 +153,9 @@ class _Stream:
 
     async def read(self) -> None:
         """Read the next batch; `more` tells whether another may follow."""
-        batch = await below_place(self._store, ProductText, *self._partition, self._below, self._size)
-        self.more = len(batch) == self._size
+        batch, self.more = await below_place(
+            self._store, ProductText, *self._partition, self._below, self._size
+        )
         if batch:
             self._below = batch[-1].listed
         self._size = min(2 * self._size, _MAX_BATCH)
@@ -158,8 +164,9 @@ class _Stream:
 
 async def below_place(
     store: Store, cls: type[E], index: str, partition: str, below: str | None, size: int
-) -> list[E]:
-    """The next `size` entities under the place `below`, which need not be taken any more."""
+) -> tuple[list[E], bool]:
+    """At most `size` entities under the place `below`, which need not be taken any more; and whether there are more."""
     # The store's bound is inclusive: one more is read, and the one at the bound dropped.
     page = await store.page(cls, index, partition, limit=size + 1, descending=True, until=below)
-    return [entity for entity in page.items if entity.listed != below][:size]
+    found = [entity for entity in page.items if entity.listed != below]
+    return found[:size], page.next_cursor is not None or len(found) > size

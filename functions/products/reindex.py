@@ -31,22 +31,22 @@ async def reindex(store: Store, batch: int = 100, batches: int = 50) -> int:
         index = await store.get(SearchIndex, SearchIndex.id) or SearchIndex()
         if index.folding == VERSION:
             break
-        texts = await below_place(
+        texts, more = await below_place(
             store, ProductText, LISTED, listing("", True), index.position or None, batch
         )
         stale = [text.id for text in texts if text.folding != VERSION]
         await each([_fold_anew(store, product_id) for product_id in stale], log)
         rebuilt += len(stale)
         index.stale += len(stale)
-        await _move_on(store, _next(index, texts, batch))
+        await _move_on(store, _next(index, texts, more))
     if rebuilt:
         log.info("search_index_rebuilt", extra={"count": rebuilt})
     return rebuilt
 
 
-def _next(index: SearchIndex, texts: Sequence[ProductText], batch: int) -> SearchIndex:
+def _next(index: SearchIndex, texts: Sequence[ProductText], more: bool) -> SearchIndex:
     """Return the state after a batch: within the pass, at the start of another one, or done."""
-    if len(texts) == batch:
+    if more and texts:
         return replace(index, position=texts[-1].listed)
     # What failed, or was written by the earlier release in the meantime, is found by the next pass.
     return replace(index, position="", stale=0, folding=index.folding if index.stale else VERSION)

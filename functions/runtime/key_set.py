@@ -35,8 +35,8 @@ _REFRESH_TAKES = 10.0  # seconds: so much later a session that ended may still h
 
 REVOCATIONS_KEPT = 17 * 60.0
 """Seconds after which no token concerned lives any more: 15 minutes, and clocks that differ."""
-MOST_REVOCATIONS = 200_000
-"""Of more, the oldest are replaced by one for everybody: see `Void`. They take some 40 MB."""
+MOST_REVOCATIONS = 100_000
+"""Of more, the oldest are replaced by one for everybody: see `Void`. They take some 30 MB."""
 
 
 class Revoked(NamedTuple):

@@ -4,6 +4,7 @@ details.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import grpc
@@ -11,9 +12,12 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2 as details
 from google.rpc.status_pb2 import Status
 
-from functions.runtime.errors import Code, ServiceError, Violation, unavailable
+from functions.runtime.errors import Code, ServiceError, Violation, invalid, unavailable
+
+log = logging.getLogger("shop.rpc")
 
 DOMAIN = "shop"
+_LARGER = "essage larger than max"
 STATUS_DETAILS = "grpc-status-details-bin"
 _TO_GRPC: dict[Code, grpc.StatusCode] = {code: getattr(grpc.StatusCode, code.value) for code in Code}
 _FROM_GRPC = {status: code for code, status in _TO_GRPC.items()} | {
@@ -50,7 +54,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> ServiceError:
     """
     status = _rich_status(error)
     if status is None:
-        return _bare(error.code())
+        return _too_large(error) or _bare(error.code())
     found: dict[str, Any] = {"reason": "UNKNOWN", "violations": [], "retry_after": None}
     for detail in status.details:
         _unpack(detail, found)
@@ -61,6 +65,20 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> ServiceError:
 def unreachable() -> ServiceError:
     """The peer is not there."""
     return unavailable("SERVICE_UNAVAILABLE", "A part of the platform cannot be reached.")
+
+
+def _too_large(error: grpc.aio.AioRpcError) -> ServiceError | None:
+    """What a message beyond the limits is: a fault of the platform where it is an answer, of the caller else.
+
+    gRPC has one code for both, and for too many calls; waiting helps in neither case.
+    """
+    details = error.details() or ""
+    if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED or _LARGER not in details:
+        return None
+    if details.startswith("SERVER"):
+        return invalid("The request is too large.", reason="MESSAGE_TOO_LARGE")
+    log.error("answer_too_large", extra={"details": details})
+    return _internal()
 
 
 def _bare(status: grpc.StatusCode) -> ServiceError:
@@ -77,7 +95,11 @@ def _bare(status: grpc.StatusCode) -> ServiceError:
                 code, "TOO_MUCH", "The request is too large or too frequent.", retry_after=1.0
             )
         case _:
-            return ServiceError(Code.INTERNAL, "INTERNAL", "Something went wrong inside the platform.")
+            return _internal()
+
+
+def _internal() -> ServiceError:
+    return ServiceError(Code.INTERNAL, "INTERNAL", "Something went wrong inside the platform.")
 
 
 def _rich_status(error: grpc.aio.AioRpcError) -> Status | None:

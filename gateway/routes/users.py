@@ -12,7 +12,7 @@ from functions.runtime.errors import ServiceError
 from gateway.answers import answer, conditional, empty, etag, expected_version, require_match
 from gateway.declare import declare
 from gateway.exchange import clients_of, exchange_of
-from gateway.export import gather
+from gateway.export import PersonalData
 from gateway.models import users as models
 from gateway.models.export import Export
 from gateway.routes.params import AddressId, me, routes
@@ -75,13 +75,11 @@ async def read_me(request: Request) -> Response:
 async def export_me(request: Request) -> Response:
     """Export all that is kept about oneself.
 
-    One document from every domain, complete; a few times an hour.
+    One document from every domain, complete, however long; a few times an hour. One that breaks off is not complete.
     """
     exchange = exchange_of(request)
     exchange.count(exchange.gateway.exports, me())
-    document = answer(await gather(clients_of(request), me()))
-    document.headers["content-disposition"] = 'attachment; filename="shop-export.json"'
-    return document
+    return await PersonalData.open(clients_of(request), me())
 
 
 @router.patch(

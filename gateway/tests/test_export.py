@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import tracemalloc
 from typing import Any
 
 import httpx
+import pytest
 
-from functions.runtime.errors import unavailable
-from gateway.tests.conftest import CUSTOMER, Start, assert_problem
+from functions.runtime.errors import invalid, unavailable
+from gateway.tests.conftest import CUSTOMER, Start, StartLive, assert_problem
 from gateway.tests.fakes import ADDRESS, NOTIFICATION, ORDER, PAYMENT, USER, Backend, canned
 from proto.shop.orders.v1 import orders_pb2
 
@@ -38,7 +41,7 @@ async def test_the_export_has_every_page_of_a_list(api: httpx.AsyncClient, backe
 
     backend.answers["ListOrders"] = page
     assert len((await api.get(EXPORT, headers=CUSTOMER)).json()["orders"]) == 3
-    assert {request.limit for name, request, _ in backend.calls if name == "ListOrders"} == {100}
+    assert {request.limit for name, request, _ in backend.calls if name == "ListOrders"} == {25}
 
 
 async def test_an_export_that_would_lack_something_is_none(api: httpx.AsyncClient, backend: Backend) -> None:
@@ -58,3 +61,69 @@ async def test_exports_are_few_an_hour_for_each_person(start: Start) -> None:
     other = {"authorization": "Bearer user:usr_" + "f" * 32}
     assert (await api.get(EXPORT, headers=other)).status_code == 200
     assert (await api.get("/v1/users/me", headers=CUSTOMER)).status_code == 200
+
+
+async def test_a_domain_that_is_away_for_a_moment_does_not_break_the_export_off(
+    api: httpx.AsyncClient, backend: Backend
+) -> None:
+    failures = [unavailable("SERVICE_UNAVAILABLE", "Away.")]
+
+    def page(request: orders_pb2.ListOrdersRequest) -> Any:
+        if request.cursor and failures:
+            raise failures.pop()
+        after = "2" if not request.cursor else ""
+        return orders_pb2.ListOrdersResponse(orders=canned("ListOrders").orders, next_cursor=after)
+
+    backend.answers["ListOrders"] = page
+    assert len((await api.get(EXPORT, headers=CUSTOMER)).json()["orders"]) == 2
+
+
+async def test_an_export_that_cannot_be_completed_is_cut_off_and_never_looks_whole(
+    start_live: StartLive, backend: Backend
+) -> None:
+    def page(request: orders_pb2.ListOrdersRequest) -> Any:
+        if request.cursor:
+            raise invalid("No.", reason="NO")
+        return orders_pb2.ListOrdersResponse(orders=canned("ListOrders").orders, next_cursor="2")
+
+    backend.answers["ListOrders"] = page
+    live = await start_live()
+    async with httpx.AsyncClient(base_url=live.http_url) as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.get(EXPORT, headers=CUSTOMER)
+
+
+async def test_five_exports_at_once_of_many_large_orders_take_little_memory(
+    start_live: StartLive, backend: Backend
+) -> None:
+    """They would take hundreds of megabytes if they were held whole."""
+    order = canned("ListOrders").orders[0]
+    lines = [orders_pb2.OrderLine(product_id="prd_" + "0" * 32, name="n" * 200, quantity=1)] * 50
+    order = orders_pb2.Order(
+        **{field.name: value for field, value in order.ListFields() if field.name != "lines"}
+    )
+    order.lines.extend(lines)
+
+    def page(request: orders_pb2.ListOrdersRequest) -> Any:
+        number = int(request.cursor or 0) + request.limit
+        after = str(number) if number < 300 else ""
+        return orders_pb2.ListOrdersResponse(orders=[order] * request.limit, next_cursor=after)
+
+    backend.answers["ListOrders"] = page
+    live = await start_live()
+    tracemalloc.start()
+
+    async def export(client: httpx.AsyncClient) -> int:
+        size = 0
+        async with client.stream("GET", EXPORT, headers=CUSTOMER) as answer:
+            async for chunk in answer.aiter_bytes():
+                size += len(chunk)
+        return size
+
+    async with httpx.AsyncClient(base_url=live.http_url, timeout=120) as client:
+        sizes = await asyncio.gather(*(export(client) for _ in range(5)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert min(sizes) > 5_000_000
+    assert peak < 10_000_000

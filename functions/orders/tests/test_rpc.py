@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -253,3 +255,26 @@ async def test_an_event_that_cannot_be_is_refused_for_good(door: Door) -> None:
     order = await door.read(placed.id)
     order.id = "ord_" + "f" * 32
     assert await door.hear(reserved(order)) == 422
+
+
+async def test_a_hundred_orders_of_fifty_lines_with_long_names_are_listed_page_by_page(door: Door) -> None:
+    placed = await door.read((await door.place()).id)
+    lines = [replace(placed.lines[0], name="\U0001f375" * 200)] * 50
+    for number in range(100):
+        large = replace(placed, id=f"ord_{number:032x}", lines=lines, version=0)
+        await door.live.function.store.update(Order, large.id, partial(_exactly, large))
+
+    found: list[str] = []
+    cursor, pages = "", 0
+    while pages == 0 or cursor:
+        request = pb.ListOrdersRequest(limit=100, cursor=cursor)
+        page = await door.stub.ListOrders(request, metadata=AS_ADA, timeout=SOON)
+        found += [order.id for order in page.orders]
+        cursor, pages = page.next_cursor, pages + 1
+
+    assert len(set(found)) == len(found) == 101
+    assert pages > 4
+
+
+def _exactly(order: Order, _: Order | None) -> tuple[Order, tuple[()]]:
+    return order, ()

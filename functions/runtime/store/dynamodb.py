@@ -27,7 +27,7 @@ from functions.runtime.store.dynamodb_outbox import OutboxTable
 from functions.runtime.store.dynamodb_pages import Range, listed
 from functions.runtime.store.dynamodb_table import Table
 from functions.runtime.store.dynamodb_write import Writer
-from functions.runtime.store.planning import Request
+from functions.runtime.store.planning import Request, fitting
 from functions.runtime.store.port import Changes, Entity, Kind, Once, Page, Ref
 from functions.runtime.store.single import single
 from observability.context import current
@@ -104,9 +104,10 @@ class DynamoDBStore:
             return Page([])
         wanted = Range(shape.name, index, partition, after, until, descending)
         found = await listed(self._table, wanted, limit + 1, self._clock.now())
-        items = [shape.decode(stored.data) for _, stored in found[:limit]]
-        more = len(found) > limit
-        return Page(items, cursor_after(listing, *found[limit - 1][0]) if more else None)
+        fit = fitting((len(stored.data) for _, stored in found), limit)
+        items = [shape.decode(stored.data) for _, stored in found[:fit]]
+        more = len(found) > fit
+        return Page(items, cursor_after(listing, *found[fit - 1][0]) if more else None)
 
     async def update(
         self,

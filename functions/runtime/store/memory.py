@@ -16,7 +16,7 @@ from functions.runtime.errors import unavailable
 from functions.runtime.store.codec import Shapes, decode_keys, decoder, micros
 from functions.runtime.store.cursors import Listing, cursor_after, lower_bound
 from functions.runtime.store.epochs import next_epoch
-from functions.runtime.store.planning import GuardRow, Plan, Request, Stored, Write, plan, replay
+from functions.runtime.store.planning import GuardRow, Plan, Request, Stored, Write, fitting, plan, replay
 from functions.runtime.store.port import Changes, Entity, IndexKey, Kind, Once, Page, Ref
 from functions.runtime.store.single import single
 from observability.context import current
@@ -97,9 +97,10 @@ class MemoryStore:
         due = micros(self._clock.now())
         living = ((entries[place], self._living(shape.name, entries[place][1], due)) for place in places)
         chosen = list(islice(((entry, stored) for entry, stored in living if stored), limit + 1))
-        items = [shape.decode(stored.data) for _, stored in chosen[:limit]]
-        more = len(chosen) > limit
-        return Page(items, cursor_after(listing, *chosen[limit - 1][0]) if more else None)
+        fit = fitting((len(stored.data) for _, stored in chosen), limit)
+        items = [shape.decode(stored.data) for _, stored in chosen[:fit]]
+        more = len(chosen) > fit
+        return Page(items, cursor_after(listing, *chosen[fit - 1][0]) if more else None)
 
     async def update(
         self,

@@ -15,7 +15,7 @@ from events.outbox import OutboxRow
 from functions.runtime.errors import invalid
 from functions.runtime.ids import uuid7
 from functions.runtime.store.codec import Shape, Shapes, decode_keys, decoder, encode, encode_keys, micros
-from functions.runtime.store.port import AlreadyDone, Changes, IndexKey, Once, Ref
+from functions.runtime.store.port import PAGE_BYTES, AlreadyDone, Changes, IndexKey, Once, Ref
 from observability.context import Context
 
 
@@ -83,6 +83,17 @@ class Plan(NamedTuple):
     writes: Sequence[Write]
     outbox: Sequence[OutboxRow]
     guard: GuardRow | None
+
+
+def fitting(sizes: Iterable[int], limit: int) -> int:
+    """How many of the entities of these sizes (in bytes) one page has: see `Store.page`."""
+    count = total = 0
+    for size in sizes:
+        total += size
+        if count == limit or (count and total > PAGE_BYTES):
+            break
+        count += 1
+    return count
 
 
 def replay(once: Once, found: GuardRow | None, now: datetime) -> tuple[bool, Any]:

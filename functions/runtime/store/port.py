@@ -25,6 +25,9 @@ class Entity(Protocol):
     version: int
 
 
+PAGE_BYTES = 1024 * 1024
+"""Of one page's entities as stored, which is more than as a message: a quarter of what a caller takes (4 MiB)."""
+
 E = TypeVar("E", bound=Entity)
 R = TypeVar("R")
 
@@ -69,7 +72,7 @@ class Ref(NamedTuple):
 
 @dataclass(frozen=True)
 class Page(Generic[E]):
-    """One page; `next_cursor` is opaque, and None at the end."""
+    """One page, which may have fewer items than asked for; `next_cursor` is opaque, and None at the end."""
 
     items: list[E]
     next_cursor: str | None = None
@@ -132,6 +135,9 @@ class Store(Protocol):
     ) -> Page[E]:
         """Entities of one partition by sort key; `until` is an inclusive upper bound of it (for what is due), `since`
         an inclusive lower one, with the first page of an ascending list.
+
+        A page ends at `limit` entities, or before the one with which their stored data would exceed PAGE_BYTES: then it
+        fits into a message, however large they are. There is one entity at least, unless the list has ended.
 
         Raises INVALID_ARGUMENT with reason INVALID_CURSOR for a cursor that this listing never gave out.
         """

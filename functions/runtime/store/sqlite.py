@@ -17,7 +17,7 @@ from functions.runtime.errors import unavailable
 from functions.runtime.store import sqlite_rows as rows_of
 from functions.runtime.store.codec import Shapes, decode_keys, from_micros, micros
 from functions.runtime.store.cursors import Listing, cursor_after, lower_bound
-from functions.runtime.store.planning import GuardRow, Plan, Request, Stored, Write, plan, replay
+from functions.runtime.store.planning import GuardRow, Plan, Request, Stored, Write, fitting, plan, replay
 from functions.runtime.store.port import Changes, Entity, Kind, Once, Page, Ref
 from functions.runtime.store.single import single
 from functions.runtime.store.sqlite_commit import GroupCommit
@@ -106,9 +106,10 @@ class SQLiteStore:
             values.append(until)
         sql = rows_of.page_statement(after=after is not None, until=until is not None, descending=descending)
         rows = self._read(sql, (*values, self._due(), limit + 1))
-        items = [shape.decode(data) for _, _, data in rows[:limit]]
-        more = len(rows) > limit
-        return Page(items, cursor_after(listing, *rows[limit - 1][:2]) if more else None)
+        fit = fitting((len(data) for _, _, data in rows), limit)
+        items = [shape.decode(data) for _, _, data in rows[:fit]]
+        more = len(rows) > fit
+        return Page(items, cursor_after(listing, *rows[fit - 1][:2]) if more else None)
 
     async def update(
         self,

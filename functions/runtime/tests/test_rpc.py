@@ -31,6 +31,7 @@ class Orders(orders_pb2_grpc.OrdersServiceServicer):
 
     def __init__(self) -> None:
         self.raises: list[Exception] = []
+        self.answers: list[pb.GetOrderResponse] = []
         self.seen: list[tuple[context.Context, identity.Identity]] = []
         self.broken_off = asyncio.Event()
 
@@ -38,6 +39,8 @@ class Orders(orders_pb2_grpc.OrdersServiceServicer):
         self.seen.append((context.current(), identity.caller()))
         if self.raises:
             raise self.raises.pop(0)
+        if self.answers:
+            return self.answers.pop(0)
         return pb.GetOrderResponse(order=pb.Order(id=request.order_id))
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context_: Any) -> pb.ListOrdersResponse:
@@ -329,3 +332,16 @@ async def test_a_stream_ends_soon_after_the_token_that_opened_it_is_revoked(desk
     await desk.servicer.broken_off.wait()
     assert not others.done()
     others.cancel()
+
+
+async def test_an_answer_beyond_the_limit_is_our_fault_and_no_excess_of_the_callers(desk: Desk) -> None:
+    desk.servicer.answers = [pb.GetOrderResponse(order=pb.Order(id="x" * 5 * 2**20))]
+    with pytest.raises(ServiceError) as caught:
+        await desk.get()
+    assert caught.value.code is Code.INTERNAL
+
+
+async def test_a_request_beyond_the_limit_is_the_callers_fault_and_not_for_later(desk: Desk) -> None:
+    with pytest.raises(ServiceError) as caught:
+        await desk.peer.call(desk.stub.GetOrder, pb.GetOrderRequest(order_id="x" * 2 * 2**20), anonymous=True)
+    assert (caught.value.code, caught.value.reason) == (Code.INVALID_ARGUMENT, "MESSAGE_TOO_LARGE")

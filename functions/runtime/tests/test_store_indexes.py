@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
-from functions.runtime.store.port import Changes, Ref, Store
+from functions.runtime.store.codec import encode
+from functions.runtime.store.port import PAGE_BYTES, Changes, Ref, Store
 from functions.runtime.tests.store_fixtures import ADAPTERS, clock, store
 from functions.runtime.tests.store_kinds import Document, put
 
@@ -189,3 +190,28 @@ async def test_a_list_may_begin_at_a_sort_key(store: Store) -> None:
     page = await store.page(Document, "owner", "me", since="b", until="c", limit=3, cursor=page.next_cursor)
     assert ([document.id for document in page.items], page.next_cursor) == (["c2"], None)
     assert (await store.page(Document, "owner", "me", since="e", limit=3)).items == []
+
+
+@pytest.mark.parametrize("descending", [False, True])
+async def test_a_page_of_large_entities_is_short_and_the_next_goes_on(store: Store, descending: bool) -> None:
+    await put(store, *(Document(f"d{n:02}", "me", rank="x", tags={"t": ["y" * 100_000]}) for n in range(25)))
+    found: list[str] = []
+    pages, cursor = 0, None
+    while pages == 0 or cursor:
+        page = await store.page(Document, "owner", "me", limit=100, cursor=cursor, descending=descending)
+        assert 0 < len(encode(page.items)) <= PAGE_BYTES
+        found += [document.id for document in page.items]
+        pages, cursor = pages + 1, page.next_cursor
+    assert found == sorted((f"d{n:02}" for n in range(25)), reverse=descending)
+    assert pages == 3
+
+
+async def test_a_page_ends_before_the_entity_that_is_too_much(store: Store) -> None:
+    await put(store, *(Document(f"d{n}", "me", rank="x", tags={"t": ["z" * 340_000]}) for n in range(4)))
+    sizes: list[int] = []
+    cursor = None
+    while not sizes or cursor:
+        page = await store.page(Document, "owner", "me", limit=100, cursor=cursor)
+        sizes.append(len(page.items))
+        cursor = page.next_cursor
+    assert sizes == [3, 1]
