@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -9,12 +10,23 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from observability import encoding
 from observability.export import Takes
+from observability.proxies import proxy_for
 
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_DEFAULT = "http://localhost:4317"
 _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
 class Grpc(Takes, OTLPSpanExporter):
     """See the module."""
+
+    def __init__(self) -> None:
+        endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), _DEFAULT)
+        inside = proxy_for(endpoint if "://" in endpoint else f"http://{endpoint}") is None
+        options: Any = (
+            (("grpc.enable_http_proxy", 0),) if inside else None
+        )  # a number, whatever its types say
+        super().__init__(channel_options=options)
 
     def _initialize_channel_and_stub(self) -> None:
         super()._initialize_channel_and_stub()  # type: ignore[no-untyped-call] # the SDK's own

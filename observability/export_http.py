@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import requests
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from observability import encoding
 from observability.export import Takes
+from observability.proxies import proxy_for
 
 
 class Http(Takes, OTLPSpanExporter):
     """See the module."""
+
+    def __init__(self) -> None:
+        session = requests.Session()
+        super().__init__(session=session)
+        session.trust_env = proxy_for(self._endpoint) is not None
 
     def export(self, spans: Any) -> SpanExportResult:
         """Send them."""

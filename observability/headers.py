@@ -1,8 +1,9 @@
-"""Header fields that come in several lines (RFC 9110, section 5.3)."""
+"""Header fields as RFC 9110 has them: several lines of one field, and when to come back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from email.utils import parsedate_to_datetime
 from typing import AnyStr
 
 
@@ -16,3 +17,14 @@ def combine(lines: Iterable[tuple[AnyStr, AnyStr]], comma: AnyStr) -> dict[AnySt
         before = combined.get(name)
         combined[name] = value if before is None else before + comma + value
     return combined
+
+
+def retry_after(text: str, now: float) -> float | None:
+    """The seconds that Retry-After names, as a number or as a date (`now` is Unix time); None for neither."""
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None

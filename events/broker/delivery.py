@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from typing import Final, NamedTuple
 
 from events.broker.config import Delivery
 from events.broker.storage import Failure
 from events.client import Response
 from events.cloudevent import BATCH, BadEvent, CloudEvent, is_cloudevent, parse
+from observability.headers import retry_after
 
 TTL: Final = "knativebrokerttl"
 ARRIVAL: Final = "knativearrivaltime"
@@ -123,10 +123,5 @@ def _refused(response: Response, what: str) -> Failed:
 
 
 def _retry_after(headers: Sequence[tuple[bytes, bytes]], now: float) -> float:
-    text = next((value for name, value in headers if name == b"retry-after"), b"").decode("latin-1").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
-    except (ValueError, OverflowError):
-        return 0.0
+    text = next((value for name, value in headers if name == b"retry-after"), b"").decode("latin-1")
+    return retry_after(text, now) or 0.0

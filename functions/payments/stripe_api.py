@@ -16,6 +16,7 @@ from functions.payments.metrics import PROVIDER_ERRORS
 from functions.payments.provider import ChargeOutcome, RefundOutcome, provider_unavailable
 from functions.runtime.breaker import Breaker
 from functions.runtime.currencies import PROVIDERS
+from observability.proxies import proxy_for
 
 if TYPE_CHECKING:
     import stripe
@@ -184,7 +185,8 @@ class StripeApi:
     def _make(self) -> stripe.StripeClient:
         import stripe  # only this adapter's cost: 0.2 s of CPU, 15 MB
 
-        self._http = stripe.AIOHTTPClient(timeout=self._seconds)
+        proxy = proxy_for(self._base)  # aiohttp does not ask the environment
+        self._http = stripe.AIOHTTPClient(timeout=self._seconds, proxy=proxy)
         return stripe.StripeClient(
             self._api_key,
             http_client=self._http,

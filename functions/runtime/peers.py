@@ -31,6 +31,7 @@ _LONGEST_HOLD = 1.0
 SHUTTING_DOWN = "SHUTTING_DOWN"
 """Why a door that closes turns calls away. It has done nothing, so any call may be made again."""
 _OPTIONS = [
+    ("grpc.enable_http_proxy", 0),  # a peer is inside the platform, whatever the environment names
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ("grpc.enable_retries", 0),
     ("grpc.keepalive_time_ms", 30_000),

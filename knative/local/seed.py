@@ -11,9 +11,12 @@ from typing import Any, Final
 import yaml
 
 from knative.local import web
+from observability.headers import retry_after
 
 CATALOGUE: Final = Path(__file__).with_name("catalogue.yaml")
 _PATIENCE_SECONDS: Final = 30.0
+_PAUSE_SECONDS: Final = 1.0
+_LONGEST_PAUSE_SECONDS: Final = 5.0
 
 
 class SeedFailed(RuntimeError):
@@ -72,7 +75,8 @@ class _Api:
             if status not in (429, 503) or time.monotonic() > deadline:
                 break
             # The gateway's own limits hold for us as well: it says when to come back.
-            time.sleep(min(float(answer_headers.get("retry-after", "1")), 5.0))
+            named = retry_after(answer_headers.get("retry-after", ""), time.time())
+            time.sleep(min(_PAUSE_SECONDS if named is None else named, _LONGEST_PAUSE_SECONDS))
         if status >= 300:
             problem = web.parse(answer)
             raise SeedFailed(

@@ -47,7 +47,9 @@ class Cluster:
     def __init__(self, url: str, namespace: str, token: str, tls: ssl.SSLContext | None) -> None:
         self._base = f"{url}/api/v1/namespaces/{namespace}"
         self._token = token
-        self._tls = tls
+        # The API server is inside: no proxy of the environment reaches it.
+        direct, https = urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=tls)
+        self._opener = urllib.request.build_opener(direct, https)
 
     @classmethod
     def from_inside(cls, account: Path = _ACCOUNT) -> Cluster:
@@ -74,7 +76,7 @@ class Cluster:
         kind = "configmaps" if name == PUBLIC_KEYS else "secrets"
         headers = {"authorization": f"Bearer {self._token}", "content-type": "application/merge-patch+json"}
         request = urllib.request.Request(f"{self._base}/{kind}/{name}", body, headers, method=method)  # noqa: S310 - ours
-        with urllib.request.urlopen(request, timeout=_SECONDS, context=self._tls) as answer:  # noqa: S310 - ours
+        with self._opener.open(request, timeout=_SECONDS) as answer:
             found: dict[str, Any] = json.load(answer)
             return found
 

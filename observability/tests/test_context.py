@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from observability import context
-from observability.headers import combine
+from observability.headers import combine, retry_after
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -57,3 +57,24 @@ def test_lines_of_a_field_are_joined_in_their_order() -> None:
     lines = [("tracestate", "a=1"), ("accept", "*/*"), ("tracestate", "b=2,c=3")]
     assert combine(lines, ", ") == {"tracestate": "a=1, b=2,c=3", "accept": "*/*"}
     assert context.incoming(None, f"00-{TRACE}-{SPAN}-01", "a=1, b=2").tracestate == "a=1, b=2"
+
+
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("named", "seconds"),
+    [
+        ("0", 0.0),
+        (" 120 ", 120.0),
+        ("Fri, 15 Jan 2027 08:00:30 GMT", 30.0),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0),
+        ("soon", None),
+        ("", None),
+        ("-5", None),
+        ("1.5", None),
+        ("٣", None),
+    ],
+)
+def test_retry_after_is_a_number_or_a_date(named: str, seconds: float | None) -> None:
+    assert retry_after(named, NOW) == seconds

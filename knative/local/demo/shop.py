@@ -14,6 +14,8 @@ from uuid import uuid4
 
 import aiohttp
 
+from observability.headers import retry_after
+
 ADDRESS = {
     "name": "Ada Lovelace",
     "line1": "12 St James's Square",
@@ -111,8 +113,8 @@ class Shop:
         status, content, headers = await self.raw(method, path, **how)
         if status >= 400:
             problem = content if isinstance(content, dict) else {"detail": content}
-            named = headers.get("Retry-After", "")  # a date, which a proxy may send, names no pause for us
-            raise Refused(method, path, status, problem, float(named) if named.isdigit() else _PAUSE)
+            named = retry_after(headers.get("Retry-After", ""), time.time())
+            raise Refused(method, path, status, problem, named or _PAUSE)
         return content
 
     async def patiently(self, method: str, path: str, *, seconds: float = 60.0, **how: Any) -> Any:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle
 from threading import Thread
 from typing import Any
 
@@ -34,7 +35,7 @@ class Api(BaseHTTPRequestHandler):
                 *((200, {"access_token": "t"}) if known else (401, {"reason": "INVALID_CREDENTIALS"}))
             )
         elif self._is_limited():
-            self._answer(429, {}, {"retry-after": "0"})
+            self._answer(429, {}, {"retry-after": next(self.state["waits"])})
         else:
             assert self.headers["authorization"] == "Bearer t"
             made = {**body, "id": f"prd_{len(self.state['products']) + 1}"}
@@ -66,7 +67,8 @@ class Api(BaseHTTPRequestHandler):
 
 @contextmanager
 def gateway(**state: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    full = {"products": [], "stock": {}, "requests": 0, **state}
+    waits = cycle(["0", "Fri, 31 Dec 1999 23:59:59 GMT"])  # a proxy on the way may name a date
+    full = {"products": [], "stock": {}, "requests": 0, "waits": waits, **state}
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Api,), {"state": full}))
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

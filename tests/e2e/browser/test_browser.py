@@ -145,9 +145,9 @@ async def test_the_documentation_is_shown_and_tries_a_request(shared: LocalPlatf
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    answer = await page.goto(f"{shared.base_url}/docs#/keys/read_keys")
+    answer = await page.goto(f"{shared.base_url}/docs#/keys/readKeys")
     assert answer is not None
-    operation = page.locator("#operations-keys-read_keys")
+    operation = page.locator("#operations-keys-readKeys")
     await operation.get_by_role("button", name="Execute").click()
     await expect(operation.locator(".responses-table.live-responses-table")).to_contain_text('"kid"')
     assert complaints == []
