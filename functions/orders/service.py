@@ -59,7 +59,7 @@ async def place(
     TOTAL_TOO_LARGE, TOTAL_NOT_CHARGEABLE, IDEMPOTENCY_KEY_REUSED) and FAILED_PRECONDITION (PRODUCT_INACTIVE).
     """
     _require_person(who)
-    validate(wanted)
+    wanted = validate(wanted)
     once = None
     if wanted.key is not None:
         once = idempotency(f"orders:{who.subject}", wanted.key, wanted.fingerprint, Receipt)

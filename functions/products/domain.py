@@ -32,7 +32,7 @@ class Product:
     @staticmethod
     def create(product_id: str, draft: Draft, now: datetime) -> Product:
         """A new product; raises INVALID_ARGUMENT."""
-        price = checked(draft)
+        draft, price = checked(draft)
         return Product(
             id=product_id,
             sku=draft.sku,
@@ -61,7 +61,7 @@ class Product:
 
         Raises INVALID_ARGUMENT, ABORTED (VERSION_MISMATCH), FAILED_PRECONDITION (PRODUCT_DELETED).
         """
-        check_edit(edit)
+        edit = check_edit(edit)
         if version is not None and version != self.version:
             raise aborted("VERSION_MISMATCH", "The product was changed in the meantime: read it again.")
         if self.deleted:

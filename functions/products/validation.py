@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from events.catalog import Money
 from functions.runtime import formats
 from functions.runtime.currencies import CURRENCIES, ProviderLimits
 from functions.runtime.errors import ServiceError, invalid
+from functions.runtime.text import TextError, check_text, clean_line
 
 _SKU = re.compile(formats.SKU)
 _CATEGORY = re.compile(formats.CATEGORY)
 _URL = re.compile(formats.IMAGE_URL)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 Violations = Iterator[tuple[str, str]]
 
@@ -45,21 +44,22 @@ class Draft:
     active: bool = True
 
 
-def checked(draft: Draft) -> Money:
-    """The price of a valid draft; raises INVALID_ARGUMENT with every violation."""
+def checked(draft: Draft) -> tuple[Draft, Money]:
+    """Return a valid draft as it is kept, and its price; raises INVALID_ARGUMENT with every violation."""
     edit = Edit(draft.name, draft.description, draft.category, draft.price, list(draft.image_urls))
     found = [*_sku(draft.sku), *_violations(edit)]
     if draft.price is None:
         raise _invalid([*found, ("price", "is required")])
     if found:
         raise _invalid(found)
-    return draft.price
+    return replace(draft, name=clean_line(draft.name, formats.MAX_PRODUCT_NAME)), draft.price
 
 
-def check_edit(edit: Edit) -> None:
-    """Raises INVALID_ARGUMENT with every violation."""
+def check_edit(edit: Edit) -> Edit:
+    """Return a valid edit as it is kept; raises INVALID_ARGUMENT with every violation."""
     if found := list(_violations(edit)):
         raise _invalid(found)
+    return edit if edit.name is None else replace(edit, name=clean_line(edit.name, formats.MAX_PRODUCT_NAME))
 
 
 def require_chargeable(price: Money, limits: ProviderLimits) -> None:
@@ -102,17 +102,17 @@ def _sku(sku: str) -> Violations:
 
 
 def _name(name: str) -> Violations:
-    if not name.strip() or len(name) > formats.MAX_PRODUCT_NAME:
-        yield "name", f"must have 1 to {formats.MAX_PRODUCT_NAME} characters"
-    elif _CONTROL.search(name):
-        yield "name", "must be one line without control characters"
+    try:
+        clean_line(name, formats.MAX_PRODUCT_NAME)
+    except TextError as error:
+        yield "name", str(error)
 
 
 def _description(description: str) -> Violations:
-    if len(description) > formats.MAX_DESCRIPTION:
-        yield "description", f"must have at most {formats.MAX_DESCRIPTION} characters"
-    if _CONTROL_BUT_LINES.search(description):
-        yield "description", "must hold no control characters but line breaks and tabs"
+    try:
+        check_text(description, formats.MAX_DESCRIPTION)
+    except TextError as error:
+        yield "description", str(error)
 
 
 def _price(price: Money) -> Violations:

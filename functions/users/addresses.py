@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+from functions.runtime.addresses import normalise
+from functions.runtime.errors import invalid
 from functions.runtime.identity import Identity, require_self_or_admin
 from functions.runtime.ids import new_id
 from functions.runtime.store.port import Store
 from functions.users.domain import Address, AddressBook, no_such_user
-from functions.users.rules import clean_text, country_code
 
 
 async def list_addresses(user_id: str, who: Identity, *, store: Store) -> list[Address]:
@@ -54,13 +56,7 @@ async def _edit(user_id: str, store: Store, edit: Callable[[AddressBook], None])
 
 
 def _checked(address: Address, address_id: str) -> Address:
-    return Address(
-        id=address_id,
-        name=clean_text(address.name, "address.name", 100),
-        line1=clean_text(address.line1, "address.line1", 200),
-        line2=clean_text(address.line2, "address.line2", 200, least=0),
-        city=clean_text(address.city, "address.city", 100),
-        # Some countries have none.
-        postal_code=clean_text(address.postal_code, "address.postal_code", 20, least=0),
-        country=country_code(address.country, "address.country"),
-    )
+    clean, wrong = normalise(address, "address")
+    if wrong:
+        raise invalid("The address is not valid.", *wrong)
+    return replace(clean, id=address_id)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from hmac import compare_digest
 
 from events.catalog import Payload, UserDeleted, UserRegistered
+from functions.runtime.addresses import PostalAddress
 from functions.runtime.errors import Code, ServiceError, aborted, failed_precondition, invalid, not_found
 
 CUSTOMER, ADMIN = "customer", "admin"
@@ -151,17 +152,11 @@ class AdminRoster:
         self.user_ids.remove(user_id)
 
 
-@dataclass(repr=False)
-class Address:
-    """A postal address."""
+@dataclass(frozen=True, repr=False)
+class Address(PostalAddress):
+    """A postal address in somebody's book."""
 
-    id: str
-    name: str
-    line1: str
-    line2: str
-    city: str
-    postal_code: str
-    country: str
+    id: str = ""
 
 
 @dataclass

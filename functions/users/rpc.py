@@ -276,7 +276,16 @@ def _session(tokens: Tokens) -> pb.Session:
 
 
 def _address(address: domain.Address) -> pb.Address:
-    return pb.Address(**vars(address))
+    return pb.Address(
+        id=address.id,
+        name=address.name,
+        line1=address.line1,
+        line2=address.line2,
+        city=address.city,
+        state=address.state,
+        postal_code=address.postal_code,
+        country=address.country,
+    )
 
 
 def _from_address(address: pb.Address) -> domain.Address:
@@ -286,6 +295,7 @@ def _from_address(address: pb.Address) -> domain.Address:
         line1=address.line1,
         line2=address.line2,
         city=address.city,
+        state=address.state,
         postal_code=address.postal_code,
         country=address.country,
     )

@@ -1,4 +1,4 @@
-"""What counts as an e-mail address, a password, a name, a country: pure rules, no state."""
+"""What counts as an e-mail address, a password, a name: pure rules, no state."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import re
 import unicodedata
 
 from functions.runtime.errors import ServiceError, invalid
-from functions.runtime.formats import MAX_EMAIL, MAX_PASSWORD, MIN_PASSWORD
+from functions.runtime.formats import MAX_EMAIL, MAX_NAME, MAX_PASSWORD, MIN_PASSWORD
+from functions.runtime.text import TextError, clean_line
 
 # Normalisation may shorten a text; beyond this it is not even looked at.
 MAX_RAW_PASSWORD = 512
@@ -34,19 +35,6 @@ _COMMON_WORDS = """
     welcome1234 welcome12345 whatever123 zaq12wsxcde3 zxcvbnm123 zxcvbnm1234 zxcvbnmzxcvbnm
 """
 _COMMON = frozenset(_COMMON_WORDS.split())
-
-# ISO 3166-1 alpha-2, officially assigned.
-_COUNTRY_CODES = """
-    AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW
-    BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI
-    FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN
-    IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME
-    MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF
-    PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV
-    SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE
-    YT ZA ZM ZW
-"""
-COUNTRIES = frozenset(_COUNTRY_CODES.split())
 
 
 def normal_email(text: str) -> str:
@@ -96,26 +84,9 @@ def _weak(field: str, message: str) -> ServiceError:
     return invalid("The password cannot be used.", (field, message), reason="WEAK_PASSWORD")
 
 
-def clean_text(text: str, field: str, most: int, *, least: int = 1) -> str:
-    """`text` trimmed and in NFC, of `least` to `most` characters, none of which control (and forge headers).
-
-    Raises INVALID_ARGUMENT naming `field`.
-    """
-    # The longest text that NFC can make `most` characters of is a few times longer; a megabyte is refused
-    # unread.
-    clean = unicodedata.normalize("NFC", text.strip()) if len(text) <= 4 * most else text
-    if not least <= len(clean) <= most:
-        raise invalid(f"The {field} is not valid.", (field, f"must have {least} to {most} characters"))
-    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in clean):
-        raise invalid(f"The {field} is not valid.", (field, "must not have control characters"))
-    return clean
-
-
-def country_code(text: str, field: str) -> str:
-    """ISO 3166-1 alpha-2 in upper case; raises INVALID_ARGUMENT naming `field`."""
-    code = text.strip().upper()
-    if code not in COUNTRIES:
-        raise invalid(
-            f"The {field} is not valid.", (field, "must be an ISO 3166-1 code of two letters, such as DE")
-        )
-    return code
+def clean_name(text: str) -> str:
+    """Return the name that is shown to people, as a clean line; raises INVALID_ARGUMENT naming the field."""
+    try:
+        return clean_line(text, MAX_NAME)
+    except TextError as error:
+        raise invalid("The name is not valid.", ("name", str(error))) from None

@@ -11,7 +11,6 @@ from typing import Any
 from events.catalog import UserChallenged
 from functions.runtime.clock import Clock
 from functions.runtime.errors import ServiceError, already_exists, invalid
-from functions.runtime.formats import MAX_NAME
 from functions.runtime.identity import Identity, require_admin, require_self_or_admin, require_service
 from functions.runtime.ids import new_id
 from functions.runtime.paging import MAX_LIMIT, page_limit
@@ -32,7 +31,7 @@ from functions.users.domain import (
 )
 from functions.users.keys import KeyRing
 from functions.users.passwords import Hasher
-from functions.users.rules import check_password, clean_text, normal_email
+from functions.users.rules import check_password, clean_name, normal_email
 from functions.users.store import ROSTER_ID, email_key, newest_users
 from functions.users.throttle import Throttle
 from observability.failpoints import failpoint
@@ -68,7 +67,7 @@ async def register(
     one, after the same work, and its owner gets a mail: whoever asks does not learn who has an account.
     """
     email = normal_email(wanted.email)
-    name = clean_text(wanted.name, "name", MAX_NAME)
+    name = clean_name(wanted.name)
     check_password(wanted.password, email)
     claim = EmailClaim(email_key(email), new_id("usr"))
     known = await store.get(EmailClaim, claim.id)
@@ -158,7 +157,7 @@ async def update_user(
     """
     seen = await get_user(user_id, who, store=store)
     seen.require_version(wanted.version)
-    name = seen.name if wanted.name is None else clean_text(wanted.name, "name", MAX_NAME)
+    name = seen.name if wanted.name is None else clean_name(wanted.name)
     email = seen.email if wanted.email is None else normal_email(wanted.email)
     if (name, email) == (seen.name, seen.email):
         return seen

@@ -7,14 +7,28 @@ documented shape, OpenAPI is generated from them, and answering costs one JSON e
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Strict,
+)
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_after_validator_function
 from typing_extensions import TypedDict
 
 from functions.runtime.formats import MAX_PRICE, MAX_TOTAL, MIN_PRICE
+from functions.runtime.text import check_text, clean_line
 from proto.shop.money.v1 import money_pb2
 
 MAX_COUNT = 2**31 - 1
@@ -30,14 +44,43 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def line(longest: int, shortest: int = 1) -> StringConstraints:
-    """One line of text without control characters; surrounding blanks do not count."""
-    return StringConstraints(strip_whitespace=True, min_length=shortest, max_length=longest, pattern=LINE)
+@dataclass(frozen=True)
+class Text:
+    """Metadata of a string that the platform's one definition of text checks: `functions.runtime.text`.
+
+    The document shows the part of it that a schema can say.
+    """
+
+    clean: Callable[[str], str]
+    shortest: int
+    longest: int
+    pattern: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Clean the string, after it is known to be one."""
+        return no_info_after_validator_function(self.clean, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Document length and form."""
+        bounds = {"maxLength": self.longest, "pattern": self.pattern}
+        return {**handler(schema), **({"minLength": self.shortest} if self.shortest else {}), **bounds}
 
 
-def text(longest: int) -> StringConstraints:
-    """Text of several lines, without other control characters."""
-    return StringConstraints(max_length=longest, pattern=TEXT)
+def line(longest: int, shortest: int = 1) -> Text:
+    """One line of text; spaces around it do not count."""
+    return Text(partial(clean_line, longest=longest, shortest=shortest), shortest, longest, LINE)
+
+
+def text(longest: int) -> Text:
+    """Text of several lines."""
+
+    def clean(given: str) -> str:
+        check_text(given, longest)
+        return given
+
+    return Text(clean, 0, longest, TEXT)
 
 
 Int = Annotated[int, Strict()]
@@ -92,7 +135,7 @@ class MoneyIn(Body):
 
 
 class PriceIn(MoneyIn):
-    """The price of one piece."""
+    """The price of one piece; 0 for what is given away."""
 
     amount: Annotated[
         Int,

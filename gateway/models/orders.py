@@ -17,7 +17,6 @@ from gateway.models.common import (
     Reason,
     Version,
     identifier,
-    line,
     moment,
     money,
 )
@@ -42,19 +41,13 @@ class LineIn(Body):
     quantity: Annotated[Int, Field(ge=1, le=formats.MAX_QUANTITY, description="How many.", examples=[2])]
 
 
-class ShippingAddressIn(AddressIn):
-    """Where the goods go."""
-
-    postal_code: Annotated[str, line(20), Field(description="As the country writes it.", examples=["10115"])]
-
-
 class PlaceOrder(Body):
     """A new order, at the catalogue's prices of this moment."""
 
     lines: Annotated[
         list[LineIn], Field(min_length=1, max_length=formats.MAX_LINES, description="Each product once.")
     ]
-    shipping_address: ShippingAddressIn
+    shipping_address: AddressIn
     payment_token: Annotated[
         str,
         Field(
@@ -78,6 +71,7 @@ class ShippingAddress(TypedDict):
     line1: Annotated[str, Field(examples=["Hauptstr. 1"])]
     line2: Annotated[str, Field(examples=["2nd floor"])]
     city: Annotated[str, Field(examples=["Berlin"])]
+    state: Annotated[str, Field(description="Administrative area; may be empty.", examples=[""])]
     postal_code: Annotated[str, Field(examples=["10115"])]
     country: Annotated[str, Field(examples=["DE"])]
 
@@ -178,6 +172,7 @@ def _shown_address(message: pb.ShippingAddress) -> ShippingAddress:
         "line1": message.line1,
         "line2": message.line2,
         "city": message.city,
+        "state": message.state,
         "postal_code": message.postal_code,
         "country": message.country,
     }

@@ -143,15 +143,30 @@ class SetRoles(Body):
 
 
 class AddressIn(Body):
-    """A postal address."""
+    """A postal address, checked by the rules of its country."""
 
     name: Annotated[str, line(100), Field(description="Who receives.", examples=["Ada Lovelace"])]
     line1: Annotated[str, line(200), Field(description="Street and number.", examples=["Hauptstr. 1"])]
     line2: Annotated[str, line(200, 0), Field(description="Flat, floor.", examples=["2nd floor"])] = ""
-    city: Annotated[str, line(100), Field(description="Town.", examples=["Berlin"])]
+    city: Annotated[
+        str,
+        line(100, 0),
+        Field(description="Town; optional where the country writes none.", examples=["Berlin"]),
+    ] = ""
+    state: Annotated[
+        str,
+        line(100, 0),
+        Field(
+            description="State, province, prefecture or emirate, where the country writes it; where it is absent, it is"
+            " filled in if the postal code or the city tells it.",
+            examples=[""],
+        ),
+    ] = ""
     postal_code: Annotated[
-        str, line(20, 0), Field(description="As the country writes it, if it has any.", examples=["10115"])
-    ]
+        str,
+        line(20, 0),
+        Field(description="As the country writes it; optional where it has none.", examples=["10115"]),
+    ] = ""
     country: Country
 
 
@@ -198,8 +213,11 @@ class Address(TypedDict):
     name: Annotated[str, Field(description="Who receives.", examples=["Ada Lovelace"])]
     line1: Annotated[str, Field(description="Street and number.", examples=["Hauptstr. 1"])]
     line2: Annotated[str, Field(description="Flat, floor; may be empty.", examples=["2nd floor"])]
-    city: Annotated[str, Field(description="Town.", examples=["Berlin"])]
-    postal_code: Annotated[str, Field(description="As the country writes it.", examples=["10115"])]
+    city: Annotated[str, Field(description="Town; may be empty.", examples=["Berlin"])]
+    state: Annotated[str, Field(description="Administrative area; may be empty.", examples=[""])]
+    postal_code: Annotated[
+        str, Field(description="As the country writes it; may be empty.", examples=["10115"])
+    ]
     country: Country
 
 
@@ -259,6 +277,7 @@ def address(message: pb.Address) -> Address:
         "line1": message.line1,
         "line2": message.line2,
         "city": message.city,
+        "state": message.state,
         "postal_code": message.postal_code,
         "country": message.country,
     }

@@ -153,7 +153,10 @@ BAD_FIELDS: list[tuple[str, str, dict[str, Any]]] = [
     ("lines[0].price", "unknown", {"lines": [{"product_id": PRODUCT, "quantity": 1, "price": 1}]}),
     ("status", "unknown", {"status": "CONFIRMED"}),
     ("shipping_address.name", "control", {"shipping_address": {**_ADDRESS, "name": "A\u0000da"}}),
-    ("shipping_address.city", "blank", {"shipping_address": {**_ADDRESS, "city": "   "}}),
+    ("shipping_address.line1", "blank", {"shipping_address": {**_ADDRESS, "line1": "   "}}),
+    ("shipping_address.name", "invisible", {"shipping_address": {**_ADDRESS, "name": "\u3164\u200b"}}),
+    ("shipping_address.name", "turned", {"shipping_address": {**_ADDRESS, "name": "Ada \u202egnp"}}),
+    ("shipping_address.city", "unassigned", {"shipping_address": {**_ADDRESS, "city": "Berlin\u0378"}}),
     ("shipping_address.country", "long", {"shipping_address": {**_ADDRESS, "country": "Germany"}}),
     ("shipping_address", "missing", {"shipping_address": None}),
     ("payment_token", "blanks", {"payment_token": "4111 1111 1111 1111"}),
@@ -278,7 +281,7 @@ async def test_an_address_that_is_none_is_not_found(api: httpx.AsyncClient, back
     ("path", "body", "field", "message"),
     [
         ("/v1/users", {"email": "ada"}, "email", "must be an e-mail address like name@example.com"),
-        ("/v1/users", {"name": "a\x00"}, "name", "must be one line, without control characters"),
+        ("/v1/users", {"name": "a\x00"}, "name", "must not have line breaks or control characters"),
         (
             "/v1/orders",
             {"lines": [{"product_id": "1", "quantity": 1}]},

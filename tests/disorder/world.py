@@ -21,7 +21,7 @@ from events.outbox import OutboxRow
 from events.publisher import headers
 from functions.orders import service as orders
 from functions.orders.checkout import Item, Placement
-from functions.orders.domain import Address, Order
+from functions.orders.domain import Order
 from functions.orders.store import Orders
 from functions.payments import refunds, simulated
 from functions.payments.desk import Desk
@@ -31,6 +31,7 @@ from functions.products import service as catalogue
 from functions.products import stock_service
 from functions.products.stock import Stock
 from functions.products.validation import Draft
+from functions.runtime.addresses import PostalAddress
 from functions.runtime.clock import ManualClock
 from functions.runtime.function import EventFunction
 from functions.runtime.identity import ADMIN, CUSTOMER, Identity
@@ -46,7 +47,7 @@ from tests.disorder.peers import OrdersPeer, Postman, ProductsPeer, UsersPeer
 from tests.disorder.stores import OpenStore
 
 DOMAINS = tuple(domains(Path(__file__).parents[2]))
-HOME = Address("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "GB")
+HOME = PostalAddress("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "GB")
 PRICE = Money(1250, "EUR")
 HANDLED, LATER = 204, 503
 TOKEN_LIFE = timedelta(minutes=15)
@@ -146,7 +147,12 @@ class World:
         found = await self.store["products"].get(Stock, product_id)
         assert found is not None
         await stock_service.set_stock(
-            self.store["products"], self.boss, product_id, found.on_hand + pieces, version=found.version
+            self.store["products"],
+            self.clock,
+            self.boss,
+            product_id,
+            found.on_hand + pieces,
+            version=found.version,
         )
         self.products[product_id] += pieces
 

@@ -207,3 +207,54 @@ async def test_one_correlation_id_runs_through_every_part_of_a_checkout(
         if line.get("correlation_id") == "e2e-checkout-trail-1"
     }
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        {
+            "name": "山田　太郎",
+            "line1": "千代田1-1",
+            "city": "千代田区",
+            "postal_code": "100-0001",
+            "country": "JP",
+        },
+        {"name": "Ada", "line1": "1 Peak Road", "city": "Hong Kong", "country": "HK"},
+        {"name": "Ada", "line1": "1 Creek Road", "city": "Dubai", "postal_code": "", "country": "AE"},
+    ],
+    ids=lambda address: address["country"],
+)
+async def test_book_and_order_take_the_same_addresses(
+    shop: Shop, customer: Person, make_product: MakeProduct, address: dict[str, str]
+) -> None:
+    product = await make_product()
+    kept = await shop.call("POST", "/v1/users/me/addresses", who=customer, json=address)
+    body = order_body(product["id"], shipping_address=address)
+    order = await shop.call("POST", "/v1/orders", who=customer, json=body)
+    assert order["shipping_address"] == {name: kept[name] for name in order["shipping_address"]}
+    assert {**order["shipping_address"], **address} == order["shipping_address"]
+
+
+@pytest.mark.parametrize("name", ["\u3164", "\u200b\u200d", "Ada \u202egnp", "Ada\u2028", "Ada\u0378"])
+async def test_what_is_no_line_of_text_is_one_nowhere(
+    shop: Shop, customer: Person, admin: Person, make_product: MakeProduct, name: str
+) -> None:
+    product = await make_product()
+    bad = {**ADDRESS, "name": name}
+    account = {"email": "line@example.com", "password": "correct horse battery", "name": name}
+    for who, method, path, body, field in (
+        (None, "POST", "/v1/users", account, "name"),
+        (customer, "PATCH", "/v1/users/me", {"name": name}, "name"),
+        (customer, "POST", "/v1/users/me/addresses", bad, "name"),
+        (
+            customer,
+            "POST",
+            "/v1/orders",
+            order_body(product["id"], shipping_address=bad),
+            "shipping_address.name",
+        ),
+        (admin, "PATCH", f"/v1/products/{product['id']}", {"name": name}, "name"),
+    ):
+        answer = await shop.raw(method, path, who=who, json=body)
+        assert_problem(answer, 400, "INVALID_ARGUMENT")
+        assert [error["field"] for error in answer[1]["errors"]] == [field]

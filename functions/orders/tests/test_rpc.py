@@ -42,6 +42,7 @@ from proto.shop.orders.v1 import orders_pb2_grpc
 AS_ADA, AS_BOB = bearer(f"user:{ADA.subject}"), bearer(f"user:{BOB.subject}")
 AS_BOSS, AS_PAYMENTS = bearer(f"admin:{BOSS.subject}"), bearer("service:payments")
 SOON = 5.0
+SHIP_TO = pb.ShippingAddress(**vars(HOME))
 
 
 class Door:
@@ -55,7 +56,7 @@ class Door:
     async def place(self, key: str | None = None, **changes: Any) -> pb.Order:
         request = pb.PlaceOrderRequest(
             lines=[pb.LineRequest(product_id=TEAPOT, quantity=2)],
-            shipping_address=pb.ShippingAddress(**vars(HOME)),
+            shipping_address=SHIP_TO,
             payment_token="tok_ok",
             idempotency_key=key,
         )
@@ -131,7 +132,7 @@ async def test_an_order_lives_its_whole_life_through_both_doors(door: Door) -> N
         "EUR",
     )
     assert (placed.user_id, placed.version, placed.lines[0].name) == (ADA.subject, 1, "Teapot")
-    assert placed.shipping_address == pb.ShippingAddress(**vars(HOME))
+    assert placed.shipping_address == SHIP_TO
     order = await door.read(placed.id)
     assert await door.hear(reserved(order), "e1") == 204
     assert await door.hear(captured(order), "e2") == 204

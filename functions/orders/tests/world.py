@@ -22,10 +22,11 @@ from events.catalog import (
 )
 from functions.orders import service
 from functions.orders.checkout import Item, Offer, Placement
-from functions.orders.domain import Address, Order
+from functions.orders.domain import Order
 from functions.orders.store import KINDS, Orders
 from functions.orders.subscriptions import subscriptions
 from functions.orders.watching import Watchers
+from functions.runtime.addresses import PostalAddress
 from functions.runtime.app import Delivery
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import unavailable
@@ -44,7 +45,7 @@ PAYMENTS = Identity("payments", frozenset({SERVICE}))
 TEAPOT, CUP, RETIRED, YEN = (f"prd_{digit * 32}" for digit in "1234")
 TOK_OK = "tok_ok"
 UNKNOWN = "prd_" + "9" * 32
-HOME = Address("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "GB")
+HOME = PostalAddress("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "GB")
 
 
 class FakeCatalogue:
@@ -68,7 +69,7 @@ class FakeCatalogue:
 
 
 def wanted(
-    *items: tuple[str, int], key: str | None = None, token: str = TOK_OK, address: Address | None = HOME
+    *items: tuple[str, int], key: str | None = None, token: str = TOK_OK, address: PostalAddress | None = HOME
 ) -> Placement:
     """An order as somebody asks for it; one teapot where nothing is said."""
     lines = [Item(product, quantity) for product, quantity in items or ((TEAPOT, 1),)]

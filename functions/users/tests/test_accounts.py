@@ -293,4 +293,4 @@ async def test_a_bounce_of_somebody_who_left_is_nothing(world: World) -> None:
 
 
 def an_address() -> Address:
-    return Address("", "Ada", "1 Engine Street", "", "London", "N1", "gb")
+    return Address("Ada", "1 Engine Street", "London", "N1 9GU", "gb")

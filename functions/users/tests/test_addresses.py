@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from functions.runtime.errors import Code, ServiceError
@@ -12,7 +13,7 @@ from functions.users import addresses
 from functions.users.domain import MAX_ADDRESSES, Address
 from functions.users.tests.world import World, me
 
-HOME = Address("", " Ada ", "1 Engine Street", "", "London", "N1", "gb")
+HOME = Address(" Ada ", "1 Engine Street", "London", "N1 9GU", "gb")
 
 
 async def test_addresses_are_kept_oldest_first_each_under_an_id_of_its_own(world: World) -> None:
@@ -79,3 +80,20 @@ async def test_an_address_that_is_wrong_says_which_field(world: World, field: st
     with pytest.raises(ServiceError) as raised:
         await addresses.add_address(user.id, replace(HOME, **{field: value}), me(user), store=world.store)
     assert [violation.field for violation in raised.value.violations] == [f"address.{field}"]
+
+
+async def test_a_book_knows_what_each_country_asks_for(world: World) -> None:
+    user = await world.register()
+    tokyo = Address("山田　太郎", "千代田1-1", "千代田区", "100-0001", "JP")
+    kept = await addresses.add_address(user.id, tokyo, me(user), store=world.store)
+    assert (kept.name, kept.state) == ("山田　太郎", "東京都")
+    dubai = Address("Ada", "1 Creek Road", "Dubai", "", "AE")
+    assert (await addresses.add_address(user.id, dubai, me(user), store=world.store)).postal_code == ""
+    with pytest.raises(ServiceError) as raised:
+        await addresses.add_address(user.id, replace(HOME, postal_code=""), me(user), store=world.store)
+    assert [violation.field for violation in raised.value.violations] == ["address.postal_code"]
+
+
+def test_an_address_that_was_stored_before_there_were_states_is_read() -> None:
+    old = b'{"id":"adr_1","name":"Ada","line1":"1","line2":"","city":"London","postal_code":"N1","country":"GB"}'
+    assert msgspec.json.decode(old, type=Address).state == ""

@@ -207,7 +207,9 @@ async def test_a_grpc_client_cannot_guess_on_by_claiming_another_network_address
 async def test_addresses_are_added_listed_replaced_and_removed(platform: Platform) -> None:
     user = await platform.register()
     me, users = await platform.token(), platform.users
-    wanted = pb.Address(name="Ada", line1="1 Engine Street", city="London", postal_code="N1", country="gb")
+    wanted = pb.Address(
+        name="Ada", line1="1 Engine Street", city="London", postal_code="N1 9GU", country="gb"
+    )
     home = (
         await users.AddAddress(pb.AddAddressRequest(user_id=user.id, address=wanted), metadata=me)
     ).address

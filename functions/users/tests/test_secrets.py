@@ -26,7 +26,7 @@ async def test_entities_show_neither_secrets_nor_persons(world: World) -> None:
     parsed = parse_refresh_token(tokens.refresh_token, 0)
     assert parsed
     home = await addresses.add_address(
-        user.id, Address("", NAME, "1 Engine Street", "", "London", "N1", "GB"), me(user), store=world.store
+        user.id, Address(NAME, "1 Engine Street", "London", "N1 9GU", "GB"), me(user), store=world.store
     )
     credentials = await world.store.get(Credentials, user.id)
     session = await world.store.get(Session, parsed.session_id)

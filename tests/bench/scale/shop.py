@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 from events.catalog import Money
 from functions.orders.checkout import Item, Offer, price
-from functions.orders.domain import Address, Order
+from functions.orders.domain import Order
 from functions.products.domain import Category, Product, ProductText, SkuClaim
 from functions.products.stock import Stock
 from functions.products.validation import Draft
+from functions.runtime.addresses import PostalAddress
 from functions.runtime.ids import new_id
 from functions.runtime.store.port import Entity
 from functions.users.domain import AddressBook, Credentials, EmailClaim, User
@@ -32,7 +33,7 @@ WAITING = 50
 _LIVES = 200
 _START = datetime(2020, 1, 1, tzinfo=UTC)
 _SYLLABLES = ("ka", "mo", "ri", "te", "lu", "san", "der", "vel", "pin", "gor", "hal", "zi")
-_HOME = Address("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "GB")
+_HOME = PostalAddress("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "GB")
 
 
 class Size(NamedTuple):

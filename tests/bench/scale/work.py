@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 from events.catalog import Line, Money, OrderPlaced, PaymentCaptured
 from functions.orders import service as order_service
 from functions.orders.checkout import Item, Offer, Placement
-from functions.orders.domain import Address, Order
+from functions.orders.domain import Order
 from functions.orders.store import Orders
 from functions.products import service as product_service
 from functions.products import stock_service
 from functions.products.domain import Product
 from functions.products.listing import Query, list_products
+from functions.runtime.addresses import PostalAddress
 from functions.runtime.clock import SystemClock
 from functions.runtime.identity import ANONYMOUS, Identity
 from functions.runtime.ids import new_id, uuid7
@@ -30,7 +31,7 @@ from functions.users.store import email_key
 from tests.bench.scale.shop import CATEGORIES, COMMON, OrderSample, sku
 
 _BOSS = Identity(new_id("usr"), frozenset({"customer", "admin"}))
-_HOME = Address("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "GB")
+_HOME = PostalAddress("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "GB")
 _PATIENCE = timedelta(minutes=15)
 _HOLD = timedelta(minutes=20)
 _PAGE = 20

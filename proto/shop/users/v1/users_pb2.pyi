@@ -867,6 +867,7 @@ class Address(_message.Message):
     CITY_FIELD_NUMBER: _builtins.int
     POSTAL_CODE_FIELD_NUMBER: _builtins.int
     COUNTRY_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`adr_` and 32 hexadecimal digits."""
     name: _builtins.str
@@ -876,11 +877,15 @@ class Address(_message.Message):
     line2: _builtins.str
     """Flat, floor; may be empty."""
     city: _builtins.str
-    """Town."""
+    """Town; empty where the country has none in its addresses."""
     postal_code: _builtins.str
     """As the country writes it; empty where it has none."""
     country: _builtins.str
     """ISO 3166-1 alpha-2."""
+    state: _builtins.str
+    """The administrative area (state, province, prefecture, emirate) where the country has it in its addresses; at most 100
+    characters. Where it is absent, it is filled in if the postal code or the city tells it.
+    """
     def __init__(
         self,
         *,
@@ -891,10 +896,11 @@ class Address(_message.Message):
         city: _builtins.str = ...,
         postal_code: _builtins.str = ...,
         country: _builtins.str = ...,
+        state: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["city", b"city", "country", b"country", "id", b"id", "line1", b"line1", "line2", b"line2", "name", b"name", "postal_code", b"postal_code"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["city", b"city", "country", b"country", "id", b"id", "line1", b"line1", "line2", b"line2", "name", b"name", "postal_code", b"postal_code", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

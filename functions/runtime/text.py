@@ -1,0 +1,85 @@
+"""What a line of text is, for every domain and the gateway.
+
+The rules follow PRECIS (RFC 8264, FreeformClass): control characters, unassigned code points and what reorders
+the text around it are refused; spaces and joiners that a script needs are kept as they were typed.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Categories: control, surrogate, private use, line and paragraph separator.
+_REFUSED = frozenset({"Cc", "Cs", "Co", "Zl", "Zp"})
+# Embeddings, overrides and isolates turn the text around them; interlinear annotations hide what they annotate.
+_REORDERING = re.compile("[\u202a-\u202e\u2066-\u2069\ufff9-\ufffb]")
+_KEPT_CONTROLS = frozenset("\t\n\r")
+# New ideographs are added to these planes each year, and people bear them as names: known to be letters, if not
+# to this version of Unicode.
+_IDEOGRAPHIC_PLANES = range(0x20000, 0x3FFFE)
+_LAST_TWO = 0xFFFE  # of each plane: noncharacters
+# Letters, digits, punctuation and symbols show ink; except for these, which are blank by design.
+_INK = frozenset("LNPS")
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0\ufffc\U0001d159")
+
+
+class TextError(ValueError):
+    """The text is refused; the message says what would be right, after the name of the field."""
+
+
+def clean_line(text: str, longest: int, shortest: int = 1) -> str:
+    """Return one line of text in NFC, without the spaces around it.
+
+    Spaces inside are kept, the ideographic one, too. Lengths are in characters of the result.
+
+    Raises:
+        TextError: the length is wrong; a line break, control character, unassigned code point or
+            bidirectional override is in it; or nothing of it can be seen.
+    """
+    # NFC shortens a text to a third at most: a megabyte is refused unread.
+    line = unicodedata.normalize("NFC", text.strip()) if len(text) <= 4 * longest + 64 else text
+    if not shortest <= len(line) <= longest:
+        raise TextError(f"must have {shortest} to {longest} characters")
+    if line and not _is_ascii_line(line):
+        _check(line, frozenset())
+        if not any(map(_shows, line)):
+            raise TextError("must have something that can be seen")
+    return line
+
+
+def check_text(text: str, longest: int) -> None:
+    """Check text of several lines, which may have tabs and line breaks besides.
+
+    Raises:
+        TextError: it is longer than `longest` characters, or has what a line must not have.
+    """
+    if len(text) > longest:
+        raise TextError(f"must have at most {longest} characters")
+    if not (text.isascii() and text.isprintable()):
+        _check(text, _KEPT_CONTROLS)
+
+
+def _is_ascii_line(line: str) -> bool:
+    return line.isascii() and line.isprintable()
+
+
+def _check(text: str, kept: frozenset[str]) -> None:
+    for char in text:
+        if char.isprintable() or char in kept:
+            continue
+        category = unicodedata.category(char)
+        if category in _REFUSED:
+            raise TextError("must not have line breaks or control characters")
+        if category == "Cn" and not _is_ideograph(ord(char)):
+            raise TextError("must not have characters that Unicode does not assign")
+    if _REORDERING.search(text):
+        raise TextError("must not have characters that change the direction of the text around them")
+
+
+def _is_ideograph(code: int) -> bool:
+    return code in _IDEOGRAPHIC_PLANES and code & 0xFFFF < _LAST_TWO
+
+
+def _shows(char: str) -> bool:
+    code = ord(char)
+    return (unicodedata.category(char)[0] in _INK and char not in _BLANK) or _is_ideograph(code)
