@@ -29,7 +29,7 @@ are RFC 3339 in UTC, ids are opaque strings.
 **Lists** page by `cursor`; `next_cursor` is null at the end.
 **Editing safely**: send the `ETag` of what was read as `If-Match`; 412 means that it has changed since.
 **Limits**: `RateLimit` and `RateLimit-Policy` on every answer say how many requests are left; 429 when none is.
-**Repeating safely**: send an `Idempotency-Key` when placing an order or refunding.
+**Repeating safely**: send an `Idempotency-Key` when placing an order, refunding or adjusting stock.
 Unknown fields and query parameters, and parameters that are given twice, are refused; answers may gain fields.
 """
 _TAGS = {

@@ -53,6 +53,7 @@ PURE_OURS = frozenset(
         "functions.runtime.addresses",
         "functions.runtime.currencies",
         "functions.runtime.errors",
+        "functions.runtime.formats",
         "functions.runtime.text",
     }
 )

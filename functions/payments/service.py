@@ -58,6 +58,8 @@ async def charge(order_id: str, once: Once | None, desk: Desk) -> None:
         return
     if payment.void_requested:
         outcome = await desk.provider.void(payment.id)
+    elif instruction.amount.amount == 0:
+        outcome = ChargeOutcome.CAPTURED  # free goods: no provider charges nothing
     else:
         outcome = await desk.provider.charge(payment.id, instruction.amount, instruction.token)
     await _settle(payment, outcome, once, desk)

@@ -10,7 +10,7 @@ from events.catalog import Money
 from functions.products import service, stock_service
 from functions.products.domain import Product
 from functions.products.listing import Query, list_products
-from functions.products.stock import Stock
+from functions.products.stock import Stock, StockAdjustment
 from functions.products.validation import Draft, Edit
 from functions.runtime.clock import Clock
 from functions.runtime.currencies import ProviderLimits
@@ -113,6 +113,7 @@ class Products(products_pb2_grpc.ProductsServiceServicer):
         """See the proto."""
         stock = await stock_service.set_stock(
             self._store,
+            self._clock,
             caller(),
             request.product_id,
             request.on_hand,
@@ -120,6 +121,30 @@ class Products(products_pb2_grpc.ProductsServiceServicer):
             version=_given(request, "version"),
         )
         return pb.SetStockResponse(stock=_stock(stock))
+
+    async def AdjustStock(self, request: pb.AdjustStockRequest, context: Context) -> pb.AdjustStockResponse:
+        """See the proto."""
+        entry = await stock_service.adjust_stock(
+            self._store,
+            self._clock,
+            caller(),
+            request.product_id,
+            delta=request.delta,
+            reason=request.reason,
+            key=_given(request, "idempotency_key"),
+        )
+        return pb.AdjustStockResponse(adjustment=_adjustment(entry))
+
+    async def ListStockAdjustments(
+        self, request: pb.ListStockAdjustmentsRequest, context: Context
+    ) -> pb.ListStockAdjustmentsResponse:
+        """See the proto."""
+        page = await stock_service.list_adjustments(
+            self._store, caller(), request.product_id, request.limit, request.cursor
+        )
+        return pb.ListStockAdjustmentsResponse(
+            adjustments=[_adjustment(entry) for entry in page.items], next_cursor=page.next_cursor or ""
+        )
 
     async def ListCategories(
         self, request: pb.ListCategoriesRequest, context: Context
@@ -164,4 +189,17 @@ def _stock(stock: Stock) -> pb.Stock:
         available=stock.available,
         version=stock.version,
         low_threshold=stock.low_threshold,
+    )
+
+
+def _adjustment(entry: StockAdjustment) -> pb.StockAdjustment:
+    return pb.StockAdjustment(
+        id=entry.id,
+        product_id=entry.product_id,
+        kind=pb.StockAdjustmentKind.Value(f"STOCK_ADJUSTMENT_KIND_{entry.kind}"),
+        delta=entry.delta,
+        on_hand=entry.on_hand,
+        reason=entry.reason,
+        adjusted_by=entry.by,
+        created_at=timestamp(entry.at),
     )

@@ -12,6 +12,8 @@ from functions.runtime.errors import aborted, failed_precondition, invalid
 from functions.runtime.formats import MAX_ON_HAND
 
 DEFAULT_LOW_THRESHOLD = 5
+LOW_TOLD_EVERY = timedelta(days=1)
+"""A product that gets low again within this time is not told of again, unless it was filled up."""
 OUT_OF_STOCK = "OUT_OF_STOCK"
 PRODUCT_UNAVAILABLE = "PRODUCT_UNAVAILABLE"
 RESERVATION_EXPIRED = "RESERVATION_EXPIRED"
@@ -22,6 +24,7 @@ class Stock:
     """The stock of one product; `id` is the product's. Always 0 <= reserved <= on_hand.
 
     `sku` and `for_sale` are copies of the product's, written with it, so that reserving reads stock only.
+    `low_told_at` is when the administrators were told that it is low; None once an administrator filled it up.
     """
 
     id: str
@@ -30,6 +33,7 @@ class Stock:
     on_hand: int = 0
     reserved: int = 0
     low_threshold: int = DEFAULT_LOW_THRESHOLD
+    low_told_at: datetime | None = None
     version: int = 0
 
     @property
@@ -37,7 +41,9 @@ class Stock:
         """What another order may hold."""
         return self.on_hand - self.reserved
 
-    def correct(self, on_hand: int, low_threshold: int | None, version: int | None) -> list[Payload]:
+    def correct(
+        self, on_hand: int, low_threshold: int | None, version: int | None, now: datetime
+    ) -> list[Payload]:
         """Correct what is on the shelf; None leaves the threshold, or asks for no version.
 
         Raises INVALID_ARGUMENT, ABORTED (VERSION_MISMATCH), FAILED_PRECONDITION (STOCK_RESERVED).
@@ -48,20 +54,34 @@ class Stock:
             raise invalid("The stock is not valid.", *wrong)
         if version is not None and version != self.version:
             raise aborted("VERSION_MISMATCH", "The stock was changed in the meantime: read it again.")
-        if on_hand < self.reserved:
-            raise failed_precondition("STOCK_RESERVED", f"{self.reserved} pieces are reserved for orders.")
+        self._require_reserved(on_hand)
         was_low = self._low
         self.on_hand = on_hand
         self.low_threshold = self.low_threshold if low_threshold is None else low_threshold
-        return self._fell(was_low)
+        return self._filled_up_or_fell(was_low, now)
 
-    def hold(self, quantity: int) -> list[Payload]:
+    def adjust(self, delta: int, now: datetime) -> list[Payload]:
+        """Put `delta` pieces on the shelf, or take them off it.
+
+        Raises INVALID_ARGUMENT, FAILED_PRECONDITION (STOCK_RESERVED).
+        """
+        if delta == 0 or not -MAX_ON_HAND <= delta <= MAX_ON_HAND:
+            message = f"must be between -{MAX_ON_HAND} and {MAX_ON_HAND}, and not 0"
+            raise invalid("The adjustment is not valid.", ("delta", message))
+        if self.on_hand + delta > MAX_ON_HAND:
+            raise invalid("The adjustment is not valid.", ("delta", f"makes more than {MAX_ON_HAND} on hand"))
+        self._require_reserved(self.on_hand + delta)
+        was_low = self._low
+        self.on_hand += delta
+        return self._filled_up_or_fell(was_low, now)
+
+    def hold(self, quantity: int, now: datetime) -> list[Payload]:
         """Keep pieces for an order; raises FAILED_PRECONDITION (OUT_OF_STOCK)."""
         if quantity > self.available:
             raise failed_precondition(OUT_OF_STOCK, "There is not enough in stock.")
         was_low = self._low
         self.reserved += quantity
-        return self._fell(was_low)
+        return self._fell(was_low, now)
 
     def let_go(self, quantity: int) -> None:
         """Make held pieces available again."""
@@ -80,12 +100,53 @@ class Stock:
     def _low(self) -> bool:
         return self.available < self.low_threshold
 
-    def _fell(self, was_low: bool) -> list[Payload]:
-        if was_low or not self._low:
+    def _require_reserved(self, on_hand: int) -> None:
+        if on_hand < self.reserved or on_hand < 0:
+            text = f"{self.on_hand} pieces are on hand, of which {self.reserved} are reserved for orders."
+            raise failed_precondition("STOCK_RESERVED", text)
+
+    def _filled_up_or_fell(self, was_low: bool, now: datetime) -> list[Payload]:
+        # Only an administrator's correction counts as filling up: an order that is declined or cancelled gives
+        # pieces back, too, and anybody can repeat that.
+        if self.available >= self.low_threshold + max(1, self.low_threshold // 2):
+            self.low_told_at = None
+        return self._fell(was_low, now)
+
+    def _fell(self, was_low: bool, now: datetime) -> list[Payload]:
+        told = self.low_told_at is not None and now - self.low_told_at < LOW_TOLD_EVERY
+        if was_low or not self._low or told:
             return []
+        self.low_told_at = now
         return [
             StockLow(product_id=self.id, sku=self.sku, available=self.available, threshold=self.low_threshold)
         ]
+
+
+class AdjustmentKind(StrEnum):
+    """How stock was changed by hand."""
+
+    ADJUSTMENT = "ADJUSTMENT"
+    """By a difference."""
+    CORRECTION = "CORRECTION"
+    """By setting what is on hand."""
+
+
+@dataclass
+class StockAdjustment:
+    """One entry of a product's stock ledger: what an administrator changed by hand.
+
+    `on_hand` is what was there afterwards. Entries are never changed.
+    """
+
+    id: str
+    product_id: str
+    kind: AdjustmentKind
+    delta: int
+    on_hand: int
+    reason: str
+    by: str
+    at: datetime
+    version: int = 0
 
 
 Stocks = Mapping[str, Stock | None]
@@ -138,12 +199,12 @@ class Reservation:
             return self._reject(PRODUCT_UNAVAILABLE, gone)
         if short := self._short(stocks):
             return self._reject(OUT_OF_STOCK, short)
-        events = self._hold(stocks)
+        events = self._hold(stocks, now)
         if paid:
             return events + self._sell(stocks)
         return [StockReserved(order_id=self.id, expires_at=self.expires_at), *events]
 
-    def confirm(self, stocks: Stocks) -> list[Payload]:
+    def confirm(self, stocks: Stocks, now: datetime) -> list[Payload]:
         """The order is paid: what it holds is sold.
 
         What has expired is taken again where there is enough; else the order is told, and ends with a refund.
@@ -155,7 +216,7 @@ class Reservation:
         elif self.state is State.RELEASED and not self.cancelled:
             if short := self._short(stocks):
                 return self._reject(RESERVATION_EXPIRED, short)
-            return self._hold(stocks) + self._sell(stocks)
+            return self._hold(stocks, now) + self._sell(stocks)
         return []
 
     def cancel(self, stocks: Stocks) -> list[Payload]:
@@ -183,9 +244,9 @@ class Reservation:
     def _short(self, stocks: Stocks) -> list[str]:
         return [stock.id for stock, quantity in self._pairs(stocks) if stock.available < quantity]
 
-    def _hold(self, stocks: Stocks) -> list[Payload]:
+    def _hold(self, stocks: Stocks, now: datetime) -> list[Payload]:
         self.state = State.RESERVED
-        return [event for stock, quantity in self._pairs(stocks) for event in stock.hold(quantity)]
+        return [event for stock, quantity in self._pairs(stocks) for event in stock.hold(quantity, now)]
 
     def _sell(self, stocks: Stocks) -> list[Payload]:
         self.state = State.COMMITTED

@@ -10,13 +10,24 @@ from typing import Any
 
 from events.catalog import OrderPlaced, Payload
 from functions.products.service import ATTEMPTS, Moved, get_product
-from functions.products.stock import Reservation, Stock, Stocks
-from functions.products.store import due
+from functions.products.stock import (
+    AdjustmentKind,
+    Reservation,
+    Stock,
+    StockAdjustment,
+    Stocks,
+)
+from functions.products.store import due, ledger
 from functions.runtime.batches import each
 from functions.runtime.clock import Clock
-from functions.runtime.errors import not_found
+from functions.runtime.errors import invalid, not_found
+from functions.runtime.formats import MAX_ADJUSTMENT_REASON
+from functions.runtime.idempotency import fingerprint, idempotency, wrong_key
 from functions.runtime.identity import Identity, require_admin
-from functions.runtime.store.port import Changes, Once, Ref, Store
+from functions.runtime.ids import new_id
+from functions.runtime.paging import page_limit
+from functions.runtime.store.port import Changes, Entity, Once, Page, Ref, Store
+from functions.runtime.text import TextError, clean_line
 from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.products")
@@ -35,6 +46,7 @@ async def get_stock(store: Store, who: Identity, product_id: str) -> Stock:
 
 async def set_stock(
     store: Store,
+    clock: Clock,
     who: Identity,
     product_id: str,
     on_hand: int,
@@ -42,18 +54,92 @@ async def set_stock(
     low_threshold: int | None = None,
     version: int | None = None,
 ) -> Stock:
-    """Correct what is on the shelf; see `Stock.correct` for what it raises, and NOT_FOUND."""
-    require_admin(who)
+    """Set what is on the shelf, and enter the difference in the ledger; `version` is what the caller had read.
 
-    def change(stock: Stock | None) -> tuple[Stock, Sequence[Payload]]:
-        known = _known(stock)
-        return known, known.correct(on_hand, low_threshold, version)
+    See `Stock.correct` for what it raises, and NOT_FOUND.
+    """
+    require_admin(who)
+    entry_id, now = new_id("adj"), clock.now()
+
+    def change(found: Sequence[Any]) -> Changes[Stock]:
+        stock = _known(found[0])
+        before = stock.on_hand
+        events = stock.correct(on_hand, low_threshold, version, now)
+        delta = on_hand - before
+        put: list[Entity] = [stock]
+        if delta:
+            kind = AdjustmentKind.CORRECTION
+            put.append(StockAdjustment(entry_id, product_id, kind, delta, on_hand, "", who.subject, now))
+        return Changes(stock, put, events=events)
 
     failpoint("products.stock.before")
-    stock = await store.update(Stock, product_id, change)
+    stock = await store.transact([Ref(Stock, product_id), Ref(StockAdjustment, entry_id)], change)
     failpoint("products.stock.after")
     log.info("stock_set", extra={"product_id": product_id, "on_hand": on_hand})
     return stock
+
+
+async def adjust_stock(
+    store: Store,
+    clock: Clock,
+    who: Identity,
+    product_id: str,
+    *,
+    delta: int,
+    reason: str,
+    key: str | None = None,
+) -> StockAdjustment:
+    """Change what is on the shelf by a difference; return the ledger's entry.
+
+    The same key and request within 24 hours returns the first entry.
+
+    Raises:
+        InvalidArgument: also IDEMPOTENCY_KEY_REUSED.
+        NotFound: PRODUCT_NOT_FOUND.
+        FailedPrecondition: STOCK_RESERVED.
+    """
+    require_admin(who)
+    reason = _checked_reason(reason, key)
+    entry_id, now = new_id("adj"), clock.now()
+
+    def change(found: Sequence[Any]) -> Changes[StockAdjustment]:
+        stock = _known(found[0])
+        events = stock.adjust(delta, now)
+        kind = AdjustmentKind.ADJUSTMENT
+        entry = StockAdjustment(entry_id, product_id, kind, delta, stock.on_hand, reason, who.subject, now)
+        return Changes(entry, [stock, entry], events=events)
+
+    once = None
+    if key is not None:
+        wanted = fingerprint(f"{product_id}|{delta}|{reason}".encode())
+        once = idempotency(f"stock:{who.subject}", key, wanted, StockAdjustment)
+    failpoint("products.adjust.before")
+    entry = await store.transact([Ref(Stock, product_id), Ref(StockAdjustment, entry_id)], change, once=once)
+    failpoint("products.adjust.after")
+    log.info(
+        "stock_adjusted", extra={"product_id": product_id, "delta": entry.delta, "on_hand": entry.on_hand}
+    )
+    return entry
+
+
+async def list_adjustments(
+    store: Store, who: Identity, product_id: str, limit: int, cursor: str
+) -> Page[StockAdjustment]:
+    """Return a page of a product's stock ledger, newest first; admins only. Raises NOT_FOUND."""
+    require_admin(who)
+    await get_product(store, who, product_id)
+    return await ledger(store, product_id, page_limit(limit), cursor or None)
+
+
+def _checked_reason(reason: str, key: str | None) -> str:
+    wrong = [*wrong_key(key)]
+    try:
+        reason = clean_line(reason, MAX_ADJUSTMENT_REASON)
+    except TextError as error:
+        wrong.append(("reason", str(error)))
+    if wrong:
+        raise invalid("The adjustment is not valid.", *wrong)
+    return reason
 
 
 async def reserve(store: Store, clock: Clock, hold: timedelta, order: OrderPlaced, once: Once) -> Reservation:
@@ -71,7 +157,8 @@ async def reserve(store: Store, clock: Clock, hold: timedelta, order: OrderPlace
 
 async def commit(store: Store, clock: Clock, order_id: str, once: Once) -> Reservation:
     """An order was confirmed: what it holds is sold."""
-    return await _change(store, clock.now(), order_id, Reservation.confirm, once=once)
+    now = clock.now()
+    return await _change(store, now, order_id, lambda it, stocks: it.confirm(stocks, now), once=once)
 
 
 async def release(store: Store, clock: Clock, order_id: str, once: Once) -> Reservation:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from functions.products.domain import Category, Product, ProductText, SearchIndex, SkuClaim
-from functions.products.stock import Reservation, State, Stock
+from functions.products.stock import Reservation, State, Stock, StockAdjustment
 from functions.products.text import keys
 from functions.runtime.store.port import IndexKey, Kind, Page, Store
 
@@ -44,6 +44,10 @@ def _category_keys(category: Category) -> Iterable[IndexKey]:
     yield IndexKey("named", "all", category.id)
 
 
+def _adjustment_keys(entry: StockAdjustment) -> Iterable[IndexKey]:
+    yield IndexKey("ledger", entry.product_id, f"{entry.at.isoformat(timespec='microseconds')}/{entry.id}")
+
+
 def _reservation_keys(reservation: Reservation) -> Iterable[IndexKey]:
     if reservation.state is State.RESERVED:
         yield IndexKey("due", "reserved", _due(reservation.expires_at))
@@ -64,6 +68,7 @@ KINDS = (
     Kind(SearchIndex, "search-index"),
     Kind(Category, "category", _category_keys),
     Kind(Stock, "stock"),
+    Kind(StockAdjustment, "stock-adjustment", _adjustment_keys),
     Kind(Reservation, "reservation", _reservation_keys, _reservation_end),
 )
 
@@ -71,6 +76,13 @@ KINDS = (
 async def categories(store: Store) -> list[Category]:
     """Those in use, by name; at most `MAX_CATEGORIES`."""
     return (await store.page(Category, "named", "all", limit=MAX_CATEGORIES)).items
+
+
+async def ledger(store: Store, product_id: str, limit: int, cursor: str | None) -> Page[StockAdjustment]:
+    """What was changed by hand, newest first."""
+    return await store.page(
+        StockAdjustment, "ledger", product_id, limit=limit, cursor=cursor, descending=True
+    )
 
 
 async def due(store: Store, now: datetime, limit: int, cursor: str | None = None) -> Page[Reservation]:

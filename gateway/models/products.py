@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 from pydantic import Field
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
 from functions.runtime import formats
 from gateway.models.common import (
@@ -26,6 +26,14 @@ from gateway.models.common import (
 )
 from proto.shop.products.v1 import products_pb2 as pb
 
+AdjustmentKind = TypeAliasType(
+    "AdjustmentKind",
+    Annotated[
+        Literal["ADJUSTMENT", "CORRECTION"],
+        Field(description="How stock was changed by hand: by a difference, or by setting what is on hand."),
+    ],
+)
+_KIND = {value: name.removeprefix("STOCK_ADJUSTMENT_KIND_") for name, value in pb.StockAdjustmentKind.items()}
 Sku = Annotated[str, Field(pattern=formats.SKU, description="The merchant's own key.", examples=["MUG-01"])]
 Name = Annotated[str, line(formats.MAX_PRODUCT_NAME), Field(description="Shown to people.", examples=["Mug"])]
 Description = Annotated[
@@ -79,10 +87,29 @@ class SetStock(Body):
         Field(
             ge=0,
             le=formats.MAX_ON_HAND,
-            description="Tell the admins below this; absent: unchanged.",
+            description="Tell the admins below this, at most once a day; absent: unchanged.",
             examples=[5],
         ),
     ] = None
+
+
+class AdjustStock(Body):
+    """A change of what is on the shelf."""
+
+    delta: Annotated[
+        Int,
+        Field(
+            ge=-formats.MAX_ON_HAND,
+            le=formats.MAX_ON_HAND,
+            description="Pieces to add, or if negative to take away; not 0.",
+            examples=[20],
+        ),
+    ]
+    reason: Annotated[
+        str,
+        line(formats.MAX_ADJUSTMENT_REASON),
+        Field(description="Why; kept in the ledger.", examples=["Delivery 17"]),
+    ]
 
 
 class Product(TypedDict):
@@ -119,6 +146,34 @@ class Stock(TypedDict):
     available: Annotated[Pieces, Field(description="on_hand - reserved.", examples=[47])]
     low_threshold: Annotated[Pieces, Field(description="Below this the admins are told.", examples=[5])]
     version: Version
+
+
+class StockAdjustment(TypedDict):
+    """An entry of a product's stock ledger."""
+
+    id: Annotated[str, identifier("adj", "The entry")]
+    product_id: Annotated[str, identifier("prd", "The product")]
+    kind: AdjustmentKind
+    delta: Annotated[
+        int,
+        Field(
+            ge=-formats.MAX_ON_HAND,
+            le=formats.MAX_ON_HAND,
+            description="Pieces added, or if negative taken away.",
+            examples=[20],
+        ),
+    ]
+    on_hand: Annotated[Pieces, Field(description="What was on hand afterwards.", examples=[67])]
+    reason: Annotated[str, Field(description="Why; empty for a correction.", examples=["Delivery 17"])]
+    adjusted_by: Annotated[str, identifier("usr", "The administrator who did it")]
+    created_at: Moment
+
+
+class StockAdjustmentPage(TypedDict):
+    """A product's stock ledger, newest first."""
+
+    items: list[StockAdjustment]
+    next_cursor: NextCursor
 
 
 class CategoryCount(TypedDict):
@@ -161,4 +216,18 @@ def stock(message: pb.Stock) -> Stock:
         "available": message.available,
         "low_threshold": message.low_threshold,
         "version": message.version,
+    }
+
+
+def adjustment(message: pb.StockAdjustment) -> StockAdjustment:
+    """An entry of the ledger as the API shows it."""
+    return {
+        "id": message.id,
+        "product_id": message.product_id,
+        "kind": cast(AdjustmentKind, _KIND[message.kind]),
+        "delta": message.delta,
+        "on_hand": message.on_hand,
+        "reason": message.reason,
+        "adjusted_by": message.adjusted_by,
+        "created_at": moment(message.created_at),
     }

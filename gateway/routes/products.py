@@ -21,7 +21,7 @@ from gateway.answers import (
 from gateway.declare import declare
 from gateway.exchange import clients_of
 from gateway.models import products as models
-from gateway.routes.params import Cursor, Limit, ProductId, routes
+from gateway.routes.params import Cursor, Limit, ProductId, idempotency_key, routes
 from proto.shop.products.v1 import products_pb2 as pb
 
 router = routes("products")
@@ -34,7 +34,8 @@ Words = Annotated[
     Query(
         max_length=MAX_QUERY,
         pattern=r"^[^\x00-\x1f\x7f-\x9f]*$",
-        description="Words that must all occur; empty: all.",
+        description="Words that must all occur, whatever their case and accents: by their beginnings, or anywhere in"
+        " scripts without spaces; empty: all.",
     ),
 ]
 _UNKNOWN = {404: "PRODUCT_NOT_FOUND"}
@@ -178,7 +179,8 @@ async def read_stock(request: Request, product_id: ProductId) -> Response:
 async def set_stock(request: Request, product_id: ProductId, body: models.SetStock) -> Response:
     """Set what is on hand.
 
-    It cannot fall below what is reserved.
+    It cannot fall below what is reserved. The difference is entered in the ledger. With If-Match, a sale since
+    the stock was read is not overwritten; an adjustment never overwrites one.
     """
     products = clients_of(request).products
 
@@ -193,3 +195,51 @@ async def set_stock(request: Request, product_id: ProductId, body: models.SetSto
     )
     stock = models.stock((await products.write(products.stub.SetStock, wanted)).stock)
     return answer(stock, tag=etag(stock["version"]))
+
+
+@router.post(
+    "/v1/products/{product_id}/stock/adjustments",
+    **declare(
+        "admin",
+        201,
+        models.StockAdjustment,
+        headers=("idempotency-key",),
+        problems={
+            **_UNKNOWN,
+            409: "STOCK_RESERVED, IDEMPOTENCY_KEY_IN_FLIGHT",
+            422: "IDEMPOTENCY_KEY_REUSED",
+        },
+    ),
+)
+async def adjust_stock(request: Request, product_id: ProductId, body: models.AdjustStock) -> Response:
+    """Change what is on hand by a difference.
+
+    It cannot fall below what is reserved. What was sold meanwhile stays sold.
+    """
+    products = clients_of(request).products
+    wanted = pb.AdjustStockRequest(
+        product_id=product_id,
+        delta=body.delta,
+        reason=body.reason,
+        idempotency_key=idempotency_key(request),
+    )
+    adjusted = await products.write(products.stub.AdjustStock, wanted)
+    return answer(models.adjustment(adjusted.adjustment), 201)
+
+
+@router.get(
+    "/v1/products/{product_id}/stock/adjustments",
+    **declare("admin", 200, models.StockAdjustmentPage, problems=_UNKNOWN),
+)
+async def list_stock_adjustments(
+    request: Request, product_id: ProductId, limit: Limit = 20, cursor: Cursor = ""
+) -> Response:
+    """List a product's stock ledger, newest first: what was changed by hand."""
+    products = clients_of(request).products
+    wanted = pb.ListStockAdjustmentsRequest(product_id=product_id, limit=limit, cursor=cursor)
+    found = await products.read(products.stub.ListStockAdjustments, wanted)
+    page: models.StockAdjustmentPage = {
+        "items": [models.adjustment(entry) for entry in found.adjustments],
+        "next_cursor": found.next_cursor or None,
+    }
+    return answer(page)

@@ -219,6 +219,18 @@ def _canned() -> dict[str, Any]:
         "created_at",
         "sent_at",
     )
+    adjustment = stamped(
+        products_pb2.StockAdjustment(
+            id="adj_" + "1" * 32,
+            product_id=PRODUCT,
+            kind=products_pb2.STOCK_ADJUSTMENT_KIND_ADJUSTMENT,
+            delta=5,
+            on_hand=55,
+            reason="Delivery 17",
+            adjusted_by=USER,
+        ),
+        "created_at",
+    )
     entry = stamped(
         payments_pb2.LedgerEntry(
             key="k", kind="charge", payment_id=PAYMENT, amount=euros(3998), outcome="succeeded"
@@ -257,6 +269,10 @@ def _canned() -> dict[str, Any]:
         "ListProducts": products_pb2.ListProductsResponse(products=[product()], next_cursor="next"),
         "ListCategories": products_pb2.ListCategoriesResponse(
             categories=[products_pb2.Category(name="kitchen", products=7)]
+        ),
+        "AdjustStock": adjustment,
+        "ListStockAdjustments": products_pb2.ListStockAdjustmentsResponse(
+            adjustments=[adjustment], next_cursor="next"
         ),
         "ListOrders": orders_pb2.ListOrdersResponse(orders=[order()]),
         "GetOrderPayment": payment,

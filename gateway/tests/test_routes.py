@@ -300,3 +300,74 @@ async def test_a_request_and_the_calls_that_it_makes_are_one_trace(
     assert client.parent is not None
     assert client.parent.span_id == edge.context.span_id
     assert backend.metadata[-1]["traceparent"].split("-")[2] == f"{client.context.span_id:016x}"
+
+
+async def test_an_address_is_passed_on_as_it_was_written_for_order_and_book_alike(
+    api: httpx.AsyncClient, backend: Backend
+) -> None:
+    hong_kong = {"name": "山田　太郎", "line1": "1 Peak Road", "state": "Hong Kong Island", "country": "HK"}
+    line = {"product_id": PRODUCT, "quantity": 1}
+    order = {"lines": [line], "shipping_address": hong_kong, "payment_token": "tok_ok"}
+    assert (await api.post("/v1/orders", headers=CUSTOMER, json=order)).status_code == 201
+    assert (await api.post("/v1/users/me/addresses", headers=CUSTOMER, json=hong_kong)).status_code == 201
+    for address in (backend.last("PlaceOrder").shipping_address, backend.last("AddAddress").address):
+        assert (address.name, address.city, address.state, address.postal_code) == (
+            "山田　太郎",
+            "",
+            "Hong Kong Island",
+            "",
+        )
+
+
+async def test_a_product_may_be_free_and_a_refund_may_not(api: httpx.AsyncClient, backend: Backend) -> None:
+    nothing = {"amount": 0, "currency": "EUR"}
+    body = {"sku": "GIFT-1", "name": "Gift", "category": "kitchen", "price": nothing}
+    assert (await api.post("/v1/products", headers=BOSS, json=body)).status_code == 201
+    assert backend.last("CreateProduct").price.amount == 0
+    refund = await api.post(f"/v1/payments/{PAYMENT}/refunds", headers=BOSS, json={"amount": nothing})
+    assert_problem(refund, 400, "INVALID_ARGUMENT")
+
+
+async def test_stock_is_adjusted_under_a_key_and_its_ledger_read(
+    api: httpx.AsyncClient, backend: Backend
+) -> None:
+    path = f"/v1/products/{PRODUCT}/stock/adjustments"
+    adjusted = await api.post(
+        path, headers={**BOSS, "idempotency-key": "delivery-17"}, json={"delta": 5, "reason": " Delivery 17 "}
+    )
+    assert adjusted.status_code == 201
+    assert adjusted.json() == {
+        "id": "adj_" + "1" * 32,
+        "product_id": PRODUCT,
+        "kind": "ADJUSTMENT",
+        "delta": 5,
+        "on_hand": 55,
+        "reason": "Delivery 17",
+        "adjusted_by": USER,
+        "created_at": "2030-01-01T12:00:00.000001Z",
+    }
+    wanted: products_pb2.AdjustStockRequest = backend.last("AdjustStock")
+    assert (wanted.delta, wanted.reason, wanted.idempotency_key) == (5, "Delivery 17", "delivery-17")
+
+    page = await api.get(path, headers=BOSS, params={"limit": 1, "cursor": "abc"})
+    assert page.json() == {"items": [adjusted.json()], "next_cursor": "next"}
+    listed: products_pb2.ListStockAdjustmentsRequest = backend.last("ListStockAdjustments")
+    assert (listed.limit, listed.cursor) == (1, "abc")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"delta": 1.5, "reason": "x"}, "delta"),
+        ({"delta": 10**10, "reason": "x"}, "delta"),
+        ({"delta": 1, "reason": ""}, "reason"),
+        ({"delta": 1, "reason": "a\nb"}, "reason"),
+        ({"delta": 1}, "reason"),
+    ],
+)
+async def test_an_adjustment_at_fault_is_refused_by_its_field(
+    api: httpx.AsyncClient, body: dict[str, Any], field: str
+) -> None:
+    answer = await api.post(f"/v1/products/{PRODUCT}/stock/adjustments", headers=BOSS, json=body)
+    problem = assert_problem(answer, 400, "INVALID_ARGUMENT")
+    assert [error["field"] for error in problem["errors"]] == [field]

@@ -251,3 +251,49 @@ async def net_money(shop: Shop, who: Person, order: dict[str, object]) -> tuple[
         if (kept > 0) == bool(sold) or time.monotonic() > deadline:
             return sold, kept
         await asyncio.sleep(0.1)
+
+
+async def test_an_order_that_costs_nothing_is_confirmed_and_nobody_is_charged(
+    shop: Shop, customer: Person, admin: Person, make_product: MakeProduct
+) -> None:
+    product = await make_product(on_hand=5)
+    free = {"price": {"amount": 0, "currency": "EUR"}}
+    await shop.call("PATCH", f"/v1/products/{product['id']}", who=admin, json=free)
+    placed = await shop.order(customer, {product["id"]: 2})
+    order = await shop.settled(customer, placed["id"])
+    payment = await shop.payment(customer, order["id"])
+
+    assert (order["status"], order["total"]["amount"]) == ("CONFIRMED", 0)
+    assert payment is not None
+    assert (payment["status"], payment["captured"]["amount"]) == ("CAPTURED", 0)
+    assert all(
+        entry["payment_id"] != payment["id"] for entry in await shop.all("/v1/admin/payments/ledger", admin)
+    )
+    await stock_comes_to(shop, product["id"], 3)
+    await shop.call("POST", f"/v1/orders/{order['id']}/cancel", who=customer, json={})
+    await stock_comes_to(shop, product["id"], 5)
+
+
+async def test_a_sale_between_reading_and_setting_stock_is_not_overwritten(
+    shop: Shop, customer: Person, admin: Person, make_product: MakeProduct
+) -> None:
+    product = await make_product(on_hand=5)
+    path = f"/v1/products/{product['id']}/stock"
+    _, _, read = await shop.raw("GET", path)
+    order = await shop.order(customer, {product["id"]: 2})
+    await shop.settled(customer, order["id"])
+    await stock_comes_to(shop, product["id"], 3)
+
+    stale = {"if-match": read["ETag"]}
+    status, _, _ = await shop.raw("PUT", path, who=admin, headers=stale, json={"on_hand": 25})
+    assert status == 412
+    for _ in range(2):
+        key = {"idempotency-key": f"delivery-{product['id']}"}
+        body = {"delta": 20, "reason": "Delivery 17"}
+        await shop.call("POST", f"{path}/adjustments", who=admin, headers=key, json=body)
+    assert (await shop.stock(product["id"]))["on_hand"] == 23
+    ledger = await shop.all(f"{path}/adjustments", admin)
+    assert [(entry["kind"], entry["delta"], entry["on_hand"]) for entry in ledger] == [
+        ("ADJUSTMENT", 20, 23),
+        ("CORRECTION", 5, 5),
+    ]

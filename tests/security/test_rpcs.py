@@ -67,6 +67,8 @@ RPCS: Mapping[str, Row] = {
     "products.DeleteProduct": Row(ADMIN, PRODUCT),
     "products.GetStock": Row(EVERYBODY, PRODUCT),
     "products.SetStock": Row(ADMIN, {**PRODUCT, "on_hand": 100}),
+    "products.AdjustStock": Row(ADMIN, {**PRODUCT, "delta": 1, "reason": "Found"}),
+    "products.ListStockAdjustments": Row(ADMIN, PRODUCT),
     "products.ListCategories": Row(EVERYBODY, {}),
     "orders.PlaceOrder": Row(PEOPLE, order_body("{product_id}")),
     "orders.GetOrder": Row(OWNER, ORDER),

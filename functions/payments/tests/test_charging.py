@@ -24,6 +24,22 @@ async def test_an_order_whose_stock_is_reserved_is_charged() -> None:
     assert await till.net() == 5000
 
 
+async def test_an_order_that_costs_nothing_is_paid_without_a_provider() -> None:
+    till = Till(lost_races=1)
+    till.orders.place(ORDER, "tok_declined", Money(0, "EUR"))
+    await till.reserve()
+    await till.reserve()
+    payment = await till.payment()
+    assert (payment.status, payment.captured) == (PaymentStatus.CAPTURED, 0)
+    assert till.events() == [PaymentCaptured(order_id=ORDER, payment_id=PAYMENT, amount=Money(0, "EUR"))]
+    assert await till.ledger() == []
+
+    await till.cancel()
+    await till.sweep()
+    assert till.events(PaymentRefunded) == []
+    assert await till.ledger() == []
+
+
 @pytest.mark.parametrize(
     ("token", "reason"),
     [

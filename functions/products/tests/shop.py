@@ -47,7 +47,7 @@ class Shop:
         self.clock.advance(timedelta(seconds=1))
         product = await service.create_product(self.store, self.clock, ADMIN, draft(**fields))
         if on_hand:
-            await stock_service.set_stock(self.store, ADMIN, product.id, on_hand)
+            await stock_service.set_stock(self.store, self.clock, ADMIN, product.id, on_hand)
         return product
 
     async def names(self, text: str = "", **fields: Any) -> list[str]:

@@ -47,7 +47,7 @@ async def test_everything_that_is_wrong_with_a_product_is_said_at_once(shop: Sho
         name=" ",
         description="x" * 5001,
         category="Kitchen",
-        price=Money(0, "EUX"),
+        price=Money(-5, "EUX"),
         image_urls=["https://shop.example/a.png", "http://shop.example/b.png"],
     )
 
@@ -310,3 +310,8 @@ async def test_a_price_that_the_provider_cannot_charge_is_refused_when_it_is_set
     edit = Edit(price=Money(5120, "KWD"))
     updated = await service.update_product(shop.store, shop.clock, ADMIN, product.id, edit, limits=stripe)
     assert updated.price == Money(5120, "KWD")
+
+
+async def test_a_product_may_be_free(shop: Shop) -> None:
+    product = await shop.add(price=Money(0, "EUR"))
+    assert (await service.get_product(shop.store, ANONYMOUS, product.id)).price == Money(0, "EUR")

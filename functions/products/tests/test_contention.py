@@ -96,7 +96,7 @@ async def test_corrections_and_orders_at_once_lose_nothing(shop: Shop) -> None:
 
     await asyncio.gather(
         *(shop.deliver(order) for order in orders),
-        *(stock_service.set_stock(shop.store, ADMIN, product.id, 100 + n) for n in range(20)),
+        *(stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, 100 + n) for n in range(20)),
     )
 
     on_hand, reserved = await shop.counts(product.id)

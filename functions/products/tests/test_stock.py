@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from events.catalog import StockLow, StockRejected, StockReserved
@@ -18,12 +20,12 @@ from functions.runtime.ids import new_id
 async def test_stock_is_set_by_admins_only(shop: Shop) -> None:
     product = await shop.add()
 
-    await stock_service.set_stock(shop.store, ADMIN, product.id, 12)
+    await stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, 12)
 
     assert (await shop.stock(product.id)).available == 12
     for who, code in ((CUSTOMER, Code.PERMISSION_DENIED), (ANONYMOUS, Code.UNAUTHENTICATED)):
         with pytest.raises(ServiceError) as raised:
-            await stock_service.set_stock(shop.store, who, product.id, 1)
+            await stock_service.set_stock(shop.store, shop.clock, who, product.id, 1)
         assert raised.value.code is code
 
 
@@ -33,7 +35,7 @@ async def test_the_stock_of_an_unknown_or_hidden_product_is_not_found(shop: Shop
     for attempt in (
         stock_service.get_stock(shop.store, ANONYMOUS, hidden.id),
         stock_service.get_stock(shop.store, ADMIN, new_id("prd")),
-        stock_service.set_stock(shop.store, ADMIN, new_id("prd"), 1),
+        stock_service.set_stock(shop.store, shop.clock, ADMIN, new_id("prd"), 1),
     ):
         with pytest.raises(ServiceError) as raised:
             await attempt
@@ -44,7 +46,9 @@ async def test_stock_out_of_bounds_is_refused_by_field(shop: Shop) -> None:
     product = await shop.add(3)
 
     with pytest.raises(ServiceError) as raised:
-        await stock_service.set_stock(shop.store, ADMIN, product.id, -1, low_threshold=1_000_000_001)
+        await stock_service.set_stock(
+            shop.store, shop.clock, ADMIN, product.id, -1, low_threshold=1_000_000_001
+        )
 
     assert [violation.field for violation in raised.value.violations] == ["on_hand", "low_threshold"]
     assert await shop.counts(product.id) == (3, 0)
@@ -56,7 +60,7 @@ async def test_stock_that_changed_since_it_was_read_is_not_set(shop: Shop) -> No
     await shop.deliver(placed((product.id, 1)))
 
     with pytest.raises(ServiceError) as raised:
-        await stock_service.set_stock(shop.store, ADMIN, product.id, 5, version=version)
+        await stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, 5, version=version)
 
     assert (raised.value.code, raised.value.reason) == (Code.ABORTED, "VERSION_MISMATCH")
 
@@ -66,10 +70,10 @@ async def test_stock_is_not_set_below_what_is_reserved(shop: Shop) -> None:
     await shop.deliver(placed((product.id, 3)))
 
     with pytest.raises(ServiceError) as raised:
-        await stock_service.set_stock(shop.store, ADMIN, product.id, 2)
+        await stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, 2)
 
     assert (raised.value.code, raised.value.reason) == (Code.FAILED_PRECONDITION, "STOCK_RESERVED")
-    await stock_service.set_stock(shop.store, ADMIN, product.id, 3)
+    await stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, 3)
     assert await shop.counts(product.id) == (3, 3)
 
 
@@ -258,7 +262,7 @@ async def test_a_confirmation_before_the_sweep_is_in_time(shop: Shop) -> None:
 
 async def test_low_stock_is_told_once_for_each_time_it_gets_low(shop: Shop) -> None:
     product, order = await shop.add(), new_id("ord")
-    await stock_service.set_stock(shop.store, ADMIN, product.id, 7, low_threshold=5)
+    await stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, 7, low_threshold=5)
     assert await shop.events(StockLow) == []
 
     await shop.deliver(placed((product.id, 2)))
@@ -269,14 +273,182 @@ async def test_low_stock_is_told_once_for_each_time_it_gets_low(shop: Shop) -> N
     low = StockLow(product_id=product.id, sku=product.sku, available=4, threshold=5)
     assert await shop.events(StockLow) == [low]
 
-    await stock_service.set_stock(shop.store, ADMIN, product.id, 100)
-    await stock_service.set_stock(shop.store, ADMIN, product.id, 6)
+    await stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, 100)
+    await stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, 6)
     assert [event.available for event in await shop.events(StockLow)] == [4, 3]
 
 
 async def test_raising_the_threshold_above_what_is_available_is_told(shop: Shop) -> None:
     product = await shop.add(7)
 
-    await stock_service.set_stock(shop.store, ADMIN, product.id, 7, low_threshold=8)
+    await stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, 7, low_threshold=8)
 
     assert len(await shop.events(StockLow)) == 1
+
+
+async def test_declined_orders_of_a_product_at_its_threshold_are_told_of_once(shop: Shop) -> None:
+    product = await shop.add(5)
+    for _ in range(12):
+        order = new_id("ord")
+        await shop.deliver(placed((product.id, 1), order_id=order))
+        await shop.deliver(cancelled(order))
+        shop.clock.advance(timedelta(minutes=1))
+
+    assert len(await shop.events(StockLow)) == 1
+
+
+async def test_a_large_order_that_is_declined_does_not_make_low_stock_news_again(shop: Shop) -> None:
+    product = await shop.add(100)
+    for _ in range(3):
+        order = new_id("ord")
+        await shop.deliver(placed((product.id, 97), order_id=order))
+        await shop.deliver(cancelled(order))
+
+    assert len(await shop.events(StockLow)) == 1
+
+
+async def test_low_stock_is_told_again_a_day_later(shop: Shop) -> None:
+    product = await shop.add(5)
+    for _ in range(2):
+        order = new_id("ord")
+        await shop.deliver(placed((product.id, 1), order_id=order))
+        await shop.deliver(cancelled(order))
+        shop.clock.advance(timedelta(days=1))
+
+    assert len(await shop.events(StockLow)) == 2
+
+
+async def test_low_stock_is_told_again_after_it_was_filled_up_clearly(shop: Shop) -> None:
+    product = await shop.add(5)
+    await shop.deliver(placed((product.id, 1)))
+    await adjust(shop, product.id, 1)  # 5 available: at the threshold, which is not clearly above
+    await shop.deliver(placed((product.id, 1)))
+    assert len(await shop.events(StockLow)) == 1
+
+    await adjust(shop, product.id, 3)
+    await shop.deliver(placed((product.id, 3)))
+    assert len(await shop.events(StockLow)) == 2
+
+
+async def adjust(
+    shop: Shop, product_id: str, delta: int, reason: str = "count", key: str | None = None
+) -> str:
+    entry = await stock_service.adjust_stock(
+        shop.store, shop.clock, ADMIN, product_id, delta=delta, reason=reason, key=key
+    )
+    return entry.id
+
+
+async def ledger(shop: Shop, product_id: str) -> list[tuple[str, int, int, str]]:
+    found = await stock_service.list_adjustments(shop.store, ADMIN, product_id, 20, "")
+    return [(entry.kind.value, entry.delta, entry.on_hand, entry.reason) for entry in found.items]
+
+
+async def test_stock_is_adjusted_by_a_difference_whatever_was_sold_meanwhile(shop: Shop) -> None:
+    product, order = await shop.add(10), new_id("ord")
+    await shop.deliver(placed((product.id, 4), order_id=order))
+    await shop.deliver(confirmed(order))
+
+    await adjust(shop, product.id, 20, "delivery 17")
+    shop.clock.advance(timedelta(seconds=1))
+    await adjust(shop, product.id, -1, "  broken ")
+
+    assert await shop.counts(product.id) == (25, 0)
+    assert await ledger(shop, product.id) == [
+        ("ADJUSTMENT", -1, 25, "broken"),
+        ("ADJUSTMENT", 20, 26, "delivery 17"),
+        ("CORRECTION", 10, 10, ""),
+    ]
+
+
+async def test_setting_stock_is_entered_as_a_correction_and_setting_the_same_is_not(shop: Shop) -> None:
+    product = await shop.add(10)
+    for on_hand in (7, 7):
+        await stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, on_hand)
+
+    assert await ledger(shop, product.id) == [("CORRECTION", -3, 7, ""), ("CORRECTION", 10, 10, "")]
+
+
+async def test_the_same_key_adjusts_once(shop: Shop) -> None:
+    product = await shop.add(10)
+    first, again = [await adjust(shop, product.id, 5, key="delivery-17") for _ in range(2)]
+
+    assert first == again
+    assert await shop.counts(product.id) == (15, 0)
+    with pytest.raises(ServiceError) as raised:
+        await adjust(shop, product.id, 6, key="delivery-17")
+    assert raised.value.reason == "IDEMPOTENCY_KEY_REUSED"
+
+
+async def test_adjustments_at_once_all_count(shop: Shop) -> None:
+    product = await shop.add(10)
+    await asyncio.gather(*(adjust(shop, product.id, delta) for delta in (5, -3, 7, -9)))
+
+    assert await shop.counts(product.id) == (10, 0)
+    assert len(await ledger(shop, product.id)) == 5
+
+
+async def test_stock_is_not_adjusted_below_what_is_reserved(shop: Shop) -> None:
+    product = await shop.add(5)
+    await shop.deliver(placed((product.id, 3)))
+    await adjust(shop, product.id, -2)
+
+    with pytest.raises(ServiceError) as raised:
+        await adjust(shop, product.id, -1)
+
+    assert (raised.value.code, raised.value.reason) == (Code.FAILED_PRECONDITION, "STOCK_RESERVED")
+    assert await shop.counts(product.id) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("delta", "reason", "key", "fields"),
+    [
+        (0, "count", None, ["delta"]),
+        (2**31, "count", None, ["delta"]),
+        (999_999_999, "count", None, ["delta"]),
+        (1, " ", "", ["idempotency_key", "reason"]),
+        (1, "two\nlines", None, ["reason"]),
+        (1, "x" * 201, None, ["reason"]),
+    ],
+)
+async def test_an_adjustment_has_bounds(
+    shop: Shop, delta: int, reason: str, key: str | None, fields: list[str]
+) -> None:
+    product = await shop.add(10)
+    with pytest.raises(ServiceError) as raised:
+        await adjust(shop, product.id, delta, reason, key)
+    assert [violation.field for violation in raised.value.violations] == fields
+    assert await shop.counts(product.id) == (10, 0)
+
+
+async def test_the_ledger_is_read_page_by_page_by_admins_only(shop: Shop) -> None:
+    product, other = await shop.add(), await shop.add(3)
+    for delta in (1, 2, 3):
+        shop.clock.advance(timedelta(seconds=1))
+        await adjust(shop, product.id, delta)
+
+    first = await stock_service.list_adjustments(shop.store, ADMIN, product.id, 2, "")
+    rest = await stock_service.list_adjustments(shop.store, ADMIN, product.id, 2, first.next_cursor or "")
+    assert [entry.delta for entry in (*first.items, *rest.items)] == [3, 2, 1]
+    assert rest.next_cursor is None
+    assert {entry.by for entry in first.items} == {ADMIN.subject}
+    assert len(await ledger(shop, other.id)) == 1
+    for who, code in ((CUSTOMER, Code.PERMISSION_DENIED), (ANONYMOUS, Code.UNAUTHENTICATED)):
+        with pytest.raises(ServiceError) as raised:
+            await stock_service.list_adjustments(shop.store, who, product.id, 2, "")
+        assert raised.value.code is code
+        with pytest.raises(ServiceError) as raised:
+            await stock_service.adjust_stock(shop.store, shop.clock, who, product.id, delta=1, reason="mine")
+        assert raised.value.code is code
+
+
+async def test_the_ledger_of_an_unknown_product_is_not_found(shop: Shop) -> None:
+    for attempt in (adjust(shop, new_id("prd"), 1), ledger(shop, new_id("prd"))):
+        with pytest.raises(ServiceError) as raised:
+            await attempt
+        assert raised.value.reason == "PRODUCT_NOT_FOUND"
+
+
+def test_stock_that_was_stored_before_there_was_a_ledger_is_read() -> None:
+    old = b'{"id":"prd_1","sku":"A","for_sale":true,"on_hand":3,"reserved":1,"low_threshold":5,"version":7}'
+    assert msgspec.json.decode(old, type=Stock).low_told_at is None

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from proto.shop.money.v1 import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +20,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _StockAdjustmentKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StockAdjustmentKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StockAdjustmentKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STOCK_ADJUSTMENT_KIND_UNSPECIFIED: _StockAdjustmentKind.ValueType  # 0
+    """Not used."""
+    STOCK_ADJUSTMENT_KIND_ADJUSTMENT: _StockAdjustmentKind.ValueType  # 1
+    """By a difference."""
+    STOCK_ADJUSTMENT_KIND_CORRECTION: _StockAdjustmentKind.ValueType  # 2
+    """By setting what is on hand."""
+
+class StockAdjustmentKind(_StockAdjustmentKind, metaclass=_StockAdjustmentKindEnumTypeWrapper):
+    """How stock was changed by hand."""
+
+STOCK_ADJUSTMENT_KIND_UNSPECIFIED: StockAdjustmentKind.ValueType  # 0
+"""Not used."""
+STOCK_ADJUSTMENT_KIND_ADJUSTMENT: StockAdjustmentKind.ValueType  # 1
+"""By a difference."""
+STOCK_ADJUSTMENT_KIND_CORRECTION: StockAdjustmentKind.ValueType  # 2
+"""By setting what is on hand."""
+Global___StockAdjustmentKind: _TypeAlias = StockAdjustmentKind  # noqa: Y015
 
 @_typing.final
 class Product(_message.Message):
@@ -106,7 +131,7 @@ class CreateProductRequest(_message.Message):
     sku: _builtins.str
     """1 to 64 of letters, digits, `.`, `_`, `-`."""
     name: _builtins.str
-    """1 to 200 characters."""
+    """One line of 1 to 200 characters, with something that can be seen."""
     description: _builtins.str
     """At most 5,000 characters."""
     category: _builtins.str
@@ -115,7 +140,7 @@ class CreateProductRequest(_message.Message):
     """Absent: true."""
     @_builtins.property
     def price(self) -> _money_pb2.Money:
-        """1 to 10,000,000,000 minor units of a currency that people pay with."""
+        """0 to 10,000,000,000 minor units of a currency that people pay with."""
 
     @_builtins.property
     def image_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -274,8 +299,8 @@ class ListProductsRequest(_message.Message):
     category: _builtins.str
     """Only this category; empty: all."""
     query: _builtins.str
-    """At most 200 characters: words that must all occur (by prefix, whatever case and accents) in name, description or
-    sku; empty: all.
+    """At most 200 characters: words that must all occur in name, description or sku, whatever their case and accents: by
+    their beginnings, or anywhere in scripts without spaces; empty: all.
     """
     limit: _builtins.int
     """1 to 100; 0 means 20."""
@@ -551,7 +576,7 @@ class SetStockRequest(_message.Message):
     version: _builtins.int
     """The version of the stock that was read; absent: whatever is stored."""
     low_threshold: _builtins.int
-    """Tell the admins when `available` falls below this; 0 to 1,000,000,000; absent: unchanged (5 at first)."""
+    """Tell the admins, at most once a day, when `available` falls below this; 0 to 1,000,000,000; absent: unchanged (5 at first)."""
     def __init__(
         self,
         *,
@@ -640,6 +665,176 @@ class Stock(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Stock: _TypeAlias = Stock  # noqa: Y015
+
+@_typing.final
+class AdjustStockRequest(_message.Message):
+    """A change of stock by a difference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    product_id: _builtins.str
+    """Which product."""
+    delta: _builtins.int
+    """Pieces to add, or if negative to take away; at most 1,000,000,000, not 0."""
+    reason: _builtins.str
+    """Why, in one line of 1 to 200 characters."""
+    idempotency_key: _builtins.str
+    """1 to 255 printable ASCII characters: the same key and request within 24 hours returns the first entry."""
+    def __init__(
+        self,
+        *,
+        product_id: _builtins.str = ...,
+        delta: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        idempotency_key: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "idempotency_key", b"idempotency_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "delta", b"delta", "idempotency_key", b"idempotency_key", "product_id", b"product_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
+    _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_key) -> _WhichOneofReturnType__idempotency_key | None: ...
+
+Global___AdjustStockRequest: _TypeAlias = AdjustStockRequest  # noqa: Y015
+
+@_typing.final
+class AdjustStockResponse(_message.Message):
+    """Stock that was adjusted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADJUSTMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def adjustment(self) -> Global___StockAdjustment:
+        """The entry in the ledger."""
+
+    def __init__(
+        self,
+        *,
+        adjustment: Global___StockAdjustment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adjustment", b"adjustment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment", b"adjustment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdjustStockResponse: _TypeAlias = AdjustStockResponse  # noqa: Y015
+
+@_typing.final
+class StockAdjustment(_message.Message):
+    """An entry of a product's stock ledger; it is never changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    ON_HAND_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ADJUSTED_BY_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """`adj_` and 32 hexadecimal digits."""
+    product_id: _builtins.str
+    """Which product."""
+    kind: Global___StockAdjustmentKind.ValueType
+    """By a difference, or by setting it."""
+    delta: _builtins.int
+    """Pieces added, or if negative taken away."""
+    on_hand: _builtins.int
+    """What was on hand afterwards."""
+    reason: _builtins.str
+    """Why; empty for a correction."""
+    adjusted_by: _builtins.str
+    """The administrator who did it."""
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        product_id: _builtins.str = ...,
+        kind: Global___StockAdjustmentKind.ValueType = ...,
+        delta: _builtins.int = ...,
+        on_hand: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        adjusted_by: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjusted_by", b"adjusted_by", "created_at", b"created_at", "delta", b"delta", "id", b"id", "kind", b"kind", "on_hand", b"on_hand", "product_id", b"product_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StockAdjustment: _TypeAlias = StockAdjustment  # noqa: Y015
+
+@_typing.final
+class ListStockAdjustmentsRequest(_message.Message):
+    """A page of a product's stock ledger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    product_id: _builtins.str
+    """Which product."""
+    limit: _builtins.int
+    """1 to 100; 0 means 20."""
+    cursor: _builtins.str
+    """From the last page; empty for the first."""
+    def __init__(
+        self,
+        *,
+        product_id: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "limit", b"limit", "product_id", b"product_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListStockAdjustmentsRequest: _TypeAlias = ListStockAdjustmentsRequest  # noqa: Y015
+
+@_typing.final
+class ListStockAdjustmentsResponse(_message.Message):
+    """Entries, newest first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADJUSTMENTS_FIELD_NUMBER: _builtins.int
+    NEXT_CURSOR_FIELD_NUMBER: _builtins.int
+    next_cursor: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def adjustments(self) -> _containers.RepeatedCompositeFieldContainer[Global___StockAdjustment]:
+        """At most `limit`."""
+
+    def __init__(
+        self,
+        *,
+        adjustments: _abc.Iterable[Global___StockAdjustment] | None = ...,
+        next_cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustments", b"adjustments", "next_cursor", b"next_cursor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListStockAdjustmentsResponse: _TypeAlias = ListStockAdjustmentsResponse  # noqa: Y015
 
 @_typing.final
 class ListCategoriesRequest(_message.Message):

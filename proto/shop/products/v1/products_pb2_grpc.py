@@ -75,6 +75,16 @@ class ProductsServiceStub:
                 request_serializer=shop_dot_products_dot_v1_dot_products__pb2.SetStockRequest.SerializeToString,
                 response_deserializer=shop_dot_products_dot_v1_dot_products__pb2.SetStockResponse.FromString,
                 _registered_method=True)
+        self.AdjustStock = channel.unary_unary(
+                '/shop.products.v1.ProductsService/AdjustStock',
+                request_serializer=shop_dot_products_dot_v1_dot_products__pb2.AdjustStockRequest.SerializeToString,
+                response_deserializer=shop_dot_products_dot_v1_dot_products__pb2.AdjustStockResponse.FromString,
+                _registered_method=True)
+        self.ListStockAdjustments = channel.unary_unary(
+                '/shop.products.v1.ProductsService/ListStockAdjustments',
+                request_serializer=shop_dot_products_dot_v1_dot_products__pb2.ListStockAdjustmentsRequest.SerializeToString,
+                response_deserializer=shop_dot_products_dot_v1_dot_products__pb2.ListStockAdjustmentsResponse.FromString,
+                _registered_method=True)
         self.ListCategories = channel.unary_unary(
                 '/shop.products.v1.ProductsService/ListCategories',
                 request_serializer=shop_dot_products_dot_v1_dot_products__pb2.ListCategoriesRequest.SerializeToString,
@@ -138,7 +148,23 @@ class ProductsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetStock(self, request, context):
-        """Sets what is on hand. FAILED_PRECONDITION (STOCK_RESERVED) below what is reserved.
+        """Sets what is on hand, and enters the difference in the ledger. FAILED_PRECONDITION (STOCK_RESERVED) below what is
+        reserved, ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdjustStock(self, request, context):
+        """Changes what is on hand by a difference, and enters it in the ledger; admins only. FAILED_PRECONDITION
+        (STOCK_RESERVED) below what is reserved.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListStockAdjustments(self, request, context):
+        """Lists a product's stock ledger, what was changed by hand, newest first; admins only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -193,6 +219,16 @@ def add_ProductsServiceServicer_to_server(servicer, server):
                     servicer.SetStock,
                     request_deserializer=shop_dot_products_dot_v1_dot_products__pb2.SetStockRequest.FromString,
                     response_serializer=shop_dot_products_dot_v1_dot_products__pb2.SetStockResponse.SerializeToString,
+            ),
+            'AdjustStock': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdjustStock,
+                    request_deserializer=shop_dot_products_dot_v1_dot_products__pb2.AdjustStockRequest.FromString,
+                    response_serializer=shop_dot_products_dot_v1_dot_products__pb2.AdjustStockResponse.SerializeToString,
+            ),
+            'ListStockAdjustments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListStockAdjustments,
+                    request_deserializer=shop_dot_products_dot_v1_dot_products__pb2.ListStockAdjustmentsRequest.FromString,
+                    response_serializer=shop_dot_products_dot_v1_dot_products__pb2.ListStockAdjustmentsResponse.SerializeToString,
             ),
             'ListCategories': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCategories,
@@ -417,6 +453,60 @@ class ProductsService:
             '/shop.products.v1.ProductsService/SetStock',
             shop_dot_products_dot_v1_dot_products__pb2.SetStockRequest.SerializeToString,
             shop_dot_products_dot_v1_dot_products__pb2.SetStockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdjustStock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.products.v1.ProductsService/AdjustStock',
+            shop_dot_products_dot_v1_dot_products__pb2.AdjustStockRequest.SerializeToString,
+            shop_dot_products_dot_v1_dot_products__pb2.AdjustStockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListStockAdjustments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.products.v1.ProductsService/ListStockAdjustments',
+            shop_dot_products_dot_v1_dot_products__pb2.ListStockAdjustmentsRequest.SerializeToString,
+            shop_dot_products_dot_v1_dot_products__pb2.ListStockAdjustmentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

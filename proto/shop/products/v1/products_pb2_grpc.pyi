@@ -52,7 +52,15 @@ class ProductsServiceStub:
     GetStock: _grpc.UnaryUnaryMultiCallable[_products_pb2.GetStockRequest, _products_pb2.GetStockResponse]
     """Reads what is on hand and reserved."""
     SetStock: _grpc.UnaryUnaryMultiCallable[_products_pb2.SetStockRequest, _products_pb2.SetStockResponse]
-    """Sets what is on hand. FAILED_PRECONDITION (STOCK_RESERVED) below what is reserved."""
+    """Sets what is on hand, and enters the difference in the ledger. FAILED_PRECONDITION (STOCK_RESERVED) below what is
+    reserved, ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one.
+    """
+    AdjustStock: _grpc.UnaryUnaryMultiCallable[_products_pb2.AdjustStockRequest, _products_pb2.AdjustStockResponse]
+    """Changes what is on hand by a difference, and enters it in the ledger; admins only. FAILED_PRECONDITION
+    (STOCK_RESERVED) below what is reserved.
+    """
+    ListStockAdjustments: _grpc.UnaryUnaryMultiCallable[_products_pb2.ListStockAdjustmentsRequest, _products_pb2.ListStockAdjustmentsResponse]
+    """Lists a product's stock ledger, what was changed by hand, newest first; admins only."""
     ListCategories: _grpc.UnaryUnaryMultiCallable[_products_pb2.ListCategoriesRequest, _products_pb2.ListCategoriesResponse]
     """Lists the categories in use with the number of active products."""
 
@@ -80,7 +88,15 @@ class ProductsServiceAsyncStub(ProductsServiceStub):
     GetStock: _aio.UnaryUnaryMultiCallable[_products_pb2.GetStockRequest, _products_pb2.GetStockResponse]  # type: ignore[assignment]
     """Reads what is on hand and reserved."""
     SetStock: _aio.UnaryUnaryMultiCallable[_products_pb2.SetStockRequest, _products_pb2.SetStockResponse]  # type: ignore[assignment]
-    """Sets what is on hand. FAILED_PRECONDITION (STOCK_RESERVED) below what is reserved."""
+    """Sets what is on hand, and enters the difference in the ledger. FAILED_PRECONDITION (STOCK_RESERVED) below what is
+    reserved, ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one.
+    """
+    AdjustStock: _aio.UnaryUnaryMultiCallable[_products_pb2.AdjustStockRequest, _products_pb2.AdjustStockResponse]  # type: ignore[assignment]
+    """Changes what is on hand by a difference, and enters it in the ledger; admins only. FAILED_PRECONDITION
+    (STOCK_RESERVED) below what is reserved.
+    """
+    ListStockAdjustments: _aio.UnaryUnaryMultiCallable[_products_pb2.ListStockAdjustmentsRequest, _products_pb2.ListStockAdjustmentsResponse]  # type: ignore[assignment]
+    """Lists a product's stock ledger, what was changed by hand, newest first; admins only."""
     ListCategories: _aio.UnaryUnaryMultiCallable[_products_pb2.ListCategoriesRequest, _products_pb2.ListCategoriesResponse]  # type: ignore[assignment]
     """Lists the categories in use with the number of active products."""
 
@@ -153,7 +169,27 @@ class ProductsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _products_pb2.SetStockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_products_pb2.SetStockResponse, _abc.Awaitable[_products_pb2.SetStockResponse]]:
-        """Sets what is on hand. FAILED_PRECONDITION (STOCK_RESERVED) below what is reserved."""
+        """Sets what is on hand, and enters the difference in the ledger. FAILED_PRECONDITION (STOCK_RESERVED) below what is
+        reserved, ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one.
+        """
+
+    @_abc_1.abstractmethod
+    def AdjustStock(
+        self,
+        request: _products_pb2.AdjustStockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_products_pb2.AdjustStockResponse, _abc.Awaitable[_products_pb2.AdjustStockResponse]]:
+        """Changes what is on hand by a difference, and enters it in the ledger; admins only. FAILED_PRECONDITION
+        (STOCK_RESERVED) below what is reserved.
+        """
+
+    @_abc_1.abstractmethod
+    def ListStockAdjustments(
+        self,
+        request: _products_pb2.ListStockAdjustmentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_products_pb2.ListStockAdjustmentsResponse, _abc.Awaitable[_products_pb2.ListStockAdjustmentsResponse]]:
+        """Lists a product's stock ledger, what was changed by hand, newest first; admins only."""
 
     @_abc_1.abstractmethod
     def ListCategories(
