@@ -11,7 +11,7 @@ from typing import Any, Literal
 from starlette.responses import Response
 
 from functions.runtime.formats import IDEMPOTENCY_KEY
-from gateway.route import ACCESS, BODY, SECONDS, Access
+from gateway.route import ACCESS, BODY, COST, SECONDS, Access
 
 _SECURITY: Mapping[Access, list[dict[str, list[str]]]] = {
     "open": [],
@@ -85,6 +85,7 @@ def declare(
     located: bool | str = False,
     sends: tuple[str, ...] = (),
     seconds: float | None = None,
+    cost: int = 1,
     streamed: str = "",
     body: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -93,8 +94,9 @@ def declare(
     `answer` is the TypedDict of the body; `problems` gives reasons by status, beyond what every route can answer;
     `tagged` says whether the answer has an ETag and which precondition is honoured; `headers` names further request
     headers, `sends` further response headers; `located` says that the response has a Location, by default this path
-    and the answer's id; `seconds` is a deadline other than DEADLINE_SECONDS; `streamed` is an example of a stream of
-    events; `body` an example of a JSON body that the endpoint takes as it came, by `await request.body()`.
+    and the answer's id; `seconds` is a deadline other than DEADLINE_SECONDS; `cost` is how many ordinary requests it
+    counts as; `streamed` is an example of a stream of events; `body` an example of a JSON body that the endpoint takes
+    as it came, by `await request.body()`.
     """
     responses = {status: _answered(status, answer, tagged, sends)}
     if streamed:
@@ -115,7 +117,7 @@ def declare(
         }
     known = dict(problems or {}) | ({412: "VERSION_MISMATCH"} if tagged == "write" else {})
     # Not as a `model` of the responses: FastAPI would make a validator of it, at each start and only for the document.
-    own = {ACCESS: access, ANSWER: answer, PROBLEMS: known, SECONDS: seconds, LOCATED: located}
+    own = {ACCESS: access, ANSWER: answer, PROBLEMS: known, SECONDS: seconds, COST: cost, LOCATED: located}
     return {
         "status_code": status,
         "response_model": None,

@@ -74,6 +74,16 @@ class Exchange:
         self.counted.append((buckets, key))
         buckets.take(key)
 
+    def charge(self, cost: int) -> None:
+        """Count this request as `cost` ordinary ones, for its address and its caller; at most as all that fit in.
+
+        Raises RESOURCE_EXHAUSTED (RATE_LIMITED).
+        """
+        for buckets, key in self.counted:
+            further = min(cost, buckets.burst) - 1
+            if further and buckets is not self.gateway.exports:
+                buckets.take(key, further)
+
 
 def exchange_of(request: Request) -> Exchange:
     """The exchange that a request belongs to."""

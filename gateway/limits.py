@@ -12,6 +12,10 @@ from functools import lru_cache
 from functions.runtime.errors import Code, ServiceError, unavailable
 from gateway.problems import EdgeError
 
+SEARCH_COST, PASSWORD_COST, EXPORT_COST = 10, 20, 50
+"""In ordinary requests: by the CPU that they take of the whole platform (reading a product takes about a millisecond, a
+search 14, a password's hash 20)."""
+
 
 class TokenBuckets:
     """A token bucket per key, kept as one number each: the time at which the bucket is full again (GCRA).
@@ -28,7 +32,7 @@ class TokenBuckets:
         name: str = "default",
     ) -> None:
         self._interval = 1 / rate
-        self._burst = burst
+        self.burst = burst
         self._tolerance = (burst - 1) / rate
         self._size = size
         self._now = now
@@ -37,14 +41,15 @@ class TokenBuckets:
         policy = f'"{name}";q={burst};w={max(1, round(burst / rate))}'
         self.policy = (b"ratelimit-policy", policy.encode())
 
-    def take(self, key: str) -> None:
-        """Take one token, or raise RESOURCE_EXHAUSTED (RATE_LIMITED) with the seconds until there is one."""
+    def take(self, key: str, tokens: int = 1) -> None:
+        """Take so many tokens, or raise RESOURCE_EXHAUSTED (RATE_LIMITED) with the seconds until they are there."""
         now = self._now()
         full_at = max(self._full_at.get(key, now), now)
-        wait = full_at - now - self._tolerance
-        if wait > 0:
+        further = (tokens - 1) * self._interval
+        wait = full_at + further - now - self._tolerance
+        if wait > 1e-9:  # floats: the last token is a hair late
             raise self._refusal(wait)
-        self._full_at[key] = full_at + self._interval
+        self._full_at[key] = full_at + further + self._interval
         self._full_at.move_to_end(key)
         if len(self._full_at) > self._size:
             self._full_at.popitem(last=False)
@@ -53,9 +58,9 @@ class TokenBuckets:
         """How many tokens are left, and in how many seconds all will be there again."""
         until_full = self._full_at.get(key, 0.0) - self._now()
         if until_full <= 0:
-            return self._burst, 0
+            return self.burst, 0
         taken = math.ceil(until_full / self._interval - 1e-6)  # floats: a whole token is a hair more or less
-        return max(0, self._burst - taken), math.ceil(until_full)
+        return max(0, self.burst - taken), math.ceil(until_full)
 
     def _refusal(self, wait: float) -> EdgeError:
         return EdgeError(

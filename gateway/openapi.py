@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from gateway.declare import ANSWER, LOCATED, PROBLEMS, header
 from gateway.models.common import Problem
 from gateway.problems import CONTENT_TYPE
-from gateway.route import ACCESS, SECONDS, EdgeRoute
+from gateway.route import ACCESS, COST, SECONDS, EdgeRoute
 
 TITLE, VERSION = "Shop", "1.0.0"
 LICENSE = {"name": "MIT", "identifier": "MIT"}
@@ -301,6 +301,7 @@ def _finish(
     operation["description"] = rest.strip() or summary
     access, special = operation.pop(ACCESS), operation.pop(PROBLEMS)
     operation.pop(SECONDS, None)
+    operation.pop(COST, None)
     located = operation.pop(LOCATED)
     for parameter in operation.get("parameters", ()):
         parameter["schema"] = _present(parameter["schema"])

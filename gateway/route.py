@@ -23,7 +23,7 @@ from gateway.exchange import Exchange, exchange_of
 Access = Literal["open", "anyone", "signed-in", "admin"]
 """open: a token is not even looked at. anyone: none is needed, but one that is sent must be good."""
 
-ACCESS, SECONDS = "x-access", "x-seconds"
+ACCESS, SECONDS, COST = "x-access", "x-seconds", "x-cost"
 BODY = "requestBody"
 _OPEN, _ANYONE, _SIGNED_IN, _ADMIN = "open", "anyone", "signed-in", "admin"
 _HAIR = 0.1
@@ -50,6 +50,7 @@ class EdgeRoute(APIRoute):
         if access not in get_args(Access):
             raise UndeclaredRoute(f"{self.path}: say who may call, by **declare(...)")
         own_seconds: float | None = extra.get(SECONDS)
+        cost: int = extra.get(COST, 1)
         has_body = self.body_field is not None or BODY in extra
         parameters = frozenset(field.alias for field in self.dependant.query_params)
 
@@ -62,6 +63,8 @@ class EdgeRoute(APIRoute):
             async with asyncio.timeout(seconds + _HAIR):
                 if access != _OPEN:
                     await identify(exchange, access)
+                if cost > 1:
+                    exchange.charge(cost)
                 if request.scope["query_string"]:
                     check_query(request, parameters)
                 if not has_body:

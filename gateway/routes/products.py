@@ -19,7 +19,8 @@ from gateway.answers import (
     require_match,
 )
 from gateway.declare import declare
-from gateway.exchange import clients_of
+from gateway.exchange import clients_of, exchange_of
+from gateway.limits import SEARCH_COST
 from gateway.models import products as models
 from gateway.routes.params import Cursor, Limit, ProductId, idempotency_key, routes
 from proto.shop.products.v1 import products_pb2 as pb
@@ -71,6 +72,8 @@ async def list_products(
     cursor: Cursor = "",
 ) -> Response:
     """Browse or search the catalogue, newest first."""
+    if q:
+        exchange_of(request).charge(SEARCH_COST)
     products = clients_of(request).products
     wanted = pb.ListProductsRequest(
         category=category, query=q, limit=limit, cursor=cursor, include_inactive=include_inactive

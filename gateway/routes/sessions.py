@@ -7,6 +7,7 @@ from fastapi import Request, Response
 from gateway.answers import answer, empty
 from gateway.declare import declare
 from gateway.exchange import clients_of, exchange_of
+from gateway.limits import PASSWORD_COST
 from gateway.models import users as models
 from gateway.routes.params import routes
 from proto.shop.users.v1 import users_pb2 as pb
@@ -20,6 +21,7 @@ router = routes("sessions")
         "open",
         200,
         models.Session,
+        cost=PASSWORD_COST,
         problems={401: "INVALID_CREDENTIALS", 429: "TOO_MANY_ATTEMPTS, RATE_LIMITED"},
     ),
 )
@@ -92,7 +94,10 @@ async def request_password_reset(request: Request, body: models.ForgottenPasswor
 @router.post(
     "/v1/password-resets/confirm",
     **declare(
-        "open", 204, problems={400: "INVALID_ARGUMENT, MAILED_TOKEN_INVALID, WEAK_PASSWORD, MALFORMED_JSON"}
+        "open",
+        204,
+        cost=PASSWORD_COST,
+        problems={400: "INVALID_ARGUMENT, MAILED_TOKEN_INVALID, WEAK_PASSWORD, MALFORMED_JSON"},
     ),
 )
 async def reset_password(request: Request, body: models.ResetPassword) -> Response:

@@ -13,6 +13,7 @@ from gateway.answers import answer, conditional, empty, etag, expected_version, 
 from gateway.declare import declare
 from gateway.exchange import clients_of, exchange_of
 from gateway.export import PersonalData
+from gateway.limits import EXPORT_COST, PASSWORD_COST
 from gateway.models import users as models
 from gateway.models.export import Export
 from gateway.routes.params import AddressId, me, routes
@@ -43,6 +44,7 @@ async def _version(request: Request) -> int:
         "open",
         201,
         models.User,
+        cost=PASSWORD_COST,
         problems={**_INVALID, 409: "EMAIL_TAKEN"},
         tagged="sent",
         located="/v1/users/me",
@@ -69,7 +71,13 @@ async def read_me(request: Request) -> Response:
 @router.get(
     "/v1/users/me/export",
     **declare(
-        "signed-in", 200, Export, seconds=30, sends=("Content-Disposition",), problems={429: "RATE_LIMITED"}
+        "signed-in",
+        200,
+        Export,
+        seconds=30,
+        cost=EXPORT_COST,
+        sends=("Content-Disposition",),
+        problems={429: "RATE_LIMITED"},
     ),
 )
 async def export_me(request: Request) -> Response:
@@ -116,7 +124,7 @@ async def delete_me(request: Request) -> Response:
     return empty()
 
 
-@router.put("/v1/users/me/password", **declare("signed-in", 204, problems=_PASSWORD))
+@router.put("/v1/users/me/password", **declare("signed-in", 204, cost=PASSWORD_COST, problems=_PASSWORD))
 async def change_password(request: Request, body: models.ChangePassword) -> Response:
     """Change the password.
 

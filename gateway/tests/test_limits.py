@@ -238,3 +238,30 @@ async def test_ready_turns_false_when_the_gateway_is_to_stop(start_live: StartLi
         live.gateway.draining.set()
         assert (await api.get("/healthz/ready")).status_code == 503
         assert (await api.get("/healthz/live")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "cost"),
+    [("GET", "/v1/products", 1), ("GET", "/v1/products?q=mug", 10), ("POST", "/v1/sessions", 20)],
+)
+async def test_what_costs_more_counts_for_more(start: Start, method: str, path: str, cost: int) -> None:
+    api = await start(rate_limit_per_second=0.001, rate_limit_burst=100)
+    body = {"email": "ada@example.com", "password": "x"} if method == "POST" else None
+    answer = await api.request(method, path, json=body)
+    assert answer.status_code == 200
+    assert answer.headers["ratelimit"].startswith(f'"default";r={100 - cost};')
+
+
+async def test_searches_are_refused_before_reads_are(start: Start) -> None:
+    api = await start(rate_limit_per_second=0.001, rate_limit_burst=25)
+    answers = [(await api.get("/v1/products?q=mug")).status_code for _ in range(3)]
+    assert answers == [200, 200, 429]
+    assert (await api.get("/v1/products")).status_code == 200
+
+
+async def test_what_costs_more_than_all_tokens_takes_all_and_is_not_refused_for_ever(start: Start) -> None:
+    api = await start(rate_limit_per_second=0.001, rate_limit_burst=5)
+    login = {"email": "ada@example.com", "password": "x"}
+    answer = await api.post("/v1/sessions", json=login)
+    assert (answer.status_code, answer.headers["ratelimit"].partition(";t=")[0]) == (200, '"default";r=0')
+    assert_problem(await api.post("/v1/sessions", json=login), 429, "RATE_LIMITED")
