@@ -64,6 +64,7 @@ def compose(
         users=TokenBuckets(rate, burst),
         exports=TokenBuckets(settings.exports_per_hour / 3600, settings.exports_per_hour, name="exports"),
         slots=Slots(settings.max_concurrency, "OVERLOADED"),
+        callers=Slots(settings.max_connections, "TOO_MANY_AT_ONCE", settings.max_concurrency_each),
         streams=Slots(settings.max_streams, "TOO_MANY_STREAMS", settings.max_streams_each),
     )
 

@@ -28,6 +28,9 @@ class Gateway:
     users: TokenBuckets
     exports: TokenBuckets
     slots: Slots
+    """Requests at work."""
+    callers: Slots
+    """Requests that came, by network address, whether or not their body is there."""
     streams: Slots
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is asked to stop: streams end, ready turns false."""

@@ -6,7 +6,8 @@ import ipaddress
 import math
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 from functions.runtime.errors import Code, ServiceError, unavailable
@@ -111,6 +112,15 @@ class Slots:
         self._held[holder] -= 1
         if not self._held[holder]:
             del self._held[holder]
+
+    @contextmanager
+    def held(self, holder: str = "") -> Iterator[None]:
+        """Hold a slot within the block. Raises as `take` does."""
+        self.take(holder)
+        try:
+            yield
+        finally:
+            self.give(holder)
 
     def refusal(self) -> ServiceError:
         """What one too many is told."""

@@ -161,11 +161,7 @@ class Edge:
             raise invalid(
                 "A header that has one value came twice.", (exchange.repeated, "must be given once")
             )
-        gateway.slots.take()
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            gateway.slots.give()
+        await self._app(scope, receive, send)
 
 
 def _check_head(scope: Scope, most: int) -> None:

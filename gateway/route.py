@@ -19,6 +19,7 @@ from functions.runtime import identity, peers
 from functions.runtime.errors import invalid, unauthenticated
 from gateway.bodies import read_json
 from gateway.exchange import Exchange, exchange_of
+from gateway.limits import address_key
 
 Access = Literal["open", "anyone", "signed-in", "admin"]
 """open: a token is not even looked at. anyone: none is needed, but one that is sent must be good."""
@@ -57,7 +58,11 @@ class EdgeRoute(APIRoute):
         async def handler(request: Request) -> Response:
             exchange = exchange_of(request)
             exchange.access = access
-            settings = exchange.gateway.settings
+            with exchange.gateway.callers.held(address_key(exchange.address)):
+                return await answered(request, exchange)
+
+        async def answered(request: Request, exchange: Exchange) -> Response:
+            settings, slots = exchange.gateway.settings, exchange.gateway.slots
             seconds = own_seconds or settings.deadline_seconds
             peers.enter_deadline(seconds)
             async with asyncio.timeout(seconds + _HAIR):
@@ -68,11 +73,13 @@ class EdgeRoute(APIRoute):
                 if request.scope["query_string"]:
                     check_query(request, parameters)
                 if not has_body:
-                    return await inner(request)
+                    with slots.held():
+                        return await inner(request)
             request = await read_json(request, settings.max_body_bytes, settings.body_seconds)
             peers.enter_deadline(seconds)  # the time that the body took is the client's, not ours
-            async with asyncio.timeout(seconds + _HAIR):
-                return await inner(request)
+            with slots.held():  # not before: clients that send slowly would leave none for others
+                async with asyncio.timeout(seconds + _HAIR):
+                    return await inner(request)
 
         return handler
 

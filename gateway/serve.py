@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 
+import msgspec
 import uvicorn
 from fastapi import FastAPI
 
 from events.server import HttpProtocol, Server, bind
 from functions.runtime.credentials import refuse_weak
+from functions.runtime.errors import ServiceError
 from functions.runtime.settings import SettingsError, load
 from gateway.app import create_app
 from gateway.exchange import Gateway
+from gateway.limits import Slots, address_key
 from gateway.settings import Settings
 from observability import garbage, logs, tracing
 from observability.endpoint import Endpoint
@@ -26,7 +30,23 @@ log = logging.getLogger("shop.gateway")
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
+_PROBLEM = msgspec.json.encode(
+    {
+        "type": "/problems/too-many-at-once",
+        "title": "Too many at once",
+        "status": 503,
+        "detail": "Your network address has too many connections.",
+        "code": "UNAVAILABLE",
+        "reason": "TOO_MANY_AT_ONCE",
+        "errors": [],
+    }
+)
+_TOO_MANY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n"
+    b"content-type: application/problem+json\r\ncontent-length: %d\r\n\r\n%b" % (len(_PROBLEM), _PROBLEM)
+)
 _LEAST_RATE = 8 * 1024
+_OTHER_FILES = 200
 
 
 class Bounded(HttpProtocol):
@@ -39,6 +59,7 @@ class Bounded(HttpProtocol):
     16 times the allowed size: closing at once would reset the connection, and the client would never see the answer.
     """
 
+    open: Slots
     max_head_bytes = 0
     max_discarded_bytes = 0
     head_seconds = 0.0
@@ -48,11 +69,16 @@ class Bounded(HttpProtocol):
     _received = 0
     _timer: asyncio.TimerHandle | None = None
     _reading: asyncio.TimerHandle | None = None
+    _holder: str | None = None
 
     @classmethod
     def within(cls, settings: Settings) -> type[Bounded]:
         """The class with the bounds of the settings: uvicorn makes the instances."""
+        # Behind a proxy all connections are the proxy's.
+        proxied = settings.trusted_proxy_hops or settings.client_address_header
+        each = settings.max_connections if proxied else settings.max_connections_each
         bounds = {
+            "open": Slots(settings.max_connections, "TOO_MANY_AT_ONCE", each),
             "max_head_bytes": settings.max_header_bytes,
             "max_discarded_bytes": 16 * settings.max_body_bytes,
             "head_seconds": settings.header_seconds,
@@ -63,10 +89,21 @@ class Bounded(HttpProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """A connection that never says anything is as slow as can be."""
         super().connection_made(transport)
+        holder = address_key(self.client[0] if self.client else "")
+        try:
+            self.open.take(holder)
+        except ServiceError:
+            transport.write(_TOO_MANY)
+            transport.close()
+            return
+        self._holder = holder
         self._timer = self.loop.call_later(self.head_seconds, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more to wait for."""
+        if self._holder is not None:
+            self.open.give(self._holder)
+            self._holder = None
         self._stop_timer()
         self._stop_reading()
         super().connection_lost(exc)
@@ -115,6 +152,8 @@ class Bounded(HttpProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; then see whether a head is still open, or a body that nobody wants."""
+        if self._holder is None:
+            return  # turned away
         super().data_received(data)
         if self._in_head:
             self._wait_for_more(len(data), self.max_head_bytes, _TOO_LARGE)
@@ -219,6 +258,15 @@ async def _serve(settings: Settings) -> None:
     await live.stop()
 
 
+def _allow_connections(wanted: int) -> None:
+    """Raise this process's limit of open files, as far as it may be, to hold `wanted` connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = wanted + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < enough:
+        most = enough if hard == resource.RLIM_INFINITY else min(enough, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def main() -> None:
     """Serve until SIGTERM or SIGINT; exit code 1, with the reason, for settings or ports that cannot be."""
     import uvloop  # tests bring their own loop
@@ -227,6 +275,7 @@ def main() -> None:
         settings = load(Settings, os.environ)
         logs.configure("gateway", settings.log_level)
         refuse_weak(settings)
+        _allow_connections(settings.max_connections)
         flush = tracing.configure("gateway")
         uvloop.run(_serve(settings))
         flush()

@@ -48,6 +48,12 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     who is between (Knative's activator or not). Empty: there is none."""
 
     max_concurrency: Positive = 1000
+    """Requests at work at once. One whose body is still coming does not count."""
+    max_concurrency_each: Positive = 200
+    """Requests at once of one network address (IPv6: of a /64), also those whose body is still coming."""
+    max_connections: Positive = 4000
+    max_connections_each: Positive = 500
+    """Connections of one network address (IPv6: of a /64), where no proxy of ours is between."""
     max_streams: Positive = 500
     max_streams_each: Positive = 20
     """Of one person, so that nobody holds them all."""
