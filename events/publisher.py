@@ -7,6 +7,7 @@ from typing import Protocol
 from events.client import Client, RequestFailed
 from events.cloudevent import header_block, header_value
 from events.outbox import OutboxRow
+from events.signatures import EXTENSION, Signer
 from observability.failpoints import failpoint
 
 TIMEOUT_SECONDS = 35.0
@@ -28,9 +29,13 @@ class Publisher(Protocol):
 
 
 class HttpPublisher:
-    """Posts to `broker_url` over kept connections; `timeout` is in seconds. A redirect counts as a refusal."""
+    """Signs events and posts them to `broker_url` over kept connections; `timeout` is in seconds.
 
-    def __init__(self, broker_url: str, timeout: float = TIMEOUT_SECONDS) -> None:
+    A redirect counts as a refusal. A row that has waited is signed by the present key.
+    """
+
+    def __init__(self, broker_url: str, signer: Signer, timeout: float = TIMEOUT_SECONDS) -> None:
+        self._signer = signer
         self._client = Client()
         self._endpoint = self._client.endpoint(broker_url)
         self._timeout = timeout
@@ -39,7 +44,9 @@ class HttpPublisher:
         """See Publisher."""
         try:
             failpoint("outbox.publish.before")
-            answer = await self._client.post(self._endpoint, headers(row), row.data, self._timeout)
+            answer = await self._client.post(
+                self._endpoint, headers(row, self._signer), row.data, self._timeout
+            )
             failpoint("outbox.publish.after")
         except RequestFailed as error:
             raise NotPublished(str(error)) from None
@@ -56,8 +63,8 @@ def dataschema(event_type: str) -> str:
     return f"urn:{event_type.replace('.', ':')}"
 
 
-def headers(row: OutboxRow) -> bytes:
-    """The event's attributes as header lines; the trace context both as extension and for this hop."""
+def headers(row: OutboxRow, signer: Signer) -> bytes:
+    """The event's attributes as header lines, signed; the trace context both as extension and for this hop."""
     attributes = {
         "specversion": "1.0",
         "id": row.id,
@@ -69,6 +76,7 @@ def headers(row: OutboxRow) -> bytes:
         "datacontenttype": "application/json",
         "partitionkey": row.subject,
     }
+    attributes[EXTENSION] = signer.sign(attributes, row.data)
     if row.correlation_id:
         attributes["correlationid"] = row.correlation_id
     hop = b""

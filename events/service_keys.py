@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -137,6 +137,10 @@ class ServiceKeys:
     def get(self, kid: object) -> PublicKey | None:
         """The key with this id."""
         return self._keys.get(kid) if isinstance(kid, str) else None
+
+    def items(self) -> Iterable[tuple[str, PublicKey]]:
+        """All keys, with their ids."""
+        return self._keys.items()
 
     def of(self, service: str) -> list[PublicKey]:
         """All keys of a service."""

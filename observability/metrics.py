@@ -43,6 +43,12 @@ OUTBOX_DEPTH = Gauge(
     "shop_outbox_rows", "Events committed and not yet taken by the broker.", ["service"], registry=REGISTRY
 )
 OUTBOX_AGE = Gauge("shop_outbox_oldest_seconds", "Age of the oldest of them.", ["service"], registry=REGISTRY)
+FORGED = Counter(
+    "shop_event_signatures_refused",
+    "Events that were refused because their source did not sign them.",
+    ["service", "reason"],
+    registry=REGISTRY,
+)
 PUBLISHED = Counter(
     "shop_events_published", "Events handed to the broker.", ["service", "type", "outcome"], registry=REGISTRY
 )

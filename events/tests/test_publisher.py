@@ -12,8 +12,12 @@ from aiohttp import web
 
 from events.cloudevent import parse
 from events.publisher import HttpPublisher, NotPublished, dataschema, headers
+from events.service_keys import PrivateKey, ServiceKeys
+from events.signatures import Signer, Verifier
 from events.tests.fakes import TRACE, row
 
+KEY = PrivateKey.generate("orders")
+SIGNER = Signer(lambda: KEY)
 RAW = row(7)._replace(
     correlation_id='needs "quoting" 100% ü', tracestate="vendor=1", data=b'{"order_id": "\xc3\xbc"}'
 )
@@ -57,12 +61,15 @@ def answering(status: int, **options: str) -> Callable[[], Awaitable[web.Respons
 
 async def test_an_event_arrives_as_a_binary_cloudevent_with_all_its_attributes() -> None:
     async with broker(answering(202)) as inbox:
-        publisher = HttpPublisher(inbox.url)
+        publisher = HttpPublisher(inbox.url, SIGNER)
         await publisher.publish(RAW)
         await publisher.close()
 
     [event] = parse(inbox.headers[0], inbox.bodies[0])
     assert event.data == RAW.data
+    known = ServiceKeys({}).with_key("orders", KEY.public)
+    assert Verifier(lambda: known).verify(event.attributes, event.data) == RAW.data
+    assert event.attributes.pop("signature")
     assert event.attributes == {
         "specversion": "1.0",
         "id": RAW.id,
@@ -82,11 +89,11 @@ async def test_an_event_arrives_as_a_binary_cloudevent_with_all_its_attributes()
 
 
 def test_header_values_are_percent_encoded_as_the_http_binding_says() -> None:
-    assert b"ce-correlationid: needs%20%22quoting%22%20100%25%20%C3%BC\r\n" in headers(RAW)
+    assert b"ce-correlationid: needs%20%22quoting%22%20100%25%20%C3%BC\r\n" in headers(RAW, SIGNER)
 
 
 def test_what_an_event_has_not_is_left_out() -> None:
-    bare = headers(row(1)._replace(correlation_id="", traceparent="", tracestate=""))
+    bare = headers(row(1)._replace(correlation_id="", traceparent="", tracestate=""), SIGNER)
 
     assert b"trace" not in bare
     assert b"correlation" not in bare
@@ -98,7 +105,7 @@ def test_a_schema_is_named_after_its_type() -> None:
 
 async def test_connections_are_kept() -> None:
     async with broker(answering(202)) as inbox:
-        publisher = HttpPublisher(inbox.url)
+        publisher = HttpPublisher(inbox.url, SIGNER)
         await asyncio.gather(*(publisher.publish(row(n)) for n in range(20)))
         await publisher.close()
 
@@ -108,7 +115,7 @@ async def test_connections_are_kept() -> None:
 @pytest.mark.parametrize("status", [302, 307, 400, 404, 429, 500, 503])
 async def test_any_answer_but_success_means_that_the_event_was_not_published(status: int) -> None:
     async with broker(answering(status, Location="/shop/default")) as inbox:
-        publisher = HttpPublisher(inbox.url)
+        publisher = HttpPublisher(inbox.url, SIGNER)
         with pytest.raises(NotPublished, match=str(status)):
             await publisher.publish(RAW)
         await publisher.close()
@@ -119,7 +126,7 @@ async def test_any_answer_but_success_means_that_the_event_was_not_published(sta
 async def test_a_broker_that_is_not_there_means_that_the_event_was_not_published(
     unused_tcp_port: int,
 ) -> None:
-    publisher = HttpPublisher(f"http://127.0.0.1:{unused_tcp_port}/shop/default")
+    publisher = HttpPublisher(f"http://127.0.0.1:{unused_tcp_port}/shop/default", SIGNER)
     with pytest.raises(NotPublished):
         await publisher.publish(RAW)
     await publisher.close()
@@ -131,7 +138,7 @@ async def test_a_silent_broker_is_waited_for_no_longer_than_allowed() -> None:
         return web.Response()
 
     async with broker(silent) as inbox:
-        publisher = HttpPublisher(inbox.url, timeout=0.05)
+        publisher = HttpPublisher(inbox.url, SIGNER, timeout=0.05)
         with pytest.raises(NotPublished, match="no answer"):
             await publisher.publish(RAW)
         await publisher.close()

@@ -52,6 +52,8 @@ def bootstrap(
         subscriptions=subscriptions(desk),
         verifier=verifier,
         clock=clock,
+        signer=wiring.event_signer(settings, "notifications"),
+        signatures=wiring.event_verifier(settings, "notifications"),
         on_stop=closing,
     )
 

@@ -17,7 +17,14 @@ from functions.runtime.currencies import PROVIDERS, ProviderLimits
 from functions.runtime.peers import Peer
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
-from functions.runtime.wiring import open_store, remote_keys, service_tokens, token_verifier
+from functions.runtime.wiring import (
+    event_signer,
+    event_verifier,
+    open_store,
+    remote_keys,
+    service_tokens,
+    token_verifier,
+)
 
 
 def bootstrap(
@@ -43,6 +50,8 @@ def bootstrap(
         subscriptions=subscriptions(orders, clock, timedelta(seconds=settings.order_timeout_seconds)),
         verifier=verifier or _verifier(settings, clock, stops),
         clock=clock,
+        signer=event_signer(settings, "orders"),
+        signatures=event_verifier(settings, "orders"),
         measures=MEASURES,
         on_drain=[watchers.close],
         on_stop=stops,

@@ -55,6 +55,8 @@ def bootstrap(
         subscriptions=subscriptions(desk),
         verifier=verifier,
         clock=clock,
+        signer=wiring.event_signer(settings, "payments"),
+        signatures=wiring.event_verifier(settings, "payments"),
         measures=MEASURES,
         on_stop=closing,
     )

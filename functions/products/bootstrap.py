@@ -14,7 +14,7 @@ from functions.runtime.currencies import PROVIDERS, ProviderLimits
 from functions.runtime.peers import Peer
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
-from functions.runtime.wiring import open_store, remote_keys, token_verifier
+from functions.runtime.wiring import event_signer, event_verifier, open_store, remote_keys, token_verifier
 
 PUBLIC = frozenset({"GetProduct", "BatchGetProducts", "ListProducts", "GetStock", "ListCategories"})
 """Reading the catalogue needs no token."""
@@ -39,6 +39,8 @@ def bootstrap(
         subscriptions=subscriptions(store, clock, timedelta(minutes=settings.reservation_minutes)),
         verifier=verifier or token_verifier(settings, "products", remote_keys(users), clock),
         clock=clock,
+        signer=event_signer(settings, "products"),
+        signatures=event_verifier(settings, "products"),
         on_stop=[users.close],
     )
 

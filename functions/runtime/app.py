@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from events.catalog import Payload
+from events.signatures import Signer, Verifier
 from functions.runtime.clock import Clock
 from functions.runtime.committed import Measure
 from functions.runtime.settings import RuntimeSettings
@@ -52,6 +53,7 @@ class Function:
     `subscriptions[SweepDue]` is the domain's own sweep; the runtime sweeps outbox and expired records before
     it. `on_start` runs before the service is ready, `on_drain` when it stops being so, while the doors are still
     open (streams are told to end), `on_stop` after they are closed.
+    `signer` signs the events that it sends, `signatures` checks those that it hears.
     `measures` take what has committed to the domain's own metrics.
     """
 
@@ -62,6 +64,8 @@ class Function:
     subscriptions: Mapping[type[Payload], Handler]
     verifier: TokenVerifier
     clock: Clock
+    signer: Signer
+    signatures: Verifier
     on_start: Sequence[Hook] = field(default_factory=tuple)
     on_drain: Sequence[Hook] = field(default_factory=tuple)
     on_stop: Sequence[Hook] = field(default_factory=tuple)

@@ -1,9 +1,9 @@
 """The event door: a functions-framework function of the `http` signature that takes CloudEvents.
 
-Answers, and what Knative makes of them: 204 handled (or handled before); 400 no CloudEvent, or one nobody
-here subscribed to; 413 too large; 422 understood and refused for good, dead-lettered; 503 with Retry-After a
-passing fault, redelivered; 500 a bug, redelivered. Never a body with a 2xx: the broker would take it for a
-reply event.
+Answers, and what Knative makes of them: 204 handled (or handled before); 400 no CloudEvent, or one nobody here
+subscribed to; 403 one that its source did not sign; 413 too large; 422 understood and refused for good, dead-lettered;
+503 with Retry-After a passing fault, redelivered; 500 a bug, redelivered. Never a body with a 2xx: a broker takes it
+for a reply event.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from events.catalog import Payload, SweepDue
+from events.signatures import REASONS, SIGNED, BadSignature
 from functions.runtime.app import Delivery, Function, Handler
+from functions.runtime.clock import Clock
 from functions.runtime.errors import TRANSIENT, Code, ServiceError, invalid, unavailable
 from functions.runtime.inbox import mark
 from functions.runtime.store.port import AlreadyDone
@@ -54,6 +56,10 @@ class EventFunction:
             payload.TYPE: (payload, handler) for payload, handler in function.subscriptions.items()
         }
         self._handlers.setdefault(SweepDue.TYPE, (SweepDue, _nothing))
+        self._signatures = function.signatures
+        for reason in REASONS:  # counters that are there before they count: their first increase is one, too
+            metrics.FORGED.labels(self._name, reason)
+        self._sweeps = _SweepBudget(function.clock)
         self._observed: dict[tuple[str, str], metrics.Observed] = {}
 
     async def __call__(self, request: Request) -> Response:
@@ -77,6 +83,8 @@ class EventFunction:
             await self._deliver(event, combine(request.scope["headers"], b", "))
         except AlreadyDone:
             return "duplicate", None
+        except _SweptJustNow:
+            return "skipped", None
         except ServiceError as error:
             return ("retry" if error.code in TRANSIENT else "refused"), error
         return "handled", None
@@ -88,11 +96,9 @@ class EventFunction:
         payload, handler = self._handlers.get(event["type"], (None, None))
         if payload is None or handler is None:
             raise invalid(f"Nobody here subscribed to {event['type'][:100]}.", reason="EVENT_TYPE_UNKNOWN")
-        # A sweep's source is a name in the cluster.
-        if payload is not SweepDue and event["source"] != payload.SOURCE:
-            raise invalid("Events of this type come from somebody else.", reason="EVENT_SOURCE_UNKNOWN")
+        data = self._genuine(payload, event)
         delivery = Delivery(
-            data=_decode(payload, event.data),
+            data=data,
             id=event["id"],
             source=event["source"],
             time=_time(event.get("time")),
@@ -101,6 +107,31 @@ class EventFunction:
         operation = _processing(event["type"], event["source"])
         with operation.span({"messaging.message.id": event["id"]}, harmless=(AlreadyDone,)):
             await self._handle(handler, delivery)
+
+    def _genuine(self, payload: type[Payload], event: Any) -> Payload:
+        """The data of an event that its source sent, about what its subject says.
+
+        A tick has no signature: its source is Knative's, and all it can do is start a sweep, which may run at any time.
+        So only its frequency is bounded.
+        """
+        if payload is SweepDue:
+            self._sweeps.take()
+            return _decode(payload, event.data)
+        if event["source"] != payload.SOURCE:
+            raise invalid("Events of this type come from somebody else.", reason="EVENT_SOURCE_UNKNOWN")
+        attributes = {name: value for name in SIGNED if (value := _text(event, name))}
+        try:
+            data = _decode(payload, self._signatures.verify(attributes, event.data or b""))
+        except BadSignature as error:
+            metrics.FORGED.labels(self._name, error.reason).inc()
+            raise ServiceError(Code.PERMISSION_DENIED, error.reason, str(error)) from None
+        if attributes.get("subject") != data.subject:
+            raise ServiceError(
+                Code.FAILED_PRECONDITION,
+                "EVENT_SUBJECT_WRONG",
+                "The subject is not the one that the data name.",
+            )
+        return data
 
     async def _handle(self, handler: Handler, delivery: Delivery[Any]) -> None:
         failpoint("event.handle.before")
@@ -138,6 +169,31 @@ def _processing(type_: str, source: str) -> tracing.Operation:
         "cloudevents.event_source": source,
     }
     return tracing.Operation(f"process {type_}", "CONSUMER", attributes)
+
+
+class _SweptJustNow(Exception):
+    """There were many sweeps within the last seconds: one more would find nothing."""
+
+
+class _SweepBudget:
+    """Bounds sweeps, since anybody who reaches the door may ask for one: `BURST` at once, then one every `EVERY` s."""
+
+    BURST = 20
+    EVERY = 3.0
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._left = float(self.BURST)
+        self._at = clock.now()
+
+    def take(self) -> None:
+        """Raises _SweptJustNow."""
+        now = self._clock.now()
+        gained = (now - self._at).total_seconds() / self.EVERY
+        self._left, self._at = min(float(self.BURST), self._left + gained), now
+        if self._left < 1:
+            raise _SweptJustNow
+        self._left -= 1
 
 
 async def _nothing(_: Delivery[Any]) -> None:
@@ -220,7 +276,7 @@ def _time(sent: Any) -> datetime:
     return time if time.tzinfo else datetime.now(UTC)  # without an offset it is no time of CloudEvents
 
 
-_STATUS = {Code.INVALID_ARGUMENT: 400, Code.INTERNAL: 500}
+_STATUS = {Code.INVALID_ARGUMENT: 400, Code.PERMISSION_DENIED: 403, Code.INTERNAL: 500}
 
 
 def _answer(outcome: str, error: ServiceError | None) -> Response:

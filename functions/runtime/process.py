@@ -58,7 +58,7 @@ class Live:
         self._rpc: RpcServer | None = None
         self._http: HttpServer | None = None
         self._endpoint = Endpoint(self.exposition, self.settings.metrics_hold_seconds)
-        publisher = HttpPublisher(self.settings.broker_url)
+        publisher = HttpPublisher(self.settings.broker_url, function.signer)
         function.store.on_commit(Committed(function.name, function.measures))
         self.outbox = Outbox(function.store, publisher, function.clock, service=function.name)
 
@@ -74,6 +74,7 @@ class Live:
 
     async def start(self) -> None:
         """Run the start hooks, open the doors, pick up what an earlier life left in the outbox."""
+        self.function.signatures.load()
         for hook in self.function.on_start:
             await hook()
         self.outbox.start()

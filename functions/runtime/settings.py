@@ -55,6 +55,8 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     service_key_file: str = ".data/secrets/service.pem"
     service_keys: str = ""
     service_keys_file: str = ".data/secrets/service-keys/jwks.json"
+    event_signatures: Literal["required", "optional"] = "required"
+    """`optional` takes events without a signature, too: while publishers of an earlier release are still there."""
     token_issuer: str = "https://shop.local"  # noqa: S105 - a name, not a secret
     token_audience: str = "shop"  # noqa: S105 - a name, not a secret
     drain_seconds: Annotated[float, Meta(ge=0, le=300)] = 10.0

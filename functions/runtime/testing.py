@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
+from typing import Final
 
+import msgspec
+
+from events.catalog import CATALOG, Payload
 from events.service_keys import PrivateKey, ServiceKeys
+from events.signatures import Signer, Verifier
+from functions.runtime.app import Function
 from functions.runtime.errors import unauthenticated
 from functions.runtime.identity import ADMIN, CUSTOMER, SERVICE, Identity
 
@@ -39,3 +47,58 @@ def service_key_files(folder: Path, *services: str) -> dict[str, dict[str, str]]
         }
     (folder / "service-keys.json").write_text(known.jwks())
     return found
+
+
+_SOURCES: Final = sorted(
+    {payload.SOURCE[1:] for payload in CATALOG.values() if payload.SOURCE.count("/") == 1}
+)
+KEYS: Final = {name: PrivateKey.generate(name) for name in _SOURCES}
+"""A key for each service that sends events, for tests without files."""
+
+
+def signer(service: str) -> Signer:
+    """Signs as this service, by KEYS."""
+    return Signer(lambda: KEYS[service])
+
+
+def local_key(data: Path, service: str) -> PrivateKey:
+    """The key of a service of the platform that runs on this folder."""
+    return PrivateKey.from_pem(service, (data / f"secrets/service-key-{service}/service.pem").read_text())
+
+
+def public_keys() -> ServiceKeys:
+    """The public halves of KEYS."""
+    return reduce(lambda known, key: known.with_key(key.service, key.public), KEYS.values(), ServiceKeys({}))
+
+
+def verifier(*, required: bool = True) -> Verifier:
+    """Checks by KEYS."""
+    return Verifier(public_keys, required=required)
+
+
+def signed(headers: Mapping[str, str], data: bytes, key: PrivateKey | None = None) -> dict[str, str]:
+    """The headers of an event in binary mode, with a time and its signature by `key`, or by its source's of KEYS."""
+    headers = {"ce-time": "2030-01-01T00:00:00Z", **headers}
+    attributes = {name[3:]: value for name, value in headers.items() if name.startswith("ce-")}
+    used = key or KEYS[attributes["source"][1:]]
+    return {**headers, "ce-signature": Signer(lambda: used).sign(attributes, data)}
+
+
+def posted(event: Payload, event_id: str, key: PrivateKey | None = None) -> tuple[dict[str, str], bytes]:
+    """The headers and the body of an event in binary mode, as its source, or `key`, would send it."""
+    headers = {
+        "ce-specversion": "1.0",
+        "ce-id": event_id,
+        "ce-type": event.TYPE,
+        "ce-source": event.SOURCE,
+        "ce-subject": event.subject,
+        "content-type": "application/json",
+    }
+    data = msgspec.json.encode(event)
+    return signed(headers, data, key), data
+
+
+def keyed(function: Function) -> Function:
+    """The same function with the keys of tests instead of files."""
+    function.signer, function.signatures = signer(function.name), verifier()
+    return function

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from events.service_keys import InvalidKey, PrivateKey, ServiceKeys
+from events.signatures import Signer, Verifier
 from functions.runtime.clock import Clock
 from functions.runtime.credentials import secret, variable
 from functions.runtime.key_set import Fetched, KeySetCache, KeySource, Revoked
@@ -73,6 +74,17 @@ def service_keys(settings: RuntimeSettings, name: str) -> ServiceKeys:
     if not keys.of(name):
         raise SettingsError(f"{named}: has no key of {name}")
     return keys
+
+
+def event_signer(settings: RuntimeSettings, name: str) -> Signer:
+    """Signs the events of the service `name` with its key, which is read when the first is sent."""
+    return Signer(lambda: service_key(settings, name))
+
+
+def event_verifier(settings: RuntimeSettings, name: str) -> Verifier:
+    """Checks the events that the service `name` hears, by the services' keys, which are read at its start."""
+    required = settings.event_signatures == "required"
+    return Verifier(lambda: service_keys(settings, name), required=required)
 
 
 def service_tokens(settings: RuntimeSettings, name: str, clock: Clock) -> ServiceTokens:

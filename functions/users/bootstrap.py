@@ -8,7 +8,7 @@ from functions.runtime.errors import ServiceError
 from functions.runtime.settings import SettingsError
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
-from functions.runtime.wiring import open_store, token_verifier
+from functions.runtime.wiring import event_signer, event_verifier, open_store, token_verifier
 from functions.users import service
 from functions.users.keys import KeyRing
 from functions.users.passwords import Hasher
@@ -62,6 +62,8 @@ def bootstrap(
         # By its own keys: no call to itself over the network.
         verifier=verifier or token_verifier(settings, "users", keys.key_set, clock),
         clock=clock,
+        signer=event_signer(settings, "users"),
+        signatures=event_verifier(settings, "users"),
         on_start=_first_start(settings, store, keys, hasher, clock),
         on_stop=[hasher.close],
     )

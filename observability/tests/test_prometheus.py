@@ -27,6 +27,7 @@ DEAD = "shop_dead_letters_received_total"
 NOT_TAKEN = 'shop_broker_dead_letter_failures_total{trigger="shop/t"}'
 CIRCUIT = 'shop_circuit_open{circuit="payment provider"}'
 PODS = 'kn_revision_pods_count{kn_revision_name="orders-00001"}'
+FORGED = 'shop_event_signatures_refused_total{service="orders", reason="EVENT_UNSIGNED"}'
 TIMED_OUT = 'shop_orders_cancelled_total{reason="TIMED_OUT"}'
 MISCONFIGURED = 'shop_payment_provider_errors_total{kind="configuration"}'
 LOST = 'shop_trace_spans_total{service="orders", outcome="lost"}'
@@ -94,6 +95,7 @@ FIRES_AND_NOT: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "SagaSlowSlow": (saga(930), saga(950)),
     "OutboxStuck": ({OUTBOX: f"0+60{HOURS}"}, {OUTBOX: f"5+0{HOURS}"}),
     "DeadLetters": ({DEAD: f"0+0x390 1+0{HOURS}"}, {DEAD: f"3+0{HOURS}"}),
+    "EventsForged": ({FORGED: f"0+0x390 1+0{HOURS}"}, {FORGED: f"3+0{HOURS}"}),
     "OrdersStuck": ({TIMED_OUT: f"0+0x390 1+0{HOURS}"}, {TIMED_OUT: f"3+0{HOURS}"}),
     "DeadLettersRefused": ({NOT_TAKEN: f"0+1{HOURS}"}, {NOT_TAKEN: f"3+0{HOURS}"}),
     "EventsRetried": (handled(200), handled(50)),

@@ -35,7 +35,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _figure(sample: Sample, unit: str) -> str:
-    digits = {"s": 3, "units": 1}.get(unit, 0)
+    digits = {"s": 3, "ms": 2, "units": 1}.get(unit, 0)
     return f"{sample.rate:,.{digits}f} {unit}"
 
 

@@ -16,7 +16,11 @@ import aiohttp
 import grpc.aio
 
 from events.catalog import OrderCancelled
+from events.publisher import dataschema
+from events.service_keys import PrivateKey, ServiceKeys
+from events.signatures import EXTENSION, Signer, Verifier
 from functions.runtime.ids import new_id, uuid7
+from functions.runtime.testing import signed
 from proto.shop.products.v1 import products_pb2 as pb
 from proto.shop.products.v1 import products_pb2_grpc
 from tests.bench.measure import ROOT, Call, Child, Sample, await_port, drive, free_port, running
@@ -94,7 +98,7 @@ async def event(shop: BenchShop, seconds: float, rounds: int) -> Row:
     """An event with inbox mark and store write, durable: order.cancelled for an order that stock never heard
     of.
     """
-    port = free_port()
+    port, key = free_port(), shop.key("orders")
     hello = [
         "-m",
         "functions_framework",
@@ -107,8 +111,8 @@ async def event(shop: BenchShop, seconds: float, rounds: int) -> Row:
     ]
     with running(hello, port) as bare:
         async with aiohttp.ClientSession() as session:
-            floor_call = post_cancelled(session, f"http://127.0.0.1:{port}/")
-            our_call = post_cancelled(session, shop.url("products"))
+            floor_call = post_cancelled(session, f"http://127.0.0.1:{port}/", key)
+            our_call = post_cancelled(session, shop.url("products"), key)
             return await in_turn(
                 "an event handled, durable",
                 lambda: drive(floor_call, [bare], seconds),
@@ -119,7 +123,49 @@ async def event(shop: BenchShop, seconds: float, rounds: int) -> Row:
             )
 
 
-def post_cancelled(session: aiohttp.ClientSession, url: str) -> Call:
+def signatures(order_ms: float, rounds: int) -> Row:
+    """What signing and checking the events of an order takes, in milliseconds of CPU: five are sent, eight heard.
+
+    `order_ms` is the CPU of a whole order in the same run.
+    """
+    key = PrivateKey.generate("orders")
+    keys = ServiceKeys({}).with_key("orders", key.public)
+    signer, verifier = Signer(lambda: key), Verifier(lambda: keys)
+    order = new_id("ord")
+    data = f'{{"order_id":"{order}","user_id":"{new_id("usr")}","reason":"BENCH"}}'.encode()
+    event = {
+        "id": uuid7(),
+        "source": "/orders",
+        "type": OrderCancelled.TYPE,
+        "subject": order,
+        "time": "2030-01-01T12:00:00.123456Z",
+        "dataschema": dataschema(OrderCancelled.TYPE),
+    }
+    signed_event = {**event, EXTENSION: signer.sign(event, data)}
+
+    def once() -> float:
+        began = time.process_time()
+        for _ in range(_ORDERS):
+            for _ in range(_SENT):
+                signer.sign(event, data)
+            for _ in range(_HEARD):
+                verifier.verify(signed_event, data)
+        return (time.process_time() - began) * 1000 / _ORDERS
+
+    spent = median(once() for _ in range(rounds))
+    return Row(
+        "signatures of an order's events",
+        Sample(spent, spent, 0),
+        Sample(order_ms, order_ms, 0),
+        spent / order_ms,
+        0.1,
+        at_least=False,
+        unit="ms",
+        note=f"{_SENT} signed and {_HEARD} checked; floor: the CPU of the whole order in the checkout above",
+    )
+
+
+def post_cancelled(session: aiohttp.ClientSession, url: str, key: PrivateKey) -> Call:
     """One event of its own, which must be acknowledged."""
     base = {
         "ce-specversion": "1.0",
@@ -132,9 +178,8 @@ def post_cancelled(session: aiohttp.ClientSession, url: str) -> Call:
     async def call() -> None:
         order = new_id("ord")
         data = f'{{"order_id":"{order}","user_id":"{user}","reason":"BENCH"}}'
-        async with session.post(
-            url, data=data, headers={**base, "ce-id": uuid7(), "ce-subject": order}
-        ) as answer:
+        headers = signed({**base, "ce-id": uuid7(), "ce-subject": order}, data.encode(), key)
+        async with session.post(url, data=data, headers=headers) as answer:
             await answer.read()
             assert answer.status == 204, answer.status
 
@@ -142,6 +187,7 @@ def post_cancelled(session: aiohttp.ClientSession, url: str) -> Call:
 
 
 _TURNS = 3
+_ORDERS, _SENT, _HEARD = 200, 5, 8
 
 
 async def tracing(folder: Path, orders: int, rounds: int) -> Row:

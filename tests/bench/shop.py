@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+from events.service_keys import PrivateKey
+from functions.runtime.testing import local_key
 from knative.local.demo.shop import Person, Shop
 from tests.bench.measure import CALLERS, Sample
 from tests.e2e.platform import LocalPlatform
@@ -45,6 +47,10 @@ class BenchShop:
     def base_url(self) -> str:
         """The gateway."""
         return self._platform.base_url
+
+    def key(self, service: str) -> PrivateKey:
+        """The key of one of its services."""
+        return local_key(self._platform.folder, service)
 
     async def __aenter__(self) -> Self:
         """Start it, and note the memory of each part before any work."""

@@ -12,6 +12,7 @@ import aiohttp
 
 from events.catalog import OrderPlaced
 from events.publisher import dataschema
+from functions.runtime.testing import local_key, signed
 from knative.local.demo.shop import Person, Refused, Shop
 from tests.crash.platform import Mortal
 
@@ -79,6 +80,7 @@ async def publish(platform: Mortal, event_id: str, data: bytes) -> None:
         "ce-dataschema": dataschema(OrderPlaced.TYPE),
         "content-type": "application/json",
     }
+    headers = signed(headers, data, local_key(platform.data.folder, "orders"))
     async with aiohttp.ClientSession() as session:
         while True:
             with contextlib.suppress(aiohttp.ClientError):

@@ -31,6 +31,7 @@ class Mortal:
 
     def __init__(self, platform: parts.Platform, data: Data, terminal: Terminal) -> None:
         self.ticks = platform.ticks
+        self.data = data
         self._plain = {part.name: part for part in platform.parts}
         self.children = {
             part.name: Child(part, data.logs, ROOT, terminal, lambda: None) for part in platform.parts

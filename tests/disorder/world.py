@@ -38,7 +38,7 @@ from functions.runtime.identity import ADMIN, CUSTOMER, Identity
 from functions.runtime.ids import uuid7
 from functions.runtime.settings import load
 from functions.runtime.store.port import Store
-from functions.runtime.testing import FakeVerifier
+from functions.runtime.testing import KEYS, FakeVerifier, keyed, signer
 from functions.users import recovery
 from functions.users import service as users
 from functions.users.tests.world import cheap_hasher
@@ -99,9 +99,8 @@ class World:
     def _compose(self, name: str, **replaced: Any) -> Any:
         settings = load(importlib.import_module(f"functions.{name}.settings").Settings, {})
         bootstrap = importlib.import_module(f"functions.{name}.bootstrap").bootstrap
-        return bootstrap(
-            settings, store=self.store[name], clock=self.clock, verifier=FakeVerifier(), **replaced
-        )
+        given = {"store": self.store[name], "clock": self.clock, "verifier": FakeVerifier()}
+        return keyed(bootstrap(settings, **given, **replaced))
 
     def _forget(self, name: str) -> Callable[[], Awaitable[None]]:
         async def forget() -> None:
@@ -240,12 +239,15 @@ class World:
 
     async def post(self, parcel: Parcel) -> int:
         """The subscriber's answer: an HTTP status."""
-        lines = (line.split(b": ", 1) for line in headers(parcel.row).splitlines())
+        # A tick's source is no service: nobody looks at its signature.
+        sender = signer(parcel.row.source[1:] if parcel.row.source[1:] in KEYS else "users")
+        lines = (line.split(b": ", 1) for line in headers(parcel.row, sender).splitlines())
+        length = (b"content-length", b"%d" % len(parcel.row.data))
         scope = {
             "type": "http",
             "method": "POST",
             "path": "/",
-            "headers": [(name.lower(), value) for name, value in (*lines, (b"content-length", b"2"))],
+            "headers": [(name.lower(), value) for name, value in (*lines, length)],
         }
 
         async def receive() -> dict[str, Any]:

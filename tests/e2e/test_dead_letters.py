@@ -6,6 +6,7 @@ import aiohttp
 
 from events.catalog import OrderPlaced
 from functions.runtime.ids import uuid7
+from functions.runtime.testing import local_key, signed
 from knative.local.demo.shop import Person, Shop
 from knative.local.demo.stories import eventually
 from tests.e2e.platform import LocalPlatform
@@ -23,6 +24,7 @@ async def publish_poison(local: LocalPlatform) -> str:
         "ce-source": OrderPlaced.SOURCE,
         "content-type": "application/json",
     }
+    headers = signed(headers, b"{}", local_key(local.folder, "orders"))
     url = f"{local.state()['parts']['broker']['url']}/shop/default"
     async with aiohttp.ClientSession() as session, session.post(url, data=b"{}", headers=headers) as answer:
         assert answer.status == 202

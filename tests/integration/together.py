@@ -19,13 +19,14 @@ import aiohttp
 from events.broker.app import BrokerApp
 from events.broker.config import load as load_broker
 from events.broker.serve import serving
-from events.catalog import SweepDue
+from events.catalog import Payload, SweepDue
 from functions.runtime import identity
 from functions.runtime.clock import ManualClock
 from functions.runtime.ids import uuid7
 from functions.runtime.peers import Peer
 from functions.runtime.process import Live
 from functions.runtime.settings import load
+from functions.runtime.testing import local_key, posted
 from knative.local import manifests, parts, ports
 from knative.setup.secrets import Folder, fill_keys
 from proto.shop.money.v1 import money_pb2
@@ -130,8 +131,10 @@ class Together:
         ):
             assert answer.status == 202
 
-    async def post(self, name: str, headers: dict[str, str], data: bytes) -> int:
-        """An event straight to a function's door, as a broker would deliver it; the status."""
+    async def hear(self, name: str, event: Payload, event_id: str = "", signed_by: str = "") -> int:
+        """An event straight to a function's door, as a broker would deliver it, signed by its source; the status."""
+        key = local_key(self._folder, signed_by or event.SOURCE[1:])
+        headers, data = posted(event, event_id or uuid7(), key)
         async with (
             aiohttp.ClientSession() as session,
             session.post(self.live[name].http_url, data=data, headers=headers) as answer,

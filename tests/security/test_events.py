@@ -13,6 +13,7 @@ import pytest
 
 from events.catalog import CATALOG, NOBODY, SUBSCRIBERS, OrderCancelled, PaymentCaptured, SweepDue
 from functions.runtime.ids import new_id, uuid7
+from functions.runtime.testing import local_key, signed
 from knative.local.demo.shop import Shop
 from tests.e2e.platform import LocalPlatform
 from tests.security.scene import Scene
@@ -35,6 +36,11 @@ def event(kind: type[Any], **changed: str) -> dict[str, str]:
         "content-type": JSON,
     }
     return {name: value for name, value in {**headers, **changed}.items() if value}
+
+
+def genuine(local: LocalPlatform, kind: type[Any], data: bytes, **changed: str) -> dict[str, str]:
+    """The headers of one that its source signed."""
+    return signed(event(kind, **changed), data, local_key(local.folder, kind.SOURCE[1:]))
 
 
 async def post(url: str, headers: dict[str, str], data: bytes) -> int:
@@ -76,7 +82,7 @@ async def test_an_event_with_wrong_data_gets_a_422_and_one_without_end_a_413(
 ) -> None:
     kind, url = taken_by(domain), door(local, domain)
     for data in (b"{}", b"[]", b"null", b"\xff", b'{"order_id": 7, "user_id": 7, "notification_id": 7}'):
-        assert await post(url, event(kind), data) == 422, data
+        assert await post(url, genuine(local, kind, data), data) == 422, data
     assert await post(url, event(kind), b"x" * (1024 * 1024 + 1)) == 413
 
 
@@ -99,7 +105,8 @@ async def test_an_event_about_what_does_not_exist_changes_nothing(
     data = json.dumps(
         {"order_id": paid.order_id, "payment_id": paid.payment_id, "amount": paid.amount}
     ).encode()
-    assert await post(door(local, "orders"), event(PaymentCaptured), data) == 422
+    headers = genuine(local, PaymentCaptured, data, **{"ce-subject": paid.order_id})
+    assert await post(door(local, "orders"), headers, data) == 422
     status, _, _ = await shop.raw("GET", f"/v1/orders/{paid.order_id}", who=scene.people["admin"])
     assert status == 404
 
@@ -111,7 +118,7 @@ async def test_an_event_that_is_replayed_changes_nothing(
     before = await shop.stock(scene.ids["product_id"])
     gone = new_id("ord")
     data = json.dumps({"order_id": gone, "user_id": NOBODY, "reason": "CUSTOMER_REQUEST"}).encode()
-    headers = event(OrderCancelled)
+    headers = genuine(local, OrderCancelled, data, **{"ce-subject": gone})
     for _ in range(5):
         assert await post(door(local, "products"), headers, data) == 204
         assert await post(door(local, "payments"), headers, data) == 204

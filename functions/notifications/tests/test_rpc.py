@@ -17,7 +17,7 @@ from functions.notifications.tests.office import ADA, BOB, ORDER, Office
 from functions.notifications.tests.test_telling import CONFIRMED
 from functions.runtime.process import Live
 from functions.runtime.rpc_errors import from_rpc_error
-from functions.runtime.testing import FakeVerifier, bearer
+from functions.runtime.testing import FakeVerifier, bearer, keyed
 from proto.shop.notifications.v1 import notifications_pb2 as pb
 from proto.shop.notifications.v1 import notifications_pb2_grpc
 
@@ -58,7 +58,7 @@ async def counter() -> AsyncIterator[Counter]:
         users=office.users,
         verifier=FakeVerifier(),
     )
-    live = Live(function)
+    live = Live(keyed(function))
     await live.start()
     async with grpc.aio.insecure_channel(live.grpc_address) as channel:
         yield Counter(office, channel)

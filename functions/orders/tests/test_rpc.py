@@ -11,7 +11,6 @@ from typing import Any
 import aiohttp
 import grpc
 import grpc.aio
-import msgspec
 import pytest
 
 from events.catalog import Payload
@@ -35,7 +34,7 @@ from functions.runtime.errors import Code, ServiceError
 from functions.runtime.process import Live
 from functions.runtime.rpc_errors import from_rpc_error
 from functions.runtime.store.memory import MemoryStore
-from functions.runtime.testing import FakeVerifier, bearer
+from functions.runtime.testing import FakeVerifier, bearer, keyed, posted
 from proto.shop.orders.v1 import orders_pb2 as pb
 from proto.shop.orders.v1 import orders_pb2_grpc
 
@@ -71,15 +70,7 @@ class Door:
 
     async def hear(self, event: Payload, event_id: str = "e1") -> int:
         """Deliver an event as the broker does; the HTTP status."""
-        headers = {
-            "ce-specversion": "1.0",
-            "ce-id": event_id,
-            "ce-type": event.TYPE,
-            "ce-source": event.SOURCE,
-            "ce-subject": event.subject,
-            "content-type": "application/json",
-        }
-        body = msgspec.json.encode(event)
+        headers, body = posted(event, event_id)
         async with self._http.post(f"{self.live.http_url}/", data=body, headers=headers) as answer:
             return answer.status
 
@@ -95,7 +86,7 @@ async def door() -> AsyncIterator[Door]:
         catalogue=FakeCatalogue(),
         verifier=FakeVerifier(),
     )
-    live = Live(function)
+    live = Live(keyed(function))
     await live.start()
     async with grpc.aio.insecure_channel(live.grpc_address) as channel, aiohttp.ClientSession() as http:
         yield Door(live, channel, http)

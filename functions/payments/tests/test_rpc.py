@@ -8,7 +8,6 @@ from typing import Any
 
 import grpc
 import grpc.aio
-import msgspec
 import pytest
 
 from events.catalog import Payload, StockReserved
@@ -17,7 +16,7 @@ from functions.payments.settings import Settings
 from functions.payments.tests.till import ORDER, PAYER, Till
 from functions.runtime.process import Live
 from functions.runtime.rpc_errors import from_rpc_error
-from functions.runtime.testing import FakeVerifier, bearer
+from functions.runtime.testing import FakeVerifier, bearer, keyed, posted
 from proto.shop.money.v1 import money_pb2
 from proto.shop.payments.v1 import payments_pb2 as pb
 from proto.shop.payments.v1 import payments_pb2_grpc
@@ -60,7 +59,7 @@ async def desk() -> AsyncIterator[Desk]:
         orders=till.orders,
         verifier=FakeVerifier(),
     )
-    live = Live(function)
+    live = Live(keyed(function))
     await live.start()
     async with grpc.aio.insecure_channel(live.grpc_address) as channel:
         yield Desk(live, till, channel)
@@ -202,15 +201,9 @@ async def post(desk: Desk, event: Payload) -> int:
     """The status that a broker sees."""
     import aiohttp  # only this test posts
 
-    headers = {
-        "ce-specversion": "1.0",
-        "ce-type": event.TYPE,
-        "ce-source": event.SOURCE,
-        "ce-id": f"{event.TYPE}-{event.subject}",
-        "content-type": "application/json",
-    }
+    headers, data = posted(event, f"{event.TYPE}-{event.subject}")
     async with (
         aiohttp.ClientSession() as session,
-        session.post(desk.live.http_url, data=msgspec.json.encode(event), headers=headers) as answer,
+        session.post(desk.live.http_url, data=data, headers=headers) as answer,
     ):
         return answer.status

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 import aiohttp
 import grpc
 import grpc.aio
-import msgspec
 import pytest
 
 from functions.products.bootstrap import bootstrap
@@ -17,7 +16,7 @@ from functions.runtime.errors import Code, ServiceError, Violation
 from functions.runtime.process import Live
 from functions.runtime.rpc_errors import from_rpc_error
 from functions.runtime.store.memory import MemoryStore
-from functions.runtime.testing import FakeVerifier, bearer
+from functions.runtime.testing import FakeVerifier, bearer, keyed, posted
 from proto.shop.money.v1 import money_pb2
 from proto.shop.products.v1 import products_pb2 as pb
 from proto.shop.products.v1 import products_pb2_grpc
@@ -31,7 +30,7 @@ async def live() -> AsyncIterator[Live]:
     clock = ManualClock()
     settings = Settings(broker_url="http://127.0.0.1:1/", drain_seconds=0.2)
     store = MemoryStore(KINDS, clock)
-    served = Live(bootstrap(settings, store=store, clock=clock, verifier=FakeVerifier()))
+    served = Live(keyed(bootstrap(settings, store=store, clock=clock, verifier=FakeVerifier())))
     await served.start()
     yield served
     await served.stop()
@@ -157,17 +156,11 @@ async def test_an_order_reserves_once_however_often_its_event_comes(
     created = (await stub.CreateProduct(kettle(), metadata=ADMIN)).product
     await stub.SetStock(pb.SetStockRequest(product_id=created.id, on_hand=9), metadata=ADMIN)
     order = placed((created.id, 2))
-    headers = {
-        "content-type": "application/json",
-        "ce-specversion": "1.0",
-        "ce-id": "event-1",
-        "ce-type": order.TYPE,
-        "ce-source": order.SOURCE,
-    }
+    headers, data = posted(order, "event-1")
 
     async with aiohttp.ClientSession(headers=headers) as session:
         for _ in range(3):
-            async with session.post(f"{live.http_url}/", data=msgspec.json.encode(order)) as answer:
+            async with session.post(f"{live.http_url}/", data=data) as answer:
                 assert (answer.status, await answer.read()) == (204, b"")
 
     stock = (await stub.GetStock(pb.GetStockRequest(product_id=created.id))).stock

@@ -1,17 +1,20 @@
 """The event door over HTTP, as a broker sees it."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any
 
 import aiohttp
 import httpx
+import msgspec
 import pytest
 from starlette.requests import Request
 
 from events.catalog import StockReserved, SweepDue
+from events.service_keys import PrivateKey
 from functions.runtime.app import Delivery, Function
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import invalid, not_found, unavailable
@@ -20,8 +23,8 @@ from functions.runtime.http import HttpServer, framework_app
 from functions.runtime.settings import RuntimeSettings
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import AlreadyDone
-from functions.runtime.testing import FakeVerifier
-from observability import context
+from functions.runtime.testing import KEYS, FakeVerifier, signed, signer, verifier
+from observability import context, metrics
 from observability.endpoint import exposition
 
 ORDER = "ord_" + "0" * 31 + "1"
@@ -30,6 +33,8 @@ EVENT = {
     "ce-id": "e1",
     "ce-source": "/products",
     "ce-type": StockReserved.TYPE,
+    "ce-subject": ORDER,
+    "ce-time": "2030-01-01T00:00:00Z",
     "ce-correlationid": "correlation-1234",
     "ce-traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-00",
     "content-type": "application/json",
@@ -37,8 +42,11 @@ EVENT = {
 DATA = f'{{"order_id": "{ORDER}", "expires_at": "2030-01-01T00:00:00Z"}}'
 
 
-def _stream(data: str | bytes) -> BytesIO:
-    return BytesIO(data.encode() if isinstance(data, str) else data)
+def structured(**more: Any) -> str:
+    """EVENT in structured mode, its data written as another broker might."""
+    headers = signed(EVENT | {"ce-id": "e2"}, msgspec.json.encode(json.loads(DATA)))
+    event = {name[3:]: value for name, value in headers.items() if name.startswith("ce-")}
+    return json.dumps({**event, "data": json.loads(DATA), **more}, indent=1)
 
 
 class Desk:
@@ -48,7 +56,7 @@ class Desk:
         self.raises: Exception | None = None
         self.seen: list[tuple[Delivery[Any], context.Context]] = []
         self.sweeps: list[str] = []
-        clock = ManualClock()
+        clock = self.clock = ManualClock()
         self.function = Function(
             "orders",
             RuntimeSettings(),
@@ -57,6 +65,8 @@ class Desk:
             subscriptions={StockReserved: self.handle, SweepDue: self.sweep_domain},
             verifier=FakeVerifier(),
             clock=clock,
+            signer=signer("orders"),
+            signatures=verifier(),
         )
         self.server = HttpServer(self.function, self.check, self.sweep_runtime, exposition, events=True)
         self.is_ready = True
@@ -80,9 +90,13 @@ class Desk:
     async def post(
         self, headers: dict[str, str] | None = None, data: str | bytes = DATA, path: str = "/"
     ) -> tuple[int, bytes, dict[str, str]]:
+        """Signed by its source, where that is one and does not sign already."""
+        headers, raw = headers or EVENT, data.encode() if isinstance(data, str) else data
+        if headers.get("ce-source") == "/products" and "ce-signature" not in headers:
+            headers = signed(headers, raw)
         async with (
             aiohttp.ClientSession() as session,
-            session.post(self.url + path, data=_stream(data), headers=headers or EVENT) as answer,
+            session.post(self.url + path, data=BytesIO(raw), headers=headers) as answer,
         ):
             return answer.status, await answer.read(), dict(answer.headers)
 
@@ -101,8 +115,8 @@ async def desk() -> AsyncIterator[Desk]:
 
 async def test_the_log_names_whom_the_event_is_about(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        assert (await desk.post({**EVENT, "ce-subject": ORDER}))[0] == 204
-        assert (await desk.post({**EVENT, "ce-id": "e2"}))[0] == 204
+        assert (await desk.post())[0] == 204
+        assert (await desk.post({name: EVENT[name] for name in EVENT if name != "ce-subject"}))[0] == 422
     lines = [record.__dict__ for record in caplog.records if record.message == "event"]
     assert [line.get("subject") for line in lines] == [ORDER, None]
 
@@ -131,7 +145,8 @@ async def test_an_event_whose_data_a_foreign_server_lost_is_refused(desk: Desk) 
 async def test_the_request_s_trace_is_continued_whatever_its_version_and_lines(desk: Desk) -> None:
     lines = [("traceparent", f"cc-{'c' * 32}-{'d' * 16}-01-x"), ("tracestate", "a=1"), ("tracestate", "b=2")]
     async with httpx.AsyncClient() as client:
-        answer = await client.post(desk.url, headers=[*EVENT.items(), *lines], content=DATA)
+        sent = signed(EVENT, DATA.encode())
+        answer = await client.post(desk.url, headers=[*sent.items(), *lines], content=DATA)
     assert answer.status_code == 204
     ctx = desk.seen[0][1]
     assert (ctx.trace_id, ctx.tracestate) == ("c" * 32, "a=1, b=2")
@@ -146,10 +161,7 @@ async def test_an_attribute_must_not_come_twice(desk: Desk, name: str) -> None:
 
 
 async def test_an_event_in_structured_mode_is_handled(desk: Desk) -> None:
-    event = (
-        f'{{"specversion":"1.0","id":"e2","source":"/products","type":"{StockReserved.TYPE}","data":{DATA}}}'
-    )
-    status, _, _ = await desk.post({"content-type": "application/cloudevents+json"}, event)
+    status, _, _ = await desk.post({"content-type": "application/cloudevents+json"}, structured())
 
     assert (status, desk.seen[0][0].id) == (204, "e2")
 
@@ -182,10 +194,7 @@ async def test_a_time_without_an_offset_compares_with_others_all_the_same(desk: 
 
 
 async def test_a_correlation_id_that_is_no_text_is_made_anew(desk: Desk) -> None:
-    event = (
-        f'{{"specversion":"1.0","id":"e2","source":"/products","type":"{StockReserved.TYPE}",'
-        f'"correlationid":12345678,"data":{DATA}}}'
-    )
+    event = structured(correlationid=12345678)
     status, _, _ = await desk.post({"content-type": "application/cloudevents+json"}, event)
 
     assert (status, desk.seen[0][1].correlation_id.isalnum()) == (204, True)
@@ -286,8 +295,99 @@ async def test_a_handler_that_takes_longer_than_the_broker_waits_is_broken_off_a
     desk.function.subscriptions = {StockReserved: hang}
     door = framework_app(EventFunction(desk.function, desk.sweep_runtime, seconds=0.05))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://door") as client:
-        answer = await client.post("/", headers=EVENT, content=DATA)
+        answer = await client.post("/", headers=signed(EVENT, DATA.encode()), content=DATA)
 
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.json()["reason"] == "EVENT_TIMEOUT"
     assert broken_off.is_set()
+
+
+def tampered(**changed: str) -> dict[str, str]:
+    """The headers of EVENT, changed after it was signed."""
+    return signed(EVENT, DATA.encode()) | {f"ce-{name}": value for name, value in changed.items()}
+
+
+FORGED: dict[str, tuple[dict[str, str], str, str]] = {
+    "not signed": (EVENT | {"ce-signature": ""}, DATA, "EVENT_UNSIGNED"),
+    "a signature that is none": (tampered(signature="..."), DATA, "EVENT_SIGNATURE_INVALID"),
+    "half a signature": (
+        tampered(signature=tampered()["ce-signature"][:-40]),
+        DATA,
+        "EVENT_SIGNATURE_INVALID",
+    ),
+    "another id": (tampered(id="e9"), DATA, "EVENT_SIGNATURE_INVALID"),
+    "another subject": (tampered(subject="ord_" + "0" * 31 + "2"), DATA, "EVENT_SIGNATURE_INVALID"),
+    "another time": (tampered(time="2031-01-01T00:00:00Z"), DATA, "EVENT_SIGNATURE_INVALID"),
+    "another schema": (tampered(dataschema="urn:shop:other"), DATA, "EVENT_SIGNATURE_INVALID"),
+    "other data": (tampered(), DATA.replace("2030", "2031"), "EVENT_SIGNATURE_INVALID"),
+    "signed by another service": (signed(EVENT, DATA.encode(), KEYS["users"]), DATA, "EVENT_SIGNER_WRONG"),
+    "signed by a stranger under that name": (
+        signed(EVENT, DATA.encode(), PrivateKey.generate("products")),
+        DATA,
+        "EVENT_SIGNATURE_INVALID",
+    ),
+    "the signature of another event": (
+        EVENT | {"ce-signature": signed(EVENT | {"ce-id": "e9"}, DATA.encode())["ce-signature"]},
+        DATA,
+        "EVENT_SIGNATURE_INVALID",
+    ),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGED)
+async def test_an_event_that_its_source_did_not_sign_is_refused_for_good_and_counted(
+    desk: Desk, forgery: str
+) -> None:
+    headers, data, reason = FORGED[forgery]
+    counter = metrics.FORGED.labels("orders", reason)
+    before = counter._value.get()
+    status, body, _ = await desk.post(headers, data)
+    assert (status, json.loads(body)["reason"]) == (403, reason)
+    assert desk.seen == []
+    assert counter._value.get() == before + 1
+
+
+async def test_an_event_about_another_subject_than_its_data_is_refused_though_its_source_signed_it(
+    desk: Desk,
+) -> None:
+    status, body, _ = await desk.post(EVENT | {"ce-subject": "ord_" + "0" * 31 + "2"})
+    assert (status, json.loads(body)["reason"]) == (422, "EVENT_SUBJECT_WRONG")
+
+
+async def test_what_brokers_add_and_rewrite_leaves_the_signature_good(desk: Desk) -> None:
+    event = signed(EVENT | {"ce-time": "2030-01-01T00:00:00.120000Z"}, DATA.encode())
+    for changed in (
+        {"ce-time": "2030-01-01T00:00:00.12Z"},
+        {"ce-time": "2030-01-01T01:00:00.12+01:00"},
+        {
+            "ce-knativearrivaltime": "2030-01-01T00:00:01Z",
+            "ce-knativebrokerttl": "254",
+            "ce-partitionkey": "x",
+        },
+        {"ce-traceparent": "00-" + "c" * 32 + "-" + "d" * 16 + "-01", "ce-correlationid": "another-one"},
+        {"content-type": "application/json; charset=utf-8"},
+    ):
+        assert (await desk.post(event | changed))[0] == 204, changed
+
+
+async def test_while_publishers_of_before_are_there_unsigned_events_may_be_taken_but_no_forged_ones(
+    desk: Desk,
+) -> None:
+    desk.function.signatures = verifier(required=False)
+    door = framework_app(EventFunction(desk.function, desk.sweep_runtime))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://door") as client:
+        answers = [
+            (await client.post("/", headers=headers, content=DATA)).status_code
+            for headers in (EVENT, tampered(), tampered(id="e9"))
+        ]
+    assert answers == [204, 204, 403]
+
+
+async def test_ticks_that_anybody_may_send_start_no_more_than_so_many_sweeps(desk: Desk) -> None:
+    ping = EVENT | {"ce-type": SweepDue.TYPE, "ce-source": "/evil"}
+    answers = [(await desk.post(ping | {"ce-id": str(number)}, "{}"))[0] for number in range(40)]
+    assert set(answers) == {204}
+    assert desk.sweeps.count("domain") == 20
+    desk.clock.advance(timedelta(seconds=30))
+    await desk.post(ping, "{}")
+    assert desk.sweeps.count("domain") == 21

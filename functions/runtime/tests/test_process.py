@@ -25,7 +25,7 @@ from functions.runtime.app import Function, Hook
 from functions.runtime.clock import SystemClock
 from functions.runtime.process import Live, Process
 from functions.runtime.settings import RuntimeSettings, load
-from functions.runtime.testing import FakeVerifier, service_key_files
+from functions.runtime.testing import FakeVerifier, service_key_files, signer, verifier
 from functions.runtime.wiring import open_store
 
 ROOT = Path(__file__).parents[3]
@@ -76,7 +76,9 @@ def process(
     def bootstrap(settings: RuntimeSettings) -> Function:
         clock = SystemClock()
         store = open_store(settings, "orders", (), clock)
-        return Function("orders", settings, store, tuple, {}, FakeVerifier(), clock, hooks)
+        return Function(
+            "orders", settings, store, tuple, {}, FakeVerifier(), clock, signer("orders"), verifier(), hooks
+        )
 
     return Process("orders", bootstrap, RuntimeSettings)
 
@@ -123,7 +125,9 @@ async def test_every_role_has_metrics_on_a_port_of_their_own(tmp_path: Path, rol
     settings = load(RuntimeSettings, given)
     clock = SystemClock()
     store = open_store(settings, "orders", (), clock)
-    live = Live(Function("orders", settings, store, tuple, {}, FakeVerifier(), clock))
+    live = Live(
+        Function("orders", settings, store, tuple, {}, FakeVerifier(), clock, signer("orders"), verifier())
+    )
     await live.start()
     async with httpx.AsyncClient() as client:
         answer = await client.get(f"http://127.0.0.1:{live.metrics_port}/metrics")

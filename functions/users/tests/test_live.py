@@ -8,8 +8,9 @@ from typing import Any
 import grpc.aio
 import httpx
 
+from events.catalog import NotificationBounced
 from functions.runtime.process import Live
-from functions.runtime.testing import FakeVerifier, bearer
+from functions.runtime.testing import FakeVerifier, bearer, keyed, posted
 from functions.users.bootstrap import bootstrap
 from functions.users.domain import User
 from functions.users.settings import Settings
@@ -38,17 +39,17 @@ async def test_a_bounce_that_is_delivered_twice_counts_once_and_a_sweep_is_taken
         argon2_time_cost=1,
         argon2_memory_kib=8,
     )
-    live = Live(bootstrap(settings, verifier=FakeVerifier()))
+    live = Live(keyed(bootstrap(settings, verifier=FakeVerifier())))
     await live.start()
     async with grpc.aio.insecure_channel(live.grpc_address) as channel, httpx.AsyncClient() as broker:
         users: Any = users_pb2_grpc.UsersServiceStub(channel)
         ada = (
             await users.Register(pb.RegisterRequest(email="ada@example.com", password=PASSWORD, name="Ada"))
         ).user
-        headers = cloud_event("shop.notification.bounced.v1", "/notifications", "1")
-        data = {"notification_id": "ntf_" + "0" * 32, "user_id": ada.id}
+        bounced = NotificationBounced(notification_id="ntf_" + "0" * 32, user_id=ada.id)
+        headers, content = posted(bounced, "1")
         for _ in range(2):
-            answer = await broker.post(live.http_url, headers=headers, json=data)
+            answer = await broker.post(live.http_url, headers=headers, content=content)
             assert (answer.status_code, answer.content) == (204, b"")
         seen = (
             await users.GetUser(pb.GetUserRequest(user_id=ada.id), metadata=bearer(f"user:{ada.id}"))
