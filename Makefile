@@ -15,6 +15,10 @@ FUZZ_READY := $(FUZZ)/.ready-$(shell cksum < requirements/fuzz.txt | cut -d ' ' 
 SUPPLY := .venv-supply
 SUPPLY_READY := $(SUPPLY)/.ready-$(shell cksum < requirements/supply.txt | cut -d ' ' -f 1)
 
+# Tools that are no Python packages; each needs its own toolchain, and what needs it is skipped without.
+TOOLS := .tools
+NODE_READY := $(TOOLS)/node/.ready-$(shell cksum < requirements/node/package-lock.json | cut -d ' ' -f 1)
+
 # make up FRESH=1 RELOAD=1 is the friendly form of make up ARGS="--fresh --reload".
 UP_ARGS := $(if $(FRESH),--fresh) $(if $(RELOAD),--reload) $(if $(STORE),--store $(STORE)) $(ARGS)
 # Two workers: the suites start real services, and more of them than cores only makes each wait.
@@ -57,7 +61,7 @@ restore: $(READY) ## Put a backup back (FROM=folder); the platform must be stopp
 	@$(RUN) -m knative.local.backup restore $(FROM) $(ARGS)
 
 ##@ Check
-.PHONY: test test-unit test-integration test-e2e test-security test-crash test-new-service fuzz lint audit audit-manifests bench bench-scale
+.PHONY: test test-unit test-integration test-e2e test-security test-crash test-new-service fuzz lint lint-documents audit audit-manifests bench bench-scale
 test: $(READY) ## Run all tests: unit, manifests, integration, end to end, attacks, fuzzing, a few crashes
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
@@ -92,10 +96,16 @@ test-crash: $(READY) ## Kill every part at every failpoint, and the broker for e
 test-new-service: $(READY) ## Run all checks on a copy of this tree with a service from the template, and that platform
 	@SHOP_WHOLE_NEW_SERVICE=1 $(PYTEST) -o faulthandler_timeout=0 tests/newservice $(ARGS)
 
-lint: $(READY) ## Check style and types
+lint: $(READY) ## Check style, types, and the OpenAPI and AsyncAPI documents
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
+	@$(MAKE) lint-documents
+
+lint-documents: $(READY) ## Check the OpenAPI and AsyncAPI documents with Spectral, Redocly and AsyncAPI's parser (needs Node)
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+		$(MAKE) $(NODE_READY) && $(RUN) -m requirements.documents $(TOOLS)/node; \
+	else echo "Skipped: without Node, Spectral and Redocly cannot check the OpenAPI and AsyncAPI documents."; fi
 
 audit-manifests: $(READY) $(AUDIT_READY) ## Check rendered manifests and Dockerfiles with checkov (.checkov.yaml says what is skipped)
 	@$(RUN) -m tests.manifests.audit $(AUDIT)/bin/checkov
@@ -147,7 +157,7 @@ requirements: $(READY) ## Lock the requirements anew, to the newest versions wit
 	done
 
 clean: ## Remove what was made here: the environment, caches and the platform's data
-	@rm -rf $(VENV) $(AUDIT) $(SUPPLY) $(FUZZ) .data .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@rm -rf $(VENV) $(AUDIT) $(SUPPLY) $(FUZZ) .data .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist $(TOOLS)
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ##@ Ship
@@ -223,6 +233,11 @@ $(AUDIT_READY): requirements/audit.txt | $(READY)
 # Where there is no wheel of atheris, the rest of the fuzzing is done without it.
 $(FUZZ_READY): requirements/fuzz.txt | $(READY)
 	@$(RUN) -m venv --clear $(FUZZ) && { $(FUZZ)/bin/python requirements/install.py requirements/fuzz.txt || true; } && touch $@
+
+$(NODE_READY): requirements/node/package-lock.json requirements/node/package.json
+	@mkdir -p $(TOOLS)/node && cp requirements/node/package*.json $(TOOLS)/node/ && \
+		echo "Installing Spectral, Redocly and the TypeScript compiler (once)" && cd $(TOOLS)/node && \
+		npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2 && rm -f .ready-* && touch $(notdir $@)
 
 $(SUPPLY_READY): requirements/supply.txt | $(READY)
 	@$(RUN) -m venv --clear $(SUPPLY) && $(SUPPLY)/bin/python requirements/install.py requirements/supply.txt && touch $@

@@ -172,3 +172,21 @@ def test_money_is_what_every_schema_means_by_it() -> None:
     assert {json.dumps(text, sort_keys=True) for text in texts if text} == {
         json.dumps(msgspec.json.schema(Money)["$defs"]["Money"], sort_keys=True)
     }
+
+
+@pytest.mark.parametrize("payload", SUBSCRIBERS)
+def test_every_message_has_an_example_that_fits_its_schemas(payload: type[Payload]) -> None:
+    message = yaml.safe_load(document())["components"]["messages"][payload.__name__]
+    (example,) = message["examples"]
+    checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
+    jsonschema.Draft202012Validator(message["headers"], format_checker=checker).validate(example["headers"])
+    assert example["headers"].keys() == message["headers"]["properties"].keys()
+    schema = json.loads(schema_files()[f"{payload.TYPE}.json"])
+    jsonschema.Draft202012Validator(schema, format_checker=checker).validate(example["payload"])
+    msgspec.convert(example["payload"], payload)  # as the services do
+
+
+def test_the_document_says_where_the_broker_is() -> None:
+    servers = yaml.safe_load(document())["servers"]
+    assert {server["protocol"] for server in servers.values()} == {"http"}
+    assert {server["pathname"] for server in servers.values()} == {"/shop/default"}
