@@ -13,8 +13,16 @@ from gateway.route import OpenRoute
 
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'"
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
+_HEADERS = {
+    "cache-control": "no-cache",
+    "content-security-policy": _CSP,
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "accelerometer=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), hid=(), "
+    "magnetometer=(), microphone=(), midi=(), payment=(), serial=(), usb=()",
+}
 _PAGE = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{TITLE} API</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -63,4 +71,4 @@ def add_docs(app: FastAPI) -> None:
 
 
 def _file(content: bytes, media_type: str) -> Response:
-    return Response(content, 200, {"cache-control": "no-cache", "content-security-policy": _CSP}, media_type)
+    return Response(content, 200, _HEADERS, media_type)

@@ -86,3 +86,19 @@ async def test_a_stream_that_has_nothing_new_to_tell_begins_with_no_event(
         answer = await api.get(f"/v1/orders/{ORDER}/stream", headers={**CUSTOMER, "last-event-id": "1"})
     assert answer.text.startswith("retry: 2000\nevent: order\nid: 2\n")
     assert answer.text.count("\n\n") == 1
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/start.js", "/docs/swagger-ui.css"])
+async def test_pages_say_what_a_browser_may_do_with_them(start: Start, path: str) -> None:
+    headers = (await (await start()).get(path)).headers
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert headers["cross-origin-opener-policy"] == "same-origin"
+    assert "camera=()" in headers["permissions-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+async def test_in_production_everything_is_asked_for_by_https_from_then_on(start: Start) -> None:
+    api = await start(shop_env="production")
+    for path in ("/docs", "/v1/nothing"):
+        assert "max-age=31536000" in (await api.get(path)).headers["strict-transport-security"]

@@ -214,3 +214,20 @@ def test_a_filter_of_the_ingress_stands_by_envoys_own_and_not_by_one_that_an_ove
     ]
     assert places
     assert set(places) == {"envoy.filters.http.router"}
+
+
+def test_every_answer_of_the_tls_ingress_says_that_there_is_only_https() -> None:
+    documents = render("istio/production")
+    (api,) = [d for d in of(documents, "VirtualService") if d["metadata"]["name"] == "api"]
+    wanted = {"strict-transport-security": "max-age=31536000; includeSubDomains"}
+    for route in api["spec"]["http"]:
+        assert route["headers"]["response"]["set"] == wanted, route["name"]
+        assert "x-client-address" in route["headers"]["request"]["set"], route["name"]
+    (answers,) = [d for d in of(documents, "EnvoyFilter") if d["metadata"]["name"] == "shop-answers"]
+    mappers = answers["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]["local_reply_config"][
+        "mappers"
+    ]
+    assert mappers
+    for mapper in mappers:
+        added = [each["header"]["key"] for each in mapper["headers_to_add"]]
+        assert "strict-transport-security" in added

@@ -170,3 +170,12 @@ async def test_parameters_are_refused_since_no_path_takes_any(console: httpx.Asy
     answer = await console.get(f"{path}?type=a")
     assert answer.status_code == 400
     assert "type" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("name", ["", "/console.js", "/console.css"])
+async def test_pages_say_what_a_browser_may_do_with_them(console: httpx.AsyncClient, name: str) -> None:
+    headers = (await console.get(f"/console{name}")).headers
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert headers["cross-origin-opener-policy"] == "same-origin"
+    assert "camera=()" in headers["permissions-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
