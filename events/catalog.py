@@ -206,6 +206,34 @@ class UserChallenged(Payload, frozen=True, kw_only=True):
     ] = "REQUEST"
 
 
+class UserEmailChangeRequested(Payload, frozen=True, kw_only=True):
+    """An account wants another e-mail address: a code goes to that address, which users tells when the mail is sent."""
+
+    TYPE: ClassVar[str] = "shop.user.email.change.requested.v1"
+    SOURCE: ClassVar[str] = "/users"
+    SUBJECT: ClassVar[str] = "user_id"
+    user_id: Id
+
+
+class UserEmailChanged(Payload, frozen=True, kw_only=True):
+    """An account has another e-mail address: the one before is told, with a code that undoes the change."""
+
+    TYPE: ClassVar[str] = "shop.user.email.changed.v1"
+    SOURCE: ClassVar[str] = "/users"
+    SUBJECT: ClassVar[str] = "user_id"
+    user_id: Id
+    change_id: Id
+
+
+class UserPasswordChanged(Payload, frozen=True, kw_only=True):
+    """An account has another password: its owner is told."""
+
+    TYPE: ClassVar[str] = "shop.user.password.changed.v1"
+    SOURCE: ClassVar[str] = "/users"
+    SUBJECT: ClassVar[str] = "user_id"
+    user_id: Id
+
+
 class UserDeleted(Payload, frozen=True, kw_only=True):
     """An account is gone: everyone erases what names the person."""
 
@@ -248,6 +276,9 @@ SUBSCRIBERS: dict[type[Payload], tuple[str, ...]] = {
     PaymentRefunded: ("orders", "notifications"),
     UserRegistered: ("notifications",),
     UserChallenged: ("notifications",),
+    UserEmailChangeRequested: ("notifications",),
+    UserEmailChanged: ("notifications",),
+    UserPasswordChanged: ("notifications",),
     UserDeleted: ("orders", "payments", "notifications"),
     NotificationBounced: ("users",),
     SweepDue: ("users", "products", "orders", "payments", "notifications"),

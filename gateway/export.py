@@ -56,12 +56,13 @@ class PersonalData(Response):
         self._lists = lists
 
     @staticmethod
-    async def open(clients: Clients, user_id: str) -> PersonalData:
-        """On behalf of the signed-in `user_id`; raises ServiceError when one of the domains does not answer."""
-        who, messages = clients.users, clients.notifications
-        profile, addresses, placed, paid, told, preferences = await asyncio.gather(
-            who.read(who.stub.GetUser, users_pb2.GetUserRequest(user_id=user_id)),
-            who.read(who.stub.ListAddresses, users_pb2.ListAddressesRequest(user_id=user_id)),
+    async def open(clients: Clients, user_id: str, own: users_pb2.ExportUserResponse) -> PersonalData:
+        """On behalf of the signed-in `user_id`; raises ServiceError when one of the domains does not answer.
+
+        `own` is what users keeps, and its word that the person may have all of it.
+        """
+        messages = clients.notifications
+        placed, paid, told, preferences = await asyncio.gather(
             _list(
                 "orders",
                 clients.orders,
@@ -89,8 +90,8 @@ class PersonalData(Response):
         )
         head = {
             "exported_at": datetime.now(UTC),
-            "profile": users.user(profile.user),
-            "addresses": [users.address(address) for address in addresses.addresses],
+            "profile": users.user(own.user),
+            "addresses": [users.address(address) for address in own.addresses],
             "preferences": notifications.preferences(preferences.preferences),
         }
         return PersonalData(head, [placed, paid, told])

@@ -100,6 +100,11 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": _TEXT,
         "example": "default-src 'none'; frame-ancestors 'none'",
     },
+    "Set-Cookie": {
+        "description": "Shows at the next login that this device is known; as `device_token`, for browsers.",
+        "schema": _TEXT,
+        "example": "__Secure-shop_device=dt_4Zx0p9Qm2w; HttpOnly; Path=/v1/sessions; SameSite=strict; Secure",
+    },
     "ETag": {
         "description": "The version, for If-Match and If-None-Match.",
         "schema": _TEXT,

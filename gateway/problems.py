@@ -102,11 +102,17 @@ def document(status: int, error: ServiceError, reason: str) -> dict[str, Any]:
     }
 
 
+_CHALLENGES = {
+    "TOKEN_INVALID": ', error="invalid_token"',
+    "TOKEN_EXPIRED": ', error="invalid_token"',
+    "REAUTHENTICATION_REQUIRED": ', error="insufficient_user_authentication", max_age="300"',  # RFC 9470
+}
+
+
 def _headers(status: int, error: ServiceError, reason: str) -> dict[str, str]:
     headers = dict(error.headers) if isinstance(error, EdgeError) else {}
     if status == 401:
-        about = ', error="invalid_token"' if reason in ("TOKEN_INVALID", "TOKEN_EXPIRED") else ""
-        headers["www-authenticate"] = f'Bearer realm="shop"{about}'
+        headers["www-authenticate"] = f'Bearer realm="shop"{_CHALLENGES.get(reason, "")}'
     if status in (429, 503):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after or 1)))
     elif error.retry_after is not None:

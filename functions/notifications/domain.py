@@ -11,6 +11,9 @@ from enum import StrEnum
 from events.catalog import NotificationBounced, Payload
 from functions.runtime.errors import aborted
 
+TO_ANOTHER_ADDRESS = frozenset({"email_change", "email_changed"})
+"""Templates of messages to an address that is not, or no longer, the account's: what becomes of them says nothing of
+the account's own."""
 _WAITS = [timedelta(minutes=minutes) for minutes in (1, 2, 4, 8, 16, 32, 60)]
 UNVERIFIED_WINDOW = timedelta(hours=24)
 MAX_ATTEMPTS = len(_WAITS) + 4 * 24
@@ -99,6 +102,8 @@ class Notification:
     def bounce(self) -> list[Payload]:
         """The address will never take mail."""
         self._end(NotificationStatus.BOUNCED, "BOUNCED")
+        if self.template in TO_ANOTHER_ADDRESS:
+            return []
         return [NotificationBounced(notification_id=self.id, user_id=self.user_id)]
 
     def _end(self, status: NotificationStatus, reason: str = "") -> list[Payload]:

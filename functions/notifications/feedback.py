@@ -14,7 +14,13 @@ import msgspec
 
 from functions.notifications.channels import NOTIFICATION_TAG
 from functions.notifications.desk import Desk
-from functions.notifications.domain import Erasure, Notification, NotificationStatus, Preferences
+from functions.notifications.domain import (
+    TO_ANOTHER_ADDRESS,
+    Erasure,
+    Notification,
+    NotificationStatus,
+    Preferences,
+)
 from functions.runtime.errors import invalid, not_found, unauthenticated
 from functions.runtime.inbox import mark
 from functions.runtime.store.port import AlreadyDone, Changes, Once, Ref
@@ -66,7 +72,7 @@ async def receive(payload: bytes, secret: str, desk: Desk) -> None:
     try:
         if detail.event_type == "Bounce" and detail.bounce.bounce_type == "Permanent":
             await _bounce(key, once, desk)
-        elif detail.event_type == "Complaint":
+        elif detail.event_type == "Complaint" and known.template not in TO_ANOTHER_ADDRESS:
             await _complain(known.user_id, once, desk)
     except AlreadyDone:
         return

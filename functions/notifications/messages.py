@@ -10,6 +10,9 @@ from events.catalog import (
     PaymentRefunded,
     StockLow,
     UserChallenged,
+    UserEmailChanged,
+    UserEmailChangeRequested,
+    UserPasswordChanged,
     UserRegistered,
 )
 from functions.notifications.domain import Message
@@ -39,15 +42,32 @@ def challenged(event: UserChallenged) -> Message:
     return Message("already_registered" if known_already else event.purpose.lower(), {})
 
 
+def email_change_requested(event: UserEmailChangeRequested) -> Message:
+    """To whoever reads the mail of the address that an account wants."""
+    return Message("email_change", {})
+
+
+def email_changed(event: UserEmailChanged) -> Message:
+    """To the address that the account had before."""
+    return Message("email_changed", {"change_id": event.change_id})
+
+
+def password_changed(event: UserPasswordChanged) -> Message:
+    """To the person."""
+    return Message("password_changed", {})
+
+
 def order_confirmed(event: OrderConfirmed) -> Message:
     """To the buyer."""
     return _about(event.order_id, "order_confirmed", total=amount(event.total))
 
 
 def order_cancelled(event: OrderCancelled) -> Message:
-    """To the buyer, with the reason in words; one that we have no words for is shown as it is."""
-    words = event.reason.replace("_", " ").lower()
-    return _about(event.order_id, "order_cancelled", why=_WHY.get(event.reason, words))
+    """To the buyer, with the reason in words; one that we have no words for may be the customer's own, and is left out.
+
+    A customer whose address nobody verified would write to whoever reads it.
+    """
+    return _about(event.order_id, "order_cancelled", why=_WHY.get(event.reason, ""))
 
 
 def order_shipped(event: OrderShipped) -> Message:

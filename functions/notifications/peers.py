@@ -21,6 +21,14 @@ class Contact:
     verified: bool = True
 
 
+@dataclass(frozen=True)
+class MailedCode:
+    """A token to be mailed at once, and the address that it is for; shown nowhere."""
+
+    token: str = field(repr=False)
+    email: str = field(repr=False)
+
+
 class Users(Protocol):
     """The users service, as notifications needs it. Raises UNAVAILABLE when it does not answer."""
 
@@ -30,8 +38,11 @@ class Users(Protocol):
     async def administrators(self) -> list[str]:
         """The ids of all administrators."""
 
-    async def mailed_token(self, user_id: str, purpose: str) -> str | None:
-        """A token to be mailed to this person at once; None when there is nothing to prove any more."""
+    async def mailed_token(self, user_id: str, purpose: str, change_id: str = "") -> MailedCode | None:
+        """Issue a token to be mailed at once; None when there is nothing to prove any more.
+
+        `change_id` names the change of an address that the token undoes.
+        """
 
 
 class UsersPeer:
@@ -49,7 +60,7 @@ class UsersPeer:
         """See Users."""
         return [contact.user_id for contact in await self._ask(admins=True)]
 
-    async def mailed_token(self, user_id: str, purpose: str) -> str | None:
+    async def mailed_token(self, user_id: str, purpose: str, change_id: str = "") -> MailedCode | None:
         """See Users."""
         from proto.shop.users.v1 import users_pb2 as pb  # see _ask
         from proto.shop.users.v1 import users_pb2_grpc
@@ -63,7 +74,7 @@ class UsersPeer:
             if error.code is Code.NOT_FOUND:
                 return None
             raise
-        return str(answer.token)
+        return MailedCode(answer.token, answer.email)
 
     async def _ask(self, user_ids: Sequence[str] = (), admins: bool = False) -> list[Contact]:
         from proto.shop.users.v1 import (
@@ -74,4 +85,4 @@ class UsersPeer:
         stub = self._peer.stub(users_pb2_grpc.UsersServiceStub)
         request = pb.GetContactsRequest(user_ids=user_ids, admins=admins)
         answer = await self._peer.call(stub.GetContacts, request, as_service=True, retry=True)
-        return [Contact(c.user_id, c.email, c.name, c.deliverable) for c in answer.contacts]
+        return [Contact(c.user_id, c.email, c.name, c.deliverable, c.verified) for c in answer.contacts]

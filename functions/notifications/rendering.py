@@ -25,14 +25,22 @@ TEMPLATES = frozenset(
         "password_reset",
         "email_verification",
         "already_registered",
+        "email_change",
+        "email_changed",
+        "password_changed",
     }
 )
 WITH_TOKEN = {
     "password_reset": "PASSWORD_RESET",
     "email_verification": "EMAIL_VERIFICATION",
-    "already_registered": "PASSWORD_RESET",
+    "already_registered": "REGISTRATION",
+    "email_change": "EMAIL_CHANGE",
+    "email_changed": "EMAIL_UNDO",
 }
-"""Templates whose mail carries a token, which nothing keeps, by its purpose; people cannot mute them."""
+"""Templates whose mail carries a token, which nothing keeps, by its purpose."""
+
+OF_SECURITY = frozenset({*WITH_TOKEN, "password_changed"})
+"""Templates that nobody can mute, least of all somebody who took an account over; users bounds how many there are."""
 
 TO_ADMINISTRATORS = frozenset({"stock_low"})
 """Templates of messages to every administrator."""

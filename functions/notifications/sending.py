@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from events.catalog import NOBODY, Payload
@@ -17,6 +17,7 @@ from functions.notifications import rendering, store
 from functions.notifications.channels import Bounced, Mail, Refused
 from functions.notifications.desk import Desk
 from functions.notifications.domain import (
+    TO_ANOTHER_ADDRESS,
     Erasure,
     Message,
     Notification,
@@ -24,6 +25,7 @@ from functions.notifications.domain import (
     UnverifiedMail,
     notification_id,
 )
+from functions.notifications.peers import MailedCode
 from functions.runtime.batches import each
 from functions.runtime.errors import ServiceError
 from functions.runtime.store.port import Changes, Ref
@@ -47,7 +49,8 @@ async def tell(user_id: str, message: Message, source: str, event_id: str, desk:
     if message.template in rendering.WITH_TOKEN and desk.shows_tokens and not desk.channel.needs_address:
         if await desk.store.get(Notification, key):
             return  # a token for nobody would void the one that is shown
-        token = await desk.users.mailed_token(user_id, rendering.WITH_TOKEN[message.template]) or ""
+        code = await _code(user_id, message.template, message.params, desk)
+        token = code.token if code else ""
     recorded = await _record(key, user_id, message, token, desk)
     if recorded is not None and recorded.pending:
         await _send(recorded, desk)
@@ -149,22 +152,22 @@ async def _attempt(notification: Notification, desk: Desk) -> Verdict:
     contact = await desk.users.contact(notification.user_id)
     if contact is None:
         return lambda known: known.suppress("UNKNOWN_PERSON")
-    if not contact.deliverable:
+    if not contact.deliverable and notification.template not in TO_ANOTHER_ADDRESS:
         return lambda known: known.suppress("UNDELIVERABLE")
     if not contact.verified and not await _within_budget(notification, desk):
         return lambda known: known.suppress("ADDRESS_UNVERIFIED")
-    token = ""
+    token, address = "", contact.email
     if notification.template in rendering.WITH_TOKEN:
-        purpose = rendering.WITH_TOKEN[notification.template]
-        token = await desk.users.mailed_token(notification.user_id, purpose) or ""
-        if not token:
+        code = await _code(notification.user_id, notification.template, notification.params, desk)
+        if code is None:
             return lambda known: known.suppress("NOTHING_TO_PROVE")
+        token, address = code.token, code.email or contact.email
     now = desk.clock.now()
     # Until somebody proved that they read this mail, a name may be a stranger's message to its owner.
-    name = contact.name if contact.verified else ""
+    name = contact.name if contact.verified and address == contact.email else ""
     subject = notification.subject
     text = rendering.body(notification.template, notification.params, name, token)
-    mail = Mail(notification.id, subject, text, now, contact.email, name, rendering.html(subject, text))
+    mail = Mail(notification.id, subject, text, now, address, name, rendering.html(subject, text))
     about = {"shop.template": notification.template, "shop.channel": desk.channel.name}
     try:
         operation = tracing.Operation(f"send {notification.template}", "CLIENT", about)
@@ -180,12 +183,17 @@ async def _attempt(notification: Notification, desk: Desk) -> Verdict:
     return lambda known: known.sent(now)
 
 
+async def _code(user_id: str, template: str, params: Mapping[str, str], desk: Desk) -> MailedCode | None:
+    """Ask users for the token that a mail of this template carries; None when there is nothing to prove any more."""
+    return await desk.users.mailed_token(user_id, rendering.WITH_TOKEN[template], params.get("change_id", ""))
+
+
 async def _within_budget(notification: Notification, desk: Desk) -> bool:
     """Count a mail to an unverified address; return whether it may be sent.
 
     Codes have limits of their own, at users; what administrators are told is not a customer's to trigger.
     """
-    if notification.template in rendering.WITH_TOKEN or notification.template in rendering.TO_ADMINISTRATORS:
+    if notification.template in rendering.OF_SECURITY | rendering.TO_ADMINISTRATORS:
         return True
 
     def change(found: Sequence[Any]) -> Changes[bool]:
@@ -202,8 +210,8 @@ async def _within_budget(notification: Notification, desk: Desk) -> bool:
 
 
 def _wanted(template: str, preferences: Preferences | None) -> bool:
-    """Whether to send it; what somebody asked for a moment ago is not muted."""
-    return template in rendering.WITH_TOKEN or preferences is None or preferences.wants(template)
+    """Whether to send it; what somebody asked for a moment ago, or must know, is not muted."""
+    return template in rendering.OF_SECURITY or preferences is None or preferences.wants(template)
 
 
 def _person(user_id: str) -> tuple[Ref, Ref]:

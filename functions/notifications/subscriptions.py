@@ -16,6 +16,9 @@ from events.catalog import (
     SweepDue,
     UserChallenged,
     UserDeleted,
+    UserEmailChanged,
+    UserEmailChangeRequested,
+    UserPasswordChanged,
     UserRegistered,
 )
 from functions.notifications import messages, sending, service
@@ -46,6 +49,9 @@ def subscriptions(desk: Desk) -> dict[type[Payload], Handler]:
     return {
         UserRegistered: tell(messages.welcome),
         UserChallenged: tell(messages.challenged),
+        UserEmailChangeRequested: tell(messages.email_change_requested),
+        UserEmailChanged: tell(messages.email_changed),
+        UserPasswordChanged: tell(messages.password_changed),
         OrderConfirmed: tell(messages.order_confirmed),
         OrderCancelled: tell(messages.order_cancelled),
         OrderShipped: tell(messages.order_shipped),

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from functions.runtime.key_set import subject_digest
 from functions.runtime.store.port import Entity, Ref
-from functions.users.challenge import Challenge, Purpose, challenge_id
+from functions.users.challenge import OF_ACCOUNT, Challenge, challenge_id
 from functions.users.domain import Credentials
 from functions.users.revocations import Revocation
 
@@ -40,7 +40,7 @@ class AccountAccess(NamedTuple):
         return [
             Ref(Credentials, user_id),
             Ref(Revocation, subject_digest(user_id)),
-            *(Ref(Challenge, challenge_id(purpose, user_id)) for purpose in Purpose),
+            *(Ref(Challenge, challenge_id(purpose, user_id)) for purpose in OF_ACCOUNT),
         ]
 
     @staticmethod

@@ -10,13 +10,14 @@ from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
 from functions.runtime.wiring import event_signer, event_verifier, open_store, token_verifier
 from functions.users import service
+from functions.users.devices import Devices
 from functions.users.keys import KeyRing
 from functions.users.passwords import Hasher
 from functions.users.proof import Proof
 from functions.users.settings import Settings
 from functions.users.store import KINDS
 from functions.users.subscriptions import subscriptions
-from functions.users.throttle import Throttle
+from functions.users.throttle import Limits, Throttle
 from functions.users.tokens import AccessTokens
 
 
@@ -32,8 +33,9 @@ def bootstrap(
     store = store or open_store(settings, "users", KINDS, clock)
     keys = KeyRing(store, clock)
     hasher = _hasher(settings)
-    throttle = Throttle(store, clock, per_address=settings.login_failures_per_address)
-    proof = Proof(store, hasher, throttle)
+    throttle = Throttle(store, clock, _limits(settings))
+    devices = Devices(store, clock)
+    proof = Proof(store, hasher, throttle, devices, clock)
     tokens = AccessTokens(keys, settings.token_issuer, settings.token_audience, clock)
 
     def services() -> list[Service]:
@@ -47,6 +49,7 @@ def bootstrap(
             tokens=tokens,
             proof=proof,
             throttle=throttle,
+            devices=devices,
             clock=clock,
             discreet=settings.registration == "private",
             address_header=settings.client_address_header.lower(),
@@ -66,6 +69,15 @@ def bootstrap(
         signatures=event_verifier(settings, "users"),
         on_start=_first_start(settings, store, keys, hasher, clock),
         on_stop=[hasher.close],
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        failures_per_address=settings.login_failures_per_address,
+        failures_per_account=settings.login_failures_per_account,
+        registrations_per_address=settings.registrations_per_address,
+        registrations_in_all=settings.registrations_in_all,
     )
 
 

@@ -1,4 +1,4 @@
-"""Proof that somebody reads an account's mail: asked for to reset a password, or to verify an address."""
+"""Proof that somebody reads an address's mail: to set a password, to verify, change or take back an address."""
 
 from __future__ import annotations
 
@@ -8,33 +8,72 @@ from enum import StrEnum
 from hashlib import sha256
 from hmac import compare_digest
 
+from functions.runtime.errors import ServiceError, invalid
+
 MAILS = 3
 _WINDOW = timedelta(minutes=15)
+MAX_ISSUED = 100
+"""Far more than the quota of requests lets strangers cause; each failed attempt to send a mail issues one, too."""
 
 
 class Purpose(StrEnum):
     """What the proof is for."""
 
     PASSWORD_RESET = "PASSWORD_RESET"  # noqa: S105 - a name, no password
+    # A new password, for the owner of an address that somebody tried to register. Apart from PASSWORD_RESET, so that
+    # strangers use up no quota but their own.
+    REGISTRATION = "REGISTRATION"
     EMAIL_VERIFICATION = "EMAIL_VERIFICATION"
+    EMAIL_CHANGE = "EMAIL_CHANGE"
+    EMAIL_UNDO = "EMAIL_UNDO"
 
     @property
     def life(self) -> timedelta:
         """How long a challenge may be answered."""
-        return timedelta(hours=1) if self is Purpose.PASSWORD_RESET else timedelta(hours=24)
+        return _LIVES[self]
 
 
-def challenge_id(purpose: Purpose, user_id: str) -> str:
-    """One for each account and purpose: whoever asks again gets another token, and the one before is void."""
-    return "chl_" + sha256(f"{purpose}\n{user_id}".encode()).hexdigest()[:32]
+_LIVES = {
+    Purpose.PASSWORD_RESET: timedelta(hours=1),
+    Purpose.REGISTRATION: timedelta(hours=1),
+    Purpose.EMAIL_VERIFICATION: timedelta(hours=24),
+    Purpose.EMAIL_CHANGE: timedelta(hours=24),
+    Purpose.EMAIL_UNDO: timedelta(days=7),
+}
+PASSWORD_RESETS = (Purpose.PASSWORD_RESET, Purpose.REGISTRATION)
+OF_ACCOUNT = tuple(purpose for purpose in Purpose if purpose is not Purpose.EMAIL_UNDO)
+"""Purposes with one challenge for each account; EMAIL_UNDO has one for each change of an address."""
+
+
+def challenge_id(purpose: Purpose, owner_id: str) -> str:
+    """Derive the id of the one challenge that an account, or a change of its address, has for a purpose."""
+    return "chl_" + sha256(f"{purpose}\n{owner_id}".encode()).hexdigest()[:32]
+
+
+def invalid_mailed_token() -> ServiceError:
+    """INVALID_ARGUMENT (MAILED_TOKEN_INVALID): one answer for whatever is wrong with it."""
+    return invalid(
+        "The token is not valid, or not any more.",
+        ("token", "must be one that was mailed, used once, in time"),
+        reason="MAILED_TOKEN_INVALID",
+    )
+
+
+@dataclass
+class IssuedToken:
+    """A token that was handed out to be mailed, by its digest."""
+
+    digest: str = field(repr=False)
+    expires_at: datetime
 
 
 @dataclass
 class Challenge:
-    """What is to be answered, once, with the token that was mailed last; only its digest is kept.
+    """What is to be answered, once, with one of the tokens that were mailed.
 
-    `email` is the digest of the address that the mail goes to: the proof is void for any other. `asked` are the
-    latest requests.
+    `email` is the digest of the address that the mail goes to: the proof is void for any other. `address` is that
+    address where it is not (or no longer) the account's. `asked` are the latest requests. A new request leaves the
+    tokens of earlier mails good until they expire: whoever asks on behalf of somebody else must not void their mail.
     """
 
     id: str
@@ -42,26 +81,30 @@ class Challenge:
     email: str
     expires_at: datetime
     asked: list[datetime] = field(default_factory=list)
-    token_digest: str = field(default="", repr=False)
+    address: str = field(default="", repr=False)
+    issued: list[IssuedToken] = field(default_factory=list)
     version: int = 0
 
-    def ask(self, purpose: Purpose, email: str, now: datetime) -> bool:
-        """Begin anew; False, and nothing happens, after three requests within 15 minutes."""
+    def ask(self, purpose: Purpose, email: str, now: datetime, address: str = "") -> bool:
+        """Take a request; return False, and change nothing, after three within 15 minutes."""
         recent = [at for at in self.asked if at + _WINDOW > now]
         if len(recent) >= MAILS:
             return False
+        if email != self.email:
+            self.issued = []
         self.asked = [*recent, now]
-        self.email, self.expires_at, self.token_digest = email, now + purpose.life, ""
+        self.email, self.address, self.expires_at = email, address, now + purpose.life
         return True
 
     def issue(self, token_digest: str, now: datetime) -> bool:
-        """From now on this token answers, and none before; False when there is no time left for it."""
+        """Let this token answer, too; return False when there is no time left for it."""
         if now >= self.expires_at:
             return False
-        self.token_digest = token_digest
+        living = [token for token in self.issued if now < token.expires_at]
+        self.issued = [*living, IssuedToken(token_digest, self.expires_at)][-MAX_ISSUED:]
         return True
 
     def is_answered_by(self, token_digest: str, email: str, now: datetime) -> bool:
-        """Whether this is the token, in time, for the account's address of today (a digest)."""
-        right = bool(self.token_digest) and compare_digest(token_digest, self.token_digest)
-        return right and email == self.email and now < self.expires_at
+        """Return whether this is one of the tokens, in time, for the address with the digest `email`."""
+        living = [token.digest for token in self.issued if now < token.expires_at]
+        return any(compare_digest(token_digest, digest) for digest in living) and email == self.email

@@ -16,6 +16,17 @@ ROLES = frozenset({CUSTOMER, ADMIN})
 MAX_ADDRESSES = 20
 SESSION_LIFE = timedelta(days=30)
 ATTEMPTS_WINDOW = timedelta(minutes=15)
+UNDO_LIFE = timedelta(days=7)
+MAX_FORMER_EMAILS = 5
+
+
+@dataclass
+class FormerEmail:
+    """An address that the account had, which may take it back until `until`; `email` is its digest."""
+
+    change_id: str
+    email: str
+    until: datetime
 
 
 @dataclass
@@ -32,6 +43,10 @@ class User:
     email_since: datetime
     email_deliverable: bool = True
     email_verified: bool = False
+    # While a change of the address waits for its code: until when. The new address is in the challenge.
+    pending_until: datetime | None = None
+    # Oldest first.
+    former_emails: list[FormerEmail] = field(default_factory=list)
     version: int = 0
 
     @staticmethod
@@ -62,12 +77,27 @@ class User:
         self.name = name
         self.updated_at = now
 
+    def require_emails(self, seen: User) -> None:
+        """Raise ABORTED (VERSION_MISMATCH) when the present or a former address is another one than in `seen`."""
+        self.require_email(seen.email)
+        if self.former_emails != seen.former_emails:
+            raise aborted("VERSION_MISMATCH", "The account was changed in the meantime; read it again.")
+
+    def expect_email(self, until: datetime | None, now: datetime) -> None:
+        """Note that another address waits for its code until then; None: not any more."""
+        self.pending_until = until
+        self.updated_at = now
+
     def move_to(self, email: str, now: datetime) -> None:
-        """Change the e-mail; a new address gets a new chance of delivery."""
+        """Change the e-mail to an address whose mail was proved to be read."""
         self.email = email
-        self.email_deliverable = True
-        self.email_verified = False
+        self.email_deliverable = self.email_verified = True
+        self.pending_until = None
         self.email_since = self.updated_at = now
+
+    def undoable(self, now: datetime) -> list[FormerEmail]:
+        """Return the former addresses that may still take the account back, oldest first."""
+        return [former for former in self.former_emails if now < former.until]
 
     def verify_email(self, now: datetime) -> None:
         """Somebody proved that they read this account's mail."""
@@ -110,6 +140,10 @@ class Credentials:
             raise aborted("VERSION_MISMATCH", "The password was changed in the meantime.")
         self.password_hash = new_hash
 
+    def lock(self) -> None:
+        """Make every password wrong until a new one is set."""
+        self.password_hash = ""
+
     def rehash(self, known_hash: str, new_hash: str) -> None:
         """The same password, hashed by newer parameters; nothing if it was replaced since."""
         if self.password_hash == known_hash:
@@ -118,11 +152,26 @@ class Credentials:
 
 @dataclass
 class EmailClaim:
-    """Whose an e-mail address is; `id` is its digest, so that no key in the store names a person."""
+    """Whose an e-mail address is; `id` is its digest, so that no key in the store names a person.
+
+    With `until` it is a former address: it proves nothing, but nobody else gets it before then, so that the change can
+    be undone. `folding` is the version of the rules that made the digest (`rules.FOLDING`; 1 in rows without it).
+    """
 
     id: str
     user_id: str
+    until: datetime | None = None
+    folding: int = 1
     version: int = 0
+
+    @property
+    def is_current(self) -> bool:
+        """Is the address that the account has now."""
+        return self.until is None
+
+    def is_taken(self, now: datetime) -> bool:
+        """Return whether nobody else may have the address."""
+        return self.until is None or now < self.until
 
 
 @dataclass
@@ -252,6 +301,16 @@ class LoginAttempts:
 
     def _recent(self, now: datetime) -> list[datetime]:
         return [at for at in self.failures if at + ATTEMPTS_WINDOW > now]
+
+
+@dataclass
+class Tally:
+    """How often something happened within a window of time, which ends at `expires_at`; the window is in the id."""
+
+    id: str
+    expires_at: datetime
+    count: int = 0
+    version: int = 0
 
 
 def known_roles(roles: Iterable[str]) -> frozenset[str]:

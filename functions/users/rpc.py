@@ -10,11 +10,12 @@ from functions.runtime.errors import invalid
 from functions.runtime.identity import caller
 from functions.runtime.messages import seconds, timestamp
 from functions.runtime.store.port import Store
-from functions.users import addresses, domain, recovery, service, sessions
+from functions.users import addresses, domain, email_change, recovery, service, sessions
 from functions.users.challenge import Purpose
+from functions.users.devices import Devices
 from functions.users.keys import KeyRing
 from functions.users.passwords import Hasher
-from functions.users.proof import Proof
+from functions.users.proof import LoginAttempt, Proof
 from functions.users.throttle import Throttle
 from functions.users.tokens import AccessTokens, Tokens
 from proto.shop.users.v1 import users_pb2 as pb
@@ -29,6 +30,8 @@ PUBLIC = frozenset(
         "RequestPasswordReset",
         "ResetPassword",
         "VerifyEmail",
+        "ConfirmEmailChange",
+        "UndoEmailChange",
         "GetJwks",
     ]
 )
@@ -49,6 +52,7 @@ class Users(users_pb2_grpc.UsersServiceServicer):
         tokens: AccessTokens,
         proof: Proof,
         throttle: Throttle,
+        devices: Devices,
         clock: Clock,
         discreet: bool,
         address_header: str,
@@ -59,41 +63,46 @@ class Users(users_pb2_grpc.UsersServiceServicer):
         self._tokens = tokens
         self._proof = proof
         self._throttle = throttle
+        self._devices = devices
         self._clock = clock
         self._discreet = discreet
         self._address_header = address_header
 
     async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.RegisterResponse:
         """See users.proto, as for all below."""
-        wanted = service.Registration(request.email, request.password, request.name)
-        return pb.RegisterResponse(
-            user=_user(
-                await service.register(
-                    wanted,
-                    discreet=self._discreet,
-                    store=self._store,
-                    hasher=self._hasher,
-                    clock=self._clock,
-                )
-            )
+        wanted = service.Registration(
+            request.email, request.password, request.name, client_address=self._address(request, context)
         )
+        registered = await service.register(
+            wanted,
+            discreet=self._discreet,
+            store=self._store,
+            hasher=self._hasher,
+            throttle=self._throttle,
+            clock=self._clock,
+        )
+        return pb.RegisterResponse(user=_user(registered))
 
     async def Login(self, request: pb.LoginRequest, context: Any) -> pb.LoginResponse:
+        attempt = LoginAttempt(
+            request.email, request.password, self._address(request, context), request.device_token
+        )
         return pb.LoginResponse(
             session=_session(
                 await sessions.login(
-                    request.email,
-                    request.password,
-                    self._address(request, context),
+                    attempt,
                     store=self._store,
-                    tokens=self._tokens,
                     proof=self._proof,
+                    tokens=self._tokens,
+                    devices=self._devices,
                     clock=self._clock,
                 )
             )
         )
 
-    def _address(self, request: pb.LoginRequest | pb.RequestPasswordResetRequest, context: Any) -> str:
+    def _address(
+        self, request: pb.RegisterRequest | pb.LoginRequest | pb.RequestPasswordResetRequest, context: Any
+    ) -> str:
         """What the ingress says of a client that calls directly; the gateway's word is in its request."""
         stated = dict(context.invocation_metadata() or ()).get(self._address_header)
         return str(stated or request.client_address)
@@ -112,9 +121,12 @@ class Users(users_pb2_grpc.UsersServiceServicer):
         return pb.LogoutResponse()
 
     async def GetUser(self, request: pb.GetUserRequest, context: Any) -> pb.GetUserResponse:
-        return pb.GetUserResponse(
-            user=_user(await service.get_user(request.user_id, caller(), store=self._store))
-        )
+        user = await service.get_user(request.user_id, caller(), store=self._store)
+        return pb.GetUserResponse(user=await self._profile(user))
+
+    async def _profile(self, user: domain.User) -> pb.User:
+        """Return the account with the address that waits for its code."""
+        return _user(user, await email_change.pending_email(user, store=self._store, clock=self._clock))
 
     async def ListUsers(self, request: pb.ListUsersRequest, context: Any) -> pb.ListUsersResponse:
         page = await service.list_users(request.limit, request.cursor, caller(), store=self._store)
@@ -125,19 +137,40 @@ class Users(users_pb2_grpc.UsersServiceServicer):
             name=request.name if request.HasField("name") else None,
             email=request.email if request.HasField("email") else None,
             version=request.version if request.HasField("version") else None,
+            current_password=request.current_password,
         )
-        return pb.UpdateUserResponse(
-            user=_user(
-                await service.update_user(
-                    request.user_id,
-                    wanted,
-                    caller(),
-                    store=self._store,
-                    throttle=self._throttle,
-                    clock=self._clock,
-                )
-            )
+        user = await service.update_user(
+            request.user_id,
+            wanted,
+            caller(),
+            store=self._store,
+            throttle=self._throttle,
+            proof=self._proof,
+            clock=self._clock,
         )
+        return pb.UpdateUserResponse(user=await self._profile(user))
+
+    async def ConfirmEmailChange(
+        self, request: pb.ConfirmEmailChangeRequest, context: Any
+    ) -> pb.ConfirmEmailChangeResponse:
+        await email_change.confirm(request.token, store=self._store, clock=self._clock)
+        return pb.ConfirmEmailChangeResponse()
+
+    async def UndoEmailChange(
+        self, request: pb.UndoEmailChangeRequest, context: Any
+    ) -> pb.UndoEmailChangeResponse:
+        await email_change.undo(request.token, store=self._store, clock=self._clock)
+        return pb.UndoEmailChangeResponse()
+
+    async def ExportUser(self, request: pb.ExportUserRequest, context: Any) -> pb.ExportUserResponse:
+        user, book = await service.export_user(
+            request.user_id,
+            caller(),
+            current_password=request.current_password,
+            store=self._store,
+            proof=self._proof,
+        )
+        return pb.ExportUserResponse(user=await self._profile(user), addresses=map(_address, book.addresses))
 
     async def ChangePassword(
         self, request: pb.ChangePasswordRequest, context: Any
@@ -185,20 +218,35 @@ class Users(users_pb2_grpc.UsersServiceServicer):
         purpose = _PURPOSES.get(request.purpose)
         if purpose is None:
             raise invalid("The purpose is not valid.", ("purpose", "must be one that there is"))
-        token = await recovery.issue(request.user_id, purpose, caller(), store=self._store, clock=self._clock)
-        return pb.IssueMailedTokenResponse(token=token)
+        code = await recovery.issue(
+            request.user_id, purpose, request.change_id, caller(), store=self._store, clock=self._clock
+        )
+        return pb.IssueMailedTokenResponse(token=code.token, email=code.email)
 
     async def SetRoles(self, request: pb.SetRolesRequest, context: Any) -> pb.SetRolesResponse:
         return pb.SetRolesResponse(
             user=_user(
                 await service.set_roles(
-                    request.user_id, request.roles, caller(), store=self._store, clock=self._clock
+                    request.user_id,
+                    request.roles,
+                    caller(),
+                    current_password=request.current_password,
+                    store=self._store,
+                    proof=self._proof,
+                    clock=self._clock,
                 )
             )
         )
 
     async def DeleteUser(self, request: pb.DeleteUserRequest, context: Any) -> pb.DeleteUserResponse:
-        await service.delete_user(request.user_id, caller(), store=self._store, clock=self._clock)
+        await service.delete_user(
+            request.user_id,
+            caller(),
+            current_password=request.current_password,
+            store=self._store,
+            proof=self._proof,
+            clock=self._clock,
+        )
         return pb.DeleteUserResponse()
 
     async def ListAddresses(self, request: pb.ListAddressesRequest, context: Any) -> pb.ListAddressesResponse:
@@ -252,7 +300,7 @@ class Users(users_pb2_grpc.UsersServiceServicer):
         return pb.RotateKeysResponse(jwks=pb.Jwks(json=await service.rotate_keys(caller(), keys=self._keys)))
 
 
-def _user(user: domain.User) -> pb.User:
+def _user(user: domain.User, pending_email: str = "") -> pb.User:
     return pb.User(
         id=user.id,
         email=user.email,
@@ -263,6 +311,7 @@ def _user(user: domain.User) -> pb.User:
         email_deliverable=user.email_deliverable,
         updated_at=timestamp(user.updated_at),
         email_verified=user.email_verified,
+        pending_email=pending_email,
     )
 
 
@@ -272,6 +321,7 @@ def _session(tokens: Tokens) -> pb.Session:
         refresh_token=tokens.refresh_token,
         expires_in=tokens.expires_in,
         user_id=tokens.user_id,
+        device_token=tokens.device_token,
     )
 
 
@@ -303,6 +353,13 @@ def _from_address(address: pb.Address) -> domain.Address:
 
 def _contacts(users: Iterable[domain.User]) -> Iterable[pb.Contact]:
     return (
-        pb.Contact(user_id=user.id, email=user.email, name=user.name, deliverable=user.email_deliverable)
+        pb.Contact(
+            user_id=user.id,
+            email=user.email,
+            # A stranger may have written it, to whoever has the address.
+            name=user.name if user.email_verified else "",
+            deliverable=user.email_deliverable,
+            verified=user.email_verified,
+        )
         for user in users
     )

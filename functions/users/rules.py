@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING
 
 from functions.runtime.errors import ServiceError, invalid
 from functions.runtime.formats import MAX_EMAIL, MAX_NAME, MAX_PASSWORD, MIN_PASSWORD
 from functions.runtime.text import TextError, clean_line
 
+if TYPE_CHECKING:
+    from email_validator import ValidatedEmail
+
+FOLDING = 2
+"""The version of `normal_email`: the digests of accounts made by an earlier one are found by `earlier_email`."""
 # Normalisation may shorten a text; beyond this it is not even looked at.
 MAX_RAW_PASSWORD = 512
 
@@ -38,29 +46,65 @@ _COMMON = frozenset(_COMMON_WORDS.split())
 
 
 def normal_email(text: str) -> str:
-    """The one form in which an address is kept and compared: NFKC, lower case, the domain in IDNA's ASCII.
+    """Return the one form in which an address is kept and compared: ASCII in lower case, the domain by IDNA 2008.
 
-    The part before the @ must be ASCII once normalised: letters that only look alike would make two people
-    one. Raises INVALID_ARGUMENT naming the field, never the address.
+    The local part must be ASCII, and only its case is folded: mail servers may tell case apart, but none that people
+    use does; dots and `+tags` are kept. The domain is mapped by UTS #46 without transitional processing, so that
+    `fussball` and `fußball` stay two. See docs/decisions/0005-identity-folding.md.
+
+    Raises INVALID_ARGUMENT naming the field, never the address.
     """
-    local, at, domain = unicodedata.normalize("NFKC", text[: MAX_EMAIL + 1].strip()).rpartition("@")
-    local, domain = local.lower(), domain.casefold()
-    if domain and not domain.isascii():
-        domain = _ascii_domain(domain)
-    email = f"{local}@{domain}"
-    known = at and _LOCAL.fullmatch(local) and _DOMAIN.fullmatch(domain)
-    if not known or len(local) > 64 or len(email) > MAX_EMAIL or len(text) > MAX_EMAIL:
-        raise invalid(
-            "The e-mail address is not valid.", ("email", "must be an e-mail address like name@example.com")
-        )
-    return email
+    from email_validator import EmailNotValidError
 
-
-def _ascii_domain(domain: str) -> str:
+    given = text.strip() if len(text) <= MAX_EMAIL else ""
     try:
-        return domain.encode("idna").decode("ascii")
+        valid = _validator()(given, allow_smtputf8=False, check_deliverability=False)
+    except EmailNotValidError:
+        raise _not_an_email() from None
+    local, domain = valid.local_part.lower(), (valid.ascii_domain or "").lower()
+    if not _is_address(local, domain):
+        raise _not_an_email()
+    return f"{local}@{domain}"
+
+
+@cache
+def _validator() -> Callable[..., ValidatedEmail]:
+    """Return `validate_email`, which then takes `.local` and `.test` too: whether mail arrives is shown by a code."""
+    import email_validator  # 50 ms of cold start, needed first here
+
+    email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()  # the library's documented way
+    return email_validator.validate_email
+
+
+def earlier_email(text: str) -> str | None:
+    """Return the form that accounts were kept under before FOLDING 2; None where it is none, or the same as today.
+
+    It folded by NFKC and IDNA 2003, which makes `fussball` of `fußball`: another domain.
+    """
+    local, _, domain = unicodedata.normalize("NFKC", text[: MAX_EMAIL + 1].strip()).rpartition("@")
+    local, domain = local.lower(), domain.casefold()
+    try:
+        domain = domain.encode("idna").decode("ascii")
     except UnicodeError:
-        return ""
+        return None
+    if not _is_address(local, domain) or len(text) > MAX_EMAIL:
+        return None
+    email = f"{local}@{domain}"
+    try:
+        return None if email == normal_email(text) else email
+    except ServiceError:
+        return email
+
+
+def _is_address(local: str, domain: str) -> bool:
+    fits = len(local) <= 64 and len(local) + 1 + len(domain) <= MAX_EMAIL
+    return bool(fits and _LOCAL.fullmatch(local) and _DOMAIN.fullmatch(domain))
+
+
+def _not_an_email() -> ServiceError:
+    return invalid(
+        "The e-mail address is not valid.", ("email", "must be an e-mail address like name@example.com")
+    )
 
 
 def normal_password(text: str) -> str:

@@ -6,14 +6,16 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from events.catalog import UserPasswordChanged
 from functions.runtime.clock import Clock
 from functions.runtime.errors import ServiceError, unauthenticated
 from functions.runtime.identity import Identity
 from functions.runtime.store.port import Changes, Ref, Store
 from functions.users.account_access import AccountAccess
+from functions.users.devices import Devices
 from functions.users.domain import Credentials, Session, User, no_such_user
 from functions.users.passwords import Hasher
-from functions.users.proof import Proof
+from functions.users.proof import LoginAttempt, Proof
 from functions.users.revocations import Revocation
 from functions.users.rules import check_password
 from functions.users.service import get_user
@@ -32,27 +34,43 @@ log = logging.getLogger("shop.users")
 
 
 async def login(
-    email: str,
-    password: str,
-    client_address: str,
+    attempt: LoginAttempt,
     *,
     store: Store,
     proof: Proof,
     tokens: AccessTokens,
+    devices: Devices,
     clock: Clock,
 ) -> Tokens:
-    """Start a session. Raises what `Proof` raises; `client_address` may be empty."""
-    credentials = await proof.by_email(email, password, client_address)
+    """Start a session. Raises what `Proof` raises."""
+    credentials, device, misfolded = await proof.by_email(attempt)
     user = await store.get(User, credentials.id)
     if user is None:
         raise wrong_credentials()  # deleted just now
+    if misfolded and user.email_deliverable and not user.email_verified:
+        await _distrust_email(user, store=store, clock=clock)
     text, token = new_refresh_token(new_session_id(), await store.epoch())
     session = Session.start(token.session_id, credentials, token.digest, clock.now())
     failpoint("users.login.before")
     await store.update(Session, session.id, lambda _: (session, ()))
     failpoint("users.login.after")
     log.info("session_started", extra={"user_id": user.id})
-    return Tokens(user.id, await tokens.mint(user, session), text)
+    device_token = await devices.issue(credentials, device)
+    return Tokens(user.id, await tokens.mint(user, session), text, device_token)
+
+
+async def _distrust_email(seen: User, *, store: Store, clock: Clock) -> None:
+    """Send no mail to an address that an earlier version made of another one: it is in somebody else's domain."""
+
+    def change(user: User | None) -> tuple[User, Sequence[Any]]:
+        if user is None:
+            raise wrong_credentials()  # deleted just now
+        if user.email == seen.email:
+            user.bounced(clock.now(), clock.now())
+        return user, ()
+
+    await store.update(User, seen.id, change)
+    log.warning("email_misfolded", extra={"user_id": seen.id})
 
 
 async def refresh(refresh_token: str, *, store: Store, tokens: AccessTokens, clock: Clock) -> Tokens:
@@ -130,7 +148,7 @@ async def change_password(
     """
     user = await get_user(user_id, who, store=store)
     check_password(new, user.email, "new_password")
-    known = await proof.of_user(user, current)
+    known = await proof.of_user(user_id, current)
     fresh = await hasher.hash(new)
 
     def change(found: Sequence[Any]) -> Changes[None]:
@@ -139,7 +157,7 @@ async def change_password(
             raise no_such_user()
         access.credentials.replace(known.password_hash, fresh)
         put, delete = access.end(user_id, clock.now())
-        return Changes(None, put=put, delete=delete)
+        return Changes(None, put=put, delete=delete, events=[UserPasswordChanged(user_id=user_id)])
 
     failpoint("users.password.before")
     await store.transact(AccountAccess.refs(user_id), change)

@@ -29,5 +29,11 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     registration: Literal["private", "open"] = "private"
     # Failed logins in 15 minutes from one network address, behind which there may be many people.
     login_failures_per_address: Annotated[int, Meta(ge=5)] = 100
+    # Failed logins in 15 minutes at one account, from all network addresses together, until only devices that logged in
+    # to it before are let in.
+    login_failures_per_account: Annotated[int, Meta(ge=5, le=1000)] = 50
+    # Registrations in 15 minutes from one network address, and in all.
+    registrations_per_address: Annotated[int, Meta(ge=1)] = 100
+    registrations_in_all: Annotated[int, Meta(ge=1)] = 3000
     # A header that the ingress overwrites with a gRPC client's address, so that it cannot claim another. Empty: none.
     client_address_header: str = ""

@@ -9,6 +9,7 @@ from functions.runtime.errors import ServiceError
 from functions.runtime.formats import MAX_EMAIL
 from functions.runtime.store.port import IndexKey, Kind, Page, Store
 from functions.users.challenge import Challenge
+from functions.users.devices import DeviceKey
 from functions.users.domain import (
     AddressBook,
     AdminRoster,
@@ -16,11 +17,12 @@ from functions.users.domain import (
     EmailClaim,
     LoginAttempts,
     Session,
+    Tally,
     User,
 )
 from functions.users.keyset import KeySet
 from functions.users.revocations import OutdatedTokens, Revocation, by_time
-from functions.users.rules import normal_email
+from functions.users.rules import earlier_email, normal_email
 
 ROSTER_ID = AdminRoster().id
 _BY_AGE, _EVERYONE = "by_age", "all"
@@ -33,12 +35,14 @@ def _by_age(user: User) -> Iterable[IndexKey]:
 KINDS = (
     Kind(User, "user", indexes=_by_age),
     Kind(Credentials, "credentials"),
-    Kind(EmailClaim, "email"),
+    Kind(EmailClaim, "email", expires_at=lambda claim: claim.until),
     Kind(AddressBook, "addresses"),
     Kind(AdminRoster, "admins"),
     Kind(Session, "session", expires_at=lambda session: session.expires_at),
     Kind(LoginAttempts, "attempts", expires_at=lambda attempts: attempts.expires_at),
     Kind(Challenge, "challenge", expires_at=lambda challenge: challenge.expires_at),
+    Kind(Tally, "tally", expires_at=lambda tally: tally.expires_at),
+    Kind(DeviceKey, "device_key"),
     Kind(KeySet, "keys"),
     Kind(Revocation, "revocation", indexes=by_time, expires_at=lambda revocation: revocation.expires_at),
     Kind(OutdatedTokens, "outdated"),
@@ -57,6 +61,12 @@ def account_key(text: str) -> str:
     except ServiceError:
         # Cut, since nobody's name is longer; marked, so that it equals no real address.
         return email_key("\0" + text[:MAX_EMAIL].casefold())
+
+
+def earlier_key(text: str) -> str | None:
+    """The key that the address had under the rules of earlier versions; None where it is the same."""
+    earlier = earlier_email(text)
+    return email_key(earlier) if earlier else None
 
 
 def address_key(client_address: str) -> str:

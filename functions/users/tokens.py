@@ -23,11 +23,12 @@ _TOKEN_CHARS = 3 + 64  # the prefix; 16 bytes of an id and the secret, in base64
 
 @dataclass(frozen=True, repr=False)
 class Tokens:
-    """What a login or a refresh gives; `expires_in` seconds of the access token."""
+    """What a login or a refresh gives; `expires_in` seconds of the access token, `device_token` only by a login."""
 
     user_id: str
     access_token: str
     refresh_token: str
+    device_token: str = ""
     expires_in: int = int(ACCESS_LIFE.total_seconds())
 
 
@@ -39,10 +40,23 @@ class RefreshToken(NamedTuple):
 
 
 class MailedToken(NamedTuple):
-    """A token that went out by mail, as the store knows it: of which account, and the SHA-256 of its text."""
+    """A token that went out by mail, as the store knows it: whose, and the SHA-256 of its text.
 
-    user_id: str
+    `owner` are the 32 hexadecimal digits of the id of an account, or of a change of its address.
+    """
+
+    owner: str
     digest: str
+
+    @property
+    def user_id(self) -> str:
+        """The account, if it is one's."""
+        return f"usr_{self.owner}"
+
+    @property
+    def change_id(self) -> str:
+        """The change of an address, if it is one's."""
+        return f"emc_{self.owner}"
 
 
 class AccessTokens:
@@ -99,16 +113,16 @@ def parse_refresh_token(text: str, epoch: int) -> RefreshToken | None:
     return RefreshToken(f"ses_{owner}", _digest(text, epoch)) if owner else None
 
 
-def new_mailed_token(user_id: str, epoch: int) -> tuple[str, MailedToken]:
-    """256 random bits that belong to this account: the text to be mailed, and what the store may know."""
-    text = _new(_MAILED, user_id)
-    return text, MailedToken(user_id, _digest(text, epoch))
+def new_mailed_token(owner_id: str, epoch: int) -> tuple[str, MailedToken]:
+    """256 random bits that belong to this account or change: the text to be mailed, and what the store may know."""
+    text = _new(_MAILED, owner_id)
+    return text, MailedToken(owner_id[-32:], _digest(text, epoch))
 
 
 def parse_mailed_token(text: str, epoch: int) -> MailedToken | None:
     """What `text` claims to be; None when it cannot be one of ours."""
     owner = _owner(_MAILED, text)
-    return MailedToken(f"usr_{owner}", _digest(text, epoch)) if owner else None
+    return MailedToken(owner, _digest(text, epoch)) if owner else None
 
 
 def _new(prefix: str, owner_id: str) -> str:

@@ -44,6 +44,15 @@ Password = Annotated[
 GivenPassword = Annotated[
     str, Field(min_length=1, max_length=128, description="The password.", examples=["correct horse battery"])
 ]
+CurrentPassword = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=128,
+        description="The caller's own; not needed within five minutes of a login.",
+        examples=["correct horse battery"],
+    ),
+]
 Name = Annotated[
     str, line(formats.MAX_NAME), Field(description="Shown to people.", examples=["Ada Lovelace"])
 ]
@@ -70,6 +79,17 @@ class Register(Body):
     name: Name
 
 
+DeviceToken = Annotated[
+    str,
+    Field(
+        max_length=256,
+        pattern=r"^[\x21-\x7e]*$",
+        description="As given by an earlier login from this device; a browser has it as a cookie.",
+        examples=["dt_4Zx0p9Qm2w"],
+    ),
+]
+
+
 class Login(Body):
     """Proof of identity."""
 
@@ -79,6 +99,7 @@ class Login(Body):
         Field(description="As registered, in any case.", examples=["ada@example.com"]),
     ]
     password: GivenPassword
+    device_token: DeviceToken = ""
 
 
 class GivenRefreshToken(Body):
@@ -92,6 +113,7 @@ class UpdateUser(Body):
 
     name: Name | None = None
     email: Email | None = None
+    current_password: CurrentPassword | None = None
 
 
 class ChangePassword(Body):
@@ -136,10 +158,17 @@ class VerifyEmail(Body):
     token: MailedToken
 
 
+class AnswerEmailChange(Body):
+    """Proof of reading the mail of a new, or of a former, address."""
+
+    token: MailedToken
+
+
 class SetRoles(Body):
     """New roles of an account."""
 
     roles: Annotated[list[Role], Field(min_length=1, max_length=2, examples=[["customer", "admin"]])]
+    current_password: CurrentPassword | None = None
 
 
 class AddressIn(Body):
@@ -181,6 +210,13 @@ class User(TypedDict):
     email_verified: Annotated[
         bool, Field(description="Somebody proved that they read mail to it.", examples=[False])
     ]
+    pending_email: Annotated[
+        str | None,
+        Field(
+            description="The address that takes its place once its code came back; null in lists.",
+            examples=["countess@example.com"],
+        ),
+    ]
     created_at: Moment
     updated_at: Moment
     version: Version
@@ -204,6 +240,13 @@ class Session(TypedDict):
     token_type: Annotated[str, Field(description="Always `Bearer`.", examples=["Bearer"])]
     expires_in: Annotated[Count, Field(description="Seconds the access token lives.", examples=[900])]
     user_id: Annotated[str, identifier("usr", "Whose session it is")]
+    device_token: Annotated[
+        str | None,
+        Field(
+            description="By a login only: give it at the next one, so that failures of strangers do not hold it up.",
+            examples=["dt_4Zx0p9Qm2w"],
+        ),
+    ]
 
 
 class Address(TypedDict):
@@ -252,6 +295,7 @@ def user(message: pb.User) -> User:
         "roles": cast(list[Role], list(message.roles)),
         "email_deliverable": message.email_deliverable,
         "email_verified": message.email_verified,
+        "pending_email": message.pending_email or None,
         "created_at": moment(message.created_at),
         "updated_at": moment(message.updated_at),
         "version": message.version,
@@ -266,6 +310,7 @@ def session(message: pb.Session) -> Session:
         "token_type": "Bearer",
         "expires_in": message.expires_in,
         "user_id": message.user_id,
+        "device_token": message.device_token or None,
     }
 
 

@@ -75,15 +75,28 @@ async def read_user(request: Request, user_id: UserId) -> Response:
 
 @router.put(
     "/v1/admin/users/{user_id}/roles",
-    **declare("admin", 200, user_models.User, tagged="sent", problems={**_NO_USER, 409: "LAST_ADMIN"}),
+    **declare(
+        "admin",
+        200,
+        user_models.User,
+        tagged="sent",
+        problems={
+            **_NO_USER,
+            401: "REAUTHENTICATION_REQUIRED, INVALID_CREDENTIALS, TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED",
+            409: "LAST_ADMIN",
+        },
+    ),
 )
 async def set_roles(request: Request, user_id: UserId, body: user_models.SetRoles) -> Response:
     """Replace the roles of an account.
 
-    They show in the access tokens that are given out from then on. The last administrator stays one.
+    They show in the access tokens that are given out from then on. The last administrator stays one. Needs the
+    administrator's `current_password`, or a login of the last five minutes.
     """
     users = clients_of(request).users
-    wanted = users_pb2.SetRolesRequest(user_id=user_id, roles=body.roles)
+    wanted = users_pb2.SetRolesRequest(
+        user_id=user_id, roles=body.roles, current_password=body.current_password or ""
+    )
     user = user_models.user((await users.write(users.stub.SetRoles, wanted)).user)
     return answer(user, tag=etag(user["version"]))
 

@@ -22,9 +22,11 @@ from proto.shop.users.v1 import users_pb2 as pb
 router = routes("users")
 
 _INVALID = {400: "INVALID_ARGUMENT, WEAK_PASSWORD, MALFORMED_JSON"}
+_WHO = "TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED"
+_AGAIN = f"REAUTHENTICATION_REQUIRED, INVALID_CREDENTIALS, {_WHO}"
 _PASSWORD = {
     **_INVALID,
-    401: "INVALID_CREDENTIALS, TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED",
+    401: f"INVALID_CREDENTIALS, {_WHO}",
     429: "TOO_MANY_ATTEMPTS, RATE_LIMITED",
 }
 
@@ -45,7 +47,7 @@ async def _version(request: Request) -> int:
         201,
         models.User,
         cost=PASSWORD_COST,
-        problems={**_INVALID, 409: "EMAIL_TAKEN"},
+        problems={**_INVALID, 409: "EMAIL_TAKEN", 429: "TOO_MANY_REGISTRATIONS, RATE_LIMITED"},
         tagged="sent",
         located="/v1/users/me",
     ),
@@ -55,9 +57,12 @@ async def register_user(request: Request, body: models.Register) -> Response:
 
     The new account has the role `customer`. A session is started separately. An e-mail that has an account already gets
     the same answer, and its owner a message; where the shop is set to tell (REGISTRATION=open), 409 EMAIL_TAKEN.
+    A network address, and all together, register only so many in 15 minutes.
     """
     users = clients_of(request).users
-    wanted = pb.RegisterRequest(email=body.email, password=body.password, name=body.name)
+    wanted = pb.RegisterRequest(
+        email=body.email, password=body.password, name=body.name, client_address=exchange_of(request).address
+    )
     user = models.user((await users.write(users.stub.Register, wanted)).user)
     return answer(user, 201, location="/v1/users/me", tag=etag(user["version"]))
 
@@ -77,17 +82,19 @@ async def read_me(request: Request) -> Response:
         seconds=30,
         cost=EXPORT_COST,
         sends=("Content-Disposition",),
-        problems={429: "RATE_LIMITED"},
+        problems={401: _AGAIN, 429: "RATE_LIMITED"},
     ),
 )
 async def export_me(request: Request) -> Response:
     """Export all that is kept about oneself.
 
-    One document from every domain, complete, however long; a few times an hour. One that breaks off is not complete.
+    One document from every domain, complete, however long; a few times an hour, and within five minutes of a login. One
+    that breaks off is not complete.
     """
-    exchange = exchange_of(request)
+    exchange, users = exchange_of(request), clients_of(request).users
+    own = await users.read(users.stub.ExportUser, pb.ExportUserRequest(user_id=me()))
     exchange.count(exchange.gateway.exports, me())
-    return await PersonalData.open(clients_of(request), me())
+    return await PersonalData.open(clients_of(request), me(), own)
 
 
 @router.patch(
@@ -97,26 +104,80 @@ async def export_me(request: Request) -> Response:
         200,
         models.User,
         tagged="write",
-        problems={409: "EMAIL_TAKEN", 429: "TOO_MANY_ATTEMPTS, RATE_LIMITED"},
+        problems={401: _AGAIN, 409: "EMAIL_TAKEN", 429: "TOO_MANY_ATTEMPTS, RATE_LIMITED"},
     ),
 )
 async def update_me(request: Request, body: models.UpdateUser) -> Response:
     """Change one's own account.
 
-    What is absent stays as it is. The e-mail changes at most five times in 15 minutes.
+    What is absent stays as it is. Another e-mail needs `current_password`, or a login of the last five minutes. It is
+    pending until the code that is mailed to it came back (POST /v1/email-changes/confirm); the present e-mail cancels
+    it. At most five are tried in 15 minutes.
     """
     users = clients_of(request).users
     version = await expected_version(request, lambda: _version(request))
-    wanted = pb.UpdateUserRequest(user_id=me(), name=body.name, email=body.email, version=version)
+    wanted = pb.UpdateUserRequest(
+        user_id=me(),
+        name=body.name,
+        email=body.email,
+        version=version,
+        current_password=body.current_password or "",
+    )
     user = models.user((await users.write(users.stub.UpdateUser, wanted)).user)
     return answer(user, tag=etag(user["version"]))
 
 
-@router.delete("/v1/users/me", **declare("signed-in", 204, tagged="write", problems={409: "LAST_ADMIN"}))
+@router.post(
+    "/v1/email-changes/confirm",
+    **declare(
+        "open",
+        204,
+        problems={
+            400: "INVALID_ARGUMENT, MAILED_TOKEN_INVALID, MALFORMED_JSON",
+            409: "EMAIL_TAKEN, VERSION_MISMATCH",
+            429: "TOO_MANY_EMAIL_CHANGES, RATE_LIMITED",
+        },
+    ),
+)
+async def confirm_email_change(request: Request, body: models.AnswerEmailChange) -> Response:
+    """Confirm a new e-mail by the code that was mailed to it.
+
+    It works once, for a day. The former address is told, and gets a code that undoes the change for seven days.
+    """
+    users = clients_of(request).users
+    await users.write(users.stub.ConfirmEmailChange, pb.ConfirmEmailChangeRequest(token=body.token))
+    return empty()
+
+
+@router.post(
+    "/v1/email-changes/undo",
+    **declare(
+        "open",
+        204,
+        problems={
+            400: "INVALID_ARGUMENT, MAILED_TOKEN_INVALID, MALFORMED_JSON",
+            409: "VERSION_MISMATCH",
+        },
+    ),
+)
+async def undo_email_change(request: Request, body: models.AnswerEmailChange) -> Response:
+    """Give an account back to its former e-mail by the code that was mailed to it.
+
+    It works once, for seven days. Every session ends, no password is right any more, and a code for a new one is mailed
+    to the address that is back.
+    """
+    users = clients_of(request).users
+    await users.write(users.stub.UndoEmailChange, pb.UndoEmailChangeRequest(token=body.token))
+    return empty()
+
+
+@router.delete(
+    "/v1/users/me", **declare("signed-in", 204, tagged="write", problems={401: _AGAIN, 409: "LAST_ADMIN"})
+)
 async def delete_me(request: Request) -> Response:
     """Delete one's own account.
 
-    Everything that names the person is erased, everywhere.
+    Within five minutes of a login only. Everything that names the person is erased, everywhere.
     """
     users = clients_of(request).users
     await require_match(request, lambda: _version(request))

@@ -241,7 +241,10 @@ def _canned() -> dict[str, Any]:
     preferences = notifications_pb2.Preferences(user_id=USER, email_enabled=True, version=0)
     return {
         **dict.fromkeys(("Register", "GetUser", "UpdateUser", "SetRoles"), user()),
-        **dict.fromkeys(("Login", "Refresh"), session),
+        "Login": users_pb2.Session(
+            access_token="a.b.c", refresh_token="rt_1", expires_in=900, user_id=USER, device_token="dt_1"
+        ),
+        "Refresh": session,
         **dict.fromkeys(("AddAddress", "UpdateAddress"), address),
         **dict.fromkeys(("GetJwks", "RotateKeys"), users_pb2.Jwks(json=JWKS)),
         **dict.fromkeys(("GetProduct", "CreateProduct", "UpdateProduct"), product()),
@@ -265,6 +268,9 @@ def _canned() -> dict[str, Any]:
         "DeleteAddress": users_pb2.DeleteAddressResponse(),
         "DeleteProduct": products_pb2.DeleteProductResponse(),
         "ListUsers": users_pb2.ListUsersResponse(users=[user()], next_cursor="next"),
+        "ConfirmEmailChange": users_pb2.ConfirmEmailChangeResponse(),
+        "UndoEmailChange": users_pb2.UndoEmailChangeResponse(),
+        "ExportUser": users_pb2.ExportUserResponse(user=user(), addresses=[address]),
         "ListAddresses": users_pb2.ListAddressesResponse(addresses=[address]),
         "ListProducts": products_pb2.ListProductsResponse(products=[product()], next_cursor="next"),
         "ListCategories": products_pb2.ListCategoriesResponse(

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from functions.runtime.errors import invalid, unavailable
+from functions.runtime.errors import invalid, unauthenticated, unavailable
 from gateway.tests.conftest import CUSTOMER, Start, StartLive, assert_problem
 from gateway.tests.fakes import ADDRESS, NOTIFICATION, ORDER, PAYMENT, USER, Backend, canned
 from proto.shop.orders.v1 import orders_pb2
@@ -42,6 +42,19 @@ async def test_the_export_has_every_page_of_a_list(api: httpx.AsyncClient, backe
     backend.answers["ListOrders"] = page
     assert len((await api.get(EXPORT, headers=CUSTOMER)).json()["orders"]) == 3
     assert {request.limit for name, request, _ in backend.calls if name == "ListOrders"} == {25}
+
+
+async def test_an_export_that_users_refuses_asks_nobody_else_and_counts_for_nothing(
+    start: Start, backend: Backend
+) -> None:
+    api = await start(exports_per_hour=1)
+    backend.fails["ExportUser"] = unauthenticated("REAUTHENTICATION_REQUIRED", "Log in again.")
+    refused = await api.get(EXPORT, headers=CUSTOMER)
+    assert_problem(refused, 401, "REAUTHENTICATION_REQUIRED")
+    assert 'error="insufficient_user_authentication", max_age="300"' in refused.headers["www-authenticate"]
+    assert {name for name, _, _ in backend.calls} == {"ExportUser"}
+    backend.fails.clear()
+    assert (await api.get(EXPORT, headers=CUSTOMER)).status_code == 200
 
 
 async def test_an_export_that_would_lack_something_is_none(api: httpx.AsyncClient, backend: Backend) -> None:

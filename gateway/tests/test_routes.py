@@ -12,11 +12,12 @@ from opentelemetry.trace import SpanKind
 from functions.runtime.errors import aborted, invalid
 from gateway.tests.conftest import BOSS, CUSTOMER, assert_problem
 from gateway.tests.deadletters import LETTER
-from gateway.tests.fakes import ADMIN, HEX, ORDER, PAYMENT, PRODUCT, USER, Backend, product
+from gateway.tests.fakes import ADMIN, HEX, ORDER, PAYMENT, PRODUCT, USER, Backend, product, user
 from gateway.tests.test_errors import new_order
 from observability import export, tracing
 from proto.shop.orders.v1 import orders_pb2
 from proto.shop.products.v1 import products_pb2
+from proto.shop.users.v1 import users_pb2
 
 
 async def test_a_product_is_shown_with_its_price_times_and_etag(api: httpx.AsyncClient) -> None:
@@ -213,6 +214,44 @@ async def test_a_bad_token_is_refused_even_where_none_is_needed_but_not_when_log
     assert_problem(await api.get("/v1/orders", headers=basic), 401, "TOKEN_INVALID")
     service = {"authorization": "Bearer service:payments"}
     assert_problem(await api.get("/v1/orders", headers=service), 401, "TOKEN_INVALID")
+
+
+async def test_a_device_token_comes_back_as_a_cookie_and_goes_along_at_the_next_login(
+    api: httpx.AsyncClient, backend: Backend
+) -> None:
+    backend.answers["Login"] = users_pb2.Session(access_token="a.b.c", device_token="dt_first")
+    login = {"email": "ada@example.com", "password": "correct horse"}
+    answer = await api.post("/v1/sessions", json=login)
+    assert answer.json()["device_token"] == "dt_first"
+    name, _, attributes = answer.headers["set-cookie"].partition("; ")
+    assert name == "__Secure-shop_device=dt_first"
+    assert {"HttpOnly", "Secure", "SameSite=strict", "Path=/v1/sessions"} < set(attributes.split("; "))
+    await api.post("/v1/sessions", json=login, headers={"cookie": name})
+    assert backend.last("Login").device_token == "dt_first"
+    await api.post("/v1/sessions", json={**login, "device_token": "dt_mine"}, headers={"cookie": name})
+    assert backend.last("Login").device_token == "dt_mine"
+    refreshed = await api.post("/v1/sessions/refresh", json={"refresh_token": "rt_1"})
+    assert refreshed.json()["device_token"] is None
+    assert "set-cookie" not in refreshed.headers
+
+
+async def test_an_e_mail_moves_by_two_codes_and_shows_as_pending(
+    api: httpx.AsyncClient, backend: Backend
+) -> None:
+    backend.answers["UpdateUser"] = user(pending_email="countess@example.com")
+    body = {"email": "countess@example.com", "current_password": "correct horse"}
+    shown = (await api.patch("/v1/users/me", headers=CUSTOMER, json=body)).json()
+    assert (shown["email"], shown["pending_email"]) == ("ada@example.com", "countess@example.com")
+    assert backend.last("UpdateUser").current_password == "correct horse"
+    for step, rpc in (("confirm", "ConfirmEmailChange"), ("undo", "UndoEmailChange")):
+        answer = await api.post(f"/v1/email-changes/{step}", json={"token": "mt_1"})
+        assert (answer.status_code, backend.last(rpc).token) == (204, "mt_1")
+
+
+async def test_registering_passes_on_where_it_comes_from(api: httpx.AsyncClient, backend: Backend) -> None:
+    body = {"email": "ada@example.com", "password": "correct horse", "name": "Ada"}
+    assert (await api.post("/v1/users", json=body)).status_code == 201
+    assert backend.last("Register").client_address == "192.0.2.1"
 
 
 async def test_violations_of_an_address_name_the_requests_fields(

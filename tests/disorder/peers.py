@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from functions.notifications.channels import Bounced, Mail
-from functions.notifications.peers import Contact
+from functions.notifications.peers import Contact, MailedCode
 from functions.orders import service as orders
 from functions.orders.checkout import Offer
 from functions.orders.store import Orders
@@ -74,15 +74,18 @@ class UsersPeer(Peer):
         """See functions.notifications.peers.Users."""
         return [contact.user_id for contact in await self._ask([], admins=True)]
 
-    async def mailed_token(self, user_id: str, purpose: str) -> str | None:
+    async def mailed_token(self, user_id: str, purpose: str, change_id: str = "") -> MailedCode | None:
         """See functions.notifications.peers.Users."""
         await self._reach()
         who = part("notifications")
         try:
-            return await recovery.issue(user_id, Purpose(purpose), who, store=self._store, clock=self._clock)
+            code = await recovery.issue(
+                user_id, Purpose(purpose), change_id, who, store=self._store, clock=self._clock
+            )
         except ServiceError as error:
             assert error.code is Code.NOT_FOUND  # noqa: PT017 - as the real one
             return None
+        return MailedCode(code.token, code.email)
 
     async def _ask(self, user_ids: Sequence[str], *, admins: bool = False) -> list[Contact]:
         await self._reach()

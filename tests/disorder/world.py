@@ -41,7 +41,10 @@ from functions.runtime.store.port import Store
 from functions.runtime.testing import KEYS, FakeVerifier, keyed, signer
 from functions.users import recovery
 from functions.users import service as users
+from functions.users.devices import Devices
+from functions.users.proof import Proof
 from functions.users.tests.world import cheap_hasher
+from functions.users.throttle import Limits, Throttle
 from tests.architecture import domains
 from tests.disorder.peers import OrdersPeer, Postman, ProductsPeer, UsersPeer
 from tests.disorder.stores import OpenStore
@@ -94,6 +97,9 @@ class World:
             name: EventFunction(function, self._forget(name)) for name, function in self.functions.items()
         }
         self._orders = Orders(self.store["orders"])
+        accounts = self.store["users"]
+        throttle, devices = Throttle(accounts, self.clock, Limits()), Devices(accounts, self.clock)
+        self._proof = Proof(accounts, _hasher, throttle, devices, self.clock)
         self._desk = Desk(self.store["payments"], self.provider, self.instructions, self.clock)
 
     def _compose(self, name: str, **replaced: Any) -> Any:
@@ -126,7 +132,7 @@ class World:
         """A new account."""
         wanted = users.Registration(email, "a horse, a kingdom", "Ada", roles or (CUSTOMER,))
         user = await users.register(wanted, store=self.store["users"], hasher=_hasher, clock=self.clock)
-        who = self.people[user.id] = Identity(user.id, frozenset(user.roles))
+        who = self.people[user.id] = Identity(user.id, frozenset(user.roles), auth_time=float("inf"))
         return who
 
     async def ask_for_verification(self, who: Identity) -> None:
@@ -182,7 +188,9 @@ class World:
 
     async def delete_account(self, user_id: str) -> None:
         """The person leaves."""
-        await users.delete_user(user_id, self.people[user_id], store=self.store["users"], clock=self.clock)
+        await users.delete_user(
+            user_id, self.people[user_id], store=self.store["users"], proof=self._proof, clock=self.clock
+        )
         self.deleted[user_id] = self.clock.now()
 
     # What the platform does

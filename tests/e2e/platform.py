@@ -37,7 +37,8 @@ class LocalPlatform(Platform):
         super().__init__("", "", ADMIN_EMAIL, ADMIN_PASSWORD)
         self.folder = folder
         self._options = options or ("--no-console",)
-        self._environ = {**environ, "ADMIN_EMAIL": ADMIN_EMAIL, "ADMIN_PASSWORD": ADMIN_PASSWORD}
+        many = dict.fromkeys(("REGISTRATIONS_PER_ADDRESS", "REGISTRATIONS_IN_ALL"), "100000")
+        self._environ = {**many, **environ, "ADMIN_EMAIL": ADMIN_EMAIL, "ADMIN_PASSWORD": ADMIN_PASSWORD}
         self._runner: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -52,6 +52,8 @@ ROUTES: Mapping[str, frozenset[str]] = {
     "DELETE /v1/users/me": LEAVING,
     "POST /v1/users/me/email-verification": PEOPLE,
     "POST /v1/email-verifications": EVERYBODY,
+    "POST /v1/email-changes/confirm": EVERYBODY,
+    "POST /v1/email-changes/undo": EVERYBODY,
     "POST /v1/password-resets": EVERYBODY,
     "POST /v1/password-resets/confirm": EVERYBODY,
     "GET /v1/users/me/addresses": PEOPLE,
@@ -82,6 +84,8 @@ ROUTES: Mapping[str, frozenset[str]] = {
     "POST /v1/webhooks/ses": EVERYBODY,
     "GET /.well-known/jwks.json": EVERYBODY,
 }
+# Of a login that is older than five minutes these want the password.
+AFTER_A_LOGIN = {"GET /v1/users/me/export", "DELETE /v1/users/me", "PUT /v1/admin/users/{leaving_id}/roles"}
 # These belong to somebody: whoever may not see them must not learn that they exist.
 HIDDEN = {"order_id", "payment_id", "address_id", "notification_id"}
 
@@ -101,6 +105,8 @@ def body_of(route: str, scene: Scene) -> Any:
         "PATCH /v1/users/me": {"name": "Somebody"},
         "PUT /v1/users/me/password": {"current_password": leaving.password, "new_password": uuid4().hex},
         "POST /v1/email-verifications": {"token": "none"},
+        "POST /v1/email-changes/confirm": {"token": "none"},
+        "POST /v1/email-changes/undo": {"token": "none"},
         "POST /v1/password-resets": {"email": leaving.email},
         "POST /v1/password-resets/confirm": {"token": "none", "new_password": uuid4().hex},
         "POST /v1/users/me/addresses": ADDRESS,
@@ -142,6 +148,8 @@ async def test_every_route_has_its_row_and_every_row_its_route(shop: Shop) -> No
 
 @pytest.mark.parametrize("route", ROUTES)
 async def test_a_route_lets_in_whom_it_should_and_tells_others_nothing(scene: Scene, route: str) -> None:
+    if route in AFTER_A_LOGIN:
+        await scene.log_in_again()
     for caller in CALLERS:
         if caller in ROUTES[route] or (ROUTES[route] is LEAVING and caller in PEOPLE):
             continue

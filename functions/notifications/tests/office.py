@@ -9,7 +9,7 @@ from events.catalog import Payload, SweepDue, UserDeleted
 from functions.notifications.channels import Channel, Mail
 from functions.notifications.desk import Desk
 from functions.notifications.domain import Notification
-from functions.notifications.peers import Contact
+from functions.notifications.peers import Contact, MailedCode
 from functions.notifications.store import KINDS
 from functions.notifications.subscriptions import subscriptions
 from functions.runtime.app import Delivery
@@ -35,6 +35,8 @@ class FakeUsers:
         self.admins = [ADA, BOB]
         self.issued = 0
         self.challenged = True
+        self.changes: list[str] = []
+        self.other_address = ""
         self.fault: ServiceError | None = None
 
     async def contact(self, user_id: str) -> Contact | None:
@@ -45,10 +47,12 @@ class FakeUsers:
         self._check()
         return self.admins
 
-    async def mailed_token(self, user_id: str, purpose: str) -> str | None:
+    async def mailed_token(self, user_id: str, purpose: str, change_id: str = "") -> MailedCode | None:
         self._check()
         self.issued += 1
-        return f"mt_{purpose}_{self.issued}" if self.challenged else None
+        self.changes.append(change_id)
+        code = MailedCode(f"mt_{purpose}_{self.issued}", self.other_address or self.contacts[user_id].email)
+        return code if self.challenged else None
 
     def _check(self) -> None:
         if self.fault is not None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from events.catalog import UserChallenged
+from events.catalog import (
+    NotificationBounced,
+    UserChallenged,
+    UserEmailChanged,
+    UserEmailChangeRequested,
+    UserPasswordChanged,
+)
 from functions.notifications import service
-from functions.notifications.channels import Mailbox
+from functions.notifications.channels import Bounced, Mailbox
 from functions.notifications.tests.office import ADA, AWAY, Office
 from functions.runtime.errors import unavailable
 from functions.runtime.identity import Identity
 
 RESET = UserChallenged(user_id=ADA, purpose="PASSWORD_RESET")
+CHANGE = UserEmailChangeRequested(user_id=ADA)
+CHANGED = UserEmailChanged(user_id=ADA, change_id="emc_" + "e" * 32)
 VERIFY = UserChallenged(user_id=ADA, purpose="EMAIL_VERIFICATION")
 
 
@@ -74,3 +84,44 @@ async def test_while_users_are_away_a_mailbox_waits_for_the_next_delivery() -> N
     office.users.fault = None
     await office.receive(RESET)
     assert "mt_PASSWORD_RESET_1" in (await office.message()).body
+
+
+@pytest.mark.parametrize(
+    ("event", "template", "change_id"),
+    [(CHANGE, "email_change", ""), (CHANGED, "email_changed", CHANGED.change_id)],
+    ids=["the new address", "the former address"],
+)
+async def test_a_mail_to_another_address_goes_there_without_a_name(
+    event: UserEmailChangeRequested | UserEmailChanged, template: str, change_id: str
+) -> None:
+    office = Office()
+    office.users.other_address = "other@example.org"
+    office.users.contacts[ADA] = replace(office.users.contacts[ADA], deliverable=False)
+    await office.receive(event)
+    (mail,) = office.post.sent
+    assert (mail.address, mail.name) == ("other@example.org", "")
+    assert "Hello,\n" in mail.body
+    assert "mt_EMAIL_" in mail.body
+    assert ((await office.message()).template, office.users.changes) == (template, [change_id])
+
+
+async def test_a_bounce_of_another_address_says_nothing_of_the_accounts_own() -> None:
+    office = Office()
+    office.post.faults = [Bounced(), Bounced()]
+    await office.receive(CHANGE)
+    await office.receive(VERIFY)
+    assert [message.status.value for message in await office.messages()] == ["BOUNCED", "BOUNCED"]
+    bounced = [event for event in office.store.events if isinstance(event, NotificationBounced)]
+    assert len(bounced) == 1
+
+
+async def test_nobody_mutes_what_says_that_an_account_changed_hands() -> None:
+    office = Office()
+    office.users.contacts[ADA] = replace(office.users.contacts[ADA], verified=False)
+    ada = Identity(ADA, frozenset({"customer"}))
+    muted = ["email_change", "email_changed", "password_changed"]
+    await service.update_preferences("", False, muted, None, ada, office.desk)
+    for number in range(12):  # more than an unverified address gets of other mail
+        await office.receive(UserPasswordChanged(user_id=ADA), f"event-{number}")
+    await office.receive(CHANGED)
+    assert len(office.post.sent) == 13

@@ -15,11 +15,11 @@ from functions.runtime.errors import ServiceError
 from functions.runtime.key_set import subject_digest
 from functions.runtime.store.port import AlreadyDone, Once
 from functions.runtime.store.sqlite import SQLiteStore
-from functions.users import service, sessions
+from functions.users import sessions
 from functions.users.keys import KeyRing
 from functions.users.keyset import KEY_SET_ID, KeySet
 from functions.users.store import KINDS
-from functions.users.tests.world import PASSWORD, World, me
+from functions.users.tests.world import PASSWORD, World
 
 DAY = timedelta(days=1)
 
@@ -81,7 +81,7 @@ async def test_a_token_from_before_a_change_is_void_within_a_minute_and_one_from
         with pytest.raises(ServiceError):
             await world.refresh(session.refresh_token)
     else:
-        await service.delete_user(ada.id, me(ada), store=world.store, clock=world.clock)
+        await world.delete(ada)
     if change != "account":
         password = "another fine password" if change == "password" else PASSWORD
         await verifier.verify((await world.login(password=password)).access_token)

@@ -12,7 +12,13 @@ import grpc
 import grpc.aio
 import pytest
 
-from events.catalog import NotificationBounced, SweepDue, UserDeleted, UserRegistered
+from events.catalog import (
+    NotificationBounced,
+    SweepDue,
+    UserDeleted,
+    UserEmailChanged,
+    UserRegistered,
+)
 from events.service_keys import PrivateKey
 from functions.runtime.app import Delivery, Function
 from functions.runtime.clock import ManualClock
@@ -76,6 +82,15 @@ class Platform:
         session: pb.Session = (await self.users.Login(request)).session
         return session
 
+    async def code(
+        self, user: pb.User, purpose: pb.Purpose.ValueType, change_id: str = ""
+    ) -> pb.IssueMailedTokenResponse:
+        request = pb.IssueMailedTokenRequest(user_id=user.id, purpose=purpose, change_id=change_id)
+        code: pb.IssueMailedTokenResponse = await self.users.IssueMailedToken(
+            request, metadata=self.as_service("notifications")
+        )
+        return code
+
     async def token(self, email: str = "ada@example.com") -> list[tuple[str, str]]:
         return bearer((await self.login(email)).access_token)
 
@@ -116,10 +131,45 @@ async def test_a_person_registers_logs_in_and_reads_and_changes_their_profile(pl
             pb.UpdateUserRequest(user_id=user.id, email="c@example.com"), metadata=me
         )
     ).user
-    assert (moved.name, moved.email) == ("Countess", "c@example.com")
+    assert (moved.name, moved.email, moved.pending_email) == ("Countess", "ada@example.com", "c@example.com")
     late = pb.UpdateUserRequest(user_id=user.id, name="Late", version=1)
     stale = await failure(platform.users.UpdateUser(late, metadata=me))
     assert (stale.code, stale.reason) == (Code.ABORTED, "VERSION_MISMATCH")
+
+
+async def test_an_e_mail_moves_and_comes_back_by_mailed_codes(platform: Platform) -> None:
+    user = await platform.register()
+    old = await platform.token()
+    platform.clock.advance(timedelta(minutes=6))
+    wanted = pb.UpdateUserRequest(user_id=user.id, email="c@example.com")
+    refused = await failure(platform.users.UpdateUser(wanted, metadata=old))
+    assert (refused.code, refused.reason) == (Code.UNAUTHENTICATED, "REAUTHENTICATION_REQUIRED")
+    wanted.current_password = PASSWORD
+    await platform.users.UpdateUser(wanted, metadata=old)
+    code = await platform.code(user, pb.PURPOSE_EMAIL_CHANGE)
+    assert code.email == "c@example.com"
+    await platform.users.ConfirmEmailChange(pb.ConfirmEmailChangeRequest(token=code.token))
+    again = await platform.token("c@example.com")
+    kept = await platform.users.ExportUser(pb.ExportUserRequest(user_id=user.id), metadata=again)
+    assert (kept.user.email, kept.user.email_verified, kept.user.pending_email) == ("c@example.com", True, "")
+    change = next(event for event in platform.store.events if isinstance(event, UserEmailChanged))
+    code = await platform.code(user, pb.PURPOSE_EMAIL_UNDO, change.change_id)
+    assert code.email == "ada@example.com"
+    await platform.users.UndoEmailChange(pb.UndoEmailChangeRequest(token=code.token))
+    gone = await failure(platform.login("c@example.com"))
+    assert gone.reason == "INVALID_CREDENTIALS"
+
+
+async def test_a_device_that_logged_in_before_is_let_in(platform: Platform) -> None:
+    await platform.register()
+    device = (await platform.login()).device_token
+    for _ in range(5):
+        await failure(platform.login(password="a wrong password"))
+    known = pb.LoginRequest(
+        email="ada@example.com", password=PASSWORD, client_address="192.0.2.1", device_token=device
+    )
+    assert (await platform.users.Login(known)).session.device_token
+    assert (await failure(platform.login())).reason == "TOO_MANY_ATTEMPTS"
 
 
 async def test_a_session_is_refreshed_and_ended(platform: Platform) -> None:
@@ -279,6 +329,8 @@ async def test_notifications_learn_how_to_reach_people_and_that_an_address_bounc
         ada.email: False,
         ADMIN: True,
     }
+    # What an unverified person wrote goes into no mail.
+    assert {(contact.name, contact.verified) for contact in answer.contacts} == {("", False)}
 
 
 async def test_the_sweep_rotates_keys_when_it_is_time(platform: Platform) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from functions.runtime.errors import Code, ServiceError
-from functions.users.rules import check_password, clean_name, normal_email
+from functions.users.rules import check_password, clean_name, earlier_email, normal_email
 from functions.users.store import account_key, address_key
 
 
@@ -14,7 +14,12 @@ from functions.users.store import account_key, address_key
     [
         ("ada@example.com", "ada@example.com"),
         ("  Ada.Lovelace+Shop@Example.COM ", "ada.lovelace+shop@example.com"),
-        ("ａｄａ@example.com", "ada@example.com"),
+        ("ada@ｅxample.com", "ada@example.com"),
+        ("max@fußball.example", "max@xn--fuball-cta.example"),
+        ("MAX@FUẞBALL.example", "max@xn--fuball-cta.example"),
+        ("max@βόλος.example", "max@xn--nxasmm1c.example"),
+        ("a.d.a+shop@example.com", "a.d.a+shop@example.com"),
+        ("ada@shop.local", "ada@shop.local"),
         ("ada@BÜCHER.example", "ada@xn--bcher-kva.example"),
         ("ada@xn--bcher-kva.example", "ada@xn--bcher-kva.example"),
         ("a" * 64 + "@example.com", "a" * 64 + "@example.com"),
@@ -42,6 +47,13 @@ def test_an_address_has_one_form_however_it_is_written(given: str, kept: str) ->
         "ada@example.com\nbcc: all@example.com",
         "ada\x00@example.com",
         "straße@example.com",
+        "ａｄａ@example.com",  # a mail server takes it for another mailbox, or for none
+        "\u212aada@example.com",  # the Kelvin sign, whose lower case is k
+        "ada@\u2603.example",
+        '"ada l"@example.com',
+        "Ada <ada@example.com>",
+        "ada@[127.0.0.1]",
+        "ada@example.com.",
         "аda@example.com",  # its first letter is Cyrillic
         "a" * 65 + "@example.com",
         "ada@" + "a" * 64 + ".com",
@@ -98,6 +110,23 @@ def test_the_key_of_an_account_is_the_same_however_its_address_is_written() -> N
     assert account_key(" ADA@Example.com") == account_key("ada@example.com")
     assert account_key("not an address") != account_key("another")
     assert "example" not in account_key("ada@example.com")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("max@fußball.example", "max@fussball.example"),
+        ("MAX@βόλος.example", "max@xn--nxasmq6b.example"),
+        ("ａｄａ@example.com", "ada@example.com"),
+        ("max@fussball.example", None),
+        ("ada@bücher.example", None),
+        ("not an address", None),
+    ],
+)
+def test_what_earlier_versions_made_of_an_address_is_known_where_it_differs(
+    given: str, kept: str | None
+) -> None:
+    assert earlier_email(given) == kept
 
 
 def test_the_key_of_an_ipv6_address_is_that_of_its_network() -> None:

@@ -120,7 +120,8 @@ async def test_a_session_lives_30_days_however_often_it_is_refreshed(world: Worl
         token = (await world.refresh(token)).refresh_token
     world.clock.advance(timedelta(days=1))
     assert await refused(world, token) == "INVALID_REFRESH_TOKEN"
-    assert await world.store.expire(world.clock.now()) == 1, "the sweep removes it"
+    assert await world.store.expire(world.clock.now()) > 0, "the sweep removes it"
+    assert "ses_" not in str(world.memory.__dict__)
 
 
 async def test_logging_out_ends_the_session_of_any_of_its_tokens(world: World) -> None:

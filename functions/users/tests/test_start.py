@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 
@@ -17,7 +18,7 @@ from functions.users.bootstrap import bootstrap
 from functions.users.domain import AdminRoster, Credentials, User
 from functions.users.settings import Settings
 from functions.users.store import KINDS, newest_users
-from functions.users.tests.world import PASSWORD, World
+from functions.users.tests.world import PASSWORD, World, me
 
 
 async def start(store: MemoryStore, *, email: str = "", password: str = "") -> None:
@@ -45,6 +46,29 @@ async def test_the_first_start_makes_the_administrator_and_later_ones_nothing(st
     assert await accounts(store) == made
     assert await store.get(Credentials, made[0].id) == credentials
     assert len(await recorded(store)) == 1
+
+
+async def test_the_first_administrator_does_not_come_back(
+    store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    await start(store, email="root@example.com", password=PASSWORD)
+    assert "ADMIN_PASSWORD" not in caplog.text
+    world = World(store)
+    (first,) = await accounts(store)
+    other = await world.register_admin("other@example.com")
+    await world.delete(first, by=me(other))
+    await start(store, email="root@example.com", password=PASSWORD)
+    await start(store, email="somebody.else@example.com", password=PASSWORD)
+    assert await accounts(store) == [other]
+    assert "ADMIN_PASSWORD is not needed any more" in caplog.text
+    assert PASSWORD not in caplog.text
+    await world.hasher.close()
+
+
+async def test_of_ten_first_starts_at_once_one_makes_the_administrator(store: MemoryStore) -> None:
+    emails = [f"root{number}@example.com" for number in range(10)]
+    await asyncio.gather(*(start(store, email=email, password=PASSWORD) for email in emails))
+    assert len(await accounts(store)) == 1
 
 
 async def test_an_account_that_is_there_already_does_not_become_an_administrator(store: MemoryStore) -> None:
@@ -94,5 +118,14 @@ def test_every_event_for_users_has_a_use_case(store: MemoryStore) -> None:
 def test_importing_the_service_imports_nothing_that_only_some_calls_need() -> None:
     code = "import functions.users.bootstrap, sys; print(*sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    heavy = {"argon2", "jwt", "cryptography", "pydantic", "boto3", "aiohttp", "opentelemetry"}
+    heavy = {
+        "email_validator",
+        "argon2",
+        "jwt",
+        "cryptography",
+        "pydantic",
+        "boto3",
+        "aiohttp",
+        "opentelemetry",
+    }
     assert not heavy & set(answer.stdout.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import jwt
@@ -12,14 +13,15 @@ from functions.runtime.key_set import KeySetCache
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import JwtVerifier
-from functions.users import recovery, service, sessions
+from functions.users import email_change, recovery, service, sessions
 from functions.users.challenge import Purpose
+from functions.users.devices import Devices
 from functions.users.domain import User
 from functions.users.keys import KeyRing
 from functions.users.passwords import Hasher
-from functions.users.proof import Proof
+from functions.users.proof import LoginAttempt, Proof
 from functions.users.store import KINDS
-from functions.users.throttle import Throttle
+from functions.users.throttle import Limits, Throttle
 from functions.users.tokens import AccessTokens, Tokens
 
 PASSWORD = "a horse, a kingdom"
@@ -35,16 +37,17 @@ class World:
     """The use cases with their collaborators filled in; every change runs twice, as after a lost race."""
 
     def __init__(
-        self, store: Store | None = None, hasher: Hasher | None = None, per_address: int = 20
+        self, store: Store | None = None, hasher: Hasher | None = None, limits: Limits | None = None
     ) -> None:
         self.clock = ManualClock()
         self.memory = MemoryStore(KINDS, self.clock, lost_races=1)
         self.store: Store = store or self.memory
         self.hasher = hasher or cheap_hasher()
         self.restart()
-        self.per_address = per_address
+        self.limits = limits or Limits(failures_per_address=20, failures_per_account=15)
+        self.throttle = Throttle(self.store, self.clock, self.limits)
+        self.devices = Devices(self.store, self.clock)
         self.proof = self.new_proof(self.hasher)
-        self.throttle = Throttle(self.store, self.clock, per_address=per_address)
 
     def restart(self) -> None:
         """Forget the keys, as a process that starts."""
@@ -53,7 +56,8 @@ class World:
 
     def new_proof(self, hasher: Hasher) -> Proof:
         """As of a process that starts now."""
-        return Proof(self.store, hasher, Throttle(self.store, self.clock, per_address=self.per_address))
+        throttle = Throttle(self.store, self.clock, self.limits)
+        return Proof(self.store, hasher, throttle, Devices(self.store, self.clock), self.clock)
 
     def new_verifier(self) -> JwtVerifier:
         """As of another service, which knows nothing but the published keys."""
@@ -66,11 +70,17 @@ class World:
         password: str = PASSWORD,
         name: str = "Ada",
         discreet: bool = False,
+        address: str = "",
     ) -> User:
         """An account."""
-        wanted = service.Registration(email, password, name)
+        wanted = service.Registration(email, password, name, client_address=address)
         return await service.register(
-            wanted, discreet=discreet, store=self.store, hasher=self.hasher, clock=self.clock
+            wanted,
+            discreet=discreet,
+            store=self.store,
+            hasher=self.hasher,
+            throttle=self.throttle,
+            clock=self.clock,
         )
 
     async def register_admin(self, email: str = "root@example.com") -> User:
@@ -79,11 +89,20 @@ class World:
         return await service.register(wanted, store=self.store, hasher=self.hasher, clock=self.clock)
 
     async def login(
-        self, email: str = "ada@example.com", password: str = PASSWORD, address: str = ""
+        self,
+        email: str = "ada@example.com",
+        password: str = PASSWORD,
+        address: str = "",
+        device_token: str = "",
     ) -> Tokens:
         """A session."""
         return await sessions.login(
-            email, password, address, store=self.store, proof=self.proof, tokens=self.tokens, clock=self.clock
+            LoginAttempt(email, password, address, device_token),
+            store=self.store,
+            proof=self.proof,
+            tokens=self.tokens,
+            devices=self.devices,
+            clock=self.clock,
         )
 
     async def refresh(self, token: str) -> Tokens:
@@ -116,23 +135,70 @@ class World:
     async def mailed(self, user: User, purpose: Purpose = Purpose.PASSWORD_RESET) -> str:
         """The token in the mail that goes out now."""
         who = service_named("notifications")
-        return await recovery.issue(user.id, purpose, who, store=self.store, clock=self.clock)
+        return (await self.issue(user, purpose, who=who)).token
+
+    async def issue(
+        self, user: User, purpose: Purpose, change_id: str = "", *, who: Identity | None = None
+    ) -> recovery.MailedCode:
+        """The token in the mail that goes out now, and where it goes."""
+        who = who or service_named("notifications")
+        return await recovery.issue(user.id, purpose, change_id, who, store=self.store, clock=self.clock)
+
+    async def move(self, user: User, email: str) -> None:
+        """The person takes another address, whose mail they read."""
+        await self.update(user, email=email)
+        await self.confirm_email(await self.mailed(user, Purpose.EMAIL_CHANGE))
+
+    async def confirm_email(self, token: str) -> None:
+        """Somebody has the token that was mailed to the new address."""
+        await email_change.confirm(token, store=self.store, clock=self.clock)
+
+    async def undo_email(self, token: str) -> None:
+        """Somebody has the token that was mailed to the former address."""
+        await email_change.undo(token, store=self.store, clock=self.clock)
+
+    async def delete(self, user: User, *, by: Identity | None = None, password: str = "") -> None:
+        """By the person themselves, or somebody else."""
+        await service.delete_user(
+            user.id,
+            by or me(user),
+            current_password=password,
+            store=self.store,
+            proof=self.proof,
+            clock=self.clock,
+        )
+
+    async def stored(self, user: User) -> User:
+        """The account as it is now."""
+        found = await self.store.get(User, user.id)
+        assert found
+        return found
 
     async def update(self, user: User, *, by: Identity | None = None, **wanted: Any) -> User:
         """By the person themselves, or somebody else."""
         change = service.ProfileChange(**wanted)
         return await service.update_user(
-            user.id, change, by or me(user), store=self.store, throttle=self.throttle, clock=self.clock
+            user.id,
+            change,
+            by or me(user),
+            store=self.store,
+            throttle=self.throttle,
+            proof=self.proof,
+            clock=self.clock,
         )
 
     async def set_roles(self, user: User, *roles: str, by: User) -> User:
         """By an admin."""
-        return await service.set_roles(user.id, roles, me(by), store=self.store, clock=self.clock)
+        return await service.set_roles(
+            user.id, roles, me(by), store=self.store, proof=self.proof, clock=self.clock
+        )
 
 
-def me(user: User) -> Identity:
-    """The caller that this person is."""
-    return Identity(user.id, frozenset(user.roles))
+def me(user: User, logged_in: datetime | None = None) -> Identity:
+    """The caller that this person is, who logged in then; by default, this very moment."""
+    return Identity(
+        user.id, frozenset(user.roles), auth_time=logged_in.timestamp() if logged_in else float("inf")
+    )
 
 
 def service_named(name: str) -> Identity:

@@ -71,6 +71,21 @@ class UsersServiceStub:
                 request_serializer=shop_dot_users_dot_v1_dot_users__pb2.UpdateUserRequest.SerializeToString,
                 response_deserializer=shop_dot_users_dot_v1_dot_users__pb2.UpdateUserResponse.FromString,
                 _registered_method=True)
+        self.ConfirmEmailChange = channel.unary_unary(
+                '/shop.users.v1.UsersService/ConfirmEmailChange',
+                request_serializer=shop_dot_users_dot_v1_dot_users__pb2.ConfirmEmailChangeRequest.SerializeToString,
+                response_deserializer=shop_dot_users_dot_v1_dot_users__pb2.ConfirmEmailChangeResponse.FromString,
+                _registered_method=True)
+        self.UndoEmailChange = channel.unary_unary(
+                '/shop.users.v1.UsersService/UndoEmailChange',
+                request_serializer=shop_dot_users_dot_v1_dot_users__pb2.UndoEmailChangeRequest.SerializeToString,
+                response_deserializer=shop_dot_users_dot_v1_dot_users__pb2.UndoEmailChangeResponse.FromString,
+                _registered_method=True)
+        self.ExportUser = channel.unary_unary(
+                '/shop.users.v1.UsersService/ExportUser',
+                request_serializer=shop_dot_users_dot_v1_dot_users__pb2.ExportUserRequest.SerializeToString,
+                response_deserializer=shop_dot_users_dot_v1_dot_users__pb2.ExportUserResponse.FromString,
+                _registered_method=True)
         self.ChangePassword = channel.unary_unary(
                 '/shop.users.v1.UsersService/ChangePassword',
                 request_serializer=shop_dot_users_dot_v1_dot_users__pb2.ChangePasswordRequest.SerializeToString,
@@ -164,7 +179,8 @@ class UsersServiceServicer:
 
     def Login(self, request, context):
         """Starts a session. UNAUTHENTICATED (INVALID_CREDENTIALS) alike for unknown e-mail and wrong password;
-        RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) after five failures within 15 minutes. No token needed.
+        RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) after five failures within 15 minutes from one network address or one known
+        device, and for unknown devices after many from all addresses. No token needed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,7 +217,34 @@ class UsersServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateUser(self, request, context):
-        """Changes the fields that are present. ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one.
+        """Changes the name where present, and has a code mailed to another e-mail, which counts once the code came back
+        (ConfirmEmailChange). ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one; UNAUTHENTICATED
+        (REAUTHENTICATION_REQUIRED) for another e-mail without the password and without a login of the last five minutes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmEmailChange(self, request, context):
+        """Moves the account to the address that the token was mailed to. The former address is told, and gets a token that
+        undoes it. INVALID_ARGUMENT (MAILED_TOKEN_INVALID), ALREADY_EXISTS (EMAIL_TAKEN), RESOURCE_EXHAUSTED
+        (TOO_MANY_EMAIL_CHANGES) for the sixth in seven days. No other token needed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndoEmailChange(self, request, context):
+        """Gives the account back to the former address that the token was mailed to; every session ends, no password is right
+        any more, and a token for a new one is mailed there. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportUser(self, request, context):
+        """All that is kept here about a person. UNAUTHENTICATED (REAUTHENTICATION_REQUIRED) without the password and without a
+        login of the last five minutes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -246,7 +289,7 @@ class UsersServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def IssueMailedToken(self, request, context):
-        """A token to be mailed at once; those before it are void. For notifications (role service) only. NOT_FOUND
+        """A token to be mailed at once; earlier ones stay good until one is used. For notifications (role service) only. NOT_FOUND
         (CHALLENGE_NOT_FOUND) when there is nothing to prove any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -254,7 +297,7 @@ class UsersServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetRoles(self, request, context):
-        """Replaces the roles of an account. Admins only; the last admin keeps the role (FAILED_PRECONDITION, LAST_ADMIN).
+        """Replaces the roles of an account. Admins only, after a recent login or with the password (REAUTHENTICATION_REQUIRED); the last admin keeps the role (FAILED_PRECONDITION, LAST_ADMIN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -355,6 +398,21 @@ def add_UsersServiceServicer_to_server(servicer, server):
                     servicer.UpdateUser,
                     request_deserializer=shop_dot_users_dot_v1_dot_users__pb2.UpdateUserRequest.FromString,
                     response_serializer=shop_dot_users_dot_v1_dot_users__pb2.UpdateUserResponse.SerializeToString,
+            ),
+            'ConfirmEmailChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmEmailChange,
+                    request_deserializer=shop_dot_users_dot_v1_dot_users__pb2.ConfirmEmailChangeRequest.FromString,
+                    response_serializer=shop_dot_users_dot_v1_dot_users__pb2.ConfirmEmailChangeResponse.SerializeToString,
+            ),
+            'UndoEmailChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndoEmailChange,
+                    request_deserializer=shop_dot_users_dot_v1_dot_users__pb2.UndoEmailChangeRequest.FromString,
+                    response_serializer=shop_dot_users_dot_v1_dot_users__pb2.UndoEmailChangeResponse.SerializeToString,
+            ),
+            'ExportUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportUser,
+                    request_deserializer=shop_dot_users_dot_v1_dot_users__pb2.ExportUserRequest.FromString,
+                    response_serializer=shop_dot_users_dot_v1_dot_users__pb2.ExportUserResponse.SerializeToString,
             ),
             'ChangePassword': grpc.unary_unary_rpc_method_handler(
                     servicer.ChangePassword,
@@ -623,6 +681,87 @@ class UsersService:
             '/shop.users.v1.UsersService/UpdateUser',
             shop_dot_users_dot_v1_dot_users__pb2.UpdateUserRequest.SerializeToString,
             shop_dot_users_dot_v1_dot_users__pb2.UpdateUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmEmailChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.users.v1.UsersService/ConfirmEmailChange',
+            shop_dot_users_dot_v1_dot_users__pb2.ConfirmEmailChangeRequest.SerializeToString,
+            shop_dot_users_dot_v1_dot_users__pb2.ConfirmEmailChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndoEmailChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.users.v1.UsersService/UndoEmailChange',
+            shop_dot_users_dot_v1_dot_users__pb2.UndoEmailChangeRequest.SerializeToString,
+            shop_dot_users_dot_v1_dot_users__pb2.UndoEmailChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.users.v1.UsersService/ExportUser',
+            shop_dot_users_dot_v1_dot_users__pb2.ExportUserRequest.SerializeToString,
+            shop_dot_users_dot_v1_dot_users__pb2.ExportUserResponse.FromString,
             options,
             channel_credentials,
             insecure,

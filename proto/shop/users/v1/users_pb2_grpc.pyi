@@ -42,7 +42,8 @@ class UsersServiceStub:
     """
     Login: _grpc.UnaryUnaryMultiCallable[_users_pb2.LoginRequest, _users_pb2.LoginResponse]
     """Starts a session. UNAUTHENTICATED (INVALID_CREDENTIALS) alike for unknown e-mail and wrong password;
-    RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) after five failures within 15 minutes. No token needed.
+    RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) after five failures within 15 minutes from one network address or one known
+    device, and for unknown devices after many from all addresses. No token needed.
     """
     Refresh: _grpc.UnaryUnaryMultiCallable[_users_pb2.RefreshRequest, _users_pb2.RefreshResponse]
     """Trades a refresh token for new tokens. UNAUTHENTICATED (INVALID_REFRESH_TOKEN) for one that is unknown, expired or
@@ -56,7 +57,23 @@ class UsersServiceStub:
     ListUsers: _grpc.UnaryUnaryMultiCallable[_users_pb2.ListUsersRequest, _users_pb2.ListUsersResponse]
     """Lists accounts, newest first. Admins only."""
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.UpdateUserRequest, _users_pb2.UpdateUserResponse]
-    """Changes the fields that are present. ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one."""
+    """Changes the name where present, and has a code mailed to another e-mail, which counts once the code came back
+    (ConfirmEmailChange). ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one; UNAUTHENTICATED
+    (REAUTHENTICATION_REQUIRED) for another e-mail without the password and without a login of the last five minutes.
+    """
+    ConfirmEmailChange: _grpc.UnaryUnaryMultiCallable[_users_pb2.ConfirmEmailChangeRequest, _users_pb2.ConfirmEmailChangeResponse]
+    """Moves the account to the address that the token was mailed to. The former address is told, and gets a token that
+    undoes it. INVALID_ARGUMENT (MAILED_TOKEN_INVALID), ALREADY_EXISTS (EMAIL_TAKEN), RESOURCE_EXHAUSTED
+    (TOO_MANY_EMAIL_CHANGES) for the sixth in seven days. No other token needed.
+    """
+    UndoEmailChange: _grpc.UnaryUnaryMultiCallable[_users_pb2.UndoEmailChangeRequest, _users_pb2.UndoEmailChangeResponse]
+    """Gives the account back to the former address that the token was mailed to; every session ends, no password is right
+    any more, and a token for a new one is mailed there. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed.
+    """
+    ExportUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.ExportUserRequest, _users_pb2.ExportUserResponse]
+    """All that is kept here about a person. UNAUTHENTICATED (REAUTHENTICATION_REQUIRED) without the password and without a
+    login of the last five minutes.
+    """
     ChangePassword: _grpc.UnaryUnaryMultiCallable[_users_pb2.ChangePasswordRequest, _users_pb2.ChangePasswordResponse]
     """Replaces the password and ends every session. UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong current one, which
     counts like a failed login; INVALID_ARGUMENT (WEAK_PASSWORD).
@@ -74,11 +91,11 @@ class UsersServiceStub:
     VerifyEmail: _grpc.UnaryUnaryMultiCallable[_users_pb2.VerifyEmailRequest, _users_pb2.VerifyEmailResponse]
     """Verifies the address by the proof of a mailed token. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed."""
     IssueMailedToken: _grpc.UnaryUnaryMultiCallable[_users_pb2.IssueMailedTokenRequest, _users_pb2.IssueMailedTokenResponse]
-    """A token to be mailed at once; those before it are void. For notifications (role service) only. NOT_FOUND
+    """A token to be mailed at once; earlier ones stay good until one is used. For notifications (role service) only. NOT_FOUND
     (CHALLENGE_NOT_FOUND) when there is nothing to prove any more.
     """
     SetRoles: _grpc.UnaryUnaryMultiCallable[_users_pb2.SetRolesRequest, _users_pb2.SetRolesResponse]
-    """Replaces the roles of an account. Admins only; the last admin keeps the role (FAILED_PRECONDITION, LAST_ADMIN)."""
+    """Replaces the roles of an account. Admins only, after a recent login or with the password (REAUTHENTICATION_REQUIRED); the last admin keeps the role (FAILED_PRECONDITION, LAST_ADMIN)."""
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.DeleteUserRequest, _users_pb2.DeleteUserResponse]
     """Deletes the account and all that names the person; emits shop.user.deleted.v1. Access tokens given out verify until
     they expire. The last admin stays (FAILED_PRECONDITION, LAST_ADMIN).
@@ -114,7 +131,8 @@ class UsersServiceAsyncStub(UsersServiceStub):
     """
     Login: _aio.UnaryUnaryMultiCallable[_users_pb2.LoginRequest, _users_pb2.LoginResponse]  # type: ignore[assignment]
     """Starts a session. UNAUTHENTICATED (INVALID_CREDENTIALS) alike for unknown e-mail and wrong password;
-    RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) after five failures within 15 minutes. No token needed.
+    RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) after five failures within 15 minutes from one network address or one known
+    device, and for unknown devices after many from all addresses. No token needed.
     """
     Refresh: _aio.UnaryUnaryMultiCallable[_users_pb2.RefreshRequest, _users_pb2.RefreshResponse]  # type: ignore[assignment]
     """Trades a refresh token for new tokens. UNAUTHENTICATED (INVALID_REFRESH_TOKEN) for one that is unknown, expired or
@@ -128,7 +146,23 @@ class UsersServiceAsyncStub(UsersServiceStub):
     ListUsers: _aio.UnaryUnaryMultiCallable[_users_pb2.ListUsersRequest, _users_pb2.ListUsersResponse]  # type: ignore[assignment]
     """Lists accounts, newest first. Admins only."""
     UpdateUser: _aio.UnaryUnaryMultiCallable[_users_pb2.UpdateUserRequest, _users_pb2.UpdateUserResponse]  # type: ignore[assignment]
-    """Changes the fields that are present. ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one."""
+    """Changes the name where present, and has a code mailed to another e-mail, which counts once the code came back
+    (ConfirmEmailChange). ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one; UNAUTHENTICATED
+    (REAUTHENTICATION_REQUIRED) for another e-mail without the password and without a login of the last five minutes.
+    """
+    ConfirmEmailChange: _aio.UnaryUnaryMultiCallable[_users_pb2.ConfirmEmailChangeRequest, _users_pb2.ConfirmEmailChangeResponse]  # type: ignore[assignment]
+    """Moves the account to the address that the token was mailed to. The former address is told, and gets a token that
+    undoes it. INVALID_ARGUMENT (MAILED_TOKEN_INVALID), ALREADY_EXISTS (EMAIL_TAKEN), RESOURCE_EXHAUSTED
+    (TOO_MANY_EMAIL_CHANGES) for the sixth in seven days. No other token needed.
+    """
+    UndoEmailChange: _aio.UnaryUnaryMultiCallable[_users_pb2.UndoEmailChangeRequest, _users_pb2.UndoEmailChangeResponse]  # type: ignore[assignment]
+    """Gives the account back to the former address that the token was mailed to; every session ends, no password is right
+    any more, and a token for a new one is mailed there. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed.
+    """
+    ExportUser: _aio.UnaryUnaryMultiCallable[_users_pb2.ExportUserRequest, _users_pb2.ExportUserResponse]  # type: ignore[assignment]
+    """All that is kept here about a person. UNAUTHENTICATED (REAUTHENTICATION_REQUIRED) without the password and without a
+    login of the last five minutes.
+    """
     ChangePassword: _aio.UnaryUnaryMultiCallable[_users_pb2.ChangePasswordRequest, _users_pb2.ChangePasswordResponse]  # type: ignore[assignment]
     """Replaces the password and ends every session. UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong current one, which
     counts like a failed login; INVALID_ARGUMENT (WEAK_PASSWORD).
@@ -146,11 +180,11 @@ class UsersServiceAsyncStub(UsersServiceStub):
     VerifyEmail: _aio.UnaryUnaryMultiCallable[_users_pb2.VerifyEmailRequest, _users_pb2.VerifyEmailResponse]  # type: ignore[assignment]
     """Verifies the address by the proof of a mailed token. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed."""
     IssueMailedToken: _aio.UnaryUnaryMultiCallable[_users_pb2.IssueMailedTokenRequest, _users_pb2.IssueMailedTokenResponse]  # type: ignore[assignment]
-    """A token to be mailed at once; those before it are void. For notifications (role service) only. NOT_FOUND
+    """A token to be mailed at once; earlier ones stay good until one is used. For notifications (role service) only. NOT_FOUND
     (CHALLENGE_NOT_FOUND) when there is nothing to prove any more.
     """
     SetRoles: _aio.UnaryUnaryMultiCallable[_users_pb2.SetRolesRequest, _users_pb2.SetRolesResponse]  # type: ignore[assignment]
-    """Replaces the roles of an account. Admins only; the last admin keeps the role (FAILED_PRECONDITION, LAST_ADMIN)."""
+    """Replaces the roles of an account. Admins only, after a recent login or with the password (REAUTHENTICATION_REQUIRED); the last admin keeps the role (FAILED_PRECONDITION, LAST_ADMIN)."""
     DeleteUser: _aio.UnaryUnaryMultiCallable[_users_pb2.DeleteUserRequest, _users_pb2.DeleteUserResponse]  # type: ignore[assignment]
     """Deletes the account and all that names the person; emits shop.user.deleted.v1. Access tokens given out verify until
     they expire. The last admin stays (FAILED_PRECONDITION, LAST_ADMIN).
@@ -195,7 +229,8 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.LoginResponse, _abc.Awaitable[_users_pb2.LoginResponse]]:
         """Starts a session. UNAUTHENTICATED (INVALID_CREDENTIALS) alike for unknown e-mail and wrong password;
-        RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) after five failures within 15 minutes. No token needed.
+        RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) after five failures within 15 minutes from one network address or one known
+        device, and for unknown devices after many from all addresses. No token needed.
         """
 
     @_abc_1.abstractmethod
@@ -239,7 +274,41 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.UpdateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.UpdateUserResponse, _abc.Awaitable[_users_pb2.UpdateUserResponse]]:
-        """Changes the fields that are present. ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one."""
+        """Changes the name where present, and has a code mailed to another e-mail, which counts once the code came back
+        (ConfirmEmailChange). ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one; UNAUTHENTICATED
+        (REAUTHENTICATION_REQUIRED) for another e-mail without the password and without a login of the last five minutes.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfirmEmailChange(
+        self,
+        request: _users_pb2.ConfirmEmailChangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.ConfirmEmailChangeResponse, _abc.Awaitable[_users_pb2.ConfirmEmailChangeResponse]]:
+        """Moves the account to the address that the token was mailed to. The former address is told, and gets a token that
+        undoes it. INVALID_ARGUMENT (MAILED_TOKEN_INVALID), ALREADY_EXISTS (EMAIL_TAKEN), RESOURCE_EXHAUSTED
+        (TOO_MANY_EMAIL_CHANGES) for the sixth in seven days. No other token needed.
+        """
+
+    @_abc_1.abstractmethod
+    def UndoEmailChange(
+        self,
+        request: _users_pb2.UndoEmailChangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.UndoEmailChangeResponse, _abc.Awaitable[_users_pb2.UndoEmailChangeResponse]]:
+        """Gives the account back to the former address that the token was mailed to; every session ends, no password is right
+        any more, and a token for a new one is mailed there. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportUser(
+        self,
+        request: _users_pb2.ExportUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.ExportUserResponse, _abc.Awaitable[_users_pb2.ExportUserResponse]]:
+        """All that is kept here about a person. UNAUTHENTICATED (REAUTHENTICATION_REQUIRED) without the password and without a
+        login of the last five minutes.
+        """
 
     @_abc_1.abstractmethod
     def ChangePassword(
@@ -293,7 +362,7 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.IssueMailedTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.IssueMailedTokenResponse, _abc.Awaitable[_users_pb2.IssueMailedTokenResponse]]:
-        """A token to be mailed at once; those before it are void. For notifications (role service) only. NOT_FOUND
+        """A token to be mailed at once; earlier ones stay good until one is used. For notifications (role service) only. NOT_FOUND
         (CHALLENGE_NOT_FOUND) when there is nothing to prove any more.
         """
 
@@ -303,7 +372,7 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.SetRolesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.SetRolesResponse, _abc.Awaitable[_users_pb2.SetRolesResponse]]:
-        """Replaces the roles of an account. Admins only; the last admin keeps the role (FAILED_PRECONDITION, LAST_ADMIN)."""
+        """Replaces the roles of an account. Admins only, after a recent login or with the password (REAUTHENTICATION_REQUIRED); the last admin keeps the role (FAILED_PRECONDITION, LAST_ADMIN)."""
 
     @_abc_1.abstractmethod
     def DeleteUser(

@@ -1,0 +1,95 @@
+"""Device tokens: they show that somebody logged in to an account from this device before.
+
+After OWASP's device cookies (https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies):
+wrong passwords of strangers then hold up strangers, and not the owner. A token proves nothing else.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hmac
+import secrets
+from base64 import b64decode, urlsafe_b64encode
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from functions.runtime.clock import Clock
+from functions.runtime.store.port import Store
+from functions.users.domain import Credentials
+
+DEVICE_LIFE = timedelta(days=180)
+_PREFIX = "dt_"
+_KEY_ID = "devices"
+_ID_BYTES, _TIME_BYTES, _MAC_BYTES = 16, 8, 32
+_BYTES = 16 + _ID_BYTES + _TIME_BYTES + _MAC_BYTES
+_CHARS = len(_PREFIX) + _BYTES * 4 // 3
+
+
+@dataclass
+class DeviceKey:
+    """The key that authenticates device tokens; deleting it makes every device a stranger's."""
+
+    id: str
+    key: str = field(repr=False)
+    version: int = 0
+
+
+class Device(NamedTuple):
+    """A device from which somebody logged in to the account before."""
+
+    id: str
+
+
+class Devices:
+    """Issue and recognise device tokens: nothing is stored for a device.
+
+    A token holds the account, a random id of the device and the time of the login, under an HMAC which also covers the
+    generation of the credentials: a new password makes every device a stranger's.
+    """
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._key = b""
+
+    async def issue(self, credentials: Credentials, known: Device | None) -> str:
+        """Return a token for the device that just logged in; a known device keeps its id."""
+        device = bytes.fromhex(known.id) if known else secrets.token_bytes(_ID_BYTES)
+        at = int(self._clock.now().timestamp()).to_bytes(_TIME_BYTES)
+        body = UUID(credentials.id[-32:]).bytes + device + at
+        return _PREFIX + urlsafe_b64encode(body + await self._mac(body, credentials.generation)).decode(
+            "ascii"
+        )
+
+    async def recognise(self, token: str, credentials: Credentials | None) -> Device | None:
+        """Return the device if the token is one of ours, of this account, and not older than 180 days."""
+        raw = _parse(token)
+        if raw is None:
+            return None
+        body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
+        right = hmac.compare_digest(mac, await self._mac(body, credentials.generation if credentials else 0))
+        if not right or credentials is None or credentials.id[-32:] != body[:16].hex():
+            return None
+        age = self._clock.now().timestamp() - int.from_bytes(body[-_TIME_BYTES:])
+        return Device(body[16:-_TIME_BYTES].hex()) if age < DEVICE_LIFE.total_seconds() else None
+
+    async def _mac(self, body: bytes, generation: int) -> bytes:
+        if not self._key:
+            stored = await self._store.get(DeviceKey, _KEY_ID)
+            if stored is None:
+                fresh = DeviceKey(_KEY_ID, secrets.token_hex(32))
+                stored = await self._store.update(DeviceKey, _KEY_ID, lambda known: (known or fresh, ()))
+            self._key = bytes.fromhex(stored.key)
+        return hmac.digest(self._key, body + generation.to_bytes(8), "sha256")
+
+
+def _parse(token: str) -> bytes | None:
+    """Return the bytes of what looks like a token of ours; None for anything else."""
+    if len(token) != _CHARS or not token.startswith(_PREFIX) or not token.isascii():
+        return None
+    try:
+        return b64decode(token.removeprefix(_PREFIX), altchars=b"-_", validate=True)
+    except binascii.Error:
+        return None
