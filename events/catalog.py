@@ -92,6 +92,9 @@ class OrderCancelled(Payload, frozen=True, kw_only=True):
     order_id: Id
     user_id: Id
     reason: Reason
+    money_returned: Annotated[
+        bool, Meta(description="All that was paid has gone back before: nothing more will.")
+    ] = False
 
 
 class OrderShipped(Payload, frozen=True, kw_only=True):
@@ -181,6 +184,44 @@ class PaymentRefunded(Payload, frozen=True, kw_only=True):
     refund_id: Id
     amount: Money
     refunded: Money
+
+
+class PaymentRefundFailed(Payload, frozen=True, kw_only=True):
+    """A refund that `payment.refunded` told of did not arrive: the money is with the shop again."""
+
+    TYPE: ClassVar[str] = "shop.payment.refund.failed.v1"
+    SOURCE: ClassVar[str] = "/payments"
+    SUBJECT: ClassVar[str] = "order_id"
+    order_id: Id
+    payment_id: Id
+    refund_id: Id
+    amount: Money
+    refunded: Annotated[Money, Meta(description="The total that went back, without this refund.")]
+
+
+class PaymentDisputed(Payload, frozen=True, kw_only=True):
+    """The payer's bank disputes the charge: the money is in question until `payment.dispute_closed`."""
+
+    TYPE: ClassVar[str] = "shop.payment.disputed.v1"
+    SOURCE: ClassVar[str] = "/payments"
+    SUBJECT: ClassVar[str] = "order_id"
+    order_id: Id
+    payment_id: Id
+    dispute_id: Id
+    amount: Money
+
+
+class PaymentDisputeClosed(Payload, frozen=True, kw_only=True):
+    """A dispute is decided. LOST: its amount is the payer's again."""
+
+    TYPE: ClassVar[str] = "shop.payment.dispute.closed.v1"
+    SOURCE: ClassVar[str] = "/payments"
+    SUBJECT: ClassVar[str] = "order_id"
+    order_id: Id
+    payment_id: Id
+    dispute_id: Id
+    amount: Money
+    outcome: Literal["WON", "LOST"]
 
 
 class UserRegistered(Payload, frozen=True, kw_only=True):
@@ -274,6 +315,9 @@ SUBSCRIBERS: dict[type[Payload], tuple[str, ...]] = {
     PaymentCaptured: ("orders",),
     PaymentDeclined: ("orders",),
     PaymentRefunded: ("orders", "notifications"),
+    PaymentRefundFailed: ("orders",),
+    PaymentDisputed: ("orders",),
+    PaymentDisputeClosed: ("orders",),
     UserRegistered: ("notifications",),
     UserChallenged: ("notifications",),
     UserEmailChangeRequested: ("notifications",),

@@ -99,6 +99,7 @@ def document(status: int, error: ServiceError, reason: str) -> dict[str, Any]:
         "reason": reason,
         "correlation_id": context.current().correlation_id,
         "errors": [{"field": v.field, "message": v.message} for v in error.violations],
+        **{name: {"amount": it.amount, "currency": it.currency} for name, it in error.amounts.items()},
     }
 
 

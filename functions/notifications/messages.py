@@ -22,9 +22,11 @@ _WHY = {
     "ACCOUNT_DELETED": "the account was deleted",
     "AMOUNT_NOT_CHARGEABLE": "we cannot charge this amount; nothing is wrong with your card",
     "CUSTOMER_REQUEST": "as you asked",
+    "DISPUTE_LOST": "your bank took the payment back",
     "INSUFFICIENT_FUNDS": "the payment was declined for lack of funds",
     "OUT_OF_STOCK": "not enough of it is in stock",
     "PAYMENT_DECLINED": "the payment was declined",
+    "REFUNDED": "all that you paid went back to you",
     "PRODUCT_UNAVAILABLE": "something in it is not for sale any more",
     "RESERVATION_EXPIRED": "we could not hold the goods for you any longer",
     "TIMED_OUT": "it could not be completed in time",
@@ -67,7 +69,8 @@ def order_cancelled(event: OrderCancelled) -> Message:
 
     A customer whose address nobody verified would write to whoever reads it.
     """
-    return _about(event.order_id, "order_cancelled", why=_WHY.get(event.reason, ""))
+    returned = "yes" if event.money_returned else ""
+    return _about(event.order_id, "order_cancelled", why=_WHY.get(event.reason, ""), money_returned=returned)
 
 
 def order_shipped(event: OrderShipped) -> Message:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from events.catalog import Money
 from functions.orders.domain import OrderLine
 from functions.runtime.addresses import PostalAddress, normalise
-from functions.runtime.currencies import SIMULATED, ProviderLimits
+from functions.runtime.currencies import CURRENCIES, SIMULATED, ProviderLimits
 from functions.runtime.errors import Code, ServiceError, Violation, invalid
 from functions.runtime.formats import MAX_LINES, MAX_QUANTITY, MAX_TOTAL, PAYMENT_TOKEN
 from functions.runtime.idempotency import wrong_key
@@ -29,13 +29,17 @@ class Item:
 
 @dataclass(frozen=True)
 class Placement:
-    """An order as asked for. `fingerprint` stands for all but the key: it tells replay from reuse."""
+    """An order as asked for. `fingerprint` stands for all but the key: it tells replay from reuse.
+
+    `expected_total` is the sum that the customer was shown; None where nobody says.
+    """
 
     items: Sequence[Item]
     address: PostalAddress | None = field(repr=False)
     payment_token: str = field(repr=False)
     key: str | None = None
     fingerprint: str = ""
+    expected_total: Money | None = None
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,22 @@ def validate(placement: Placement) -> Placement:
         *wrong,
         *_wrong_token(placement.payment_token),
         *wrong_key(placement.key),
+        *_wrong_expectation(placement.expected_total),
     ]
     if found:
         raise invalid("The order is not valid.", *found)
     return replace(placement, address=address)
+
+
+def require_expected(expected: Money | None, total: Money) -> None:
+    """Raise FAILED_PRECONDITION (PRICE_CHANGED), with both sums, where the customer was shown another sum."""
+    if expected is not None and expected != total:
+        raise ServiceError(
+            Code.FAILED_PRECONDITION,
+            "PRICE_CHANGED",
+            "The prices have changed: look at the new total and order again.",
+            amounts={"expected_total": expected, "total": total},
+        )
 
 
 def price(
@@ -135,3 +151,12 @@ def _wrong_token(token: str) -> Iterator[tuple[str, str]]:
         yield "payment_token", "must be a provider's token, never a card number"
     elif not _TOKEN.fullmatch(token):
         yield "payment_token", "must be 1 to 255 letters, digits, or any of _ . : -"
+
+
+def _wrong_expectation(expected: Money | None) -> Iterator[tuple[str, str]]:
+    if expected is None:
+        return
+    if not 0 <= expected.amount <= MAX_TOTAL:
+        yield "expected_total.amount", f"must be between 0 and {MAX_TOTAL}, in minor units"
+    if expected.currency not in CURRENCIES:
+        yield "expected_total.currency", "must be a currency code of ISO 4217, such as EUR"

@@ -53,6 +53,10 @@ UNPAID = frozenset({Status.PLACED, Status.RESERVED})
 TIMED_OUT = "TIMED_OUT"
 ACCOUNT_DELETED = "ACCOUNT_DELETED"
 REFUNDED = "REFUNDED"
+REFUND_FAILED = "REFUND_FAILED"
+PAYMENT_DISPUTED = "PAYMENT_DISPUTED"
+DISPUTE_WON = "DISPUTE_WON"
+DISPUTE_LOST = "DISPUTE_LOST"
 PAID_AFTER_CANCELLATION = "PAID_AFTER_CANCELLATION"
 STOCK_LOST_AFTER_SHIPPING = "STOCK_LOST_AFTER_SHIPPING"
 
@@ -72,6 +76,10 @@ SAGA_REASONS = frozenset(
 PLATFORM_REASONS = SAGA_REASONS | {
     ACCOUNT_DELETED,
     REFUNDED,
+    REFUND_FAILED,
+    PAYMENT_DISPUTED,
+    DISPUTE_WON,
+    DISPUTE_LOST,
     PAID_AFTER_CANCELLATION,
     STOCK_LOST_AFTER_SHIPPING,
 }
@@ -98,6 +106,22 @@ class TimelineEntry:
     reason: str = ""
 
 
+class DisputeState(StrEnum):
+    """Where a dispute of the payment stands."""
+
+    OPEN = "OPEN"
+    WON = "WON"
+    LOST = "LOST"
+
+
+@dataclass(frozen=True)
+class Dispute:
+    """The payer's bank disputes `amount` minor units of what was paid."""
+
+    amount: int
+    state: DisputeState = DisputeState.OPEN
+
+
 @dataclass
 class Order:
     """The entity. `payment_token` is the payer's secret: kept until the payment is final, for payments."""
@@ -115,13 +139,27 @@ class Order:
     timeline: list[TimelineEntry] = field(default_factory=list)
     cancel_reason: str = ""
     cancelled_by: str = ""  # the person who did; empty when the platform did
-    refunds: dict[str, int] = field(default_factory=dict)  # minor units by refund id
+    refunds: dict[str, int] = field(
+        default_factory=dict
+    )  # minor units by refund id; 0 for one that came back
+    disputes: dict[str, Dispute] = field(default_factory=dict)  # by dispute id
     version: int = 0
 
     @property
     def refunded(self) -> Money:
         """What went back to the payer so far."""
         return Money(sum(self.refunds.values()), self.total.currency)
+
+    @property
+    def disputed(self) -> bool:
+        """Whether a dispute of the payment is open."""
+        return any(dispute.state is DisputeState.OPEN for dispute in self.disputes.values())
+
+    @property
+    def returned(self) -> bool:
+        """Whether all that was paid is the payer's again, by refunds and lost disputes."""
+        lost = sum(it.amount for it in self.disputes.values() if it.state is DisputeState.LOST)
+        return 0 < self.total.amount <= sum(self.refunds.values()) + lost
 
     @property
     def payable(self) -> bool:
@@ -164,10 +202,23 @@ class Order:
             return []
         self._move(Status.CANCELLED, at, reason)
         self.cancel_reason, self.cancelled_by, self.payment_token = reason, by, ""
-        return [OrderCancelled(order_id=self.id, user_id=self.user_id, reason=reason)]
+        return [
+            OrderCancelled(
+                order_id=self.id, user_id=self.user_id, reason=reason, money_returned=self.returned
+            )
+        ]
 
     def ship(self, at: datetime) -> list[Payload]:
-        """It leaves the warehouse."""
+        """Let it leave the warehouse.
+
+        Raises FAILED_PRECONDITION: ILLEGAL_TRANSITION, ORDER_DISPUTED, ORDER_REFUNDED.
+        """
+        if self.status is Status.CONFIRMED and self.disputed:
+            raise failed_precondition(
+                "ORDER_DISPUTED", "The payment is disputed: nothing is shipped until that is decided."
+            )
+        if self.status is Status.CONFIRMED and self.returned:
+            raise failed_precondition("ORDER_REFUNDED", "All that was paid went back: nothing is shipped.")
         self._move(Status.SHIPPED, at)
         return [OrderShipped(order_id=self.id, user_id=self.user_id)]
 
@@ -214,13 +265,41 @@ class Order:
         return self.cancel(at, reason) if self.payable else []
 
     def payment_refunded(self, at: datetime, refund_id: str, amount: Money) -> list[Payload]:
-        """Money went back; each refund counts once."""
-        if amount.currency != self.total.currency:
-            raise failed_precondition("CURRENCY_MISMATCH", "The refund's currency is not the order's.")
-        if refund_id not in self.refunds:
-            self.refunds[refund_id] = amount.amount
-            self._note(at, REFUNDED)
+        """Book money that went back; each refund counts once. All of it back before shipping cancels the order."""
+        self._require_currency(amount)
+        if refund_id in self.refunds:
+            return []
+        self.refunds[refund_id] = amount.amount
+        self._note(at, REFUNDED)
+        return self._cancel_when_returned(at, REFUNDED)
+
+    def refund_failed(self, at: datetime, refund_id: str, amount: Money) -> list[Payload]:
+        """Book a refund that came back from the payer's bank. A cancelled order stays cancelled."""
+        self._require_currency(amount)
+        if self.refunds.get(refund_id) != 0:
+            self.refunds[refund_id] = 0
+            self._note(at, REFUND_FAILED)
         return []
+
+    def payment_disputed(self, at: datetime, dispute_id: str, amount: Money) -> list[Payload]:
+        """Hold the order back from shipping; no news once the dispute is closed."""
+        self._require_currency(amount)
+        if dispute_id not in self.disputes:
+            self.disputes[dispute_id] = Dispute(amount.amount)
+            self._note(at, PAYMENT_DISPUTED)
+        return []
+
+    def dispute_closed(self, at: datetime, dispute_id: str, amount: Money, outcome: str) -> list[Payload]:
+        """Let the order go on, or, where all of the money is lost before shipping, cancel it."""
+        self._require_currency(amount)
+        known = self.disputes.get(dispute_id)
+        if known is not None and known.state is not DisputeState.OPEN:
+            return []
+        state = DisputeState(outcome)
+        self.disputes[dispute_id] = Dispute(amount.amount, state)
+        reason = DISPUTE_LOST if state is DisputeState.LOST else DISPUTE_WON
+        self._note(at, reason)
+        return self._cancel_when_returned(at, reason)
 
     def time_out(self, at: datetime, patience: timedelta) -> list[Payload]:
         """Cancel it when it has not moved for `patience` and nobody paid."""
@@ -238,6 +317,15 @@ class Order:
             self._note(at, ACCOUNT_DELETED)
         self.shipping_address, self.payment_token = None, ""
         return list(events)
+
+    def _cancel_when_returned(self, at: datetime, reason: str) -> list[Payload]:
+        if self.returned and Status.CANCELLED in NEXT[self.status]:
+            return self.cancel(at, reason)
+        return []
+
+    def _require_currency(self, amount: Money) -> None:
+        if amount.currency != self.total.currency:
+            raise failed_precondition("CURRENCY_MISMATCH", "The currency is not the order's.")
 
     def _move(self, to: Status, at: datetime, reason: str = "") -> None:
         if to not in NEXT[self.status]:

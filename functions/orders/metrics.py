@@ -15,7 +15,7 @@ from events.catalog import (
     OrderShipped,
     Payload,
 )
-from functions.orders.domain import ACCOUNT_DELETED, SAGA_REASONS
+from functions.orders.domain import ACCOUNT_DELETED, DISPUTE_LOST, REFUNDED, SAGA_REASONS
 from functions.runtime.committed import Measure
 from functions.runtime.ids import made_at
 from observability.metrics import REGISTRY
@@ -31,7 +31,8 @@ SAGA = Histogram(
 )
 for _status in ("PLACED", "CONFIRMED", "CANCELLED", "SHIPPED", "DELIVERED"):
     STATUS.labels(_status)  # there from the start, at 0: a rate needs two samples
-for _reason in sorted({*SAGA_REASONS, ACCOUNT_DELETED, "OTHER"}):
+_REASONS = SAGA_REASONS | {ACCOUNT_DELETED, DISPUTE_LOST, REFUNDED}
+for _reason in sorted({*_REASONS, "OTHER"}):
     CANCELLED.labels(_reason)
 for _outcome in ("confirmed", "cancelled"):
     SAGA.labels(_outcome)
@@ -48,8 +49,7 @@ def _confirmed(event: OrderConfirmed, at: datetime) -> None:
 
 def _cancelled(event: OrderCancelled, at: datetime) -> None:
     STATUS.labels("CANCELLED").inc()
-    known = event.reason in SAGA_REASONS or event.reason == ACCOUNT_DELETED
-    CANCELLED.labels(event.reason if known else "OTHER").inc()
+    CANCELLED.labels(event.reason if event.reason in _REASONS else "OTHER").inc()
     if event.reason in SAGA_REASONS:
         _ended("cancelled", event.order_id, at)
 

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from events.catalog import Money
 from functions.orders import service
 from functions.orders.checkout import Item, Placement
 from functions.orders.domain import Order, Status
@@ -130,6 +131,9 @@ def _placement(request: pb.PlaceOrderRequest) -> Placement:
         payment_token=request.payment_token,
         key=request.idempotency_key if request.HasField("idempotency_key") else None,
         fingerprint=_fingerprint(request),
+        expected_total=Money(request.expected_total.amount, request.expected_total.currency)
+        if request.HasField("expected_total")
+        else None,
     )
 
 
@@ -188,4 +192,5 @@ def _order(order: Order) -> pb.Order:
         version=order.version,
         cancel_reason=order.cancel_reason,
         refunded=money(order.refunded),
+        disputed=order.disputed,
     )

@@ -16,10 +16,13 @@ from events.catalog import (
     Payload,
     PaymentCaptured,
     PaymentDeclined,
+    PaymentDisputeClosed,
+    PaymentDisputed,
     PaymentRefunded,
+    PaymentRefundFailed,
     StockRejected,
 )
-from functions.orders.checkout import Placement, price, validate
+from functions.orders.checkout import Placement, price, require_expected, validate
 from functions.orders.domain import PLATFORM_REASONS, TIMED_OUT, Order, Status
 from functions.orders.peers import Catalogue
 from functions.orders.store import Orders, Receipt
@@ -56,7 +59,8 @@ async def place(
 
     The same key and request within 24 hours gives the first answer, whatever became of order and catalogue.
     `limits` is what the payment provider can charge. Raises INVALID_ARGUMENT (also PRODUCT_UNKNOWN, CURRENCY_MIXED,
-    TOTAL_TOO_LARGE, TOTAL_NOT_CHARGEABLE, IDEMPOTENCY_KEY_REUSED) and FAILED_PRECONDITION (PRODUCT_INACTIVE).
+    TOTAL_TOO_LARGE, TOTAL_NOT_CHARGEABLE, IDEMPOTENCY_KEY_REUSED) and FAILED_PRECONDITION (PRODUCT_INACTIVE,
+    PRICE_CHANGED).
     """
     _require_person(who)
     wanted = validate(wanted)
@@ -68,6 +72,7 @@ async def place(
             return replayed
     offers = await catalogue.offers([item.product_id for item in wanted.items])
     lines, total = price(wanted.items, offers, limits)
+    require_expected(wanted.expected_total, total)
     now = clock.now()
     order = Order(
         id=new_id("ord"),
@@ -192,6 +197,29 @@ async def payment_refunded(orders: Orders, clock: Clock, news: PaymentRefunded, 
     """Money went back to the customer."""
     await orders.change(
         news.order_id, lambda order: order.payment_refunded(clock.now(), news.refund_id, news.amount), once
+    )
+
+
+async def refund_failed(orders: Orders, clock: Clock, news: PaymentRefundFailed, once: Once) -> None:
+    """Book that a refund did not arrive."""
+    await orders.change(
+        news.order_id, lambda order: order.refund_failed(clock.now(), news.refund_id, news.amount), once
+    )
+
+
+async def payment_disputed(orders: Orders, clock: Clock, news: PaymentDisputed, once: Once) -> None:
+    """Ship nothing while the customer's bank disputes the charge."""
+    await orders.change(
+        news.order_id, lambda order: order.payment_disputed(clock.now(), news.dispute_id, news.amount), once
+    )
+
+
+async def dispute_closed(orders: Orders, clock: Clock, news: PaymentDisputeClosed, once: Once) -> None:
+    """Go on with an order whose dispute is decided."""
+    await orders.change(
+        news.order_id,
+        lambda order: order.dispute_closed(clock.now(), news.dispute_id, news.amount, news.outcome),
+        once,
     )
 
 

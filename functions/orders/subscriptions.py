@@ -8,7 +8,10 @@ from events.catalog import (
     Payload,
     PaymentCaptured,
     PaymentDeclined,
+    PaymentDisputeClosed,
+    PaymentDisputed,
     PaymentRefunded,
+    PaymentRefundFailed,
     StockRejected,
     StockReserved,
     SweepDue,
@@ -29,15 +32,6 @@ def subscriptions(orders: Orders, clock: Clock, patience: timedelta) -> dict[typ
     async def stock_rejected(event: Delivery[StockRejected]) -> None:
         await service.stock_rejected(orders, clock, event.data, event.once)
 
-    async def payment_captured(event: Delivery[PaymentCaptured]) -> None:
-        await service.payment_captured(orders, clock, event.data, event.once)
-
-    async def payment_declined(event: Delivery[PaymentDeclined]) -> None:
-        await service.payment_declined(orders, clock, event.data, event.once)
-
-    async def payment_refunded(event: Delivery[PaymentRefunded]) -> None:
-        await service.payment_refunded(orders, clock, event.data, event.once)
-
     async def user_deleted(event: Delivery[UserDeleted]) -> None:
         await service.erase_person(orders, clock, event.data.user_id, event.once)
 
@@ -47,9 +41,38 @@ def subscriptions(orders: Orders, clock: Clock, patience: timedelta) -> dict[typ
     return {
         StockReserved: stock_reserved,
         StockRejected: stock_rejected,
+        **_of_payments(orders, clock),
+        UserDeleted: user_deleted,
+        SweepDue: sweep_due,
+    }
+
+
+def _of_payments(orders: Orders, clock: Clock) -> dict[type[Payload], Handler]:
+    """Handlers of what becomes of an order's money."""
+
+    async def payment_captured(event: Delivery[PaymentCaptured]) -> None:
+        await service.payment_captured(orders, clock, event.data, event.once)
+
+    async def payment_declined(event: Delivery[PaymentDeclined]) -> None:
+        await service.payment_declined(orders, clock, event.data, event.once)
+
+    async def payment_refunded(event: Delivery[PaymentRefunded]) -> None:
+        await service.payment_refunded(orders, clock, event.data, event.once)
+
+    async def refund_failed(event: Delivery[PaymentRefundFailed]) -> None:
+        await service.refund_failed(orders, clock, event.data, event.once)
+
+    async def payment_disputed(event: Delivery[PaymentDisputed]) -> None:
+        await service.payment_disputed(orders, clock, event.data, event.once)
+
+    async def dispute_closed(event: Delivery[PaymentDisputeClosed]) -> None:
+        await service.dispute_closed(orders, clock, event.data, event.once)
+
+    return {
         PaymentCaptured: payment_captured,
         PaymentDeclined: payment_declined,
         PaymentRefunded: payment_refunded,
-        UserDeleted: user_deleted,
-        SweepDue: sweep_due,
+        PaymentRefundFailed: refund_failed,
+        PaymentDisputed: payment_disputed,
+        PaymentDisputeClosed: dispute_closed,
     }

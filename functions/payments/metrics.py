@@ -7,7 +7,15 @@ from datetime import datetime
 
 from prometheus_client import Counter, Gauge
 
-from events.catalog import Money, Payload, PaymentCaptured, PaymentDeclined, PaymentRefunded
+from events.catalog import (
+    Money,
+    Payload,
+    PaymentCaptured,
+    PaymentDeclined,
+    PaymentDisputeClosed,
+    PaymentDisputed,
+    PaymentRefunded,
+)
 from functions.runtime.committed import Measure
 from functions.runtime.currencies import exponent
 from observability.metrics import REGISTRY
@@ -18,6 +26,11 @@ CURRENCIES = 20
 PAYMENTS = Counter("shop_payments", "Payments by outcome.", ["outcome"], registry=REGISTRY)
 REVENUE = Counter("shop_revenue_minor", "Money captured.", ["currency"], registry=REGISTRY)
 REFUNDS = Counter("shop_refunds_minor", "Money given back.", ["currency"], registry=REGISTRY)
+DISPUTES = Counter(
+    "shop_disputes", "Disputes of charges that were opened, won or lost.", ["outcome"], registry=REGISTRY
+)
+for _outcome in ("opened", "won", "lost"):
+    DISPUTES.labels(_outcome)
 UNITS = Gauge(
     "shop_currency_minor_units",
     "Minor units in one major unit of a currency by ISO 4217, to divide the sums by.",
@@ -52,6 +65,14 @@ def _refunded(event: PaymentRefunded, at: datetime) -> None:
     _count(REFUNDS, event.amount)
 
 
+def _disputed(_: PaymentDisputed, at: datetime) -> None:
+    DISPUTES.labels("opened").inc()
+
+
+def _decided(event: PaymentDisputeClosed, at: datetime) -> None:
+    DISPUTES.labels(event.outcome.lower()).inc()
+
+
 def _count(counter: Counter, money: Money) -> None:
     if len(_currencies) < CURRENCIES:
         _currencies.add(money.currency)
@@ -64,4 +85,6 @@ MEASURES: Mapping[type[Payload], Measure] = {
     PaymentCaptured: _captured,
     PaymentDeclined: _declined,
     PaymentRefunded: _refunded,
+    PaymentDisputed: _disputed,
+    PaymentDisputeClosed: _decided,
 }

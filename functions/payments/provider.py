@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -44,8 +44,10 @@ class RefundOutcome(StrEnum):
 class LedgerEntry:
     """One movement on the provider's books; its id is the idempotency key it was made with.
 
-    `kind` is `charge` or `refund`, `outcome` `succeeded` or why not; `amount` is what moved, zero for
-    what was refused. `returned` is what went back of a charge, in minor units.
+    `kind` is `charge`, `refund` or `dispute`, `outcome` `succeeded` or why not, of a dispute `open`, `won` or `lost`;
+    `amount` is what moved, zero for what was refused. `returned` is what went back of a charge, in minor units; until
+    `locked_until` the charge is disputed and nothing can be refunded. `moved_at` is when what somebody did at the
+    provider, and not the shop, takes its `outcome`: until then a dispute is open.
     """
 
     id: str
@@ -55,7 +57,46 @@ class LedgerEntry:
     outcome: str
     at: datetime
     returned: int = 0
+    locked_until: datetime | None = None
+    moved_at: datetime | None = None
     version: int = 0
+
+
+class RefundState(StrEnum):
+    """Where a refund stands at the provider."""
+
+    PENDING = "PENDING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True)
+class RefundRecord:
+    """A refund of a charge, as the provider has it. `key` is ours of one that we asked for, else empty."""
+
+    provider_id: str
+    key: str
+    amount: Money
+    state: RefundState
+
+
+@dataclass(frozen=True)
+class DisputeRecord:
+    """A dispute of a charge, as the provider has it. `state` is OPEN, WON or LOST."""
+
+    provider_id: str
+    amount: Money
+    reason: str
+    state: str
+    refundable: bool
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What became of a charge at the provider, whoever asked for it."""
+
+    refunds: Sequence[RefundRecord] = ()
+    disputes: Sequence[DisputeRecord] = ()
 
 
 class Provider(Protocol):
@@ -78,6 +119,15 @@ class Provider(Protocol):
     async def refund(self, key: str, charge_key: str, amount: Money) -> RefundOutcome:
         """Give back `amount` of the charge made with `charge_key`."""
 
+    async def statement(self, charge_key: str) -> Statement:
+        """Every refund and dispute of the charge made with `charge_key`; empty where there was no charge."""
+
+    async def charge_of(self, provider_id: str) -> str:
+        """The key of the charge that the provider calls `provider_id`; empty where it is none of ours."""
+
+    async def changed(self, since: datetime, until: datetime) -> Sequence[str]:
+        """The keys of the charges of which a refund or dispute was made or moved between the two times."""
+
     async def ledger(self, limit: int, cursor: str | None) -> Page[LedgerEntry]:
         """The books, oldest first; FAILED_PRECONDITION (LEDGER_UNAVAILABLE) where they are not kept here."""
 
@@ -90,8 +140,8 @@ class ProviderEvent:
     """What a provider says of its own accord.
 
     `kind` is `charge`, `refund`, `dispute`, or empty for what does not concern us; `key` the idempotency key of ours
-    that it is about, empty where the provider does not say; `provider_id` its own name of the thing. `failed` is about
-    a refund: it did not, or not in the end, come about.
+    that it is about, empty where the provider does not say; `provider_id` its own name of the thing, `charge_id` of the
+    charge that a refund or dispute is about.
     """
 
     id: str
@@ -99,7 +149,7 @@ class ProviderEvent:
     kind: str
     key: str
     provider_id: str
-    failed: bool
+    charge_id: str
     reason: str
 
 
@@ -144,6 +194,18 @@ class Bounded:
         outcome = await self._bounded(self._provider.refund(key, charge_key, amount))
         failpoint("provider.refund.after")
         return outcome
+
+    async def statement(self, charge_key: str) -> Statement:
+        """See Provider."""
+        return await self._bounded(self._provider.statement(charge_key))
+
+    async def charge_of(self, provider_id: str) -> str:
+        """See Provider."""
+        return await self._bounded(self._provider.charge_of(provider_id))
+
+    async def changed(self, since: datetime, until: datetime) -> Sequence[str]:
+        """See Provider."""
+        return await self._bounded(self._provider.changed(since, until))
 
     async def ledger(self, limit: int, cursor: str | None) -> Page[LedgerEntry]:
         """See Provider."""

@@ -1,18 +1,35 @@
-"""Use cases: giving money back. It is set aside first, so that no sum of refunds exceeds the charge."""
+"""Use cases: giving money back, and booking what went back, or is disputed, at the provider itself.
+
+A refund is set aside first, so that no sum of refunds exceeds the charge. What people do on the provider's own pages,
+and what the payer's bank does, is read from the provider's statement of the charge: whoever notices it first, a
+webhook, the sweep or a refund that is refused, calls `reconcile`.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
-from events.catalog import Money
+from events.catalog import Money, Payload
 from functions.payments import store
 from functions.payments.desk import Desk
-from functions.payments.domain import REQUESTED_BY_MERCHANT, Payment, Refund, RefundStatus
-from functions.payments.provider import RefundOutcome
+from functions.payments.domain import (
+    ORDER_CANCELLED,
+    REQUESTED_BY_MERCHANT,
+    Dispute,
+    DisputeStatus,
+    Payment,
+    Reconciliation,
+    Refund,
+    RefundStatus,
+    cancellation_refund_id,
+    id_of_provider,
+)
+from functions.payments.provider import DisputeRecord, RefundOutcome, RefundRecord, RefundState
 from functions.runtime.batches import each
 from functions.runtime.currencies import ProviderLimits
 from functions.runtime.errors import ServiceError, aborted, invalid, not_found
@@ -26,6 +43,13 @@ from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.payments")
 
+CANCELLATION_ATTEMPTS = 4
+WINDOW = timedelta(days=1)
+"""So much of the provider's news is read, and marked as read, at once."""
+FIRST_LOOK = timedelta(days=30)
+"""So far the first reconciliation looks back: Stripe keeps its events for as long."""
+OVERLAP = timedelta(minutes=5)
+_READ = "provider"
 _REASON = re.compile(REASON)
 
 
@@ -66,11 +90,160 @@ async def give_back(refund_id: str, once: Once | None, desk: Desk) -> Refund:
         raise not_found("Refund", "REFUND_NOT_FOUND")
     if refund.status is not RefundStatus.PENDING:
         return refund
+    if refund.provider_id:
+        await reconcile(refund.payment_id, desk)
+        return await desk.store.get(Refund, refund_id) or refund
     outcome = await desk.provider.refund(refund.id, refund.payment_id, refund.amount)
     refund = await _settle(refund, outcome, once, desk)
     if refund.status is RefundStatus.FAILED:
         log.error("refund_refused", extra={"refund_id": refund.id, "order_id": refund.order_id})
+        await try_to_reconcile(refund.payment_id, desk)
     return refund
+
+
+async def reconcile(payment_id: str, desk: Desk) -> None:
+    """Book what the provider's statement has of a charge and we have not: refunds, disputes, and what became of them.
+
+    What a cancelled order is still due goes back then. Repeatable. Raises UNAVAILABLE.
+    """
+    payment = await desk.store.get(Payment, payment_id)
+    if payment is None or payment.captured == 0:
+        return
+    statement = await desk.provider.statement(payment_id)
+    news = [await _book_refund(payment, record, desk) for record in statement.refunds]
+    news += [await _book_dispute(payment, record, desk) for record in statement.disputes]
+    if any(news):
+        await refund_cancelled(payment_id, desk)
+
+
+async def try_to_reconcile(payment_id: str, desk: Desk) -> None:
+    """Reconcile if the provider answers; else the sweep will."""
+    try:
+        await reconcile(payment_id, desk)
+    except ServiceError as error:
+        log.warning("not_reconciled", extra={"payment_id": payment_id, "reason": error.reason})
+
+
+async def refund_cancelled(payment_id: str, desk: Desk) -> None:
+    """Give back what is left of a cancelled order's payment, in a new attempt where an earlier one was refused."""
+    now = desk.clock.now()
+    order_id = "ord_" + payment_id[4:]
+    ids = [cancellation_refund_id(order_id, attempt) for attempt in range(CANCELLATION_ATTEMPTS)]
+
+    def change(found: Sequence[Any]) -> Changes[Refund | None]:
+        payment, *attempts = found
+        free = next((ids[at] for at, refund in enumerate(attempts) if refund is None), None)
+        pending = any(refund and refund.status is RefundStatus.PENDING for refund in attempts)
+        if not payment.void_requested or pending or free is None or payment.left == 0:
+            return Changes(None)
+        refund = payment.ask_back(free, None, ORDER_CANCELLED, now)
+        return Changes(refund, put=[payment, refund])
+
+    failpoint("payments.refund-cancelled.before")
+    refund = await desk.store.transact(
+        [Ref(Payment, payment_id), *(Ref(Refund, refund_id) for refund_id in ids)], change
+    )
+    failpoint("payments.refund-cancelled.after")
+    if refund is not None:
+        await _try_give_back(refund, desk)
+
+
+async def book_news(desk: Desk) -> None:
+    """Reconcile every charge that moved at the provider since the last time. Raises UNAVAILABLE."""
+    now = desk.clock.now()
+    known = await desk.store.get(Reconciliation, _READ)
+    since = known.until if known else now - FIRST_LOOK
+    while since < now:
+        until = min(now, since + WINDOW)
+        changed = await desk.provider.changed(since, until)
+        for payment_id in changed:
+            await reconcile(payment_id, desk)
+        # What the provider lists late, it lists within the overlap.
+        since = until if until < now else max(since, now - OVERLAP)
+        await desk.store.update(Reconciliation, _READ, partial(_read, until=since))
+        if until == now:
+            break
+
+
+async def _book_refund(payment: Payment, record: RefundRecord, desk: Desk) -> bool:
+    """Book a refund as the provider has it; whether that changes what can be given back."""
+    ours = await desk.store.get(Refund, record.key) if record.key else None
+    if ours is not None and ours.payment_id == payment.id:
+        if ours.status is RefundStatus.PENDING and record.state is not RefundState.PENDING:
+            await give_back(ours.id, None, desk)
+            return False
+        refund_id = ours.id
+    else:
+        ours, refund_id = None, id_of_provider("ref", record.provider_id)
+    now = desk.clock.now()
+
+    def change(found: Sequence[Any]) -> Changes[str]:
+        payment, refund = found
+        if refund is None:
+            if record.state is RefundState.FAILED:
+                return Changes("")
+            refund = payment.refunded_at_the_provider(refund_id, record.provider_id, record.amount, now)
+        elif refund.status == record.state or refund.status is RefundStatus.FAILED:
+            return Changes("")
+        returned = refund.status is RefundStatus.SUCCEEDED
+        events = payment.follow(refund, RefundStatus(record.state), now)
+        return Changes("returned" if returned else "booked", put=[payment, refund], events=events)
+
+    failpoint("payments.book-refund.before")
+    done = await desk.store.transact([Ref(Payment, payment.id), Ref(Refund, refund_id)], change)
+    failpoint("payments.book-refund.after")
+    about = {"order_id": payment.order_id, "refund_id": refund_id, "provider_id": record.provider_id}
+    if done == "returned":
+        # The payer's bank sent it back; the money is with us again, and only a person can find another way.
+        log.error("refund_returned", extra=about)
+    elif done:
+        log.warning("refund_made_elsewhere", extra=about)
+    return done == "booked"
+
+
+async def _book_dispute(payment: Payment, record: DisputeRecord, desk: Desk) -> bool:
+    """Book a dispute as the provider has it; whether it is closed by that."""
+    dispute_id, status = id_of_provider("dsp", record.provider_id), DisputeStatus(record.state)
+    now = desk.clock.now()
+
+    def change(found: Sequence[Any]) -> Changes[str]:
+        payment, dispute = found
+        events: list[Payload] = []
+        if dispute is None:
+            dispute = Dispute(
+                dispute_id,
+                payment.id,
+                payment.order_id,
+                record.amount,
+                record.reason,
+                record.refundable,
+                now,
+                now,
+            )
+            events += payment.dispute(dispute, now)
+        elif dispute.status is not DisputeStatus.OPEN:
+            return Changes("")
+        if status is not DisputeStatus.OPEN:
+            events += payment.close_dispute(dispute, status, now)
+        elif dispute.refundable and not record.refundable:
+            events += payment.lock(dispute, now)
+        elif not events:
+            return Changes("")
+        return Changes(dispute.status.value, put=[payment, dispute], events=events)
+
+    failpoint("payments.book-dispute.before")
+    done = await desk.store.transact([Ref(Payment, payment.id), Ref(Dispute, dispute_id)], change)
+    failpoint("payments.book-dispute.after")
+    if done:
+        extra = {"order_id": payment.order_id, "provider_id": record.provider_id, "status": done}
+        log.warning("charge_disputed", extra={**extra, "reason": record.reason})
+    return done in (DisputeStatus.WON, DisputeStatus.LOST)
+
+
+def _read(found: Reconciliation | None, until: datetime) -> tuple[Reconciliation, Sequence[Payload]]:
+    read = found or Reconciliation(_READ, until)
+    read.until = max(read.until, until)
+    return read, ()
 
 
 async def sweep(before: datetime, desk: Desk) -> None:

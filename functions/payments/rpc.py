@@ -79,6 +79,8 @@ def _payment(payment: Payment) -> pb.Payment:
         amount=money(payment.amount) if payment.amount else None,
         captured=money(payment.money(payment.captured)) if payment.amount else None,
         refunded=money(payment.money(payment.refunded)) if payment.amount else None,
+        disputed=money(payment.money(payment.disputed)) if payment.amount else None,
+        charged_back=money(payment.money(payment.charged_back)) if payment.amount else None,
         reason=payment.reason,
         created_at=timestamp(payment.created_at),
         updated_at=timestamp(payment.updated_at),

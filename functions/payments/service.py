@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -32,12 +32,13 @@ from functions.runtime.batches import each
 from functions.runtime.errors import invalid, not_found
 from functions.runtime.identity import Identity, require_admin, require_self_or_admin, require_signed_in
 from functions.runtime.paging import page_limit
-from functions.runtime.store.port import Changes, Once, Page, Ref
+from functions.runtime.store.port import Changes, Once, Page, Ref, Store
 from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.payments")
 
 MAX_BATCH = 100
+PendingPages = Callable[[Store, datetime, str | None], Awaitable[Page[Payment]]]
 SWEEP_SECONDS = 20.0  # within a delivery: after 30 s the broker sends the tick again
 
 
@@ -46,11 +47,11 @@ async def charge(order_id: str, once: Once | None, desk: Desk) -> None:
 
     Raises UNAVAILABLE when orders or the provider do not answer: to be repeated.
     """
-    payment = await desk.store.get(Payment, payment_id(order_id))
-    if payment is not None and not payment.pending:
+    known = await desk.store.get(Payment, payment_id(order_id))
+    if known is not None and not known.pending:
         return
-    if payment is not None and payment.void_requested:
-        await _settle(payment, await desk.provider.void(payment.id), once, desk)
+    if known is not None and known.void_requested:
+        await _settle(known, await desk.provider.void(known.id), once, desk)
         return
     instruction = await desk.orders.payment_instruction(order_id)
     payment = await _open(instruction, desk)
@@ -63,10 +64,15 @@ async def charge(order_id: str, once: Once | None, desk: Desk) -> None:
     else:
         outcome = await desk.provider.charge(payment.id, instruction.amount, instruction.token)
     await _settle(payment, outcome, once, desk)
+    if known is not None:
+        # The charge may be older than its answer, and what was told of it since then found nothing to be booked on.
+        await refunds.try_to_reconcile(payment.id, desk)
 
 
 async def cancel(order_id: str, user_id: str, once: Once | None, desk: Desk) -> None:
     """The order is cancelled: nothing will be charged, what was goes back. Raises UNAVAILABLE as `charge`."""
+    # Somebody may have given the money back at the provider: what is asked back then would be refused.
+    await refunds.try_to_reconcile(payment_id(order_id), desk)
     payment, refund = await _call_off(order_id, user_id, desk)
     if payment.pending:
         await _settle(payment, await desk.provider.void(payment.id), once, desk)
@@ -90,20 +96,26 @@ async def erase(user_id: str, desk: Desk) -> None:
 async def sweep(desk: Desk) -> None:
     """Take up what a crash or an outage left pending.
 
-    Refunds and voids come first: a provider that lets every charge time out must not keep money from going back.
+    Refunds and voids come before charges: a provider that lets every charge time out must not keep money from going
+    back. What was done at the provider itself is booked in between.
     """
     before = desk.clock.now() - desk.settle_after
     try:
         async with asyncio.timeout(SWEEP_SECONDS):
             await refunds.sweep(before, desk)
-            for page_of in (store.pending_voids, store.pending_payments):
-                cursor, more = None, True
-                while more:
-                    payments = await page_of(desk.store, before, cursor)
-                    await each([charge(payment.order_id, None, desk) for payment in payments.items], log)
-                    cursor, more = payments.next_cursor, payments.next_cursor is not None
+            await _settle_pending(store.pending_voids, before, desk)
+            await each([refunds.book_news(desk)], log)
+            await _settle_pending(store.pending_payments, before, desk)
     except TimeoutError:
         log.warning("sweep_unfinished")
+
+
+async def _settle_pending(pages: PendingPages, before: datetime, desk: Desk) -> None:
+    cursor, more = None, True
+    while more:
+        payments = await pages(desk.store, before, cursor)
+        await each([charge(payment.order_id, None, desk) for payment in payments.items], log)
+        cursor, more = payments.next_cursor, payments.next_cursor is not None
 
 
 async def order_payment(order_id: str, who: Identity, desk: Desk) -> Payment:
@@ -179,13 +191,14 @@ async def _call_off(order_id: str, user_id: str, desk: Desk) -> tuple[Payment, R
             payment = Payment(pid, order_id, "" if erased else user_id, None, now, now)
             payment.void(now)
             return Changes((payment, None), put=[payment])
-        if payment.pending and not payment.void_requested:
+        put: list[Payment | Refund] = []
+        if not payment.void_requested and payment.amount is not None:
             payment.request_void(now)
-            return Changes((payment, None), put=[payment])
-        if refund is None and payment.left > 0:
+            put.append(payment)
+        if not payment.pending and refund is None and payment.left > 0:
             refund = payment.ask_back(refund_id, None, ORDER_CANCELLED, now)
-            return Changes((payment, refund), put=[payment, refund])
-        return Changes((payment, refund))
+            put = [payment, refund]
+        return Changes((payment, refund), put=put)
 
     refs = [Ref(Payment, pid), Ref(Refund, refund_id), _erasure(user_id)]
     failpoint("payments.call-off.before")

@@ -10,21 +10,31 @@ The token decides what happens:
 | tok_slow | captured, after `slow_seconds` |
 | tok_flaky | unavailable twice, counted per key, then captured |
 | tok_timeout | captured, but the first answer is lost: unavailable |
+| tok_refunded | captured, and given back by somebody at the provider |
+| tok_disputed | captured, and disputed by the payer's bank |
+| tok_dispute_won, tok_dispute_lost | the same, and decided after `DISPUTE` |
+
+What happens at the provider of its own accord, the shop learns from `statement` and `changed`, as from a real one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from events.catalog import Money
 from functions.payments.provider import (
     NO_MONEY,
     ChargeOutcome,
+    DisputeRecord,
     LedgerEntry,
     RefundOutcome,
+    RefundRecord,
+    RefundState,
+    Statement,
     provider_unavailable,
 )
 from functions.payments.store import stamp
@@ -32,6 +42,16 @@ from functions.runtime.clock import Clock
 from functions.runtime.store.port import Changes, IndexKey, Kind, Page, Ref, Store
 
 SUCCEEDED = "succeeded"
+OPEN, WON, LOST = "open", "won", "lost"
+DISPUTE = timedelta(minutes=1)
+NEVER = datetime.max.replace(tzinfo=UTC)
+_AFTERMATHS = {
+    "tok_refunded": ("refund", SUCCEEDED, timedelta()),
+    "tok_disputed": ("dispute", OPEN, timedelta()),
+    "tok_dispute_won": ("dispute", WON, DISPUTE),
+    "tok_dispute_lost": ("dispute", LOST, DISPUTE),
+}
+"""What happens at the provider after a charge with the token: its kind, its outcome, and how long that takes."""
 FLAKY_FAILURES = 2
 
 _VERDICTS = {
@@ -40,6 +60,7 @@ _VERDICTS = {
     "tok_flaky": SUCCEEDED,
     "tok_timeout": SUCCEEDED,
     "tok_insufficient_funds": "insufficient_funds",
+    **dict.fromkeys(_AFTERMATHS, SUCCEEDED),
 }
 _OUTCOMES = {
     SUCCEEDED: ChargeOutcome.CAPTURED,
@@ -57,8 +78,17 @@ class Failures:
     version: int = 0
 
 
+def _indexes(entry: LedgerEntry) -> Iterable[IndexKey]:
+    yield IndexKey("all", "all", stamp(entry.at))
+    if entry.kind != "charge":
+        yield IndexKey("charge", entry.payment_id, stamp(entry.at))
+    if entry.moved_at is not None:
+        for at in {entry.at, entry.moved_at}:
+            yield IndexKey("news", "all", stamp(at))
+
+
 KINDS = (
-    Kind(LedgerEntry, "entry", lambda entry: [IndexKey("all", "all", stamp(entry.at))]),
+    Kind(LedgerEntry, "entry", _indexes),
     Kind(Failures, "failures"),
 )
 
@@ -78,7 +108,7 @@ class SimulatedProvider:
             await self._misbehave(key, token)
         verdict = _VERDICTS.get(token, "card_declined")
         moved = amount if verdict == SUCCEEDED else Money(0, amount.currency)
-        entry, made = await self._enter(key, moved, verdict)
+        entry, made = await self._enter(key, moved, verdict, _AFTERMATHS.get(token))
         if made and token == "tok_timeout":  # noqa: S105 - the name of a test token
             raise provider_unavailable()
         return _outcome(entry)
@@ -96,7 +126,7 @@ class SimulatedProvider:
             entry, charge = found
             if entry is not None:
                 return Changes(entry)
-            refusal = _refusal(charge, amount)
+            refusal = _refusal(charge, amount, now)
             moved = Money(0, amount.currency) if refusal else amount
             entry = LedgerEntry(key, "refund", charge_key, moved, refusal or SUCCEEDED, now)
             if refusal:
@@ -107,6 +137,109 @@ class SimulatedProvider:
         entry = await self._store.transact([Ref(LedgerEntry, key), Ref(LedgerEntry, charge_key)], change)
         return RefundOutcome.SUCCEEDED if entry.outcome == SUCCEEDED else RefundOutcome.REFUSED
 
+    async def statement(self, charge_key: str) -> Statement:
+        """See Provider."""
+        now, refunds, disputes = self._clock.now(), list[RefundRecord](), list[DisputeRecord]()
+        cursor, more = None, True
+        while more:
+            page = await self._store.page(LedgerEntry, "charge", charge_key, limit=100, cursor=cursor)
+            for entry in page.items:
+                if entry.kind == "dispute":
+                    decided = entry.moved_at is not None and entry.moved_at <= now and entry.outcome != OPEN
+                    state = entry.outcome.upper() if decided else "OPEN"
+                    disputes.append(DisputeRecord(entry.id, entry.amount, "fraudulent", state, False))
+                elif entry.outcome in (SUCCEEDED, "returned"):
+                    ours = entry.id if entry.moved_at is None or entry.id.startswith("ref_") else ""
+                    state_of = RefundState.SUCCEEDED if entry.outcome == SUCCEEDED else RefundState.FAILED
+                    refunds.append(RefundRecord(entry.id, ours, entry.amount, state_of))
+            cursor, more = page.next_cursor, page.next_cursor is not None
+        return Statement(refunds, disputes)
+
+    async def charge_of(self, provider_id: str) -> str:
+        """See Provider; a charge is called by its key."""
+        entry = await self._store.get(LedgerEntry, provider_id)
+        return "" if entry is None else entry.payment_id
+
+    async def changed(self, since: datetime, until: datetime) -> Sequence[str]:
+        """See Provider."""
+        found: dict[str, None] = {}
+        cursor, more = None, True
+        while more:
+            page = await self._store.page(
+                LedgerEntry, "news", "all", limit=100, cursor=cursor, descending=True, until=stamp(until)
+            )
+            for entry in page.items:
+                if max(entry.at, min(entry.moved_at or entry.at, until)) < since:
+                    return list(found)
+                found[entry.payment_id] = None
+            cursor, more = page.next_cursor, page.next_cursor is not None
+        return list(found)
+
+    # What people do at the provider, and not through the shop
+
+    async def refund_elsewhere(self, refund_id: str, charge_key: str, amount: Money) -> bool:
+        """Give back `amount` of a charge on the provider's own pages; False where it refuses. Repeatable."""
+        now = self._clock.now()
+
+        def change(found: Sequence[Any]) -> Changes[bool]:
+            entry, charge = found
+            if entry is not None or _refusal(charge, amount, now):
+                return Changes(entry is not None)
+            charge.returned += amount.amount
+            entry = LedgerEntry(refund_id, "refund", charge_key, amount, SUCCEEDED, now, moved_at=now)
+            return Changes(True, put=[entry, charge])
+
+        return await self._store.transact([Ref(LedgerEntry, refund_id), Ref(LedgerEntry, charge_key)], change)
+
+    async def return_refund(self, refund_id: str) -> None:
+        """The payer's bank sends a refund back."""
+        now = self._clock.now()
+        known = await self._store.get(LedgerEntry, refund_id)
+        charge_key = known.payment_id if known else refund_id
+
+        def change(found: Sequence[Any]) -> Changes[None]:
+            entry, charge = found
+            if entry is None or entry.outcome != SUCCEEDED:
+                return Changes(None)
+            entry.outcome, entry.moved_at = "returned", now
+            charge.returned -= entry.amount.amount
+            return Changes(None, put=[entry, charge])
+
+        await self._store.transact([Ref(LedgerEntry, refund_id), Ref(LedgerEntry, charge_key)], change)
+
+    async def dispute(self, dispute_id: str, charge_key: str, amount: Money) -> bool:
+        """The payer's bank disputes `amount` of a charge and takes it; False where there is no charge. Repeatable."""
+        now = self._clock.now()
+
+        def change(found: Sequence[Any]) -> Changes[bool]:
+            entry, charge = found
+            if entry is not None or charge is None or charge.outcome != SUCCEEDED:
+                return Changes(entry is not None)
+            charge.locked_until = NEVER
+            charge.returned += amount.amount
+            entry = LedgerEntry(dispute_id, "dispute", charge_key, amount, OPEN, now, moved_at=now)
+            return Changes(True, put=[entry, charge])
+
+        return await self._store.transact(
+            [Ref(LedgerEntry, dispute_id), Ref(LedgerEntry, charge_key)], change
+        )
+
+    async def decide(self, dispute_id: str, outcome: str) -> None:
+        """The bank closes a dispute: WON gives the shop its money again, LOST does not."""
+        now = self._clock.now()
+        known = await self._store.get(LedgerEntry, dispute_id)
+        charge_key = known.payment_id if known else dispute_id
+
+        def change(found: Sequence[Any]) -> Changes[None]:
+            entry, charge = found
+            if entry is None or entry.outcome != OPEN:
+                return Changes(None)
+            entry.outcome, entry.moved_at, charge.locked_until = outcome, now, None
+            charge.returned -= entry.amount.amount if outcome == WON else 0
+            return Changes(None, put=[entry, charge])
+
+        await self._store.transact([Ref(LedgerEntry, dispute_id), Ref(LedgerEntry, charge_key)], change)
+
     async def ledger(self, limit: int, cursor: str | None) -> Page[LedgerEntry]:
         """See Provider."""
         return await self._store.page(LedgerEntry, "all", "all", limit=limit, cursor=cursor)
@@ -115,17 +248,30 @@ class SimulatedProvider:
         """See Provider."""
         await self._store.close()
 
-    async def _enter(self, key: str, moved: Money, verdict: str) -> tuple[LedgerEntry, bool]:
+    async def _enter(
+        self, key: str, moved: Money, verdict: str, aftermath: tuple[str, str, timedelta] | None = None
+    ) -> tuple[LedgerEntry, bool]:
         """The charge entry of `key`, and whether this call made it."""
         now = self._clock.now()
+        after_id = f"sim_{key}"
 
         def change(found: Sequence[Any]) -> Changes[tuple[LedgerEntry, bool]]:
             if found[0] is not None:
                 return Changes((found[0], False))
             entry = LedgerEntry(key, "charge", key, moved, verdict, now)
-            return Changes((entry, True), put=[entry])
+            if aftermath is None:
+                return Changes((entry, True), put=[entry])
+            kind, outcome, delay = aftermath
+            decided = now + delay
+            if kind == "refund":
+                entry.returned = moved.amount
+            else:
+                entry.locked_until = decided if outcome != OPEN else NEVER
+                entry.returned = 0 if outcome == WON else moved.amount
+            after = LedgerEntry(after_id, kind, key, moved, outcome, now, moved_at=decided)
+            return Changes((entry, True), put=[entry, after])
 
-        return await self._store.transact([Ref(LedgerEntry, key)], change)
+        return await self._store.transact([Ref(LedgerEntry, key), Ref(LedgerEntry, after_id)], change)
 
     async def _misbehave(self, key: str, token: str) -> None:
         if token == "tok_slow":  # noqa: S105 - the name of a test token
@@ -146,10 +292,12 @@ def _one_more(found: Failures | None, key: str) -> Failures:
     return failures
 
 
-def _refusal(charge: LedgerEntry | None, amount: Money) -> str:
+def _refusal(charge: LedgerEntry | None, amount: Money, now: datetime) -> str:
     """Why this refund is refused; empty when it is not."""
     if charge is None or charge.outcome != SUCCEEDED:
         return "nothing_charged"
     if charge.amount.currency != amount.currency:
         return "currency_mismatch"
+    if charge.locked_until is not None and now < charge.locked_until:
+        return "disputed"
     return "exceeds_charge" if charge.returned + amount.amount > charge.amount.amount else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from functions.payments.domain import Erasure, Payment, Refund, RefundStatus
+from functions.payments.domain import Dispute, Erasure, Payment, Reconciliation, Refund, RefundStatus
 from functions.runtime.store.port import IndexKey, Kind, Page, Store
 
 ERASURES_KEPT = timedelta(days=30)
@@ -35,6 +35,12 @@ def _refund_indexes(refund: Refund) -> Iterable[IndexKey]:
 KINDS = (
     Kind(Payment, "payment", _payment_indexes),
     Kind(Refund, "refund", _refund_indexes),
+    Kind(
+        Dispute,
+        "dispute",
+        lambda dispute: [IndexKey("payment", dispute.payment_id, stamp(dispute.created_at))],
+    ),
+    Kind(Reconciliation, "reconciliation"),
     Kind(Erasure, "erasure", expires_at=lambda erasure: erasure.at + ERASURES_KEPT),
 )
 

@@ -9,11 +9,19 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from events.catalog import Money
 from functions.payments.metrics import PROVIDER_ERRORS
-from functions.payments.provider import ChargeOutcome, RefundOutcome, provider_unavailable
+from functions.payments.provider import (
+    ChargeOutcome,
+    DisputeRecord,
+    RefundOutcome,
+    RefundRecord,
+    RefundState,
+    provider_unavailable,
+)
 from functions.runtime.breaker import Breaker
 from functions.runtime.currencies import PROVIDERS
 from observability.proxies import proxy_for
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
     import stripe
 
 R = TypeVar("R")
+T = TypeVar("T", bound="stripe.StripeObject")
 
 log = logging.getLogger("shop.payments")
 
@@ -61,6 +70,22 @@ _REFUNDS = {
     "failed": RefundOutcome.REFUSED,
     "canceled": RefundOutcome.REFUSED,
 }
+
+
+# "prevented": the network decided for the payer before it came to a dispute. A warning is an inquiry, which ends well.
+_DISPUTES = {"won": "WON", "warning_closed": "WON", "lost": "LOST", "prevented": "LOST"}
+MOVES = (
+    "charge.refunded",
+    "refund.created",
+    "refund.updated",
+    "refund.failed",
+    "charge.dispute.created",
+    "charge.dispute.updated",
+    "charge.dispute.closed",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.funds_reinstated",
+)
+"""Stripe's event types that tell of money which moves after the charge."""
 
 
 class Declined(Exception):
@@ -167,6 +192,34 @@ class StripeApi:
         made = (refund for refund in listed.data if getattr(refund.metadata, KEY, "") == key)
         return next(map(_refund, made), None)
 
+    async def refunds_of(self, intent_id: str) -> list[RefundRecord]:
+        """Every refund of an intent, whoever made it."""
+        params: stripe.params.RefundListParams = {"payment_intent": intent_id, "limit": 100}
+        listed = await self._call(lambda c: _all(c.v1.refunds.list_async(params)))
+        return [_refund_record(refund) for refund in listed]
+
+    async def disputes_of(self, intent_id: str) -> list[DisputeRecord]:
+        """Every dispute of an intent."""
+        params: stripe.params.DisputeListParams = {"payment_intent": intent_id, "limit": 100}
+        listed = await self._call(lambda c: _all(c.v1.disputes.list_async(params)))
+        return [_dispute_record(dispute) for dispute in listed]
+
+    async def key_of(self, intent_id: str) -> str:
+        """Our key of an intent; empty for one that somebody else made. Raises Refused for one that is not there."""
+        intent = await self._call(lambda c: c.v1.payment_intents.retrieve_async(intent_id))
+        return str(getattr(intent.metadata, KEY, "") or "")
+
+    async def changed(self, since: datetime, until: datetime) -> list[str]:
+        """The intents of which a refund or dispute moved, by Stripe's events, which it keeps for 30 days."""
+        params: stripe.params.EventListParams = {
+            "types": list(MOVES),
+            "created": {"gte": int(since.timestamp()), "lte": int(until.timestamp())},
+            "limit": 100,
+        }
+        listed = await self._call(lambda c: _all(c.v1.events.list_async(params)))
+        found = (getattr(event.data.object, "payment_intent", None) for event in listed)
+        return list(dict.fromkeys(intent for intent in found if isinstance(intent, str)))
+
     async def close(self) -> None:
         """Close the connections."""
         if self._http is not None:
@@ -270,6 +323,27 @@ def _intent(intent: stripe.PaymentIntent) -> Intent:
     elif intent.status == "requires_payment_method" and error:
         outcome = _verdict(error)
     return Intent(intent.id, outcome, intent.status in ("requires_payment_method", "requires_confirmation"))
+
+
+async def _all(listing: Awaitable[stripe.ListObject[T]]) -> list[T]:
+    """All pages of a list."""
+    return [thing async for thing in (await listing).auto_paging_iter()]
+
+
+def _refund_record(refund: stripe.Refund) -> RefundRecord:
+    key = str(getattr(refund.metadata, KEY, "") or "")
+    amount = LIMITS.from_provider(refund.amount, refund.currency.upper())
+    outcome = _REFUNDS.get(refund.status or "")
+    state = RefundState.PENDING
+    if outcome is not None:
+        state = RefundState.SUCCEEDED if outcome is RefundOutcome.SUCCEEDED else RefundState.FAILED
+    return RefundRecord(refund.id, key, amount, state)
+
+
+def _dispute_record(dispute: stripe.Dispute) -> DisputeRecord:
+    amount = LIMITS.from_provider(dispute.amount, dispute.currency.upper())
+    state = _DISPUTES.get(dispute.status, "OPEN")
+    return DisputeRecord(dispute.id, amount, dispute.reason, state, dispute.is_charge_refundable)
 
 
 def _refund(refund: stripe.Refund) -> tuple[str, RefundOutcome | None]:

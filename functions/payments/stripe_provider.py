@@ -18,6 +18,7 @@ from functions.payments.provider import (
     ChargeOutcome,
     LedgerEntry,
     RefundOutcome,
+    Statement,
     provider_unavailable,
 )
 from functions.payments.store import stamp
@@ -116,6 +117,29 @@ class StripeProvider:
             await self._know(key, refund_id)
             raise provider_unavailable()
         return RefundOutcome(await self._conclude(key, outcome, refund_id))
+
+    async def statement(self, charge_key: str) -> Statement:
+        """See Provider."""
+        movement = await self._store.get(Movement, charge_key)
+        if movement is None or not movement.stripe_id:
+            return Statement()
+        return Statement(
+            await self._api.refunds_of(movement.stripe_id), await self._api.disputes_of(movement.stripe_id)
+        )
+
+    async def charge_of(self, provider_id: str) -> str:
+        """See Provider. Stripe keeps our key with the intent; ours is only the one that we know under this key."""
+        try:
+            key = await self._api.key_of(provider_id)
+        except (Refused, Declined):
+            return ""
+        movement = await self._store.get(Movement, key) if key else None
+        return key if movement is not None and movement.stripe_id == provider_id else ""
+
+    async def changed(self, since: datetime, until: datetime) -> Sequence[str]:
+        """See Provider."""
+        keys = [await self.charge_of(intent_id) for intent_id in await self._api.changed(since, until)]
+        return [key for key in keys if key]
 
     async def ledger(self, limit: int, cursor: str | None) -> Page[LedgerEntry]:
         """See Provider: what Stripe has answered for good, as it is recorded here."""

@@ -13,13 +13,14 @@ from functions.runtime.errors import ServiceError, invalid
 
 TOLERANCE = 300
 """Seconds that a signature holds, against replays."""
-_KINDS = {"payment_intent": "charge", "refund": "refund", "charge": "charge", "dispute": "dispute"}
+# A charge object tells of refunds (charge.refunded); what it says of the charge itself, the intent says as well.
+_KINDS = {"payment_intent": "charge", "refund": "refund", "charge": "refund", "dispute": "dispute"}
 
 
 class _Thing(msgspec.Struct):
     object: str = ""
     id: str = ""
-    status: str | None = None
+    payment_intent: Any = None
     reason: str | None = None
     metadata: dict[str, Any] | None = None
 
@@ -54,7 +55,7 @@ class StripeWebhook:
             kind=_KINDS.get(thing.object, ""),
             key=str((thing.metadata or {}).get(KEY, "")),
             provider_id=thing.id,
-            failed=thing.status in ("failed", "canceled"),
+            charge_id=thing.payment_intent if isinstance(thing.payment_intent, str) else "",
             reason=thing.reason or "",
         )
 

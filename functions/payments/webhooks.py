@@ -1,4 +1,4 @@
-"""Use cases: what the provider says of its own accord, of charges and refunds whose answer was lost or came late.
+"""Use cases: what the provider says of its own accord, of charges whose answer was lost, of refunds and of disputes.
 
 Nothing that it says is booked. It is taken for a hint to ask again with the same key, so that there is one way by which
 money is accounted for, whoever noticed first.
@@ -10,11 +10,11 @@ import logging
 
 from functions.payments import refunds, service
 from functions.payments.desk import Desk
-from functions.payments.domain import Payment, Refund, RefundStatus
+from functions.payments.domain import Payment
 from functions.payments.provider import ProviderEvent
 from functions.runtime.errors import not_found
 from functions.runtime.inbox import mark
-from functions.runtime.store.port import AlreadyDone, Once
+from functions.runtime.store.port import AlreadyDone, Changes, Once
 
 log = logging.getLogger("shop.payments")
 
@@ -32,10 +32,8 @@ async def receive(payload: bytes, signature: str, desk: Desk) -> None:
     try:
         if event.kind == "charge":
             await _charge(event, once, desk)
-        elif event.kind == "refund":
-            await _refund(event, once, desk)
-        elif event.kind == "dispute":
-            log.warning("charge_disputed", extra=_about(event))
+        elif event.kind in ("refund", "dispute"):
+            await _moved(event, once, desk)
     except AlreadyDone:
         log.info("webhook_repeated", extra=_about(event))
 
@@ -46,15 +44,17 @@ async def _charge(event: ProviderEvent, once: Once, desk: Desk) -> None:
         await service.charge(payment.order_id, once, desk)
 
 
-async def _refund(event: ProviderEvent, once: Once, desk: Desk) -> None:
-    refund = await desk.store.get(Refund, event.key) if event.key else None
-    if refund is None:
-        log.warning("refund_made_elsewhere", extra=_about(event))
-    elif refund.status is RefundStatus.PENDING:
-        await refunds.give_back(refund.id, once, desk)
-    elif event.failed and refund.status is RefundStatus.SUCCEEDED:
-        # The payer's bank sent it back; the money is with us again, and only a person can find another way.
-        log.error("refund_returned", extra={**_about(event), "order_id": refund.order_id})
+async def _moved(event: ProviderEvent, once: Once, desk: Desk) -> None:
+    """A refund or a dispute was made, or moved: what became of it, the provider's statement says."""
+    key = await desk.provider.charge_of(event.charge_id) if event.charge_id else ""
+    payment = await desk.store.get(Payment, key) if key else None
+    if payment is None:
+        log.warning("webhook_of_an_unknown_charge", extra=_about(event))
+        return
+    if payment.pending:
+        await service.charge(payment.order_id, None, desk)
+    await refunds.reconcile(payment.id, desk)
+    await desk.store.transact([], lambda _: Changes(None), once=once)
 
 
 def _about(event: ProviderEvent) -> dict[str, str]:

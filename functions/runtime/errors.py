@@ -8,9 +8,11 @@ google.rpc details), `functions.runtime.function` (HTTP status of an event funct
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
+
+from events.catalog import Money
 
 
 class Code(Enum):
@@ -43,7 +45,8 @@ class ServiceError(Exception):
     """A failure that a caller may see.
 
     `reason` is UPPER_SNAKE and stable: clients branch on it. `message` is for people and names nothing
-    internal. `retry_after` is in seconds, where waiting helps.
+    internal. `retry_after` is in seconds, where waiting helps. `amounts` are sums of money that a client needs to go
+    on, by name.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class ServiceError(Exception):
         message: str,
         violations: Sequence[Violation] = (),
         retry_after: float | None = None,
+        *,
+        amounts: Mapping[str, Money] | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -60,6 +65,7 @@ class ServiceError(Exception):
         self.message = message
         self.violations = tuple(violations)
         self.retry_after = retry_after
+        self.amounts = dict(amounts or {})
 
     def __repr__(self) -> str:
         return f"ServiceError({self.code.value}, {self.reason}, {self.message!r})"

@@ -5,6 +5,7 @@ details.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grpc
@@ -12,6 +13,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2 as details
 from google.rpc.status_pb2 import Status
 
+from events.catalog import Money
 from functions.runtime.errors import Code, ServiceError, Violation, invalid, unavailable
 
 log = logging.getLogger("shop.rpc")
@@ -35,7 +37,8 @@ def status_code(error: ServiceError) -> grpc.StatusCode:
 def trailing_metadata(error: ServiceError) -> tuple[tuple[str, bytes], ...]:
     """The rich status, as trailing metadata."""
     status = Status(code=_TO_GRPC[error.code].value[0], message=error.message)
-    status.details.append(_pack(details.ErrorInfo(reason=error.reason, domain=DOMAIN)))
+    amounts = {name: f"{money.amount} {money.currency}" for name, money in error.amounts.items()}
+    status.details.append(_pack(details.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=amounts)))
     if error.violations:
         fields = [
             details.BadRequest.FieldViolation(field=v.field, description=v.message) for v in error.violations
@@ -55,11 +58,18 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> ServiceError:
     status = _rich_status(error)
     if status is None:
         return _too_large(error) or _bare(error.code())
-    found: dict[str, Any] = {"reason": "UNKNOWN", "violations": [], "retry_after": None}
+    found: dict[str, Any] = {"reason": "UNKNOWN", "violations": [], "retry_after": None, "amounts": {}}
     for detail in status.details:
         _unpack(detail, found)
     code = _FROM_GRPC.get(error.code(), Code.INTERNAL)
-    return ServiceError(code, found["reason"], status.message, found["violations"], found["retry_after"])
+    return ServiceError(
+        code,
+        found["reason"],
+        status.message,
+        found["violations"],
+        found["retry_after"],
+        amounts=found["amounts"],
+    )
 
 
 def unreachable() -> ServiceError:
@@ -113,10 +123,18 @@ def _unpack(detail: AnyMessage, found: dict[str, Any]) -> None:
     info, bad, retry = details.ErrorInfo(), details.BadRequest(), details.RetryInfo()
     if detail.Unpack(info):
         found["reason"] = info.reason
+        found["amounts"] = dict(_amounts(info.metadata))
     elif detail.Unpack(bad):
         found["violations"] = [Violation(v.field, v.description) for v in bad.field_violations]
     elif detail.Unpack(retry):
         found["retry_after"] = retry.retry_delay.ToNanoseconds() / 1e9
+
+
+def _amounts(metadata: Mapping[str, str]) -> Iterator[tuple[str, Money]]:
+    for name, text in metadata.items():
+        amount, _, currency = text.partition(" ")
+        if amount.isdecimal() and currency:
+            yield name, Money(int(amount), currency)
 
 
 def _pack(message: Any) -> AnyMessage:

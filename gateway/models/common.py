@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import (
@@ -195,3 +195,5 @@ class Problem(TypedDict):
         str, Field(description="To ask about it.", examples=["8f14e45fceea167a5a36dedd4bea2543"])
     ]
     errors: list[FieldProblem]
+    expected_total: NotRequired[Annotated[Money, Field(description="With PRICE_CHANGED: what was expected.")]]
+    total: NotRequired[Annotated[Money, Field(description="With PRICE_CHANGED: what it costs now.")]]

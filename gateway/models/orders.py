@@ -21,6 +21,7 @@ from gateway.models.common import (
     money,
 )
 from gateway.models.users import AddressIn
+from proto.shop.money.v1 import money_pb2
 from proto.shop.orders.v1 import orders_pb2 as pb
 
 OrderStatus = TypeAliasType(
@@ -41,6 +42,15 @@ class LineIn(Body):
     quantity: Annotated[Int, Field(ge=1, le=formats.MAX_QUANTITY, description="How many.", examples=[2])]
 
 
+class ExpectedTotal(Body):
+    """The sum that the customer was shown."""
+
+    amount: Annotated[
+        Int, Field(ge=0, le=formats.MAX_TOTAL, description="Minor units, such as cents.", examples=[3998])
+    ]
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 code.", examples=["EUR"])]
+
+
 class PlaceOrder(Body):
     """A new order, at the catalogue's prices of this moment."""
 
@@ -56,6 +66,13 @@ class PlaceOrder(Body):
             examples=["tok_ok"],
         ),
     ]
+    expected_total: Annotated[
+        ExpectedTotal | None,
+        Field(
+            description="The sum that the customer was shown: where it is another one by now, nothing is placed, and "
+            "the answer is 409 PRICE_CHANGED with `expected_total` and `total`."
+        ),
+    ] = None
 
 
 class CancelOrder(Body):
@@ -104,6 +121,10 @@ class Order(TypedDict):
     total: Money
     shipping_address: ShippingAddress
     refunded: Money
+    disputed: Annotated[
+        bool,
+        Field(description="The payer's bank disputes the payment: nothing is shipped.", examples=[False]),
+    ]
     cancel_reason: Annotated[str, Field(description="Empty unless cancelled.", examples=[""])]
     created_at: Moment
     updated_at: Moment
@@ -123,6 +144,11 @@ def status_filter(status: str | None) -> pb.OrderStatus.ValueType:
     return pb.OrderStatus.Value(f"ORDER_STATUS_{status or 'UNSPECIFIED'}")
 
 
+def expected_total(given: ExpectedTotal | None) -> money_pb2.Money | None:
+    """As the service takes it."""
+    return None if given is None else money_pb2.Money(amount=given.amount, currency=given.currency)
+
+
 def shipping_address(given: AddressIn) -> pb.ShippingAddress:
     """As the service takes it."""
     return pb.ShippingAddress(**given.model_dump())
@@ -140,6 +166,7 @@ def order(message: pb.Order) -> Order:
         "total": total,
         "shipping_address": _shown_address(message.shipping_address),
         "refunded": refunded,
+        "disputed": message.disputed,
         "cancel_reason": message.cancel_reason,
         "created_at": moment(message.created_at),
         "updated_at": moment(message.updated_at),

@@ -24,7 +24,16 @@ from proto.shop.payments.v1 import payments_pb2 as pb
 PaymentStatus = TypeAliasType(
     "PaymentStatus",
     Annotated[
-        Literal["PENDING", "CAPTURED", "DECLINED", "VOIDED", "PARTIALLY_REFUNDED", "REFUNDED"],
+        Literal[
+            "PENDING",
+            "CAPTURED",
+            "DECLINED",
+            "VOIDED",
+            "PARTIALLY_REFUNDED",
+            "REFUNDED",
+            "DISPUTED",
+            "CHARGED_BACK",
+        ],
         Field(description="Where a payment stands."),
     ],
 )
@@ -53,6 +62,8 @@ class Payment(TypedDict):
     amount: Annotated[Money, Field(description="What the order costs.")]
     captured: Annotated[Money, Field(description="What was charged.")]
     refunded: Annotated[Money, Field(description="What went back of it.")]
+    disputed: Annotated[Money, Field(description="What the payer's bank disputes at present.")]
+    charged_back: Annotated[Money, Field(description="What lost disputes took back.")]
     reason: Annotated[str, Field(description="Why it was declined; else empty.", examples=[""])]
     created_at: Moment
     updated_at: Moment
@@ -81,7 +92,7 @@ class LedgerEntry(TypedDict):
     """One movement at the provider."""
 
     key: Annotated[str, Field(description="Its idempotency key.", examples=["charge:ord_1"])]
-    kind: Annotated[str, Field(description="`charge` or `refund`.", examples=["charge"])]
+    kind: Annotated[str, Field(description="`charge`, `refund` or `dispute`.", examples=["charge"])]
     payment_id: Annotated[str, identifier("pay", "Of which payment")]
     amount: Annotated[Money, Field(description="How much moved; zero for what was refused.")]
     outcome: Annotated[str, Field(description="`succeeded`, or why not.", examples=["succeeded"])]
@@ -106,6 +117,8 @@ def payment(message: pb.Payment) -> Payment:
         "amount": money(message.amount),
         "captured": {"amount": message.captured.amount, "currency": currency},
         "refunded": {"amount": message.refunded.amount, "currency": currency},
+        "disputed": {"amount": message.disputed.amount, "currency": currency},
+        "charged_back": {"amount": message.charged_back.amount, "currency": currency},
         "reason": message.reason,
         "created_at": moment(message.created_at),
         "updated_at": moment(message.updated_at),

@@ -31,6 +31,7 @@ LastEventId = Annotated[
 _EVENTS = 'event: order\nid: 2\ndata: {"id":"ord_0190b5a4c1de7c0f8a31d94e5b7c2f60","status":"RESERVED"}\n\n'
 _UNKNOWN = {404: "ORDER_NOT_FOUND"}
 _ILLEGAL = {**_UNKNOWN, 409: "ILLEGAL_TRANSITION"}
+_UNSHIPPABLE = {**_UNKNOWN, 409: "ILLEGAL_TRANSITION, ORDER_DISPUTED, ORDER_REFUNDED"}
 
 
 @router.get(
@@ -53,8 +54,9 @@ async def read_order(request: Request, order_id: OrderId) -> Response:
         tagged="sent",
         located=True,
         problems={
-            400: "INVALID_ARGUMENT, MALFORMED_JSON, PRODUCT_UNKNOWN, CURRENCY_MIXED, TOTAL_TOO_LARGE",
-            409: "PRODUCT_INACTIVE, IDEMPOTENCY_KEY_IN_FLIGHT",
+            400: "INVALID_ARGUMENT, MALFORMED_JSON, PRODUCT_UNKNOWN, CURRENCY_MIXED, TOTAL_TOO_LARGE, "
+            "TOTAL_NOT_CHARGEABLE",
+            409: "PRODUCT_INACTIVE, PRICE_CHANGED, IDEMPOTENCY_KEY_IN_FLIGHT",
             422: "IDEMPOTENCY_KEY_REUSED",
         },
     ),
@@ -62,8 +64,8 @@ async def read_order(request: Request, order_id: OrderId) -> Response:
 async def place_order(request: Request, body: models.PlaceOrder) -> Response:
     """Place an order.
 
-    Lines are priced from the catalogue at this moment. Stock and payment are decided right afterwards: read or
-    stream the order to see how it goes.
+    Lines are priced from the catalogue at this moment; with `expected_total`, only where that is the sum. Stock and
+    payment are decided right afterwards: read or stream the order to see how it goes.
     """
     orders = clients_of(request).orders
     wanted = pb.PlaceOrderRequest(
@@ -71,6 +73,7 @@ async def place_order(request: Request, body: models.PlaceOrder) -> Response:
         shipping_address=models.shipping_address(body.shipping_address),
         payment_token=body.payment_token,
         idempotency_key=idempotency_key(request),
+        expected_total=models.expected_total(body.expected_total),
     )
     order = models.order((await orders.write(orders.stub.PlaceOrder, wanted)).order)
     return answer(order, 201, location=f"/v1/orders/{order['id']}", tag=etag(order["version"]))
@@ -108,7 +111,7 @@ async def cancel_order(
     return answer(models.order((await orders.write(orders.stub.CancelOrder, wanted)).order), 202)
 
 
-@router.post("/v1/orders/{order_id}/ship", **declare("admin", 200, models.Order, problems=_ILLEGAL))
+@router.post("/v1/orders/{order_id}/ship", **declare("admin", 200, models.Order, problems=_UNSHIPPABLE))
 async def ship_order(request: Request, order_id: OrderId) -> Response:
     """Mark a confirmed order as shipped."""
     orders = clients_of(request).orders

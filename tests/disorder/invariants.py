@@ -9,6 +9,7 @@ from functions.notifications import store as notifications
 from functions.orders.domain import STOCK_LOST_AFTER_SHIPPING, UNPAID, Order, Status
 from functions.payments.domain import Payment, PaymentStatus, RefundStatus, payment_id
 from functions.payments.provider import LedgerEntry
+from functions.payments.simulated import LOST
 from functions.payments.store import refunds_of
 from functions.products.stock import Reservation, State, Stock
 from tests.disorder.world import World
@@ -22,6 +23,7 @@ class Books:
 
     charges: list[int] = field(default_factory=list)
     returned: int = 0
+    lost: int = 0
 
 
 async def ledger(world: World) -> dict[str, Books]:
@@ -34,6 +36,8 @@ async def ledger(world: World) -> dict[str, Books]:
             books = found.setdefault(entry.payment_id, Books())
             if entry.kind == "refund":
                 books.returned += entry.amount.amount
+            elif entry.kind == "dispute":
+                books.lost += entry.amount.amount * (entry.outcome == LOST)
             elif entry.outcome == "succeeded":
                 books.charges.append(entry.amount.amount)
         cursor = page.next_cursor
@@ -48,7 +52,7 @@ async def always(world: World) -> None:
     for pay_id, books in (await ledger(world)).items():
         order = world.orders["ord_" + pay_id[4:]]
         assert books.charges in ([], [order.total.amount]), "an order is charged once, its total"
-        assert books.returned <= sum(books.charges), "no more goes back than was taken"
+        assert books.returned + books.lost <= sum(books.charges), "no more goes back than was taken"
 
 
 async def _stock_adds_up(world: World) -> None:
@@ -97,13 +101,22 @@ async def _money_agrees(world: World, order: Order, books: Books) -> None:
     assert payment.refunding == 0
     assert payment.captured == sum(books.charges)
     assert payment.refunded == books.returned == order.refunded.amount
+    assert payment.charged_back == books.lost
+    assert payment.disputed == payment.locked == 0
+    assert not order.disputed
+    back = payment.refunded + payment.charged_back
     if order.status is Status.CANCELLED:
-        assert payment.captured == payment.refunded, "a cancelled order costs nothing"
+        assert payment.captured == back, "a cancelled order costs nothing"
     else:
         assert books.charges == [order.total.amount], "a paid order was charged exactly once"
     assert (payment.user_id == "") == (order.user_id in world.deleted)
     refunds = (await refunds_of(world.store["payments"], payment.id, 100, None)).items
-    assert all(refund.status is RefundStatus.SUCCEEDED for refund in refunds)
+    assert all(refund.status is not RefundStatus.PENDING for refund in refunds)
+    arrived = [refund.amount.amount for refund in refunds if refund.status is RefundStatus.SUCCEEDED]
+    assert sum(arrived) == payment.refunded
+    never_shipped = all(entry.status is not Status.SHIPPED for entry in order.timeline)
+    if never_shipped and 0 < payment.captured == back:
+        assert order.status is Status.CANCELLED, "nothing is kept for an order whose money went back"
 
 
 async def _person(world: World, user_id: str) -> None:

@@ -11,9 +11,17 @@ import pytest
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.store.memory import MemoryStore
 from tests.disorder import invariants
-from tests.disorder.world import DOMAINS, World
+from tests.disorder.world import DOMAINS, PRICE, World
 
-CROSSINGS = ["the customer cancels", "it expires", "the account is deleted"]
+CROSSINGS = [
+    "the customer cancels",
+    "it expires",
+    "the account is deleted",
+    "all goes back at the provider",
+    "some goes back at the provider, and the customer cancels",
+    "the bank disputes it and loses, and the customer cancels",
+    "the bank disputes it and wins",
+]
 PAYMENTS = {
     "paid": ("tok_ok", []),
     "paid, but the answers are lost": ("tok_ok", ["after", "after"]),
@@ -65,6 +73,19 @@ class Crossing:
                 await self.expire()
             case "the account is deleted":
                 await self.world.delete_account(self.ada.subject)
+            case "all goes back at the provider":
+                await self.world.refund_elsewhere(self.order_id, PRICE.amount)
+            case "some goes back at the provider, and the customer cancels":
+                await self.world.refund_elsewhere(self.order_id, 250)
+                await self.cancel()
+            case "the bank disputes it and loses, and the customer cancels":
+                await self.world.dispute(self.order_id)
+                await self.world.live(self.world.sweep("payments"))
+                await self.cancel()
+            case "the bank disputes it and wins":
+                await self.world.dispute(self.order_id)
+                await self.world.live(self.world.sweep("payments"))
+                await self.world.decide(self.order_id, won=False)
         await self.world.collect()
 
     async def cancel(self) -> None:

@@ -37,6 +37,8 @@ ANSWER_REASONS = {"PAYMENT_NOT_FOUND", "USER_NOT_FOUND", "ACCOUNT_DELETED"}
 HAPPENINGS = ["deliver"] * 8 + ["deliver again"] * 4 + ["sweep"] * 2 + ["ship"] * 2
 HAPPENINGS += ["cancel", "cancel as boss", "arrive", "refund", "refund all", "restock", "delete account"]
 
+HAPPENINGS += ["refund elsewhere", "dispute", "dispute", "win", "lose"]
+
 number = st.integers(0, 1000)
 """Stands for one of several things, by its rest."""
 happening = st.tuples(st.sampled_from(HAPPENINGS), number)
@@ -165,6 +167,12 @@ class Disorder(RuleBasedStateMachine):
                 await self.answered(world.refund(order.id, number + 1, key=f"{order.id} {number}"))
             case "refund all":
                 await self.answered(world.refund(order.id, None))
+            case "refund elsewhere":
+                await world.refund_elsewhere(order.id, number + 1)
+            case "dispute":
+                await world.dispute(order.id)
+            case "win" | "lose":
+                await world.decide(order.id, won=what == "win")
 
     @staticmethod
     async def answered(work: Coroutine[Any, Any, Any]) -> None:

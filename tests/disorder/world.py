@@ -26,7 +26,7 @@ from functions.orders.store import Orders
 from functions.payments import refunds, simulated
 from functions.payments.desk import Desk
 from functions.payments.domain import Refund, payment_id
-from functions.payments.tests.till import FaultyProvider
+from functions.payments.tests.till import FaultyProvider, SimulatedBank
 from functions.products import service as catalogue
 from functions.products import stock_service
 from functions.products.stock import Stock
@@ -82,7 +82,9 @@ class World:
             for name in DOMAINS
         }
         self.books = open_store("ledger", simulated.KINDS, self.clock)
-        self.provider = FaultyProvider(simulated.SimulatedProvider(self.books, self.clock, slow_seconds=0))
+        simulation = simulated.SimulatedProvider(self.books, self.clock, slow_seconds=0)
+        self.bank = SimulatedBank(simulation)
+        self.provider = FaultyProvider(simulation)
         self.postman = Postman()
         self.catalogue = ProductsPeer(self.store["products"])
         self.instructions = OrdersPeer(self.store["orders"])
@@ -186,6 +188,18 @@ class World:
         money = None if amount is None else Money(amount, PRICE.currency)
         return await refunds.refund(payment_id(order_id), money, "", key, self.boss, self._desk)
 
+    async def refund_elsewhere(self, order_id: str, amount: int) -> None:
+        """Somebody gives money back on the provider's own pages."""
+        await self.bank.refund(f"re_{uuid7()}", payment_id(order_id), Money(amount, PRICE.currency))
+
+    async def dispute(self, order_id: str) -> None:
+        """The customer's bank disputes the charge, where there is one."""
+        await self.bank.dispute(payment_id(order_id))
+
+    async def decide(self, order_id: str, *, won: bool) -> None:
+        """The bank closes what is open."""
+        await self.bank.decide(payment_id(order_id), won=won)
+
     async def delete_account(self, user_id: str) -> None:
         """The person leaves."""
         await users.delete_user(
@@ -209,6 +223,8 @@ class World:
         self.outage(on=False)
         self.provider.faults.clear()
         await self.deliver_all(shuffle)
+        for order_id in self.orders:
+            await self.decide(order_id, won=True)
         quiet = 0
         while quiet < 3:  # a message is tried again after an hour at most, everything else sooner
             self.clock.advance(timedelta(hours=1))

@@ -19,8 +19,11 @@ from functions.orders.tests.world import (
     PATIENCE,
     World,
     captured,
+    decided,
     declined,
     deleted,
+    disputed,
+    refund_failed,
     refunded,
     rejected,
     reserved,
@@ -35,6 +38,11 @@ EVENTS: dict[str, Callable[[Order], Any]] = {
     "declined": declined,
     "refunded": lambda order: refunded(order, 100),
     "refunded again": lambda order: refunded(order, 50, "2"),
+    "refunded whole": lambda order: refunded(order, order.total.amount, "3"),
+    "refund failed": lambda order: refund_failed(order, 100),
+    "disputed": disputed,
+    "dispute won": lambda order: decided(order, "WON"),
+    "dispute lost": lambda order: decided(order, "LOST"),
     "deleted": lambda _: deleted(ADA),
 }
 # The sets of news that one order can cause, and where each must end however it arrives.
@@ -52,6 +60,13 @@ STORIES: dict[tuple[str, ...], Status] = {
     ("out of stock", "cancel"): Status.CANCELLED,
     ("reserved", "declined", "cancel", "expired"): Status.CANCELLED,
     ("reserved", "captured", "deleted", "refunded"): Status.CANCELLED,
+    ("reserved", "captured", "refunded whole"): Status.CANCELLED,
+    ("reserved", "captured", "refunded whole", "cancel"): Status.CANCELLED,
+    ("reserved", "captured", "refunded", "refund failed"): Status.CONFIRMED,
+    ("reserved", "captured", "disputed"): Status.CONFIRMED,
+    ("reserved", "captured", "disputed", "dispute won"): Status.CONFIRMED,
+    ("reserved", "captured", "disputed", "dispute lost"): Status.CANCELLED,
+    ("reserved", "captured", "disputed", "dispute lost", "cancel"): Status.CANCELLED,
 }
 MOVES = [*EVENTS, "cancel", "sweep", "wait", "ship", "deliver"]
 
@@ -100,9 +115,14 @@ def test_every_order_of_arrival_ends_in_the_same_state(
             world.clock.advance(timedelta(seconds=1))
         end = await world.read(order.id)
         assert end.status is STORIES[story]
-        assert end.refunded.amount == sum(
-            {"refunded": 100, "refunded again": 50}.get(m, 0) for m in set(moves)
-        )
+        sums = {
+            "refunded": 100,
+            "refunded again": 50,
+            "refund failed": -100,
+            "refunded whole": end.total.amount,
+        }
+        assert end.refunded.amount == sum(sums.get(move, 0) for move in set(moves))
+        assert end.disputed == ("disputed" in story and not {"dispute won", "dispute lost"} & set(story))
         assert (end.shipping_address is None) == ("deleted" in story)
 
     asyncio.run(live())
@@ -141,5 +161,12 @@ def _check_life(world: World, order: Order) -> None:
     assert world.confirmations == (Status.CONFIRMED in path)
     assert len(world.cancellations) == (order.status is Status.CANCELLED)
     assert bool(order.cancel_reason) == (order.status is Status.CANCELLED)
+    shipped = next((entry for entry in order.timeline if entry.status is Status.SHIPPED), None)
+    if shipped is not None:
+        known = order.timeline[: order.timeline.index(shipped)]
+        opened = [
+            entry.reason for entry in known if entry.reason.startswith(("PAYMENT_DISPUTED", "DISPUTE_"))
+        ]
+        assert opened[-1:] != ["PAYMENT_DISPUTED"], "nothing is shipped while it is disputed"
     if not order.payable:
         assert order.payment_token == ""

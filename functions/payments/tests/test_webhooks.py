@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
 from stripe import WebhookSignature
 
-from events.catalog import Money, PaymentCaptured, PaymentDeclined, PaymentRefunded
+from events.catalog import (
+    Money,
+    PaymentCaptured,
+    PaymentDeclined,
+    PaymentDisputeClosed,
+    PaymentDisputed,
+    PaymentRefunded,
+    PaymentRefundFailed,
+)
 from functions.payments import refunds, webhooks
 from functions.payments.domain import PaymentStatus, RefundStatus
 from functions.payments.stripe_webhook import StripeWebhook
@@ -119,17 +128,99 @@ async def test_a_refund_under_way_is_settled_when_stripe_says_so(shop: Shop, kin
     assert len(shop.till.events(PaymentRefunded)) == 1
 
 
-async def test_a_refund_that_comes_back_and_a_dispute_are_shown_to_people(
+async def test_a_refund_that_the_bank_sends_back_is_booked_and_shown_to_people(
     shop: Shop, caplog: pytest.LogCaptureFixture
 ) -> None:
     await shop.till.reserve()
     await refunds.refund(PAYMENT, None, "", None, ADMIN, shop.till.desk)
-    await shop.hear("refund.failed", {**shop.stripe.refunds["re_1"], "status": "failed"})
-    await shop.hear("charge.dispute.created", {"object": "dispute", "id": "dp_1", "reason": "fraudulent"})
-    await shop.hear("refund.created", {"object": "refund", "id": "re_9", "metadata": {}, "status": "pending"})
-    logged = {record.msg: getattr(record, "provider_id", "") for record in caplog.records}
-    assert logged == {"refund_returned": "re_1", "charge_disputed": "dp_1", "refund_made_elsewhere": "re_9"}
-    assert (await shop.till.payment()).status is PaymentStatus.REFUNDED
+    shop.stripe.refunds["re_1"]["status"] = "failed"
+    for event_id in ("evt_1", "evt_1", "evt_2"):
+        await shop.hear("refund.failed", shop.stripe.refunds["re_1"], event_id)
+    assert [record.msg for record in caplog.records if record.levelname == "ERROR"] == ["refund_returned"]
+    payment = await shop.till.payment()
+    assert (payment.status, payment.refunded, payment.left) == (PaymentStatus.CAPTURED, 0, 5000)
+    (failed,) = shop.till.events(PaymentRefundFailed)
+    assert isinstance(failed, PaymentRefundFailed)
+    assert (failed.amount, failed.refunded) == (Money(5000, "EUR"), Money(0, "EUR"))
+
+
+@pytest.mark.parametrize("kind", ["refund.created", "charge.refunded"])
+async def test_a_refund_in_the_dashboard_is_booked_once(shop: Shop, kind: str) -> None:
+    await shop.till.reserve()
+    refund = shop.stripe.refund_in_the_dashboard("pi_1", 2000)
+    charge = {"object": "charge", "id": "ch_1", "payment_intent": "pi_1", "metadata": {}}
+    for event_id in ("evt_1", "evt_1", "evt_2"):
+        await shop.hear(kind, refund if kind == "refund.created" else charge, event_id)
+    payment = await shop.till.payment()
+    assert (payment.status, payment.refunded) == (PaymentStatus.PARTIALLY_REFUNDED, 2000)
+    (told,) = shop.till.events(PaymentRefunded)
+    assert isinstance(told, PaymentRefunded)
+    assert told.amount == Money(2000, "EUR")
+
+
+async def test_a_refund_in_the_dashboard_that_is_under_way_is_set_aside_until_it_is_there(shop: Shop) -> None:
+    await shop.till.reserve()
+    refund = shop.stripe.refund_in_the_dashboard("pi_1", 2000, "pending")
+    await shop.hear("refund.created", refund)
+    assert (await shop.till.payment()).left == 3000
+    assert shop.till.events(PaymentRefunded) == []
+    refund["status"] = "succeeded"
+    await shop.till.sweep()
+    assert (await shop.till.payment()).refunded == 2000
+    assert len(shop.stripe.refunds) == 1
+
+
+@pytest.mark.parametrize(
+    ("closed", "status", "left"),
+    [
+        ("won", PaymentStatus.CAPTURED, 5000),
+        ("warning_closed", PaymentStatus.CAPTURED, 5000),
+        ("lost", PaymentStatus.CHARGED_BACK, 0),
+        ("prevented", PaymentStatus.CHARGED_BACK, 0),
+    ],
+)
+async def test_a_dispute_is_booked_when_it_opens_and_when_it_is_decided(
+    shop: Shop, closed: str, status: PaymentStatus, left: int
+) -> None:
+    await shop.till.reserve()
+    await shop.hear("charge.dispute.created", shop.stripe.dispute("pi_1", 5000))
+    payment = await shop.till.payment()
+    assert (payment.status, payment.left) == (PaymentStatus.DISPUTED, 0)
+    with pytest.raises(ServiceError) as raised:
+        await refunds.refund(PAYMENT, None, "", None, ADMIN, shop.till.desk)
+    assert raised.value.reason == "PAYMENT_DISPUTED"
+    decided = shop.stripe.decide("dp_1", closed)
+    for event_id in ("evt_2", "evt_2", "evt_3"):
+        await shop.hear("charge.dispute.closed", decided, event_id)
+    payment = await shop.till.payment()
+    assert (payment.status, payment.left) == (status, left)
+    assert [type(event) for event in shop.till.events()][1:] == [PaymentDisputed, PaymentDisputeClosed]
+
+
+async def test_while_the_bank_only_inquires_the_money_can_go_back(shop: Shop) -> None:
+    await shop.till.reserve()
+    await shop.hear("charge.dispute.created", shop.stripe.dispute("pi_1", 5000, "warning_needs_response"))
+    await refunds.refund(PAYMENT, Money(1000, "EUR"), "", None, ADMIN, shop.till.desk)
+    shop.stripe.disputes["dp_1"].update(status="needs_response", is_charge_refundable=False)
+    await shop.hear("charge.dispute.updated", shop.stripe.disputes["dp_1"], "evt_2")
+    payment = await shop.till.payment()
+    assert (payment.status, payment.refunded, payment.left) == (PaymentStatus.DISPUTED, 1000, 0)
+
+
+async def test_without_any_webhook_the_sweep_reads_the_news_whatever_their_number(shop: Shop) -> None:
+    orders = [f"ord_{digit * 32}" for digit in "12345"]
+    for number, order in enumerate(orders, 1):
+        shop.till.orders.place(order)
+        await shop.till.reserve(order)
+        shop.stripe.now = shop.till.clock.now()
+        shop.stripe.refund_in_the_dashboard(f"pi_{number}", 100 * number)
+    shop.stripe.page = 2
+    await shop.till.sweep()
+    assert [(await shop.till.payment(order)).refunded for order in orders] == [100, 200, 300, 400, 500]
+    reads = shop.stripe.count("/v1/events")
+    await shop.till.sweep(timedelta(hours=1))
+    assert shop.stripe.count("/v1/events") > reads
+    assert len(shop.till.events(PaymentRefunded)) == 5
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Protocol
 
 from events.catalog import Money, OrderCancelled, Payload, StockReserved, SweepDue, UserDeleted
 from functions.payments import simulated
@@ -16,6 +17,7 @@ from functions.payments.provider import (
     LedgerEntry,
     Provider,
     RefundOutcome,
+    Statement,
     Webhook,
     provider_unavailable,
 )
@@ -96,11 +98,27 @@ class FaultyProvider:
         await self._lose(fault)
         return outcome
 
+    async def statement(self, charge_key: str) -> Statement:
+        await self._answers()
+        return await self.provider.statement(charge_key)
+
+    async def charge_of(self, provider_id: str) -> str:
+        return await self.provider.charge_of(provider_id)
+
+    async def changed(self, since: datetime, until: datetime) -> Sequence[str]:
+        await self._answers()
+        return await self.provider.changed(since, until)
+
     async def ledger(self, limit: int, cursor: str | None) -> Page[LedgerEntry]:
         return await self.provider.ledger(limit, cursor)
 
     async def close(self) -> None:
         await self.provider.close()
+
+    async def _answers(self) -> None:
+        await asyncio.sleep(0)
+        if self.down:
+            raise provider_unavailable()
 
     async def _fault(self) -> str:
         await asyncio.sleep(0)  # others get their turn here, as during a real call
@@ -116,18 +134,83 @@ class FaultyProvider:
             raise provider_unavailable()
 
 
+class Bank(Protocol):
+    """What happens at the provider and not through the shop."""
+
+    async def refund(self, refund_id: str, charge_key: str, amount: Money) -> None:
+        """Somebody gives money back on the provider's pages, as far as there is any."""
+
+    async def dispute(self, charge_key: str) -> None:
+        """The payer's bank disputes what is left of a charge."""
+
+    async def decide(self, charge_key: str, *, won: bool) -> None:
+        """It closes what is open."""
+
+    async def bounce(self, charge_key: str) -> set[str]:
+        """It sends a refund back; the charge's key, where there was one."""
+
+    async def net(self) -> int:
+        """What was taken and kept."""
+
+
+class SimulatedBank:
+    """See Bank; at the simulated provider."""
+
+    def __init__(self, provider: simulated.SimulatedProvider) -> None:
+        self._provider = provider
+
+    async def refund(self, refund_id: str, charge_key: str, amount: Money) -> None:
+        await self._provider.refund_elsewhere(refund_id, charge_key, amount)
+
+    async def dispute(self, charge_key: str) -> None:
+        entries = await self._entries(charge_key)
+        charge = next((entry for entry in entries if entry.kind == "charge"), None)
+        already = any(entry.outcome == simulated.OPEN for entry in entries)
+        if charge is not None and not already and charge.returned < charge.amount.amount:
+            left = Money(charge.amount.amount - charge.returned, charge.amount.currency)
+            await self._provider.dispute(f"dp_{len(entries)}_{charge_key}", charge_key, left)
+
+    async def decide(self, charge_key: str, *, won: bool) -> None:
+        for entry in await self._entries(charge_key):
+            if entry.outcome == simulated.OPEN:
+                await self._provider.decide(entry.id, simulated.WON if won else simulated.LOST)
+
+    async def bounce(self, charge_key: str) -> set[str]:
+        for entry in await self._entries(charge_key):
+            if entry.kind == "refund" and entry.outcome == simulated.SUCCEEDED:
+                await self._provider.return_refund(entry.id)
+                return {charge_key}
+        return set()
+
+    async def net(self) -> int:
+        entries = (await self._provider.ledger(100, None)).items
+        taken = sum(entry.amount.amount for entry in entries if entry.kind == "charge")
+        gone = {("refund", simulated.SUCCEEDED), ("dispute", simulated.LOST)}
+        return taken - sum(entry.amount.amount for entry in entries if (entry.kind, entry.outcome) in gone)
+
+    async def _entries(self, charge_key: str) -> list[LedgerEntry]:
+        entries = (await self._provider.ledger(100, None)).items
+        return [entry for entry in entries if entry.payment_id == charge_key]
+
+
 class Till:
     """One payments service, driven through its event door; events are numbered so that one can come again."""
 
     def __init__(
-        self, lost_races: int = 0, provider: Provider | None = None, webhook: Webhook | None = None
+        self,
+        lost_races: int = 0,
+        provider: Provider | None = None,
+        webhook: Webhook | None = None,
+        bank: Bank | None = None,
     ) -> None:
         self.clock = ManualClock()
         self.store = MemoryStore(KINDS, self.clock, lost_races=lost_races)
         self.orders = FakeOrders()
         self.books = MemoryStore(simulated.KINDS, self.clock)
-        provider = provider or simulated.SimulatedProvider(self.books, self.clock, slow_seconds=0)
-        self.provider = FaultyProvider(provider)
+        simulation = simulated.SimulatedProvider(self.books, self.clock, slow_seconds=0)
+        self.bank = bank or SimulatedBank(simulation)
+        self.bounced = set[str]()
+        self.provider = FaultyProvider(provider or simulation)
         self.desk = Desk(self.store, self.provider, self.orders, self.clock, webhook=webhook)
         self._handlers = subscriptions(self.desk)
 
@@ -170,8 +253,7 @@ class Till:
 
     async def net(self) -> int:
         """What the provider has taken and kept."""
-        sign = {"charge": 1, "refund": -1}
-        return sum(sign[entry.kind] * entry.amount.amount for entry in await self.ledger())
+        return await self.bank.net()
 
     def events(self, *kinds: type[Payload]) -> Sequence[Payload]:
         return [event for event in self.store.events if not kinds or isinstance(event, kinds)]

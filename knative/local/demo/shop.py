@@ -153,12 +153,14 @@ class Shop:
         lines: Mapping[str, int],
         token: str = "tok_ok",  # noqa: S107 - a test token
         key: str | None = None,
+        expected_total: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Place an order of `lines` (quantity by product id); the same `key` places it once."""
+        """Place an order of `lines` (quantity by product id), if it costs `expected_total`; a `key` places it once."""
         body = {
             "lines": [{"product_id": product, "quantity": quantity} for product, quantity in lines.items()],
             "shipping_address": ADDRESS,
             "payment_token": token,
+            **({"expected_total": expected_total} if expected_total else {}),
         }
         headers = {"idempotency-key": key or uuid4().hex}
         placed: dict[str, Any] = await self.patiently(

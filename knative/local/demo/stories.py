@@ -31,7 +31,11 @@ class Visit:
 
     async def buy(self, quantity: int, token: str, expected: str, reason: str = "") -> dict[str, Any]:
         """Place an order and follow it to its end."""
-        order = await self.shop.order(self.person, {self.product["id"]: quantity}, token)
+        price = self.product["price"]
+        shown = {"amount": quantity * price["amount"], "currency": price["currency"]}
+        order = await self.shop.order(
+            self.person, {self.product["id"]: quantity}, token, expected_total=shown
+        )
         self.say(f"ordered {quantity} x {self.product['name']} for {money(order['total'])} with {token}")
         order = await self.shop.settled(self.person, order["id"])
         self.orders.append(order)

@@ -199,6 +199,7 @@ class Order(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     CANCEL_REASON_FIELD_NUMBER: _builtins.int
     REFUNDED_FIELD_NUMBER: _builtins.int
+    DISPUTED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`ord_` and 32 hexadecimal digits."""
     user_id: _builtins.str
@@ -209,6 +210,8 @@ class Order(_message.Message):
     """Grows with every change."""
     cancel_reason: _builtins.str
     """Why it was cancelled; empty otherwise."""
+    disputed: _builtins.bool
+    """Whether the payer's bank disputes the payment: nothing is shipped then."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderLine]:
         """What was ordered."""
@@ -252,10 +255,11 @@ class Order(_message.Message):
         version: _builtins.int = ...,
         cancel_reason: _builtins.str = ...,
         refunded: _money_pb2.Money | None = ...,
+        disputed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "refunded", b"refunded", "shipping_address", b"shipping_address", "total", b"total", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_reason", b"cancel_reason", "created_at", b"created_at", "id", b"id", "lines", b"lines", "refunded", b"refunded", "shipping_address", b"shipping_address", "status", b"status", "timeline", b"timeline", "total", b"total", "updated_at", b"updated_at", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_reason", b"cancel_reason", "created_at", b"created_at", "disputed", b"disputed", "id", b"id", "lines", b"lines", "refunded", b"refunded", "shipping_address", b"shipping_address", "status", b"status", "timeline", b"timeline", "total", b"total", "updated_at", b"updated_at", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -297,6 +301,7 @@ class PlaceOrderRequest(_message.Message):
     SHIPPING_ADDRESS_FIELD_NUMBER: _builtins.int
     PAYMENT_TOKEN_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    EXPECTED_TOTAL_FIELD_NUMBER: _builtins.int
     payment_token: _builtins.str
     """A payment provider's token, never a card number."""
     idempotency_key: _builtins.str
@@ -311,6 +316,12 @@ class PlaceOrderRequest(_message.Message):
     def shipping_address(self) -> Global___ShippingAddress:
         """Where the goods go."""
 
+    @_builtins.property
+    def expected_total(self) -> _money_pb2.Money:
+        """What the customer was shown as the sum. Where the catalogue says another one now, nothing is placed, and the answer is
+        FAILED_PRECONDITION (PRICE_CHANGED) with `expected_total` and `total` in ErrorInfo's metadata, as "1999 EUR".
+        """
+
     def __init__(
         self,
         *,
@@ -318,10 +329,11 @@ class PlaceOrderRequest(_message.Message):
         shipping_address: Global___ShippingAddress | None = ...,
         payment_token: _builtins.str = ...,
         idempotency_key: _builtins.str | None = ...,
+        expected_total: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "idempotency_key", b"idempotency_key", "shipping_address", b"shipping_address"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "expected_total", b"expected_total", "idempotency_key", b"idempotency_key", "shipping_address", b"shipping_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "idempotency_key", b"idempotency_key", "lines", b"lines", "payment_token", b"payment_token", "shipping_address", b"shipping_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "expected_total", b"expected_total", "idempotency_key", b"idempotency_key", "lines", b"lines", "payment_token", b"payment_token", "shipping_address", b"shipping_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
     _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015

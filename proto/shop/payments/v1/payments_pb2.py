@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from proto.shop.money.v1 import money_pb2 as shop_dot_money_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/payments/v1/payments.proto\x12\x10shop.payments.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19shop/money/v1/money.proto\"\xe0\x02\n\x07Payment\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12/\n\x06status\x18\x04 \x01(\x0e\x32\x1f.shop.payments.v1.PaymentStatus\x12$\n\x06\x61mount\x18\x05 \x01(\x0b\x32\x14.shop.money.v1.Money\x12&\n\x08\x63\x61ptured\x18\x06 \x01(\x0b\x32\x14.shop.money.v1.Money\x12&\n\x08refunded\x18\x07 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x0b \x01(\x03\"*\n\x16GetOrderPaymentRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\"E\n\x17GetOrderPaymentResponse\x12*\n\x07payment\x18\x01 \x01(\x0b\x32\x19.shop.payments.v1.Payment\".\n\x17\x42\x61tchGetPaymentsRequest\x12\x13\n\x0bpayment_ids\x18\x01 \x03(\t\"G\n\x18\x42\x61tchGetPaymentsResponse\x12+\n\x08payments\x18\x01 \x03(\x0b\x32\x19.shop.payments.v1.Payment\"E\n\x13ListPaymentsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"X\n\x14ListPaymentsResponse\x12+\n\x08payments\x18\x01 \x03(\x0b\x32\x19.shop.payments.v1.Payment\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\x92\x01\n\x14RefundPaymentRequest\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12$\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x1c\n\x0fidempotency_key\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x04 \x01(\tB\x12\n\x10_idempotency_key\"A\n\x15RefundPaymentResponse\x12(\n\x06refund\x18\x01 \x01(\x0b\x32\x18.shop.payments.v1.Refund\"\xbe\x01\n\x06Refund\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npayment_id\x18\x02 \x01(\t\x12$\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x14.shop.money.v1.Money\x12.\n\x06status\x18\x04 \x01(\x0e\x32\x1e.shop.payments.v1.RefundStatus\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\x12ListRefundsRequest\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"U\n\x13ListRefundsResponse\x12)\n\x07refunds\x18\x01 \x03(\x0b\x32\x18.shop.payments.v1.Refund\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"2\n\x11ListLedgerRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\x9b\x01\n\x0bLedgerEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x12\n\npayment_id\x18\x03 \x01(\t\x12$\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x0f\n\x07outcome\x18\x05 \x01(\t\x12&\n\x02\x61t\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Y\n\x12ListLedgerResponse\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.shop.payments.v1.LedgerEntry\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\";\n\x15ReceiveWebhookRequest\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\t\"\x18\n\x16ReceiveWebhookResponse*\xe4\x01\n\rPaymentStatus\x12\x1e\n\x1aPAYMENT_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16PAYMENT_STATUS_PENDING\x10\x01\x12\x1b\n\x17PAYMENT_STATUS_CAPTURED\x10\x02\x12\x1b\n\x17PAYMENT_STATUS_DECLINED\x10\x03\x12\x19\n\x15PAYMENT_STATUS_VOIDED\x10\x04\x12%\n!PAYMENT_STATUS_PARTIALLY_REFUNDED\x10\x05\x12\x1b\n\x17PAYMENT_STATUS_REFUNDED\x10\x06*\x7f\n\x0cRefundStatus\x12\x1d\n\x19REFUND_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15REFUND_STATUS_PENDING\x10\x01\x12\x1b\n\x17REFUND_STATUS_SUCCEEDED\x10\x02\x12\x18\n\x14REFUND_STATUS_FAILED\x10\x03\x32\xbf\x05\n\x0fPaymentsService\x12\x66\n\x0fGetOrderPayment\x12(.shop.payments.v1.GetOrderPaymentRequest\x1a).shop.payments.v1.GetOrderPaymentResponse\x12i\n\x10\x42\x61tchGetPayments\x12).shop.payments.v1.BatchGetPaymentsRequest\x1a*.shop.payments.v1.BatchGetPaymentsResponse\x12]\n\x0cListPayments\x12%.shop.payments.v1.ListPaymentsRequest\x1a&.shop.payments.v1.ListPaymentsResponse\x12`\n\rRefundPayment\x12&.shop.payments.v1.RefundPaymentRequest\x1a\'.shop.payments.v1.RefundPaymentResponse\x12Z\n\x0bListRefunds\x12$.shop.payments.v1.ListRefundsRequest\x1a%.shop.payments.v1.ListRefundsResponse\x12W\n\nListLedger\x12#.shop.payments.v1.ListLedgerRequest\x1a$.shop.payments.v1.ListLedgerResponse\x12\x63\n\x0eReceiveWebhook\x12\'.shop.payments.v1.ReceiveWebhookRequest\x1a(.shop.payments.v1.ReceiveWebhookResponseBM\n\x1c\x63om.example.shop.payments.v1P\x01Z+example.com/shop/gen/payments/v1;paymentsv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/payments/v1/payments.proto\x12\x10shop.payments.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19shop/money/v1/money.proto\"\xb4\x03\n\x07Payment\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12/\n\x06status\x18\x04 \x01(\x0e\x32\x1f.shop.payments.v1.PaymentStatus\x12$\n\x06\x61mount\x18\x05 \x01(\x0b\x32\x14.shop.money.v1.Money\x12&\n\x08\x63\x61ptured\x18\x06 \x01(\x0b\x32\x14.shop.money.v1.Money\x12&\n\x08refunded\x18\x07 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x0b \x01(\x03\x12&\n\x08\x64isputed\x18\x0c \x01(\x0b\x32\x14.shop.money.v1.Money\x12*\n\x0c\x63harged_back\x18\r \x01(\x0b\x32\x14.shop.money.v1.Money\"*\n\x16GetOrderPaymentRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\"E\n\x17GetOrderPaymentResponse\x12*\n\x07payment\x18\x01 \x01(\x0b\x32\x19.shop.payments.v1.Payment\".\n\x17\x42\x61tchGetPaymentsRequest\x12\x13\n\x0bpayment_ids\x18\x01 \x03(\t\"G\n\x18\x42\x61tchGetPaymentsResponse\x12+\n\x08payments\x18\x01 \x03(\x0b\x32\x19.shop.payments.v1.Payment\"E\n\x13ListPaymentsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"X\n\x14ListPaymentsResponse\x12+\n\x08payments\x18\x01 \x03(\x0b\x32\x19.shop.payments.v1.Payment\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\x92\x01\n\x14RefundPaymentRequest\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12$\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x1c\n\x0fidempotency_key\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x04 \x01(\tB\x12\n\x10_idempotency_key\"A\n\x15RefundPaymentResponse\x12(\n\x06refund\x18\x01 \x01(\x0b\x32\x18.shop.payments.v1.Refund\"\xbe\x01\n\x06Refund\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npayment_id\x18\x02 \x01(\t\x12$\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x14.shop.money.v1.Money\x12.\n\x06status\x18\x04 \x01(\x0e\x32\x1e.shop.payments.v1.RefundStatus\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\x12ListRefundsRequest\x12\x12\n\npayment_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"U\n\x13ListRefundsResponse\x12)\n\x07refunds\x18\x01 \x03(\x0b\x32\x18.shop.payments.v1.Refund\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"2\n\x11ListLedgerRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\x9b\x01\n\x0bLedgerEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x12\n\npayment_id\x18\x03 \x01(\t\x12$\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x0f\n\x07outcome\x18\x05 \x01(\t\x12&\n\x02\x61t\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Y\n\x12ListLedgerResponse\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.shop.payments.v1.LedgerEntry\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\";\n\x15ReceiveWebhookRequest\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\t\"\x18\n\x16ReceiveWebhookResponse*\xa2\x02\n\rPaymentStatus\x12\x1e\n\x1aPAYMENT_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16PAYMENT_STATUS_PENDING\x10\x01\x12\x1b\n\x17PAYMENT_STATUS_CAPTURED\x10\x02\x12\x1b\n\x17PAYMENT_STATUS_DECLINED\x10\x03\x12\x19\n\x15PAYMENT_STATUS_VOIDED\x10\x04\x12%\n!PAYMENT_STATUS_PARTIALLY_REFUNDED\x10\x05\x12\x1b\n\x17PAYMENT_STATUS_REFUNDED\x10\x06\x12\x1b\n\x17PAYMENT_STATUS_DISPUTED\x10\x07\x12\x1f\n\x1bPAYMENT_STATUS_CHARGED_BACK\x10\x08*\x7f\n\x0cRefundStatus\x12\x1d\n\x19REFUND_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15REFUND_STATUS_PENDING\x10\x01\x12\x1b\n\x17REFUND_STATUS_SUCCEEDED\x10\x02\x12\x18\n\x14REFUND_STATUS_FAILED\x10\x03\x32\xbf\x05\n\x0fPaymentsService\x12\x66\n\x0fGetOrderPayment\x12(.shop.payments.v1.GetOrderPaymentRequest\x1a).shop.payments.v1.GetOrderPaymentResponse\x12i\n\x10\x42\x61tchGetPayments\x12).shop.payments.v1.BatchGetPaymentsRequest\x1a*.shop.payments.v1.BatchGetPaymentsResponse\x12]\n\x0cListPayments\x12%.shop.payments.v1.ListPaymentsRequest\x1a&.shop.payments.v1.ListPaymentsResponse\x12`\n\rRefundPayment\x12&.shop.payments.v1.RefundPaymentRequest\x1a\'.shop.payments.v1.RefundPaymentResponse\x12Z\n\x0bListRefunds\x12$.shop.payments.v1.ListRefundsRequest\x1a%.shop.payments.v1.ListRefundsResponse\x12W\n\nListLedger\x12#.shop.payments.v1.ListLedgerRequest\x1a$.shop.payments.v1.ListLedgerResponse\x12\x63\n\x0eReceiveWebhook\x12\'.shop.payments.v1.ReceiveWebhookRequest\x1a(.shop.payments.v1.ReceiveWebhookResponseBM\n\x1c\x63om.example.shop.payments.v1P\x01Z+example.com/shop/gen/payments/v1;paymentsv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,44 +34,44 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.shop.payments.v1.paym
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\034com.example.shop.payments.v1P\001Z+example.com/shop/gen/payments/v1;paymentsv1'
-  _globals['_PAYMENTSTATUS']._serialized_start=1823
-  _globals['_PAYMENTSTATUS']._serialized_end=2051
-  _globals['_REFUNDSTATUS']._serialized_start=2053
-  _globals['_REFUNDSTATUS']._serialized_end=2180
+  _globals['_PAYMENTSTATUS']._serialized_start=1907
+  _globals['_PAYMENTSTATUS']._serialized_end=2197
+  _globals['_REFUNDSTATUS']._serialized_start=2199
+  _globals['_REFUNDSTATUS']._serialized_end=2326
   _globals['_PAYMENT']._serialized_start=114
-  _globals['_PAYMENT']._serialized_end=466
-  _globals['_GETORDERPAYMENTREQUEST']._serialized_start=468
-  _globals['_GETORDERPAYMENTREQUEST']._serialized_end=510
-  _globals['_GETORDERPAYMENTRESPONSE']._serialized_start=512
-  _globals['_GETORDERPAYMENTRESPONSE']._serialized_end=581
-  _globals['_BATCHGETPAYMENTSREQUEST']._serialized_start=583
-  _globals['_BATCHGETPAYMENTSREQUEST']._serialized_end=629
-  _globals['_BATCHGETPAYMENTSRESPONSE']._serialized_start=631
-  _globals['_BATCHGETPAYMENTSRESPONSE']._serialized_end=702
-  _globals['_LISTPAYMENTSREQUEST']._serialized_start=704
-  _globals['_LISTPAYMENTSREQUEST']._serialized_end=773
-  _globals['_LISTPAYMENTSRESPONSE']._serialized_start=775
-  _globals['_LISTPAYMENTSRESPONSE']._serialized_end=863
-  _globals['_REFUNDPAYMENTREQUEST']._serialized_start=866
-  _globals['_REFUNDPAYMENTREQUEST']._serialized_end=1012
-  _globals['_REFUNDPAYMENTRESPONSE']._serialized_start=1014
-  _globals['_REFUNDPAYMENTRESPONSE']._serialized_end=1079
-  _globals['_REFUND']._serialized_start=1082
-  _globals['_REFUND']._serialized_end=1272
-  _globals['_LISTREFUNDSREQUEST']._serialized_start=1274
-  _globals['_LISTREFUNDSREQUEST']._serialized_end=1345
-  _globals['_LISTREFUNDSRESPONSE']._serialized_start=1347
-  _globals['_LISTREFUNDSRESPONSE']._serialized_end=1432
-  _globals['_LISTLEDGERREQUEST']._serialized_start=1434
-  _globals['_LISTLEDGERREQUEST']._serialized_end=1484
-  _globals['_LEDGERENTRY']._serialized_start=1487
-  _globals['_LEDGERENTRY']._serialized_end=1642
-  _globals['_LISTLEDGERRESPONSE']._serialized_start=1644
-  _globals['_LISTLEDGERRESPONSE']._serialized_end=1733
-  _globals['_RECEIVEWEBHOOKREQUEST']._serialized_start=1735
-  _globals['_RECEIVEWEBHOOKREQUEST']._serialized_end=1794
-  _globals['_RECEIVEWEBHOOKRESPONSE']._serialized_start=1796
-  _globals['_RECEIVEWEBHOOKRESPONSE']._serialized_end=1820
-  _globals['_PAYMENTSSERVICE']._serialized_start=2183
-  _globals['_PAYMENTSSERVICE']._serialized_end=2886
+  _globals['_PAYMENT']._serialized_end=550
+  _globals['_GETORDERPAYMENTREQUEST']._serialized_start=552
+  _globals['_GETORDERPAYMENTREQUEST']._serialized_end=594
+  _globals['_GETORDERPAYMENTRESPONSE']._serialized_start=596
+  _globals['_GETORDERPAYMENTRESPONSE']._serialized_end=665
+  _globals['_BATCHGETPAYMENTSREQUEST']._serialized_start=667
+  _globals['_BATCHGETPAYMENTSREQUEST']._serialized_end=713
+  _globals['_BATCHGETPAYMENTSRESPONSE']._serialized_start=715
+  _globals['_BATCHGETPAYMENTSRESPONSE']._serialized_end=786
+  _globals['_LISTPAYMENTSREQUEST']._serialized_start=788
+  _globals['_LISTPAYMENTSREQUEST']._serialized_end=857
+  _globals['_LISTPAYMENTSRESPONSE']._serialized_start=859
+  _globals['_LISTPAYMENTSRESPONSE']._serialized_end=947
+  _globals['_REFUNDPAYMENTREQUEST']._serialized_start=950
+  _globals['_REFUNDPAYMENTREQUEST']._serialized_end=1096
+  _globals['_REFUNDPAYMENTRESPONSE']._serialized_start=1098
+  _globals['_REFUNDPAYMENTRESPONSE']._serialized_end=1163
+  _globals['_REFUND']._serialized_start=1166
+  _globals['_REFUND']._serialized_end=1356
+  _globals['_LISTREFUNDSREQUEST']._serialized_start=1358
+  _globals['_LISTREFUNDSREQUEST']._serialized_end=1429
+  _globals['_LISTREFUNDSRESPONSE']._serialized_start=1431
+  _globals['_LISTREFUNDSRESPONSE']._serialized_end=1516
+  _globals['_LISTLEDGERREQUEST']._serialized_start=1518
+  _globals['_LISTLEDGERREQUEST']._serialized_end=1568
+  _globals['_LEDGERENTRY']._serialized_start=1571
+  _globals['_LEDGERENTRY']._serialized_end=1726
+  _globals['_LISTLEDGERRESPONSE']._serialized_start=1728
+  _globals['_LISTLEDGERRESPONSE']._serialized_end=1817
+  _globals['_RECEIVEWEBHOOKREQUEST']._serialized_start=1819
+  _globals['_RECEIVEWEBHOOKREQUEST']._serialized_end=1878
+  _globals['_RECEIVEWEBHOOKRESPONSE']._serialized_start=1880
+  _globals['_RECEIVEWEBHOOKRESPONSE']._serialized_end=1904
+  _globals['_PAYMENTSSERVICE']._serialized_start=2329
+  _globals['_PAYMENTSSERVICE']._serialized_end=3032
 # @@protoc_insertion_point(module_scope)

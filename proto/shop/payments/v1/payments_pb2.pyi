@@ -40,7 +40,11 @@ class _PaymentStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Payment
     PAYMENT_STATUS_PARTIALLY_REFUNDED: _PaymentStatus.ValueType  # 5
     """Part of it went back."""
     PAYMENT_STATUS_REFUNDED: _PaymentStatus.ValueType  # 6
-    """All of it went back: final."""
+    """All of it went back."""
+    PAYMENT_STATUS_DISPUTED: _PaymentStatus.ValueType  # 7
+    """The payer's bank disputes the charge."""
+    PAYMENT_STATUS_CHARGED_BACK: _PaymentStatus.ValueType  # 8
+    """All of it is the payer's again, at least a part by a lost dispute."""
 
 class PaymentStatus(_PaymentStatus, metaclass=_PaymentStatusEnumTypeWrapper):
     """Where a payment stands."""
@@ -58,7 +62,11 @@ PAYMENT_STATUS_VOIDED: PaymentStatus.ValueType  # 4
 PAYMENT_STATUS_PARTIALLY_REFUNDED: PaymentStatus.ValueType  # 5
 """Part of it went back."""
 PAYMENT_STATUS_REFUNDED: PaymentStatus.ValueType  # 6
-"""All of it went back: final."""
+"""All of it went back."""
+PAYMENT_STATUS_DISPUTED: PaymentStatus.ValueType  # 7
+"""The payer's bank disputes the charge."""
+PAYMENT_STATUS_CHARGED_BACK: PaymentStatus.ValueType  # 8
+"""All of it is the payer's again, at least a part by a lost dispute."""
 Global___PaymentStatus: _TypeAlias = PaymentStatus  # noqa: Y015
 
 class _RefundStatus:
@@ -72,9 +80,9 @@ class _RefundStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefundSt
     REFUND_STATUS_PENDING: _RefundStatus.ValueType  # 1
     """Accepted; the provider has not answered yet."""
     REFUND_STATUS_SUCCEEDED: _RefundStatus.ValueType  # 2
-    """The money went back: final."""
+    """The money went back."""
     REFUND_STATUS_FAILED: _RefundStatus.ValueType  # 3
-    """The provider refused: final."""
+    """The provider refused, or the payer's bank sent the money back: final."""
 
 class RefundStatus(_RefundStatus, metaclass=_RefundStatusEnumTypeWrapper):
     """Where a refund stands."""
@@ -84,9 +92,9 @@ REFUND_STATUS_UNSPECIFIED: RefundStatus.ValueType  # 0
 REFUND_STATUS_PENDING: RefundStatus.ValueType  # 1
 """Accepted; the provider has not answered yet."""
 REFUND_STATUS_SUCCEEDED: RefundStatus.ValueType  # 2
-"""The money went back: final."""
+"""The money went back."""
 REFUND_STATUS_FAILED: RefundStatus.ValueType  # 3
-"""The provider refused: final."""
+"""The provider refused, or the payer's bank sent the money back: final."""
 Global___RefundStatus: _TypeAlias = RefundStatus  # noqa: Y015
 
 @_typing.final
@@ -106,6 +114,8 @@ class Payment(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    DISPUTED_FIELD_NUMBER: _builtins.int
+    CHARGED_BACK_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`pay_` and the order id's 32 hexadecimal digits."""
     order_id: _builtins.str
@@ -138,6 +148,14 @@ class Payment(_message.Message):
     def updated_at(self) -> _timestamp_pb2.Timestamp:
         """The last change."""
 
+    @_builtins.property
+    def disputed(self) -> _money_pb2.Money:
+        """What is in question, by open disputes."""
+
+    @_builtins.property
+    def charged_back(self) -> _money_pb2.Money:
+        """What lost disputes took back."""
+
     def __init__(
         self,
         *,
@@ -152,10 +170,12 @@ class Payment(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         version: _builtins.int = ...,
+        disputed: _money_pb2.Money | None = ...,
+        charged_back: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captured", b"captured", "created_at", b"created_at", "refunded", b"refunded", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captured", b"captured", "charged_back", b"charged_back", "created_at", b"created_at", "disputed", b"disputed", "refunded", b"refunded", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captured", b"captured", "created_at", b"created_at", "id", b"id", "order_id", b"order_id", "reason", b"reason", "refunded", b"refunded", "status", b"status", "updated_at", b"updated_at", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captured", b"captured", "charged_back", b"charged_back", "created_at", b"created_at", "disputed", b"disputed", "id", b"id", "order_id", b"order_id", "reason", b"reason", "refunded", b"refunded", "status", b"status", "updated_at", b"updated_at", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
