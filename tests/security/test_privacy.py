@@ -82,8 +82,9 @@ async def lived(shop: Shop, local: LocalPlatform, admin: Person, product_id: str
     await shop.call("POST", "/v1/email-changes/confirm", json={"token": secrets["change"]})
     who = await shop.login(email, secrets["first password"], profile)
     secrets["undo"] = await code(shop, who, "email_changed")
-    address = {part: unique(part) for part in ("name", "line1", "line2", "city")}
-    address |= {"postal_code": uuid4().hex[:12], "country": "GB"}
+    address = {part: unique(part) for part in ("name", "line1", "line2", "city", "state")}
+    # Angola has no form of postal codes and no list of areas: both may be unique.
+    address |= {"postal_code": uuid4().hex[:12].upper(), "country": "AO"}
     await shop.call("POST", "/v1/users/me/addresses", who=who, json=address)
     life = Life(who, {"first e-mail": first, "e-mail": email, "profile": name, **address}, secrets)
     del life.names["country"]
