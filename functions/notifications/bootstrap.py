@@ -112,10 +112,8 @@ def _mailbox(variable: str, value: str) -> Address:
 
 
 def _services(desk: Desk) -> list[Service]:
-    from functions.notifications.rpc import Notifications  # gRPC only where its door opens
+    from functions.notifications.rpc import ACCESS, Notifications  # gRPC only where its door opens
     from proto.shop.notifications.v1.notifications_pb2_grpc import add_NotificationsServiceServicer_to_server
 
-    # Amazon has no token of ours: it shows a secret instead.
-    public = frozenset({"ReceiveMailEvent"})
     name = "shop.notifications.v1.NotificationsService"
-    return [Service(add_NotificationsServiceServicer_to_server, Notifications(desk), name, public)]
+    return [Service(add_NotificationsServiceServicer_to_server, Notifications(desk), name, ACCESS)]

@@ -7,10 +7,20 @@ from typing import Any
 from functions.notifications import feedback, service
 from functions.notifications.desk import Desk
 from functions.notifications.domain import Notification, Preferences
+from functions.runtime.access import ANYBODY, SIGNED_IN
 from functions.runtime.identity import caller
 from functions.runtime.messages import timestamp
 from proto.shop.notifications.v1 import notifications_pb2 as pb
 from proto.shop.notifications.v1 import notifications_pb2_grpc
+
+ACCESS = {
+    "ListNotifications": SIGNED_IN,
+    "GetNotification": SIGNED_IN,
+    "ReceiveMailEvent": ANYBODY,
+    "GetPreferences": SIGNED_IN,
+    "UpdatePreferences": SIGNED_IN,
+}
+"""Who may call; the use cases ask for more."""
 
 
 class Notifications(notifications_pb2_grpc.NotificationsServiceServicer):

@@ -61,12 +61,11 @@ def bootstrap(
 def _services(
     orders: Orders, catalogue: Catalogue, watchers: Watchers, clock: Clock, limits: ProviderLimits
 ) -> list[Service]:
-    from functions.orders.rpc import OrdersServicer  # gRPC only where its door opens
+    from functions.orders.rpc import ACCESS, OrdersServicer  # gRPC only where its door opens
     from proto.shop.orders.v1.orders_pb2_grpc import add_OrdersServiceServicer_to_server
 
     servicer = OrdersServicer(orders, catalogue, watchers, clock, limits)
-    public = frozenset({"RedeemStreamTicket"})  # the ticket is the proof
-    return [Service(add_OrdersServiceServicer_to_server, servicer, "shop.orders.v1.OrdersService", public)]
+    return [Service(add_OrdersServiceServicer_to_server, servicer, "shop.orders.v1.OrdersService", ACCESS)]
 
 
 def _catalogue(settings: Settings, clock: Clock, stops: list[Hook]) -> Catalogue:

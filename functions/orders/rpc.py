@@ -14,6 +14,7 @@ from functions.orders.domain import Order, Status
 from functions.orders.peers import Catalogue
 from functions.orders.store import Orders
 from functions.orders.watching import Watchers
+from functions.runtime.access import ADMINS, ANYBODY, SIGNED_IN, services
 from functions.runtime.addresses import PostalAddress
 from functions.runtime.clock import Clock
 from functions.runtime.currencies import ProviderLimits
@@ -23,6 +24,20 @@ from functions.runtime.identity import caller
 from functions.runtime.messages import money, timestamp
 from proto.shop.orders.v1 import orders_pb2 as pb
 from proto.shop.orders.v1 import orders_pb2_grpc
+
+ACCESS = {
+    "PlaceOrder": SIGNED_IN,
+    "GetOrder": SIGNED_IN,
+    "ListOrders": SIGNED_IN,
+    "CancelOrder": SIGNED_IN,
+    "ShipOrder": ADMINS,
+    "DeliverOrder": ADMINS,
+    "WatchOrder": SIGNED_IN,
+    "CreateStreamTicket": SIGNED_IN,
+    "RedeemStreamTicket": ANYBODY,
+    "GetPaymentInstruction": services("payments"),
+}
+"""Who may call; the use cases ask for more."""
 
 _TO_PROTO = {status: pb.OrderStatus.Value(f"ORDER_STATUS_{status}") for status in Status}
 _FROM_PROTO: dict[int, Status] = {number: status for status, number in _TO_PROTO.items()}

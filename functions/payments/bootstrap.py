@@ -117,13 +117,11 @@ def open_webhook(settings: Settings) -> Webhook | None:
 
 
 def _services(desk: Desk) -> list[Service]:
-    from functions.payments.rpc import Payments  # gRPC only where its door opens
+    from functions.payments.rpc import ACCESS, Payments  # gRPC only where its door opens
     from proto.shop.payments.v1.payments_pb2_grpc import add_PaymentsServiceServicer_to_server
 
-    # The provider has no token: its webhook is known by the signature.
-    public = frozenset({"ReceiveWebhook"})
     return [
         Service(
-            add_PaymentsServiceServicer_to_server, Payments(desk), "shop.payments.v1.PaymentsService", public
+            add_PaymentsServiceServicer_to_server, Payments(desk), "shop.payments.v1.PaymentsService", ACCESS
         )
     ]

@@ -9,10 +9,22 @@ from functions.payments import refunds, service, webhooks
 from functions.payments.desk import Desk
 from functions.payments.domain import Payment, Refund
 from functions.payments.provider import LedgerEntry
+from functions.runtime.access import ADMINS, ANYBODY, SIGNED_IN
 from functions.runtime.identity import caller
 from functions.runtime.messages import money, timestamp
 from proto.shop.payments.v1 import payments_pb2 as pb
 from proto.shop.payments.v1 import payments_pb2_grpc
+
+ACCESS = {
+    "GetOrderPayment": SIGNED_IN,
+    "BatchGetPayments": ADMINS,
+    "ListPayments": SIGNED_IN,
+    "RefundPayment": ADMINS,
+    "ListRefunds": SIGNED_IN,
+    "ListLedger": ADMINS,
+    "ReceiveWebhook": ANYBODY,
+}
+"""Who may call; the use cases ask for more."""
 
 
 class Payments(payments_pb2_grpc.PaymentsServiceServicer):

@@ -16,9 +16,6 @@ from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
 from functions.runtime.wiring import event_signer, event_verifier, open_store, remote_keys, token_verifier
 
-PUBLIC = frozenset({"GetProduct", "BatchGetProducts", "ListProducts", "GetStock", "ListCategories"})
-"""Reading the catalogue needs no token."""
-
 
 def bootstrap(
     settings: Settings,
@@ -46,10 +43,10 @@ def bootstrap(
 
 
 def _services(store: Store, clock: Clock, limits: ProviderLimits) -> list[Service]:
-    from functions.products.rpc import Products  # gRPC only where its door opens
+    from functions.products.rpc import ACCESS, Products  # gRPC only where its door opens
     from proto.shop.products.v1.products_pb2_grpc import add_ProductsServiceServicer_to_server
 
     servicer = Products(store, clock, limits)
     return [
-        Service(add_ProductsServiceServicer_to_server, servicer, "shop.products.v1.ProductsService", PUBLIC)
+        Service(add_ProductsServiceServicer_to_server, servicer, "shop.products.v1.ProductsService", ACCESS)
     ]

@@ -12,6 +12,7 @@ from functions.products.domain import Product
 from functions.products.listing import Query, list_products
 from functions.products.stock import Stock, StockAdjustment
 from functions.products.validation import Draft, Edit
+from functions.runtime.access import ADMINS, ANYBODY
 from functions.runtime.clock import Clock
 from functions.runtime.currencies import ProviderLimits
 from functions.runtime.identity import caller
@@ -22,6 +23,22 @@ from proto.shop.products.v1 import products_pb2 as pb
 from proto.shop.products.v1 import products_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+ACCESS = {
+    "CreateProduct": ADMINS,
+    "GetProduct": ANYBODY,
+    "BatchGetProducts": ANYBODY,
+    "ListProducts": ANYBODY,
+    "UpdateProduct": ADMINS,
+    "DeleteProduct": ADMINS,
+    "GetStock": ANYBODY,
+    "SetStock": ADMINS,
+    "AdjustStock": ADMINS,
+    "ListStockAdjustments": ADMINS,
+    "ListCategories": ANYBODY,
+}
+"""Who may call; the use cases ask for more."""
 
 
 class Products(products_pb2_grpc.ProductsServiceServicer):

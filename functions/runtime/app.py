@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from events.catalog import Payload
 from events.signatures import Signer, Verifier
+from functions.runtime.access import Access
 from functions.runtime.clock import Clock
 from functions.runtime.committed import Measure
 from functions.runtime.settings import RuntimeSettings
@@ -35,13 +36,13 @@ Handler = Callable[[Delivery[Any]], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Service:
-    """One gRPC service: its generated `add_..._to_server`, the servicer, the full name, and the methods (bare
-    names) that need no token."""
+    """One gRPC service: its generated `add_..._to_server`, the servicer, the full name, and who may call each of its
+    methods (bare names): one that is missing keeps the service from starting."""
 
     add: Callable[[Any, Any], None]
     servicer: object
     name: str
-    public: frozenset[str] = frozenset()
+    access: Mapping[str, Access]
 
 
 @dataclass

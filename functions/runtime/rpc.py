@@ -18,8 +18,9 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from functions.runtime import identity, peers
+from functions.runtime.access import Access, UndeclaredRpc
 from functions.runtime.app import Service
-from functions.runtime.errors import Code, ServiceError, invalid, unauthenticated, unavailable
+from functions.runtime.errors import Code, ServiceError, invalid, unavailable
 from functions.runtime.rpc_errors import status_code, trailing_metadata
 from functions.runtime.tokens import TokenVerifier
 from observability import context, metrics, tracing
@@ -103,21 +104,22 @@ class Door:
             if watching is not None:
                 watching.cancel()
 
-    async def identify(self, authorization: str, public: bool) -> None:
-        """Find out who calls. Raises UNAUTHENTICATED."""
+    async def identify(self, authorization: str, access: Access) -> None:
+        """Find out who calls, and whether the method lets them in. Raises UNAUTHENTICATED, PERMISSION_DENIED."""
         scheme, _, token = authorization.partition(" ")
         if not token or scheme.lower() != "bearer":
-            if not public:
-                raise unauthenticated("TOKEN_MISSING", "A valid access token is needed.")
+            access.check(identity.ANONYMOUS)
             return
         try:
             identity.enter(await self._verifier.verify(token))
         except ServiceError as error:
             # Whoever refreshes a session still sends the token that has just expired.
-            if not public or error.code is not Code.UNAUTHENTICATED:
+            if not access.anonymous or error.code is not Code.UNAUTHENTICATED:
                 raise
+        else:
+            access.check(identity.caller())
 
-    def unary(self, name: str, behaviour: Behaviour, public: bool) -> Callable[..., Awaitable[Any]]:
+    def unary(self, name: str, behaviour: Behaviour, access: Access) -> Callable[..., Awaitable[Any]]:
         """Wrap a method that answers once."""
         line = _Line(self._function, name)
 
@@ -128,7 +130,7 @@ class Door:
             try:
                 authorization = self.enter(call)
                 with line.operation.call():
-                    await self.identify(authorization, public)
+                    await self.identify(authorization, access)
                     _require_message(request)
                     answer = await behaviour(request, call)
                     failpoint("rpc.answer.before")
@@ -148,7 +150,7 @@ class Door:
 
         return handler
 
-    def stream(self, name: str, behaviour: Behaviour, public: bool) -> Callable[..., AsyncIterator[Any]]:
+    def stream(self, name: str, behaviour: Behaviour, access: Access) -> Callable[..., AsyncIterator[Any]]:
         """Wrap a method that answers with a stream."""
         line = _Line(self._function, name)
 
@@ -157,7 +159,7 @@ class Door:
             try:
                 authorization = self.enter(call)
                 with line.operation.call():
-                    await self.identify(authorization, public)
+                    await self.identify(authorization, access)
                     _require_message(request)
                     async with self.while_accepted(identity.caller().token):
                         async for answer in behaviour(request, call):
@@ -242,18 +244,20 @@ class _Registrar:
 def _wrapped(door: Door, service: Service) -> grpc.GenericRpcHandler:
     registrar = _Registrar()
     service.add(service.servicer, registrar)
+    if undeclared := sorted(registrar.handlers.keys() ^ service.access.keys()):
+        raise UndeclaredRpc(f"{service.name}: say in ACCESS (rpc.py) who may call {', '.join(undeclared)}")
     wrapped = {}
     for method, handler in registrar.handlers.items():
-        name, public = f"{service.name}/{method}", method in service.public
+        name, access = f"{service.name}/{method}", service.access[method]
         coders = {
             "request_deserializer": _tolerant(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
         }
         if handler.response_streaming:
-            streamed = door.stream(name, handler.unary_stream, public)
+            streamed = door.stream(name, handler.unary_stream, access)
             wrapped[method] = grpc.unary_stream_rpc_method_handler(streamed, **coders)
         else:
-            unary = door.unary(name, handler.unary_unary, public)
+            unary = door.unary(name, handler.unary_unary, access)
             wrapped[method] = grpc.unary_unary_rpc_method_handler(unary, **coders)
     return grpc.method_handlers_generic_handler(service.name, wrapped)
 
@@ -273,9 +277,10 @@ class RpcServer:
     ) -> None:
         from grpc_health.v1 import health, health_pb2_grpc  # only where the gRPC role runs
 
-        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=2000)
         self._door = Door(function, verifier, stream_check)
-        self._server.add_generic_rpc_handlers([_wrapped(self._door, service) for service in services])
+        handlers = [_wrapped(self._door, service) for service in services]
+        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=2000)
+        self._server.add_generic_rpc_handlers(handlers)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = ["", *(service.name for service in services)]

@@ -39,7 +39,7 @@ def bootstrap(
     tokens = AccessTokens(keys, settings.token_issuer, settings.token_audience, clock)
 
     def services() -> list[Service]:
-        from functions.users.rpc import PUBLIC, Users  # gRPC only where its door opens
+        from functions.users.rpc import ACCESS, Users  # gRPC only where its door opens
         from proto.shop.users.v1.users_pb2_grpc import add_UsersServiceServicer_to_server
 
         servicer = Users(
@@ -54,7 +54,7 @@ def bootstrap(
             discreet=settings.registration == "private",
             address_header=settings.client_address_header.lower(),
         )
-        return [Service(add_UsersServiceServicer_to_server, servicer, "shop.users.v1.UsersService", PUBLIC)]
+        return [Service(add_UsersServiceServicer_to_server, servicer, "shop.users.v1.UsersService", ACCESS)]
 
     return Function(
         name="users",

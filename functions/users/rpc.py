@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from functions.runtime.access import ADMINS, ANYBODY, SIGNED_IN, services
 from functions.runtime.clock import Clock
 from functions.runtime.errors import invalid
 from functions.runtime.identity import caller
@@ -21,21 +22,34 @@ from functions.users.tokens import AccessTokens, Tokens
 from proto.shop.users.v1 import users_pb2 as pb
 from proto.shop.users.v1 import users_pb2_grpc
 
-PUBLIC = frozenset(
-    [
-        "Register",
-        "Login",
-        "Refresh",
-        "Logout",
-        "RequestPasswordReset",
-        "ResetPassword",
-        "VerifyEmail",
-        "ConfirmEmailChange",
-        "UndoEmailChange",
-        "GetJwks",
-    ]
-)
-
+ACCESS = {
+    "Register": ANYBODY,
+    "Login": ANYBODY,
+    "Refresh": ANYBODY,
+    "Logout": ANYBODY,
+    "GetJwks": ANYBODY,
+    "RequestPasswordReset": ANYBODY,
+    "ResetPassword": ANYBODY,
+    "VerifyEmail": ANYBODY,
+    "ConfirmEmailChange": ANYBODY,
+    "UndoEmailChange": ANYBODY,
+    "ExportUser": SIGNED_IN,
+    "RequestEmailVerification": SIGNED_IN,
+    "IssueMailedToken": services("notifications"),
+    "GetUser": SIGNED_IN,
+    "ListUsers": ADMINS,
+    "UpdateUser": SIGNED_IN,
+    "ChangePassword": SIGNED_IN,
+    "SetRoles": ADMINS,
+    "DeleteUser": SIGNED_IN,
+    "ListAddresses": SIGNED_IN,
+    "AddAddress": SIGNED_IN,
+    "UpdateAddress": SIGNED_IN,
+    "DeleteAddress": SIGNED_IN,
+    "GetContacts": services("notifications"),
+    "RotateKeys": ADMINS,
+}
+"""Who may call; the use cases ask for more."""
 
 _PURPOSES = {pb.Purpose.Value(f"PURPOSE_{purpose}"): purpose for purpose in Purpose}
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from functions.runtime.access import ANYBODY
 from functions.runtime.app import Service
 from functions.runtime.errors import ServiceError
 from functions.runtime.identity import Identity, caller
@@ -94,7 +95,7 @@ class Backend:
     def _service(self, add: Any, base: type, name: str) -> Service:
         rpcs = [rpc for rpc in dir(base) if rpc[0].isupper()]
         servicer = type(base.__name__, (base,), {rpc: self._method(rpc) for rpc in rpcs})()
-        return Service(add, servicer, name, frozenset(rpcs))
+        return Service(add, servicer, name, dict.fromkeys(rpcs, ANYBODY))
 
     def _method(self, name: str) -> Any:
         async def unary(_: Any, request: Any, call: Any) -> Any:

@@ -12,6 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from functions.runtime import identity
+from functions.runtime.access import ADMINS, ANYBODY, SIGNED_IN, Access, UndeclaredRpc, services
 from functions.runtime.app import Service
 from functions.runtime.errors import Code, ServiceError, Violation, invalid, unauthenticated, unavailable
 from functions.runtime.peers import Peer, enter_deadline
@@ -21,6 +22,7 @@ from observability import context, logs
 from proto.shop.orders.v1 import orders_pb2 as pb
 from proto.shop.orders.v1 import orders_pb2_grpc
 
+ACCESS = {method.name: SIGNED_IN for method in pb.DESCRIPTOR.services_by_name["OrdersService"].methods}
 FULL = ServiceError(
     Code.RESOURCE_EXHAUSTED, "TOO_MANY", "Too many of them.", [Violation("lines[0]", "is one too many")], 2.5
 )
@@ -101,7 +103,7 @@ async def desk() -> AsyncIterator[Desk]:
         orders_pb2_grpc.add_OrdersServiceServicer_to_server,
         servicer,
         "shop.orders.v1.OrdersService",
-        frozenset({"ListOrders"}),
+        {**ACCESS, "ListOrders": ANYBODY},
     )
     verifier = Revocable()
     server = RpcServer("orders", [service], verifier, reflection=True, stream_check=0.01)
@@ -234,7 +236,7 @@ async def test_a_peer_that_comes_late_is_waited_for() -> None:
         orders_pb2_grpc.add_OrdersServiceServicer_to_server,
         Orders(),  # type: ignore[abstract]  # a fake has what is called
         "shop.orders.v1.OrdersService",
-        frozenset({"ListOrders"}),
+        {**ACCESS, "ListOrders": ANYBODY},
     )
     server = RpcServer("orders", [service], FakeVerifier(), reflection=False)
     await server.start(f"127.0.0.1:{port}")
@@ -286,7 +288,7 @@ async def test_a_restart_under_load_fails_no_call_that_may_be_made_only_once() -
         orders_pb2_grpc.add_OrdersServiceServicer_to_server,
         servicer,
         "shop.orders.v1.OrdersService",
-        frozenset({"ListOrders"}),
+        {**ACCESS, "ListOrders": ANYBODY},
     )
 
     async def served(port: int) -> tuple[RpcServer, int]:
@@ -345,3 +347,54 @@ async def test_a_request_beyond_the_limit_is_the_callers_fault_and_not_for_later
     with pytest.raises(ServiceError) as caught:
         await desk.peer.call(desk.stub.GetOrder, pb.GetOrderRequest(order_id="x" * 2 * 2**20), anonymous=True)
     assert (caught.value.code, caught.value.reason) == (Code.INVALID_ARGUMENT, "MESSAGE_TOO_LARGE")
+
+
+@pytest.mark.parametrize("change", [{"missing": "GetOrder"}, {"unheard-of": "GetOrders"}])
+async def test_a_service_whose_rpcs_do_not_all_say_who_may_call_does_not_start(
+    change: dict[str, str],
+) -> None:
+    access = {**ACCESS, **({change["unheard-of"]: ANYBODY} if "unheard-of" in change else {})}
+    access.pop(change.get("missing", ""), None)
+    service = Service(
+        orders_pb2_grpc.add_OrdersServiceServicer_to_server,
+        Orders(),  # type: ignore[abstract]  # as above
+        "shop.orders.v1.OrdersService",
+        access,
+    )
+    with pytest.raises(UndeclaredRpc, match=next(iter(change.values()))):
+        RpcServer("orders", [service], FakeVerifier(), reflection=False)
+
+
+@pytest.mark.parametrize(
+    ("access", "let_in"),
+    [
+        (Access(), set()),
+        (ANYBODY, {"", "user:usr_1", "admin:usr_2", "service:payments", "service:products"}),
+        (SIGNED_IN, {"user:usr_1", "admin:usr_2"}),
+        (ADMINS, {"admin:usr_2"}),
+        (services("payments"), {"service:payments"}),
+    ],
+)
+async def test_who_is_not_declared_reaches_no_method(access: Access, let_in: set[str]) -> None:
+    servicer = Orders()  # type: ignore[abstract]  # as above
+    service = Service(
+        orders_pb2_grpc.add_OrdersServiceServicer_to_server,
+        servicer,
+        "shop.orders.v1.OrdersService",
+        {**ACCESS, "GetOrder": access},
+    )
+    server = RpcServer("orders", [service], FakeVerifier(), reflection=False)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{await server.start('127.0.0.1:0')}") as channel:
+        stub: Any = orders_pb2_grpc.OrdersServiceStub(channel)
+        for token in ("", "user:usr_1", "admin:usr_2", "service:payments", "service:products"):
+            before = len(servicer.seen)
+            code = grpc.StatusCode.OK
+            try:
+                await stub.GetOrder(pb.GetOrderRequest(), metadata=bearer(token) if token else None)
+            except grpc.aio.AioRpcError as refused:
+                code = refused.code()
+            reached = len(servicer.seen) > before
+            assert reached is (token in let_in), token
+            refusal = grpc.StatusCode.PERMISSION_DENIED if token else grpc.StatusCode.UNAUTHENTICATED
+            assert code is (grpc.StatusCode.OK if reached else refusal), token
+    await server.stop(0)

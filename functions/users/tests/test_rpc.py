@@ -30,7 +30,7 @@ from functions.runtime.store.port import AlreadyDone, Once
 from functions.runtime.testing import bearer, service_key_files
 from functions.runtime.tokens import ServiceTokens
 from functions.users.bootstrap import bootstrap
-from functions.users.rpc import PUBLIC
+from functions.users.rpc import ACCESS
 from functions.users.settings import Settings
 from functions.users.store import KINDS
 from functions.users.tests.world import PASSWORD
@@ -210,7 +210,7 @@ async def test_every_method_but_the_public_ones_wants_a_token(platform: Platform
     for method in pb.DESCRIPTOR.services_by_name["UsersService"].methods:
         call: Callable[..., Awaitable[Any]] = getattr(platform.users, method.name)
         request = getattr(pb, method.input_type.name)()
-        if method.name in PUBLIC:
+        if ACCESS[method.name].anonymous:
             continue
         for metadata in ([], bearer("garbage")):
             assert (await failure(call(request, metadata=metadata))).code is Code.UNAUTHENTICATED, method.name
