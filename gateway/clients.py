@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from events.service_tokens import DEAD_LETTERS
+from functions.runtime.clock import SystemClock
 from functions.runtime.errors import ServiceError, aborted, invalid, not_found, unavailable
 from functions.runtime.peers import Peer
+from functions.runtime.tokens import ServiceTokens
+from functions.runtime.wiring import service_tokens
 from gateway.patience import Patience
 from gateway.settings import Settings
 from observability import context
@@ -76,7 +81,9 @@ class Clients:
         self.notifications: Client[NotificationsServiceAsyncStub] = Client(
             settings.notifications_address, NotificationsServiceStub
         )
-        self.dead_letters = DeadLetters(settings.dead_letters_url, settings.deadline_seconds)
+        self.dead_letters = DeadLetters(
+            settings.dead_letters_url, settings.deadline_seconds, _token(settings)
+        )
 
     async def close(self) -> None:
         """Close every channel."""
@@ -85,10 +92,11 @@ class Clients:
 
 
 class DeadLetters:
-    """The dead-letter sink's HTTP interface."""
+    """The dead-letter sink's HTTP interface; `token` gives the gateway's own token for it."""
 
-    def __init__(self, url: str, seconds: float) -> None:
+    def __init__(self, url: str, seconds: float, token: Callable[[], str]) -> None:
         self._url = url.rstrip("/")
+        self._token = token
         self._seconds = seconds
         self._session: aiohttp.ClientSession | None = None
 
@@ -105,7 +113,11 @@ class DeadLetters:
             self._session = aiohttp.ClientSession()
         timeout = aiohttp.ClientTimeout(total=seconds or self._seconds)
         ctx = context.current()
-        headers = {context.CORRELATION_HEADER: ctx.correlation_id, "traceparent": ctx.traceparent}
+        headers = {
+            context.CORRELATION_HEADER: ctx.correlation_id,
+            "traceparent": ctx.traceparent,
+            "authorization": f"Bearer {self._token()}",
+        }
         try:
             async with self._session.request(
                 method,
@@ -124,6 +136,16 @@ class DeadLetters:
         """Close the connections."""
         if self._session is not None:
             await self._session.close()
+
+
+def _token(settings: Settings) -> Callable[[], str]:
+    """Mints the gateway's tokens for the sink; its key is read at the first of them."""
+
+    @cache
+    def tokens() -> ServiceTokens:
+        return service_tokens(settings, "gateway", SystemClock())
+
+    return lambda: tokens().token(DEAD_LETTERS)
 
 
 def _check(status: int) -> None:

@@ -15,8 +15,6 @@ Seconds = Annotated[float, Meta(gt=0, le=3600)]
 class Settings(RuntimeSettings, frozen=True, kw_only=True):
     """A field's variable is its name in upper case. Times are in seconds, sizes in bytes."""
 
-    SECRETS = ()  # it holds none
-
     http_port: Port = 8080
     http_fd: Annotated[int, Meta(ge=3)] | None = None
     """A listening socket that whoever started this process holds, in place of a port: then new connections wait for the

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from events.broker.dispatcher import Limits
 from events.broker.journal import StorageError
 from events.broker.serve import main as run_on_loop
 from events.broker.serve import run
+from events.service_keys import InvalidKey
+from events.service_tokens import dead_letter_callers
 from observability import logs, tracing
 
 log = logging.getLogger("shop.broker")
@@ -42,7 +45,8 @@ def arguments(argv: Sequence[str], environ: Mapping[str, str]) -> argparse.Names
 async def serve(options: argparse.Namespace) -> None:
     """Serve until a signal."""
     config = load(options.config.read_text())
-    app = BrokerApp(config, options.data, limits=Limits(parallel=options.parallel))
+    callers = dead_letter_callers(os.environ, time.time)
+    app = BrokerApp(config, options.data, limits=Limits(parallel=options.parallel), callers=callers)
     triggers = sum(len(group) for group in config.triggers.values())
 
     def ready(url: str) -> None:
@@ -58,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     end_tracing = tracing.configure("broker")
     try:
         run_on_loop(lambda: serve(options))
-    except (ConfigError, StorageError) as error:
+    except (ConfigError, StorageError, InvalidKey) as error:
         log.error("the broker cannot start: %s", error)
         return 1
     except OSError as error:

@@ -36,6 +36,7 @@ from events.broker.storage import Storage
 from events.client import Client
 from events.cloudevent import BadEvent, CloudEvent, parse
 from events.deadletters.app import DeadLetters, ReplayFailed
+from events.service_tokens import Callers
 from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.broker")
@@ -51,7 +52,8 @@ _WEBHOOK: Final = (
 class BrokerApp:
     """An ASGI application; `start` it on the loop that serves it, and `stop` it there.
 
-    `data_dir` is made if need be and holds `broker.db` and `deadletters.db`. `clock` is Unix time.
+    `data_dir` is made if need be and holds `broker.db` and `deadletters.db`. `clock` is Unix time; `callers`
+    are those of the dead letters.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class BrokerApp:
         *,
         registry: CollectorRegistry | None = None,
         limits: Limits | None = None,
+        callers: Callers | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
@@ -73,7 +76,7 @@ class BrokerApp:
         self._paths: dict[str, Ingress] = {}
         self._dispatchers: list[Dispatcher] = []
         self.dead_letters = DeadLetters(
-            data_dir, replay=self._replay, registry=self._metrics.registry, clock=clock
+            data_dir, replay=self._replay, registry=self._metrics.registry, callers=callers, clock=clock
         )
 
     async def start(self) -> None:

@@ -20,6 +20,8 @@ MAX_BODY: Final = (1 << 20) - 1
 """Less than 1 MiB, so that whatever is taken fits with its headers into what event functions take."""
 _CODES: Final = {
     400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
     405: "INVALID_ARGUMENT",
     409: "ABORTED",

@@ -1,7 +1,8 @@
 """`python -m events.deadletters`: the dead-letter sink as a service of its own, for a cluster.
 
 HTTP_PORT or PORT (8080); METRICS_PORT, if metrics are to have a port of their own; DATA_DIR, or the directory of
-STORE_URL (sqlite:///abs/path); BROKER_URL, where replayed events go.
+STORE_URL (sqlite:///abs/path); BROKER_URL, where replayed events go; SERVICE_KEYS or SERVICE_KEYS_FILE (a JWKS) and
+TOKEN_ISSUER, by which it knows who may read and replay.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,7 @@ from events.broker.serve import run
 from events.client import Client, RequestFailed
 from events.cloudevent import CloudEvent, header_block
 from events.deadletters.app import DeadLetters, Replay, ReplayFailed
+from events.service_tokens import dead_letter_callers
 from observability import logs, tracing
 from observability.endpoint import Endpoint
 
@@ -59,7 +62,12 @@ async def serve(environ: Mapping[str, str]) -> None:
     """Serve until a signal."""
     url = environ.get("BROKER_URL", "http://127.0.0.1:8090/shop/default")
     registry = CollectorRegistry()
-    app = DeadLetters(data_dir(environ), replay=replay_over_http(Client(), url), registry=registry)
+    app = DeadLetters(
+        data_dir(environ),
+        replay=replay_over_http(Client(), url),
+        registry=registry,
+        callers=dead_letter_callers(environ, time.time),
+    )
     port = int(environ.get("HTTP_PORT") or environ.get("PORT") or "8080")
     host = environ.get("HTTP_HOST", "0.0.0.0")  # noqa: S104 - in a container every interface is the pod's
     endpoint = Endpoint(partial(exposition, registry), hold=0)  # what it counts is in its store, too

@@ -1,4 +1,7 @@
-"""The dead-letter sink as an ASGI application: POST / takes an event, the rest shows and replays what was kept."""
+"""The dead-letter sink as an ASGI application: POST / takes an event, the rest shows and replays what was kept.
+
+What brokers leave is taken from whoever reaches it, since they have no token; the rest is for `callers` alone.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,7 @@ from events.broker.journal import StorageError
 from events.cloudevent import BadEvent, CloudEvent, parse
 from events.deadletters import wire
 from events.deadletters.store import STATUSES, Entry, Store
+from events.service_tokens import Callers, NotAllowed, NotAuthenticated
 from observability import context
 from observability.failpoints import failpoint
 
@@ -55,7 +59,10 @@ class ReplayFailed(Exception):
 
 
 class DeadLetters:
-    """`start` it on the loop that serves it. `data_dir` will hold `deadletters.db`; `clock` is Unix time."""
+    """`start` it on the loop that serves it. `data_dir` will hold `deadletters.db`; `clock` is Unix time.
+
+    Without `callers` nobody may read, replay or discard what is kept.
+    """
 
     def __init__(
         self,
@@ -63,9 +70,11 @@ class DeadLetters:
         *,
         replay: Replay,
         registry: CollectorRegistry,
+        callers: Callers | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._data_dir = data_dir
+        self._callers = callers
         self._replay = replay
         self._clock = clock
         self._registry = registry
@@ -105,12 +114,21 @@ class DeadLetters:
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
-        entry = _ENTRY.fullmatch(path)
         if path == "/":
             _only(method, "POST")
             query(scope)
             await self._take(scope, receive, send)
-        elif path == "/entries":
+        elif path in ("/healthz/live", "/healthz/ready", "/metrics"):
+            _only(method, "GET", "HEAD")
+            await self._observe(path, scope, send)
+        else:
+            await self._manage(path, method, scope, send)
+
+    async def _manage(self, path: str, method: str, scope: Scope, send: Send) -> None:
+        """For callers with a token."""
+        self._authenticate(scope)
+        entry = _ENTRY.fullmatch(path)
+        if path == "/entries":
             _only(method, "GET", "DELETE")
             if method == "GET":
                 page = self._page(query(scope, "limit", "cursor", "type", "status"))
@@ -123,11 +141,20 @@ class DeadLetters:
         elif entry is not None:
             query(scope)
             await self._one(entry[1], entry[2] is not None, method, send)
-        elif path in ("/healthz/live", "/healthz/ready", "/metrics"):
-            _only(method, "GET", "HEAD")
-            await self._observe(path, scope, send)
         else:
             raise Problem(404, "NOT_FOUND", "there is nothing here")
+
+    def _authenticate(self, scope: Scope) -> None:
+        """Raise Problem unless a service that may read dead letters calls."""
+        try:
+            if self._callers is None:
+                raise NotAuthenticated("The sink has no SERVICE_KEYS to know its callers by.")
+            self._callers.check(header(scope, b"authorization"))
+        except NotAuthenticated as error:
+            challenge = ((b"www-authenticate", b"Bearer"),)
+            raise Problem(401, "TOKEN_INVALID", str(error), challenge) from None
+        except NotAllowed as error:
+            raise Problem(403, "PERMISSION_DENIED", str(error)) from None
 
     async def _take(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -61,11 +61,6 @@ def signer(service: str) -> Signer:
     return Signer(lambda: KEYS[service])
 
 
-def local_key(data: Path, service: str) -> PrivateKey:
-    """The key of a service of the platform that runs on this folder."""
-    return PrivateKey.from_pem(service, (data / f"secrets/service-key-{service}/service.pem").read_text())
-
-
 def public_keys() -> ServiceKeys:
     """The public halves of KEYS."""
     return reduce(lambda known, key: known.with_key(key.service, key.public), KEYS.values(), ServiceKeys({}))

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from events.service_keys import PrivateKey
 from functions.runtime.rpc import RpcServer
 from functions.runtime.testing import FakeVerifier
 from gateway.app import create_app
@@ -48,6 +49,7 @@ async def settings(address: str) -> AsyncIterator[Settings]:
     """Settings that lead to the fakes."""
     async with fake_dead_letters() as url:
         yield Settings(
+            service_key=PrivateKey.generate("gateway").pem,
             http_port=0,
             notice_seconds=0,
             users_address=address,

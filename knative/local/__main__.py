@@ -48,7 +48,7 @@ def _run(options: Options, terminal: Terminal, shell: Mapping[str, str], launch:
     data.hold()
     if options.fresh:
         data.empty()
-    data.prepare(parts.callers(manifests.load(options.manifests)))
+    data.prepare((*parts.callers(manifests.load(options.manifests)), parts.CONSOLE))
     terminal.line(
         f"Starting the shop from {_short(options.manifests)}, with its data in {_short(data.folder)}"
     )

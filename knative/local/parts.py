@@ -30,6 +30,7 @@ DEAD_LETTERS: Final = "dead-letters"
 _FUNCTION = "shop/functions-"
 _CLUSTER = re.compile(r"(?P<name>[a-z0-9-]+)\.(?P<namespace>[a-z0-9-]+)\.svc(?:\.cluster\.local)?(?::\d+)?")
 _INGRESS = "broker-ingress"
+_KEYS = "service-keys/jwks.json"
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,9 @@ def derive(
     merged: dict[str, dict[str, str]] = {}
     for name, service in _programs(manifests):
         merged[name] = merged.get(name, {}) | m.environment_of(service, manifests)
-    parts = [_broker(ports, data, shell, launch)]
+    shared = merged.get(GATEWAY, {}).get("TOKEN_ISSUER", "")
+    issuer = {"TOKEN_ISSUER": shared} if shared else {}
+    parts = [_broker(ports, data, {**issuer, **shell}, launch)]
     for name, env in merged.items():
         given = {key: local.address(value) for key, value in env.items()}
         addresses = {key: given[key] for key, value in env.items() if given[key] != value}
@@ -196,6 +199,9 @@ def with_console(
     letters = f"http://{HOST}:{ports.http[BROKER]}/{DEAD_LETTERS}"
     arguments = ("--port", str(port), "--state", f"{data}/platform.json", "--dead-letters", letters)
     untraced = {key: value for key, value in shell.items() if not key.startswith("OTEL_")}
+    untraced["SERVICE_KEY_FILE"] = f"{data}/secrets/service-key-{CONSOLE}/service.pem"
+    issuer = next(part.env.get("TOKEN_ISSUER", "") for part in platform.parts if part.name == GATEWAY)
+    untraced["TOKEN_ISSUER"] = issuer
     command = launch("knative.local.console", *arguments)
     sources = ("knative/local/console", "events", "observability")
     console = Part(CONSOLE, command, untraced, port, starts=0, ends=3, sources=sources)
@@ -219,7 +225,7 @@ def _broker(ports: Ports, data: Path, shell: Mapping[str, str], launch: Launch) 
     port = ports.http[BROKER]
     arguments = ("--config", f"{data}/broker.yaml", "--port", str(port), "--data", f"{data}/broker")
     sources = ("events", "events/broker", "events/deadletters", "observability")
-    env = {**shell, "HTTP_PORT": str(port)}
+    env = {**shell, "HTTP_PORT": str(port), "SERVICE_KEYS_FILE": f"{data}/secrets/{_KEYS}"}
     return Part(BROKER, launch("events.broker", *arguments), env, port, starts=0, ends=2, sources=sources)
 
 
@@ -244,7 +250,7 @@ def _fixed(name: str, ports: Ports, data: Path, shell: Mapping[str, str]) -> dic
         "HTTP_PORT": str(ports.http[name]),
         "STORE_URL": store if store.startswith("dynamodb:") else f"sqlite:///{data}/store",
         "SERVICE_KEY_FILE": f"{data}/secrets/service-key-{name}/service.pem",
-        "SERVICE_KEYS_FILE": f"{data}/secrets/service-keys/jwks.json",
+        "SERVICE_KEYS_FILE": f"{data}/secrets/{_KEYS}",
         "PORT": "",
         "METRICS_PORT": "",  # here each has its HTTP port
     }

@@ -20,12 +20,12 @@ from events.publisher import dataschema
 from events.service_keys import PrivateKey, ServiceKeys
 from events.signatures import EXTENSION, Signer, Verifier
 from functions.runtime.ids import new_id, uuid7
-from functions.runtime.testing import signed
 from proto.shop.products.v1 import products_pb2 as pb
 from proto.shop.products.v1 import products_pb2_grpc
 from tests.bench.measure import ROOT, Call, Child, Sample, await_port, drive, free_port, running
 from tests.bench.row import Pair, Row, compared, in_turn, turns
 from tests.bench.shop import BenchShop
+from tests.signing import signed
 
 
 async def unary_rpc(shop: BenchShop, seconds: float, rounds: int) -> Row:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from events.service_keys import PrivateKey
-from functions.runtime.testing import local_key
 from knative.local.demo.shop import Person, Shop
 from tests.bench.measure import CALLERS, Sample
 from tests.e2e.platform import LocalPlatform
+from tests.signing import local_key
 
 
 class Part:

@@ -12,9 +12,9 @@ import aiohttp
 
 from events.catalog import OrderPlaced
 from events.publisher import dataschema
-from functions.runtime.testing import local_key, signed
 from knative.local.demo.shop import Person, Refused, Shop
 from tests.crash.platform import Mortal
+from tests.signing import local_key, signed
 
 PRICE = 250
 PATIENCE = 60.0

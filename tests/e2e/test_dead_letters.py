@@ -6,10 +6,10 @@ import aiohttp
 
 from events.catalog import OrderPlaced
 from functions.runtime.ids import uuid7
-from functions.runtime.testing import local_key, signed
 from knative.local.demo.shop import Person, Shop
 from knative.local.demo.stories import eventually
 from tests.e2e.platform import LocalPlatform
+from tests.signing import local_key, signed
 
 PATH = "/v1/admin/dead-letters"
 

@@ -24,7 +24,8 @@ class Impatient(Together):
     async def letters(self, method: str, path: str) -> Any:
         """Ask the dead-letter sink."""
         url = f"{self.broker_url}/dead-letters{path}"
-        async with aiohttp.ClientSession() as session, session.request(method, url) as answer:
+        headers = self.dead_letters_token
+        async with aiohttp.ClientSession(headers=headers) as session, session.request(method, url) as answer:
             assert answer.status == 200, await answer.text()
             return await answer.json()
 

@@ -20,13 +20,15 @@ from events.broker.app import BrokerApp
 from events.broker.config import load as load_broker
 from events.broker.serve import serving
 from events.catalog import Payload, SweepDue
+from events.service_tokens import DEAD_LETTERS, dead_letter_callers
 from functions.runtime import identity
-from functions.runtime.clock import ManualClock
+from functions.runtime.clock import ManualClock, SystemClock
 from functions.runtime.ids import uuid7
 from functions.runtime.peers import Peer
 from functions.runtime.process import Live
 from functions.runtime.settings import load
-from functions.runtime.testing import local_key, posted
+from functions.runtime.testing import posted
+from functions.runtime.tokens import ServiceTokens
 from knative.local import manifests, parts, ports
 from knative.setup.secrets import Folder, fill_keys
 from proto.shop.money.v1 import money_pb2
@@ -34,6 +36,7 @@ from proto.shop.orders.v1 import orders_pb2, orders_pb2_grpc
 from proto.shop.payments.v1 import payments_pb2, payments_pb2_grpc
 from proto.shop.products.v1 import products_pb2, products_pb2_grpc
 from proto.shop.users.v1 import users_pb2, users_pb2_grpc
+from tests.signing import local_key
 
 BASE = Path(__file__).parents[2] / "knative" / "base"
 ADMIN = {"ADMIN_EMAIL": "admin@shop.test", "ADMIN_PASSWORD": "integration-administrator"}
@@ -87,7 +90,9 @@ class Together:
 
     async def start_broker(self) -> None:
         """The local broker on this platform's port, with its triggers and what it kept."""
-        app = BrokerApp(load_broker(self.broker_config()), self._folder / "broker")
+        keys = {"SERVICE_KEYS_FILE": str(self._folder / "secrets" / "service-keys" / "jwks.json")}
+        callers = dead_letter_callers(keys, time.time)
+        app = BrokerApp(load_broker(self.broker_config()), self._folder / "broker", callers=callers)
         await self._broker.enter_async_context(serving(app, port=self._ports.http["broker"]))
 
     async def stop_broker(self) -> None:
@@ -130,6 +135,12 @@ class Together:
             session.post(url, data=b"{}", headers=headers) as answer,
         ):
             assert answer.status == 202
+
+    @property
+    def dead_letters_token(self) -> dict[str, str]:
+        """The header that the gateway shows the dead-letter sink."""
+        tokens = ServiceTokens(local_key(self._folder, "gateway"), "https://shop.local", SystemClock())
+        return {"authorization": f"Bearer {tokens.token(DEAD_LETTERS)}"}
 
     async def hear(self, name: str, event: Payload, event_id: str = "", signed_by: str = "") -> int:
         """An event straight to a function's door, as a broker would deliver it, signed by its source; the status."""

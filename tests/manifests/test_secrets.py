@@ -35,6 +35,7 @@ SECRETS = {
 }
 NEEDED = {
     **{f"service-key-{domain}": {domain, f"{domain}-events"} for domain in domains(ROOT)},
+    f"service-key-{GATEWAY}": {GATEWAY},
     "stripe": {"payments", "payments-events"},
 }
 
@@ -68,8 +69,8 @@ def start(service: str, there: dict[str, dict[str, str]]) -> RuntimeSettings:
     settings = load(variables.settings_of(name), environment(service, there))
     assert settings.shop_env == "production"
     refuse_weak(settings)
+    wiring.service_key(settings, name)
     if service != GATEWAY:
-        wiring.service_key(settings, name)
         wiring.service_keys(settings, name)
     if isinstance(settings, Payments):
         open_provider(settings, ManualClock())

@@ -13,10 +13,10 @@ import pytest
 
 from events.catalog import CATALOG, NOBODY, SUBSCRIBERS, OrderCancelled, PaymentCaptured, SweepDue
 from functions.runtime.ids import new_id, uuid7
-from functions.runtime.testing import local_key, signed
 from knative.local.demo.shop import Shop
 from tests.e2e.platform import LocalPlatform
 from tests.security.scene import Scene
+from tests.signing import local_key, signed
 
 DOMAINS = ("users", "products", "orders", "payments", "notifications")
 JSON = "application/json"

@@ -9,12 +9,13 @@ import pytest
 from events.catalog import SUBSCRIBERS, Money, OrderCancelled, Payload, PaymentCaptured, UserDeleted
 from events.service_keys import PrivateKey
 from functions.runtime.ids import uuid7
-from functions.runtime.testing import local_key, posted
+from functions.runtime.testing import posted
 from knative.local.demo.shop import Person, Shop
 from knative.local.demo.stories import eventually
 from tests.e2e.platform import LocalPlatform
 from tests.security.scene import Scene, order_body
 from tests.security.test_events import door, post
+from tests.signing import local_key
 
 FORGERS = ("unsigned", "a stranger's key", "another service's key")
 

@@ -14,8 +14,12 @@ from uuid import uuid4
 import pytest
 
 from events.catalog import OrderPlaced
+from events.service_tokens import DEAD_LETTERS
+from functions.runtime.clock import SystemClock
 from functions.runtime.ids import uuid7
+from functions.runtime.tokens import ServiceTokens
 from tests.e2e.platform import LocalPlatform
+from tests.signing import local_key
 
 OFFER = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
 DOMAINS = ("users", "products", "orders", "payments", "notifications")
@@ -106,17 +110,19 @@ async def test_the_broker_and_the_dead_letters_keep_the_data(local: LocalPlatfor
     kept = {headers["ce-id"], "h2c-letter"}
     async with asyncio.timeout(60):
         while kept:
-            for letter in await letters(broker):
+            for letter in await letters(broker, local):
                 if letter["event_id"] in kept:
                     assert letter["event"]["data"] == json.loads(NOT_THIS)
                     kept.remove(letter["event_id"])
             await asyncio.sleep(0.1)
 
 
-async def letters(broker: str) -> list[dict[str, Any]]:
+async def letters(broker: str, local: LocalPlatform) -> list[dict[str, Any]]:
     import aiohttp
 
-    async with aiohttp.ClientSession(f"{broker}/dead-letters/", trust_env=False) as session:
+    tokens = ServiceTokens(local_key(local.folder, "gateway"), "https://shop.local", SystemClock())
+    shown = {"authorization": f"Bearer {tokens.token(DEAD_LETTERS)}"}
+    async with aiohttp.ClientSession(f"{broker}/dead-letters/", trust_env=False, headers=shown) as session:
         async with session.get("entries", params={"limit": "100"}) as answer:
             brief = (await answer.json())["items"]
         whole = []

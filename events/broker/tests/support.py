@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import jwt
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client import CollectorRegistry
 
 from events.broker.app import BrokerApp
@@ -20,9 +22,24 @@ from events.broker.asgi import Receive, Scope, Send, read_body, respond
 from events.broker.config import from_documents
 from events.broker.dispatcher import Limits
 from events.broker.serve import serving
+from events.service_keys import PrivateKey, ServiceKeys
+from events.service_tokens import DEAD_LETTERS, Callers
 
 API = "eventing.knative.dev/v1"
+GATEWAY = PrivateKey.generate("gateway")
+OTHER = PrivateKey.generate("orders")
+KNOWN = ServiceKeys({}).with_key("gateway", GATEWAY.public).with_key("orders", OTHER.public)
+CALLERS = Callers(lambda: KNOWN, "https://shop.local", DEAD_LETTERS, ("gateway",), time.time)
 FAST = {"retry": 3, "backoffPolicy": "linear", "backoffDelay": "PT0.001S"}
+
+
+def service_token(key: PrivateKey = GATEWAY, kid: str = "", **changed: Any) -> str:
+    """As the gateway shows it to the dead-letter sink."""
+    claims = {"iss": "https://shop.local", "aud": DEAD_LETTERS, "sub": "gateway", "typ": "service"}
+    now = int(time.time())
+    private = Ed25519PrivateKey.from_private_bytes(key.seed)
+    given = {**claims, "iat": now, "exp": now + 300, **changed}
+    return jwt.encode(given, private, "EdDSA", {"kid": kid or key.key_id})
 
 
 def broker(name: str = "default", **spec: Any) -> dict[str, Any]:
@@ -130,8 +147,12 @@ async def running(
     data: Path, *documents: dict[str, Any], limits: Limits | None = None, port: int = 0
 ) -> AsyncIterator[Broker]:
     registry = CollectorRegistry()
-    app = BrokerApp(from_documents(documents), data, registry=registry, limits=limits)
-    async with serving(app, port=port) as url, httpx.AsyncClient(base_url=url, timeout=10) as http:
+    app = BrokerApp(from_documents(documents), data, registry=registry, limits=limits, callers=CALLERS)
+    shown = {"authorization": f"Bearer {service_token()}"}  # which only the dead letters look at
+    async with (
+        serving(app, port=port) as url,
+        httpx.AsyncClient(base_url=url, timeout=10, headers=shown) as http,
+    ):
         yield Broker(app, http, registry)
 
 

@@ -13,9 +13,7 @@ import httpx
 from prometheus_client import CollectorRegistry
 
 from events.broker.serve import serving
-from events.broker.tests.support import (
-    headers,
-)
+from events.broker.tests.support import CALLERS, headers, service_token
 from events.cloudevent import CloudEvent
 from events.deadletters.app import DeadLetters, ReplayFailed
 
@@ -53,10 +51,17 @@ class Sink:
 
 @contextlib.asynccontextmanager
 async def sink(data: Path, now: float = 1_700_000_000.0) -> AsyncIterator[Sink]:
-    async with httpx.AsyncClient(timeout=10) as http:
+    shown = {"authorization": f"Bearer {service_token()}"}
+    async with httpx.AsyncClient(timeout=10, headers=shown) as http:
         it = Sink(http)
         it.now = now
-        app = DeadLetters(data, replay=it.replay, registry=CollectorRegistry(), clock=lambda: it.now)
+        app = DeadLetters(
+            data,
+            replay=it.replay,
+            registry=CollectorRegistry(),
+            callers=CALLERS,
+            clock=lambda: it.now,
+        )
         async with serving(app) as url:
             http.base_url = httpx.URL(url)
             yield it

@@ -5,23 +5,34 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 
+from events.broker.serve import serving
 from events.broker.tests.support import (
+    GATEWAY,
+    KNOWN,
+    OTHER,
     Answer,
     broker,
     free_port,
     headers,
     ready,
     running,
+    service_token,
     subscribed,
     trigger,
     until,
 )
+from events.cloudevent import CloudEvent
+from events.deadletters.app import DeadLetters
 from events.deadletters.tests.support import ERROR, sink
+from events.service_keys import PrivateKey
 
 ROOT = Path(__file__).parents[3]
 
@@ -217,7 +228,9 @@ async def test_inside_the_broker_a_given_up_event_can_be_replayed_to_its_subscri
 async def test_it_runs_as_a_process_of_its_own_and_replays_to_the_brokers_address(tmp_path: Path) -> None:
     port = free_port()
     async with subscribed() as target, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        http.headers["authorization"] = f"Bearer {service_token()}"
         environment = {
+            "SERVICE_KEYS": KNOWN.jwks(),
             "PORT": str(port),
             "STORE_URL": f"sqlite:///{tmp_path}",
             "BROKER_URL": f"{target.url}/shop/default",
@@ -235,6 +248,67 @@ async def test_it_runs_as_a_process_of_its_own_and_replays_to_the_brokers_addres
     assert child.returncode == 0
     assert (target.received[0].path, target.ids) == ("/shop/default", ["9"])
     assert "ce-knativeerrorcode" not in target.received[0].headers
+
+
+PATHS = [
+    ("GET", "/entries"),
+    ("DELETE", "/entries?all=true"),
+    ("POST", "/replay"),
+    ("GET", "/entries/{id}"),
+    ("DELETE", "/entries/{id}"),
+    ("POST", "/entries/{id}/replay"),
+    ("GET", "/nothing"),
+]
+STRANGERS: dict[str, Callable[[], str]] = {
+    "nobody": lambda: "",
+    "another scheme": lambda: f"Basic {service_token()}",
+    "no token": lambda: "Bearer x.y.z",
+    "a long token": lambda: f"Bearer {'x' * 100_000}",
+    "an unknown key": lambda: f"Bearer {service_token(PrivateKey.generate('gateway'))}",
+    "another service in the gateway's name": lambda: f"Bearer {service_token(OTHER)}",
+    "a foreign key under the gateway's id": lambda: (
+        f"Bearer {service_token(PrivateKey.generate('gateway'), kid=GATEWAY.key_id)}"
+    ),
+    "a token for another service": lambda: f"Bearer {service_token(aud='orders')}",
+    "a token of another platform": lambda: f"Bearer {service_token(iss='https://evil.test')}",
+    "an old token": lambda: f"Bearer {service_token(exp=1)}",
+    "a token from the future": lambda: f"Bearer {service_token(iat=time.time() + 3600)}",
+    "times that are none": lambda: f"Bearer {service_token(iat='now')}",
+    "a person's token": lambda: f"Bearer {service_token(typ='access')}",
+}
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+async def test_who_is_not_the_gateway_reads_replays_and_discards_nothing(
+    tmp_path: Path, stranger: str
+) -> None:
+    async with sink(tmp_path) as it:
+        await it.put()
+        before = await it.entries()
+        shown = {"authorization": STRANGERS[stranger]()}
+        for method, path in PATHS:
+            answer = await it.http.request(method, path.format(id=before[0]["id"]), headers=shown)
+            problem(answer, 401, "TOKEN_INVALID")
+            assert answer.headers["www-authenticate"] == "Bearer"
+        assert await it.entries() == before
+    assert it.replayed == []
+
+
+async def test_another_service_is_known_and_may_not(tmp_path: Path) -> None:
+    async with sink(tmp_path) as it:
+        shown = {"authorization": f"Bearer {service_token(OTHER, sub='orders')}"}
+        problem(await it.http.get("/entries", headers=shown), 403, "PERMISSION_DENIED")
+
+
+async def test_without_keys_the_sink_keeps_what_comes_and_shows_it_to_nobody(tmp_path: Path) -> None:
+    async def refuse(event: CloudEvent, to: str | None) -> None:
+        raise AssertionError
+
+    app = DeadLetters(tmp_path, replay=refuse, registry=CollectorRegistry())
+    async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
+        assert (await http.post("/", headers=headers("1", **ERROR), content=b"{}")).status_code == 204
+        problem(await http.get("/entries"), 401, "TOKEN_INVALID")
+        assert (await http.get("/healthz/ready")).status_code == 200
 
 
 def problem(answer: httpx.Response, status: int, reason: str) -> None:

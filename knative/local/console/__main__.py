@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 from pathlib import Path
 
 import uvicorn
 
 from events.server import HttpProtocol, Server, bind
+from events.service_tokens import DEAD_LETTERS
+from functions.runtime.clock import SystemClock
+from functions.runtime.settings import RuntimeSettings, load
+from functions.runtime.wiring import service_tokens
 from knative.local.console.app import create_app
 from knative.local.ports import HOST
 from observability import logs
 
 
-async def serve(port: int, state: Path, dead_letters: str) -> None:
+async def serve(port: int, state: Path, dead_letters: str, settings: RuntimeSettings) -> None:
     """Until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
-    app = create_app(state, dead_letters)
+    tokens = service_tokens(settings, "console", SystemClock())
+    app = create_app(state, dead_letters, lambda: tokens.token(DEAD_LETTERS))
     config = uvicorn.Config(
         app, http=HttpProtocol, log_config=None, access_log=False, timeout_graceful_shutdown=1
     )
@@ -38,7 +44,9 @@ def main() -> None:
     parser.add_argument("--dead-letters", required=True, help="URL of the dead-letter sink")
     arguments = parser.parse_args()
     logs.configure("console", "WARNING")
-    asyncio.run(serve(arguments.port, arguments.state, arguments.dead_letters))
+    asyncio.run(
+        serve(arguments.port, arguments.state, arguments.dead_letters, load(RuntimeSettings, os.environ))
+    )
 
 
 if __name__ == "__main__":

@@ -53,9 +53,10 @@ _HOSTS: Final = ["localhost", "127.0.0.1"]
 
 
 class Console:
-    """The handlers. `state` is the runner's platform.json, `dead_letters` the sink's URL."""
+    """The handlers. `state` is the runner's platform.json, `dead_letters` the sink's URL, `token` for it."""
 
-    def __init__(self, state: Path, dead_letters: str, memory: Memory) -> None:
+    def __init__(self, state: Path, dead_letters: str, memory: Memory, token: Callable[[], str]) -> None:
+        self._token = token
         self._state = state
         self._dead_letters = dead_letters
         self._memory = memory
@@ -131,19 +132,22 @@ class Console:
 
     async def _ask(self, method: str, path: str) -> Response:
         timeout = aiohttp.ClientTimeout(total=10)
+        headers = {"authorization": f"Bearer {self._token()}"}
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
-                session.request(method, self._dead_letters + path) as answer,
+                session.request(method, self._dead_letters + path, headers=headers) as answer,
             ):
                 return Response(await answer.read(), answer.status, media_type=answer.content_type)
         except (aiohttp.ClientError, TimeoutError):
             return _refusal(503, "The broker does not answer.")
 
 
-def create_app(state: Path, dead_letters: str, clock: Callable[[], float] = time.time) -> Starlette:
-    """The application; `clock` is Unix time."""
-    console = Console(state, dead_letters, Memory(clock))
+def create_app(
+    state: Path, dead_letters: str, token: Callable[[], str], clock: Callable[[], float] = time.time
+) -> Starlette:
+    """The application; `token` gives its own for the dead letters, `clock` is Unix time."""
+    console = Console(state, dead_letters, Memory(clock), token)
     return Starlette(
         routes=[
             Route(OTLP_PATH, console.spans, methods=["POST"]),

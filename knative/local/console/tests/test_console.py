@@ -27,7 +27,7 @@ NOBODY = "http://127.0.0.1:9"
 async def console(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     state = {"ready": True, "parts": {"orders": {"pid": 7, "ready": True, "restarts": 2, "url": "http://o"}}}
     (tmp_path / "platform.json").write_text(json.dumps(state))
-    app = create_app(tmp_path / "platform.json", NOBODY, clock=lambda: NOW)
+    app = create_app(tmp_path / "platform.json", NOBODY, lambda: "", clock=lambda: NOW)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8091") as client:
         yield client

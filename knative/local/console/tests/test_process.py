@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from functions.runtime.testing import service_key_files
 from knative.local.console.app import OTLP_PATH, READY_PATH
 
 START_SECONDS = 30.0
@@ -23,7 +25,8 @@ def port(tmp_path: Path) -> Iterator[int]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "knative.local.console", "--port", str(port)]
     command += ["--state", str(tmp_path / "platform.json"), "--dead-letters", "http://127.0.0.1:9"]
-    with subprocess.Popen(command) as process:
+    env = {**os.environ, **service_key_files(tmp_path, "console")["console"]}
+    with subprocess.Popen(command, env=env) as process:
         deadline = time.monotonic() + START_SECONDS
         while not ready(port):
             assert process.poll() is None
