@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from functions.runtime.settings import load
+from gateway.settings import Settings
 from knative.local import manifests as m
 from knative.local.parts import GATEWAY
 from tests.architecture import domains
@@ -231,3 +232,17 @@ def test_every_answer_of_the_tls_ingress_says_that_there_is_only_https() -> None
     for mapper in mappers:
         added = [each["header"]["key"] for each in mapper["headers_to_add"]]
         assert "strict-transport-security" in added
+
+
+def test_a_request_is_there_in_full_before_long_or_is_cut_off_at_the_ingress() -> None:
+    filters = {d["metadata"]["name"]: d for d in of(render("istio/production"), "EnvoyFilter")}
+    (patch,) = filters["shop-slow"]["spec"]["configPatches"]
+    connections = patch["patch"]["value"]["typed_config"]
+    settings = Settings()
+    whole = settings.header_seconds + settings.body_seconds
+    assert float(connections["request_timeout"].removesuffix("s")) == whole
+    assert float(connections["request_headers_timeout"].removesuffix("s")) == settings.header_seconds
+    assert connections["http2_protocol_options"]["max_concurrent_streams"] <= settings.max_concurrency_each
+    (limits,) = filters["shop-limits"]["spec"]["configPatches"]
+    entries = limits["patch"]["value"]["typed_config"]["descriptors"][0]["entries"]
+    assert [entry["key"] for entry in entries] == ["header_match", "masked_remote_address"]
