@@ -66,7 +66,9 @@ class UsersPeer:
         from proto.shop.users.v1 import users_pb2_grpc
 
         stub = self._peer.stub(users_pb2_grpc.UsersServiceStub)
-        request = pb.IssueMailedTokenRequest(user_id=user_id, purpose=pb.Purpose.Value(f"PURPOSE_{purpose}"))
+        request = pb.IssueMailedTokenRequest(
+            user_id=user_id, purpose=pb.Purpose.Value(f"PURPOSE_{purpose}"), change_id=change_id
+        )
         try:
             # Repeating is safe: only the token that goes out last has to work.
             answer = await self._peer.call(stub.IssueMailedToken, request, as_service=True, retry=True)

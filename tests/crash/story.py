@@ -23,6 +23,9 @@ from tests.crash.platform import EMAIL, PASSWORD, Mortal
 # The subject of a mail with a code, where to ask for it, and where its code goes.
 VERIFY = ("Is this your address?", "/v1/users/me/email-verification", "/v1/email-verifications")
 RESET = ("Your new password", "/v1/password-resets", "/v1/password-resets/confirm")
+# The subject of a mail with a code about another address, and where its code goes.
+MOVE = ("Is this your new address?", "/v1/email-changes/confirm")
+MOVE_BACK = ("Your account has another address now", "/v1/email-changes/undo")
 PIECES = 1000
 DELETED = "deleted"
 """The reason why an order has no owner any more."""
@@ -67,6 +70,7 @@ class Round:
             self._watch(),
             self._life(),
             self._forgetful(),
+            self._moves(),
             self._write_to_nobody(),
             self._join(f"{GREYLISTED}{uuid4().hex}@example.com"),
             self._join(f"{BOUNCING}{uuid4().hex}@example.com"),
@@ -172,6 +176,39 @@ class Round:
                     tried = code
                 else:
                     await self.platform.sweep()
+
+    async def _moves(self) -> None:
+        """Takes another address, and takes the account back to the first one."""
+        first, second = (f"{name}.{uuid4().hex}@example.com" for name in ("first", "second"))
+        who = await register(self.shop, first)
+        change = {"email": second, "current_password": who.password}
+        wanted = {"who": who, "json": change}
+        # A code that is never mailed is asked for again; the one for the former address comes by itself.
+        await self._use_code(second, MOVE, wanted, lambda: self._is_account(second, who.password))
+        await self._use_code(first, MOVE_BACK, {}, lambda: self._is_nobodys(second, who.password))
+
+    async def _use_code(
+        self, email: str, mail: tuple[str, str], wanted: dict[str, Any], done: Callable[[], Awaitable[bool]]
+    ) -> None:
+        subject, answer = mail
+        async with asyncio.timeout(2 * PATIENCE):
+            tried = ""
+            while not tried or not await done():  # a lost answer may have been a yes
+                if wanted:
+                    with contextlib.suppress(Refused):  # asked too often: what was asked for will come
+                        await self.shop.patiently("PATCH", "/v1/users/me", seconds=5, **wanted)
+                if code := await self._code(email, subject, but=tried):
+                    await patiently(self.shop, "POST", answer, json={"token": code}, done=(400, 409))
+                    tried = code
+                else:
+                    await self.platform.sweep()
+
+    async def _is_account(self, email: str, password: str) -> bool:
+        keys = {"email": email, "password": password}
+        return await patiently(self.shop, "POST", "/v1/sessions", json=keys, done=(401,)) is not None
+
+    async def _is_nobodys(self, email: str, password: str) -> bool:
+        return not await self._is_account(email, password)
 
     async def _code(self, email: str, subject: str, *, but: str) -> str:
         """What is mailed last within ten seconds, unless that was tried; empty when nothing is."""

@@ -111,7 +111,10 @@ async def trial(folder: Path, capture: pytest.CaptureFixture[str], **environ: st
     """A fresh platform to try on. At its end: no violation, and how many points were tried."""
     async with mail_server() as mail:
         settings = {"SMTP_URL": mail.url, "PAYMENT_SETTLE_AFTER": str(SETTLE_SECONDS), **environ}
-        settings["LOGIN_FAILURES_PER_ADDRESS"] = "100000"  # all mails are asked for from one address
+        # All mails are asked for, and all people register, from one address.
+        settings |= dict.fromkeys(
+            ("LOGIN_FAILURES_PER_ADDRESS", "REGISTRATIONS_PER_ADDRESS", "REGISTRATIONS_IN_ALL"), "100000"
+        )
         async with mortal(folder, settings) as platform:
             trying = Trial(platform, mail, capture)
             yield trying

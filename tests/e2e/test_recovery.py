@@ -49,3 +49,23 @@ async def test_an_address_is_verified_by_the_mailed_code(
     token = await code(shop, customer, "email_verification")
     assert (await shop.raw("POST", "/v1/email-verifications", json={"token": token}))[0] == 204
     assert (await shop.call("GET", "/v1/users/me", who=customer))["email_verified"]
+
+
+async def test_an_e_mail_moves_by_one_code_and_comes_back_by_another(
+    shop: Shop, customer: Person, local: LocalPlatform
+) -> None:
+    moved = f"{uuid4().hex}@example.com"
+    pending = await shop.call("PATCH", "/v1/users/me", who=customer, json={"email": moved})
+    assert (pending["email"], pending["pending_email"]) == (customer.email, moved)
+    confirm = {"token": await code(shop, customer, "email_change")}
+    assert (await shop.raw("POST", "/v1/email-changes/confirm", json=confirm))[0] == 204
+    thief = await shop.login(moved, customer.password)
+    assert thief.id == customer.id
+    undo = {"token": await code(shop, thief, "email_changed")}
+    assert (await shop.raw("POST", "/v1/email-changes/undo", json=undo))[0] == 204
+    assert (await shop.raw("POST", "/v1/email-changes/undo", json=undo))[0] == 400
+    for email in (moved, customer.email):
+        keys = {"email": email, "password": customer.password}
+        assert (await shop.raw("POST", "/v1/sessions", json=keys))[0] == 401
+    refresh = {"refresh_token": thief.tokens["refresh_token"]}
+    assert (await shop.raw("POST", "/v1/sessions/refresh", json=refresh))[0] == 401

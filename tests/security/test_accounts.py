@@ -37,3 +37,15 @@ async def test_who_has_the_address_is_told_and_may_set_a_new_password(
     new = {"token": await code(shop, customer, "already_registered"), "new_password": f"new {uuid4().hex}"}
     assert (await shop.raw("POST", "/v1/password-resets/confirm", json=new))[0] == 204
     assert (await shop.login(customer.email, new["new_password"])).id == customer.id
+
+
+async def test_a_stranger_does_not_lock_a_device_out_that_logged_in_before(
+    shop: Shop, customer: Person
+) -> None:
+    wrong = {"email": customer.email, "password": "a stranger's guess"}
+    for _ in range(5):
+        assert (await shop.raw("POST", "/v1/sessions", json=wrong))[0] == 401
+    right = {"email": customer.email, "password": customer.password}
+    assert (await shop.raw("POST", "/v1/sessions", json=right))[0] == 429
+    known = {**right, "device_token": customer.tokens["device_token"]}
+    assert (await shop.raw("POST", "/v1/sessions", json=known))[0] == 200
