@@ -17,6 +17,9 @@ SUPPLY_READY := $(SUPPLY)/.ready-$(shell cksum < requirements/supply.txt | cut -
 
 # Tools that are no Python packages; each needs its own toolchain, and what needs it is skipped without.
 TOOLS := .tools
+BUF_VERSION := v1.75.0
+BUF := $(TOOLS)/buf-$(BUF_VERSION)/buf
+PUBLISHED := tests/published.binpb
 NODE_READY := $(TOOLS)/node/.ready-$(shell cksum < requirements/node/package-lock.json | cut -d ' ' -f 1)
 
 # make up FRESH=1 RELOAD=1 is the friendly form of make up ARGS="--fresh --reload".
@@ -61,7 +64,7 @@ restore: $(READY) ## Put a backup back (FROM=folder); the platform must be stopp
 	@$(RUN) -m knative.local.backup restore $(FROM) $(ARGS)
 
 ##@ Check
-.PHONY: test test-unit test-integration test-e2e test-security test-crash test-new-service fuzz lint lint-documents audit audit-manifests bench bench-scale
+.PHONY: test test-unit test-integration test-e2e test-security test-crash test-new-service fuzz lint lint-documents lint-protos audit audit-manifests bench bench-scale
 test: $(READY) ## Run all tests: unit, manifests, integration, end to end, attacks, fuzzing, a few crashes
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
@@ -101,11 +104,19 @@ lint: $(READY) ## Check style, types, and the OpenAPI and AsyncAPI documents
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 	@$(MAKE) lint-documents
+	@$(MAKE) lint-protos
 
 lint-documents: $(READY) ## Check the OpenAPI and AsyncAPI documents with Spectral, Redocly and AsyncAPI's parser (needs Node)
 	@if command -v node >/dev/null && command -v npm >/dev/null; then \
 		$(MAKE) $(NODE_READY) && $(RUN) -m requirements.documents $(TOOLS)/node; \
 	else echo "Skipped: without Node, Spectral and Redocly cannot check the OpenAPI and AsyncAPI documents."; fi
+
+lint-protos: ## Check the protos' style, and that they break no client of what was published (needs Go)
+	@if $(MAKE) -s $(BUF) 2>/dev/null; then \
+		$(BUF) lint && $(BUF) breaking --against $(PUBLISHED); \
+	else \
+		echo "The protos are not checked: buf is built by Go (go.dev), and could not be."; \
+	fi
 
 audit-manifests: $(READY) $(AUDIT_READY) ## Check rendered manifests and Dockerfiles with checkov (.checkov.yaml says what is skipped)
 	@$(RUN) -m tests.manifests.audit $(AUDIT)/bin/checkov
@@ -121,7 +132,7 @@ bench-scale: $(READY) ## Compare what use cases cost with 1,000 and with 1,000,0
 	@$(RUN) -m tests.bench.scale $(ARGS)
 
 ##@ Change
-.PHONY: new-service remove-service format proto-gen schemas dashboards requirements clean
+.PHONY: new-service remove-service format proto-gen publish-protos schemas dashboards requirements clean
 new-service: $(READY) ## Add a service from the template: NAME=inventory, what it keeps by ENTITY=stock_item
 	@test -n "$(NAME)" || { echo "Which one? make new-service NAME=inventory" >&2; exit 2; }
 	@$(RUN) -m functions.template new "$(NAME)" --entity "$(ENTITY)"
@@ -138,6 +149,9 @@ format: $(READY) ## Format the sources and mend what can be mended
 
 proto-gen: $(READY) ## Generate the modules beside the .proto files
 	@$(RUN) -m proto.generate
+
+publish-protos: $(READY) ## Say that the protos are published as they are: what breaks their clients fails from then on
+	@$(RUN) -m proto.generate $(PUBLISHED)
 
 schemas: $(READY) ## Generate the events' JSON Schemas, the AsyncAPI document and EventTypes
 	@$(RUN) -m events.schemas
@@ -231,6 +245,9 @@ $(AUDIT_READY): requirements/audit.txt | $(READY)
 	@$(RUN) -m venv --clear $(AUDIT) && $(AUDIT)/bin/python requirements/install.py requirements/audit.txt && touch $@
 
 # Where there is no wheel of atheris, the rest of the fuzzing is done without it.
+$(BUF):
+	@GOBIN=$(CURDIR)/$(@D) go install github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION)
+
 $(FUZZ_READY): requirements/fuzz.txt | $(READY)
 	@$(RUN) -m venv --clear $(FUZZ) && { $(FUZZ)/bin/python requirements/install.py requirements/fuzz.txt || true; } && touch $@
 

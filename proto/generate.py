@@ -1,4 +1,5 @@
-"""Generate the modules beside the .proto files: `python -m proto.generate`.
+"""Generate the modules beside the .proto files: `python -m proto.generate`, or one file that describes them all:
+`python -m proto.generate FILE`.
 
 Each package lies where its name says: shop.orders.v1 in shop/orders/v1, below this folder, which is the root of the
 files' imports. protoc makes `from shop.orders.v1 import ...` of them. Python's imports begin one folder above, so the
@@ -33,13 +34,25 @@ def generate(target: Path = FOLDER) -> None:
             module.write_text(_MODULE.sub(r"\1proto.shop.", module.read_text()))
 
 
+def describe(file: Path) -> None:
+    """Write the descriptors of all .proto files into one file, which buf compares later versions with."""
+    _run([f"--descriptor_set_out={file.resolve()}", "--include_imports"], PROTOS)
+
+
 def _protoc(target: Path, outputs: dict[str, str], protos: list[Path]) -> None:
     tools = Path(sys.executable).parent
     plugins = [f"--plugin=protoc-gen-{kind}={tools / f'protoc-gen-{kind}'}" for kind in ("mypy", "mypy_grpc")]
     written = [f"--{kind}_out={options}{target}" for kind, options in outputs.items()]
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={FOLDER}", *plugins, *written]
+    _run([*plugins, *written], protos)
+
+
+def _run(options: list[str], protos: list[Path]) -> None:
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={FOLDER}", *options]
     subprocess.run([*command, *map(str, protos)], cwd=FOLDER, check=True)  # noqa: S603 - our own files
 
 
 if __name__ == "__main__":
-    generate()
+    if len(sys.argv) > 1:
+        describe(Path(sys.argv[1]))
+    else:
+        generate()
