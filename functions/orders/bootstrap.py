@@ -38,7 +38,7 @@ def bootstrap(
     """Compose the service; what is given replaces what the settings would make."""
     clock = clock or SystemClock()
     store = store or open_store(settings, "orders", KINDS, clock)
-    watchers = Watchers(store, settings.watch_poll_seconds, settings.watch_limit)
+    watchers = Watchers(store, settings.watch_poll_seconds, settings.watch_limit, settings.watch_limit_each)
     orders = Orders(store, watchers.changed)
     stops: list[Hook] = []
     catalogue = catalogue or _catalogue(settings, clock, stops)

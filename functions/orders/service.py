@@ -150,7 +150,7 @@ async def watch(
 ) -> AsyncGenerator[Order, None]:
     """The order at once and after every change, until it is DELIVERED or CANCELLED; close it when done."""
     await get(orders, who, order_id)
-    return watchers.follow(order_id)
+    return watchers.follow(order_id, who.subject)
 
 
 async def issue_stream_ticket(orders: Orders, clock: Clock, who: Identity, order_id: str) -> IssuedTicket:

@@ -14,9 +14,11 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
 
     `watch_poll_seconds`: how late a watcher may learn of a change that another process made. `watch_limit`:
     how many WatchOrder streams one process serves at once; each holds one of the 2,000 calls that the
-    gRPC door bears, so that many watchers must leave room for orders.
+    gRPC door bears, so that many watchers must leave room for orders. `watch_limit_each`: how many of them one
+    person may have, as the gateway's MAX_STREAMS_EACH.
     """
 
     order_timeout_seconds: Annotated[int, Meta(ge=1)] = 900
     watch_poll_seconds: Annotated[float, Meta(ge=0.01, le=60)] = 0.5
     watch_limit: Annotated[int, Meta(ge=1, le=1500)] = 1000
+    watch_limit_each: Annotated[int, Meta(ge=1, le=1500)] = 20

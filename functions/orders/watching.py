@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterable
 from contextvars import Context
 
@@ -36,13 +37,18 @@ class _Watcher:
 
 
 class Watchers:
-    """All streams of this process. `interval`, in seconds: how late another process's change may be seen."""
+    """All streams of this process: at most `limit`, and `limit_each` of one person.
 
-    def __init__(self, store: Store, interval: float, limit: int) -> None:
+    `interval`, in seconds: how late another process's change may be seen.
+    """
+
+    def __init__(self, store: Store, interval: float, limit: int, limit_each: int) -> None:
         self._store = store
         self._interval = interval
         self._limit = limit
+        self._limit_each = limit_each
         self._count = 0
+        self._by_person: Counter[str] = Counter()
         self._by_order: dict[str, set[_Watcher]] = {}
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
@@ -55,13 +61,13 @@ class Watchers:
             self._changed.add(order_id)
             self._wake.set()
 
-    async def follow(self, order_id: str) -> AsyncGenerator[Order, None]:
-        """The order now and after each change, until it is final.
+    async def follow(self, order_id: str, person: str) -> AsyncGenerator[Order, None]:
+        """The order now and after each change, until it is final; `person` is the id of who watches.
 
         Raises NOT_FOUND, RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS), and UNAVAILABLE (SHUTTING_DOWN) when the
         process ends before the order does: watch again.
         """
-        watcher = self._enter(order_id)
+        watcher = self._enter(order_id, person)
         try:
             order = await self._store.get(Order, order_id)
             if order is None:
@@ -76,7 +82,7 @@ class Watchers:
                 else:
                     await self._next(watcher)
         finally:
-            self._leave(order_id, watcher)
+            self._leave(order_id, person, watcher)
 
     async def close(self) -> None:
         """End all streams."""
@@ -88,23 +94,29 @@ class Watchers:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
 
-    def _enter(self, order_id: str) -> _Watcher:
+    def _enter(self, order_id: str, person: str) -> _Watcher:
         if self._closed:
             raise unavailable("SHUTTING_DOWN", "The service is shutting down: watch again.")
         if self._count >= self._limit:
             raise exhausted("TOO_MANY_WATCHERS", "Too many orders are being watched.", retry_after=5.0)
+        if self._by_person[person] >= self._limit_each:
+            raise exhausted("TOO_MANY_WATCHERS", "You are watching too many orders already.", retry_after=5.0)
         watcher = _Watcher()
         self._by_order.setdefault(order_id, set()).add(watcher)
         self._count += 1
+        self._by_person[person] += 1
         if self._reader is None or self._reader.done():
             # In a context of its own: the reader works for all, not for who came first.
             self._reader = asyncio.create_task(self._read(), name="orders-watch", context=Context())
         return watcher
 
-    def _leave(self, order_id: str, watcher: _Watcher) -> None:
+    def _leave(self, order_id: str, person: str, watcher: _Watcher) -> None:
         watchers = self._by_order[order_id]
         watchers.remove(watcher)
         self._count -= 1
+        self._by_person[person] -= 1
+        if not self._by_person[person]:
+            del self._by_person[person]
         if not watchers:
             del self._by_order[order_id]
             self._changed.discard(order_id)

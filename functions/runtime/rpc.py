@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -18,9 +18,10 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from functions.runtime import identity, peers
-from functions.runtime.access import Access, UndeclaredRpc
+from functions.runtime.access import ANYBODY, Access, UndeclaredRpc
 from functions.runtime.app import Service
-from functions.runtime.errors import Code, ServiceError, invalid, unavailable
+from functions.runtime.errors import Code, ServiceError, exhausted, invalid, unavailable
+from functions.runtime.rpc_arrivals import Arrivals
 from functions.runtime.rpc_errors import status_code, trailing_metadata
 from functions.runtime.tokens import TokenVerifier
 from observability import context, metrics, tracing
@@ -30,12 +31,17 @@ from observability.headers import combine
 log = logging.getLogger("shop.rpc")
 
 MAX_MESSAGE_BYTES = 1024 * 1024
+RUNNING_CALLS = 2_000
+"""Calls at work at a time; a call waits for its message elsewhere (`rpc_arrivals`)."""
+_STREAMS_PER_CONNECTION = 2_000  # a gateway sends all its calls over one: 1,000 requests and 500 streams
+_OPEN_CALLS = 10_000  # waiting and running together, as a last resort
 _NOTICE = 0.25  # seconds: more than a caller needs to hear that it is turned away
 _STREAM_CHECK_SECONDS = 15.0
 """How often the token that opened a stream is verified again, so that a revocation ends it within a minute."""
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.max_concurrent_streams", _STREAMS_PER_CONNECTION),
     ("grpc.so_reuseport", 0),
     ("grpc.max_connection_age_grace_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -45,24 +51,24 @@ _OPTIONS = [
 _INTERNAL = ServiceError(Code.INTERNAL, "INTERNAL", "Something went wrong inside the platform.")
 
 Behaviour = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Any]
+Wrap = Callable[[str, Behaviour, Access], Callable[..., Any]]
 
 
 class Door:
     """Wraps the methods of one function's services."""
 
-    def __init__(self, function: str, verifier: TokenVerifier, stream_check: float) -> None:
+    def __init__(
+        self, function: str, verifier: TokenVerifier, stream_check: float, arrivals: Arrivals
+    ) -> None:
         self._function = function
         self._verifier = verifier
         self._stream_check = stream_check
+        self._arrivals = arrivals
+        self._running = 0
         self.is_closing = False
 
     def enter(self, call: grpc.aio.ServicerContext[Any, Any]) -> str:
-        """Take over what the call carries: context and deadline; returns its authorization.
-
-        Raises UNAVAILABLE (SHUTTING_DOWN), before anything is done, while the door closes.
-        """
-        if self.is_closing:
-            raise unavailable(peers.SHUTTING_DOWN, "The service is shutting down.")
+        """Take over what the call carries: context and deadline; returns its authorization."""
         metadata: Any = call.invocation_metadata() or ()
         sent: dict[str, Any] = dict(metadata)
         if len(sent) != len(metadata):
@@ -72,8 +78,31 @@ class Door:
                 sent.get(context.CORRELATION_HEADER), sent.get("traceparent"), sent.get("tracestate")
             )
         )
+        call.set_trailing_metadata(correlation())
         peers.enter_deadline(call.time_remaining())
         return str(sent.get("authorization", ""))
+
+    async def receive(self, call: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        """The call's message, None where it is not one of the method.
+
+        Raises INVALID_ARGUMENT, RESOURCE_EXHAUSTED, and UNAVAILABLE (SHUTTING_DOWN), before anything is done, while the
+        door closes. The message is read first: gRPC resets a call that is answered before.
+        """
+        request = await self._arrivals.message(call)
+        if self.is_closing:
+            raise unavailable(peers.SHUTTING_DOWN, "The service is shutting down.")
+        return request
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count a call that is at work. Raises RESOURCE_EXHAUSTED (OVERLOADED) where there are too many."""
+        if self._running >= RUNNING_CALLS:
+            raise exhausted("OVERLOADED", "The service has too many calls to answer.", retry_after=1.0)
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
 
     @asynccontextmanager
     async def while_accepted(self, token: str) -> AsyncIterator[None]:
@@ -123,13 +152,14 @@ class Door:
         """Wrap a method that answers once."""
         line = _Line(self._function, name)
 
-        async def handler(request: Any, call: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def handler(_: Any, call: grpc.aio.ServicerContext[Any, Any]) -> Any:
             start = perf_counter()
             if ARMED:
                 call.add_done_callback(_answered)  # type: ignore[arg-type] # the stubs name a class, and it calls it
             try:
                 authorization = self.enter(call)
-                with line.operation.call():
+                request = await self.receive(call)
+                with self.running(), line.operation.call():
                     await self.identify(authorization, access)
                     _require_message(request)
                     answer = await behaviour(request, call)
@@ -146,7 +176,7 @@ class Door:
                 line.write(start, "OK")
                 return answer
             line.write(start, error.code.value, error.reason)
-            return await call.abort(status_code(error), error.message, trailing_metadata(error))
+            return await call.abort(status_code(error), error.message, _trailing(error))
 
         return handler
 
@@ -154,11 +184,12 @@ class Door:
         """Wrap a method that answers with a stream."""
         line = _Line(self._function, name)
 
-        async def handler(request: Any, call: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        async def handler(_: Any, call: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             start, code, error = perf_counter(), "OK", None
             try:
                 authorization = self.enter(call)
-                with line.operation.call():
+                request = await self.receive(call)
+                with self.running(), line.operation.call():
                     await self.identify(authorization, access)
                     _require_message(request)
                     async with self.while_accepted(identity.caller().token):
@@ -177,7 +208,20 @@ class Door:
             finally:
                 line.write(start, code, error.reason if error else "")
             if error is not None:
-                await call.abort(status_code(error), error.message, trailing_metadata(error))
+                await call.abort(status_code(error), error.message, _trailing(error))
+
+        return handler
+
+    def probe(self, name: str, behaviour: Behaviour, access: Access) -> Callable[..., Awaitable[Any]]:
+        """Wrap a method of the health service: bounded like the others, without identity, line and metric."""
+
+        async def handler(_: Any, call: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            try:
+                request = await self._arrivals.message(call)
+                _require_message(request)
+            except ServiceError as error:
+                return await call.abort(status_code(error), error.message, trailing_metadata(error))
+            return await behaviour(request, call)
 
         return handler
 
@@ -185,6 +229,15 @@ class Door:
 def _require_message(request: Any) -> None:
     if request is None:
         raise invalid("The message is not one of this method.", reason="MALFORMED_MESSAGE")
+
+
+def correlation() -> tuple[tuple[str, str], ...]:
+    """What the trailing metadata of every call tells: its correlation id."""
+    return ((context.CORRELATION_HEADER, context.current().correlation_id),)
+
+
+def _trailing(error: ServiceError) -> tuple[tuple[str, str | bytes], ...]:
+    return (*correlation(), *trailing_metadata(error))
 
 
 def _tolerant(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -241,7 +294,11 @@ class _Registrar:
         self.handlers = handlers
 
 
-def _wrapped(door: Door, service: Service) -> grpc.GenericRpcHandler:
+def _wrapped(door: Door, service: Service, wrap: Wrap | None = None) -> grpc.GenericRpcHandler:
+    """The service's methods, each in `wrap` or in the door's wrapper for its kind.
+
+    To gRPC each takes a stream of messages, so that the door receives the one message itself.
+    """
     registrar = _Registrar()
     service.add(service.servicer, registrar)
     if undeclared := sorted(registrar.handlers.keys() ^ service.access.keys()):
@@ -254,11 +311,11 @@ def _wrapped(door: Door, service: Service) -> grpc.GenericRpcHandler:
             "response_serializer": handler.response_serializer,
         }
         if handler.response_streaming:
-            streamed = door.stream(name, handler.unary_stream, access)
-            wrapped[method] = grpc.unary_stream_rpc_method_handler(streamed, **coders)
+            streamed = (wrap or door.stream)(name, handler.unary_stream, access)
+            wrapped[method] = grpc.stream_stream_rpc_method_handler(streamed, **coders)
         else:
-            unary = door.unary(name, handler.unary_unary, access)
-            wrapped[method] = grpc.unary_unary_rpc_method_handler(unary, **coders)
+            unary = (wrap or door.unary)(name, handler.unary_unary, access)
+            wrapped[method] = grpc.stream_unary_rpc_method_handler(unary, **coders)
     return grpc.method_handlers_generic_handler(service.name, wrapped)
 
 
@@ -274,20 +331,28 @@ class RpcServer:
         verifier: TokenVerifier,
         reflection: bool,
         stream_check: float = _STREAM_CHECK_SECONDS,
+        arrivals: Arrivals | None = None,
     ) -> None:
-        from grpc_health.v1 import health, health_pb2_grpc  # only where the gRPC role runs
+        from grpc_health.v1 import health_pb2_grpc  # only where the gRPC role runs
 
-        self._door = Door(function, verifier, stream_check)
-        handlers = [_wrapped(self._door, service) for service in services]
-        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=2000)
-        self._server.add_generic_rpc_handlers(handlers)
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        from functions.runtime import rpc_health
+
+        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_OPEN_CALLS)
+        self._door = Door(function, verifier, stream_check, arrivals or Arrivals())
+        self._server.add_generic_rpc_handlers([_wrapped(self._door, service) for service in services])
+        self._health = rpc_health.Health()
+        probes = Service(
+            health_pb2_grpc.add_HealthServicer_to_server,
+            self._health,
+            rpc_health.NAME,
+            dict.fromkeys(("Check", "List", "Watch"), ANYBODY),
+        )
+        self._server.add_generic_rpc_handlers([_wrapped(self._door, probes, self._door.probe)])
         self._names = ["", *(service.name for service in services)]
         if reflection:
-            from grpc_reflection.v1alpha import reflection as reflecting  # development only
+            from functions.runtime.rpc_reflection import enable_reflection  # development only
 
-            reflecting.enable_server_reflection([*self._names[1:], reflecting.SERVICE_NAME], self._server)
+            enable_reflection([*self._names[1:], rpc_health.NAME], self._server)
 
     async def start(self, address: str) -> int:
         """Listen at `host:port` (0: any free one); returns the port. Raises RuntimeError when it is taken."""

@@ -15,7 +15,7 @@ from knative.local.parts import GATEWAY
 from tests.architecture import domains
 from tests.manifests import variables
 from tests.manifests.conftest import ROOT
-from tests.manifests.rendered import of, pods, render
+from tests.manifests.rendered import folders, of, pods, render
 
 DEV, PRODUCTION = "knative/overlays/dev", "knative/overlays/production"
 MADE_OUTSIDE = {
@@ -133,6 +133,14 @@ def test_production_keeps_a_gateway_awake_and_lets_everything_else_sleep() -> No
     assert {name for name, scale in scales.items() if scale != "0"} == {"gateway"}
 
 
+@pytest.mark.parametrize("overlay", [name for name in folders() if name.startswith("knative/overlays/")])
+def test_scale_out_has_an_end_everywhere(overlay: str) -> None:
+    for service in render(overlay):
+        if service["apiVersion"] == m.SERVING:
+            annotations = service["spec"]["template"]["metadata"]["annotations"]
+            assert 1 <= int(annotations["autoscaling.knative.dev/max-scale"]) <= 20, m.name_of(service)
+
+
 def test_production_sends_by_ses_and_keeps_its_state_in_dynamodb_as_roles_of_its_own() -> None:
     documents = render(PRODUCTION)
     (shared,) = (d["data"] for d in of(documents, "ConfigMap"))
@@ -200,6 +208,9 @@ def test_routes_lead_to_services_that_exist_through_what_starts_them(overlay: st
             (leg,) = route["route"]
             assert leg["destination"]["host"] == "knative-local-gateway.istio-system.svc.cluster.local"
             assert route["timeout"], route["name"]
+    (grpc,) = (d for d in of(documents, "VirtualService") if d["metadata"]["name"] == "grpc")
+    long = [route["match"] for route in grpc["spec"]["http"] if route["timeout"] != "30s"]
+    assert long == [[{"uri": {"exact": "/shop.orders.v1.OrdersService/WatchOrder"}}]]
 
 
 @overlays

@@ -49,6 +49,12 @@ def test_every_service_scales_to_zero_by_a_metric_of_its_own(service: m.Document
     assert service["spec"]["template"]["spec"]["timeoutSeconds"] >= 60
 
 
+@pytest.mark.parametrize("domain", _DOMAINS)
+def test_calls_without_a_message_do_not_fill_a_pod(domain: str) -> None:
+    # queue-proxy counts a gRPC call from its headers on; the process bounds calls whose message does not come.
+    assert _SERVICES[domain]["spec"]["template"]["spec"]["containerConcurrency"] == 0
+
+
 def test_why_a_service_scales_as_it_does_is_said_where_it_is_set() -> None:
     for path in sorted((ROOT / "knative" / "base").glob("*.yaml")):
         lines = path.read_text().splitlines()

@@ -103,8 +103,9 @@ async def test_however_many_watch_there_is_room_for_orders(door: Door) -> None:
     order = await door.place()
     watched = pb.WatchOrderRequest(order_id=order.id)
     streams: list[Any] = []
-    for _ in range(20):  # not all at once: gRPC itself drops calls of such a burst
-        more = [door.stub.WatchOrder(watched, metadata=AS_ADA) for _ in range(100)]
+    for number in range(75):  # not all at once: gRPC itself drops calls of such a burst
+        administrator = bearer(f"admin:usr_{number:032x}")
+        more = [door.stub.WatchOrder(watched, metadata=administrator) for _ in range(20)]
         await asyncio.gather(*(stream.read() for stream in more), return_exceptions=True)
         streams += more
 
@@ -112,6 +113,20 @@ async def test_however_many_watch_there_is_room_for_orders(door: Door) -> None:
     assert (error.code, error.reason) == (Code.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHERS")
     assert (await door.place()).status == pb.ORDER_STATUS_PLACED
     for stream in streams:
+        stream.cancel()
+
+
+async def test_one_person_watches_a_bounded_number_and_takes_nothing_from_others(door: Door) -> None:
+    order = await door.place()
+    watched = pb.WatchOrderRequest(order_id=order.id)
+    streams = [door.stub.WatchOrder(watched, metadata=AS_ADA) for _ in range(30)]
+    opened = await asyncio.gather(*(stream.read() for stream in streams), return_exceptions=True)
+
+    refusals = [from_rpc_error(each) for each in opened if isinstance(each, grpc.aio.AioRpcError)]
+    assert [error.reason for error in refusals] == ["TOO_MANY_WATCHERS"] * 10
+    other = door.stub.WatchOrder(watched, metadata=AS_BOSS)
+    assert (await other.read()).order.id == order.id
+    for stream in (*streams, other):
         stream.cancel()
 
 

@@ -95,10 +95,10 @@ async def test_a_change_by_another_process_is_found_by_polling() -> None:
 async def test_a_hundred_watchers_cost_one_read_a_change() -> None:
     world = World()
     store = CountingStore(world)
-    watchers = Watchers(store, interval=60, limit=100)  # type: ignore[arg-type] # duck-typed
+    watchers = Watchers(store, interval=60, limit=100, limit_each=100)  # type: ignore[arg-type] # duck-typed
     world.orders = Orders(world.memory, watchers.changed)
     order = await world.place()
-    streams = [watchers.follow(order.id) for _ in range(100)]
+    streams = [watchers.follow(order.id, ADA.subject) for _ in range(100)]
     for stream in streams:
         await next_of(stream)
     await service.cancel(world.orders, world.clock, ADA, order.id, "")
@@ -108,14 +108,14 @@ async def test_a_hundred_watchers_cost_one_read_a_change() -> None:
 
 async def test_too_many_watchers_are_turned_away_and_a_place_that_is_left_is_free_again(world: World) -> None:
     order = await world.place()
-    watchers = Watchers(world.store, interval=60, limit=1)
-    first, second = watchers.follow(order.id), watchers.follow(order.id)
+    watchers = Watchers(world.store, interval=60, limit=1, limit_each=1)
+    first, second = watchers.follow(order.id, ADA.subject), watchers.follow(order.id, ADA.subject)
     await next_of(first)
     with pytest.raises(ServiceError) as caught:
         await next_of(second)
     assert (caught.value.code, caught.value.reason) == (Code.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHERS")
     await first.aclose()
-    third = watchers.follow(order.id)
+    third = watchers.follow(order.id, ADA.subject)
     await next_of(third)
     await third.aclose()
 
@@ -124,9 +124,9 @@ async def test_a_stream_outlives_reads_that_fail() -> None:
     world = World()
     store = CountingStore(world)
     store.failures = [ValueError("a bug"), unavailable("STORE_UNAVAILABLE", "Try again.")]
-    watchers = Watchers(store, interval=FAST, limit=1)  # type: ignore[arg-type] # duck-typed
+    watchers = Watchers(store, interval=FAST, limit=1, limit_each=1)  # type: ignore[arg-type] # duck-typed
     order = await world.place()
-    stream = watchers.follow(order.id)
+    stream = watchers.follow(order.id, ADA.subject)
     await next_of(stream)
     await world.hear(rejected(order))
     assert await all_of(stream) == [Status.CANCELLED]

@@ -106,7 +106,7 @@ class World:
         self.memory = MemoryStore(KINDS, self.clock, lost_races=1)
         self.store: Store = store or self.memory
         self.catalogue = FakeCatalogue()
-        self.watchers = Watchers(self.store, watch_interval, limit=100)
+        self.watchers = Watchers(self.store, watch_interval, limit=100, limit_each=100)
         self.orders = Orders(self.store, self.watchers.changed)
         self.handlers = subscriptions(self.orders, self.clock, PATIENCE)
         self._event_ids = count(1)

@@ -1,0 +1,81 @@
+"""Calls whose request message has not arrived yet, bounded in time and number.
+
+A gRPC call exists from its HEADERS on. A client may open thousands on one connection and never send a message. Such
+half-open calls hold no slot of the concurrency limit: they wait here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc.aio
+
+from functions.runtime.errors import ServiceError, exhausted, invalid
+
+WAITING_CALLS = 1_000
+MESSAGE_SECONDS = 5.0
+
+
+class Arrivals:
+    """Receives request messages: each within `seconds`, at most `limit` awaited at a time.
+
+    When the limit is reached, the oldest waiting call of the peer with the most waiting calls is refused. So a peer
+    that opens calls without end displaces its own; a call whose message comes at once is not affected.
+    """
+
+    def __init__(self, limit: int = WAITING_CALLS, seconds: float = MESSAGE_SECONDS) -> None:
+        self._limit = limit
+        self._seconds = seconds
+        self._count = 0
+        self._by_peer: dict[str, dict[asyncio.Timeout, None]] = {}
+        self._displaced: set[asyncio.Timeout] = set()
+
+    async def message(self, call: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        """The request message of `call`; None where it is not one of the method.
+
+        Raises INVALID_ARGUMENT (MESSAGE_MISSING), RESOURCE_EXHAUSTED (TOO_MANY_CALLS).
+        """
+        peer = address(call.peer())
+        if self._count >= self._limit:
+            self._displace()
+        timeout = asyncio.timeout(self._seconds)
+        try:
+            async with timeout:
+                waiting = self._by_peer.setdefault(peer, {})
+                waiting[timeout] = None
+                self._count += 1
+                try:
+                    request = await call.read()
+                finally:
+                    self._leave(peer, timeout)
+        except TimeoutError:
+            raise self._refusal(timeout) from None
+        if request is grpc.aio.EOF:
+            raise invalid("The call has no message.", reason="MESSAGE_MISSING")
+        return request
+
+    def _displace(self) -> None:
+        greediest = max(self._by_peer.values(), key=len)
+        oldest = next((timeout for timeout in greediest if timeout not in self._displaced), None)
+        if oldest is not None:
+            self._displaced.add(oldest)
+            oldest.reschedule(asyncio.get_running_loop().time())
+
+    def _leave(self, peer: str, timeout: asyncio.Timeout) -> None:
+        waiting = self._by_peer[peer]
+        del waiting[timeout]
+        self._count -= 1
+        if not waiting:
+            del self._by_peer[peer]
+
+    def _refusal(self, timeout: asyncio.Timeout) -> ServiceError:
+        if timeout in self._displaced:
+            self._displaced.remove(timeout)
+            return exhausted("TOO_MANY_CALLS", "Too many calls wait for their message.", retry_after=1.0)
+        return invalid(f"The message did not arrive within {self._seconds:g} s.", reason="MESSAGE_MISSING")
+
+
+def address(peer: str) -> str:
+    """The network address in gRPC's name of a peer: `ipv4:192.0.2.1:50000` without its port."""
+    return peer.rpartition(":")[0]
