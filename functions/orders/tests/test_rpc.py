@@ -124,7 +124,7 @@ async def test_one_person_watches_a_bounded_number_and_takes_nothing_from_others
 
     refusals = [from_rpc_error(each) for each in opened if isinstance(each, grpc.aio.AioRpcError)]
     assert [error.reason for error in refusals] == ["TOO_MANY_WATCHERS"] * 10
-    other = door.stub.WatchOrder(watched, metadata=AS_BOSS)
+    other: Any = door.stub.WatchOrder(watched, metadata=AS_BOSS)
     assert (await other.read()).order.id == order.id
     for stream in (*streams, other):
         stream.cancel()
