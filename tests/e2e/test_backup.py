@@ -35,6 +35,8 @@ async def test_after_a_restore_every_order_of_the_backup_ends_and_all_adds_up(tm
         await backup("backup", tmp_path / "backup", platform.folder)
         await in_flight
         after = [(await shop.order(who, {product: 1}))["id"] for _ in range(10)]
+        path = f"/v1/products/{product}"
+        _, _, lost = await shop.raw("PATCH", path, who=admin, json={"name": "Of the life before"})
         cursor = (await shop.call("GET", "/v1/orders?limit=1", who=who))["next_cursor"]
     assert await asyncio.to_thread(platform.stop) == 0, platform.output()
 
@@ -52,6 +54,13 @@ async def test_after_a_restore_every_order_of_the_backup_ends_and_all_adds_up(tm
         who = await shop.login(who.email, who.password)
         status, problem, _ = await shop.raw("GET", f"/v1/orders?cursor={cursor}", who=who)
         assert (status, problem["reason"]) == (400, "INVALID_CURSOR")
+        _, _, now = await shop.raw("PATCH", path, who=admin, json={"name": "Of this life"})
+        assert now["ETag"] != lost["ETag"]
+        status, seen, _ = await shop.raw("GET", path, headers={"if-none-match": lost["ETag"]})
+        assert (status, seen["name"]) == (200, "Of this life")
+        changed, only_if = {"name": "Lost"}, {"if-match": lost["ETag"]}
+        status, problem, _ = await shop.raw("PATCH", path, who=admin, json=changed, headers=only_if)
+        assert (status, problem["reason"]) == (412, "VERSION_MISMATCH")
         kept = [order["id"] for order in await shop.all("/v1/orders", who)]
         assert set(before) <= set(kept), "what was acknowledged before the backup is in it"
         assert not set(after) & set(kept)
