@@ -46,7 +46,7 @@ class Devices:
     """Issue and recognise device tokens: nothing is stored for a device.
 
     A token holds the account, a random id of the device and the time of the login, under an HMAC which also covers the
-    generation of the credentials: a new password makes every device a stranger's.
+    generation of the credentials and the store's epoch: a new password or a restore makes every device a stranger's.
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
@@ -82,7 +82,8 @@ class Devices:
                 fresh = DeviceKey(_KEY_ID, secrets.token_hex(32))
                 stored = await self._store.update(DeviceKey, _KEY_ID, lambda known: (known or fresh, ()))
             self._key = bytes.fromhex(stored.key)
-        return hmac.digest(self._key, body + generation.to_bytes(8), "sha256")
+        epoch = await self._store.epoch()
+        return hmac.digest(self._key, body + generation.to_bytes(8) + epoch.to_bytes(8), "sha256")
 
 
 def _parse(token: str) -> bytes | None:

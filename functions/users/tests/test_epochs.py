@@ -6,6 +6,8 @@ import pytest
 
 from functions.runtime.errors import ServiceError
 from functions.users.challenge import Purpose
+from functions.users.devices import Devices
+from functions.users.domain import Credentials
 from functions.users.keys import KeyRing
 from functions.users.tests.world import World
 
@@ -40,3 +42,14 @@ async def test_processes_that_start_after_a_restore_agree_on_new_keys(world: Wor
     first, second = [await KeyRing(world.store, world.clock).ready() for _ in range(2)]
     assert first.current.kid == second.current.kid != old.current.kid
     assert old.upcoming.kid not in {first.current.kid, first.upcoming.kid}
+
+
+async def test_a_device_that_was_remembered_before_a_restore_is_a_strangers(world: World) -> None:
+    ada = await world.register()
+    credentials = await world.store.get(Credentials, ada.id)
+    assert credentials
+    devices = Devices(world.store, world.clock)
+    token = await devices.issue(credentials, None)
+    assert await devices.recognise(token, credentials)
+    world.memory.begin_epoch()
+    assert await devices.recognise(token, credentials) is None
