@@ -32,6 +32,7 @@ orders metric shop_events_committed_total: service type
 orders metric shop_events_published_total: service type outcome
 orders metric shop_orders_total: status
 orders metric shop_orders_cancelled_total: reason
+orders metric shop_orders_refused_total: reason
 orders metric shop_saga_seconds_count: outcome
 orders span shop.orders.v1.OrdersService/PlaceOrder: rpc.system rpc.service rpc.method rpc.grpc.status_code
 orders span transact Order: db.system.name db.namespace db.operation.name db.collection.name

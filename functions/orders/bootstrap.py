@@ -10,10 +10,11 @@ from functions.orders.peers import Catalogue, ProductsCatalogue
 from functions.orders.settings import Settings
 from functions.orders.store import KINDS, Orders
 from functions.orders.subscriptions import subscriptions
+from functions.orders.velocity import Budgets
 from functions.orders.watching import Watchers
 from functions.runtime.app import Function, Hook, Service
 from functions.runtime.clock import Clock, SystemClock
-from functions.runtime.currencies import PROVIDERS, ProviderLimits
+from functions.runtime.currencies import PROVIDERS
 from functions.runtime.peers import Peer
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
@@ -46,7 +47,7 @@ def bootstrap(
         name="orders",
         settings=settings,
         store=store,
-        services=partial(_services, orders, catalogue, watchers, clock, PROVIDERS[settings.payment_provider]),
+        services=partial(_services, settings, orders, catalogue, watchers, clock),
         subscriptions=subscriptions(orders, clock, timedelta(seconds=settings.order_timeout_seconds)),
         verifier=verifier or _verifier(settings, clock, stops),
         clock=clock,
@@ -59,12 +60,21 @@ def bootstrap(
 
 
 def _services(
-    orders: Orders, catalogue: Catalogue, watchers: Watchers, clock: Clock, limits: ProviderLimits
+    settings: Settings, orders: Orders, catalogue: Catalogue, watchers: Watchers, clock: Clock
 ) -> list[Service]:
     from functions.orders.rpc import ACCESS, OrdersServicer  # gRPC only where its door opens
     from proto.shop.orders.v1.orders_pb2_grpc import add_OrdersServiceServicer_to_server
 
-    servicer = OrdersServicer(orders, catalogue, watchers, clock, limits)
+    budgets = Budgets(
+        settings.orders_per_hour,
+        settings.declines_per_hour,
+        settings.unpaid_orders,
+        settings.orders_per_hour_per_address,
+        settings.declines_per_hour_per_address,
+    )
+    limits, header = PROVIDERS[settings.payment_provider], settings.client_address_header.lower()
+    bounds = budgets if budgets.any else None
+    servicer = OrdersServicer(orders, catalogue, watchers, clock, limits, bounds, header)
     return [Service(add_OrdersServiceServicer_to_server, servicer, "shop.orders.v1.OrdersService", ACCESS)]
 
 

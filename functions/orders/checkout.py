@@ -31,7 +31,8 @@ class Item:
 class Placement:
     """An order as asked for. `fingerprint` stands for all but the key: it tells replay from reuse.
 
-    `expected_total` is the sum that the customer was shown; None where nobody says.
+    `expected_total` is the sum that the customer was shown; None where nobody says. `client_address` is where the
+    request comes from, empty where that is not known.
     """
 
     items: Sequence[Item]
@@ -40,6 +41,7 @@ class Placement:
     key: str | None = None
     fingerprint: str = ""
     expected_total: Money | None = None
+    client_address: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)

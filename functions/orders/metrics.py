@@ -22,6 +22,14 @@ from observability.metrics import REGISTRY
 
 STATUS = Counter("shop_orders", "Orders that came to a status.", ["status"], registry=REGISTRY)
 CANCELLED = Counter("shop_orders_cancelled", "Cancelled orders by reason.", ["reason"], registry=REGISTRY)
+REFUSED = Counter(
+    "shop_orders_refused",
+    "Orders that were not placed for their number, by reason.",
+    ["reason"],
+    registry=REGISTRY,
+)
+for _reason in ("TOO_MANY_ORDERS", "TOO_MANY_UNPAID_ORDERS", "TOO_MANY_DECLINES"):
+    REFUSED.labels(_reason)
 SAGA = Histogram(
     "shop_saga_seconds",
     "Time from an order's placement to its confirmation, or to its cancellation by the platform.",

@@ -24,14 +24,16 @@ from events.catalog import (
 )
 from functions.orders.checkout import Placement, price, require_expected, validate
 from functions.orders.domain import PLATFORM_REASONS, TIMED_OUT, Order, Status
+from functions.orders.metrics import REFUSED
 from functions.orders.peers import Catalogue
 from functions.orders.store import Orders, Receipt
 from functions.orders.tickets import IssuedTicket, issue_ticket, redeem_ticket
+from functions.orders.velocity import Budgets
 from functions.orders.watching import Watchers
 from functions.runtime.batches import each
 from functions.runtime.clock import Clock
 from functions.runtime.currencies import SIMULATED, ProviderLimits
-from functions.runtime.errors import denied, invalid, not_found
+from functions.runtime.errors import Code, ServiceError, denied, invalid, not_found
 from functions.runtime.formats import REASON
 from functions.runtime.idempotency import idempotency
 from functions.runtime.identity import Identity, require_admin, require_service, require_signed_in
@@ -54,13 +56,17 @@ async def place(
     who: Identity,
     wanted: Placement,
     limits: ProviderLimits = SIMULATED,
+    *,
+    budgets: Budgets | None = None,
 ) -> Order:
     """Place an order at the catalogue's prices of this moment, and answer with it as it is then: PLACED.
 
     The same key and request within 24 hours gives the first answer, whatever became of order and catalogue.
-    `limits` is what the payment provider can charge. Raises INVALID_ARGUMENT (also PRODUCT_UNKNOWN, CURRENCY_MIXED,
-    TOTAL_TOO_LARGE, TOTAL_NOT_CHARGEABLE, IDEMPOTENCY_KEY_REUSED) and FAILED_PRECONDITION (PRODUCT_INACTIVE,
-    PRICE_CHANGED).
+    `limits` is what the payment provider can charge, `budgets` how fast orders may be placed.
+
+    Raises INVALID_ARGUMENT (also PRODUCT_UNKNOWN, CURRENCY_MIXED, TOTAL_TOO_LARGE, TOTAL_NOT_CHARGEABLE,
+    IDEMPOTENCY_KEY_REUSED), FAILED_PRECONDITION (PRODUCT_INACTIVE, PRICE_CHANGED), RESOURCE_EXHAUSTED (TOO_MANY_ORDERS,
+    TOO_MANY_UNPAID_ORDERS, TOO_MANY_DECLINES).
     """
     _require_person(who)
     wanted = validate(wanted)
@@ -85,7 +91,13 @@ async def place(
         updated_at=now,
         moved_at=now,
     )
-    placed = await orders.place(order, once)
+    try:
+        placed = await orders.place(order, once, budgets, wanted.client_address)
+    except ServiceError as error:
+        if error.code is Code.RESOURCE_EXHAUSTED:
+            REFUSED.labels(error.reason).inc()
+            log.warning("order_refused", extra={"user_id": who.subject, "reason": error.reason})
+        raise
     log.info("order_placed", extra={"order_id": placed.id})
     return placed
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from events.catalog import Payload
 from functions.orders.domain import Order, Status
+from functions.orders.velocity import Budgets, Pace, address_id, spend
 from functions.runtime.errors import Code, ServiceError, not_found, unauthenticated
 from functions.runtime.ids import is_id
 from functions.runtime.store.port import Changes, IndexKey, Kind, Once, Page, Ref, Store
@@ -66,6 +67,7 @@ KINDS: tuple[Kind[Any], ...] = (
         DeletedAccount, "deleted-account", expires_at=lambda account: account.deleted_at + timedelta(days=1)
     ),
     Kind(StreamTicket, "stream-ticket", expires_at=lambda ticket: ticket.expires_at),
+    Kind(Pace, "pace", expires_at=lambda pace: pace.expires_at),
 )
 
 
@@ -107,19 +109,41 @@ class Orders:
             return None
         return (await self.get(receipt.id)).as_placed()
 
-    async def place(self, order: Order, once: Once | None) -> Order:
-        """Store a new order, or answer with the one that `once` remembers.
+    async def place(
+        self, order: Order, once: Once | None, budgets: Budgets | None = None, client_address: str = ""
+    ) -> Order:
+        """Store a new order, or answer with the one that `once` remembers; `budgets` bound how many there may be.
 
-        Raises UNAUTHENTICATED (ACCOUNT_DELETED), and INVALID_ARGUMENT as `replay` does.
+        Raises UNAUTHENTICATED (ACCOUNT_DELETED), RESOURCE_EXHAUSTED as `velocity.spend` does, and INVALID_ARGUMENT as
+        `replay` does.
         """
+        account_ref = Ref(Pace, order.user_id)
+        address_ref = Ref(Pace, address_id(client_address, order.user_id))
+        earlier: dict[str, Order] = {}
+        if (
+            budgets is not None
+            and (pace := await self.store.get(Pace, order.user_id)) is not None
+            and pace.open
+        ):
+            earlier = await self.store.get_many(Order, pace.open)
 
         def place(found: Sequence[Any]) -> Changes[Receipt]:
             if found[1] is not None:
                 raise unauthenticated("ACCOUNT_DELETED", "This account was deleted.")
             new = replace(order, timeline=[])  # afresh: a lost race runs this again
-            return Changes(Receipt(new.id), [new], events=new.placed())
+            put: list[Any] = [new]
+            if budgets is not None:
+                paces = [
+                    kept or Pace(ref.id, order.created_at)
+                    for ref, kept in zip(refs[2:], found[2:], strict=True)
+                ]
+                address = paces[1] if client_address else None
+                put += spend(paces[0], address, order.id, earlier, budgets, order.created_at)
+            return Changes(Receipt(new.id), put, events=new.placed())
 
         refs = [Ref(Order, order.id), Ref(DeletedAccount, order.user_id)]
+        if budgets is not None:
+            refs += [account_ref, address_ref] if client_address else [account_ref]
         failpoint("orders.place.before")
         receipt = await self.store.transact(refs, place, once=once)
         failpoint("orders.place.after")

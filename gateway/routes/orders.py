@@ -58,6 +58,7 @@ async def read_order(request: Request, order_id: OrderId) -> Response:
             "TOTAL_NOT_CHARGEABLE",
             409: "PRODUCT_INACTIVE, PRICE_CHANGED, IDEMPOTENCY_KEY_IN_FLIGHT",
             422: "IDEMPOTENCY_KEY_REUSED",
+            429: "TOO_MANY_ORDERS, TOO_MANY_UNPAID_ORDERS, TOO_MANY_DECLINES",
         },
     ),
 )
@@ -74,6 +75,7 @@ async def place_order(request: Request, body: models.PlaceOrder) -> Response:
         payment_token=body.payment_token,
         idempotency_key=idempotency_key(request),
         expected_total=models.expected_total(body.expected_total),
+        client_address=exchange_of(request).address,
     )
     order = models.order((await orders.write(orders.stub.PlaceOrder, wanted)).order)
     return answer(order, 201, location=f"/v1/orders/{order['id']}", tag=etag(order["version"]))

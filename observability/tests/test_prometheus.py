@@ -30,6 +30,7 @@ PODS = 'kn_revision_pods_count{kn_revision_name="orders-00001"}'
 FORGED = 'shop_event_signatures_refused_total{service="orders", reason="EVENT_UNSIGNED"}'
 TIMED_OUT = 'shop_orders_cancelled_total{reason="TIMED_OUT"}'
 MISCONFIGURED = 'shop_payment_provider_errors_total{kind="configuration"}'
+REFUSED_ORDERS = 'shop_orders_refused_total{reason="TOO_MANY_DECLINES"}'
 LOST = 'shop_trace_spans_total{service="orders", outcome="lost"}'
 
 
@@ -103,6 +104,10 @@ FIRES_AND_NOT: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "PaymentProviderMisconfigured": (
         {MISCONFIGURED: f"0+0x390 1+0{HOURS}"},
         {MISCONFIGURED: f"3+0{HOURS}", MISCONFIGURED.replace("configuration", "unavailable"): f"0+1{HOURS}"},
+    ),
+    "OrdersRefused": (
+        {REFUSED_ORDERS: f"0+20{HOURS}"},
+        {REFUSED_ORDERS: f"0+1{HOURS}"},
     ),
     "CircuitOpen": ({CIRCUIT: f"0+0x370 1+0{HOURS}"}, {CIRCUIT: f"1+0x380 0+0{HOURS}"}),
     # Three minutes with a pod and one without, and a quarter of an hour of each.

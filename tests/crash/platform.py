@@ -19,6 +19,7 @@ from knative.local.supervisor import Child, Supervisor
 from knative.local.terminal import Terminal
 from observability.failpoints import REACHED, VARIABLE
 from tests.crash.points import BROKER, GATEWAY, ROOT, Shot
+from tests.e2e.platform import NO_VELOCITY
 
 EMAIL, PASSWORD = "admin@shop.test", "crash-test-administrator"
 SETTLE_SECONDS = 1
@@ -123,7 +124,14 @@ async def mortal(folder: Path, environ: Mapping[str, str]) -> AsyncIterator[Mort
     data.hold()
     read = manifests.load(ROOT / "knative" / "base")
     data.prepare(parts.callers(read))
-    shell = {**os.environ, **environ, "ADMIN_EMAIL": EMAIL, "ADMIN_PASSWORD": PASSWORD, "LOG_LEVEL": "INFO"}
+    shell = {
+        **os.environ,
+        **NO_VELOCITY,
+        **environ,
+        "ADMIN_EMAIL": EMAIL,
+        "ADMIN_PASSWORD": PASSWORD,
+        "LOG_LEVEL": "INFO",
+    }
     derived = parts.derive(read, ports.free(parts.domains(read)), data.folder, shell)
     (data.folder / "broker.yaml").write_text(_persistent(derived.broker_config))
     with (folder / "runner.out").open("w") as out:

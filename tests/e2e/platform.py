@@ -30,6 +30,19 @@ class Platform:
         self.admin_password = password
 
 
+NO_VELOCITY = dict.fromkeys(
+    (
+        "ORDERS_PER_HOUR",
+        "DECLINES_PER_HOUR",
+        "UNPAID_ORDERS",
+        "ORDERS_PER_HOUR_PER_ADDRESS",
+        "DECLINES_PER_HOUR_PER_ADDRESS",
+    ),
+    "0",
+)
+"""Settings for tests in which one customer orders more than people do."""
+
+
 class LocalPlatform(Platform):
     """`make up` as a process that a test may also stop, start again, and shoot at."""
 
@@ -37,7 +50,7 @@ class LocalPlatform(Platform):
         super().__init__("", "", ADMIN_EMAIL, ADMIN_PASSWORD)
         self.folder = folder
         self._options = options or ("--no-console",)
-        many = dict.fromkeys(("REGISTRATIONS_PER_ADDRESS", "REGISTRATIONS_IN_ALL"), "100000")
+        many = dict.fromkeys(("REGISTRATIONS_PER_ADDRESS", "REGISTRATIONS_IN_ALL"), "100000") | NO_VELOCITY
         self._environ = {**many, **environ, "ADMIN_EMAIL": ADMIN_EMAIL, "ADMIN_PASSWORD": ADMIN_PASSWORD}
         self._runner: subprocess.Popen[bytes] | None = None
 

@@ -36,6 +36,7 @@ from proto.shop.orders.v1 import orders_pb2, orders_pb2_grpc
 from proto.shop.payments.v1 import payments_pb2, payments_pb2_grpc
 from proto.shop.products.v1 import products_pb2, products_pb2_grpc
 from proto.shop.users.v1 import users_pb2, users_pb2_grpc
+from tests.e2e.platform import NO_VELOCITY
 from tests.signing import local_key
 
 BASE = Path(__file__).parents[2] / "knative" / "base"
@@ -102,7 +103,7 @@ class Together:
     async def start_function(self, name: str) -> None:
         """One function with both its doors."""
         environ = {**next(part.env for part in self._platform.parts if part.name == name), **ADMIN}
-        environ |= {"DRAIN_SECONDS": "2"}
+        environ |= {"DRAIN_SECONDS": "2", **NO_VELOCITY}
         settings = importlib.import_module(f"functions.{name}.settings").Settings
         bootstrap = importlib.import_module(f"functions.{name}.bootstrap").bootstrap
         function = bootstrap(load(settings, environ), clock=self.clock, **self._replaced.get(name, {}))

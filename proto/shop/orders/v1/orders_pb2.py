@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from proto.shop.money.v1 import money_pb2 as shop_dot_money_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshop/orders/v1/orders.proto\x12\x0eshop.orders.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19shop/money/v1/money.proto\"\x80\x01\n\x0fShippingAddress\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05line1\x18\x02 \x01(\t\x12\r\n\x05line2\x18\x03 \x01(\t\x12\x0c\n\x04\x63ity\x18\x04 \x01(\t\x12\x13\n\x0bpostal_code\x18\x05 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x06 \x01(\t\x12\r\n\x05state\x18\x07 \x01(\t\"v\n\tOrderLine\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x05\x12(\n\nunit_price\x18\x03 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0b\n\x03sku\x18\x05 \x01(\t\"t\n\rTimelineEntry\x12+\n\x06status\x18\x01 \x01(\x0e\x32\x1b.shop.orders.v1.OrderStatus\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xce\x03\n\x05Order\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12+\n\x06status\x18\x03 \x01(\x0e\x32\x1b.shop.orders.v1.OrderStatus\x12(\n\x05lines\x18\x04 \x03(\x0b\x32\x19.shop.orders.v1.OrderLine\x12#\n\x05total\x18\x05 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x39\n\x10shipping_address\x18\x06 \x01(\x0b\x32\x1f.shop.orders.v1.ShippingAddress\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x08timeline\x18\t \x03(\x0b\x32\x1d.shop.orders.v1.TimelineEntry\x12\x0f\n\x07version\x18\n \x01(\x03\x12\x15\n\rcancel_reason\x18\x0b \x01(\t\x12&\n\x08refunded\x18\x0c \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x10\n\x08\x64isputed\x18\r \x01(\x08\"3\n\x0bLineRequest\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x05\"\xf1\x01\n\x11PlaceOrderRequest\x12*\n\x05lines\x18\x01 \x03(\x0b\x32\x1b.shop.orders.v1.LineRequest\x12\x39\n\x10shipping_address\x18\x02 \x01(\x0b\x32\x1f.shop.orders.v1.ShippingAddress\x12\x15\n\rpayment_token\x18\x03 \x01(\t\x12\x1c\n\x0fidempotency_key\x18\x04 \x01(\tH\x00\x88\x01\x01\x12,\n\x0e\x65xpected_total\x18\x05 \x01(\x0b\x32\x14.shop.money.v1.MoneyB\x12\n\x10_idempotency_key\":\n\x12PlaceOrderResponse\x12$\n\x05order\x18\x01 \x01(\x0b\x32\x15.shop.orders.v1.Order\"#\n\x0fGetOrderRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\"8\n\x10GetOrderResponse\x12$\n\x05order\x18\x01 \x01(\x0b\x32\x15.shop.orders.v1.Order\"}\n\x11ListOrdersRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\x12+\n\x06status\x18\x03 \x01(\x0e\x32\x1b.shop.orders.v1.OrderStatus\x12\r\n\x05limit\x18\x04 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x05 \x01(\t\"P\n\x12ListOrdersResponse\x12%\n\x06orders\x18\x01 \x03(\x0b\x32\x15.shop.orders.v1.Order\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"6\n\x12\x43\x61ncelOrderRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\";\n\x13\x43\x61ncelOrderResponse\x12$\n\x05order\x18\x01 \x01(\x0b\x32\x15.shop.orders.v1.Order\"$\n\x10ShipOrderRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\"9\n\x11ShipOrderResponse\x12$\n\x05order\x18\x01 \x01(\x0b\x32\x15.shop.orders.v1.Order\"\'\n\x13\x44\x65liverOrderRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\"<\n\x14\x44\x65liverOrderResponse\x12$\n\x05order\x18\x01 \x01(\x0b\x32\x15.shop.orders.v1.Order\"%\n\x11WatchOrderRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\":\n\x12WatchOrderResponse\x12$\n\x05order\x18\x01 \x01(\x0b\x32\x15.shop.orders.v1.Order\"-\n\x19\x43reateStreamTicketRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\"\\\n\x1a\x43reateStreamTicketResponse\x12\x0e\n\x06ticket\x18\x01 \x01(\t\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"=\n\x19RedeemStreamTicketRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\t\"2\n\x1aRedeemStreamTicketResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\"0\n\x1cGetPaymentInstructionRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\"`\n\x1dGetPaymentInstructionResponse\x12?\n\x13payment_instruction\x18\x01 \x01(\x0b\x32\".shop.orders.v1.PaymentInstruction\"\x85\x01\n\x12PaymentInstruction\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12$\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x15\n\rpayment_token\x18\x04 \x01(\t\x12\x0f\n\x07payable\x18\x05 \x01(\x08*\xcd\x01\n\x0bOrderStatus\x12\x1c\n\x18ORDER_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13ORDER_STATUS_PLACED\x10\x01\x12\x19\n\x15ORDER_STATUS_RESERVED\x10\x02\x12\x1a\n\x16ORDER_STATUS_CONFIRMED\x10\x03\x12\x18\n\x14ORDER_STATUS_SHIPPED\x10\x04\x12\x1a\n\x16ORDER_STATUS_DELIVERED\x10\x05\x12\x1a\n\x16ORDER_STATUS_CANCELLED\x10\x06\x32\xb4\x07\n\rOrdersService\x12S\n\nPlaceOrder\x12!.shop.orders.v1.PlaceOrderRequest\x1a\".shop.orders.v1.PlaceOrderResponse\x12M\n\x08GetOrder\x12\x1f.shop.orders.v1.GetOrderRequest\x1a .shop.orders.v1.GetOrderResponse\x12S\n\nListOrders\x12!.shop.orders.v1.ListOrdersRequest\x1a\".shop.orders.v1.ListOrdersResponse\x12V\n\x0b\x43\x61ncelOrder\x12\".shop.orders.v1.CancelOrderRequest\x1a#.shop.orders.v1.CancelOrderResponse\x12P\n\tShipOrder\x12 .shop.orders.v1.ShipOrderRequest\x1a!.shop.orders.v1.ShipOrderResponse\x12Y\n\x0c\x44\x65liverOrder\x12#.shop.orders.v1.DeliverOrderRequest\x1a$.shop.orders.v1.DeliverOrderResponse\x12U\n\nWatchOrder\x12!.shop.orders.v1.WatchOrderRequest\x1a\".shop.orders.v1.WatchOrderResponse0\x01\x12k\n\x12\x43reateStreamTicket\x12).shop.orders.v1.CreateStreamTicketRequest\x1a*.shop.orders.v1.CreateStreamTicketResponse\x12k\n\x12RedeemStreamTicket\x12).shop.orders.v1.RedeemStreamTicketRequest\x1a*.shop.orders.v1.RedeemStreamTicketResponse\x12t\n\x15GetPaymentInstruction\x12,.shop.orders.v1.GetPaymentInstructionRequest\x1a-.shop.orders.v1.GetPaymentInstructionResponseBG\n\x1a\x63om.example.shop.orders.v1P\x01Z\'example.com/shop/gen/orders/v1;ordersv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshop/orders/v1/orders.proto\x12\x0eshop.orders.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19shop/money/v1/money.proto\"\x80\x01\n\x0fShippingAddress\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05line1\x18\x02 \x01(\t\x12\r\n\x05line2\x18\x03 \x01(\t\x12\x0c\n\x04\x63ity\x18\x04 \x01(\t\x12\x13\n\x0bpostal_code\x18\x05 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x06 \x01(\t\x12\r\n\x05state\x18\x07 \x01(\t\"v\n\tOrderLine\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x05\x12(\n\nunit_price\x18\x03 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0b\n\x03sku\x18\x05 \x01(\t\"t\n\rTimelineEntry\x12+\n\x06status\x18\x01 \x01(\x0e\x32\x1b.shop.orders.v1.OrderStatus\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xce\x03\n\x05Order\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12+\n\x06status\x18\x03 \x01(\x0e\x32\x1b.shop.orders.v1.OrderStatus\x12(\n\x05lines\x18\x04 \x03(\x0b\x32\x19.shop.orders.v1.OrderLine\x12#\n\x05total\x18\x05 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x39\n\x10shipping_address\x18\x06 \x01(\x0b\x32\x1f.shop.orders.v1.ShippingAddress\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x08timeline\x18\t \x03(\x0b\x32\x1d.shop.orders.v1.TimelineEntry\x12\x0f\n\x07version\x18\n \x01(\x03\x12\x15\n\rcancel_reason\x18\x0b \x01(\t\x12&\n\x08refunded\x18\x0c \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x10\n\x08\x64isputed\x18\r \x01(\x08\"3\n\x0bLineRequest\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x05\"\x89\x02\n\x11PlaceOrderRequest\x12*\n\x05lines\x18\x01 \x03(\x0b\x32\x1b.shop.orders.v1.LineRequest\x12\x39\n\x10shipping_address\x18\x02 \x01(\x0b\x32\x1f.shop.orders.v1.ShippingAddress\x12\x15\n\rpayment_token\x18\x03 \x01(\t\x12\x1c\n\x0fidempotency_key\x18\x04 \x01(\tH\x00\x88\x01\x01\x12,\n\x0e\x65xpected_total\x18\x05 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x16\n\x0e\x63lient_address\x18\x06 \x01(\tB\x12\n\x10_idempotency_key\":\n\x12PlaceOrderResponse\x12$\n\x05order\x18\x01 \x01(\x0b\x32\x15.shop.orders.v1.Order\"#\n\x0fGetOrderRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\"8\n\x10GetOrderResponse\x12$\n\x05order\x18\x01 \x01(\x0b\x32\x15.shop.orders.v1.Order\"}\n\x11ListOrdersRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\x12+\n\x06status\x18\x03 \x01(\x0e\x32\x1b.shop.orders.v1.OrderStatus\x12\r\n\x05limit\x18\x04 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x05 \x01(\t\"P\n\x12ListOrdersResponse\x12%\n\x06orders\x18\x01 \x03(\x0b\x32\x15.shop.orders.v1.Order\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"6\n\x12\x43\x61ncelOrderRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\";\n\x13\x43\x61ncelOrderResponse\x12$\n\x05order\x18\x01 \x01(\x0b\x32\x15.shop.orders.v1.Order\"$\n\x10ShipOrderRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\"9\n\x11ShipOrderResponse\x12$\n\x05order\x18\x01 \x01(\x0b\x32\x15.shop.orders.v1.Order\"\'\n\x13\x44\x65liverOrderRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\"<\n\x14\x44\x65liverOrderResponse\x12$\n\x05order\x18\x01 \x01(\x0b\x32\x15.shop.orders.v1.Order\"%\n\x11WatchOrderRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\":\n\x12WatchOrderResponse\x12$\n\x05order\x18\x01 \x01(\x0b\x32\x15.shop.orders.v1.Order\"-\n\x19\x43reateStreamTicketRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\"\\\n\x1a\x43reateStreamTicketResponse\x12\x0e\n\x06ticket\x18\x01 \x01(\t\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"=\n\x19RedeemStreamTicketRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\t\"2\n\x1aRedeemStreamTicketResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\"0\n\x1cGetPaymentInstructionRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\"`\n\x1dGetPaymentInstructionResponse\x12?\n\x13payment_instruction\x18\x01 \x01(\x0b\x32\".shop.orders.v1.PaymentInstruction\"\x85\x01\n\x12PaymentInstruction\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12$\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x14.shop.money.v1.Money\x12\x15\n\rpayment_token\x18\x04 \x01(\t\x12\x0f\n\x07payable\x18\x05 \x01(\x08*\xcd\x01\n\x0bOrderStatus\x12\x1c\n\x18ORDER_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13ORDER_STATUS_PLACED\x10\x01\x12\x19\n\x15ORDER_STATUS_RESERVED\x10\x02\x12\x1a\n\x16ORDER_STATUS_CONFIRMED\x10\x03\x12\x18\n\x14ORDER_STATUS_SHIPPED\x10\x04\x12\x1a\n\x16ORDER_STATUS_DELIVERED\x10\x05\x12\x1a\n\x16ORDER_STATUS_CANCELLED\x10\x06\x32\xb4\x07\n\rOrdersService\x12S\n\nPlaceOrder\x12!.shop.orders.v1.PlaceOrderRequest\x1a\".shop.orders.v1.PlaceOrderResponse\x12M\n\x08GetOrder\x12\x1f.shop.orders.v1.GetOrderRequest\x1a .shop.orders.v1.GetOrderResponse\x12S\n\nListOrders\x12!.shop.orders.v1.ListOrdersRequest\x1a\".shop.orders.v1.ListOrdersResponse\x12V\n\x0b\x43\x61ncelOrder\x12\".shop.orders.v1.CancelOrderRequest\x1a#.shop.orders.v1.CancelOrderResponse\x12P\n\tShipOrder\x12 .shop.orders.v1.ShipOrderRequest\x1a!.shop.orders.v1.ShipOrderResponse\x12Y\n\x0c\x44\x65liverOrder\x12#.shop.orders.v1.DeliverOrderRequest\x1a$.shop.orders.v1.DeliverOrderResponse\x12U\n\nWatchOrder\x12!.shop.orders.v1.WatchOrderRequest\x1a\".shop.orders.v1.WatchOrderResponse0\x01\x12k\n\x12\x43reateStreamTicket\x12).shop.orders.v1.CreateStreamTicketRequest\x1a*.shop.orders.v1.CreateStreamTicketResponse\x12k\n\x12RedeemStreamTicket\x12).shop.orders.v1.RedeemStreamTicketRequest\x1a*.shop.orders.v1.RedeemStreamTicketResponse\x12t\n\x15GetPaymentInstruction\x12,.shop.orders.v1.GetPaymentInstructionRequest\x1a-.shop.orders.v1.GetPaymentInstructionResponseBG\n\x1a\x63om.example.shop.orders.v1P\x01Z\'example.com/shop/gen/orders/v1;ordersv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.shop.orders.v1.orders
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\032com.example.shop.orders.v1P\001Z\'example.com/shop/gen/orders/v1;ordersv1'
-  _globals['_ORDERSTATUS']._serialized_start=2559
-  _globals['_ORDERSTATUS']._serialized_end=2764
+  _globals['_ORDERSTATUS']._serialized_start=2583
+  _globals['_ORDERSTATUS']._serialized_end=2788
   _globals['_SHIPPINGADDRESS']._serialized_start=108
   _globals['_SHIPPINGADDRESS']._serialized_end=236
   _globals['_ORDERLINE']._serialized_start=238
@@ -47,47 +47,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LINEREQUEST']._serialized_start=941
   _globals['_LINEREQUEST']._serialized_end=992
   _globals['_PLACEORDERREQUEST']._serialized_start=995
-  _globals['_PLACEORDERREQUEST']._serialized_end=1236
-  _globals['_PLACEORDERRESPONSE']._serialized_start=1238
-  _globals['_PLACEORDERRESPONSE']._serialized_end=1296
-  _globals['_GETORDERREQUEST']._serialized_start=1298
-  _globals['_GETORDERREQUEST']._serialized_end=1333
-  _globals['_GETORDERRESPONSE']._serialized_start=1335
-  _globals['_GETORDERRESPONSE']._serialized_end=1391
-  _globals['_LISTORDERSREQUEST']._serialized_start=1393
-  _globals['_LISTORDERSREQUEST']._serialized_end=1518
-  _globals['_LISTORDERSRESPONSE']._serialized_start=1520
-  _globals['_LISTORDERSRESPONSE']._serialized_end=1600
-  _globals['_CANCELORDERREQUEST']._serialized_start=1602
-  _globals['_CANCELORDERREQUEST']._serialized_end=1656
-  _globals['_CANCELORDERRESPONSE']._serialized_start=1658
-  _globals['_CANCELORDERRESPONSE']._serialized_end=1717
-  _globals['_SHIPORDERREQUEST']._serialized_start=1719
-  _globals['_SHIPORDERREQUEST']._serialized_end=1755
-  _globals['_SHIPORDERRESPONSE']._serialized_start=1757
-  _globals['_SHIPORDERRESPONSE']._serialized_end=1814
-  _globals['_DELIVERORDERREQUEST']._serialized_start=1816
-  _globals['_DELIVERORDERREQUEST']._serialized_end=1855
-  _globals['_DELIVERORDERRESPONSE']._serialized_start=1857
-  _globals['_DELIVERORDERRESPONSE']._serialized_end=1917
-  _globals['_WATCHORDERREQUEST']._serialized_start=1919
-  _globals['_WATCHORDERREQUEST']._serialized_end=1956
-  _globals['_WATCHORDERRESPONSE']._serialized_start=1958
-  _globals['_WATCHORDERRESPONSE']._serialized_end=2016
-  _globals['_CREATESTREAMTICKETREQUEST']._serialized_start=2018
-  _globals['_CREATESTREAMTICKETREQUEST']._serialized_end=2063
-  _globals['_CREATESTREAMTICKETRESPONSE']._serialized_start=2065
-  _globals['_CREATESTREAMTICKETRESPONSE']._serialized_end=2157
-  _globals['_REDEEMSTREAMTICKETREQUEST']._serialized_start=2159
-  _globals['_REDEEMSTREAMTICKETREQUEST']._serialized_end=2220
-  _globals['_REDEEMSTREAMTICKETRESPONSE']._serialized_start=2222
-  _globals['_REDEEMSTREAMTICKETRESPONSE']._serialized_end=2272
-  _globals['_GETPAYMENTINSTRUCTIONREQUEST']._serialized_start=2274
-  _globals['_GETPAYMENTINSTRUCTIONREQUEST']._serialized_end=2322
-  _globals['_GETPAYMENTINSTRUCTIONRESPONSE']._serialized_start=2324
-  _globals['_GETPAYMENTINSTRUCTIONRESPONSE']._serialized_end=2420
-  _globals['_PAYMENTINSTRUCTION']._serialized_start=2423
-  _globals['_PAYMENTINSTRUCTION']._serialized_end=2556
-  _globals['_ORDERSSERVICE']._serialized_start=2767
-  _globals['_ORDERSSERVICE']._serialized_end=3715
+  _globals['_PLACEORDERREQUEST']._serialized_end=1260
+  _globals['_PLACEORDERRESPONSE']._serialized_start=1262
+  _globals['_PLACEORDERRESPONSE']._serialized_end=1320
+  _globals['_GETORDERREQUEST']._serialized_start=1322
+  _globals['_GETORDERREQUEST']._serialized_end=1357
+  _globals['_GETORDERRESPONSE']._serialized_start=1359
+  _globals['_GETORDERRESPONSE']._serialized_end=1415
+  _globals['_LISTORDERSREQUEST']._serialized_start=1417
+  _globals['_LISTORDERSREQUEST']._serialized_end=1542
+  _globals['_LISTORDERSRESPONSE']._serialized_start=1544
+  _globals['_LISTORDERSRESPONSE']._serialized_end=1624
+  _globals['_CANCELORDERREQUEST']._serialized_start=1626
+  _globals['_CANCELORDERREQUEST']._serialized_end=1680
+  _globals['_CANCELORDERRESPONSE']._serialized_start=1682
+  _globals['_CANCELORDERRESPONSE']._serialized_end=1741
+  _globals['_SHIPORDERREQUEST']._serialized_start=1743
+  _globals['_SHIPORDERREQUEST']._serialized_end=1779
+  _globals['_SHIPORDERRESPONSE']._serialized_start=1781
+  _globals['_SHIPORDERRESPONSE']._serialized_end=1838
+  _globals['_DELIVERORDERREQUEST']._serialized_start=1840
+  _globals['_DELIVERORDERREQUEST']._serialized_end=1879
+  _globals['_DELIVERORDERRESPONSE']._serialized_start=1881
+  _globals['_DELIVERORDERRESPONSE']._serialized_end=1941
+  _globals['_WATCHORDERREQUEST']._serialized_start=1943
+  _globals['_WATCHORDERREQUEST']._serialized_end=1980
+  _globals['_WATCHORDERRESPONSE']._serialized_start=1982
+  _globals['_WATCHORDERRESPONSE']._serialized_end=2040
+  _globals['_CREATESTREAMTICKETREQUEST']._serialized_start=2042
+  _globals['_CREATESTREAMTICKETREQUEST']._serialized_end=2087
+  _globals['_CREATESTREAMTICKETRESPONSE']._serialized_start=2089
+  _globals['_CREATESTREAMTICKETRESPONSE']._serialized_end=2181
+  _globals['_REDEEMSTREAMTICKETREQUEST']._serialized_start=2183
+  _globals['_REDEEMSTREAMTICKETREQUEST']._serialized_end=2244
+  _globals['_REDEEMSTREAMTICKETRESPONSE']._serialized_start=2246
+  _globals['_REDEEMSTREAMTICKETRESPONSE']._serialized_end=2296
+  _globals['_GETPAYMENTINSTRUCTIONREQUEST']._serialized_start=2298
+  _globals['_GETPAYMENTINSTRUCTIONREQUEST']._serialized_end=2346
+  _globals['_GETPAYMENTINSTRUCTIONRESPONSE']._serialized_start=2348
+  _globals['_GETPAYMENTINSTRUCTIONRESPONSE']._serialized_end=2444
+  _globals['_PAYMENTINSTRUCTION']._serialized_start=2447
+  _globals['_PAYMENTINSTRUCTION']._serialized_end=2580
+  _globals['_ORDERSSERVICE']._serialized_start=2791
+  _globals['_ORDERSSERVICE']._serialized_end=3739
 # @@protoc_insertion_point(module_scope)

@@ -302,11 +302,16 @@ class PlaceOrderRequest(_message.Message):
     PAYMENT_TOKEN_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     EXPECTED_TOTAL_FIELD_NUMBER: _builtins.int
+    CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
     payment_token: _builtins.str
     """A payment provider's token, never a card number."""
     idempotency_key: _builtins.str
     """From the Idempotency-Key header, 1 to 255 characters; absent: every call is an order of its own. The same key and
     request within 24 hours gives the first answer; another request INVALID_ARGUMENT (IDEMPOTENCY_KEY_REUSED).
+    """
+    client_address: _builtins.str
+    """Where the client calls from, by the gateway's word; what the ingress says wins. How many orders an address may place
+    is bounded: RESOURCE_EXHAUSTED (TOO_MANY_ORDERS, TOO_MANY_UNPAID_ORDERS, TOO_MANY_DECLINES).
     """
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineRequest]:
@@ -330,10 +335,11 @@ class PlaceOrderRequest(_message.Message):
         payment_token: _builtins.str = ...,
         idempotency_key: _builtins.str | None = ...,
         expected_total: _money_pb2.Money | None = ...,
+        client_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "expected_total", b"expected_total", "idempotency_key", b"idempotency_key", "shipping_address", b"shipping_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "expected_total", b"expected_total", "idempotency_key", b"idempotency_key", "lines", b"lines", "payment_token", b"payment_token", "shipping_address", b"shipping_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "client_address", b"client_address", "expected_total", b"expected_total", "idempotency_key", b"idempotency_key", "lines", b"lines", "payment_token", b"payment_token", "shipping_address", b"shipping_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
     _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
