@@ -173,9 +173,91 @@ def test_production_has_a_disruption_budget_for_each_service() -> None:
     assert {m.name_of(d) for d in of(documents, "PodDisruptionBudget")} == services
 
 
-def test_production_denies_what_no_policy_allows() -> None:
-    policies = {m.name_of(d): d["spec"] for d in of(render(PRODUCTION), "NetworkPolicy")}
-    assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+def network(overlay: str) -> dict[str, dict[str, Any]]:
+    """The specs of the overlay's NetworkPolicies, by namespace and name."""
+    policies = of(render(overlay), "NetworkPolicy")
+    return {f"{d['metadata']['namespace']}/{m.name_of(d)}": d["spec"] for d in policies}
+
+
+def named(peer: dict[str, Any]) -> tuple[str, str]:
+    """The namespace and the names or components of pods that a peer of a NetworkPolicy stands for."""
+    spaces = peer.get("namespaceSelector", {}).get("matchLabels", {}).values()
+    pods = peer.get("podSelector", {})
+    chosen = [*pods.get("matchLabels", {}).values()]
+    chosen += [value for each in pods.get("matchExpressions", ()) for value in each["values"]]
+    return "".join(spaces), ",".join(chosen)
+
+
+def callers(spec: dict[str, Any], port: int) -> set[tuple[str, str]]:
+    """Who may come in at a port."""
+    rules = [rule for rule in spec["ingress"] if port in {each["port"] for each in rule["ports"]}]
+    assert all("from" in rule for rule in rules), "everybody"
+    return {named(peer) for rule in rules for peer in rule["from"]}
+
+
+@overlays
+def test_what_no_policy_allows_is_denied(overlay: str) -> None:
+    policies = network(overlay)
+    assert policies["shop/default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    for name, spec in policies.items():
+        assert all(rule.get("from") for rule in spec.get("ingress", ())) or name.startswith(
+            "istio-system/"
+        ), name
+
+
+@overlays
+def test_dead_letters_are_left_by_brokers_and_read_by_the_gateway_alone(overlay: str) -> None:
+    policies = network(overlay)
+    assert callers(policies["shop/dead-letters"], 8080) == {("knative-eventing", ""), ("", "gateway")}
+    out = {
+        spec["podSelector"].get("matchLabels", {}).get("app.kubernetes.io/name")
+        for spec in policies.values()
+        for rule in spec.get("egress", ())
+        for peer in rule.get("to", ())
+        if named(peer) == ("", "dead-letters")
+    }
+    assert out == {"gateway"}
+
+
+def test_developments_database_is_for_the_domains_alone() -> None:
+    assert callers(network(DEV)["shop/dynamodb"], 8000) == {("", "rpc,events")}
+    components = {
+        spec["metadata"]["labels"]["app.kubernetes.io/component"]
+        for d in render(DEV)
+        if d["apiVersion"] == m.SERVING and m.name_of(d).removesuffix("-events") in domains(ROOT)
+        for spec in [d["spec"]["template"]]
+    }
+    assert components == {"rpc", "events"}
+
+
+@overlays
+@pytest.mark.parametrize("broker", ["shop-broker-ingress", "shop-kafka-broker-receiver"])
+def test_the_way_into_the_broker_is_for_publishers_ticks_and_replays_alone(overlay: str, broker: str) -> None:
+    spec = network(overlay)[f"knative-eventing/{broker}"]
+    wanted = {("shop", "rpc,events"), ("shop", "dead-letters"), ("knative-eventing", "")}
+    assert callers(spec, 8080) == callers(spec, 8443) == wanted
+
+
+@overlays
+def test_the_cluster_local_gateway_is_for_the_platform_and_for_knative_alone(overlay: str) -> None:
+    world, inside = network(overlay)["istio-system/shop-cluster-local-gateway"]["ingress"]
+    assert {each["port"] for each in world["ports"]} == {8080, 8443, 15021, 15090}
+    (peer,) = inside["from"]
+    assert peer["namespaceSelector"]["matchExpressions"][0]["values"] == [
+        "shop",
+        "knative-serving",
+        "knative-eventing",
+    ]
+
+
+def test_in_the_mesh_only_who_publishes_gets_into_the_broker() -> None:
+    policies = of(render("knative/overlays/dev-mesh"), "AuthorizationPolicy")
+    (spec,) = (d["spec"] for d in policies if m.name_of(d) == "shop-broker-by-the-platform-only")
+    (rule,) = spec["rules"]
+    let_in = set(rule["from"][0]["source"]["notPrincipals"])
+    assert {f"cluster.local/ns/shop/sa/{name}" for name in (*domains(ROOT), "dead-letters")} < let_in
+    assert not [name for name in let_in if "/shop/sa/gateway" in name or "istio" in name]
+    assert (spec["action"], rule["to"][0]["operation"]["paths"]) == ("DENY", ["/shop/*"])
 
 
 def test_production_talks_to_the_world_in_tls_only() -> None:
