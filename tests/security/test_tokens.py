@@ -13,6 +13,7 @@ import grpc.aio
 import pytest
 
 from knative.local.demo.shop import Person, Shop
+from tests.conftest import MakeProduct
 from tests.e2e.platform import LocalPlatform
 from tests.security.forgeries import Forger
 from tests.security.scene import Scene
@@ -125,7 +126,7 @@ async def test_after_logging_out_the_session_cannot_be_renewed(shop: Shop, custo
 async def test_an_ended_session_opens_no_door_a_minute_later(
     scene: Scene, shop: Shop, customer: Person, local: LocalPlatform
 ) -> None:
-    """Every verifier asks for the keys, and for what is void, each 25 s, and remembers a token for 30 s."""
+    """Every verifier asks for what is void at least each 40 s."""
     out, stolen = await shop.login(customer.email, customer.password), await shop.register()
     people = {"logged out": out, "reused": stolen, "password changed": customer}
     tokens = {how: str(person.tokens["access_token"]) for how, person in people.items()}
@@ -149,6 +150,43 @@ async def test_an_ended_session_opens_no_door_a_minute_later(
     while still := await let_in():
         assert time.monotonic() < deadline, still
         await asyncio.sleep(1)
+
+
+@pytest.mark.slow
+async def test_neither_an_open_stream_nor_calls_in_a_hurry_outlive_a_changed_password_by_a_minute(
+    scene: Scene, shop: Shop, customer: Person, make_product: MakeProduct
+) -> None:
+    """The calls have deadlines of 5 ms, in which no key set can be fetched: they once switched revocation off."""
+    product = await make_product()
+    order = await shop.order(customer, {product["id"]: 1})
+    await shop.settled(customer, order["id"])
+    bearer = (("authorization", f"Bearer {customer.tokens['access_token']}"),)
+    body = {"current_password": customer.password, "new_password": "an entirely new secret"}
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session,
+        grpc.aio.insecure_channel(scene.door("orders")) as channel,
+        session.get(
+            f"{scene.platform.base_url}/v1/orders/{order['id']}/stream", headers=dict(bearer)
+        ) as stream,
+    ):
+        call: Any = channel.unary_unary("/" + DOORS["orders"])
+        await call(b"", metadata=bearer, timeout=20)
+        await shop.call("PUT", "/v1/users/me/password", who=customer, json=body)
+
+        async def hurry() -> None:
+            while True:
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    await call(b"", metadata=bearer, timeout=0.005)
+                await asyncio.sleep(0.05)
+
+        hurried = asyncio.create_task(hurry())
+        async with asyncio.timeout(60):
+            assert stream.status == 200
+            await stream.read()  # to its end
+        hurried.cancel()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(b"", metadata=bearer, timeout=20)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_a_changed_password_ends_every_session(shop: Shop, customer: Person) -> None:
