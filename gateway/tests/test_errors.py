@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from events.catalog import Money
 from functions.runtime.errors import (
     Code,
     ServiceError,
@@ -68,6 +69,23 @@ async def test_what_a_service_raises_becomes_a_problem_and_a_line_in_the_log(
     line = next(line for line in lines if line["event"] == "request")
     assert (line["correlation_id"], line["status"], line["reason"]) == ("my-own-id-1", status, reason)
     assert line["route"] == "/v1/orders"
+
+
+async def test_a_changed_price_names_both_totals_for_programs(
+    api: httpx.AsyncClient, backend: Backend
+) -> None:
+    amounts = {"expected_total": Money(3998, "EUR"), "total": Money(99_000, "EUR")}
+    backend.fails["PlaceOrder"] = ServiceError(
+        Code.FAILED_PRECONDITION, "PRICE_CHANGED", "Look again.", amounts=amounts
+    )
+    expected = {"amount": 3998, "currency": "EUR"}
+    body = {**new_order(), "expected_total": expected}
+    problem = assert_problem(await api.post("/v1/orders", headers=CUSTOMER, json=body), 409, "PRICE_CHANGED")
+    assert problem["expected_total"] == expected
+    assert problem["total"] == {"amount": 99_000, "currency": "EUR"}
+    wanted = backend.last("PlaceOrder")
+    assert (wanted.expected_total.amount, wanted.expected_total.currency) == (3998, "EUR")
+    assert wanted.client_address
 
 
 async def test_refusals_say_when_to_come_back_and_how_to_sign_in(
