@@ -3,6 +3,11 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
+# One word for the shell, whatever is in it: $(call quote,$(NAME)).
+quote = '$(subst ','\'',$(1))'
+# The same, and nothing where the variable is empty.
+optional = $(if $(1),$(call quote,$(1)))
+
 VENV := .venv
 RUN := $(VENV)/bin/python
 # Set-up is repeated when, and only when, the locked requirements change.
@@ -22,13 +27,19 @@ BUF := $(TOOLS)/buf-$(BUF_VERSION)/buf
 PUBLISHED := tests/published.binpb
 NODE_READY := $(TOOLS)/node/.ready-$(shell cksum < requirements/node/package-lock.json | cut -d ' ' -f 1)
 
+KUBE_SCORE := $(TOOLS)/kube-score-v1.20.0
+JAVA_READY := $(TOOLS)/java/.ready-$(shell cksum < tests/clients/java/pom.xml | cut -d ' ' -f 1)
+MAVEN := mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.8.1
+CLIENTS := .venv-clients
+CLIENTS_READY := $(CLIENTS)/.ready-$(shell cksum < requirements/clients.txt | cut -d ' ' -f 1)
+
 # make up FRESH=1 RELOAD=1 is the friendly form of make up ARGS="--fresh --reload".
-UP_ARGS := $(if $(FRESH),--fresh) $(if $(RELOAD),--reload) $(if $(STORE),--store $(STORE)) $(ARGS)
+UP_ARGS := $(if $(FRESH),--fresh) $(if $(RELOAD),--reload) $(if $(STORE),--store $(call quote,$(STORE))) $(ARGS)
 # Two workers: the suites start real services, and more of them than cores only makes each wait.
 WORKERS ?= 2
 FUZZ_MINUTES ?= 10
 UNIT := functions gateway proto events observability knative tests --ignore=tests/integration --ignore=tests/e2e \
-	--ignore=tests/security --ignore=tests/fuzz --ignore=tests/crash
+	--ignore=tests/security --ignore=tests/fuzz --ignore=tests/crash --ignore=tests/clients
 PYTEST := $(RUN) -m pytest -q
 COMPILE := CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/bin/pip-compile --quiet --strip-extras \
 	--allow-unsafe --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
@@ -58,19 +69,25 @@ epoch: $(READY) ## After a restore by the database's own means: refuse what was 
 	@$(RUN) -m functions.runtime.store.epochs
 
 backup: $(READY) ## Copy the state of the platform, running or not (TO=backups/<time>)
-	@$(RUN) -m knative.local.backup backup $(TO) $(ARGS)
+	@$(RUN) -m knative.local.backup backup $(call optional,$(TO)) $(ARGS)
 
 restore: $(READY) ## Put a backup back (FROM=folder); the platform must be stopped
-	@$(RUN) -m knative.local.backup restore $(FROM) $(ARGS)
+	@$(RUN) -m knative.local.backup restore $(call optional,$(FROM)) $(ARGS)
 
 ##@ Check
-.PHONY: test test-unit test-integration test-e2e test-security test-crash test-new-service fuzz lint lint-documents lint-protos audit audit-manifests bench bench-scale
+.PHONY: test test-unit test-integration test-e2e test-security test-crash test-clients test-new-service fuzz lint lint-documents lint-protos audit audit-manifests bench bench-scale
 test: $(READY) ## Run all tests: unit, manifests, integration, end to end, attacks, fuzzing, a few crashes
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
 	@$(PYTEST) tests/e2e tests/security -m "not slow" $(ARGS)
 	@$(PYTEST) tests/fuzz $(ARGS)
 	@$(PYTEST) tests/crash -m "not slow" $(ARGS)
+	@$(MAKE) test-clients
+
+test-clients: $(READY) $(CLIENTS_READY) ## Generate clients in four languages, compile them, live a story with each (needs Java, Maven, Go, Node)
+	@! command -v mvn >/dev/null || ! command -v javac >/dev/null || $(MAKE) $(JAVA_READY)
+	@! command -v npm >/dev/null || $(MAKE) $(NODE_READY)
+	@$(PYTEST) -o faulthandler_timeout=0 tests/clients $(ARGS)
 
 test-unit: $(READY) ## Run the packages' own tests, and those of manifests and architecture
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
@@ -118,9 +135,11 @@ lint-protos: ## Check the protos' style, and that they break no client of what w
 		echo "The protos are not checked: buf is built by Go (go.dev), and could not be."; \
 	fi
 
-audit-manifests: $(READY) $(AUDIT_READY) ## Check rendered manifests and Dockerfiles with checkov (.checkov.yaml says what is skipped)
+audit-manifests: $(READY) $(AUDIT_READY) ## Check rendered manifests and Dockerfiles with checkov and kube-score
 	@$(RUN) -m tests.manifests.audit $(AUDIT)/bin/checkov
 	@CHECKOV=$(AUDIT)/bin/checkov $(PYTEST) tests/manifests/test_audit.py
+	@if command -v go >/dev/null; then $(MAKE) $(KUBE_SCORE) && $(RUN) -m tests.manifests.score $(KUBE_SCORE); \
+	else echo "Skipped: without Go, kube-score cannot check the manifests."; fi
 
 audit: $(READY) $(SUPPLY_READY) ## Known weaknesses and licences of the requirements; SBOMs into build/sbom
 	@$(RUN) -m requirements.supply $(SUPPLY)/bin $(VENV) build/sbom
@@ -134,13 +153,13 @@ bench-scale: $(READY) ## Compare what use cases cost with 1,000 and with 1,000,0
 ##@ Change
 .PHONY: new-service remove-service format proto-gen publish-protos schemas dashboards requirements clean
 new-service: $(READY) ## Add a service from the template: NAME=inventory, what it keeps by ENTITY=stock_item
-	@test -n "$(NAME)" || { echo "Which one? make new-service NAME=inventory" >&2; exit 2; }
-	@$(RUN) -m functions.template new "$(NAME)" --entity "$(ENTITY)"
+	@test -n $(call quote,$(NAME)) || { echo "Which one? make new-service NAME=inventory" >&2; exit 2; }
+	@$(RUN) -m functions.template new $(call quote,$(NAME)) --entity $(call quote,$(ENTITY))
 	@$(MAKE) proto-gen schemas
 
 remove-service: $(READY) ## Take such a service away again: NAME=inventory
-	@test -n "$(NAME)" || { echo "Which one? make remove-service NAME=inventory" >&2; exit 2; }
-	@$(RUN) -m functions.template remove "$(NAME)"
+	@test -n $(call quote,$(NAME)) || { echo "Which one? make remove-service NAME=inventory" >&2; exit 2; }
+	@$(RUN) -m functions.template remove $(call quote,$(NAME))
 	@$(MAKE) schemas
 
 format: $(READY) ## Format the sources and mend what can be mended
@@ -166,12 +185,12 @@ requirements: $(READY) ## Lock the requirements anew, to the newest versions wit
 	@$(COMPILE) -c requirements/dev.txt -o requirements/gateway.txt requirements/gateway.in
 	@$(COMPILE) -c requirements/dev.txt -o requirements/setup.txt requirements/setup.in
 	@$(COMPILE) -c requirements/dev.txt -o requirements/e2e.txt requirements/e2e.in
-	@for apart in audit supply fuzz; do \
+	@for apart in audit supply fuzz clients; do \
 		$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/$$apart.txt requirements/$$apart.in || exit 1; \
 	done
 
 clean: ## Remove what was made here: the environment, caches and the platform's data
-	@rm -rf $(VENV) $(AUDIT) $(SUPPLY) $(FUZZ) .data .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist $(TOOLS)
+	@rm -rf $(VENV) $(AUDIT) $(SUPPLY) $(FUZZ) $(CLIENTS) .data .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist $(TOOLS)
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ##@ Ship
@@ -201,15 +220,15 @@ DOCKERFILE.e2e := tests/e2e/Dockerfile
 
 build-%: builder
 	@$(BUILDER) build $(BUILD_OPTIONS) -f $(or $(DOCKERFILE.$*),functions/Dockerfile) \
-		$(if $(DOCKERFILE.$*),,--build-arg FUNCTION=$(*:functions-%=%)) -t $(IMAGE) .
+		$(if $(DOCKERFILE.$*),,--build-arg FUNCTION=$(*:functions-%=%)) -t $(call quote,$(IMAGE)) .
 
 # podman and buildah write down what the registry calls the image; docker knows it after the push.
 push-%: builder
 	@mkdir -p $(DIGESTS)
 	@case "$(BUILDER)" in \
-	*docker) $(BUILDER) push $(IMAGE) && $(BUILDER) image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' $(IMAGE) | \
+	*docker) $(BUILDER) push $(call quote,$(IMAGE)) && $(BUILDER) image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' $(call quote,$(IMAGE)) | \
 		grep -F '$(REGISTRY)/shop/$*@' | cut -d @ -f 2 > $(DIGESTS)/$* ;; \
-	*) $(BUILDER) push --digestfile $(DIGESTS)/$* $(IMAGE) ;; \
+	*) $(BUILDER) push --digestfile $(DIGESTS)/$* $(call quote,$(IMAGE)) ;; \
 	esac
 
 pin-%: push-%
@@ -219,7 +238,7 @@ pin-%: push-%
 
 # For skaffold's custom builder: it says which image, and whether to push it.
 ship-%: build-%
-	@[ "$$PUSH_IMAGE" != true ] || $(BUILDER) push $(IMAGE)
+	@[ "$$PUSH_IMAGE" != true ] || $(BUILDER) push $(call quote,$(IMAGE))
 
 .PHONY: builder
 builder:
@@ -227,7 +246,7 @@ builder:
 
 # The first Python of at least 3.11; PYTHON=... chooses another.
 $(READY): requirements/dev.txt
-	@for python in $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	@for python in $(call optional,$(PYTHON)) python3.11 python3.12 python3.13 python3.14 python3 python; do \
 		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
 		python=; \
 	done; \
@@ -237,7 +256,7 @@ $(READY): requirements/dev.txt
 		exit 1; \
 	fi; \
 	$(RUN) -m pip --version >/dev/null 2>&1 || \
-		{ echo "Making $(VENV) with $$($$python --version)"; "$$python" -m venv --clear $(VENV); } && \
+		{ echo "Making $(VENV) with $$("$$python" --version)"; "$$python" -m venv --clear $(VENV); } && \
 	$(RUN) requirements/install.py requirements/dev.txt && \
 	rm -f $(VENV)/.ready-* && touch $@
 
@@ -255,6 +274,19 @@ $(NODE_READY): requirements/node/package-lock.json requirements/node/package.jso
 	@mkdir -p $(TOOLS)/node && cp requirements/node/package*.json $(TOOLS)/node/ && \
 		echo "Installing Spectral, Redocly and the TypeScript compiler (once)" && cd $(TOOLS)/node && \
 		npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2 && rm -f .ready-* && touch $(notdir $@)
+
+$(KUBE_SCORE):
+	@echo "Building kube-score (once)" && mkdir -p $(TOOLS)/bin && GOBIN=$(call quote,$(CURDIR)/$(TOOLS)/bin) \
+		go install github.com/zegl/kube-score/cmd/kube-score@$(@:$(TOOLS)/kube-score-%=%) && mv $(TOOLS)/bin/kube-score $@
+
+$(JAVA_READY): tests/clients/java/pom.xml
+	@echo "Getting openapi-generator and the libraries of its Java client (once)" && rm -rf $(TOOLS)/java && \
+		$(MAVEN):copy -Dartifact=org.openapitools:openapi-generator-cli:7.25.0 -Dmdep.stripVersion=true \
+			-DoutputDirectory=$(call quote,$(CURDIR)/$(TOOLS)/java) && \
+		$(MAVEN):copy-dependencies -f tests/clients/java/pom.xml -DoutputDirectory=$(call quote,$(CURDIR)/$(TOOLS)/java/lib) && touch $@
+
+$(CLIENTS_READY): requirements/clients.txt | $(READY)
+	@$(RUN) -m venv --clear $(CLIENTS) && $(CLIENTS)/bin/python requirements/install.py requirements/clients.txt && touch $@
 
 $(SUPPLY_READY): requirements/supply.txt | $(READY)
 	@$(RUN) -m venv --clear $(SUPPLY) && $(SUPPLY)/bin/python requirements/install.py requirements/supply.txt && touch $@

@@ -208,6 +208,8 @@ def document(app: FastAPI) -> dict[str, Any]:
     _simplify(schema["paths"])
     _simplify(schemas)
     for name, enumeration in schemas.items():
+        for field in enumeration.get("properties", {}).values():
+            field.pop("default", None)  # openapi-typescript takes a field that has one for required
         if "enum" in enumeration:
             enumeration["x-enum-varnames"] = [_constant(name, value) for value in enumeration["enum"]]
     shared: dict[str, dict[str, Any]] = {}

@@ -214,6 +214,11 @@ def test_every_integer_has_a_format_and_bounds_that_json_numbers_can_hold() -> N
             assert -most <= schema["minimum"] <= schema["maximum"] <= most, schema
 
 
+def test_a_field_of_a_body_that_may_be_absent_has_no_default() -> None:
+    for schema in DOCUMENT["components"]["schemas"].values():
+        assert [name for name, field in schema.get("properties", {}).items() if "default" in field] == []
+
+
 def test_every_enumeration_is_a_schema_of_its_own() -> None:
     named = DOCUMENT["components"]["schemas"]
     inline = [schema for schema in subschemas(DOCUMENT) if isinstance(schema.get("enum"), list)]

@@ -339,3 +339,26 @@ def test_a_request_is_there_in_full_before_long_or_is_cut_off_at_the_ingress() -
     (limits,) = filters["shop-limits"]["spec"]["configPatches"]
     entries = limits["patch"]["value"]["typed_config"]["descriptors"][0]["entries"]
     assert [entry["key"] for entry in entries] == ["header_match", "masked_remote_address"]
+
+
+@overlays
+def test_the_governing_service_of_a_stateful_set_is_headless(overlay: str) -> None:
+    documents = render(overlay)
+    services = {m.name_of(service): service["spec"] for service in of(documents, "Service")}
+    sets = of(documents, "StatefulSet")
+    assert sets
+    for stateful in sets:
+        assert services[stateful["spec"]["serviceName"]]["clusterIP"] == "None"
+
+
+def test_a_policy_that_denies_by_what_only_http_has_names_its_ports() -> None:
+    policies = of(render("knative/overlays/dev-mesh"), "AuthorizationPolicy")
+    denying = [policy["spec"] for policy in policies if policy["spec"].get("action") == "DENY"]
+    assert denying
+    http_only = {"hosts", "notHosts", "methods", "notMethods", "paths", "notPaths"}
+    for rule in (rule for spec in denying for rule in spec["rules"]):
+        operations = [entry["operation"] for entry in rule.get("to", ())]
+        by_header = any(condition["key"].startswith("request.") for condition in rule.get("when", ()))
+        if by_header or any(http_only & operation.keys() for operation in operations):
+            assert operations, "on other ports Istio would ignore the rest and refuse everything"
+            assert all(operation.get("ports") for operation in operations)
