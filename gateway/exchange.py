@@ -12,6 +12,9 @@ from gateway.clients import Clients
 from gateway.limits import Counted, Slots, TokenBuckets
 from gateway.settings import Settings
 
+UNMATCHED = "unmatched"
+"""What logs and metrics call the route of a request that has none."""
+
 if TYPE_CHECKING:
     from starlette.requests import Request
 
@@ -65,7 +68,7 @@ class Exchange:
         """The caller's network address, as far as it is known."""
         self.counted: list[Counted] = []
         """The limits that it counts towards."""
-        self.route = "unmatched"
+        self.route = UNMATCHED
         """The matched route's template."""
         self.status = 0
         self.reason = ""

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from functions.runtime import identity
 from functions.runtime.errors import ServiceError, invalid
 from gateway.access import METHODS, Lines
-from gateway.exchange import Exchange, Gateway
+from gateway.exchange import UNMATCHED, Exchange, Gateway
 from gateway.limits import address_key, client_address, rate_headers
 from gateway.problems import INTERNAL, TOO_LATE, EdgeError, problem, reason_of
 from gateway.route import UndeclaredRoute
@@ -197,12 +197,12 @@ def _describe(span: Span, method: str, scheme: str, exchange: Exchange) -> None:
 
 @lru_cache(1024)
 def _operation(method: str, route: str, scheme: str) -> tracing.Operation:
-    attributes: dict[str, tracing.Attribute] = {
-        "http.request.method": method,
-        "http.route": route,
-        "url.scheme": scheme,
-    }
-    return tracing.Operation(f"{method if method != '_OTHER' else 'HTTP'} {route}", "SERVER", attributes)
+    attributes: dict[str, tracing.Attribute] = {"http.request.method": method, "url.scheme": scheme}
+    name = method if method != "_OTHER" else "HTTP"
+    if route != UNMATCHED:  # the conventions want no route where there is none
+        attributes["http.route"] = route
+        name = f"{name} {route}"
+    return tracing.Operation(name, "SERVER", attributes)
 
 
 async def _refuse(

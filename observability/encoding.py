@@ -19,6 +19,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope as SdkScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
+from observability.tracing import SCHEMA_URL
+
 if TYPE_CHECKING:
     from observability.tracing import Attribute, Operation, Span
 
@@ -27,7 +29,8 @@ SCOPE = "shop"
 _KEPT = 2048
 _SHORT = 120  # bytes of key and text: all lengths in such an attribute are one byte
 _FAILED = pb.Span(status=pb.Status(code=pb.Status.STATUS_CODE_ERROR)).SerializeToString()
-_SCOPE = pb.ScopeSpans(scope=InstrumentationScope(name=SCOPE)).SerializeToString()
+_SCOPE = pb.ScopeSpans(scope=InstrumentationScope(name=SCOPE), schema_url=SCHEMA_URL).SerializeToString()
+_RESOURCE_SCHEMA = pb.ResourceSpans(schema_url=SCHEMA_URL).SerializeToString()
 _SPANS = b"\x12"  # the key of ScopeSpans.spans
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 # The fields trace_id, span_id, start_time_unix_nano and end_time_unix_nano, each after its key; and parent_span_id.
@@ -66,9 +69,8 @@ def request(resource: Resource, spans: Sequence[Span]) -> bytes:
 
     Made of bytes: to put messages into another one copies them, which costs as much as all else.
     """
-    return _field(
-        b"\x0a", _about(resource) + _field(b"\x12", _SCOPE + b"".join([encode(span) for span in spans]))
-    )
+    ours = _field(b"\x12", _SCOPE + b"".join([encode(span) for span in spans]))
+    return _field(b"\x0a", _about(resource) + ours + _RESOURCE_SCHEMA)
 
 
 def readable(resource: Resource, ended: Span) -> ReadableSpan:
@@ -86,7 +88,7 @@ def readable(resource: Resource, ended: Span) -> ReadableSpan:
         resource,
         {pair.key: getattr(pair.value, str(pair.value.WhichOneof("value"))) for pair in span.attributes},
         kind=SpanKind[pb.Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_")],
-        instrumentation_scope=SdkScope(SCOPE),
+        instrumentation_scope=SdkScope(SCOPE, schema_url=SCHEMA_URL),
         status=Status(
             StatusCode.ERROR if span.status.code == pb.Status.STATUS_CODE_ERROR else StatusCode.UNSET
         ),

@@ -18,7 +18,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.trace.sampling import ParentBased
 
 from observability import context, metrics
-from observability.tracing import Span
+from observability.tracing import SCHEMA_URL, Span
+from observability.version import VERSION
 
 log = logging.getLogger("shop.tracing")
 
@@ -94,7 +95,9 @@ class Provider:
     """Decides what is recorded, and takes what has ended. `follows`: a child is recorded where its parent is."""
 
     def __init__(self, service: str, exporter: SpanExporter) -> None:
-        resource = Resource.create({"service.name": service, "service.namespace": "shop"})
+        resource = Resource.create(
+            {"service.name": service, "service.namespace": "shop", "service.version": VERSION}, SCHEMA_URL
+        )
         sending = exporter if isinstance(exporter, Takes) else _Readable(exporter)
         sending.resource = resource
         # The SDK's provider reads OTEL_TRACES_SAMPLER; it makes no span.

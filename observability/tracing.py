@@ -31,17 +31,19 @@ MESSAGING: dict[str, Attribute] = {"messaging.system": "knative"}
 RETRY_COUNT = "shop.retry_count"
 """How often the same event was sent before this attempt."""
 
-_GRPC_CODES = (  # in the order of their numbers
-    "OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED "
-    "RESOURCE_EXHAUSTED FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS "
-    "UNAUTHENTICATED"
-)
-_NUMBER = {name: number for number, name in enumerate(_GRPC_CODES.split())}
-_SERVER_FAULTS = frozenset(
-    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
-)
+SCHEMA_URL = "https://opentelemetry.io/schemas/1.45.0"
+"""The release of the semantic conventions that the attributes follow."""
 
-_STATUS = "rpc.grpc.status_code"
+_GRPC_CODES = frozenset(
+    """
+    OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED
+    RESOURCE_EXHAUSTED FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS
+    UNAUTHENTICATED
+    """.split()  # noqa: SIM905 - names are read more easily as a text
+)
+_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+
+_STATUS = "rpc.response.status_code"
 
 _tracer: Provider | None = None
 _OFF: AbstractContextManager[None] = nullcontext()
@@ -119,8 +121,7 @@ class Rpc(Operation):
     __slots__ = ()
 
     def __init__(self, method: str, address: str = "") -> None:
-        service, _, name = method.partition("/")
-        attributes: dict[str, Attribute] = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+        attributes: dict[str, Attribute] = {"rpc.system.name": "grpc", "rpc.method": method}
         host, _, port = address.rpartition(":")
         if host:
             attributes["server.address"] = host
@@ -132,7 +133,7 @@ class Rpc(Operation):
         """A span around one call."""
         if _tracer is None:
             return _OFF
-        return _Call(_tracer, self, {_STATUS: 0}, context.current())
+        return _Call(_tracer, self, {_STATUS: "OK"}, context.current())
 
 
 @lru_cache(512)
@@ -227,9 +228,10 @@ class _Call(Span):
 
     def _judge(self, error: BaseException) -> None:
         code = _code(error)
-        self.attributes[_STATUS] = _NUMBER[code]
-        # A refusal is the caller's failure, and no fault of the server's.
-        if self.operation.kind == "CLIENT" or code in _SERVER_FAULTS:
+        self.attributes[_STATUS] = code
+        # A refusal (NOT_FOUND) is an ordinary answer, also on the client's span, where the conventions would
+        # count each code but OK as an error: tail sampling is to keep faults, not lookups.
+        if code in _FAULTS:
             failed(self, _reason(error))
 
 
@@ -238,7 +240,7 @@ def _code(error: BaseException) -> str:
     if not isinstance(error, Exception):
         return "CANCELLED"
     value = getattr(getattr(error, "code", None), "value", None)
-    return value if isinstance(value, str) and value in _NUMBER else "INTERNAL"
+    return value if isinstance(value, str) and value in _GRPC_CODES else "INTERNAL"
 
 
 def _reason(error: BaseException) -> str:

@@ -15,13 +15,13 @@ gateway log request: method route status duration_ms user_id
 gateway metric http_server_request_duration_seconds_count: service method route status
 gateway metric shop_trace_spans_total: service outcome
 gateway span POST /v1/orders: http.request.method http.route http.response.status_code url.scheme
-gateway span shop.orders.v1.OrdersService/PlaceOrder: rpc.system rpc.service rpc.method rpc.grpc.status_code server.address server.port
+gateway span shop.orders.v1.OrdersService/PlaceOrder: rpc.system.name rpc.method rpc.response.status_code server.address server.port
 
 users log rpc: method code duration_ms
 users metric rpc_server_duration_seconds_count: service method code
 users metric shop_events_committed_total: service type
 users metric shop_events_published_total: service type outcome
-users span shop.users.v1.UsersService/GetContacts: rpc.system rpc.service rpc.method rpc.grpc.status_code
+users span shop.users.v1.UsersService/GetContacts: rpc.system.name rpc.method rpc.response.status_code
 users span publish shop.user.registered.v1: messaging.system messaging.operation.type messaging.operation.name messaging.destination.name messaging.message.id cloudevents.event_subject shop.retry_count
 
 orders log rpc: method code duration_ms
@@ -34,7 +34,7 @@ orders metric shop_orders_total: status
 orders metric shop_orders_cancelled_total: reason
 orders metric shop_orders_refused_total: reason
 orders metric shop_saga_seconds_count: outcome
-orders span shop.orders.v1.OrdersService/PlaceOrder: rpc.system rpc.service rpc.method rpc.grpc.status_code
+orders span shop.orders.v1.OrdersService/PlaceOrder: rpc.system.name rpc.method rpc.response.status_code
 orders span transact Order: db.system.name db.namespace db.operation.name db.collection.name
 orders span publish shop.order.placed.v1: messaging.system messaging.operation.type messaging.operation.name messaging.destination.name messaging.message.id cloudevents.event_subject shop.retry_count
 orders span process shop.stock.reserved.v1: messaging.system messaging.operation.type messaging.operation.name messaging.destination.name messaging.message.id cloudevents.event_type cloudevents.event_source
@@ -45,8 +45,8 @@ products metric rpc_server_duration_seconds_count: service method code
 products metric shop_event_handling_seconds_count: service type outcome
 products metric shop_events_committed_total: service type
 products metric shop_events_published_total: service type outcome
-products span shop.products.v1.ProductsService/BatchGetProducts: rpc.system rpc.service rpc.method rpc.grpc.status_code
-products span transact Reservation Stock: db.system.name db.namespace db.operation.name db.collection.name
+products span shop.products.v1.ProductsService/BatchGetProducts: rpc.system.name rpc.method rpc.response.status_code
+products span transact Reservation Stock: db.system.name db.namespace db.operation.name db.query.summary
 products span publish shop.stock.reserved.v1: messaging.system messaging.operation.type messaging.operation.name messaging.destination.name messaging.message.id cloudevents.event_subject shop.retry_count
 products span process shop.order.placed.v1: messaging.system messaging.operation.type messaging.operation.name messaging.destination.name messaging.message.id cloudevents.event_type cloudevents.event_source
 
@@ -61,7 +61,7 @@ payments metric shop_revenue_minor_total: currency
 payments metric shop_refunds_minor_total: currency
 payments metric shop_currency_minor_units: currency
 payments metric shop_payment_provider_errors_total: kind
-payments span shop.orders.v1.OrdersService/GetPaymentInstruction: rpc.system rpc.service rpc.method rpc.grpc.status_code server.address server.port
+payments span shop.orders.v1.OrdersService/GetPaymentInstruction: rpc.system.name rpc.method rpc.response.status_code server.address server.port
 payments span publish shop.payment.captured.v1: messaging.system messaging.operation.type messaging.operation.name messaging.destination.name messaging.message.id cloudevents.event_subject shop.retry_count
 payments span process shop.stock.reserved.v1: messaging.system messaging.operation.type messaging.operation.name messaging.destination.name messaging.message.id cloudevents.event_type cloudevents.event_source
 

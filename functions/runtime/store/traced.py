@@ -65,6 +65,9 @@ class TracedStore:
             "db.system.name": self._system,
             "db.namespace": self._name,
             "db.operation.name": name,
-            "db.collection.name": collection,
         }
+        if len(classes) == 1:
+            attributes["db.collection.name"] = collection
+        else:  # the conventions want one collection, or none
+            attributes["db.query.summary"] = f"{name} {collection}".rstrip()
         return tracing.Operation(f"{name} {collection}".rstrip(), "CLIENT", attributes)

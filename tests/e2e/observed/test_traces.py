@@ -86,10 +86,12 @@ async def test_a_refusal_is_the_callers_failure_and_not_the_servers(
         status, _, _ = await shop.raw("GET", path, who=who, headers=sent)
     spans = await asyncio.to_thread(receiver.await_spans, lambda found: len(found) >= 3, trace_id)
     assert status == 404
-    assert {span.signature: (span.failed, span.attributes.get("rpc.grpc.status_code")) for span in spans} == {
+    assert {
+        span.signature: (span.failed, span.attributes.get("rpc.response.status_code")) for span in spans
+    } == {
         "gateway: GET /v1/orders/{order_id}": (False, None),
-        "gateway: shop.orders.v1.OrdersService/GetOrder": (True, 5),
-        "orders: shop.orders.v1.OrdersService/GetOrder": (False, 5),
+        "gateway: shop.orders.v1.OrdersService/GetOrder": (False, "NOT_FOUND"),
+        "orders: shop.orders.v1.OrdersService/GetOrder": (False, "NOT_FOUND"),
     }
 
 
