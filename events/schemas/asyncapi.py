@@ -59,6 +59,7 @@ _HEADER_EXAMPLES = {
     "ce-correlationid": "8f14e45fceea167a5a36dedd4bea2543",
     "ce-traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     "ce-tracestate": "vendor=value",
+    "ce-signature": "eyJhbGciOiJFZERTQSIsImI2NCI6ZmFsc2UsImNyaXQiOlsiYjY0Il0sImtpZCI6Ii4uLiJ9..c2lnbmF0dXJl",
 }
 
 
@@ -113,13 +114,18 @@ def _message(payload: type[Payload]) -> dict[str, Any]:
         "contentType": "application/json",
         "headers": {
             "type": "object",
-            "required": ["ce-specversion", "ce-id", "ce-source", "ce-type"],
+            "required": ["ce-specversion", "ce-id", "ce-source", "ce-type", *_required(payload)],
             "properties": headers,
         },
         "payload": {"$ref": f"./{payload.TYPE}.json"},
         "correlationId": {"location": "$message.header#/ce-correlationid"},
         "examples": [{"name": payload.__name__, "headers": sent, "payload": content}],
     }
+
+
+def _required(payload: type[Payload]) -> list[str]:
+    """What our own events have besides what CloudEvents demands."""
+    return ["ce-time", "ce-subject", "ce-signature"] if payload.TYPE.startswith("shop.") else []
 
 
 def _header_example(name: str, header: dict[str, Any], payload: type[Payload], content: Any) -> str:
@@ -146,4 +152,9 @@ def _headers(payload: type[Payload]) -> dict[str, Any]:
         "ce-correlationid": _STRING | {"description": "Of the request that began it all."},
         "ce-traceparent": _STRING | {"description": "W3C trace context of the work that recorded the event."},
         "ce-tracestate": _STRING,
+        "ce-signature": _STRING
+        | {
+            "description": "By the key of its source, over id, source, type, subject, time, dataschema and data: a "
+            "detached JWS (RFC 7797); see events/signatures.py. Who does not find one refuses the event."
+        },
     }
