@@ -17,7 +17,7 @@ from tests.e2e.platform import LocalPlatform
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
-SECONDS = 20_000  # Playwright counts in milliseconds
+SECONDS = 60_000  # Playwright counts in milliseconds; busy machines are slow to draw
 FOLLOW = """([url]) => new Promise((resolve, reject) => {
   const heard = [];
   const source = new EventSource(url);
