@@ -129,7 +129,8 @@ def fill_keys(cluster: Secrets, services: Sequence[str]) -> list[str]:
 
 def announce(cluster: Secrets, service: str) -> None:
     """Begin a rotation: make the service's next key and publish its public half beside the present one."""
-    if _NEXT not in cluster.entries(_secret(service)):
+    entries = cluster.entries(_secret(service))
+    if entries.get(_NEXT) in (None, entries.get(_KEY)):  # none, or that of an earlier rotation
         cluster.add(_secret(service), {_NEXT: new_key()})
     _publish(cluster, [service], _published(cluster), _NEXT)
 

@@ -95,6 +95,10 @@ def test_a_key_is_rotated_without_a_moment_in_which_what_is_signed_is_not_known(
     retire(cluster, "orders")
     assert cluster.known("orders") == {new.public}
     assert cluster.known("users") == {cluster.key("users").public}
+    announce(cluster, "orders")
+    switch(cluster, "orders")
+    assert cluster.key("orders").seed not in {old.seed, new.seed}, "and again"
+    assert len(cluster.known("orders")) == 2
 
 
 def test_a_key_that_nobody_knows_yet_is_not_switched_to() -> None:
