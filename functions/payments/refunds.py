@@ -139,11 +139,9 @@ async def refund_cancelled(payment_id: str, desk: Desk) -> None:
         refund = payment.ask_back(free, None, ORDER_CANCELLED, now)
         return Changes(refund, put=[payment, refund])
 
-    failpoint("payments.refund-cancelled.before")
     refund = await desk.store.transact(
         [Ref(Payment, payment_id), *(Ref(Refund, refund_id) for refund_id in ids)], change
     )
-    failpoint("payments.refund-cancelled.after")
     if refund is not None:
         await _try_give_back(refund, desk)
 
@@ -189,9 +187,7 @@ async def _book_refund(payment: Payment, record: RefundRecord, desk: Desk) -> bo
         events = payment.follow(refund, RefundStatus(record.state), now)
         return Changes("returned" if returned else "booked", put=[payment, refund], events=events)
 
-    failpoint("payments.book-refund.before")
     done = await desk.store.transact([Ref(Payment, payment.id), Ref(Refund, refund_id)], change)
-    failpoint("payments.book-refund.after")
     about = {"order_id": payment.order_id, "refund_id": refund_id, "provider_id": record.provider_id}
     if done == "returned":
         # The payer's bank sent it back; the money is with us again, and only a person can find another way.
@@ -231,9 +227,7 @@ async def _book_dispute(payment: Payment, record: DisputeRecord, desk: Desk) -> 
             return Changes("")
         return Changes(dispute.status.value, put=[payment, dispute], events=events)
 
-    failpoint("payments.book-dispute.before")
     done = await desk.store.transact([Ref(Payment, payment.id), Ref(Dispute, dispute_id)], change)
-    failpoint("payments.book-dispute.after")
     if done:
         extra = {"order_id": payment.order_id, "provider_id": record.provider_id, "status": done}
         log.warning("charge_disputed", extra={**extra, "reason": record.reason})
