@@ -85,7 +85,7 @@ class Disorder(RuleBasedStateMachine):
         who, *pieces, token = basket
         lines = {product: n for product, n in zip(self.world.products, pieces, strict=True) if n}
         if lines:
-            self.wanted.append((who, lines, token, f"key {len(self.wanted)}"))
+            self.wanted.append((who, lines, token, f"key-{len(self.wanted)}"))
             self.run(self.answered(self.order_as_wanted(-1)))
 
     @precondition(lambda self: self.wanted and self.world.clock.now() < self.opened + KEYS_ARE_SURE)

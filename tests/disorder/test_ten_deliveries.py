@@ -44,9 +44,14 @@ class Witness:
         world = self.world
         await world.start()
         world.postman.dead.add("bob@example.com")
-        ada, _ = [await world.register(f"{name}@example.com") for name in ("ada", "bob")]
+        ada, _, eve = [await world.register(f"{name}@example.com") for name in ("ada", "bob", "eve")]
         await world.ask_for_verification(ada)
         product = await world.add_product(6)
+        await self.mail()
+        await world.ask_for_email(eve, "eve@example.org")
+        await self.mail()
+        await world.confirm_email(eve)
+        await world.change_password(eve)
         await self.mail()
         bought, returned, declined, refused, stuck, held = [
             (await world.place(ada, {product: pieces}, token)).id
@@ -65,7 +70,13 @@ class Witness:
         await world.cancel(returned, ada)
         await world.refund(bought, 50)
         await self.mail(unless=held)
-        await self.later(timedelta(minutes=1))  # what was left pending is taken up
+        await world.return_refund(bought)
+        await world.dispute(bought)
+        await self.later(timedelta(minutes=1))  # what was left pending, or done at the provider, is taken up
+        await self.mail(unless=held)
+        await world.decide(bought, won=True)
+        await self.later(timedelta(minutes=1))
+        await self.mail(unless=held)
         await self.later(timedelta(minutes=30))  # what was held expires
         await self.mail()
         await world.delete_account(ada.subject)
@@ -112,7 +123,11 @@ class Witness:
         """All entities, all events that were sent, all mail that went out."""
         found: dict[str, Any] = {"mail": list(self.world.postman.sent)}
         for number, store in enumerate(self.memories()):
-            found |= {f"{number} {kind} {key}": stored for (kind, key), stored in store._entities.items()}
+            found |= {
+                f"{number} {kind} {key}": stored
+                for (kind, key), stored in store._entities.items()
+                if kind != "reconciliation"  # how far the provider's books were read, which each sweep moves
+            }
             found |= {f"event {row.id}": row for row in store._outbox.values()}
         return found
 

@@ -39,8 +39,9 @@ from functions.runtime.ids import uuid7
 from functions.runtime.settings import load
 from functions.runtime.store.port import Store
 from functions.runtime.testing import KEYS, FakeVerifier, keyed, signer
-from functions.users import recovery
+from functions.users import email_change, recovery, sessions
 from functions.users import service as users
+from functions.users.challenge import Purpose
 from functions.users.devices import Devices
 from functions.users.proof import Proof
 from functions.users.tests.world import cheap_hasher
@@ -51,6 +52,7 @@ from tests.disorder.stores import OpenStore
 
 DOMAINS = tuple(domains(Path(__file__).parents[2]))
 HOME = PostalAddress("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "GB")
+PASSWORD = "a horse, a kingdom"
 PRICE = Money(1250, "EUR")
 HANDLED, LATER = 204, 503
 TOKEN_LIFE = timedelta(minutes=15)
@@ -100,8 +102,9 @@ class World:
         }
         self._orders = Orders(self.store["orders"])
         accounts = self.store["users"]
-        throttle, devices = Throttle(accounts, self.clock, Limits()), Devices(accounts, self.clock)
-        self._proof = Proof(accounts, _hasher, throttle, devices, self.clock)
+        devices = Devices(accounts, self.clock)
+        self._throttle = Throttle(accounts, self.clock, Limits())
+        self._proof = Proof(accounts, _hasher, self._throttle, devices, self.clock)
         self._desk = Desk(self.store["payments"], self.provider, self.instructions, self.clock)
 
     def _compose(self, name: str, **replaced: Any) -> Any:
@@ -132,7 +135,7 @@ class World:
 
     async def register(self, email: str, *roles: str) -> Identity:
         """A new account."""
-        wanted = users.Registration(email, "a horse, a kingdom", "Ada", roles or (CUSTOMER,))
+        wanted = users.Registration(email, PASSWORD, "Ada", roles or (CUSTOMER,))
         user = await users.register(wanted, store=self.store["users"], hasher=_hasher, clock=self.clock)
         who = self.people[user.id] = Identity(user.id, frozenset(user.roles), auth_time=float("inf"))
         return who
@@ -140,6 +143,37 @@ class World:
     async def ask_for_verification(self, who: Identity) -> None:
         """The person wants a mail that proves their address."""
         await recovery.request_verification(who.subject, who, store=self.store["users"], clock=self.clock)
+
+    async def ask_for_email(self, who: Identity, email: str) -> None:
+        """The person wants another address."""
+        await users.update_user(
+            who.subject,
+            users.ProfileChange(email=email),
+            who,
+            store=self.store["users"],
+            throttle=self._throttle,
+            proof=self._proof,
+            clock=self.clock,
+        )
+
+    async def confirm_email(self, who: Identity) -> None:
+        """They read the mail at the other address."""
+        code = await self.contacts.mailed_token(who.subject, Purpose.EMAIL_CHANGE)
+        assert code is not None
+        await email_change.confirm(code.token, store=self.store["users"], clock=self.clock)
+
+    async def change_password(self, who: Identity) -> None:
+        """The person chooses another password."""
+        await sessions.change_password(
+            who.subject,
+            PASSWORD,
+            f"{PASSWORD}, another",
+            who,
+            store=self.store["users"],
+            hasher=_hasher,
+            proof=self._proof,
+            clock=self.clock,
+        )
 
     async def add_product(self, on_hand: int) -> str:
         """For sale, with stock; its id."""
@@ -191,6 +225,10 @@ class World:
     async def refund_elsewhere(self, order_id: str, amount: int) -> None:
         """Somebody gives money back on the provider's own pages."""
         await self.bank.refund(f"re_{uuid7()}", payment_id(order_id), Money(amount, PRICE.currency))
+
+    async def return_refund(self, order_id: str) -> None:
+        """The customer's bank sends a refund back."""
+        await self.bank.bounce(payment_id(order_id))
 
     async def dispute(self, order_id: str) -> None:
         """The customer's bank disputes the charge, where there is one."""
