@@ -164,7 +164,7 @@ class Disorder(RuleBasedStateMachine):
             case "arrive":
                 await self.answered(world.arrive(order.id))
             case "refund":
-                await self.answered(world.refund(order.id, number + 1, key=f"{order.id} {number}"))
+                await self.answered(world.refund(order.id, number + 1, key=f"{order.id}-{number}"))
             case "refund all":
                 await self.answered(world.refund(order.id, None))
             case "refund elsewhere":
