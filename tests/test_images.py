@@ -17,7 +17,7 @@ from tests.images import ROOT, Dockerfile, context
 from tests.manifests.rendered import pods, render
 
 BUILD = re.compile(
-    r"-f (?P<file>\S+)\s+(?:--build-arg FUNCTION=(?P<function>\S+))? *-t dev\.local/shop/(?P<name>\S+):dev"
+    r"-f (?P<file>\S+)\s+(?:--build-arg FUNCTION=(?P<function>\S+))? *-t '?dev\.local/shop/(?P<name>\S+):dev'?"
 )
 FUNCTIONS = domains(ROOT)
 
@@ -128,7 +128,7 @@ def test_an_image_holds_no_tests_no_other_domain_and_nothing_that_is_no_source(i
         for other in FUNCTIONS
         if other != mine and path.startswith(f"functions/{other}/")
     ]
-    assert {Path(path).suffix for path in files} <= {".py", ".proto", ".json", ".yaml", ".txt"}
+    assert {Path(path).suffix for path in files} <= {".html", ".json", ".proto", ".py", ".txt", ".yaml"}
 
 
 def test_nothing_secret_and_nothing_of_git_goes_into_a_build() -> None:

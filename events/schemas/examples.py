@@ -10,6 +10,8 @@ _PREFIXES = {
     "order_id": "ord",
     "payment_id": "pay",
     "product_id": "prd",
+    "change_id": "emc",
+    "dispute_id": "dsp",
     "product_ids": "prd",
     "refund_id": "ref",
     "notification_id": "ntf",

@@ -93,8 +93,8 @@ def outbox_row(original: Any, outbox: Outbox, row: OutboxRow) -> Any:
 
 
 @hop(publisher, "headers")
-def published_event(original: Any, row: OutboxRow) -> Any:
-    return original(row._replace(traceparent=""))
+def published_event(original: Any, row: OutboxRow, signer: Any) -> Any:
+    return original(row._replace(traceparent=""), signer)
 
 
 @hop(dispatcher, "delivering")
@@ -110,7 +110,7 @@ def delivery(_: Any, *__: Any) -> bytes:
 @method(EventFunction, "_deliver")
 def subscriber(original: Any, door: EventFunction, event: Any, _: Any) -> Any:
     del event["traceparent"]
-    return original(door, event, None)
+    return original(door, event, {})
 
 
 HOPS: dict[str, Break] = {
