@@ -22,9 +22,8 @@ SUPPLY_READY := $(SUPPLY)/.ready-$(shell cksum < requirements/supply.txt | cut -
 
 # Tools that are no Python packages; each needs its own toolchain, and what needs it is skipped without.
 TOOLS := .tools
-BUF_VERSION := v1.75.0
-BUF := $(TOOLS)/buf-$(BUF_VERSION)/buf
 PUBLISHED := tests/published.binpb
+BUF := $(TOOLS)/node/node_modules/.bin/buf
 NODE_READY := $(TOOLS)/node/.ready-$(shell cksum < requirements/node/package-lock.json | cut -d ' ' -f 1)
 
 KUBE_SCORE := $(TOOLS)/kube-score-v1.20.0
@@ -116,7 +115,7 @@ test-crash: $(READY) ## Kill every part at every failpoint, and the broker for e
 test-new-service: $(READY) ## Run all checks on a copy of this tree with a service from the template, and that platform
 	@SHOP_WHOLE_NEW_SERVICE=1 $(PYTEST) -o faulthandler_timeout=0 tests/newservice $(ARGS)
 
-lint: $(READY) ## Check style, types, and the OpenAPI and AsyncAPI documents
+lint: $(READY) ## Check style, types, the OpenAPI and AsyncAPI documents, and the protos
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
@@ -128,12 +127,10 @@ lint-documents: $(READY) ## Check the OpenAPI and AsyncAPI documents with Spectr
 		$(MAKE) $(NODE_READY) && $(RUN) -m requirements.documents $(TOOLS)/node; \
 	else echo "Skipped: without Node, Spectral and Redocly cannot check the OpenAPI and AsyncAPI documents."; fi
 
-lint-protos: ## Check the protos' style, and that they break no client of what was published (needs Go)
-	@if $(MAKE) -s $(BUF) 2>/dev/null; then \
-		$(BUF) lint && $(BUF) breaking --against $(PUBLISHED); \
-	else \
-		echo "The protos are not checked: buf is built by Go (go.dev), and could not be."; \
-	fi
+lint-protos: ## Check the protos' style, and that they break no client of what was published (needs Node)
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+		$(MAKE) $(NODE_READY) && $(BUF) lint && $(BUF) breaking --against $(PUBLISHED); \
+	else echo "Skipped: without Node, buf cannot check the protos."; fi
 
 audit-manifests: $(READY) $(AUDIT_READY) ## Check rendered manifests and Dockerfiles with checkov and kube-score
 	@$(RUN) -m tests.manifests.audit $(AUDIT)/bin/checkov
@@ -264,15 +261,12 @@ $(AUDIT_READY): requirements/audit.txt | $(READY)
 	@$(RUN) -m venv --clear $(AUDIT) && $(AUDIT)/bin/python requirements/install.py requirements/audit.txt && touch $@
 
 # Where there is no wheel of atheris, the rest of the fuzzing is done without it.
-$(BUF):
-	@GOBIN=$(CURDIR)/$(@D) go install github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION)
-
 $(FUZZ_READY): requirements/fuzz.txt | $(READY)
 	@$(RUN) -m venv --clear $(FUZZ) && { $(FUZZ)/bin/python requirements/install.py requirements/fuzz.txt || true; } && touch $@
 
 $(NODE_READY): requirements/node/package-lock.json requirements/node/package.json
 	@mkdir -p $(TOOLS)/node && cp requirements/node/package*.json $(TOOLS)/node/ && \
-		echo "Installing Spectral, Redocly and the TypeScript compiler (once)" && cd $(TOOLS)/node && \
+		echo "Installing buf, Spectral, Redocly and the TypeScript compiler (once)" && cd $(TOOLS)/node && \
 		npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2 && rm -f .ready-* && touch $(notdir $@)
 
 $(KUBE_SCORE):
