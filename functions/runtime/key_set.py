@@ -25,7 +25,7 @@ REFRESH_AFTER = 20.0
 WAIT_AFTER = 40.0
 """Seconds after which callers wait for that fetch, so that a revocation is known within a minute."""
 STALE_AFTER = 300.0
-"""Seconds after which a copy is refused: what was revoked since then is not known (docs/decisions/0008)."""
+"""Seconds after which a copy is refused: what was revoked since then is not known (docs/decisions/0007)."""
 _WAIT_SECONDS = 1.0
 _FETCH_SECONDS = 5.0
 _UNKNOWN_KEY_SECONDS = 5.0  # between two fetches for key ids that are not known

@@ -50,7 +50,7 @@ def normal_email(text: str) -> str:
 
     The local part must be ASCII, and only its case is folded: mail servers may tell case apart, but none that people
     use does; dots and `+tags` are kept. The domain is mapped by UTS #46 without transitional processing, so that
-    `fussball` and `fußball` stay two. See docs/decisions/0005-identity-folding.md.
+    `fussball` and `fußball` stay two. See docs/decisions/0004-identity-folding.md.
 
     Raises INVALID_ARGUMENT naming the field, never the address.
     """
