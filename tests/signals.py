@@ -32,7 +32,6 @@ orders metric shop_events_committed_total: service type
 orders metric shop_events_published_total: service type outcome
 orders metric shop_orders_total: status
 orders metric shop_orders_cancelled_total: reason
-orders metric shop_orders_refused_total: reason
 orders metric shop_saga_seconds_count: outcome
 orders span shop.orders.v1.OrdersService/PlaceOrder: rpc.system.name rpc.method rpc.response.status_code
 orders span transact Order: db.system.name db.namespace db.operation.name db.collection.name
@@ -60,7 +59,6 @@ payments metric shop_payments_total: outcome
 payments metric shop_revenue_minor_total: currency
 payments metric shop_refunds_minor_total: currency
 payments metric shop_currency_minor_units: currency
-payments metric shop_payment_provider_errors_total: kind
 payments span shop.orders.v1.OrdersService/GetPaymentInstruction: rpc.system.name rpc.method rpc.response.status_code server.address server.port
 payments span publish shop.payment.captured.v1: messaging.system messaging.operation.type messaging.operation.name messaging.destination.name messaging.message.id cloudevents.event_subject shop.retry_count
 payments span process shop.stock.reserved.v1: messaging.system messaging.operation.type messaging.operation.name messaging.destination.name messaging.message.id cloudevents.event_type cloudevents.event_source

@@ -42,6 +42,9 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.max_concurrent_streams", _STREAMS_PER_CONNECTION),
+    # By default gRPC cancels at random what comes while 1,000 calls wait to be accepted: a flood would hit anybody.
+    ("grpc.server.max_pending_requests", _OPEN_CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", _OPEN_CALLS),
     ("grpc.so_reuseport", 0),
     ("grpc.max_connection_age_grace_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),

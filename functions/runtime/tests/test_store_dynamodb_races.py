@@ -84,6 +84,8 @@ async def test_what_may_have_been_done_keeps_its_token_through_a_conflict(opened
 async def test_conflicts_and_throttling_are_tried_again(opened: Opener, fault: Any) -> None:
     faults = Faults()
     store = opened(faults)
+    await store.epoch()  # asked for once in a store's life
+    faults.calls.clear()
     faults.next("TransactWriteItems", fault, fault)
 
     assert await store.update(Counter, "c", adding()) == Counter("c", 1, version=1)
