@@ -9,7 +9,7 @@ from functions.runtime.access import ADMINS, ANYBODY, SIGNED_IN, services
 from functions.runtime.clock import Clock
 from functions.runtime.errors import invalid
 from functions.runtime.identity import caller
-from functions.runtime.messages import seconds, timestamp
+from functions.runtime.messages import seconds, seconds_since_1970, timestamp
 from functions.runtime.store.port import Store
 from functions.users import addresses, domain, email_change, recovery, service, sessions
 from functions.users.challenge import Purpose
@@ -292,9 +292,8 @@ class Users(users_pb2_grpc.UsersServiceServicer):
         return pb.GetContactsResponse(contacts=_contacts(found))
 
     async def GetJwks(self, request: pb.GetJwksRequest, context: Any) -> pb.GetJwksResponse:
-        since = (
-            request.revoked_since.ToMicroseconds() / 1_000_000 if request.HasField("revoked_since") else None
-        )
+        asked = request.HasField("revoked_since")
+        since = seconds_since_1970(request.revoked_since, "revoked_since") if asked else None
         found = await self._keys.key_set(since, request.cursor)
         return pb.GetJwksResponse(
             jwks=pb.Jwks(json=found.jwks),

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from events.catalog import (
     NotificationBounced,
@@ -340,3 +341,12 @@ async def test_the_sweep_rotates_keys_when_it_is_time(platform: Platform) -> Non
     delivery = Delivery(event, "1", event.SOURCE, platform.clock.now(), Once("inbox:1", timedelta(days=1)))
     await platform.function.subscriptions[SweepDue](delivery)
     assert ((await platform.users.GetJwks(pb.GetJwksRequest())).jwks).json != before
+
+
+@pytest.mark.parametrize(
+    "since", [Timestamp(nanos=-1), Timestamp(seconds=-(10**15)), Timestamp(seconds=10**15, nanos=10**9 - 1)]
+)
+async def test_a_time_that_is_none_is_the_callers_fault(platform: Platform, since: Timestamp) -> None:
+    refused = await failure(platform.users.GetJwks(pb.GetJwksRequest(revoked_since=since)))
+    assert refused.code is Code.INVALID_ARGUMENT
+    assert [violation.field for violation in refused.violations] == ["revoked_since"]
