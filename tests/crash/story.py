@@ -75,6 +75,7 @@ class Round:
             self._join(f"{GREYLISTED}{uuid4().hex}@example.com"),
             self._join(f"{BOUNCING}{uuid4().hex}@example.com"),
             self._new_product(),
+            self._logs_out(),
             self._look_into_the_mailbox(),
             self._poison(),
         ]
@@ -115,12 +116,13 @@ class Round:
     async def _watch(self) -> None:
         order_id = await self._order(self.buyer, "tok_ok", self.product_id)
         self.wishes.append(Wish(order_id, "CONFIRMED", owner=self.buyer.id))
-        headers = {"authorization": f"Bearer {self.buyer.tokens['access_token']}"}
+        path = f"/v1/orders/{order_id}/stream"
+        made = await patiently(self.shop, "POST", f"{path}-tickets", who=self.buyer)
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):  # a watcher comes back, or looks itself
             async with (
                 asyncio.timeout(5),
-                aiohttp.ClientSession(self.shop.base_url, headers=headers) as session,
-                session.get(f"/v1/orders/{order_id}/stream") as stream,
+                aiohttp.ClientSession(self.shop.base_url) as session,
+                session.get(path, params={"ticket": made["ticket"]}) as stream,
             ):
                 await stream.read()
 
@@ -238,10 +240,19 @@ class Round:
         await patiently(self.shop, "DELETE", "/v1/users/me", who=who, done=(401, 404))
 
     async def _new_product(self) -> None:
-        await new_product(self.shop, self.admin, 5)
+        product_id = await new_product(self.shop, self.admin, 5)
+        await patiently(
+            self.shop, "POST", f"/v1/products/{product_id}/stock/adjustments", who=self.admin,
+            json={"delta": 2, "reason": "A delivery"}, headers={"idempotency-key": product_id}, passing=(409,),
+        )  # fmt: skip
 
     async def _look_into_the_mailbox(self) -> None:
         await patiently(self.shop, "GET", "/v1/notifications", who=self.buyer)
+
+    async def _logs_out(self) -> None:
+        who = await register(self.shop, f"brief.{uuid4().hex}@example.com")
+        given = {"refresh_token": who.tokens["refresh_token"]}
+        await patiently(self.shop, "POST", "/v1/sessions/logout", json=given)
 
     async def _rotate_keys(self) -> None:
         """At most once a minute: whoever was not answered asks in vain, if it was done."""
