@@ -47,4 +47,6 @@ def _string(schema: dict[str, Any], name: str) -> str:
         return MOMENT
     if name in _PREFIXES:
         return f"{_PREFIXES[name]}_{_UUID}"
+    if name.endswith(("_id", "_ids")) and "pattern" in schema:
+        return f"{name[:3]}_{_UUID}"
     return _TEXTS.get(name, name)
