@@ -51,6 +51,7 @@ class Arrivals:
                     self._leave(peer, timeout)
         except TimeoutError:
             raise self._refusal(timeout) from None
+        self._displaced.discard(timeout)  # its message came at the same moment
         if request is grpc.aio.EOF:
             raise invalid("The call has no message.", reason="MESSAGE_MISSING")
         return request
