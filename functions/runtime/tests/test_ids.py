@@ -1,6 +1,7 @@
 """Identifiers."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 from functions.runtime.ids import is_id, new_id, uuid7
@@ -16,6 +17,20 @@ def test_an_id_is_a_uuid_of_version_7_that_tells_its_time() -> None:
 
 def test_ids_differ() -> None:
     assert len({uuid7() for _ in range(10_000)}) == 10_000
+
+
+def test_ids_made_one_after_the_other_sort_in_that_order_also_within_a_millisecond() -> None:
+    made = [uuid7() for _ in range(10_000)]
+
+    assert made == sorted(made)
+    assert len({value[:13] for value in made}) < len(made)  # Several share a millisecond.
+
+
+def test_ids_made_by_several_threads_differ() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: uuid7(), range(10_000)))
+
+    assert len(set(made)) == len(made)
 
 
 def test_an_id_has_its_prefix_and_nothing_else_passes_for_one() -> None:
