@@ -24,7 +24,7 @@ Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
 Count = Annotated[int, Meta(ge=0)]
 
 
-NOBODY = "usr_" + "0" * 32
+ERASED_USER_ID = "usr_" + "0" * 32
 """Stands for a person whose account was deleted: payloads need a well-formed id, and this is nobody's."""
 
 

@@ -10,9 +10,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from functions.runtime.clock import Clock, SystemClock
+from functions.runtime.factories import remote_keys
 from functions.runtime.key_set import KeySetCache
 from functions.runtime.tokens import JwtVerifier, TokenVerifier
-from functions.runtime.wiring import remote_keys
 from gateway import openapi
 from gateway.clients import Clients
 from gateway.cors import cross_origin

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from events.service_tokens import DEAD_LETTERS
 from functions.runtime.clock import SystemClock
 from functions.runtime.errors import ServiceError, aborted, invalid, not_found, unavailable
-from functions.runtime.peers import Peer
+from functions.runtime.factories import service_tokens
+from functions.runtime.grpc_client import GrpcClient
 from functions.runtime.tokens import ServiceTokens
-from functions.runtime.wiring import service_tokens
 from gateway.patience import Patience
 from gateway.settings import Settings
 from observability import context
@@ -40,7 +40,7 @@ class Client(Generic[T]):
     """One domain: `stub` has its RPCs, `read` and `write` call them with all that a hop must carry."""
 
     def __init__(self, address: str, stub: Callable[[Any], Any]) -> None:
-        self.peer = Peer(address)
+        self.peer = GrpcClient(address)
         self._make = stub
         self._stub: T | None = None
         self._patience: defaultdict[Any, Patience] = defaultdict(Patience)

@@ -11,7 +11,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from functions.runtime import peers
+from functions.runtime import grpc_client
 from functions.runtime.errors import TRANSIENT, ServiceError
 from gateway.clients import Client, Clients
 from gateway.models import notifications, orders, payments, users
@@ -149,7 +149,7 @@ async def _patiently(client: Client[Any], method: Callable[..., Awaitable[Any]],
     loop = asyncio.get_running_loop()
     ends = loop.time() + _PATIENCE
     while True:
-        peers.enter_deadline(_PAGE_SECONDS)
+        grpc_client.enter_deadline(_PAGE_SECONDS)
         try:
             return await client.read(method, request)
         except ServiceError as error:

@@ -103,7 +103,7 @@ class Edge:
             headers = combine(scope["headers"], b", ")
             scope["headers"] = list(headers.items())  # what comes after sees each field once
         # Taken over when well formed. Whatever else the outside claims about identity goes no further: calls carry what
-        # `Peer.metadata` makes, and nothing of the request's headers.
+        # `GrpcClient.metadata` makes, and nothing of the request's headers.
         sent = (headers.get(b"x-correlation-id"), headers.get(b"traceparent"), headers.get(b"tracestate"))
         context.enter(context.incoming(*[value and value.decode("latin-1") for value in sent]))
         identity.enter(identity.ANONYMOUS)

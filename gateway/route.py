@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from functions.runtime import identity, peers
+from functions.runtime import grpc_client, identity
 from functions.runtime.errors import invalid, unauthenticated
 from gateway.bodies import read_json
 from gateway.exchange import Exchange, exchange_of
@@ -64,7 +64,7 @@ class EdgeRoute(APIRoute):
         async def answered(request: Request, exchange: Exchange) -> Response:
             settings, slots = exchange.gateway.settings, exchange.gateway.slots
             seconds = own_seconds or settings.deadline_seconds
-            peers.enter_deadline(seconds)
+            grpc_client.enter_deadline(seconds)
             async with asyncio.timeout(seconds + _HAIR):
                 if access != _OPEN:
                     await identify(exchange, access)
@@ -76,7 +76,7 @@ class EdgeRoute(APIRoute):
                     with slots.held():
                         return await inner(request)
             request = await read_json(request, settings.max_body_bytes, settings.body_seconds)
-            peers.enter_deadline(seconds)  # the time that the body took is the client's, not ours
+            grpc_client.enter_deadline(seconds)  # the time that the body took is the client's, not ours
             with slots.held():  # not before: clients that send slowly would leave none for others
                 async with asyncio.timeout(seconds + _HAIR):
                     return await inner(request)
@@ -163,7 +163,7 @@ async def identify(exchange: Exchange, access: str) -> None:
         )
     await enter_token(exchange, token)
     if access == _ADMIN:
-        identity.require_admin(identity.caller())
+        identity.require_admin(identity.current_caller())
 
 
 async def enter_token(exchange: Exchange, token: str) -> None:

@@ -41,7 +41,7 @@ class OrderEvents(Response):
         self._watch = watch
         self._first = first
         self._seen = seen
-        self._who = identity.caller().subject
+        self._who = identity.current_caller().subject
 
     @staticmethod
     async def open(request: Request, order_id: str, seen: str) -> Response:
@@ -51,7 +51,7 @@ class OrderEvents(Response):
         """
         exchange = exchange_of(request)
         gateway = exchange.gateway
-        who = identity.caller().subject
+        who = identity.current_caller().subject
         gateway.streams.take(who)
         watch = None
         try:

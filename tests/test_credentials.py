@@ -17,8 +17,8 @@ from functions.payments.bootstrap import open_provider
 from functions.payments.settings import Settings as Payments
 from functions.runtime.clock import ManualClock
 from functions.runtime.credentials import refuse_weak, secret
+from functions.runtime.factories import service_key, service_keys
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
-from functions.runtime.wiring import service_key, service_keys
 from gateway.settings import Settings as Gateway
 from knative.setup.secrets import new_key
 from tests.architecture import domains

@@ -7,16 +7,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from functions.notifications.channels import Channel, Mailbox
+from functions.notifications.clients import Users, UsersPeer
 from functions.notifications.desk import Desk
-from functions.notifications.peers import Users, UsersPeer
 from functions.notifications.settings import Settings
-from functions.notifications.store import KINDS
+from functions.notifications.store import MAPPINGS
 from functions.notifications.subscriptions import subscriptions
-from functions.runtime import wiring
-from functions.runtime.app import Function, Hook, Service
+from functions.runtime import factories
+from functions.runtime.app import Function, Hook, RpcService
 from functions.runtime.clock import Clock, SystemClock
 from functions.runtime.credentials import secret
-from functions.runtime.peers import Peer
+from functions.runtime.grpc_client import GrpcClient
 from functions.runtime.settings import SettingsError
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
@@ -40,7 +40,7 @@ def bootstrap(
     closing: list[Hook] = []
     users = users or _users(settings, clock, closing)
     verifier = verifier or _verifier(settings, clock, closing)
-    store = store or wiring.open_store(settings, "notifications", KINDS, clock)
+    store = store or factories.open_store(settings, "notifications", MAPPINGS, clock)
     events_secret = secret(settings, "mail_events_secret")
     shows_tokens = settings.shop_env == "development"
     desk = Desk(store, channel, users, clock, shows_tokens, events_secret, settings.unverified_mails_per_day)
@@ -52,22 +52,24 @@ def bootstrap(
         subscriptions=subscriptions(desk),
         verifier=verifier,
         clock=clock,
-        signer=wiring.event_signer(settings, "notifications"),
-        signatures=wiring.event_verifier(settings, "notifications"),
+        signer=factories.event_signer(settings, "notifications"),
+        signatures=factories.event_verifier(settings, "notifications"),
         on_stop=closing,
     )
 
 
 def _users(settings: Settings, clock: Clock, closing: list[Hook]) -> Users:
-    peer = Peer(settings.users_address, wiring.service_tokens(settings, "notifications", clock), "users")
+    peer = GrpcClient(
+        settings.users_address, factories.service_tokens(settings, "notifications", clock), "users"
+    )
     closing.append(peer.close)
     return UsersPeer(peer)
 
 
 def _verifier(settings: Settings, clock: Clock, closing: list[Hook]) -> TokenVerifier:
-    users = Peer(settings.users_address)
+    users = GrpcClient(settings.users_address)
     closing.append(users.close)
-    return wiring.token_verifier(settings, "notifications", wiring.remote_keys(users), clock)
+    return factories.token_verifier(settings, "notifications", factories.remote_keys(users), clock)
 
 
 def open_channel(settings: Settings) -> Channel:
@@ -111,9 +113,9 @@ def _mailbox(variable: str, value: str) -> Address:
         ) from None
 
 
-def _services(desk: Desk) -> list[Service]:
+def _services(desk: Desk) -> list[RpcService]:
     from functions.notifications.rpc import ACCESS, Notifications  # gRPC only where its door opens
     from proto.shop.notifications.v1.notifications_pb2_grpc import add_NotificationsServiceServicer_to_server
 
     name = "shop.notifications.v1.NotificationsService"
-    return [Service(add_NotificationsServiceServicer_to_server, Notifications(desk), name, ACCESS)]
+    return [RpcService(add_NotificationsServiceServicer_to_server, Notifications(desk), name, ACCESS)]

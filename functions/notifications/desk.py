@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from functions.notifications.channels import Channel
-from functions.notifications.peers import Users
+from functions.notifications.clients import Users
 from functions.runtime.clock import Clock
 from functions.runtime.store.port import Store
 

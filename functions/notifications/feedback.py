@@ -22,8 +22,8 @@ from functions.notifications.domain import (
     Preferences,
 )
 from functions.runtime.errors import invalid, not_found, unauthenticated
-from functions.runtime.inbox import mark
-from functions.runtime.store.port import AlreadyDone, Changes, Once, Ref
+from functions.runtime.inbox import inbox_record
+from functions.runtime.store.port import AlreadyDone, Changes, IdempotencyRecord, Ref
 
 log = logging.getLogger("shop.notifications")
 
@@ -68,33 +68,35 @@ async def receive(payload: bytes, secret: str, desk: Desk) -> None:
     if known is None:
         return
     log.info("mail_feedback", extra={"notification_id": key, "kind": detail.event_type})
-    once = mark("/ses", event.id)
+    idempotency = inbox_record("/ses", event.id)
     try:
         if detail.event_type == "Bounce" and detail.bounce.bounce_type == "Permanent":
-            await _bounce(key, once, desk)
+            await _bounce(key, idempotency, desk)
         elif detail.event_type == "Complaint" and known.template not in TO_ANOTHER_ADDRESS:
-            await _complain(known.user_id, once, desk)
+            await _complain(known.user_id, idempotency, desk)
     except AlreadyDone:
         return
 
 
-async def _bounce(key: str, once: Once, desk: Desk) -> None:
+async def _bounce(key: str, idempotency: IdempotencyRecord, desk: Desk) -> None:
     def change(found: Sequence[Any]) -> Changes[None]:
         known: Notification | None = found[0]
         if known is None or known.status is NotificationStatus.BOUNCED:
             return Changes(None)
         return Changes(None, events=known.bounce(), put=[known])
 
-    await desk.store.transact([Ref(Notification, key)], change, once=once)
+    await desk.store.transact([Ref(Notification, key)], change, idempotency=idempotency)
 
 
-async def _complain(user_id: str, once: Once, desk: Desk) -> None:
+async def _complain(user_id: str, idempotency: IdempotencyRecord, desk: Desk) -> None:
     def change(found: Sequence[Any]) -> Changes[None]:
-        preferences, erased = found
-        if erased is not None:
+        preferences, request_purge = found
+        if request_purge is not None:
             return Changes(None)
         preferences = preferences or Preferences(user_id)
         preferences.change(email_enabled=False, muted=None, version=None)
         return Changes(None, put=[preferences])
 
-    await desk.store.transact([Ref(Preferences, user_id), Ref(Erasure, user_id)], change, once=once)
+    await desk.store.transact(
+        [Ref(Preferences, user_id), Ref(Erasure, user_id)], change, idempotency=idempotency
+    )

@@ -8,7 +8,7 @@ from functions.notifications import feedback, service
 from functions.notifications.desk import Desk
 from functions.notifications.domain import Notification, Preferences
 from functions.runtime.access import ANYBODY, SIGNED_IN
-from functions.runtime.identity import caller
+from functions.runtime.identity import current_caller
 from functions.runtime.messages import timestamp
 from proto.shop.notifications.v1 import notifications_pb2 as pb
 from proto.shop.notifications.v1 import notifications_pb2_grpc
@@ -34,7 +34,7 @@ class Notifications(notifications_pb2_grpc.NotificationsServiceServicer):
     ) -> pb.ListNotificationsResponse:
         """See notifications.proto."""
         page = await service.notifications_of(
-            request.user_id, request.limit, request.cursor, caller(), self._desk
+            request.user_id, request.limit, request.cursor, current_caller(), self._desk
         )
         return pb.ListNotificationsResponse(
             notifications=map(_notification, page.items), next_cursor=page.next_cursor or ""
@@ -46,7 +46,7 @@ class Notifications(notifications_pb2_grpc.NotificationsServiceServicer):
         """See notifications.proto."""
         return pb.GetNotificationResponse(
             notification=_notification(
-                await service.notification(request.notification_id, caller(), self._desk)
+                await service.notification(request.notification_id, current_caller(), self._desk)
             )
         )
 
@@ -55,7 +55,7 @@ class Notifications(notifications_pb2_grpc.NotificationsServiceServicer):
     ) -> pb.GetPreferencesResponse:
         """See notifications.proto."""
         return pb.GetPreferencesResponse(
-            preferences=_preferences(await service.preferences(request.user_id, caller(), self._desk))
+            preferences=_preferences(await service.preferences(request.user_id, current_caller(), self._desk))
         )
 
     async def UpdatePreferences(
@@ -67,7 +67,7 @@ class Notifications(notifications_pb2_grpc.NotificationsServiceServicer):
             request.email_enabled if request.HasField("email_enabled") else None,
             request.muted_templates.names if request.HasField("muted_templates") else None,
             request.version if request.HasField("version") else None,
-            caller(),
+            current_caller(),
             self._desk,
         )
         return pb.UpdatePreferencesResponse(preferences=_preferences(changed))

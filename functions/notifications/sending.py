@@ -12,9 +12,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from events.catalog import NOBODY, Payload
+from events.catalog import ERASED_USER_ID, Payload
 from functions.notifications import rendering, store
 from functions.notifications.channels import Bounced, Mail, Refused
+from functions.notifications.clients import MailedCode
 from functions.notifications.desk import Desk
 from functions.notifications.domain import (
     TO_ANOTHER_ADDRESS,
@@ -25,8 +26,7 @@ from functions.notifications.domain import (
     UnverifiedMail,
     notification_id,
 )
-from functions.notifications.peers import MailedCode
-from functions.runtime.batches import each
+from functions.runtime.concurrency import gather_logged
 from functions.runtime.errors import ServiceError
 from functions.runtime.store.port import Changes, Ref
 from observability import tracing
@@ -43,7 +43,7 @@ async def tell(user_id: str, message: Message, source: str, event_id: str, desk:
     """Tell one person what an event says. Returns once the message is committed, sent or to be sent by
     the sweep.
     """
-    if user_id == NOBODY:
+    if user_id == ERASED_USER_ID:
         return
     key, token = notification_id(source, event_id, user_id), ""
     if message.template in rendering.WITH_TOKEN and desk.shows_tokens and not desk.channel.needs_address:
@@ -70,7 +70,9 @@ async def sweep(desk: Desk) -> None:
             cursor, more = None, True
             while more:
                 page = await store.due(desk.store, now, cursor)
-                await each([_try_again(waiting.id, waiting.user_id, desk) for waiting in page.items], log)
+                await gather_logged(
+                    [_try_again(waiting.id, waiting.user_id, desk) for waiting in page.items], log
+                )
                 cursor, more = page.next_cursor, page.next_cursor is not None
     except TimeoutError:
         log.warning("sweep_unfinished")
@@ -86,8 +88,8 @@ async def _record(key: str, user_id: str, message: Message, token: str, desk: De
     channel = desk.channel
 
     def change(found: Sequence[Any]) -> Changes[Notification | None]:
-        known, preferences, erased = found
-        if known is not None or erased is not None:
+        known, preferences, request_purge = found
+        if known is not None or request_purge is not None:
             return Changes(None)
         new = Notification(key, user_id, channel.name, template, params, subject, body, message.order_id, now)
         if not _wanted(template, preferences):
@@ -197,9 +199,9 @@ async def _within_budget(notification: Notification, desk: Desk) -> bool:
         return True
 
     def change(found: Sequence[Any]) -> Changes[bool]:
-        mail, erased = found
+        mail, request_purge = found
         mail = mail or UnverifiedMail(notification.user_id)
-        if erased is not None or not mail.allow(
+        if request_purge is not None or not mail.allow(
             notification.id, desk.unverified_mails_per_day, desk.clock.now()
         ):
             return Changes(False)

@@ -20,25 +20,25 @@ _ERASED_AT_ONCE = 50
 
 
 async def notifications_of(
-    user_id: str, limit: int, cursor: str, who: Identity, desk: Desk
+    user_id: str, limit: int, cursor: str, caller: Identity, desk: Desk
 ) -> Page[Notification]:
     """A person's messages, newest first; an empty `user_id` means the caller's own."""
-    user_id = _person(user_id, who)
+    user_id = _person(user_id, caller)
     return await store.notifications_of(desk.store, user_id, page_limit(limit), cursor or None)
 
 
-async def notification(message_id: str, who: Identity, desk: Desk) -> Notification:
+async def notification(message_id: str, caller: Identity, desk: Desk) -> Notification:
     """One message, for its person or an admin; to others NOT_FOUND."""
-    require_signed_in(who)
+    require_signed_in(caller)
     found = await desk.store.get(Notification, message_id)
-    if found is None or not (who.is_admin or (who.subject == found.user_id and not who.is_service)):
+    if found is None or not (caller.is_admin or (caller.subject == found.user_id and not caller.is_service)):
         raise not_found("Notification", "NOTIFICATION_NOT_FOUND")
     return found
 
 
-async def preferences(user_id: str, who: Identity, desk: Desk) -> Preferences:
+async def preferences(user_id: str, caller: Identity, desk: Desk) -> Preferences:
     """What a person wants to be told: everything, by default."""
-    user_id = _person(user_id, who)
+    user_id = _person(user_id, caller)
     return await desk.store.get(Preferences, user_id) or Preferences(user_id)
 
 
@@ -47,11 +47,11 @@ async def update_preferences(
     email_enabled: bool | None,
     muted: Sequence[str] | None,
     version: int | None,
-    who: Identity,
+    caller: Identity,
     desk: Desk,
 ) -> Preferences:
     """Replace what is not None. Raises INVALID_ARGUMENT (TEMPLATE_UNKNOWN), ABORTED (VERSION_MISMATCH)."""
-    user_id = _person(user_id, who)
+    user_id = _person(user_id, caller)
     unknown = sorted(set(muted or ()) - TEMPLATES)
     if unknown:
         known = ", ".join(sorted(TEMPLATES))
@@ -62,8 +62,8 @@ async def update_preferences(
         )
 
     def change(found: Sequence[Any]) -> Changes[Preferences]:
-        stored, erased = found
-        if erased is not None:
+        stored, request_purge = found
+        if request_purge is not None:
             raise not_found("User", "USER_NOT_FOUND")
         changed = stored or Preferences(user_id)
         changed.change(email_enabled, muted, version)
@@ -81,7 +81,7 @@ async def erase(user_id: str, desk: Desk) -> None:
     await _delete([Ref(Preferences, user_id), Ref(UnverifiedMail, user_id)], desk)
     while (page := await store.notifications_of(desk.store, user_id, _ERASED_AT_ONCE, None)).items:
         await _delete([Ref(Notification, message.id) for message in page.items], desk)
-    desk.store.erased()
+    desk.store.request_purge()
 
 
 async def _delete(refs: Sequence[Ref], desk: Desk) -> None:
@@ -93,10 +93,10 @@ async def _delete(refs: Sequence[Ref], desk: Desk) -> None:
     failpoint("notifications.erase.after")
 
 
-def _person(user_id: str, who: Identity) -> str:
+def _person(user_id: str, caller: Identity) -> str:
     """Whom a request is about; raises unless the caller is that person or an admin."""
-    user_id = user_id or who.subject
-    require_self_or_admin(who, user_id)
+    user_id = user_id or caller.subject
+    require_self_or_admin(caller, user_id)
     if not is_id("usr", user_id):
         raise invalid("This is no user's id.", ("user_id", "must be usr_ and 32 hexadecimal digits"))
     return user_id

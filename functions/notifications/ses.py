@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from functions.notifications.channels import NOTIFICATION_TAG, Mail, Refused, mail_unavailable
 from functions.notifications.mime import compose
 from functions.runtime.aws import make_client
-from functions.runtime.breaker import Breaker
+from functions.runtime.circuit_breaker import CircuitBreaker
 from functions.runtime.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class SesChannel:
         self._connecting = asyncio.Lock()
         # Of its own: a slow SES takes no thread from the store. The threads end with the process.
         self._threads = ThreadPoolExecutor(AT_ONCE, "ses")
-        self._breaker = Breaker("ses")
+        self._breaker = CircuitBreaker("ses")
 
     async def send(self, mail: Mail) -> None:
         """See Channel."""

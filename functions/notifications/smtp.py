@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from functions.notifications.channels import Bounced, Mail, Refused, mail_unavailable
 from functions.notifications.mime import compose
-from functions.runtime.breaker import Breaker
+from functions.runtime.circuit_breaker import CircuitBreaker
 from functions.runtime.credentials import weakness
 from functions.runtime.errors import ServiceError
 from functions.runtime.settings import SettingsError
@@ -97,7 +97,7 @@ class SmtpChannel:
         self._reply_to = reply_to
         self._seconds = seconds
         self._turns = asyncio.Semaphore(AT_ONCE)
-        self._breaker = Breaker("smtp")
+        self._breaker = CircuitBreaker("smtp")
 
     async def send(self, mail: Mail) -> None:
         """See Channel."""

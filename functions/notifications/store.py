@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from functions.notifications.domain import Erasure, Notification, Preferences, UnverifiedMail
-from functions.runtime.store.port import IndexKey, Kind, Page, Store
+from functions.runtime.store.port import EntityMapping, IndexKey, Page, Store
 
 ERASURES_KEPT = timedelta(days=30)
 
@@ -22,11 +22,11 @@ def _indexes(notification: Notification) -> Iterable[IndexKey]:
         yield IndexKey("due", "all", stamp(notification.due_at))
 
 
-KINDS = (
-    Kind(Notification, "notification", _indexes),
-    Kind(Preferences, "preferences"),
-    Kind(UnverifiedMail, "unverified_mail", expires_at=lambda mail: mail.expires_at),
-    Kind(Erasure, "erasure", expires_at=lambda erasure: erasure.at + ERASURES_KEPT),
+MAPPINGS = (
+    EntityMapping(Notification, "notification", _indexes),
+    EntityMapping(Preferences, "preferences"),
+    EntityMapping(UnverifiedMail, "unverified_mail", expires_at=lambda mail: mail.expires_at),
+    EntityMapping(Erasure, "erasure", expires_at=lambda erasure: erasure.at + ERASURES_KEPT),
 )
 
 

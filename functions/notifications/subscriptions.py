@@ -24,26 +24,26 @@ from events.catalog import (
 from functions.notifications import messages, sending, service
 from functions.notifications.desk import Desk
 from functions.notifications.domain import Message
-from functions.runtime.app import Delivery, Handler
+from functions.runtime.app import Handler, ReceivedEvent
 
 
 def subscriptions(desk: Desk) -> dict[type[Payload], Handler]:
     """Handlers by event type."""
 
     def tell(compose: Callable[[Any], Message]) -> Handler:
-        async def handler(event: Delivery[Any]) -> None:
+        async def handler(event: ReceivedEvent[Any]) -> None:
             message = compose(event.data)
             await sending.tell(event.data.user_id, message, event.source, event.id, desk)
 
         return handler
 
-    async def stock_low(event: Delivery[StockLow]) -> None:
+    async def stock_low(event: ReceivedEvent[StockLow]) -> None:
         await sending.tell_administrators(messages.stock_low(event.data), event.source, event.id, desk)
 
-    async def user_deleted(event: Delivery[UserDeleted]) -> None:
+    async def user_deleted(event: ReceivedEvent[UserDeleted]) -> None:
         await service.erase(event.data.user_id, desk)
 
-    async def sweep_due(_: Delivery[SweepDue]) -> None:
+    async def sweep_due(_: ReceivedEvent[SweepDue]) -> None:
         await sending.sweep(desk)
 
     return {

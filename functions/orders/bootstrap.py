@@ -5,20 +5,17 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import partial
 
-from functions.orders.metrics import MEASURES
-from functions.orders.peers import Catalogue, ProductsCatalogue
+from functions.orders.clients import Catalogue, ProductsCatalogue
+from functions.orders.metrics import EVENT_METRICS
 from functions.orders.settings import Settings
-from functions.orders.store import KINDS, Orders
+from functions.orders.store import MAPPINGS, Orders
 from functions.orders.subscriptions import subscriptions
 from functions.orders.velocity import Budgets
 from functions.orders.watching import Watchers
-from functions.runtime.app import Function, Hook, Service
+from functions.runtime.app import Function, Hook, RpcService
 from functions.runtime.clock import Clock, SystemClock
 from functions.runtime.currencies import PROVIDERS
-from functions.runtime.peers import Peer
-from functions.runtime.store.port import Store
-from functions.runtime.tokens import TokenVerifier
-from functions.runtime.wiring import (
+from functions.runtime.factories import (
     event_signer,
     event_verifier,
     open_store,
@@ -26,6 +23,9 @@ from functions.runtime.wiring import (
     service_tokens,
     token_verifier,
 )
+from functions.runtime.grpc_client import GrpcClient
+from functions.runtime.store.port import Store
+from functions.runtime.tokens import TokenVerifier
 
 
 def bootstrap(
@@ -38,7 +38,7 @@ def bootstrap(
 ) -> Function:
     """Compose the service; what is given replaces what the settings would make."""
     clock = clock or SystemClock()
-    store = store or open_store(settings, "orders", KINDS, clock)
+    store = store or open_store(settings, "orders", MAPPINGS, clock)
     watchers = Watchers(store, settings.watch_poll_seconds, settings.watch_limit, settings.watch_limit_each)
     orders = Orders(store, watchers.changed)
     stops: list[Hook] = []
@@ -53,7 +53,7 @@ def bootstrap(
         clock=clock,
         signer=event_signer(settings, "orders"),
         signatures=event_verifier(settings, "orders"),
-        measures=MEASURES,
+        event_metrics=EVENT_METRICS,
         on_drain=[watchers.close],
         on_stop=stops,
     )
@@ -61,7 +61,7 @@ def bootstrap(
 
 def _services(
     settings: Settings, orders: Orders, catalogue: Catalogue, watchers: Watchers, clock: Clock
-) -> list[Service]:
+) -> list[RpcService]:
     from functions.orders.rpc import ACCESS, OrdersServicer  # gRPC only where its door opens
     from proto.shop.orders.v1.orders_pb2_grpc import add_OrdersServiceServicer_to_server
 
@@ -75,16 +75,16 @@ def _services(
     limits, header = PROVIDERS[settings.payment_provider], settings.client_address_header.lower()
     bounds = budgets if budgets.any else None
     servicer = OrdersServicer(orders, catalogue, watchers, clock, limits, bounds, header)
-    return [Service(add_OrdersServiceServicer_to_server, servicer, "shop.orders.v1.OrdersService", ACCESS)]
+    return [RpcService(add_OrdersServiceServicer_to_server, servicer, "shop.orders.v1.OrdersService", ACCESS)]
 
 
 def _catalogue(settings: Settings, clock: Clock, stops: list[Hook]) -> Catalogue:
-    products = Peer(settings.products_address, service_tokens(settings, "orders", clock), "products")
+    products = GrpcClient(settings.products_address, service_tokens(settings, "orders", clock), "products")
     stops.append(products.close)
     return ProductsCatalogue(products)
 
 
 def _verifier(settings: Settings, clock: Clock, stops: list[Hook]) -> TokenVerifier:
-    users = Peer(settings.users_address)
+    users = GrpcClient(settings.users_address)
     stops.append(users.close)
     return token_verifier(settings, "orders", remote_keys(users), clock)

@@ -16,7 +16,7 @@ from events.catalog import (
     Payload,
 )
 from functions.orders.domain import ACCOUNT_DELETED, DISPUTE_LOST, REFUNDED, SAGA_REASONS
-from functions.runtime.committed import Measure
+from functions.runtime.event_metrics import EventMetric
 from functions.runtime.ids import made_at
 from observability.metrics import REGISTRY
 
@@ -75,7 +75,7 @@ def _ended(outcome: str, order_id: str, at: datetime) -> None:
     SAGA.labels(outcome).observe(max(0.0, (at - made_at(order_id)).total_seconds()))
 
 
-MEASURES: Mapping[type[Payload], Measure] = {
+EVENT_METRICS: Mapping[type[Payload], EventMetric] = {
     OrderPlaced: _placed,
     OrderConfirmed: _confirmed,
     OrderCancelled: _cancelled,

@@ -10,8 +10,8 @@ from typing import Any
 from events.catalog import Money
 from functions.orders import service
 from functions.orders.checkout import Item, Placement
+from functions.orders.clients import Catalogue
 from functions.orders.domain import Order, Status
-from functions.orders.peers import Catalogue
 from functions.orders.store import Orders
 from functions.orders.velocity import Budgets
 from functions.orders.watching import Watchers
@@ -21,7 +21,7 @@ from functions.runtime.clock import Clock
 from functions.runtime.currencies import ProviderLimits
 from functions.runtime.errors import invalid
 from functions.runtime.idempotency import fingerprint
-from functions.runtime.identity import caller
+from functions.runtime.identity import current_caller
 from functions.runtime.messages import money, timestamp
 from proto.shop.orders.v1 import orders_pb2 as pb
 from proto.shop.orders.v1 import orders_pb2_grpc
@@ -64,7 +64,7 @@ class OrdersServicer(orders_pb2_grpc.OrdersServiceServicer):
             self.orders,
             self.catalogue,
             self.clock,
-            caller(),
+            current_caller(),
             wanted,
             self.limits,
             budgets=self.budgets,
@@ -72,12 +72,14 @@ class OrdersServicer(orders_pb2_grpc.OrdersServiceServicer):
         return pb.PlaceOrderResponse(order=_order(order))
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Any) -> pb.GetOrderResponse:
-        return pb.GetOrderResponse(order=_order(await service.get(self.orders, caller(), request.order_id)))
+        return pb.GetOrderResponse(
+            order=_order(await service.get(self.orders, current_caller(), request.order_id))
+        )
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Any) -> pb.ListOrdersResponse:
         page = await service.list_orders(
             self.orders,
-            caller(),
+            current_caller(),
             user_id=request.user_id,
             everybody=request.all,
             status=_status(request.status),
@@ -91,24 +93,26 @@ class OrdersServicer(orders_pb2_grpc.OrdersServiceServicer):
     async def CancelOrder(self, request: pb.CancelOrderRequest, context: Any) -> pb.CancelOrderResponse:
         return pb.CancelOrderResponse(
             order=_order(
-                await service.cancel(self.orders, self.clock, caller(), request.order_id, request.reason)
+                await service.cancel(
+                    self.orders, self.clock, current_caller(), request.order_id, request.reason
+                )
             )
         )
 
     async def ShipOrder(self, request: pb.ShipOrderRequest, context: Any) -> pb.ShipOrderResponse:
         return pb.ShipOrderResponse(
-            order=_order(await service.ship(self.orders, self.clock, caller(), request.order_id))
+            order=_order(await service.ship(self.orders, self.clock, current_caller(), request.order_id))
         )
 
     async def DeliverOrder(self, request: pb.DeliverOrderRequest, context: Any) -> pb.DeliverOrderResponse:
         return pb.DeliverOrderResponse(
-            order=_order(await service.deliver(self.orders, self.clock, caller(), request.order_id))
+            order=_order(await service.deliver(self.orders, self.clock, current_caller(), request.order_id))
         )
 
     async def WatchOrder(
         self, request: pb.WatchOrderRequest, context: Any
     ) -> AsyncIterator[pb.WatchOrderResponse]:
-        stream = await service.watch(self.orders, self.watchers, caller(), request.order_id)
+        stream = await service.watch(self.orders, self.watchers, current_caller(), request.order_id)
         async with aclosing(stream):
             async for order in stream:
                 yield pb.WatchOrderResponse(order=_order(order))
@@ -116,7 +120,9 @@ class OrdersServicer(orders_pb2_grpc.OrdersServiceServicer):
     async def CreateStreamTicket(
         self, request: pb.CreateStreamTicketRequest, context: Any
     ) -> pb.CreateStreamTicketResponse:
-        issued = await service.issue_stream_ticket(self.orders, self.clock, caller(), request.order_id)
+        issued = await service.issue_stream_ticket(
+            self.orders, self.clock, current_caller(), request.order_id
+        )
         return pb.CreateStreamTicketResponse(ticket=issued.ticket, expires_at=timestamp(issued.expires_at))
 
     async def RedeemStreamTicket(
@@ -128,7 +134,7 @@ class OrdersServicer(orders_pb2_grpc.OrdersServiceServicer):
     async def GetPaymentInstruction(
         self, request: pb.GetPaymentInstructionRequest, context: Any
     ) -> pb.GetPaymentInstructionResponse:
-        order = await service.payment_instruction(self.orders, caller(), request.order_id)
+        order = await service.payment_instruction(self.orders, current_caller(), request.order_id)
         return pb.GetPaymentInstructionResponse(
             payment_instruction=pb.PaymentInstruction(
                 order_id=order.id,

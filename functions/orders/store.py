@@ -12,7 +12,7 @@ from functions.orders.domain import Order, Status
 from functions.orders.velocity import Budgets, Pace, address_id, spend
 from functions.runtime.errors import Code, ServiceError, not_found, unauthenticated
 from functions.runtime.ids import is_id
-from functions.runtime.store.port import Changes, IndexKey, Kind, Once, Page, Ref, Store
+from functions.runtime.store.port import Changes, EntityMapping, IdempotencyRecord, IndexKey, Page, Ref, Store
 from observability.failpoints import failpoint
 
 _TOKENS_ARE_OVER = timedelta(days=1)
@@ -61,13 +61,13 @@ def _indexes(order: Order) -> Iterator[IndexKey]:
         yield IndexKey("waiting", ANY, sortable(order.moved_at))
 
 
-KINDS: tuple[Kind[Any], ...] = (
-    Kind(Order, "order", indexes=_indexes),
-    Kind(
+MAPPINGS: tuple[EntityMapping[Any], ...] = (
+    EntityMapping(Order, "order", indexes=_indexes),
+    EntityMapping(
         DeletedAccount, "deleted-account", expires_at=lambda account: account.deleted_at + timedelta(days=1)
     ),
-    Kind(StreamTicket, "stream-ticket", expires_at=lambda ticket: ticket.expires_at),
-    Kind(Pace, "pace", expires_at=lambda pace: pace.expires_at),
+    EntityMapping(StreamTicket, "stream-ticket", expires_at=lambda ticket: ticket.expires_at),
+    EntityMapping(Pace, "pace", expires_at=lambda pace: pace.expires_at),
 )
 
 
@@ -94,7 +94,7 @@ class Orders:
         order = await self.store.get(Order, order_id) if is_id("ord", order_id) else None
         return _required(order)
 
-    async def replay(self, once: Once) -> Order | None:
+    async def replay(self, idempotency: IdempotencyRecord) -> Order | None:
         """The order that was placed with this key, as it was then; None when there is none.
 
         Raises INVALID_ARGUMENT (IDEMPOTENCY_KEY_REUSED) when the key was used for another request.
@@ -104,15 +104,19 @@ class Orders:
             raise NotPlacedYet  # the store then writes nothing, so that the key stays free
 
         try:
-            receipt = await self.store.transact([], nothing, once=once)
+            receipt = await self.store.transact([], nothing, idempotency=idempotency)
         except NotPlacedYet:
             return None
         return (await self.get(receipt.id)).as_placed()
 
     async def place(
-        self, order: Order, once: Once | None, budgets: Budgets | None = None, client_address: str = ""
+        self,
+        order: Order,
+        idempotency: IdempotencyRecord | None,
+        budgets: Budgets | None = None,
+        client_address: str = "",
     ) -> Order:
-        """Store a new order, or answer with the one that `once` remembers; `budgets` bound how many there may be.
+        """Store a new order, or return the one that `idempotency` remembers; `budgets` bound how many there may be.
 
         Raises UNAUTHENTICATED (ACCOUNT_DELETED), RESOURCE_EXHAUSTED as `velocity.spend` does, and INVALID_ARGUMENT as
         `replay` does.
@@ -145,14 +149,17 @@ class Orders:
         if budgets is not None:
             refs += [account_ref, address_ref] if client_address else [account_ref]
         failpoint("orders.place.before")
-        receipt = await self.store.transact(refs, place, once=once)
+        receipt = await self.store.transact(refs, place, idempotency=idempotency)
         failpoint("orders.place.after")
         return (await self.get(receipt.id)).as_placed()
 
     async def change(
-        self, order_id: str, act: Callable[[Order], Sequence[Payload]], once: Once | None = None
+        self,
+        order_id: str,
+        act: Callable[[Order], Sequence[Payload]],
+        idempotency: IdempotencyRecord | None = None,
     ) -> Order:
-        """Let `act` change the order, and commit it with the events it returns and `once`.
+        """Let `act` change the order, and commit it with the events it returns and `idempotency`.
 
         Writes no new version when `act` left no timeline entry. Raises NOT_FOUND, and what `act` raises.
         """
@@ -166,7 +173,7 @@ class Orders:
         if not is_id("ord", order_id):
             return _required(None)
         failpoint("orders.change.before")
-        order = await self.store.transact([Ref(Order, order_id)], change, once=once)
+        order = await self.store.transact([Ref(Order, order_id)], change, idempotency=idempotency)
         failpoint("orders.change.after")
         self.changed(order_id)
         return order
@@ -193,10 +200,10 @@ class Orders:
         )
         failpoint("orders.close-account.after")
 
-    async def mark(self, once: Once) -> None:
+    async def inbox_record(self, idempotency: IdempotencyRecord) -> None:
         """Commit an inbox mark alone, for work that was committed in parts."""
         failpoint("orders.mark.before")
-        await self.store.transact([], lambda _: Changes(None), once=once)
+        await self.store.transact([], lambda _: Changes(None), idempotency=idempotency)
         failpoint("orders.mark.after")
 
 

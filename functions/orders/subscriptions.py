@@ -19,23 +19,23 @@ from events.catalog import (
 )
 from functions.orders import service
 from functions.orders.store import Orders
-from functions.runtime.app import Delivery, Handler
+from functions.runtime.app import Handler, ReceivedEvent
 from functions.runtime.clock import Clock
 
 
 def subscriptions(orders: Orders, clock: Clock, patience: timedelta) -> dict[type[Payload], Handler]:
     """Handlers by payload; `patience` is how long an order may wait for stock and payment."""
 
-    async def stock_reserved(event: Delivery[StockReserved]) -> None:
-        await service.stock_reserved(orders, clock, event.data.order_id, event.once)
+    async def stock_reserved(event: ReceivedEvent[StockReserved]) -> None:
+        await service.stock_reserved(orders, clock, event.data.order_id, event.inbox)
 
-    async def stock_rejected(event: Delivery[StockRejected]) -> None:
-        await service.stock_rejected(orders, clock, event.data, event.once)
+    async def stock_rejected(event: ReceivedEvent[StockRejected]) -> None:
+        await service.stock_rejected(orders, clock, event.data, event.inbox)
 
-    async def user_deleted(event: Delivery[UserDeleted]) -> None:
-        await service.erase_person(orders, clock, event.data.user_id, event.once)
+    async def user_deleted(event: ReceivedEvent[UserDeleted]) -> None:
+        await service.erase_person(orders, clock, event.data.user_id, event.inbox)
 
-    async def sweep_due(_: Delivery[SweepDue]) -> None:
+    async def sweep_due(_: ReceivedEvent[SweepDue]) -> None:
         await service.cancel_overdue(orders, clock, patience)
 
     return {
@@ -50,23 +50,23 @@ def subscriptions(orders: Orders, clock: Clock, patience: timedelta) -> dict[typ
 def _of_payments(orders: Orders, clock: Clock) -> dict[type[Payload], Handler]:
     """Handlers of what becomes of an order's money."""
 
-    async def payment_captured(event: Delivery[PaymentCaptured]) -> None:
-        await service.payment_captured(orders, clock, event.data, event.once)
+    async def payment_captured(event: ReceivedEvent[PaymentCaptured]) -> None:
+        await service.payment_captured(orders, clock, event.data, event.inbox)
 
-    async def payment_declined(event: Delivery[PaymentDeclined]) -> None:
-        await service.payment_declined(orders, clock, event.data, event.once)
+    async def payment_declined(event: ReceivedEvent[PaymentDeclined]) -> None:
+        await service.payment_declined(orders, clock, event.data, event.inbox)
 
-    async def payment_refunded(event: Delivery[PaymentRefunded]) -> None:
-        await service.payment_refunded(orders, clock, event.data, event.once)
+    async def payment_refunded(event: ReceivedEvent[PaymentRefunded]) -> None:
+        await service.payment_refunded(orders, clock, event.data, event.inbox)
 
-    async def refund_failed(event: Delivery[PaymentRefundFailed]) -> None:
-        await service.refund_failed(orders, clock, event.data, event.once)
+    async def refund_failed(event: ReceivedEvent[PaymentRefundFailed]) -> None:
+        await service.refund_failed(orders, clock, event.data, event.inbox)
 
-    async def payment_disputed(event: Delivery[PaymentDisputed]) -> None:
-        await service.payment_disputed(orders, clock, event.data, event.once)
+    async def payment_disputed(event: ReceivedEvent[PaymentDisputed]) -> None:
+        await service.payment_disputed(orders, clock, event.data, event.inbox)
 
-    async def dispute_closed(event: Delivery[PaymentDisputeClosed]) -> None:
-        await service.dispute_closed(orders, clock, event.data, event.once)
+    async def dispute_closed(event: ReceivedEvent[PaymentDisputeClosed]) -> None:
+        await service.dispute_closed(orders, clock, event.data, event.inbox)
 
     return {
         PaymentCaptured: payment_captured,

@@ -6,19 +6,19 @@ from datetime import timedelta
 from functools import partial
 
 from functions.payments import simulated
+from functions.payments.clients import Orders, OrdersPeer
 from functions.payments.desk import Desk
-from functions.payments.metrics import MEASURES
-from functions.payments.peers import Orders, OrdersPeer
+from functions.payments.metrics import EVENT_METRICS
 from functions.payments.provider import Bounded, Provider, Webhook
 from functions.payments.settings import Settings
-from functions.payments.store import KINDS
+from functions.payments.store import MAPPINGS
 from functions.payments.subscriptions import subscriptions
-from functions.runtime import wiring
-from functions.runtime.app import Function, Hook, Service
+from functions.runtime import factories
+from functions.runtime.app import Function, Hook, RpcService
 from functions.runtime.clock import Clock, SystemClock
 from functions.runtime.credentials import secret
 from functions.runtime.currencies import PROVIDERS
-from functions.runtime.peers import Peer
+from functions.runtime.grpc_client import GrpcClient
 from functions.runtime.settings import SettingsError
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
@@ -43,7 +43,7 @@ def bootstrap(
         closing.append(provider.close)
     orders = orders or _orders(settings, clock, closing)
     verifier = verifier or _verifier(settings, clock, closing)
-    store = store or wiring.open_store(settings, "payments", KINDS, clock)
+    store = store or factories.open_store(settings, "payments", MAPPINGS, clock)
     settle_after = timedelta(seconds=settings.payment_settle_after)
     limits = PROVIDERS[settings.payment_provider]
     desk = Desk(store, provider, orders, clock, settle_after, open_webhook(settings), limits)
@@ -55,23 +55,25 @@ def bootstrap(
         subscriptions=subscriptions(desk),
         verifier=verifier,
         clock=clock,
-        signer=wiring.event_signer(settings, "payments"),
-        signatures=wiring.event_verifier(settings, "payments"),
-        measures=MEASURES,
+        signer=factories.event_signer(settings, "payments"),
+        signatures=factories.event_verifier(settings, "payments"),
+        event_metrics=EVENT_METRICS,
         on_stop=closing,
     )
 
 
 def _orders(settings: Settings, clock: Clock, closing: list[Hook]) -> Orders:
-    peer = Peer(settings.orders_address, wiring.service_tokens(settings, "payments", clock), "orders")
+    peer = GrpcClient(
+        settings.orders_address, factories.service_tokens(settings, "payments", clock), "orders"
+    )
     closing.append(peer.close)
     return OrdersPeer(peer)
 
 
 def _verifier(settings: Settings, clock: Clock, closing: list[Hook]) -> TokenVerifier:
-    users = Peer(settings.users_address)
+    users = GrpcClient(settings.users_address)
     closing.append(users.close)
-    return wiring.token_verifier(settings, "payments", wiring.remote_keys(users), clock)
+    return factories.token_verifier(settings, "payments", factories.remote_keys(users), clock)
 
 
 def open_provider(settings: Settings, clock: Clock) -> Provider:
@@ -84,7 +86,7 @@ def open_provider(settings: Settings, clock: Clock) -> Provider:
 
 
 def _simulated(settings: Settings, clock: Clock) -> Provider:
-    books = wiring.open_store(settings, "payments-ledger", simulated.KINDS, clock)
+    books = factories.open_store(settings, "payments-ledger", simulated.MAPPINGS, clock)
     return simulated.SimulatedProvider(books, clock, settings.payment_slow_seconds)
 
 
@@ -102,7 +104,7 @@ def _stripe(settings: Settings, clock: Clock) -> Provider:
     # A charge, a void or a refund is two calls as a rule.
     api = StripeApi(key, settings.stripe_api_base, settings.payment_timeout / 2)
     # Under the ledger's name, so that a change of the provider needs no table.
-    books = wiring.open_store(settings, "payments-ledger", stripe_provider.KINDS, clock)
+    books = factories.open_store(settings, "payments-ledger", stripe_provider.MAPPINGS, clock)
     return stripe_provider.StripeProvider(api, books, clock)
 
 
@@ -116,12 +118,12 @@ def open_webhook(settings: Settings) -> Webhook | None:
     return StripeWebhook(signing)
 
 
-def _services(desk: Desk) -> list[Service]:
+def _services(desk: Desk) -> list[RpcService]:
     from functions.payments.rpc import ACCESS, Payments  # gRPC only where its door opens
     from proto.shop.payments.v1.payments_pb2_grpc import add_PaymentsServiceServicer_to_server
 
     return [
-        Service(
+        RpcService(
             add_PaymentsServiceServicer_to_server, Payments(desk), "shop.payments.v1.PaymentsService", ACCESS
         )
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from functions.payments.peers import Orders
+from functions.payments.clients import Orders
 from functions.payments.provider import Provider, Webhook
 from functions.runtime.clock import Clock
 from functions.runtime.currencies import SIMULATED, ProviderLimits

@@ -12,7 +12,7 @@ from enum import StrEnum
 from hashlib import sha256
 
 from events.catalog import (
-    NOBODY,
+    ERASED_USER_ID,
     Money,
     Payload,
     PaymentCaptured,
@@ -230,7 +230,7 @@ class Payment:
         return [
             PaymentRefunded(
                 order_id=self.order_id,
-                user_id=self.user_id or NOBODY,
+                user_id=self.user_id or ERASED_USER_ID,
                 payment_id=self.id,
                 refund_id=refund.id,
                 amount=refund.amount,

@@ -16,8 +16,8 @@ from events.catalog import (
     PaymentDisputed,
     PaymentRefunded,
 )
-from functions.runtime.committed import Measure
 from functions.runtime.currencies import exponent
+from functions.runtime.event_metrics import EventMetric
 from observability.metrics import REGISTRY
 
 CURRENCIES = 20
@@ -81,7 +81,7 @@ def _count(counter: Counter, money: Money) -> None:
     UNITS.labels(label).set(10 ** exponent(money.currency) if label != "other" else 1)
 
 
-MEASURES: Mapping[type[Payload], Measure] = {
+EVENT_METRICS: Mapping[type[Payload], EventMetric] = {
     PaymentCaptured: _captured,
     PaymentDeclined: _declined,
     PaymentRefunded: _refunded,

@@ -30,15 +30,15 @@ from functions.payments.domain import (
     id_of_provider,
 )
 from functions.payments.provider import DisputeRecord, RefundOutcome, RefundRecord, RefundState
-from functions.runtime.batches import each
+from functions.runtime.concurrency import gather_logged
 from functions.runtime.currencies import ProviderLimits
 from functions.runtime.errors import ServiceError, aborted, invalid, not_found
 from functions.runtime.formats import REASON
-from functions.runtime.idempotency import fingerprint, idempotency, wrong_key
+from functions.runtime.idempotency import fingerprint, idempotency_record, wrong_key
 from functions.runtime.identity import Identity, require_admin, require_signed_in
 from functions.runtime.ids import new_id
 from functions.runtime.paging import page_limit
-from functions.runtime.store.port import Changes, Once, Page, Ref
+from functions.runtime.store.port import Changes, IdempotencyRecord, Page, Ref
 from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.payments")
@@ -54,14 +54,14 @@ _REASON = re.compile(REASON)
 
 
 async def refund(
-    payment_id: str, amount: Money | None, reason: str, key: str | None, who: Identity, desk: Desk
+    payment_id: str, amount: Money | None, reason: str, key: str | None, caller: Identity, desk: Desk
 ) -> Refund:
     """Give back `amount` of a payment, None for all that is left; admins only.
 
     The refund as it stands now: PENDING when the provider did not answer, and the sweep will settle it.
     `key` is the caller's Idempotency-Key; the same one again gives the same refund.
     """
-    require_admin(who)
+    require_admin(caller)
     reason = reason or REQUESTED_BY_MERCHANT
     _check(amount, reason, key, desk.limits)
     now, fresh_id = desk.clock.now(), new_id("ref")
@@ -73,18 +73,18 @@ async def refund(
         refund = payment.ask_back(fresh_id, amount, reason, now)
         return Changes(refund, put=[payment, refund])
 
-    once = None if key is None else _once(who, key, payment_id, amount, reason)
+    idempotency = None if key is None else _once(caller, key, payment_id, amount, reason)
     refs = [Ref(Payment, payment_id), Ref(Refund, fresh_id)]
     failpoint("payments.refund.before")
-    first = await desk.store.transact(refs, change, once=once)
+    first = await desk.store.transact(refs, change, idempotency=idempotency)
     failpoint("payments.refund.after")
     if first.id != fresh_id:
         await _refuse_while_handled(first.id, desk)
     return await _try_give_back(first, desk)
 
 
-async def give_back(refund_id: str, once: Once | None, desk: Desk) -> Refund:
-    """Have the provider pay what is set aside, and commit its answer with `once`. Raises UNAVAILABLE."""
+async def give_back(refund_id: str, idempotency: IdempotencyRecord | None, desk: Desk) -> Refund:
+    """Have the provider pay what is set aside, and commit its answer with `idempotency`. Raises UNAVAILABLE."""
     refund = await desk.store.get(Refund, refund_id)
     if refund is None:
         raise not_found("Refund", "REFUND_NOT_FOUND")
@@ -94,7 +94,7 @@ async def give_back(refund_id: str, once: Once | None, desk: Desk) -> Refund:
         await reconcile(refund.payment_id, desk)
         return await desk.store.get(Refund, refund_id) or refund
     outcome = await desk.provider.refund(refund.id, refund.payment_id, refund.amount)
-    refund = await _settle(refund, outcome, once, desk)
+    refund = await _settle(refund, outcome, idempotency, desk)
     if refund.status is RefundStatus.FAILED:
         log.error("refund_refused", extra={"refund_id": refund.id, "order_id": refund.order_id})
         await try_to_reconcile(refund.payment_id, desk)
@@ -245,28 +245,30 @@ async def sweep(before: datetime, desk: Desk) -> None:
     cursor, more = None, True
     while more:
         page = await store.pending_refunds(desk.store, before, cursor)
-        await each([_try_give_back(refund, desk) for refund in page.items], log)
+        await gather_logged([_try_give_back(refund, desk) for refund in page.items], log)
         cursor, more = page.next_cursor, page.next_cursor is not None
 
 
-async def refunds_of(payment_id: str, limit: int, cursor: str, who: Identity, desk: Desk) -> Page[Refund]:
+async def refunds_of(payment_id: str, limit: int, cursor: str, caller: Identity, desk: Desk) -> Page[Refund]:
     """A payment's refunds, oldest first, for the payer or an admin; to others NOT_FOUND."""
     payment = await desk.store.get(Payment, payment_id)
     if payment is None:
-        require_signed_in(who)
+        require_signed_in(caller)
         raise not_found("Payment", "PAYMENT_NOT_FOUND")
-    require_payer_or_admin(payment, who)
+    require_payer_or_admin(payment, caller)
     return await store.refunds_of(desk.store, payment_id, page_limit(limit), cursor or None)
 
 
-def require_payer_or_admin(payment: Payment, who: Identity) -> None:
+def require_payer_or_admin(payment: Payment, caller: Identity) -> None:
     """Raises NOT_FOUND to anybody else, who must not learn that it exists."""
-    require_signed_in(who)
-    if not who.is_admin and (who.is_service or who.subject != payment.user_id):
+    require_signed_in(caller)
+    if not caller.is_admin and (caller.is_service or caller.subject != payment.user_id):
         raise not_found("Payment", "PAYMENT_NOT_FOUND")
 
 
-async def _settle(refund: Refund, outcome: RefundOutcome, once: Once | None, desk: Desk) -> Refund:
+async def _settle(
+    refund: Refund, outcome: RefundOutcome, idempotency: IdempotencyRecord | None, desk: Desk
+) -> Refund:
     now = desk.clock.now()
 
     def change(found: Sequence[Any]) -> Changes[Refund]:
@@ -279,7 +281,7 @@ async def _settle(refund: Refund, outcome: RefundOutcome, once: Once | None, des
 
     refs = [Ref(Payment, refund.payment_id), Ref(Refund, refund.id)]
     failpoint("payments.refund-settle.before")
-    settled = await desk.store.transact(refs, change, once=once)
+    settled = await desk.store.transact(refs, change, idempotency=idempotency)
     failpoint("payments.refund-settle.after")
     return settled
 
@@ -304,9 +306,11 @@ async def _refuse_while_handled(refund_id: str, desk: Desk) -> None:
         )
 
 
-def _once(who: Identity, key: str, payment_id: str, amount: Money | None, reason: str) -> Once:
+def _once(
+    caller: Identity, key: str, payment_id: str, amount: Money | None, reason: str
+) -> IdempotencyRecord:
     wanted = f"{payment_id}|{f'{amount.amount}{amount.currency}' if amount else 'all'}|{reason}"
-    return idempotency(f"refunds:{who.subject}", key, fingerprint(wanted.encode()), Refund)
+    return idempotency_record(f"refunds:{caller.subject}", key, fingerprint(wanted.encode()), Refund)
 
 
 def _check(amount: Money | None, reason: str, key: str | None, limits: ProviderLimits) -> None:

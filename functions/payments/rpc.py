@@ -10,7 +10,7 @@ from functions.payments.desk import Desk
 from functions.payments.domain import Payment, Refund
 from functions.payments.provider import LedgerEntry
 from functions.runtime.access import ADMINS, ANYBODY, SIGNED_IN
-from functions.runtime.identity import caller
+from functions.runtime.identity import current_caller
 from functions.runtime.messages import money, timestamp
 from proto.shop.payments.v1 import payments_pb2 as pb
 from proto.shop.payments.v1 import payments_pb2_grpc
@@ -38,20 +38,20 @@ class Payments(payments_pb2_grpc.PaymentsServiceServicer):
     ) -> pb.GetOrderPaymentResponse:
         """See payments.proto."""
         return pb.GetOrderPaymentResponse(
-            payment=_payment(await service.order_payment(request.order_id, caller(), self._desk))
+            payment=_payment(await service.order_payment(request.order_id, current_caller(), self._desk))
         )
 
     async def BatchGetPayments(
         self, request: pb.BatchGetPaymentsRequest, context: Any
     ) -> pb.BatchGetPaymentsResponse:
         """See payments.proto."""
-        payments = await service.payments_by_id(request.payment_ids, caller(), self._desk)
+        payments = await service.payments_by_id(request.payment_ids, current_caller(), self._desk)
         return pb.BatchGetPaymentsResponse(payments=map(_payment, payments))
 
     async def ListPayments(self, request: pb.ListPaymentsRequest, context: Any) -> pb.ListPaymentsResponse:
         """See payments.proto."""
         payments, cursor = await service.payments_of(
-            request.user_id, request.limit, request.cursor, caller(), self._desk
+            request.user_id, request.limit, request.cursor, current_caller(), self._desk
         )
         return pb.ListPaymentsResponse(payments=map(_payment, payments), next_cursor=cursor or "")
 
@@ -59,19 +59,21 @@ class Payments(payments_pb2_grpc.PaymentsServiceServicer):
         """See payments.proto."""
         amount = Money(request.amount.amount, request.amount.currency) if request.HasField("amount") else None
         key = request.idempotency_key if request.HasField("idempotency_key") else None
-        refund = await refunds.refund(request.payment_id, amount, request.reason, key, caller(), self._desk)
+        refund = await refunds.refund(
+            request.payment_id, amount, request.reason, key, current_caller(), self._desk
+        )
         return pb.RefundPaymentResponse(refund=_refund(refund))
 
     async def ListRefunds(self, request: pb.ListRefundsRequest, context: Any) -> pb.ListRefundsResponse:
         """See payments.proto."""
         page = await refunds.refunds_of(
-            request.payment_id, request.limit, request.cursor, caller(), self._desk
+            request.payment_id, request.limit, request.cursor, current_caller(), self._desk
         )
         return pb.ListRefundsResponse(refunds=map(_refund, page.items), next_cursor=page.next_cursor or "")
 
     async def ListLedger(self, request: pb.ListLedgerRequest, context: Any) -> pb.ListLedgerResponse:
         """See payments.proto."""
-        page = await service.ledger(request.limit, request.cursor, caller(), self._desk)
+        page = await service.ledger(request.limit, request.cursor, current_caller(), self._desk)
         return pb.ListLedgerResponse(entries=map(_entry, page.items), next_cursor=page.next_cursor or "")
 
     async def ReceiveWebhook(

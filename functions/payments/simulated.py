@@ -39,7 +39,7 @@ from functions.payments.provider import (
 )
 from functions.payments.store import stamp
 from functions.runtime.clock import Clock
-from functions.runtime.store.port import Changes, IndexKey, Kind, Page, Ref, Store
+from functions.runtime.store.port import Changes, EntityMapping, IndexKey, Page, Ref, Store
 
 SUCCEEDED = "succeeded"
 OPEN, WON, LOST = "open", "won", "lost"
@@ -87,9 +87,9 @@ def _indexes(entry: LedgerEntry) -> Iterable[IndexKey]:
             yield IndexKey("news", "all", stamp(at))
 
 
-KINDS = (
-    Kind(LedgerEntry, "entry", _indexes),
-    Kind(Failures, "failures"),
+MAPPINGS = (
+    EntityMapping(LedgerEntry, "entry", _indexes),
+    EntityMapping(Failures, "failures"),
 )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from functions.payments.domain import Dispute, Erasure, Payment, Reconciliation, Refund, RefundStatus
-from functions.runtime.store.port import IndexKey, Kind, Page, Store
+from functions.runtime.store.port import EntityMapping, IndexKey, Page, Store
 
 ERASURES_KEPT = timedelta(days=30)
 _PENDING = "pending"
@@ -32,16 +32,16 @@ def _refund_indexes(refund: Refund) -> Iterable[IndexKey]:
         yield IndexKey(_PENDING, "all", stamp(refund.created_at))
 
 
-KINDS = (
-    Kind(Payment, "payment", _payment_indexes),
-    Kind(Refund, "refund", _refund_indexes),
-    Kind(
+MAPPINGS = (
+    EntityMapping(Payment, "payment", _payment_indexes),
+    EntityMapping(Refund, "refund", _refund_indexes),
+    EntityMapping(
         Dispute,
         "dispute",
         lambda dispute: [IndexKey("payment", dispute.payment_id, stamp(dispute.created_at))],
     ),
-    Kind(Reconciliation, "reconciliation"),
-    Kind(Erasure, "erasure", expires_at=lambda erasure: erasure.at + ERASURES_KEPT),
+    EntityMapping(Reconciliation, "reconciliation"),
+    EntityMapping(Erasure, "erasure", expires_at=lambda erasure: erasure.at + ERASURES_KEPT),
 )
 
 

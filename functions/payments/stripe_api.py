@@ -22,7 +22,7 @@ from functions.payments.provider import (
     RefundState,
     provider_unavailable,
 )
-from functions.runtime.breaker import Breaker
+from functions.runtime.circuit_breaker import CircuitBreaker
 from functions.runtime.currencies import PROVIDERS
 from observability.proxies import proxy_for
 
@@ -121,7 +121,7 @@ class StripeApi:
         base: str,
         seconds: float,
         retries: int = RETRIES,
-        breaker: Breaker | None = None,
+        breaker: CircuitBreaker | None = None,
     ) -> None:
         self._api_key = api_key
         self._base = base
@@ -130,7 +130,7 @@ class StripeApi:
         self._connecting = asyncio.Lock()
         self._client: stripe.StripeClient | None = None
         self._http: stripe.AIOHTTPClient | None = None
-        self._breaker = breaker or Breaker("stripe")
+        self._breaker = breaker or CircuitBreaker("stripe")
 
     async def create_intent(self, key: str, amount: Money) -> Intent:
         """An intent that nothing is charged for yet. Raises Declined for an amount that Stripe does not take."""
@@ -151,9 +151,9 @@ class StripeApi:
             params["confirmation_token"] = token
         else:
             params["payment_method"] = token
-        once = _once(f"{key}:confirm")
+        idempotency = _once(f"{key}:confirm")
         return _intent(
-            await self._call(lambda c: c.v1.payment_intents.confirm_async(intent_id, params, once))
+            await self._call(lambda c: c.v1.payment_intents.confirm_async(intent_id, params, idempotency))
         )
 
     async def intent(self, intent_id: str) -> Intent:

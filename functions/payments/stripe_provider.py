@@ -24,7 +24,7 @@ from functions.payments.provider import (
 from functions.payments.store import stamp
 from functions.payments.stripe_api import Declined, Intent, Refused, StripeApi
 from functions.runtime.clock import Clock
-from functions.runtime.store.port import Changes, IndexKey, Kind, Page, Ref, Store
+from functions.runtime.store.port import Changes, EntityMapping, IndexKey, Page, Ref, Store
 
 _MOVED = (ChargeOutcome.CAPTURED, RefundOutcome.SUCCEEDED)
 
@@ -52,7 +52,7 @@ def _indexes(movement: Movement) -> Iterable[IndexKey]:
         yield IndexKey("all", "all", stamp(movement.at))
 
 
-KINDS = (Kind(Movement, "stripe", _indexes),)
+MAPPINGS = (EntityMapping(Movement, "stripe", _indexes),)
 
 
 class StripeProvider:

@@ -13,8 +13,8 @@ from functions.payments.desk import Desk
 from functions.payments.domain import Payment
 from functions.payments.provider import ProviderEvent
 from functions.runtime.errors import not_found
-from functions.runtime.inbox import mark
-from functions.runtime.store.port import AlreadyDone, Changes, Once
+from functions.runtime.inbox import inbox_record
+from functions.runtime.store.port import AlreadyDone, Changes, IdempotencyRecord
 
 log = logging.getLogger("shop.payments")
 
@@ -28,23 +28,23 @@ async def receive(payload: bytes, signature: str, desk: Desk) -> None:
     if desk.webhook is None:
         raise not_found("Webhook", "WEBHOOK_NOT_FOUND")
     event = await desk.webhook.read(payload, signature)
-    once = mark("/payment-provider", event.id)
+    idempotency = inbox_record("/payment-provider", event.id)
     try:
         if event.kind == "charge":
-            await _charge(event, once, desk)
+            await _charge(event, idempotency, desk)
         elif event.kind in ("refund", "dispute"):
-            await _moved(event, once, desk)
+            await _moved(event, idempotency, desk)
     except AlreadyDone:
         log.info("webhook_repeated", extra=_about(event))
 
 
-async def _charge(event: ProviderEvent, once: Once, desk: Desk) -> None:
+async def _charge(event: ProviderEvent, idempotency: IdempotencyRecord, desk: Desk) -> None:
     payment = await desk.store.get(Payment, event.key) if event.key else None
     if payment is not None and payment.pending:
-        await service.charge(payment.order_id, once, desk)
+        await service.charge(payment.order_id, idempotency, desk)
 
 
-async def _moved(event: ProviderEvent, once: Once, desk: Desk) -> None:
+async def _moved(event: ProviderEvent, idempotency: IdempotencyRecord, desk: Desk) -> None:
     """A refund or a dispute was made, or moved: what became of it, the provider's statement says."""
     key = await desk.provider.charge_of(event.charge_id) if event.charge_id else ""
     payment = await desk.store.get(Payment, key) if key else None
@@ -54,7 +54,7 @@ async def _moved(event: ProviderEvent, once: Once, desk: Desk) -> None:
     if payment.pending:
         await service.charge(payment.order_id, None, desk)
     await refunds.reconcile(payment.id, desk)
-    await desk.store.transact([], lambda _: Changes(None), once=once)
+    await desk.store.transact([], lambda _: Changes(None), idempotency=idempotency)
 
 
 def _about(event: ProviderEvent) -> dict[str, str]:

@@ -6,15 +6,15 @@ from datetime import timedelta
 from functools import partial
 
 from functions.products.settings import Settings
-from functions.products.store import KINDS
+from functions.products.store import MAPPINGS
 from functions.products.subscriptions import subscriptions
-from functions.runtime.app import Function, Service
+from functions.runtime.app import Function, RpcService
 from functions.runtime.clock import Clock, SystemClock
 from functions.runtime.currencies import PROVIDERS, ProviderLimits
-from functions.runtime.peers import Peer
+from functions.runtime.factories import event_signer, event_verifier, open_store, remote_keys, token_verifier
+from functions.runtime.grpc_client import GrpcClient
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
-from functions.runtime.wiring import event_signer, event_verifier, open_store, remote_keys, token_verifier
 
 
 def bootstrap(
@@ -26,8 +26,8 @@ def bootstrap(
 ) -> Function:
     """Compose the service; what is passed in takes the place of what the settings would give."""
     clock = clock or SystemClock()
-    store = store or open_store(settings, "products", KINDS, clock)
-    users = Peer(settings.users_address)
+    store = store or open_store(settings, "products", MAPPINGS, clock)
+    users = GrpcClient(settings.users_address)
     return Function(
         name="products",
         settings=settings,
@@ -42,11 +42,13 @@ def bootstrap(
     )
 
 
-def _services(store: Store, clock: Clock, limits: ProviderLimits) -> list[Service]:
+def _services(store: Store, clock: Clock, limits: ProviderLimits) -> list[RpcService]:
     from functions.products.rpc import ACCESS, Products  # gRPC only where its door opens
     from proto.shop.products.v1.products_pb2_grpc import add_ProductsServiceServicer_to_server
 
     servicer = Products(store, clock, limits)
     return [
-        Service(add_ProductsServiceServicer_to_server, servicer, "shop.products.v1.ProductsService", ACCESS)
+        RpcService(
+            add_ProductsServiceServicer_to_server, servicer, "shop.products.v1.ProductsService", ACCESS
+        )
     ]

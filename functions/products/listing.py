@@ -43,14 +43,14 @@ class Query:
 
 
 async def list_products(
-    store: Store, who: Identity, query: Query, max_looked_at: int = MAX_LOOKED_AT
+    store: Store, caller: Identity, query: Query, max_looked_at: int = MAX_LOOKED_AT
 ) -> Page[Product]:
     """A page of products; in a long and barren search it may be short, or even empty, and have a cursor.
 
     Raises INVALID_ARGUMENT, and PERMISSION_DENIED when others than admins ask for inactive ones.
     """
     if query.include_inactive:
-        require_admin(who)
+        require_admin(caller)
     _check(query)
     limit = page_limit(query.limit)
     prefixes = words(query.text)

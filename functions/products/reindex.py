@@ -15,7 +15,7 @@ from functions.products.domain import Product, ProductText, SearchIndex
 from functions.products.folding import VERSION
 from functions.products.listing import below_place
 from functions.products.store import LISTED, listing
-from functions.runtime.batches import each
+from functions.runtime.concurrency import gather_logged
 from functions.runtime.store.port import Changes, Ref, Store
 
 log = logging.getLogger("shop.products")
@@ -35,7 +35,7 @@ async def reindex(store: Store, batch: int = 100, batches: int = 50) -> int:
             store, ProductText, LISTED, listing("", True), index.position or None, batch
         )
         stale = [text.id for text in texts if text.folding != VERSION]
-        await each([_fold_anew(store, product_id) for product_id in stale], log)
+        await gather_logged([_fold_anew(store, product_id) for product_id in stale], log)
         rebuilt += len(stale)
         index.stale += len(stale)
         await _move_on(store, _next(index, texts, more))

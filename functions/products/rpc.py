@@ -15,7 +15,7 @@ from functions.products.validation import Draft, Edit
 from functions.runtime.access import ADMINS, ANYBODY
 from functions.runtime.clock import Clock
 from functions.runtime.currencies import ProviderLimits
-from functions.runtime.identity import caller
+from functions.runtime.identity import current_caller
 from functions.runtime.messages import money, timestamp
 from functions.runtime.store.port import Store
 from proto.shop.money.v1 import money_pb2
@@ -64,21 +64,21 @@ class Products(products_pb2_grpc.ProductsServiceServicer):
         )
         return pb.CreateProductResponse(
             product=_product(
-                await service.create_product(self._store, self._clock, caller(), draft, self._limits)
+                await service.create_product(self._store, self._clock, current_caller(), draft, self._limits)
             )
         )
 
     async def GetProduct(self, request: pb.GetProductRequest, context: Context) -> pb.GetProductResponse:
         """See the proto."""
         return pb.GetProductResponse(
-            product=_product(await service.get_product(self._store, caller(), request.product_id))
+            product=_product(await service.get_product(self._store, current_caller(), request.product_id))
         )
 
     async def BatchGetProducts(
         self, request: pb.BatchGetProductsRequest, context: Context
     ) -> pb.BatchGetProductsResponse:
         """See the proto."""
-        found = await service.get_products(self._store, caller(), request.product_ids)
+        found = await service.get_products(self._store, current_caller(), request.product_ids)
         return pb.BatchGetProductsResponse(products=[_product(product) for product in found])
 
     async def ListProducts(
@@ -88,7 +88,7 @@ class Products(products_pb2_grpc.ProductsServiceServicer):
         query = Query(
             request.category, request.query, request.limit, request.cursor, request.include_inactive
         )
-        page = await list_products(self._store, caller(), query)
+        page = await list_products(self._store, current_caller(), query)
         products = [_product(product) for product in page.items]
         return pb.ListProductsResponse(products=products, next_cursor=page.next_cursor or "")
 
@@ -108,7 +108,13 @@ class Products(products_pb2_grpc.ProductsServiceServicer):
         return pb.UpdateProductResponse(
             product=_product(
                 await service.update_product(
-                    self._store, self._clock, caller(), request.product_id, edit, version, limits=self._limits
+                    self._store,
+                    self._clock,
+                    current_caller(),
+                    request.product_id,
+                    edit,
+                    version,
+                    limits=self._limits,
                 )
             )
         )
@@ -117,13 +123,13 @@ class Products(products_pb2_grpc.ProductsServiceServicer):
         self, request: pb.DeleteProductRequest, context: Context
     ) -> pb.DeleteProductResponse:
         """See the proto."""
-        await service.delete_product(self._store, self._clock, caller(), request.product_id)
+        await service.delete_product(self._store, self._clock, current_caller(), request.product_id)
         return pb.DeleteProductResponse()
 
     async def GetStock(self, request: pb.GetStockRequest, context: Context) -> pb.GetStockResponse:
         """See the proto."""
         return pb.GetStockResponse(
-            stock=_stock(await stock_service.get_stock(self._store, caller(), request.product_id))
+            stock=_stock(await stock_service.get_stock(self._store, current_caller(), request.product_id))
         )
 
     async def SetStock(self, request: pb.SetStockRequest, context: Context) -> pb.SetStockResponse:
@@ -131,7 +137,7 @@ class Products(products_pb2_grpc.ProductsServiceServicer):
         stock = await stock_service.set_stock(
             self._store,
             self._clock,
-            caller(),
+            current_caller(),
             request.product_id,
             request.on_hand,
             low_threshold=_given(request, "low_threshold"),
@@ -144,7 +150,7 @@ class Products(products_pb2_grpc.ProductsServiceServicer):
         entry = await stock_service.adjust_stock(
             self._store,
             self._clock,
-            caller(),
+            current_caller(),
             request.product_id,
             delta=request.delta,
             reason=request.reason,
@@ -157,7 +163,7 @@ class Products(products_pb2_grpc.ProductsServiceServicer):
     ) -> pb.ListStockAdjustmentsResponse:
         """See the proto."""
         page = await stock_service.list_adjustments(
-            self._store, caller(), request.product_id, request.limit, request.cursor
+            self._store, current_caller(), request.product_id, request.limit, request.cursor
         )
         return pb.ListStockAdjustmentsResponse(
             adjustments=[_adjustment(entry) for entry in page.items], next_cursor=page.next_cursor or ""

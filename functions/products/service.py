@@ -37,13 +37,13 @@ class Moved(ServiceError):
 
 
 async def create_product(
-    store: Store, clock: Clock, who: Identity, draft: Draft, limits: ProviderLimits = SIMULATED
+    store: Store, clock: Clock, caller: Identity, draft: Draft, limits: ProviderLimits = SIMULATED
 ) -> Product:
     """Add a product, with nothing in stock, at a price within the payment provider's `limits`.
 
     Raises INVALID_ARGUMENT (also PRICE_NOT_CHARGEABLE), ALREADY_EXISTS (SKU_TAKEN).
     """
-    require_admin(who)
+    require_admin(caller)
     product = Product.create(new_id("prd"), draft, clock.now())
     require_chargeable(product.price, limits)
 
@@ -67,26 +67,26 @@ async def create_product(
     return created
 
 
-async def get_product(store: Store, who: Identity, product_id: str) -> Product:
+async def get_product(store: Store, caller: Identity, product_id: str) -> Product:
     """A product; an inactive one only for admins and services. Raises NOT_FOUND."""
     product = await store.get(Product, product_id)
-    if product is None or not (product.active or _sees_all(who)):
+    if product is None or not (product.active or _sees_all(caller)):
         raise _unknown()
     return product
 
 
-async def get_products(store: Store, who: Identity, ids: Sequence[str]) -> list[Product]:
+async def get_products(store: Store, caller: Identity, ids: Sequence[str]) -> list[Product]:
     """Those of 1 to 100 ids that exist, inactive ones only for admins and services."""
     if not 1 <= len(ids) <= MAX_BATCH:
         raise invalid("Too few or too many products.", ("product_ids", f"must be 1 to {MAX_BATCH}"))
     found = await store.get_many(Product, list(dict.fromkeys(ids)))
-    return [product for product in found.values() if product.active or _sees_all(who)]
+    return [product for product in found.values() if product.active or _sees_all(caller)]
 
 
 async def update_product(
     store: Store,
     clock: Clock,
-    who: Identity,
+    caller: Identity,
     product_id: str,
     edit: Edit,
     version: int | None = None,
@@ -98,7 +98,7 @@ async def update_product(
     Raises INVALID_ARGUMENT (also PRICE_NOT_CHARGEABLE), NOT_FOUND, ABORTED (VERSION_MISMATCH), FAILED_PRECONDITION
     (PRODUCT_DELETED).
     """
-    require_admin(who)
+    require_admin(caller)
 
     def change(product: Product) -> None:
         product.edit(edit, version, clock.now())
@@ -110,9 +110,9 @@ async def update_product(
     return updated
 
 
-async def delete_product(store: Store, clock: Clock, who: Identity, product_id: str) -> None:
+async def delete_product(store: Store, clock: Clock, caller: Identity, product_id: str) -> None:
     """Take a product out of the catalogue for good and free its SKU; again is no error. Raises NOT_FOUND."""
-    require_admin(who)
+    require_admin(caller)
     await _change(store, product_id, lambda product: product.delete(clock.now()))
     log.info("product_deleted", extra={"product_id": product_id})
 
@@ -185,8 +185,8 @@ def _counted(category: Category | None, slug: str, by: int) -> Category:
     return replace(category, products=category.products + by) if category else Category(slug, max(by, 0))
 
 
-def _sees_all(who: Identity) -> bool:
-    return who.is_admin or who.is_service
+def _sees_all(caller: Identity) -> bool:
+    return caller.is_admin or caller.is_service
 
 
 def _unknown() -> ServiceError:

@@ -18,15 +18,15 @@ from functions.products.stock import (
     Stocks,
 )
 from functions.products.store import due, ledger
-from functions.runtime.batches import each
 from functions.runtime.clock import Clock
+from functions.runtime.concurrency import gather_logged
 from functions.runtime.errors import invalid, not_found
 from functions.runtime.formats import MAX_ADJUSTMENT_REASON
-from functions.runtime.idempotency import fingerprint, idempotency, wrong_key
+from functions.runtime.idempotency import fingerprint, idempotency_record, wrong_key
 from functions.runtime.identity import Identity, require_admin
 from functions.runtime.ids import new_id
 from functions.runtime.paging import page_limit
-from functions.runtime.store.port import Changes, Entity, Once, Page, Ref, Store
+from functions.runtime.store.port import Changes, Entity, IdempotencyRecord, Page, Ref, Store
 from functions.runtime.text import TextError, clean_line
 from observability.failpoints import failpoint
 
@@ -38,16 +38,16 @@ _SWEEP_PAGES = 10  # at most 1,000 reservations a tick: the next tick takes the 
 Step = Callable[[Reservation, Stocks], list[Payload]]
 
 
-async def get_stock(store: Store, who: Identity, product_id: str) -> Stock:
+async def get_stock(store: Store, caller: Identity, product_id: str) -> Stock:
     """The stock of a product that the caller may see. Raises NOT_FOUND."""
-    await get_product(store, who, product_id)
+    await get_product(store, caller, product_id)
     return _known(await store.get(Stock, product_id))
 
 
 async def set_stock(
     store: Store,
     clock: Clock,
-    who: Identity,
+    caller: Identity,
     product_id: str,
     on_hand: int,
     *,
@@ -58,7 +58,7 @@ async def set_stock(
 
     See `Stock.correct` for what it raises, and NOT_FOUND.
     """
-    require_admin(who)
+    require_admin(caller)
     entry_id, now = new_id("adj"), clock.now()
 
     def change(found: Sequence[Any]) -> Changes[Stock]:
@@ -69,7 +69,7 @@ async def set_stock(
         put: list[Entity] = [stock]
         if delta:
             kind = AdjustmentKind.CORRECTION
-            put.append(StockAdjustment(entry_id, product_id, kind, delta, on_hand, "", who.subject, now))
+            put.append(StockAdjustment(entry_id, product_id, kind, delta, on_hand, "", caller.subject, now))
         return Changes(stock, put, events=events)
 
     failpoint("products.stock.before")
@@ -82,7 +82,7 @@ async def set_stock(
 async def adjust_stock(
     store: Store,
     clock: Clock,
-    who: Identity,
+    caller: Identity,
     product_id: str,
     *,
     delta: int,
@@ -98,7 +98,7 @@ async def adjust_stock(
         NotFound: PRODUCT_NOT_FOUND.
         FailedPrecondition: STOCK_RESERVED.
     """
-    require_admin(who)
+    require_admin(caller)
     reason = _checked_reason(reason, key)
     entry_id, now = new_id("adj"), clock.now()
 
@@ -106,15 +106,17 @@ async def adjust_stock(
         stock = _known(found[0])
         events = stock.adjust(delta, now)
         kind = AdjustmentKind.ADJUSTMENT
-        entry = StockAdjustment(entry_id, product_id, kind, delta, stock.on_hand, reason, who.subject, now)
+        entry = StockAdjustment(entry_id, product_id, kind, delta, stock.on_hand, reason, caller.subject, now)
         return Changes(entry, [stock, entry], events=events)
 
-    once = None
+    idempotency = None
     if key is not None:
         wanted = fingerprint(f"{product_id}|{delta}|{reason}".encode())
-        once = idempotency(f"stock:{who.subject}", key, wanted, StockAdjustment)
+        idempotency = idempotency_record(f"stock:{caller.subject}", key, wanted, StockAdjustment)
     failpoint("products.adjust.before")
-    entry = await store.transact([Ref(Stock, product_id), Ref(StockAdjustment, entry_id)], change, once=once)
+    entry = await store.transact(
+        [Ref(Stock, product_id), Ref(StockAdjustment, entry_id)], change, idempotency=idempotency
+    )
     failpoint("products.adjust.after")
     log.info(
         "stock_adjusted", extra={"product_id": product_id, "delta": entry.delta, "on_hand": entry.on_hand}
@@ -123,11 +125,11 @@ async def adjust_stock(
 
 
 async def list_adjustments(
-    store: Store, who: Identity, product_id: str, limit: int, cursor: str
+    store: Store, caller: Identity, product_id: str, limit: int, cursor: str
 ) -> Page[StockAdjustment]:
     """Return a page of a product's stock ledger, newest first; admins only. Raises NOT_FOUND."""
-    require_admin(who)
-    await get_product(store, who, product_id)
+    require_admin(caller)
+    await get_product(store, caller, product_id)
     return await ledger(store, product_id, page_limit(limit), cursor or None)
 
 
@@ -142,7 +144,9 @@ def _checked_reason(reason: str, key: str | None) -> str:
     return reason
 
 
-async def reserve(store: Store, clock: Clock, hold: timedelta, order: OrderPlaced, once: Once) -> Reservation:
+async def reserve(
+    store: Store, clock: Clock, hold: timedelta, order: OrderPlaced, idempotency: IdempotencyRecord
+) -> Reservation:
     """An order was placed: hold all of its lines for `hold`, or none, and say which."""
     now = clock.now()
     return await _change(
@@ -151,19 +155,21 @@ async def reserve(store: Store, clock: Clock, hold: timedelta, order: OrderPlace
         order.order_id,
         lambda reservation, stocks: reservation.place(order.lines, stocks, now, hold),
         [line.product_id for line in order.lines],
-        once,
+        idempotency,
     )
 
 
-async def commit(store: Store, clock: Clock, order_id: str, once: Once) -> Reservation:
+async def commit(store: Store, clock: Clock, order_id: str, idempotency: IdempotencyRecord) -> Reservation:
     """An order was confirmed: what it holds is sold."""
     now = clock.now()
-    return await _change(store, now, order_id, lambda it, stocks: it.confirm(stocks, now), once=once)
+    return await _change(
+        store, now, order_id, lambda it, stocks: it.confirm(stocks, now), idempotency=idempotency
+    )
 
 
-async def release(store: Store, clock: Clock, order_id: str, once: Once) -> Reservation:
+async def release(store: Store, clock: Clock, order_id: str, idempotency: IdempotencyRecord) -> Reservation:
     """An order was cancelled: what it holds or bought goes back, and it will never hold anything again."""
-    return await _change(store, clock.now(), order_id, Reservation.cancel, once=once)
+    return await _change(store, clock.now(), order_id, Reservation.cancel, idempotency=idempotency)
 
 
 async def expire(store: Store, clock: Clock) -> int:
@@ -172,7 +178,7 @@ async def expire(store: Store, clock: Clock) -> int:
     for _ in range(_SWEEP_PAGES):
         late = await due(store, now, _AT_ONCE, cursor)
         steps = [_change(store, now, it.id, lambda it, stocks: it.expire(stocks, now)) for it in late.items]
-        await each(steps, log)
+        await gather_logged(steps, log)
         let_go, cursor = let_go + len(steps), late.next_cursor
         if cursor is None:
             break
@@ -185,7 +191,7 @@ async def _change(
     order_id: str,
     step: Step,
     product_ids: Sequence[str] = (),
-    once: Once | None = None,
+    idempotency: IdempotencyRecord | None = None,
 ) -> Reservation:
     """Take one step with a reservation and the stocks of its lines in one transaction.
 
@@ -198,7 +204,7 @@ async def _change(
         refs = [Ref(Reservation, order_id), *(Ref(Stock, product_id) for product_id in ids)]
         try:
             failpoint("products.reservation.before")
-            result = await store.transact(refs, _stepped(order_id, now, step, ids), once=once)
+            result = await store.transact(refs, _stepped(order_id, now, step, ids), idempotency=idempotency)
             failpoint("products.reservation.after")
         except Moved as moved:
             if attempt + 1 == ATTEMPTS:

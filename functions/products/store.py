@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functions.products.domain import Category, Product, ProductText, SearchIndex, SkuClaim
 from functions.products.stock import Reservation, State, Stock, StockAdjustment
 from functions.products.text import keys
-from functions.runtime.store.port import IndexKey, Kind, Page, Store
+from functions.runtime.store.port import EntityMapping, IndexKey, Page, Store
 
 RETENTION = timedelta(days=90)
 MAX_CATEGORIES = 1000
@@ -61,15 +61,15 @@ def _reservation_end(reservation: Reservation) -> datetime | None:
     return reservation.created_at + RETENTION
 
 
-KINDS = (
-    Kind(Product, "product", _product_keys),
-    Kind(SkuClaim, "sku"),
-    Kind(ProductText, "text", _text_keys),
-    Kind(SearchIndex, "search-index"),
-    Kind(Category, "category", _category_keys),
-    Kind(Stock, "stock"),
-    Kind(StockAdjustment, "stock-adjustment", _adjustment_keys),
-    Kind(Reservation, "reservation", _reservation_keys, _reservation_end),
+MAPPINGS = (
+    EntityMapping(Product, "product", _product_keys),
+    EntityMapping(SkuClaim, "sku"),
+    EntityMapping(ProductText, "text", _text_keys),
+    EntityMapping(SearchIndex, "search-index"),
+    EntityMapping(Category, "category", _category_keys),
+    EntityMapping(Stock, "stock"),
+    EntityMapping(StockAdjustment, "stock-adjustment", _adjustment_keys),
+    EntityMapping(Reservation, "reservation", _reservation_keys, _reservation_end),
 )
 
 

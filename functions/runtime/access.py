@@ -21,15 +21,15 @@ class Access:
     admins: bool = False
     services: frozenset[str] = frozenset()
 
-    def check(self, who: Identity) -> None:
+    def check(self, caller: Identity) -> None:
         """Raise UNAUTHENTICATED or PERMISSION_DENIED for a caller who is not let in."""
-        if self.anonymous or (who.is_service and who.subject in self.services):
+        if self.anonymous or (caller.is_service and caller.subject in self.services):
             return
-        require_signed_in(who)
-        if who.is_service or not (self.people or self.admins):
+        require_signed_in(caller)
+        if caller.is_service or not (self.people or self.admins):
             raise denied()
         if not self.people:
-            require_admin(who)
+            require_admin(caller)
 
 
 ANYBODY = Access(anonymous=True)

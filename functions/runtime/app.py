@@ -11,9 +11,10 @@ from events.catalog import Payload
 from events.signatures import Signer, Verifier
 from functions.runtime.access import Access
 from functions.runtime.clock import Clock
-from functions.runtime.committed import Measure
+from functions.runtime.event_metrics import EventMetric
+from functions.runtime.inbox import InboxRecord
 from functions.runtime.settings import RuntimeSettings
-from functions.runtime.store.port import Once, Store
+from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
 
 P = TypeVar("P", bound=Payload)
@@ -21,21 +22,21 @@ Hook = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Delivery(Generic[P]):
-    """One event as it arrived: the validated payload and the inbox mark that must commit with its effect."""
+class ReceivedEvent(Generic[P]):
+    """One event as it arrived: the validated payload and the inbox record that must commit with its effect."""
 
     data: P
     id: str
     source: str
     time: datetime
-    once: Once
+    inbox: InboxRecord
 
 
-Handler = Callable[[Delivery[Any]], Awaitable[None]]
+Handler = Callable[[ReceivedEvent[Any]], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Service:
+class RpcService:
     """One gRPC service: its generated `add_..._to_server`, the servicer, the full name, and who may call each of its
     methods (bare names): one that is missing keeps the service from starting."""
 
@@ -55,13 +56,13 @@ class Function:
     it. `on_start` runs before the service is ready, `on_drain` when it stops being so, while the doors are still
     open (streams are told to end), `on_stop` after they are closed.
     `signer` signs the events that it sends, `signatures` checks those that it hears.
-    `measures` take what has committed to the domain's own metrics.
+    `event_metrics` take what has committed to the domain's own metrics.
     """
 
     name: str
     settings: RuntimeSettings
     store: Store
-    services: Callable[[], Sequence[Service]]
+    services: Callable[[], Sequence[RpcService]]
     subscriptions: Mapping[type[Payload], Handler]
     verifier: TokenVerifier
     clock: Clock
@@ -70,4 +71,4 @@ class Function:
     on_start: Sequence[Hook] = field(default_factory=tuple)
     on_drain: Sequence[Hook] = field(default_factory=tuple)
     on_stop: Sequence[Hook] = field(default_factory=tuple)
-    measures: Mapping[type[Payload], Measure] = field(default_factory=dict)
+    event_metrics: Mapping[type[Payload], EventMetric] = field(default_factory=dict)

@@ -20,10 +20,10 @@ import msgspec
 
 from events.catalog import Payload, SweepDue
 from events.signatures import REASONS, SIGNED, BadSignature
-from functions.runtime.app import Delivery, Function, Handler
+from functions.runtime.app import Function, Handler, ReceivedEvent
 from functions.runtime.clock import Clock
 from functions.runtime.errors import TRANSIENT, Code, ServiceError, invalid, unavailable
-from functions.runtime.inbox import mark
+from functions.runtime.inbox import inbox_record
 from functions.runtime.store.port import AlreadyDone
 from observability import context, metrics, tracing
 from observability.failpoints import failpoint
@@ -97,12 +97,12 @@ class EventFunction:
         if payload is None or handler is None:
             raise invalid(f"Nobody here subscribed to {event['type'][:100]}.", reason="EVENT_TYPE_UNKNOWN")
         data = self._genuine(payload, event)
-        delivery = Delivery(
+        delivery = ReceivedEvent(
             data=data,
             id=event["id"],
             source=event["source"],
             time=_time(event.get("time")),
-            once=mark(event["source"], event["id"]),
+            inbox=inbox_record(event["source"], event["id"]),
         )
         operation = _processing(event["type"], event["source"])
         with operation.span({"messaging.message.id": event["id"]}, harmless=(AlreadyDone,)):
@@ -133,7 +133,7 @@ class EventFunction:
             )
         return data
 
-    async def _handle(self, handler: Handler, delivery: Delivery[Any]) -> None:
+    async def _handle(self, handler: Handler, delivery: ReceivedEvent[Any]) -> None:
         failpoint("event.handle.before")
         try:
             async with asyncio.timeout(self._seconds):
@@ -196,7 +196,7 @@ class _SweepBudget:
         self._left -= 1
 
 
-async def _nothing(_: Delivery[Any]) -> None:
+async def _nothing(_: ReceivedEvent[Any]) -> None:
     """A domain without a sweep of its own."""
 
 

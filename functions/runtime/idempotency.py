@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 from functions.runtime.formats import IDEMPOTENCY_KEY
-from functions.runtime.store.port import Once
+from functions.runtime.store.port import IdempotencyRecord
 
 KEPT = timedelta(hours=24)
 _KEY = re.compile(IDEMPOTENCY_KEY)
@@ -26,9 +26,11 @@ def wrong_key(key: str | None) -> Iterator[tuple[str, str]]:
         yield "idempotency_key", "must be 1 to 255 visible ASCII characters"
 
 
-def idempotency(scope: str, key: str, request_fingerprint: str, answer: type[Any]) -> Once:
+def idempotency_record(
+    scope: str, key: str, request_fingerprint: str, answer: type[Any]
+) -> IdempotencyRecord:
     """The guard of one request: `scope` is the operation and whoever asks ("orders:usr_..."), `answer` what it gives.
 
     `key` has passed `wrong_key`.
     """
-    return Once(f"idempotency:{scope}:{key}", KEPT, request_fingerprint, answer)
+    return IdempotencyRecord(f"idempotency:{scope}:{key}", KEPT, request_fingerprint, answer)

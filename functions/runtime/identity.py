@@ -42,7 +42,7 @@ ANONYMOUS = Identity("")
 _caller: ContextVar[Identity] = ContextVar("shop_caller", default=ANONYMOUS)
 
 
-def caller() -> Identity:
+def current_caller() -> Identity:
     """The verified caller of the running request; ANONYMOUS where there is none."""
     return _caller.get()
 
@@ -52,28 +52,28 @@ def enter(identity: Identity) -> None:
     _caller.set(identity)
 
 
-def require_signed_in(who: Identity) -> None:
+def require_signed_in(caller: Identity) -> None:
     """Raises UNAUTHENTICATED (TOKEN_MISSING) for an anonymous caller."""
-    if not who.subject:
+    if not caller.subject:
         raise unauthenticated("TOKEN_MISSING", "A valid access token is needed.")
 
 
-def require_admin(who: Identity) -> None:
+def require_admin(caller: Identity) -> None:
     """Raises PERMISSION_DENIED unless the caller has the role admin."""
-    require_signed_in(who)
-    if not who.is_admin:
+    require_signed_in(caller)
+    if not caller.is_admin:
         raise denied("Only an administrator may do this.")
 
 
-def require_service(who: Identity, *names: str) -> None:
+def require_service(caller: Identity, *names: str) -> None:
     """Raises PERMISSION_DENIED unless the caller is one of these services."""
-    require_signed_in(who)
-    if not who.is_service or who.subject not in names:
+    require_signed_in(caller)
+    if not caller.is_service or caller.subject not in names:
         raise denied()
 
 
-def require_self_or_admin(who: Identity, user_id: str) -> None:
+def require_self_or_admin(caller: Identity, user_id: str) -> None:
     """Raises PERMISSION_DENIED unless the caller is that user or an admin."""
-    require_signed_in(who)
-    if who.is_service or (who.subject != user_id and not who.is_admin):
+    require_signed_in(caller)
+    if caller.is_service or (caller.subject != user_id and not caller.is_admin):
         raise denied()

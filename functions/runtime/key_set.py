@@ -36,7 +36,7 @@ _REFRESH_TAKES = 10.0  # seconds: so much later a session that ended may still h
 REVOCATIONS_KEPT = 17 * 60.0
 """Seconds after which no token concerned lives any more: 15 minutes, and clocks that differ."""
 MOST_REVOCATIONS = 100_000
-"""Of more, the oldest are replaced by one for everybody: see `Void`. They take some 30 MB."""
+"""Of more, the oldest are replaced by one for everybody: see `RevocationList`. They take some 30 MB."""
 
 
 class Revoked(NamedTuple):
@@ -63,7 +63,7 @@ KeySource = Callable[[float | None, str], Awaitable[Fetched]]
 """Asks for the keys and for revocations since a time (None: all), by page; may raise ServiceError."""
 
 
-class Void:
+class RevocationList:
     """Access tokens that must not be believed any more.
 
     Holds the last `most` revocations. Beyond that the oldest are forgotten, and whoever's token was issued before they
@@ -112,7 +112,7 @@ class KeySet(NamedTuple):
     """One copy: public keys by key id, what is void, and the keys as RFC 7517 JSON."""
 
     keys: Mapping[str, Ed25519PublicKey]
-    void: Void
+    void: RevocationList
     public: bytes
 
 
@@ -128,7 +128,7 @@ class KeySetCache:
         self._source = source
         self._clock = clock
         self._held: KeySet | None = None
-        self._void = Void()
+        self._void = RevocationList()
         self._as_of: float | None = None
         self._fetched_at = -math.inf
         self._retry_at = -math.inf

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from events.outbox import Outbox
 from events.publisher import HttpPublisher
 from functions.runtime.app import Function
-from functions.runtime.committed import Committed
 from functions.runtime.credentials import refuse_weak
 from functions.runtime.errors import ServiceError
+from functions.runtime.event_metrics import EventMetrics
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
 from observability import garbage, logs, metrics, tracing
 from observability.endpoint import Endpoint
@@ -42,7 +42,7 @@ EXPIRE_BATCH = 1000
 S = TypeVar("S", bound=RuntimeSettings)
 
 
-class Live:
+class ServiceRunner:
     """A function with its doors open; `start` and `stop` once each, in one event loop.
 
     After `start`: `http_port`, `grpc_port` and `metrics_port` are the ports in use (0: that door is closed).
@@ -59,7 +59,7 @@ class Live:
         self._http: HttpServer | None = None
         self._endpoint = Endpoint(self.exposition, self.settings.metrics_hold_seconds)
         publisher = HttpPublisher(self.settings.broker_url, function.signer)
-        function.store.on_commit(Committed(function.name, function.measures))
+        function.store.on_commit(EventMetrics(function.name, function.event_metrics))
         self.outbox = Outbox(function.store, publisher, function.clock, service=function.name)
 
     @property
@@ -181,17 +181,17 @@ class Process(Generic[S]):
                 refuse_weak(settings)
                 if not tracing.enabled():
                     atexit.register(tracing.configure(self.name))  # nobody tells of the end
-                live = Live(self._bootstrap(settings))
+                runner = ServiceRunner(self._bootstrap(settings))
                 try:
-                    for hook in live.function.on_start:
+                    for hook in runner.function.on_start:
                         await hook()
                 except BaseException:
-                    await live.stop()  # lets go of the store, which the next attempt opens anew
+                    await runner.stop()  # lets go of the store, which the next attempt opens anew
                     raise
                 # Its tasks outlive this request, and are no part of its trace.
-                Context().run(live.outbox.start)
+                Context().run(runner.outbox.start)
                 garbage.settle()
-                self._door = EventFunction(live.function, live.sweep)
+                self._door = EventFunction(runner.function, runner.sweep)
             return self._door
 
     def main(self) -> None:
@@ -207,19 +207,19 @@ class Process(Generic[S]):
             sys.exit(f"{self.name}: {error}")
 
     async def _serve(self, settings: S) -> None:
-        live = Live(self._bootstrap(settings))
+        runner = ServiceRunner(self._bootstrap(settings))
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, stop.set)
         try:
-            await live.start()
+            await runner.start()
             garbage.settle()
             await stop.wait()
             log.info("stopping")
         finally:
             with contextlib.suppress(asyncio.CancelledError):
-                await live.stop()
+                await runner.stop()
 
 
 def _run(main: Any) -> None:

@@ -17,9 +17,9 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from functions.runtime import identity, peers
+from functions.runtime import grpc_client, identity
 from functions.runtime.access import ANYBODY, Access, UndeclaredRpc
-from functions.runtime.app import Service
+from functions.runtime.app import RpcService
 from functions.runtime.errors import Code, ServiceError, exhausted, invalid, unavailable
 from functions.runtime.rpc_arrivals import Arrivals
 from functions.runtime.rpc_errors import status_code, trailing_metadata
@@ -82,7 +82,7 @@ class Door:
             )
         )
         call.set_trailing_metadata(correlation())
-        peers.enter_deadline(call.time_remaining())
+        grpc_client.enter_deadline(call.time_remaining())
         return str(sent.get("authorization", ""))
 
     async def receive(self, call: grpc.aio.ServicerContext[Any, Any]) -> Any:
@@ -93,7 +93,7 @@ class Door:
         """
         request = await self._arrivals.message(call)
         if self.is_closing:
-            raise unavailable(peers.SHUTTING_DOWN, "The service is shutting down.")
+            raise unavailable(grpc_client.SHUTTING_DOWN, "The service is shutting down.")
         return request
 
     @contextmanager
@@ -149,7 +149,7 @@ class Door:
             if not access.anonymous or error.code is not Code.UNAUTHENTICATED:
                 raise
         else:
-            access.check(identity.caller())
+            access.check(identity.current_caller())
 
     def unary(self, name: str, behaviour: Behaviour, access: Access) -> Callable[..., Awaitable[Any]]:
         """Wrap a method that answers once."""
@@ -195,7 +195,7 @@ class Door:
                 with self.running(), line.operation.call():
                     await self.identify(authorization, access)
                     _require_message(request)
-                    async with self.while_accepted(identity.caller().token):
+                    async with self.while_accepted(identity.current_caller().token):
                         async for answer in behaviour(request, call):
                             failpoint("rpc.stream.before")
                             yield answer
@@ -297,7 +297,7 @@ class _Registrar:
         self.handlers = handlers
 
 
-def _wrapped(door: Door, service: Service, wrap: Wrap | None = None) -> grpc.GenericRpcHandler:
+def _wrapped(door: Door, service: RpcService, wrap: Wrap | None = None) -> grpc.GenericRpcHandler:
     """The service's methods, each in `wrap` or in the door's wrapper for its kind.
 
     To gRPC each takes a stream of messages, so that the door receives the one message itself.
@@ -330,7 +330,7 @@ class RpcServer:
     def __init__(
         self,
         function: str,
-        services: Sequence[Service],
+        services: Sequence[RpcService],
         verifier: TokenVerifier,
         reflection: bool,
         stream_check: float = _STREAM_CHECK_SECONDS,
@@ -344,7 +344,7 @@ class RpcServer:
         self._door = Door(function, verifier, stream_check, arrivals or Arrivals())
         self._server.add_generic_rpc_handlers([_wrapped(self._door, service) for service in services])
         self._health = rpc_health.Health()
-        probes = Service(
+        probes = RpcService(
             health_pb2_grpc.add_HealthServicer_to_server,
             self._health,
             rpc_health.NAME,

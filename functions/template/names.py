@@ -26,8 +26,9 @@ _ENTITY = re.compile(r"[a-z][a-z0-9]*(_[a-z][a-z0-9]*)*")
 # What the template's modules import by name, or call their own.
 _TAKEN_CLASSES = frozenset(
     """
-    Any Changes Clock Code Delivery Function Handler Identity IndexKey Iterable Kind Live Manual Once Page Path Payload
-    Peer Ref Sequence Service Settings Store Sweep Timestamp
+    Any Changes Clock Code EntityMapping Function GrpcClient Handler IdempotencyRecord Identity IndexKey
+    Iterable Manual Page Path Payload ReceivedEvent Ref RpcService Sequence ServiceRunner Settings Store Sweep
+    Timestamp
     """.split()  # noqa: SIM905 - as above
 )
 

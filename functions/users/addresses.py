@@ -14,34 +14,34 @@ from functions.runtime.store.port import Store
 from functions.users.domain import Address, AddressBook, no_such_user
 
 
-async def list_addresses(user_id: str, who: Identity, *, store: Store) -> list[Address]:
+async def list_addresses(user_id: str, caller: Identity, *, store: Store) -> list[Address]:
     """Oldest first."""
-    require_self_or_admin(who, user_id)
+    require_self_or_admin(caller, user_id)
     book = await store.get(AddressBook, user_id)
     if book is None:
         raise no_such_user()
     return book.addresses
 
 
-async def add_address(user_id: str, address: Address, who: Identity, *, store: Store) -> Address:
+async def add_address(user_id: str, address: Address, caller: Identity, *, store: Store) -> Address:
     """Keep another address, under an id of its own. Raises RESOURCE_EXHAUSTED (TOO_MANY_ADDRESSES)."""
-    require_self_or_admin(who, user_id)
+    require_self_or_admin(caller, user_id)
     checked = _checked(address, new_id("adr"))
     await _edit(user_id, store, lambda book: book.add(checked))
     return checked
 
 
-async def update_address(user_id: str, address: Address, who: Identity, *, store: Store) -> Address:
+async def update_address(user_id: str, address: Address, caller: Identity, *, store: Store) -> Address:
     """Replace the address with this id. Raises NOT_FOUND (ADDRESS_NOT_FOUND)."""
-    require_self_or_admin(who, user_id)
+    require_self_or_admin(caller, user_id)
     checked = _checked(address, address.id)
     await _edit(user_id, store, lambda book: book.replace(checked))
     return checked
 
 
-async def delete_address(user_id: str, address_id: str, who: Identity, *, store: Store) -> None:
+async def delete_address(user_id: str, address_id: str, caller: Identity, *, store: Store) -> None:
     """Remove an address. Raises NOT_FOUND (ADDRESS_NOT_FOUND)."""
-    require_self_or_admin(who, user_id)
+    require_self_or_admin(caller, user_id)
     await _edit(user_id, store, lambda book: book.remove(address_id))
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from functions.runtime.app import Function, Hook, Service
+from functions.runtime.app import Function, Hook, RpcService
 from functions.runtime.clock import Clock, SystemClock
 from functions.runtime.errors import ServiceError
+from functions.runtime.factories import event_signer, event_verifier, open_store, token_verifier
 from functions.runtime.settings import SettingsError
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
-from functions.runtime.wiring import event_signer, event_verifier, open_store, token_verifier
 from functions.users import service
 from functions.users.devices import Devices
 from functions.users.keys import KeyRing
 from functions.users.passwords import Hasher
 from functions.users.proof import Proof
 from functions.users.settings import Settings
-from functions.users.store import KINDS
+from functions.users.store import MAPPINGS
 from functions.users.subscriptions import subscriptions
 from functions.users.throttle import Limits, Throttle
 from functions.users.tokens import AccessTokens
@@ -30,7 +30,7 @@ def bootstrap(
 ) -> Function:
     """The users service as `settings` want it; what is passed in replaces the real thing."""
     clock = clock or SystemClock()
-    store = store or open_store(settings, "users", KINDS, clock)
+    store = store or open_store(settings, "users", MAPPINGS, clock)
     keys = KeyRing(store, clock)
     hasher = _hasher(settings)
     throttle = Throttle(store, clock, _limits(settings))
@@ -38,7 +38,7 @@ def bootstrap(
     proof = Proof(store, hasher, throttle, devices, clock)
     tokens = AccessTokens(keys, settings.token_issuer, settings.token_audience, clock)
 
-    def services() -> list[Service]:
+    def services() -> list[RpcService]:
         from functions.users.rpc import ACCESS, Users  # gRPC only where its door opens
         from proto.shop.users.v1.users_pb2_grpc import add_UsersServiceServicer_to_server
 
@@ -54,7 +54,9 @@ def bootstrap(
             discreet=settings.registration == "private",
             address_header=settings.client_address_header.lower(),
         )
-        return [Service(add_UsersServiceServicer_to_server, servicer, "shop.users.v1.UsersService", ACCESS)]
+        return [
+            RpcService(add_UsersServiceServicer_to_server, servicer, "shop.users.v1.UsersService", ACCESS)
+        ]
 
     return Function(
         name="users",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from events.catalog import Payload
 from functions.runtime.clock import Clock
 from functions.runtime.key_set import Fetched, Revoked
-from functions.runtime.store.port import Once, Store
+from functions.runtime.store.port import IdempotencyRecord, Store
 from functions.users.keyset import KEY_SET_ID, SIGNER_CACHE, KeySet, SigningKey
 from functions.users.revocations import KEPT, OUTDATED_IDS, OutdatedTokens, revoked_since
 from observability.failpoints import failpoint
@@ -94,7 +94,7 @@ class KeyRing:
         failpoint("users.keys.after")
         return await self._changed(keys)
 
-    async def sweep(self, once: Once) -> None:
+    async def sweep(self, idempotency: IdempotencyRecord) -> None:
         """Rotate a key that has signed for 30 days, forget those of which no token lives; once per tick."""
         now = self._clock.now()
         keys = await self.ready()
@@ -109,7 +109,7 @@ class KeyRing:
                 keys.rotate(fresh, now)
             return keys, []
 
-        await self._changed(await self._store.update(KeySet, KEY_SET_ID, change, once=once))
+        await self._changed(await self._store.update(KeySet, KEY_SET_ID, change, idempotency=idempotency))
 
     async def _changed(self, keys: KeySet) -> str:
         self._signer_until = (

@@ -75,15 +75,15 @@ class Proof:
         await self._keep_hash_current(proved, attempt.password)
         return Proved(proved, device, misfolded)
 
-    async def reauthenticate(self, who: Identity, password: str) -> None:
+    async def reauthenticate(self, caller: Identity, password: str) -> None:
         """Prove that the signed-in caller is who they were at the login, and not somebody with a stolen token.
 
         Takes their current password or, where none is given, a login of the last five minutes.
         Raises UNAUTHENTICATED (REAUTHENTICATION_REQUIRED) for an older login.
         """
         if password:
-            await self.of_user(who.subject, password)
-        elif self._clock.now().timestamp() - who.auth_time > RECENT_LOGIN.total_seconds():
+            await self.of_user(caller.subject, password)
+        elif self._clock.now().timestamp() - caller.auth_time > RECENT_LOGIN.total_seconds():
             raise unauthenticated(
                 "REAUTHENTICATION_REQUIRED", "Give the current password, or log in again and repeat this."
             )

@@ -92,12 +92,12 @@ async def reset_password(token: str, new: str, *, store: Store, hasher: Hasher, 
     log.info("password_reset", extra={"user_id": user_id})
 
 
-async def request_verification(user_id: str, who: Identity, *, store: Store, clock: Clock) -> None:
+async def request_verification(user_id: str, caller: Identity, *, store: Store, clock: Clock) -> None:
     """Have a token mailed that verifies the account's address; nothing for one that is verified.
 
     Raises RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) after three within 15 minutes.
     """
-    user = await get_user(user_id, who, store=store)
+    user = await get_user(user_id, caller, store=store)
     if user.email_verified:
         return
     purpose, address = Purpose.EMAIL_VERIFICATION, email_key(user.email)
@@ -127,14 +127,14 @@ async def verify_email(token: str, *, store: Store, clock: Clock) -> None:
 
 
 async def issue(
-    user_id: str, purpose: Purpose, change_id: str, who: Identity, *, store: Store, clock: Clock
+    user_id: str, purpose: Purpose, change_id: str, caller: Identity, *, store: Store, clock: Clock
 ) -> MailedCode:
     """Return a new token for a challenge, and the address it must be mailed to at once; earlier tokens stay good.
 
     For notifications only; `change_id` names the change that EMAIL_UNDO is about.
     Raises NOT_FOUND (CHALLENGE_NOT_FOUND) when there is nothing to prove any more.
     """
-    require_service(who, "notifications")
+    require_service(caller, "notifications")
     owner_id = change_id if purpose is Purpose.EMAIL_UNDO else user_id
     user = await store.get(User, user_id)
     if user is None or not is_id(owner_id[:3], owner_id):

@@ -8,7 +8,7 @@ from typing import Any
 from functions.runtime.access import ADMINS, ANYBODY, SIGNED_IN, services
 from functions.runtime.clock import Clock
 from functions.runtime.errors import invalid
-from functions.runtime.identity import caller
+from functions.runtime.identity import current_caller
 from functions.runtime.messages import seconds, seconds_since_1970, timestamp
 from functions.runtime.store.port import Store
 from functions.users import addresses, domain, email_change, recovery, service, sessions
@@ -135,7 +135,7 @@ class Users(users_pb2_grpc.UsersServiceServicer):
         return pb.LogoutResponse()
 
     async def GetUser(self, request: pb.GetUserRequest, context: Any) -> pb.GetUserResponse:
-        user = await service.get_user(request.user_id, caller(), store=self._store)
+        user = await service.get_user(request.user_id, current_caller(), store=self._store)
         return pb.GetUserResponse(user=await self._profile(user))
 
     async def _profile(self, user: domain.User) -> pb.User:
@@ -143,7 +143,7 @@ class Users(users_pb2_grpc.UsersServiceServicer):
         return _user(user, await email_change.pending_email(user, store=self._store, clock=self._clock))
 
     async def ListUsers(self, request: pb.ListUsersRequest, context: Any) -> pb.ListUsersResponse:
-        page = await service.list_users(request.limit, request.cursor, caller(), store=self._store)
+        page = await service.list_users(request.limit, request.cursor, current_caller(), store=self._store)
         return pb.ListUsersResponse(users=map(_user, page.items), next_cursor=page.next_cursor or "")
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, context: Any) -> pb.UpdateUserResponse:
@@ -156,7 +156,7 @@ class Users(users_pb2_grpc.UsersServiceServicer):
         user = await service.update_user(
             request.user_id,
             wanted,
-            caller(),
+            current_caller(),
             store=self._store,
             throttle=self._throttle,
             proof=self._proof,
@@ -179,7 +179,7 @@ class Users(users_pb2_grpc.UsersServiceServicer):
     async def ExportUser(self, request: pb.ExportUserRequest, context: Any) -> pb.ExportUserResponse:
         user, book = await service.export_user(
             request.user_id,
-            caller(),
+            current_caller(),
             current_password=request.current_password,
             store=self._store,
             proof=self._proof,
@@ -193,7 +193,7 @@ class Users(users_pb2_grpc.UsersServiceServicer):
             request.user_id,
             request.current_password,
             request.new_password,
-            caller(),
+            current_caller(),
             store=self._store,
             hasher=self._hasher,
             proof=self._proof,
@@ -219,7 +219,9 @@ class Users(users_pb2_grpc.UsersServiceServicer):
     async def RequestEmailVerification(
         self, request: pb.RequestEmailVerificationRequest, context: Any
     ) -> pb.RequestEmailVerificationResponse:
-        await recovery.request_verification(request.user_id, caller(), store=self._store, clock=self._clock)
+        await recovery.request_verification(
+            request.user_id, current_caller(), store=self._store, clock=self._clock
+        )
         return pb.RequestEmailVerificationResponse()
 
     async def VerifyEmail(self, request: pb.VerifyEmailRequest, context: Any) -> pb.VerifyEmailResponse:
@@ -233,7 +235,12 @@ class Users(users_pb2_grpc.UsersServiceServicer):
         if purpose is None:
             raise invalid("The purpose is not valid.", ("purpose", "must be one that there is"))
         code = await recovery.issue(
-            request.user_id, purpose, request.change_id, caller(), store=self._store, clock=self._clock
+            request.user_id,
+            purpose,
+            request.change_id,
+            current_caller(),
+            store=self._store,
+            clock=self._clock,
         )
         return pb.IssueMailedTokenResponse(token=code.token, email=code.email)
 
@@ -243,7 +250,7 @@ class Users(users_pb2_grpc.UsersServiceServicer):
                 await service.set_roles(
                     request.user_id,
                     request.roles,
-                    caller(),
+                    current_caller(),
                     current_password=request.current_password,
                     store=self._store,
                     proof=self._proof,
@@ -255,7 +262,7 @@ class Users(users_pb2_grpc.UsersServiceServicer):
     async def DeleteUser(self, request: pb.DeleteUserRequest, context: Any) -> pb.DeleteUserResponse:
         await service.delete_user(
             request.user_id,
-            caller(),
+            current_caller(),
             current_password=request.current_password,
             store=self._store,
             proof=self._proof,
@@ -264,14 +271,14 @@ class Users(users_pb2_grpc.UsersServiceServicer):
         return pb.DeleteUserResponse()
 
     async def ListAddresses(self, request: pb.ListAddressesRequest, context: Any) -> pb.ListAddressesResponse:
-        found = await addresses.list_addresses(request.user_id, caller(), store=self._store)
+        found = await addresses.list_addresses(request.user_id, current_caller(), store=self._store)
         return pb.ListAddressesResponse(addresses=map(_address, found))
 
     async def AddAddress(self, request: pb.AddAddressRequest, context: Any) -> pb.AddAddressResponse:
         address = _from_address(request.address)
         return pb.AddAddressResponse(
             address=_address(
-                await addresses.add_address(request.user_id, address, caller(), store=self._store)
+                await addresses.add_address(request.user_id, address, current_caller(), store=self._store)
             )
         )
 
@@ -279,16 +286,18 @@ class Users(users_pb2_grpc.UsersServiceServicer):
         address = _from_address(request.address)
         return pb.UpdateAddressResponse(
             address=_address(
-                await addresses.update_address(request.user_id, address, caller(), store=self._store)
+                await addresses.update_address(request.user_id, address, current_caller(), store=self._store)
             )
         )
 
     async def DeleteAddress(self, request: pb.DeleteAddressRequest, context: Any) -> pb.DeleteAddressResponse:
-        await addresses.delete_address(request.user_id, request.address_id, caller(), store=self._store)
+        await addresses.delete_address(
+            request.user_id, request.address_id, current_caller(), store=self._store
+        )
         return pb.DeleteAddressResponse()
 
     async def GetContacts(self, request: pb.GetContactsRequest, context: Any) -> pb.GetContactsResponse:
-        found = await service.contacts(request.user_ids, request.admins, caller(), store=self._store)
+        found = await service.contacts(request.user_ids, request.admins, current_caller(), store=self._store)
         return pb.GetContactsResponse(contacts=_contacts(found))
 
     async def GetJwks(self, request: pb.GetJwksRequest, context: Any) -> pb.GetJwksResponse:
@@ -310,7 +319,9 @@ class Users(users_pb2_grpc.UsersServiceServicer):
         )
 
     async def RotateKeys(self, request: pb.RotateKeysRequest, context: Any) -> pb.RotateKeysResponse:
-        return pb.RotateKeysResponse(jwks=pb.Jwks(json=await service.rotate_keys(caller(), keys=self._keys)))
+        return pb.RotateKeysResponse(
+            jwks=pb.Jwks(json=await service.rotate_keys(current_caller(), keys=self._keys))
+        )
 
 
 def _user(user: domain.User, pending_email: str = "") -> pb.User:

@@ -14,7 +14,7 @@ from functions.runtime.errors import ServiceError, already_exists, exhausted, in
 from functions.runtime.identity import Identity, require_admin, require_self_or_admin, require_service
 from functions.runtime.ids import new_id
 from functions.runtime.paging import MAX_LIMIT, page_limit
-from functions.runtime.store.port import Changes, Once, Page, Ref, Store
+from functions.runtime.store.port import Changes, IdempotencyRecord, Page, Ref, Store
 from functions.users.account_access import AccountAccess
 from functions.users.challenge import Challenge, Purpose, challenge_id
 from functions.users.domain import (
@@ -180,22 +180,22 @@ async def ensure_admin(email: str, password: str, *, store: Store, hasher: Hashe
         log.warning("the account of ADMIN_EMAIL has not the role admin")
 
 
-async def get_user(user_id: str, who: Identity, *, store: Store) -> User:
+async def get_user(user_id: str, caller: Identity, *, store: Store) -> User:
     """A profile, for its owner and admins. Raises NOT_FOUND (USER_NOT_FOUND)."""
-    require_self_or_admin(who, user_id)
+    require_self_or_admin(caller, user_id)
     return _existing(await store.get(User, user_id))
 
 
-async def list_users(limit: int, cursor: str, who: Identity, *, store: Store) -> Page[User]:
+async def list_users(limit: int, cursor: str, caller: Identity, *, store: Store) -> Page[User]:
     """Accounts, newest first, for admins."""
-    require_admin(who)
+    require_admin(caller)
     return await newest_users(store, page_limit(limit), cursor or None)
 
 
 async def update_user(
     user_id: str,
     wanted: ProfileChange,
-    who: Identity,
+    caller: Identity,
     *,
     store: Store,
     throttle: Throttle,
@@ -213,7 +213,7 @@ async def update_user(
         InvalidArgument: INVALID_ARGUMENT.
         ResourceExhausted: TOO_MANY_ATTEMPTS, for the sixth e-mail in 15 minutes or the fourth mail.
     """
-    seen = await get_user(user_id, who, store=store)
+    seen = await get_user(user_id, caller, store=store)
     seen.require_version(wanted.version)
     name = seen.name if wanted.name is None else clean_name(wanted.name)
     email = seen.email if wanted.email is None else normal_email(wanted.email)
@@ -221,7 +221,7 @@ async def update_user(
     if (name, email) == (seen.name, seen.email) and not cancels:
         return seen
     if email != seen.email:
-        await proof.reauthenticate(who, wanted.current_password)
+        await proof.reauthenticate(caller, wanted.current_password)
         await throttle.move(user_id)
 
     def change(found: Sequence[Any]) -> Changes[User]:
@@ -253,7 +253,7 @@ async def update_user(
 async def set_roles(
     user_id: str,
     roles: Sequence[str],
-    who: Identity,
+    caller: Identity,
     *,
     current_password: str = "",
     store: Store,
@@ -266,9 +266,9 @@ async def set_roles(
         Unauthenticated: REAUTHENTICATION_REQUIRED, INVALID_CREDENTIALS, about the admin who calls.
         FailedPrecondition: LAST_ADMIN.
     """
-    require_admin(who)
+    require_admin(caller)
     wanted = known_roles(roles)
-    await proof.reauthenticate(who, current_password)
+    await proof.reauthenticate(caller, current_password)
 
     def change(found: Sequence[Any]) -> Changes[User]:
         user, roster = _existing(found[0]), found[1] or AdminRoster()
@@ -279,24 +279,24 @@ async def set_roles(
 
     refs = [Ref(User, user_id), Ref(AdminRoster, ROSTER_ID), *AccountAccess.refs(user_id)]
     user = await store.transact(refs, change)
-    log.info("roles_set", extra={"user_id": user_id, "roles": user.roles, "by": who.subject})
+    log.info("roles_set", extra={"user_id": user_id, "roles": user.roles, "by": caller.subject})
     return user
 
 
 async def export_user(
-    user_id: str, who: Identity, *, current_password: str = "", store: Store, proof: Proof
+    user_id: str, caller: Identity, *, current_password: str = "", store: Store, proof: Proof
 ) -> tuple[User, AddressBook]:
     """Return all that is kept here about a person.
 
     Raises UNAUTHENTICATED (REAUTHENTICATION_REQUIRED, INVALID_CREDENTIALS), NOT_FOUND (USER_NOT_FOUND).
     """
-    user = await get_user(user_id, who, store=store)
-    await proof.reauthenticate(who, current_password)
+    user = await get_user(user_id, caller, store=store)
+    await proof.reauthenticate(caller, current_password)
     return user, await store.get(AddressBook, user_id) or AddressBook(user_id)
 
 
 async def delete_user(
-    user_id: str, who: Identity, *, current_password: str = "", store: Store, proof: Proof, clock: Clock
+    user_id: str, caller: Identity, *, current_password: str = "", store: Store, proof: Proof, clock: Clock
 ) -> None:
     """Delete all that names the person, digests of the addresses too; all access ends.
 
@@ -304,8 +304,8 @@ async def delete_user(
         Unauthenticated: REAUTHENTICATION_REQUIRED, INVALID_CREDENTIALS.
         FailedPrecondition: LAST_ADMIN.
     """
-    seen = await get_user(user_id, who, store=store)
-    await proof.reauthenticate(who, current_password)
+    seen = await get_user(user_id, caller, store=store)
+    await proof.reauthenticate(caller, current_password)
 
     def change(found: Sequence[Any]) -> Changes[None]:
         user, own, roster = _existing(found[0]), found[1 : -(len(access) + 1)], found[-(len(access) + 1)]
@@ -329,14 +329,14 @@ async def delete_user(
     ]
     failpoint("users.delete.before")
     await store.transact(refs, change)
-    store.erased()
-    log.info("user_deleted", extra={"user_id": user_id, "by": who.subject})
+    store.request_purge()
+    log.info("user_deleted", extra={"user_id": user_id, "by": caller.subject})
     failpoint("users.delete.after")
 
 
-async def contacts(user_ids: Sequence[str], admins: bool, who: Identity, *, store: Store) -> list[User]:
+async def contacts(user_ids: Sequence[str], admins: bool, caller: Identity, *, store: Store) -> list[User]:
     """Those of `user_ids` who have an account, and every admin if wanted; for notifications only."""
-    require_service(who, "notifications")
+    require_service(caller, "notifications")
     if len(user_ids) > MAX_LIMIT:
         raise invalid("Too many accounts at once.", ("user_ids", f"must be at most {MAX_LIMIT}"))
     wanted = dict.fromkeys(user_ids)
@@ -346,7 +346,9 @@ async def contacts(user_ids: Sequence[str], admins: bool, who: Identity, *, stor
     return list((await store.get_many(User, list(wanted))).values())
 
 
-async def mark_undeliverable(user_id: str, at: datetime, *, store: Store, clock: Clock, once: Once) -> None:
+async def mark_undeliverable(
+    user_id: str, at: datetime, *, store: Store, clock: Clock, idempotency: IdempotencyRecord
+) -> None:
     """The account's address bounced at `at`; nothing if it is gone or has another address since."""
 
     def change(found: Sequence[Any]) -> Changes[bool]:
@@ -355,16 +357,16 @@ async def mark_undeliverable(user_id: str, at: datetime, *, store: Store, clock:
         return Changes(changed, put=[user] if user and changed else [])
 
     failpoint("users.bounced.before")
-    bounced = await store.transact([Ref(User, user_id)], change, once=once)
+    bounced = await store.transact([Ref(User, user_id)], change, idempotency=idempotency)
     failpoint("users.bounced.after")
     if bounced:
         log.info("email_undeliverable", extra={"user_id": user_id})
 
 
-async def rotate_keys(who: Identity, *, keys: KeyRing) -> str:
+async def rotate_keys(caller: Identity, *, keys: KeyRing) -> str:
     """Sign with a new key from now on, for admins; gives the new JWKS."""
-    require_admin(who)
-    log.info("keys_rotated", extra={"by": who.subject})
+    require_admin(caller)
+    log.info("keys_rotated", extra={"by": caller.subject})
     return await keys.rotate()
 
 

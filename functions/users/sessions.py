@@ -135,7 +135,7 @@ async def change_password(
     user_id: str,
     current: str,
     new: str,
-    who: Identity,
+    caller: Identity,
     *,
     store: Store,
     hasher: Hasher,
@@ -146,7 +146,7 @@ async def change_password(
 
     Raises what `Proof` raises for the current one, INVALID_ARGUMENT (WEAK_PASSWORD) for the new one.
     """
-    user = await get_user(user_id, who, store=store)
+    user = await get_user(user_id, caller, store=store)
     check_password(new, user.email, "new_password")
     known = await proof.of_user(user_id, current)
     fresh = await hasher.hash(new)

@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from functions.runtime.errors import ServiceError
 from functions.runtime.formats import MAX_EMAIL
-from functions.runtime.store.port import IndexKey, Kind, Page, Store
+from functions.runtime.store.port import EntityMapping, IndexKey, Page, Store
 from functions.users.challenge import Challenge
 from functions.users.devices import DeviceKey
 from functions.users.domain import (
@@ -32,20 +32,22 @@ def _by_age(user: User) -> Iterable[IndexKey]:
     yield IndexKey(_BY_AGE, _EVERYONE, user.created_at.isoformat(timespec="microseconds"))
 
 
-KINDS = (
-    Kind(User, "user", indexes=_by_age),
-    Kind(Credentials, "credentials"),
-    Kind(EmailClaim, "email", expires_at=lambda claim: claim.until),
-    Kind(AddressBook, "addresses"),
-    Kind(AdminRoster, "admins"),
-    Kind(Session, "session", expires_at=lambda session: session.expires_at),
-    Kind(LoginAttempts, "attempts", expires_at=lambda attempts: attempts.expires_at),
-    Kind(Challenge, "challenge", expires_at=lambda challenge: challenge.expires_at),
-    Kind(Tally, "tally", expires_at=lambda tally: tally.expires_at),
-    Kind(DeviceKey, "device_key"),
-    Kind(KeySet, "keys"),
-    Kind(Revocation, "revocation", indexes=by_time, expires_at=lambda revocation: revocation.expires_at),
-    Kind(OutdatedTokens, "outdated"),
+MAPPINGS = (
+    EntityMapping(User, "user", indexes=_by_age),
+    EntityMapping(Credentials, "credentials"),
+    EntityMapping(EmailClaim, "email", expires_at=lambda claim: claim.until),
+    EntityMapping(AddressBook, "addresses"),
+    EntityMapping(AdminRoster, "admins"),
+    EntityMapping(Session, "session", expires_at=lambda session: session.expires_at),
+    EntityMapping(LoginAttempts, "attempts", expires_at=lambda attempts: attempts.expires_at),
+    EntityMapping(Challenge, "challenge", expires_at=lambda challenge: challenge.expires_at),
+    EntityMapping(Tally, "tally", expires_at=lambda tally: tally.expires_at),
+    EntityMapping(DeviceKey, "device_key"),
+    EntityMapping(KeySet, "keys"),
+    EntityMapping(
+        Revocation, "revocation", indexes=by_time, expires_at=lambda revocation: revocation.expires_at
+    ),
+    EntityMapping(OutdatedTokens, "outdated"),
 )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 
 from functions.runtime.errors import invalid
-from functions.runtime.identity import caller, require_signed_in
+from functions.runtime.identity import current_caller, require_signed_in
 from gateway.answers import answer, conditional, etag
 from gateway.declare import declare
 from gateway.exchange import clients_of, exchange_of
@@ -174,13 +174,13 @@ async def stream_order(
     """
     if ticket is not None:
         await _redeem(request, order_id, ticket)
-    require_signed_in(caller())
+    require_signed_in(current_caller())
     return await OrderEvents.open(request, order_id, request.headers.get("last-event-id", last_event_id))
 
 
 async def _redeem(request: Request, order_id: str, ticket: str) -> None:
     """Make the person who asked for the ticket the caller. Raises ServiceError."""
-    if caller().subject:
+    if current_caller().subject:
         raise invalid("One proof is enough.", ("ticket", "must not come with an access token"))
     orders = clients_of(request).orders
     wanted = pb.RedeemStreamTicketRequest(order_id=order_id, ticket=ticket)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from functions.runtime.errors import invalid
 from functions.runtime.formats import IDEMPOTENCY_KEY
-from functions.runtime.identity import caller
+from functions.runtime.identity import current_caller
 from gateway.models.common import identifier
 from gateway.route import EdgeRoute
 
@@ -56,4 +56,4 @@ def idempotency_key(request: Request) -> str | None:
 
 def me() -> str:
     """The id of the signed-in caller."""
-    return caller().subject
+    return current_caller().subject

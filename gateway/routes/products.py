@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 
 from functions.runtime.formats import MAX_QUERY
-from functions.runtime.identity import caller
+from functions.runtime.identity import current_caller
 from gateway.answers import (
     PRIVATE,
     REVALIDATE,
@@ -44,7 +44,7 @@ _UNKNOWN = {404: "PRODUCT_NOT_FOUND"}
 
 def _cache() -> bytes:
     """What everybody may read may be kept, if it is asked about each time; what an admin sees may not."""
-    return PRIVATE if caller().subject else REVALIDATE
+    return PRIVATE if current_caller().subject else REVALIDATE
 
 
 @router.get(

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from functions.runtime.access import ANYBODY
-from functions.runtime.app import Service
+from functions.runtime.app import RpcService
 from functions.runtime.errors import ServiceError
-from functions.runtime.identity import Identity, caller
+from functions.runtime.identity import Identity, current_caller
 from proto.shop.money.v1 import money_pb2
 from proto.shop.notifications.v1 import notifications_pb2, notifications_pb2_grpc
 from proto.shop.orders.v1 import orders_pb2, orders_pb2_grpc
@@ -47,7 +47,7 @@ class Backend:
 
     async def answer(self, name: str, request: Any, call: Any) -> Any:
         """Record the call, then fail or answer as told."""
-        self.calls.append((name, request, caller()))
+        self.calls.append((name, request, current_caller()))
         self.called.set()
         self.metadata.append(dict(call.invocation_metadata()))
         if name in self.slow:
@@ -61,7 +61,7 @@ class Backend:
         """The last request of an RPC."""
         return next(request for called, request, _ in reversed(self.calls) if called == name)
 
-    def services(self) -> list[Service]:
+    def services(self) -> list[RpcService]:
         """All five domains, as one server serves them."""
         table = [
             (
@@ -92,10 +92,10 @@ class Backend:
         ]
         return [self._service(add, base, name) for add, base, name in table]
 
-    def _service(self, add: Any, base: type, name: str) -> Service:
+    def _service(self, add: Any, base: type, name: str) -> RpcService:
         rpcs = [rpc for rpc in dir(base) if rpc[0].isupper()]
         servicer = type(base.__name__, (base,), {rpc: self._method(rpc) for rpc in rpcs})()
-        return Service(add, servicer, name, dict.fromkeys(rpcs, ANYBODY))
+        return RpcService(add, servicer, name, dict.fromkeys(rpcs, ANYBODY))
 
     def _method(self, name: str) -> Any:
         async def unary(_: Any, request: Any, call: Any) -> Any:

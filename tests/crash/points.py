@@ -74,7 +74,7 @@ def _parts(point: Point, domains: Sequence[str]) -> list[str]:
         within = [BROKER] if inner in ("broker", "deadletters", "client.py") else []
         return within if inner in ("broker", "deadletters") else [*domains, *within]
     if inner == "runtime":
-        return [*domains, GATEWAY] if rest == "runtime/peers.py" else list(domains)
+        return [*domains, GATEWAY] if rest == "runtime/grpc_client.py" else list(domains)
     return [inner]
 
 

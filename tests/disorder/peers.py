@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Sequence
 
 from functions.notifications.channels import Bounced, Mail
-from functions.notifications.peers import Contact, MailedCode
+from functions.notifications.clients import Contact, MailedCode
 from functions.orders import service as orders
 from functions.orders.checkout import Offer
 from functions.orders.store import Orders
-from functions.payments.peers import Instruction
+from functions.payments.clients import Instruction
 from functions.products import service as catalogue
 from functions.runtime.clock import Clock
 from functions.runtime.errors import Code, ServiceError, unavailable
@@ -26,7 +26,7 @@ def part(name: str) -> Identity:
     return Identity(name, frozenset({SERVICE}))
 
 
-class Peer:
+class GrpcClient:
     """A store of somebody else's, through their use cases; while `down`, nobody answers."""
 
     def __init__(self, store: Store) -> None:
@@ -39,27 +39,27 @@ class Peer:
             raise unavailable("PEER_UNAVAILABLE", "The service does not answer.")
 
 
-class ProductsPeer(Peer):
+class ProductsPeer(GrpcClient):
     """Products, as orders knows it."""
 
     async def offers(self, product_ids: Sequence[str]) -> dict[str, Offer]:
-        """See functions.orders.peers.Catalogue."""
+        """See functions.orders.clients.Catalogue."""
         await self._reach()
         found = await catalogue.get_products(self._store, part("orders"), product_ids)
         return {p.id: Offer(p.id, p.sku, p.name, p.price, p.active) for p in found}
 
 
-class OrdersPeer(Peer):
+class OrdersPeer(GrpcClient):
     """Orders, as payments knows it."""
 
     async def payment_instruction(self, order_id: str) -> Instruction:
-        """See functions.payments.peers.Orders."""
+        """See functions.payments.clients.Orders."""
         await self._reach()
         order = await orders.payment_instruction(Orders(self._store), part("payments"), order_id)
         return Instruction(order.id, order.user_id, order.total, order.payable, order.payment_token)
 
 
-class UsersPeer(Peer):
+class UsersPeer(GrpcClient):
     """Users, as notifications knows it."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
@@ -67,15 +67,15 @@ class UsersPeer(Peer):
         self._clock = clock
 
     async def contact(self, user_id: str) -> Contact | None:
-        """See functions.notifications.peers.Users."""
+        """See functions.notifications.clients.Users."""
         return next(iter(await self._ask([user_id])), None)
 
     async def administrators(self) -> list[str]:
-        """See functions.notifications.peers.Users."""
+        """See functions.notifications.clients.Users."""
         return [contact.user_id for contact in await self._ask([], admins=True)]
 
     async def mailed_token(self, user_id: str, purpose: str, change_id: str = "") -> MailedCode | None:
-        """See functions.notifications.peers.Users."""
+        """See functions.notifications.clients.Users."""
         await self._reach()
         who = part("notifications")
         try:

@@ -10,10 +10,10 @@ from typing import Any
 
 from functions.runtime.clock import ManualClock
 from functions.runtime.store.memory import MemoryStore
-from functions.runtime.store.port import Kind, Ref, Store
+from functions.runtime.store.port import EntityMapping, Ref, Store
 from functions.runtime.store.sqlite import SQLiteStore
 
-OpenStore = Callable[[str, Sequence[Kind[Any]], ManualClock], Store]
+OpenStore = Callable[[str, Sequence[EntityMapping[Any]], ManualClock], Store]
 
 
 class Restless(MemoryStore):
@@ -22,8 +22,10 @@ class Restless(MemoryStore):
     What `broken` names cannot be written, as if its data were spoiled.
     """
 
-    def __init__(self, kinds: Sequence[Kind[Any]], clock: ManualClock, chance: random.Random) -> None:
-        super().__init__(kinds, clock, lost_races=1)
+    def __init__(
+        self, mappings: Sequence[EntityMapping[Any]], clock: ManualClock, chance: random.Random
+    ) -> None:
+        super().__init__(mappings, clock, lost_races=1)
         self._chance = chance
         self.broken: set[str] = set()
 
@@ -50,9 +52,9 @@ class Restless(MemoryStore):
 
 def restless(chance: random.Random) -> OpenStore:
     """Every domain in memory."""
-    return lambda _, kinds, clock: Restless(kinds, clock, chance)
+    return lambda _, mappings, clock: Restless(mappings, clock, chance)
 
 
 def on_disk(folder: Path) -> OpenStore:
     """Every domain in a file of its own."""
-    return lambda name, kinds, clock: SQLiteStore(folder / f"{name}.db", kinds, clock)
+    return lambda name, mappings, clock: SQLiteStore(folder / f"{name}.db", mappings, clock)

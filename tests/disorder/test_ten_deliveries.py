@@ -106,7 +106,7 @@ class Witness:
             self.world.clock.advance(timedelta(milliseconds=1))
             if attempt > 5:
                 for store in self.memories():
-                    store._guards.clear()
+                    store._records.clear()
             status = await deliver()
             if status != HANDLED:
                 changed.append(f"delivery {attempt} was answered {status}")

@@ -80,10 +80,10 @@ class World:
         self.people: dict[str, Identity] = {}
         self.deleted: dict[str, datetime] = {}
         self.store: dict[str, Store] = {
-            name: open_store(name, importlib.import_module(f"functions.{name}.store").KINDS, self.clock)
+            name: open_store(name, importlib.import_module(f"functions.{name}.store").MAPPINGS, self.clock)
             for name in DOMAINS
         }
-        self.books = open_store("ledger", simulated.KINDS, self.clock)
+        self.books = open_store("ledger", simulated.MAPPINGS, self.clock)
         simulation = simulated.SimulatedProvider(self.books, self.clock, slow_seconds=0)
         self.bank = SimulatedBank(simulation)
         self.provider = FaultyProvider(simulation)

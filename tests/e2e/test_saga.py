@@ -209,11 +209,11 @@ async def test_a_deleted_account_is_erased_everywhere(
     await mailbox_has(shop, customer, "order_confirmed")
     await shop.call("DELETE", "/v1/users/me", who=customer)
 
-    async def erased() -> bool:
+    async def request_purge() -> bool:
         kept = await shop.call("GET", f"/v1/orders/{order['id']}", who=admin)
         return not (kept.get("shipping_address") or {}).get("name")
 
-    await eventually(erased, "the shipping address erased")
+    await eventually(request_purge, "the shipping address erased")
     with pytest.raises(Refused) as refused:
         await shop.login(customer.email, customer.password)
     assert refused.value.status == 401

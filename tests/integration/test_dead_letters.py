@@ -40,7 +40,7 @@ async def impatient(tmp_path: Path) -> AsyncIterator[Impatient]:
 
 async def confirmations(platform: Together, who: Actor) -> int:
     """How many mails told of a confirmed order."""
-    store = platform.live["notifications"].function.store
+    store = platform.runner["notifications"].function.store
     found = (await notifications_of(store, who.user_id, 100, None)).items
     return sum(message.template == "order_confirmed" for message in found)
 

@@ -14,7 +14,7 @@ from events import publisher
 from events.broker import dispatcher
 from events.outbox import Outbox, OutboxRow
 from functions.runtime.function import EventFunction
-from functions.runtime.peers import Peer
+from functions.runtime.grpc_client import GrpcClient
 from functions.runtime.rpc import Door
 from functions.runtime.settings import load
 from gateway.app import create_app
@@ -75,7 +75,7 @@ async def gateway_client(original: Any, *given: Any, **named: Any) -> Any:
         return await original(*given, **named)
 
 
-@method(Peer, "metadata")
+@method(GrpcClient, "metadata")
 def rpc_client(original: Any, *given: Any, **named: Any) -> Any:
     return [(key, value) for key, value in original(*given, **named) if key != "traceparent"]
 
@@ -129,7 +129,7 @@ HOPS: dict[str, Break] = {
 @pytest.fixture
 async def api(together: Together, customer: Actor) -> AsyncIterator[httpx.AsyncClient]:
     """The customer's client of a gateway before this platform."""
-    addresses = {f"{name.upper()}_ADDRESS": live.grpc_address for name, live in together.live.items()}
+    addresses = {f"{name.upper()}_ADDRESS": runner.grpc_address for name, runner in together.runner.items()}
     app = create_app(load(Settings, addresses), clock=together.clock)
     authorization = {"authorization": f"Bearer {customer.token}"}
     transport = httpx.ASGITransport(app)

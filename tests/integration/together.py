@@ -23,9 +23,9 @@ from events.catalog import Payload, SweepDue
 from events.service_tokens import DEAD_LETTERS, dead_letter_callers
 from functions.runtime import identity
 from functions.runtime.clock import ManualClock, SystemClock
+from functions.runtime.grpc_client import GrpcClient
 from functions.runtime.ids import uuid7
-from functions.runtime.peers import Peer
-from functions.runtime.process import Live
+from functions.runtime.process import ServiceRunner
 from functions.runtime.settings import load
 from functions.runtime.testing import posted
 from functions.runtime.tokens import ServiceTokens
@@ -47,12 +47,12 @@ ADDRESS = orders_pb2.ShippingAddress(
 
 
 class Together:
-    """The platform without its gateway. `live` has each function's doors, `peers` a gRPC peer for each."""
+    """The platform without its gateway. `runner` has each function's doors, `peers` a gRPC peer for each."""
 
     def __init__(self, folder: Path, **replaced: dict[str, Any]) -> None:
         self.clock = ManualClock()
-        self.live: dict[str, Live] = {}
-        self.peers: dict[str, Peer] = {}
+        self.runner: dict[str, ServiceRunner] = {}
+        self.peers: dict[str, GrpcClient] = {}
         self._folder = folder
         self._replaced = replaced
         self._manifests = manifests.load(BASE)
@@ -107,18 +107,18 @@ class Together:
         settings = importlib.import_module(f"functions.{name}.settings").Settings
         bootstrap = importlib.import_module(f"functions.{name}.bootstrap").bootstrap
         function = bootstrap(load(settings, environ), clock=self.clock, **self._replaced.get(name, {}))
-        self.live[name] = Live(function)
-        await self.live[name].start()
-        self.peers[name] = Peer(self.live[name].grpc_address)
+        self.runner[name] = ServiceRunner(function)
+        await self.runner[name].start()
+        self.peers[name] = GrpcClient(self.runner[name].grpc_address)
 
     async def stop_function(self, name: str) -> None:
         """Close its doors, as SIGTERM would."""
         await self.peers.pop(name).close()
-        await self.live.pop(name).stop()
+        await self.runner.pop(name).stop()
 
     async def stop(self) -> None:
         """Close everything."""
-        for name in list(self.live):
+        for name in list(self.runner):
             await self.stop_function(name)
         await self.stop_broker()
 
@@ -149,7 +149,7 @@ class Together:
         headers, data = posted(event, event_id or uuid7(), key)
         async with (
             aiohttp.ClientSession() as session,
-            session.post(self.live[name].http_url, data=data, headers=headers) as answer,
+            session.post(self.runner[name].http_url, data=data, headers=headers) as answer,
         ):
             return answer.status
 

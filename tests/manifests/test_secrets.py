@@ -11,7 +11,7 @@ import pytest
 from events.service_keys import PrivateKey, ServiceKeys
 from functions.payments.bootstrap import open_provider
 from functions.payments.settings import Settings as Payments
-from functions.runtime import wiring
+from functions.runtime import factories
 from functions.runtime.clock import ManualClock
 from functions.runtime.credentials import refuse_weak, secret
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
@@ -69,9 +69,9 @@ def start(service: str, there: dict[str, dict[str, str]]) -> RuntimeSettings:
     settings = load(variables.settings_of(name), environment(service, there))
     assert settings.shop_env == "production"
     refuse_weak(settings)
-    wiring.service_key(settings, name)
+    factories.service_key(settings, name)
     if service != GATEWAY:
-        wiring.service_keys(settings, name)
+        factories.service_keys(settings, name)
     if isinstance(settings, Payments):
         open_provider(settings, ManualClock())
     return settings

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from events.catalog import CATALOG, NOBODY, SUBSCRIBERS, OrderCancelled, PaymentCaptured, SweepDue
+from events.catalog import CATALOG, ERASED_USER_ID, SUBSCRIBERS, OrderCancelled, PaymentCaptured, SweepDue
 from functions.runtime.ids import new_id, uuid7
 from knative.local.demo.shop import Shop
 from tests.e2e.platform import LocalPlatform
@@ -117,7 +117,7 @@ async def test_an_event_that_is_replayed_changes_nothing(
     """However often it comes, it is acknowledged, and has the effect of one."""
     before = await shop.stock(scene.ids["product_id"])
     gone = new_id("ord")
-    data = json.dumps({"order_id": gone, "user_id": NOBODY, "reason": "CUSTOMER_REQUEST"}).encode()
+    data = json.dumps({"order_id": gone, "user_id": ERASED_USER_ID, "reason": "CUSTOMER_REQUEST"}).encode()
     headers = genuine(local, OrderCancelled, data, **{"ce-subject": gone})
     for _ in range(5):
         assert await post(door(local, "products"), headers, data) == 204

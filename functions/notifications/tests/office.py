@@ -7,15 +7,15 @@ from datetime import timedelta
 
 from events.catalog import Payload, SweepDue, UserDeleted
 from functions.notifications.channels import Channel, Mail
+from functions.notifications.clients import Contact, MailedCode
 from functions.notifications.desk import Desk
 from functions.notifications.domain import Notification
-from functions.notifications.peers import Contact, MailedCode
-from functions.notifications.store import KINDS
+from functions.notifications.store import MAPPINGS
 from functions.notifications.subscriptions import subscriptions
-from functions.runtime.app import Delivery
+from functions.runtime.app import ReceivedEvent
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import ServiceError, unavailable
-from functions.runtime.inbox import mark
+from functions.runtime.inbox import inbox_record
 from functions.runtime.store.memory import MemoryStore
 
 ORDER = "ord_" + "a" * 32
@@ -97,7 +97,7 @@ class Office:
         mail_events_secret: str = "",
     ) -> None:
         self.clock = ManualClock()
-        self.store = MemoryStore(KINDS, self.clock, lost_races=lost_races)
+        self.store = MemoryStore(MAPPINGS, self.clock, lost_races=lost_races)
         self.users = FakeUsers()
         self.post = FakePost()
         self.desk = Desk(
@@ -108,9 +108,9 @@ class Office:
     async def receive(self, payload: Payload, event_id: str = "") -> None:
         """One delivery; the same payload is the same event unless `event_id` says otherwise."""
         event_id = event_id or f"{payload.TYPE}/{payload.subject}"
-        once = mark(payload.SOURCE, event_id)
+        idempotency = inbox_record(payload.SOURCE, event_id)
         await self._handlers[type(payload)](
-            Delivery(payload, event_id, payload.SOURCE, self.clock.now(), once)
+            ReceivedEvent(payload, event_id, payload.SOURCE, self.clock.now(), idempotency)
         )
 
     async def sweep(self, after: timedelta = timedelta(hours=1)) -> None:

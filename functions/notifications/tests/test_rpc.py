@@ -15,7 +15,7 @@ from functions.notifications.channels import Mailbox
 from functions.notifications.settings import Settings
 from functions.notifications.tests.office import ADA, BOB, ORDER, Office
 from functions.notifications.tests.test_telling import CONFIRMED
-from functions.runtime.process import Live
+from functions.runtime.process import ServiceRunner
 from functions.runtime.rpc_errors import from_rpc_error
 from functions.runtime.testing import FakeVerifier, bearer, keyed
 from proto.shop.notifications.v1 import notifications_pb2 as pb
@@ -58,11 +58,11 @@ async def counter() -> AsyncIterator[Counter]:
         users=office.users,
         verifier=FakeVerifier(),
     )
-    live = Live(keyed(function))
-    await live.start()
-    async with grpc.aio.insecure_channel(live.grpc_address) as channel:
+    runner = ServiceRunner(keyed(function))
+    await runner.start()
+    async with grpc.aio.insecure_channel(runner.grpc_address) as channel:
         yield Counter(office, channel)
-    await live.stop()
+    await runner.stop()
 
 
 async def test_a_person_pages_through_their_messages_newest_first(counter: Counter) -> None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from events.catalog import (
-    NOBODY,
+    ERASED_USER_ID,
     Money,
     NotificationBounced,
     OrderCancelled,
@@ -22,8 +22,8 @@ from events.catalog import (
 )
 from functions.notifications import service
 from functions.notifications.channels import Bounced, Mailbox, Refused
+from functions.notifications.clients import Contact
 from functions.notifications.domain import Notification
-from functions.notifications.peers import Contact
 from functions.notifications.tests.office import ADA, AWAY, BOB, ORDER, Office
 from functions.runtime.errors import Code, ServiceError, denied
 from functions.runtime.identity import Identity
@@ -220,8 +220,8 @@ async def test_what_a_person_does_not_want_is_suppressed(
     channel: Mailbox | None, enabled: bool, muted: list[str]
 ) -> None:
     office = Office(channel)
-    who = Identity(ADA, frozenset({"customer"}))
-    await service.update_preferences("", enabled, muted, None, who, office.desk)
+    caller = Identity(ADA, frozenset({"customer"}))
+    await service.update_preferences("", enabled, muted, None, caller, office.desk)
     await office.receive(CONFIRMED)
     assert (await office.message()).status == "SUPPRESSED"
     assert office.post.sent == []
@@ -232,28 +232,28 @@ async def test_preferences_changed_while_a_message_waits_are_respected() -> None
     office.post.down = True
     await office.receive(CONFIRMED)
     office.post.down = False
-    who = Identity(ADA, frozenset({"customer"}))
-    await service.update_preferences("", False, None, None, who, office.desk)
+    caller = Identity(ADA, frozenset({"customer"}))
+    await service.update_preferences("", False, None, None, caller, office.desk)
     await office.sweep()
     assert (await office.message()).status == "SUPPRESSED"
 
 
 async def test_nobody_is_not_written_to() -> None:
     office = Office(Mailbox())
-    await office.receive(OrderShipped(order_id=ORDER, user_id=NOBODY))
-    assert await office.messages(NOBODY) == []
+    await office.receive(OrderShipped(order_id=ORDER, user_id=ERASED_USER_ID))
+    assert await office.messages(ERASED_USER_ID) == []
 
 
 async def test_a_deleted_account_loses_its_messages_and_preferences() -> None:
     office = Office(Mailbox(), lost_races=1)
     for number in range(60):
         await office.receive(CONFIRMED, str(number))
-    who = Identity(ADA, frozenset({"customer"}))
-    await service.update_preferences("", False, None, None, who, office.desk)
+    caller = Identity(ADA, frozenset({"customer"}))
+    await service.update_preferences("", False, None, None, caller, office.desk)
     await office.forget(ADA)
     await office.forget(ADA)
     assert await office.messages() == []
-    assert (await service.preferences("", who, office.desk)).version == 0
+    assert (await service.preferences("", caller, office.desk)).version == 0
 
 
 async def test_a_deleted_account_is_written_to_no_more() -> None:
@@ -261,9 +261,9 @@ async def test_a_deleted_account_is_written_to_no_more() -> None:
     await office.forget(ADA)
     await office.receive(CONFIRMED)
     assert await office.messages() == []
-    who = Identity(ADA, frozenset({"customer"}))
+    caller = Identity(ADA, frozenset({"customer"}))
     with pytest.raises(ServiceError) as raised:
-        await service.update_preferences("", False, None, None, who, office.desk)
+        await service.update_preferences("", False, None, None, caller, office.desk)
     assert raised.value.reason == "USER_NOT_FOUND"
 
 

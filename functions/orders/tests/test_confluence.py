@@ -107,7 +107,7 @@ def test_every_order_of_arrival_ends_in_the_same_state(
     """Repeats come as the same event (the inbox catches them) or as new ones (only the state does)."""
     story, moves = drawn
 
-    async def live() -> None:
+    async def runner() -> None:
         world = World()
         order = await world.place()
         for move in moves:
@@ -125,13 +125,13 @@ def test_every_order_of_arrival_ends_in_the_same_state(
         assert end.disputed == ("disputed" in story and not {"dispute won", "dispute lost"} & set(story))
         assert (end.shipping_address is None) == ("deleted" in story)
 
-    asyncio.run(live())
+    asyncio.run(runner())
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.sampled_from(MOVES), max_size=14))
 def test_whatever_happens_the_rules_hold(moves: Sequence[str]) -> None:
-    async def live() -> None:
+    async def runner() -> None:
         world = World()
         order = await world.place()
         for move in moves:
@@ -141,7 +141,7 @@ def test_whatever_happens_the_rules_hold(moves: Sequence[str]) -> None:
             _check_step(before, await world.read(order.id))
         _check_life(world, await world.read(order.id))
 
-    asyncio.run(live())
+    asyncio.run(runner())
 
 
 def _check_step(before: Order, after: Order) -> None:

@@ -18,7 +18,7 @@ from functions.runtime.store.port import Page
 
 async def listed(
     world: World,
-    who: Identity,
+    caller: Identity,
     *,
     user_id: str = "",
     everybody: bool = False,
@@ -27,7 +27,7 @@ async def listed(
     cursor: str = "",
 ) -> Page[Order]:
     return await service.list_orders(
-        world.orders, who, user_id=user_id, everybody=everybody, status=status, limit=limit, cursor=cursor
+        world.orders, caller, user_id=user_id, everybody=everybody, status=status, limit=limit, cursor=cursor
     )
 
 
@@ -39,8 +39,8 @@ async def refused(call: Awaitable[object]) -> tuple[Code, str]:
 
 async def test_one_reads_ones_own_order_and_an_admin_reads_any(world: World) -> None:
     order = await world.place()
-    for who in (ADA, BOSS):
-        assert (await service.get(world.orders, who, order.id)).id == order.id
+    for caller in (ADA, BOSS):
+        assert (await service.get(world.orders, caller, order.id)).id == order.id
 
 
 async def test_anothers_order_is_not_found_whatever_is_tried(world: World) -> None:
@@ -71,17 +71,17 @@ async def test_without_a_token_nothing_is_told(world: World) -> None:
     assert (await refused(service.get(world.orders, PAYMENTS, order.id)))[0] is Code.PERMISSION_DENIED
 
 
-async def placed_in_a_row(world: World, how_many: int, who: Identity = ADA) -> list[str]:
+async def placed_in_a_row(world: World, how_many: int, caller: Identity = ADA) -> list[str]:
     ids = []
     for _ in range(how_many):
-        ids.append((await world.place(who=who)).id)
+        ids.append((await world.place(caller=caller)).id)
         world.clock.advance(timedelta(seconds=1))
     return ids
 
 
 async def test_ones_own_orders_are_listed_newest_first_page_by_page(world: World) -> None:
     ids = await placed_in_a_row(world, 5)
-    await placed_in_a_row(world, 2, who=BOB)
+    await placed_in_a_row(world, 2, caller=BOB)
     first = await listed(world, ADA, limit=3)
     assert first.next_cursor
     rest = await listed(world, ADA, limit=3, cursor=first.next_cursor)
@@ -92,15 +92,15 @@ async def test_ones_own_orders_are_listed_newest_first_page_by_page(world: World
 async def test_a_listing_by_status_follows_the_orders(world: World) -> None:
     ids = await placed_in_a_row(world, 3)
     await world.hear(captured(await world.read(ids[1])))
-    for who, everybody in ((ADA, False), (BOSS, True)):
-        confirmed = await listed(world, who, everybody=everybody, status=Status.CONFIRMED)
-        waiting = await listed(world, who, everybody=everybody, status=Status.PLACED)
+    for caller, everybody in ((ADA, False), (BOSS, True)):
+        confirmed = await listed(world, caller, everybody=everybody, status=Status.CONFIRMED)
+        waiting = await listed(world, caller, everybody=everybody, status=Status.PLACED)
         assert [order.id for order in confirmed.items] == [ids[1]]
         assert [order.id for order in waiting.items] == [ids[2], ids[0]]
 
 
 async def test_an_admin_lists_everybodys_or_one_persons_orders(world: World) -> None:
-    adas, bobs = await placed_in_a_row(world, 2), await placed_in_a_row(world, 2, who=BOB)
+    adas, bobs = await placed_in_a_row(world, 2), await placed_in_a_row(world, 2, caller=BOB)
     everybodys = await listed(world, BOSS, everybody=True)
     assert [order.id for order in everybodys.items] == (adas + bobs)[::-1]
     for everybody in (True, False):
@@ -171,8 +171,8 @@ async def test_cancelling_twice_is_cancelling_once(world: World) -> None:
 async def test_cancelling_what_someone_else_cancelled_is_illegal(world: World) -> None:
     order = await world.place()
     await world.hear(rejected(order))
-    for who in (ADA, BOSS):
-        call = service.cancel(world.orders, world.clock, who, order.id, "")
+    for caller in (ADA, BOSS):
+        call = service.cancel(world.orders, world.clock, caller, order.id, "")
         assert await refused(call) == (Code.FAILED_PRECONDITION, "ILLEGAL_TRANSITION")
 
 

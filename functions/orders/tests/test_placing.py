@@ -141,9 +141,9 @@ async def test_without_the_catalogue_nothing_is_placed(world: World) -> None:
 
 
 async def test_only_people_place_orders(world: World) -> None:
-    for who, code in ((ANONYMOUS, Code.UNAUTHENTICATED), (PAYMENTS, Code.PERMISSION_DENIED)):
+    for caller, code in ((ANONYMOUS, Code.UNAUTHENTICATED), (PAYMENTS, Code.PERMISSION_DENIED)):
         with pytest.raises(ServiceError) as caught:
-            await world.place(who=who)
+            await world.place(caller=caller)
         assert caught.value.code is code
 
 
@@ -159,8 +159,8 @@ async def test_fifty_requests_at_once_with_one_key_make_one_order(world: World) 
 
 
 async def test_a_key_is_a_persons_own(world: World) -> None:
-    mine = await world.place(wanted(key="k"), who=ADA)
-    yours = await world.place(wanted(key="k"), who=BOB)
+    mine = await world.place(wanted(key="k"), caller=ADA)
+    yours = await world.place(wanted(key="k"), caller=BOB)
     assert mine.id != yours.id
 
 
@@ -191,7 +191,7 @@ async def test_a_deleted_account_places_no_order_while_its_token_lives(world: Wo
     with pytest.raises(ServiceError) as caught:
         await world.place(wanted(key="k"))
     assert (caught.value.code, caught.value.reason) == (Code.UNAUTHENTICATED, "ACCOUNT_DELETED")
-    assert (await world.place(who=BOB)).status is Status.PLACED
+    assert (await world.place(caller=BOB)).status is Status.PLACED
 
 
 async def test_neither_token_nor_address_shows_in_a_repr_or_an_event(world: World) -> None:
@@ -209,9 +209,9 @@ async def test_payments_alone_learns_what_to_charge(world: World) -> None:
     order = await world.place(wanted(token="tok_secret"))
     instruction = await service.payment_instruction(world.orders, PAYMENTS, order.id)
     assert (instruction.payment_token, instruction.payable) == ("tok_secret", True)
-    for who in (ADA, replace(PAYMENTS, subject="notifications")):
+    for caller in (ADA, replace(PAYMENTS, subject="notifications")):
         with pytest.raises(ServiceError) as caught:
-            await service.payment_instruction(world.orders, who, order.id)
+            await service.payment_instruction(world.orders, caller, order.id)
         assert caught.value.code is Code.PERMISSION_DENIED
 
 

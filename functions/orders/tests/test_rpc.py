@@ -17,7 +17,7 @@ from events.catalog import Payload
 from functions.orders.bootstrap import bootstrap
 from functions.orders.domain import Order
 from functions.orders.settings import Settings
-from functions.orders.store import KINDS
+from functions.orders.store import MAPPINGS
 from functions.orders.tests.world import (
     ADA,
     BOB,
@@ -31,7 +31,7 @@ from functions.orders.tests.world import (
 )
 from functions.runtime.clock import SystemClock
 from functions.runtime.errors import Code, ServiceError
-from functions.runtime.process import Live
+from functions.runtime.process import ServiceRunner
 from functions.runtime.rpc_errors import from_rpc_error
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.testing import FakeVerifier, bearer, keyed, posted
@@ -47,8 +47,8 @@ SHIP_TO = pb.ShippingAddress(**vars(HOME))
 class Door:
     """A live orders service and a client of it."""
 
-    def __init__(self, live: Live, channel: grpc.aio.Channel, http: aiohttp.ClientSession) -> None:
-        self.live = live
+    def __init__(self, runner: ServiceRunner, channel: grpc.aio.Channel, http: aiohttp.ClientSession) -> None:
+        self.runner = runner
         self.stub = orders_pb2_grpc.OrdersServiceStub(channel)
         self._http = http
 
@@ -64,14 +64,14 @@ class Door:
 
     async def read(self, order_id: str) -> Order:
         """The order as stored."""
-        order = await self.live.function.store.get(Order, order_id)
+        order = await self.runner.function.store.get(Order, order_id)
         assert order is not None
         return order
 
     async def hear(self, event: Payload, event_id: str = "e1") -> int:
         """Deliver an event as the broker does; the HTTP status."""
         headers, body = posted(event, event_id)
-        async with self._http.post(f"{self.live.http_url}/", data=body, headers=headers) as answer:
+        async with self._http.post(f"{self.runner.http_url}/", data=body, headers=headers) as answer:
             return answer.status
 
 
@@ -81,16 +81,16 @@ async def door() -> AsyncIterator[Door]:
     settings = Settings(broker_url="http://127.0.0.1:9/nowhere", drain_seconds=0.2)
     function = bootstrap(
         settings,
-        store=MemoryStore(KINDS, clock),
+        store=MemoryStore(MAPPINGS, clock),
         clock=clock,
         catalogue=FakeCatalogue(),
         verifier=FakeVerifier(),
     )
-    live = Live(keyed(function))
-    await live.start()
-    async with grpc.aio.insecure_channel(live.grpc_address) as channel, aiohttp.ClientSession() as http:
-        yield Door(live, channel, http)
-    await live.stop()
+    runner = ServiceRunner(keyed(function))
+    await runner.start()
+    async with grpc.aio.insecure_channel(runner.grpc_address) as channel, aiohttp.ClientSession() as http:
+        yield Door(runner, channel, http)
+    await runner.stop()
 
 
 async def refused(call: Any) -> ServiceError:
@@ -251,7 +251,7 @@ async def test_a_watch_ends_with_its_deadline_and_leaves_nothing_behind(door: Do
     stream = door.stub.WatchOrder(request, metadata=AS_ADA)
     await stream.read()
     stream.cancel()
-    watchers: Any = door.live.function.services()[0].servicer
+    watchers: Any = door.runner.function.services()[0].servicer
     async with asyncio.timeout(SOON):
         while watchers.watchers._by_order:  # noqa: ASYNC110 - polls what has no event to wait for
             await asyncio.sleep(0.01)
@@ -269,7 +269,7 @@ async def test_a_hundred_orders_of_fifty_lines_with_long_names_are_listed_page_b
     lines = [replace(placed.lines[0], name="\U0001f375" * 200)] * 50
     for number in range(100):
         large = replace(placed, id=f"ord_{number:032x}", lines=lines, version=0)
-        await door.live.function.store.update(Order, large.id, partial(_exactly, large))
+        await door.runner.function.store.update(Order, large.id, partial(_exactly, large))
 
     found: list[str] = []
     cursor, pages = "", 0

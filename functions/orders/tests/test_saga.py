@@ -30,7 +30,7 @@ from functions.orders.tests.world import (
     wanted,
 )
 from functions.runtime.errors import Code, ServiceError
-from functions.runtime.inbox import mark
+from functions.runtime.inbox import inbox_record
 
 Outcome = Literal["WON", "LOST"]
 
@@ -180,9 +180,9 @@ async def test_an_event_for_an_unknown_order_fails_for_good(world: World) -> Non
 async def test_an_event_delivered_twice_takes_effect_once(world: World) -> None:
     order = await world.place()
     assert await world.hear(reserved(order), event_id="e1")
-    once = await world.read(order.id)
+    idempotency = await world.read(order.id)
     assert not await world.hear(reserved(order), event_id="e1")
-    assert await world.read(order.id) == once
+    assert await world.read(order.id) == idempotency
 
 
 async def test_an_event_without_effect_writes_no_new_version(world: World) -> None:
@@ -235,14 +235,14 @@ async def test_a_deleted_account_leaves_no_name_behind(world: World) -> None:
     await service.cancel(world.orders, world.clock, ADA, cancelled.id, "")
     for _ in range(120):
         await world.place()
-    bobs = await world.place(who=BOB)
+    bobs = await world.place(caller=BOB)
     await world.hear(deleted(ADA))
     for data in [
         stored.data for stored in world.memory._entities.values() if bobs.id.encode() not in stored.data
     ]:
         assert b"Lovelace" not in data
         assert b"tok_ok" not in data
-    assert not any(b"Lovelace" in (guard.answer or b"") for guard in world.memory._guards.values())
+    assert not any(b"Lovelace" in (guard.answer or b"") for guard in world.memory._records.values())
     assert (await world.read(bobs.id)).shipping_address is not None
     assert steps(await world.read(done.id))[-1] == ("SHIPPED", "ACCOUNT_DELETED")
 
@@ -265,7 +265,7 @@ async def test_an_erasure_that_breaks_off_is_done_again(world: World) -> None:
         world.orders, store=FailingStore(world.memory, at_call=3)
     )  # the account is closed, one order done
     with pytest.raises(ServiceError):
-        await service.erase_person(broken, world.clock, ADA.subject, mark("/users", "erase-1"))
+        await service.erase_person(broken, world.clock, ADA.subject, inbox_record("/users", "erase-1"))
     assert len(world.cancellations) == 1
     assert await world.hear(deleted(ADA), event_id="erase-1")
     assert not await world.hear(deleted(ADA), event_id="erase-1")

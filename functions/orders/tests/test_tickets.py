@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from functions.orders import service
-from functions.orders.store import KINDS
+from functions.orders.store import MAPPINGS
 from functions.orders.tests.world import ADA, BOB, World
 from functions.orders.tickets import TICKET_LIFETIME, IssuedTicket
 from functions.runtime.clock import ManualClock
@@ -82,9 +82,9 @@ async def test_what_is_no_ticket_opens_nothing(ticket: str) -> None:
 async def test_only_who_may_see_an_order_gets_a_ticket_for_it() -> None:
     world = World()
     order = await world.place()
-    for who in (BOB, ANONYMOUS):
+    for caller in (BOB, ANONYMOUS):
         with pytest.raises(ServiceError):
-            await service.issue_stream_ticket(world.orders, world.clock, who, order.id)
+            await service.issue_stream_ticket(world.orders, world.clock, caller, order.id)
 
 
 def written_to(folder: Path) -> bytes:
@@ -92,7 +92,7 @@ def written_to(folder: Path) -> bytes:
 
 
 async def test_neither_ticket_nor_token_lies_in_the_store(tmp_path: Path) -> None:
-    store = SQLiteStore(tmp_path / "orders.db", KINDS, ManualClock())
+    store = SQLiteStore(tmp_path / "orders.db", MAPPINGS, ManualClock())
     world = World(store)
     order = await world.place()
     ticket = (await issued(world, order.id)).ticket

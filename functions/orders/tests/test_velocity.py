@@ -31,12 +31,12 @@ HOUR = timedelta(hours=1)
 async def place(
     world: World,
     budgets: Budgets = FEW,
-    who: Identity = ADA,
+    caller: Identity = ADA,
     asked: Placement | None = None,
     address: str = "",
 ) -> Order:
     placement = replace(asked or wanted(), client_address=address)
-    return await service.place(world.orders, world.catalogue, world.clock, who, placement, budgets=budgets)
+    return await service.place(world.orders, world.catalogue, world.clock, caller, placement, budgets=budgets)
 
 
 async def refused(world: World, budgets: Budgets = FEW, **more: object) -> ServiceError:
@@ -112,8 +112,8 @@ async def test_an_address_is_bounded_whatever_the_account_and_others_are_not(wor
     budgets = Budgets(0, 0, 0, orders_per_hour_per_address=8 * SHARDS, declines_per_hour_per_address=0)
     accounts = [Identity(new_id("usr"), frozenset({CUSTOMER})) for _ in range(400)]
     results = [
-        await asyncio.gather(place(world, budgets, who, address="192.0.2.1"), return_exceptions=True)
-        for who in accounts
+        await asyncio.gather(place(world, budgets, caller, address="192.0.2.1"), return_exceptions=True)
+        for caller in accounts
     ]
     placed = sum(isinstance(result, Order) for (result,) in results)
     assert placed <= 2 * 8 * SHARDS

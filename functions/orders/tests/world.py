@@ -26,17 +26,17 @@ from events.catalog import (
 from functions.orders import service
 from functions.orders.checkout import Item, Offer, Placement
 from functions.orders.domain import Order
-from functions.orders.store import KINDS, Orders
+from functions.orders.store import MAPPINGS, Orders
 from functions.orders.subscriptions import subscriptions
 from functions.orders.watching import Watchers
 from functions.runtime.addresses import PostalAddress
-from functions.runtime.app import Delivery
+from functions.runtime.app import ReceivedEvent
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import unavailable
 from functions.runtime.identity import ADMIN, CUSTOMER, SERVICE, Identity
-from functions.runtime.inbox import mark
+from functions.runtime.inbox import inbox_record
 from functions.runtime.store.memory import MemoryStore
-from functions.runtime.store.port import AlreadyDone, Changes, Once, Ref, Store
+from functions.runtime.store.port import AlreadyDone, Changes, IdempotencyRecord, Ref, Store
 
 R = TypeVar("R")
 
@@ -90,12 +90,16 @@ class FailingStore:
         return getattr(self._store, name)
 
     async def transact(
-        self, refs: Sequence[Ref], change: Callable[[Sequence[Any]], Changes[R]], *, once: Once | None = None
+        self,
+        refs: Sequence[Ref],
+        change: Callable[[Sequence[Any]], Changes[R]],
+        *,
+        idempotency: IdempotencyRecord | None = None,
     ) -> R:
         self._calls_left -= 1
         if self._calls_left == 0:
             raise unavailable("STORE_UNAVAILABLE", "Try again.")
-        return await self._store.transact(refs, change, once=once)
+        return await self._store.transact(refs, change, idempotency=idempotency)
 
 
 class World:
@@ -103,7 +107,7 @@ class World:
 
     def __init__(self, store: Store | None = None, watch_interval: float = 5.0) -> None:
         self.clock = ManualClock()
-        self.memory = MemoryStore(KINDS, self.clock, lost_races=1)
+        self.memory = MemoryStore(MAPPINGS, self.clock, lost_races=1)
         self.store: Store = store or self.memory
         self.catalogue = FakeCatalogue()
         self.watchers = Watchers(self.store, watch_interval, limit=100, limit_each=100)
@@ -111,14 +115,14 @@ class World:
         self.handlers = subscriptions(self.orders, self.clock, PATIENCE)
         self._event_ids = count(1)
 
-    async def place(self, placement: Placement | None = None, who: Identity = ADA) -> Order:
-        return await service.place(self.orders, self.catalogue, self.clock, who, placement or wanted())
+    async def place(self, placement: Placement | None = None, caller: Identity = ADA) -> Order:
+        return await service.place(self.orders, self.catalogue, self.clock, caller, placement or wanted())
 
     async def hear(self, event: Payload, event_id: str = "") -> bool:
         """Deliver an event, as a new one unless `event_id` says which; whether it was not handled before."""
         event_id = event_id or f"event-{next(self._event_ids)}"
-        once = mark(event.SOURCE, event_id)
-        delivery = Delivery(event, event_id, event.SOURCE, self.clock.now(), once)
+        idempotency = inbox_record(event.SOURCE, event_id)
+        delivery = ReceivedEvent(event, event_id, event.SOURCE, self.clock.now(), idempotency)
         try:
             await self.handlers[type(event)](delivery)
         except AlreadyDone:
@@ -131,9 +135,9 @@ class World:
     async def read(self, order_id: str) -> Order:
         return await self.orders.get(order_id)
 
-    async def confirmed(self, who: Identity = ADA) -> Order:
+    async def confirmed(self, caller: Identity = ADA) -> Order:
         """An order that is reserved and paid."""
-        order = await self.place(who=who)
+        order = await self.place(caller=caller)
         await self.hear(reserved(order))
         await self.hear(captured(order))
         return await self.read(order.id)
@@ -209,5 +213,5 @@ def decided(order: Order, outcome: Literal["WON", "LOST"], amount: int | None = 
     )
 
 
-def deleted(who: Identity) -> UserDeleted:
-    return UserDeleted(user_id=who.subject)
+def deleted(caller: Identity) -> UserDeleted:
+    return UserDeleted(user_id=caller.subject)

@@ -72,7 +72,7 @@ class FakeStripe:
         """The adapter in front of it; without retries of the library's, whose pauses are long."""
         clock = clock or ManualClock()
         options = {"seconds": 5.0, "retries": 0, **api}
-        store = store or MemoryStore(stripe_provider.KINDS, clock)
+        store = store or MemoryStore(stripe_provider.MAPPINGS, clock)
         return StripeProvider(StripeApi(API_KEY, self.base, **options), store, clock)
 
     @asynccontextmanager

@@ -284,7 +284,7 @@ async def test_the_payment_token_is_kept_nowhere(caplog: pytest.LogCaptureFixtur
     token = "tok_" + "secret" * 3
     till.orders.place(ORDER, token)
     await till.reserve()
-    kept = [till.store._entities, till.store._outbox, till.books._entities, till.store._guards]
+    kept = [till.store._entities, till.store._outbox, till.books._entities, till.store._records]
     assert token not in repr(kept) + caplog.text + repr(till.orders.instructions)
 
 

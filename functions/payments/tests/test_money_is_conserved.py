@@ -15,7 +15,7 @@ from functions.payments.domain import RefundStatus, payment_id
 from functions.payments.store import refunds_of
 from functions.payments.tests.fake_stripe import FakeStripe, StripeBank
 from functions.payments.tests.till import PRICE, Till
-from functions.runtime.breaker import Breaker
+from functions.runtime.circuit_breaker import CircuitBreaker
 from functions.runtime.errors import ServiceError
 from functions.runtime.identity import Identity
 
@@ -131,12 +131,12 @@ def test_money_is_conserved(story: list[list[Step]], lost: list[str], tokens: li
     async def at_the_simulated_one() -> None:
         till = Till()
         till.provider.faults = list(lost)
-        await live(till, story, till.provider.faults, tokens)
+        await runner(till, story, till.provider.faults, tokens)
 
     asyncio.run(at_the_simulated_one())
 
 
-async def live(till: Till, story: list[list[Step]], faults: list[str], tokens: list[str]) -> None:
+async def runner(till: Till, story: list[list[Step]], faults: list[str], tokens: list[str]) -> None:
     """The story, on a line with these faults, which are used up one a call until everything is to work again."""
     cancelled = set[str]()
     for order, token in zip(ORDERS, tokens, strict=True):
@@ -156,11 +156,11 @@ async def live(till: Till, story: list[list[Step]], faults: list[str], tokens: l
 def test_money_is_conserved_at_stripe(story: list[list[Step]], lost: list[str], tokens: list[str]) -> None:
     async def at_stripe() -> None:
         async with FakeStripe().serve() as stripe:
-            provider = stripe.provider(breaker=Breaker("stripe-test", failures=1000))
+            provider = stripe.provider(breaker=CircuitBreaker("stripe-test", failures=1000))
             till = Till(provider=provider)
             till.bank = StripeBank(stripe, till.clock.now)
             stripe.faults = list(lost)
-            await live(till, story, stripe.faults, tokens)
+            await runner(till, story, stripe.faults, tokens)
             await provider.close()
 
     asyncio.run(at_stripe())

@@ -22,7 +22,7 @@ TEN = Money(1000, "EUR")
 async def provider(request: pytest.FixtureRequest) -> AsyncIterator[Provider]:
     if request.param == "simulated":
         clock = ManualClock()
-        yield SimulatedProvider(MemoryStore(simulated.KINDS, clock), clock, 0.0)
+        yield SimulatedProvider(MemoryStore(simulated.MAPPINGS, clock), clock, 0.0)
         return
     async with FakeStripe().serve() as stripe:
         adapter = stripe.provider()

@@ -30,10 +30,10 @@ async def paid(lost_races: int = 0) -> Till:
 
 
 async def ask(
-    till: Till, amount: int | None, key: str | None = None, who: Identity = ADMIN, currency: str = "EUR"
+    till: Till, amount: int | None, key: str | None = None, caller: Identity = ADMIN, currency: str = "EUR"
 ) -> Refund:
     money = None if amount is None else Money(amount, currency)
-    return await refunds.refund(PAYMENT, money, "", key, who, till.desk)
+    return await refunds.refund(PAYMENT, money, "", key, caller, till.desk)
 
 
 async def refused(
@@ -187,11 +187,11 @@ async def test_a_key_whose_refund_is_still_pending_is_in_flight_and_later_taken_
     assert (again.id, again.status) == (first.id, RefundStatus.SUCCEEDED)
 
 
-@pytest.mark.parametrize("who", [OWNER, STRANGER, Identity("orders", frozenset({"service"}))])
-async def test_only_an_administrator_gives_money_back(who: Identity) -> None:
+@pytest.mark.parametrize("caller", [OWNER, STRANGER, Identity("orders", frozenset({"service"}))])
+async def test_only_an_administrator_gives_money_back(caller: Identity) -> None:
     till = await paid()
     with pytest.raises(ServiceError) as raised:
-        await ask(till, 100, who=who)
+        await ask(till, 100, caller=caller)
     assert raised.value.code is Code.PERMISSION_DENIED
     assert await till.net() == 5000
 
@@ -210,9 +210,9 @@ async def test_refunds_are_listed_oldest_first_page_by_page() -> None:
 
 async def test_a_stranger_does_not_learn_that_there_are_refunds() -> None:
     till = await paid()
-    for who, payment in ((STRANGER, PAYMENT), (OWNER, "pay_" + "0" * 32)):
+    for caller, payment in ((STRANGER, PAYMENT), (OWNER, "pay_" + "0" * 32)):
         with pytest.raises(ServiceError) as raised:
-            await refunds.refunds_of(payment, 0, "", who, till.desk)
+            await refunds.refunds_of(payment, 0, "", caller, till.desk)
         assert raised.value.reason == "PAYMENT_NOT_FOUND"
 
 

@@ -14,7 +14,7 @@ from events.catalog import Payload, StockReserved
 from functions.payments.bootstrap import bootstrap
 from functions.payments.settings import Settings
 from functions.payments.tests.till import ORDER, PAYER, Till
-from functions.runtime.process import Live
+from functions.runtime.process import ServiceRunner
 from functions.runtime.rpc_errors import from_rpc_error
 from functions.runtime.testing import FakeVerifier, bearer, keyed, posted
 from proto.shop.money.v1 import money_pb2
@@ -30,8 +30,8 @@ ADMIN = "admin:usr_" + "d" * 32
 class Desk:
     """One served payments service and its stub."""
 
-    def __init__(self, live: Live, till: Till, channel: grpc.aio.Channel) -> None:
-        self.live = live
+    def __init__(self, runner: ServiceRunner, till: Till, channel: grpc.aio.Channel) -> None:
+        self.runner = runner
         self.till = till
         self.stub = payments_pb2_grpc.PaymentsServiceStub(channel)
 
@@ -59,11 +59,11 @@ async def desk() -> AsyncIterator[Desk]:
         orders=till.orders,
         verifier=FakeVerifier(),
     )
-    live = Live(keyed(function))
-    await live.start()
-    async with grpc.aio.insecure_channel(live.grpc_address) as channel:
-        yield Desk(live, till, channel)
-    await live.stop()
+    runner = ServiceRunner(keyed(function))
+    await runner.start()
+    async with grpc.aio.insecure_channel(runner.grpc_address) as channel:
+        yield Desk(runner, till, channel)
+    await runner.stop()
 
 
 async def test_the_owner_and_an_admin_read_the_payment_of_an_order(desk: Desk) -> None:
@@ -204,6 +204,6 @@ async def post(desk: Desk, event: Payload) -> int:
     headers, data = posted(event, f"{event.TYPE}-{event.subject}")
     async with (
         aiohttp.ClientSession() as session,
-        session.post(desk.live.http_url, data=data, headers=headers) as answer,
+        session.post(desk.runner.http_url, data=data, headers=headers) as answer,
     ):
         return answer.status

@@ -19,7 +19,7 @@ TEN = Money(1000, "EUR")
 
 def provider(slow_seconds: float = 0.0) -> SimulatedProvider:
     clock = ManualClock()
-    return SimulatedProvider(MemoryStore(simulated.KINDS, clock), clock, slow_seconds)
+    return SimulatedProvider(MemoryStore(simulated.MAPPINGS, clock), clock, slow_seconds)
 
 
 async def test_a_slow_charge_that_is_voided_meanwhile_does_not_happen() -> None:

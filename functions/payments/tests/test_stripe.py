@@ -76,7 +76,7 @@ async def test_a_decline_whose_answer_was_lost_is_found_again(
 
 async def test_another_process_goes_on_where_one_was_killed(stripe: FakeStripe) -> None:
     clock = ManualClock()
-    store = MemoryStore(stripe_provider.KINDS, clock)
+    store = MemoryStore(stripe_provider.MAPPINGS, clock)
     first, second = stripe.provider(store, clock), stripe.provider(store, clock)
     stripe.faults = ["", "after"]
     await unavailable(first.charge("k", TEN, "tok_ok"))

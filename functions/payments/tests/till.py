@@ -9,9 +9,9 @@ from typing import Protocol
 
 from events.catalog import Money, OrderCancelled, Payload, StockReserved, SweepDue, UserDeleted
 from functions.payments import simulated
+from functions.payments.clients import Instruction
 from functions.payments.desk import Desk
 from functions.payments.domain import Payment, Refund, cancellation_refund_id, payment_id
-from functions.payments.peers import Instruction
 from functions.payments.provider import (
     ChargeOutcome,
     LedgerEntry,
@@ -21,12 +21,12 @@ from functions.payments.provider import (
     Webhook,
     provider_unavailable,
 )
-from functions.payments.store import KINDS
+from functions.payments.store import MAPPINGS
 from functions.payments.subscriptions import subscriptions
-from functions.runtime.app import Delivery
+from functions.runtime.app import ReceivedEvent
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import not_found, unavailable
-from functions.runtime.inbox import mark
+from functions.runtime.inbox import inbox_record
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import AlreadyDone, Page
 
@@ -204,9 +204,9 @@ class Till:
         bank: Bank | None = None,
     ) -> None:
         self.clock = ManualClock()
-        self.store = MemoryStore(KINDS, self.clock, lost_races=lost_races)
+        self.store = MemoryStore(MAPPINGS, self.clock, lost_races=lost_races)
         self.orders = FakeOrders()
-        self.books = MemoryStore(simulated.KINDS, self.clock)
+        self.books = MemoryStore(simulated.MAPPINGS, self.clock)
         simulation = simulated.SimulatedProvider(self.books, self.clock, slow_seconds=0)
         self.bank = bank or SimulatedBank(simulation)
         self.bounced = set[str]()
@@ -217,8 +217,8 @@ class Till:
     async def receive(self, payload: Payload, event_id: str = "") -> None:
         """One delivery; a duplicate is acknowledged in silence, as by the real door."""
         event_id = event_id or f"{payload.TYPE}/{payload.subject}"
-        once = mark(payload.SOURCE, event_id)
-        delivery = Delivery(payload, event_id, payload.SOURCE, self.clock.now(), once)
+        idempotency = inbox_record(payload.SOURCE, event_id)
+        delivery = ReceivedEvent(payload, event_id, payload.SOURCE, self.clock.now(), idempotency)
         try:
             await self._handlers[type(payload)](delivery)
         except AlreadyDone:

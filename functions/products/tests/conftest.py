@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from functions.products.store import KINDS
+from functions.products.store import MAPPINGS
 from functions.products.tests.shop import Shop
 from functions.runtime.clock import ManualClock
 from functions.runtime.store.memory import MemoryStore
@@ -24,9 +24,9 @@ def clock() -> ManualClock:
 async def store(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Store]:
     # A race is always lost once, which finds changes that are not pure.
     made: Store = (
-        MemoryStore(KINDS, clock, lost_races=1)
+        MemoryStore(MAPPINGS, clock, lost_races=1)
         if request.param == "memory"
-        else SQLiteStore(tmp_path / "products.db", KINDS, clock)
+        else SQLiteStore(tmp_path / "products.db", MAPPINGS, clock)
     )
     yield made
     await made.close()

@@ -13,11 +13,11 @@ from functions.products.listing import Query, list_products
 from functions.products.stock import Reservation, Stock
 from functions.products.subscriptions import subscriptions
 from functions.products.validation import Draft
-from functions.runtime.app import Delivery
+from functions.runtime.app import ReceivedEvent
 from functions.runtime.clock import ManualClock
 from functions.runtime.identity import ANONYMOUS, Identity
 from functions.runtime.ids import new_id, uuid7
-from functions.runtime.inbox import mark
+from functions.runtime.inbox import inbox_record
 from functions.runtime.store.port import Store
 from functions.runtime.store.testing import recorded
 
@@ -55,11 +55,11 @@ class Shop:
         page = await list_products(self.store, ANONYMOUS, Query(text=text, **fields))
         return [product.name for product in page.items]
 
-    async def walk(self, who: Identity = ANONYMOUS, **fields: Any) -> list[list[Product]]:
+    async def walk(self, caller: Identity = ANONYMOUS, **fields: Any) -> list[list[Product]]:
         """All pages."""
         pages, cursor = [], ""
         while True:
-            page = await list_products(self.store, who, Query(cursor=cursor, **fields))
+            page = await list_products(self.store, caller, Query(cursor=cursor, **fields))
             pages.append(page.items)
             if page.next_cursor is None:
                 return pages
@@ -82,8 +82,8 @@ class Shop:
 
     async def deliver(self, payload: Payload, event_id: str = "") -> None:
         """As the event door does; without `event_id` it is a new event."""
-        once = mark(payload.SOURCE, event_id or uuid7())
-        event = Delivery(payload, event_id, payload.SOURCE, self.clock.now(), once)
+        idempotency = inbox_record(payload.SOURCE, event_id or uuid7())
+        event = ReceivedEvent(payload, event_id, payload.SOURCE, self.clock.now(), idempotency)
         await self._handlers[type(payload)](event)
 
     async def sweep(self) -> None:

@@ -132,19 +132,19 @@ async def test_of_many_at_once_one_gets_the_sku(shop: Shop) -> None:
 async def test_only_admins_write(shop: Shop) -> None:
     product = await shop.add()
     writes: list[Callable[[Identity], Awaitable[object]]] = [
-        lambda who: service.create_product(shop.store, shop.clock, who, draft()),
-        lambda who: service.update_product(shop.store, shop.clock, who, product.id, Edit(name="Mine")),
-        lambda who: service.delete_product(shop.store, shop.clock, who, product.id),
+        lambda caller: service.create_product(shop.store, shop.clock, caller, draft()),
+        lambda caller: service.update_product(shop.store, shop.clock, caller, product.id, Edit(name="Mine")),
+        lambda caller: service.delete_product(shop.store, shop.clock, caller, product.id),
     ]
 
     for write in writes:
-        for who, code in [
+        for caller, code in [
             (CUSTOMER, Code.PERMISSION_DENIED),
             (ORDERS, Code.PERMISSION_DENIED),
             (ANONYMOUS, Code.UNAUTHENTICATED),
         ]:
             with pytest.raises(ServiceError) as raised:
-                await write(who)
+                await write(caller)
             assert raised.value.code is code
 
 
@@ -153,20 +153,20 @@ async def test_an_inactive_product_is_for_admins_and_services(shop: Shop) -> Non
 
     assert (await service.get_product(shop.store, ADMIN, product.id)).id == product.id
     assert (await service.get_product(shop.store, ORDERS, product.id)).id == product.id
-    for who in (ANONYMOUS, CUSTOMER):
+    for caller in (ANONYMOUS, CUSTOMER):
         with pytest.raises(ServiceError) as raised:
-            await service.get_product(shop.store, who, product.id)
+            await service.get_product(shop.store, caller, product.id)
         assert raised.value.reason == "PRODUCT_NOT_FOUND"
 
 
-@pytest.mark.parametrize(("who", "seen"), [(ANONYMOUS, 1), (CUSTOMER, 1), (ADMIN, 2), (ORDERS, 2)])
+@pytest.mark.parametrize(("caller", "seen"), [(ANONYMOUS, 1), (CUSTOMER, 1), (ADMIN, 2), (ORDERS, 2)])
 async def test_a_batch_leaves_out_what_is_unknown_or_not_for_the_caller(
-    shop: Shop, who: Identity, seen: int
+    shop: Shop, caller: Identity, seen: int
 ) -> None:
     on_sale, hidden = await shop.add(), await shop.add(active=False)
 
     found = await service.get_products(
-        shop.store, who, [on_sale.id, hidden.id, on_sale.id, new_id("prd"), "?"]
+        shop.store, caller, [on_sale.id, hidden.id, on_sale.id, new_id("prd"), "?"]
     )
 
     assert [product.id for product in found] == [on_sale.id, hidden.id][:seen]

@@ -8,7 +8,7 @@ import pytest
 from events.catalog import OrderPlaced, Payload, StockLow, StockRejected, StockReserved
 from functions.products import service, stock_service
 from functions.products.stock import State
-from functions.products.store import KINDS
+from functions.products.store import MAPPINGS
 from functions.products.tests.shop import ADMIN, Shop, cancelled, confirmed, draft, placed
 from functions.products.validation import Edit
 from functions.runtime.clock import ManualClock
@@ -111,14 +111,14 @@ class Weighed(MemoryStore):
 
     def _apply(self, planned: Plan) -> None:
         items = sum(1 + len(write.added) + len(write.removed) for write in planned.writes)
-        items += len(planned.outbox) + (planned.guard is not None)
+        items += len(planned.outbox) + (planned.record is not None)
         self.heaviest = max(self.heaviest, items)
         super()._apply(planned)
 
 
 async def test_no_change_of_the_catalogue_outgrows_a_transaction_of_dynamodb() -> None:
     clock = ManualClock()
-    store = Weighed(KINDS, clock)
+    store = Weighed(MAPPINGS, clock)
     texts = [
         " ".join(f"{a}{b}{c}" for a in row for b in row for c in row) for row in ("abcdefgh", "stuvwxyz")
     ]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from functions.products import service
 from functions.products.listing import Query, list_products
-from functions.products.store import KINDS
+from functions.products.store import MAPPINGS
 from functions.products.tests.shop import ADMIN, CUSTOMER, Shop, flat
 from functions.products.text import keys, probes, searchable
 from functions.products.validation import Edit
@@ -88,11 +88,11 @@ async def test_inactive_products_are_listed_for_admins_who_ask(shop: Shop) -> No
 
 
 @pytest.mark.parametrize(
-    ("who", "code"), [(CUSTOMER, Code.PERMISSION_DENIED), (ANONYMOUS, Code.UNAUTHENTICATED)]
+    ("caller", "code"), [(CUSTOMER, Code.PERMISSION_DENIED), (ANONYMOUS, Code.UNAUTHENTICATED)]
 )
-async def test_inactive_products_are_not_for_others(shop: Shop, who: Identity, code: Code) -> None:
+async def test_inactive_products_are_not_for_others(shop: Shop, caller: Identity, code: Code) -> None:
     with pytest.raises(ServiceError) as raised:
-        await shop.walk(who, include_inactive=True)
+        await shop.walk(caller, include_inactive=True)
 
     assert raised.value.code is code
 
@@ -159,7 +159,7 @@ def test_a_text_may_lie_where_a_search_looks_twice() -> None:
 def test_a_search_pages_through_all_hits_once_among_texts_of_any_length(texts: list[str], limit: int) -> None:
     async def search() -> None:
         clock = ManualClock()
-        shop = Shop(MemoryStore(KINDS, clock), clock)
+        shop = Shop(MemoryStore(MAPPINGS, clock), clock)
         ids = [(await shop.add(sku=f"{n}", name="-", description=text)).id for n, text in enumerate(texts)]
 
         pages = await shop.walk(text="steel kettle", limit=limit)

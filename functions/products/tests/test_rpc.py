@@ -9,11 +9,11 @@ import pytest
 
 from functions.products.bootstrap import bootstrap
 from functions.products.settings import Settings
-from functions.products.store import KINDS
+from functions.products.store import MAPPINGS
 from functions.products.tests.shop import placed
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError, Violation
-from functions.runtime.process import Live
+from functions.runtime.process import ServiceRunner
 from functions.runtime.rpc_errors import from_rpc_error
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.testing import FakeVerifier, bearer, keyed, posted
@@ -26,19 +26,19 @@ CUSTOMER = bearer("user:usr_2")
 
 
 @pytest.fixture
-async def live() -> AsyncIterator[Live]:
+async def runner() -> AsyncIterator[ServiceRunner]:
     clock = ManualClock()
     settings = Settings(broker_url="http://127.0.0.1:1/", drain_seconds=0.2)
-    store = MemoryStore(KINDS, clock)
-    served = Live(keyed(bootstrap(settings, store=store, clock=clock, verifier=FakeVerifier())))
+    store = MemoryStore(MAPPINGS, clock)
+    served = ServiceRunner(keyed(bootstrap(settings, store=store, clock=clock, verifier=FakeVerifier())))
     await served.start()
     yield served
     await served.stop()
 
 
 @pytest.fixture
-async def stub(live: Live) -> AsyncIterator[products_pb2_grpc.ProductsServiceAsyncStub]:
-    async with grpc.aio.insecure_channel(live.grpc_address) as channel:
+async def stub(runner: ServiceRunner) -> AsyncIterator[products_pb2_grpc.ProductsServiceAsyncStub]:
+    async with grpc.aio.insecure_channel(runner.grpc_address) as channel:
         yield products_pb2_grpc.ProductsServiceStub(channel)
 
 
@@ -151,7 +151,7 @@ async def test_a_product_without_a_price_is_refused(stub: products_pb2_grpc.Prod
 
 
 async def test_an_order_reserves_once_however_often_its_event_comes(
-    live: Live, stub: products_pb2_grpc.ProductsServiceAsyncStub
+    runner: ServiceRunner, stub: products_pb2_grpc.ProductsServiceAsyncStub
 ) -> None:
     created = (await stub.CreateProduct(kettle(), metadata=ADMIN)).product
     await stub.SetStock(pb.SetStockRequest(product_id=created.id, on_hand=9), metadata=ADMIN)
@@ -160,7 +160,7 @@ async def test_an_order_reserves_once_however_often_its_event_comes(
 
     async with aiohttp.ClientSession(headers=headers) as session:
         for _ in range(3):
-            async with session.post(f"{live.http_url}/", data=data) as answer:
+            async with session.post(f"{runner.http_url}/", data=data) as answer:
                 assert (answer.status, await answer.read()) == (204, b"")
 
     stock = (await stub.GetStock(pb.GetStockRequest(product_id=created.id))).stock

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from events.catalog import Payload
 from functions.products.stock import State
-from functions.products.store import KINDS
+from functions.products.store import MAPPINGS
 from functions.products.tests.shop import HOLD, Shop, cancelled, confirmed, placed
 from functions.runtime.clock import ManualClock
 from functions.runtime.ids import new_id
@@ -29,7 +29,7 @@ class Story:
 
     def __init__(self, orders: int) -> None:
         clock = ManualClock()
-        self.shop = Shop(MemoryStore(KINDS, clock, lost_races=1), clock)
+        self.shop = Shop(MemoryStore(MAPPINGS, clock, lost_races=1), clock)
         self.orders = [new_id("ord") for _ in range(orders)]
         self.products: list[str] = []
 
@@ -58,7 +58,7 @@ class Story:
 
     async def check(self) -> None:
         """What is on the shelf and what was sold is what there was; what is held is what is reserved."""
-        known = [await self.shop.store.get_many(kind.type, self.orders) for kind in KINDS[-1:]]
+        known = [await self.shop.store.get_many(kind.type, self.orders) for kind in MAPPINGS[-1:]]
         reservations = [r for found in known for r in found.values()]
         for product_id in self.products:
             stock = await self.shop.stock(product_id)

@@ -23,9 +23,9 @@ async def test_stock_is_set_by_admins_only(shop: Shop) -> None:
     await stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, 12)
 
     assert (await shop.stock(product.id)).available == 12
-    for who, code in ((CUSTOMER, Code.PERMISSION_DENIED), (ANONYMOUS, Code.UNAUTHENTICATED)):
+    for caller, code in ((CUSTOMER, Code.PERMISSION_DENIED), (ANONYMOUS, Code.UNAUTHENTICATED)):
         with pytest.raises(ServiceError) as raised:
-            await stock_service.set_stock(shop.store, shop.clock, who, product.id, 1)
+            await stock_service.set_stock(shop.store, shop.clock, caller, product.id, 1)
         assert raised.value.code is code
 
 
@@ -433,12 +433,14 @@ async def test_the_ledger_is_read_page_by_page_by_admins_only(shop: Shop) -> Non
     assert rest.next_cursor is None
     assert {entry.by for entry in first.items} == {ADMIN.subject}
     assert len(await ledger(shop, other.id)) == 1
-    for who, code in ((CUSTOMER, Code.PERMISSION_DENIED), (ANONYMOUS, Code.UNAUTHENTICATED)):
+    for caller, code in ((CUSTOMER, Code.PERMISSION_DENIED), (ANONYMOUS, Code.UNAUTHENTICATED)):
         with pytest.raises(ServiceError) as raised:
-            await stock_service.list_adjustments(shop.store, who, product.id, 2, "")
+            await stock_service.list_adjustments(shop.store, caller, product.id, 2, "")
         assert raised.value.code is code
         with pytest.raises(ServiceError) as raised:
-            await stock_service.adjust_stock(shop.store, shop.clock, who, product.id, delta=1, reason="mine")
+            await stock_service.adjust_stock(
+                shop.store, shop.clock, caller, product.id, delta=1, reason="mine"
+            )
         assert raised.value.code is code
 
 

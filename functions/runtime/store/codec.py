@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from functions.runtime.store.port import Entity, IndexKey, Kind
+from functions.runtime.store.port import Entity, EntityMapping, IndexKey
 
 E = TypeVar("E", bound=Entity)
 
@@ -48,10 +48,10 @@ def decode_keys(keys: bytes) -> list[IndexKey]:
     return _keys.decode(keys) if keys != b"[]" else []
 
 
-class Shape(Generic[E]):
-    """A `Kind` with its decoder."""
+class Codec(Generic[E]):
+    """A `EntityMapping` with its decoder."""
 
-    def __init__(self, kind: Kind[E]) -> None:
+    def __init__(self, kind: EntityMapping[E]) -> None:
         self.kind = kind
         self.name = kind.name
         self._decode = decoder(kind.type).decode
@@ -62,17 +62,17 @@ class Shape(Generic[E]):
         return entity
 
 
-class Shapes:
+class CodecRegistry:
     """The kinds of one store, by class."""
 
-    def __init__(self, kinds: Iterable[Kind[Any]]) -> None:
-        self._by_type = {kind.type: Shape(kind) for kind in kinds}
-        names = [shape.name for shape in self._by_type.values()]
+    def __init__(self, mappings: Iterable[EntityMapping[Any]]) -> None:
+        self._by_type = {kind.type: Codec(kind) for kind in mappings}
+        names = [codec.name for codec in self._by_type.values()]
         if len(set(names)) != len(names):
             raise ValueError(f"two kinds share a name: {sorted(names)}")
-        self.by_name = {shape.name: shape for shape in self._by_type.values()}
+        self.by_name = {codec.name: codec for codec in self._by_type.values()}
 
-    def of(self, cls: type[E]) -> Shape[E]:
+    def of(self, cls: type[E]) -> Codec[E]:
         """Raises ValueError for a class that this store was not opened with."""
         try:
             return self._by_type[cls]

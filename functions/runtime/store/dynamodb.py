@@ -18,7 +18,7 @@ from events.outbox import OutboxRow
 from functions.runtime.clock import Clock
 from functions.runtime.errors import invalid
 from functions.runtime.store import dynamodb_layout as layout
-from functions.runtime.store.codec import Shapes, micros
+from functions.runtime.store.codec import CodecRegistry, micros
 from functions.runtime.store.cursors import Listing, cursor_after, lower_bound
 from functions.runtime.store.dynamodb_actions import Action, is_over
 from functions.runtime.store.dynamodb_client import Connection, Database
@@ -28,7 +28,7 @@ from functions.runtime.store.dynamodb_pages import Range, listed
 from functions.runtime.store.dynamodb_table import Table
 from functions.runtime.store.dynamodb_write import Writer
 from functions.runtime.store.planning import Request, fitting
-from functions.runtime.store.port import Changes, Entity, Kind, Once, Page, Ref
+from functions.runtime.store.port import Changes, Entity, EntityMapping, IdempotencyRecord, Page, Ref
 from functions.runtime.store.single import single
 from observability.context import current
 
@@ -47,14 +47,14 @@ class DynamoDBStore:
     def __init__(
         self,
         table: str,
-        kinds: Sequence[Kind[Any]],
+        mappings: Sequence[EntityMapping[Any]],
         clock: Clock,
         connection: Connection,
         *,
         create_table: bool = False,
         database: Database | None = None,
     ) -> None:
-        self._shapes = Shapes(kinds)
+        self._shapes = CodecRegistry(mappings)
         self._clock = clock
         prepare = partial(_create, table) if create_table else None
         self._table = Table(table, database or Database(connection, prepare=prepare))
@@ -70,14 +70,14 @@ class DynamoDBStore:
 
     async def get_many(self, cls: type[E], ids: Sequence[str]) -> dict[str, E]:
         """Those of `ids` that exist, by id."""
-        shape = self._shapes.of(cls)
-        keys = {entity_id: layout.entity_key(shape.name, entity_id) for entity_id in ids}
+        codec = self._shapes.of(cls)
+        keys = {entity_id: layout.entity_key(codec.name, entity_id) for entity_id in ids}
         keys = {entity_id: key for entity_id, key in keys.items() if layout.fits(key["pk"]["S"])}
         items = await self._table.read(list(keys.values()), await self._table.begin())
         now = self._clock.now()
         found = {entity_id: items.get(key["pk"]["S"]) for entity_id, key in keys.items()}
         return {
-            entity_id: shape.decode(layout.stored_of(item).data)
+            entity_id: codec.decode(layout.stored_of(item).data)
             for entity_id, item in found.items()
             if item is not None and not is_over(item, now)
         }
@@ -95,17 +95,17 @@ class DynamoDBStore:
         since: str | None = None,
     ) -> Page[E]:
         """Entities of one partition by sort key, from `cursor` on, up to `until`."""
-        shape = self._shapes.of(cls)
-        listing = Listing(shape.name, index, partition, descending, await self.epoch())
+        codec = self._shapes.of(cls)
+        listing = Listing(codec.name, index, partition, descending, await self.epoch())
         after = lower_bound(listing, cursor, since)
         if not layout.fits(
-            layout.entry_partition(shape.name, index, partition), layout.place(*after) if after else ""
+            layout.entry_partition(codec.name, index, partition), layout.place(*after) if after else ""
         ):
             return Page([])
-        wanted = Range(shape.name, index, partition, after, until, descending)
+        wanted = Range(codec.name, index, partition, after, until, descending)
         found = await listed(self._table, wanted, limit + 1, self._clock.now())
         fit = fitting((len(stored.data) for _, stored in found), limit)
-        items = [shape.decode(stored.data) for _, stored in found[:fit]]
+        items = [codec.decode(stored.data) for _, stored in found[:fit]]
         more = len(found) > fit
         return Page(items, cursor_after(listing, *found[fit - 1][0]) if more else None)
 
@@ -115,19 +115,23 @@ class DynamoDBStore:
         entity_id: str,
         change: Callable[[E | None], tuple[E, Sequence[Payload]]],
         *,
-        once: Once | None = None,
+        idempotency: IdempotencyRecord | None = None,
     ) -> E:
         """Create or change one entity."""
-        return await self.transact([Ref(cls, entity_id)], single(change), once=once)
+        return await self.transact([Ref(cls, entity_id)], single(change), idempotency=idempotency)
 
     async def transact(
-        self, refs: Sequence[Ref], change: Callable[[Sequence[Any]], Changes[R]], *, once: Once | None = None
+        self,
+        refs: Sequence[Ref],
+        change: Callable[[Sequence[Any]], Changes[R]],
+        *,
+        idempotency: IdempotencyRecord | None = None,
     ) -> R:
         """Change several entities at once; at most 100 items (entities, index entries, the guard), else ValueError.
 
         Raises INVALID_ARGUMENT (ID_TOO_LONG) for ids and guards of more than two thousand bytes.
         """
-        request = Request(refs, change, once, current())
+        request = Request(refs, change, idempotency, current())
         deadline = asyncio.get_running_loop().time() + self._patience
         keys = self._writer.keys(request)
         if not all(map(layout.fits, keys)):
@@ -160,10 +164,10 @@ class DynamoDBStore:
         keys = [key for shard in shards for key in shard][:limit]
         entities = await self._table.read([key for key in keys if key["sk"]["S"] == "e"], deadline)
         removals = [self._writer.actions.removal(item) for item in entities.values() if is_over(item, now)]
-        removals += [self._writer.actions.guard_removal(key, due) for key in keys if key["sk"]["S"] == "g"]
+        removals += [self._writer.actions.record_removal(key, due) for key in keys if key["sk"]["S"] == "g"]
         return await self._writer.remove(removals, deadline)
 
-    def erased(self) -> None:
+    def request_purge(self) -> None:
         """The files are the database's own."""
 
     async def epoch(self) -> int:
@@ -174,7 +178,7 @@ class DynamoDBStore:
         """Read from the table; raises UNAVAILABLE, and NoTransactions where the store cannot keep its word."""
         deadline = await self._table.begin()
         await self._table.require_transactions(deadline)
-        await self._table.get(layout.guard_key("ping"), deadline)
+        await self._table.get(layout.record_key("ping"), deadline)
 
     async def close(self) -> None:
         """Finish the commits under way, refuse everything else."""

@@ -10,7 +10,7 @@ from events.outbox import OutboxRow
 from functions.runtime.store import dynamodb_layout as layout
 from functions.runtime.store.codec import micros
 from functions.runtime.store.dynamodb_layout import Item
-from functions.runtime.store.planning import GuardRow, Stored, Write
+from functions.runtime.store.planning import IdempotencyRow, Stored, Write
 
 Action = dict[str, Any]
 LARGEST = 100
@@ -28,29 +28,29 @@ class Actions:
     def __init__(self, table: str) -> None:
         self._table = table
 
-    def write(self, write: Write, mark: str | None, token: str) -> Iterator[Action]:
+    def write(self, write: Write, condition: str | None, token: str) -> Iterator[Action]:
         """An entity with its index entries, on condition that it is still as marked; `token` is the transaction's."""
         kind, key, new = write.kind, write.id, write.new
         for entry in write.removed:
             yield self._delete(layout.entry_key(kind, key, entry))
         if new is None:
-            yield self._delete(layout.entity_key(kind, key), **_still(mark))
+            yield self._delete(layout.entity_key(kind, key), **_still(condition))
             return
         # Entries end with their entity: when that moves, all of them are written anew.
         moved = write.old is not None and write.old.expires != new.expires
         for entry in layout.entries_of(new) if moved else write.added:
             yield self._put(layout.entry_item(kind, key, entry, new.expires))
         item = layout.entity_item(kind, key, new, layout.version_of(new.version, token))
-        yield self._put(item, **_still(mark))
+        yield self._put(item, **_still(condition))
 
-    def check(self, key: Item, mark: str | None) -> Action:
+    def check(self, key: Item, condition: str | None) -> Action:
         """An entity that was only read is still as marked."""
-        return {"ConditionCheck": {"TableName": self._table, "Key": key, **_still(mark)}}
+        return {"ConditionCheck": {"TableName": self._table, "Key": key, **_still(condition)}}
 
-    def guard(self, guard: GuardRow, now: datetime) -> Action:
+    def record(self, record: IdempotencyRow, now: datetime) -> Action:
         """A guard that is not there yet, or has ended."""
         return self._put(
-            layout.guard_item(guard),
+            layout.record_item(record),
             ConditionExpression="attribute_not_exists(pk) OR ex <= :now",
             ExpressionAttributeValues=_number(":now", micros(now)),
         )
@@ -66,7 +66,7 @@ class Actions:
         write = Write(kind, entity_id, stored, None, (), layout.entries_of(stored))
         return list(self.write(write, item["v"]["S"], ""))
 
-    def guard_removal(self, key: Item, due: int) -> list[Action]:
+    def record_removal(self, key: Item, due: int) -> list[Action]:
         """Of a guard, if it has not been put anew in the meantime."""
         condition = "attribute_not_exists(pk) OR ex <= :due"
         return [
@@ -106,10 +106,10 @@ def _packs(rows: Sequence[OutboxRow], room: int) -> list[list[OutboxRow]]:
     return packs
 
 
-def _still(mark: str | None) -> dict[str, Any]:
-    if mark is None:
+def _still(condition: str | None) -> dict[str, Any]:
+    if condition is None:
         return {"ConditionExpression": "attribute_not_exists(pk)"}
-    return {"ConditionExpression": "v = :v", "ExpressionAttributeValues": {":v": {"S": mark}}}
+    return {"ConditionExpression": "v = :v", "ExpressionAttributeValues": {":v": {"S": condition}}}
 
 
 def _number(name: str, value: int) -> Item:

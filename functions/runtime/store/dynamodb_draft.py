@@ -9,26 +9,26 @@ from uuid import uuid4
 
 from events.outbox import OutboxRow
 from functions.runtime.store import dynamodb_layout as layout
-from functions.runtime.store.codec import Shapes
+from functions.runtime.store.codec import CodecRegistry
 from functions.runtime.store.dynamodb_actions import LARGEST, Action, Actions, TooLarge, merged
 from functions.runtime.store.dynamodb_groups import Job
 from functions.runtime.store.dynamodb_layout import Item
-from functions.runtime.store.planning import GuardRow, Plan, Request, Stored, Write, plan, replay
+from functions.runtime.store.planning import IdempotencyRow, Plan, Request, Stored, Write, plan, replay
 from functions.runtime.store.port import Ref
 
 
 class Draft:
     """Begun on what was read: `items` by their `pk`, none of them over."""
 
-    def __init__(self, shapes: Shapes, items: Mapping[str, Item], now: datetime, epoch: int) -> None:
-        self._shapes = shapes
+    def __init__(self, codecs: CodecRegistry, items: Mapping[str, Item], now: datetime, epoch: int) -> None:
+        self._shapes = codecs
         self._items = items
         self._now = now
         self._epoch = epoch
         self._entities: dict[Ref, Stored] = {}  # as the next job is to find them
         self._touched: set[Ref] = set()
         self._read: dict[Ref, None] = {}  # what those that write anything relied on
-        self._guards: dict[str, GuardRow] = {}
+        self._records: dict[str, IdempotencyRow] = {}
         self._size = 0
         self.outbox: list[OutboxRow] = []
         self.outcomes: list[tuple[Job, Any, Exception | None]] = []
@@ -44,7 +44,7 @@ class Draft:
         except Exception as error:
             self.outcomes.append((job, None, error))
             return True
-        if not done and (planned.writes or planned.outbox or planned.guard):
+        if not done and (planned.writes or planned.outbox or planned.record):
             size = _size(planned) + len(job.request.refs)
             if self._size and self._size + size > LARGEST:
                 return False
@@ -59,20 +59,20 @@ class Draft:
         actions: list[Action] = []
         for ref in self._read:
             kind, before, after = self._shapes.of(ref.type).name, self._before(ref), self._entities.get(ref)
-            mark = self._mark(ref)
+            condition = self._mark(ref)
             if ref in self._touched and (before or after):
-                actions += make.write(merged(kind, ref.id, before, after), mark, token)
+                actions += make.write(merged(kind, ref.id, before, after), condition, token)
             else:
-                actions.append(make.check(self._key(ref), mark))
-        actions += [make.guard(guard, self._now) for guard in self._guards.values()]
+                actions.append(make.check(self._key(ref), condition))
+        actions += [make.record(record, self._now) for record in self._records.values()]
         actions += make.outbox(self.outbox, LARGEST - len(actions))
         if len(actions) > LARGEST:
             raise TooLarge(f"this transaction has {len(actions)} items, and DynamoDB allows {LARGEST}")
         return actions
 
     def _plan(self, request: Request) -> tuple[bool, Plan]:
-        if request.once:
-            done, answer = replay(request.once, self._guard(request.once.key), self._now)
+        if request.idempotency:
+            done, answer = replay(request.idempotency, self._record(request.idempotency.key), self._now)
             if done:
                 return True, Plan(answer, (), (), None)
         found: dict[Ref, Stored] = {}
@@ -91,13 +91,13 @@ class Draft:
                 self._entities[ref] = write.new
             else:
                 self._entities.pop(ref, None)
-        if planned.guard:
-            self._guards[planned.guard.key] = planned.guard
+        if planned.record:
+            self._records[planned.record.key] = planned.record
         self.outbox += planned.outbox
 
-    def _guard(self, key: str) -> GuardRow | None:
-        item = self._items.get(layout.guard_key(key)["pk"]["S"])
-        return self._guards.get(key) or (layout.guard_of(key, item) if item else None)
+    def _record(self, key: str) -> IdempotencyRow | None:
+        item = self._items.get(layout.record_key(key)["pk"]["S"])
+        return self._records.get(key) or (layout.record_of(key, item) if item else None)
 
     def _before(self, ref: Ref) -> Stored | None:
         item = self._items.get(self._key(ref)["pk"]["S"])
@@ -113,7 +113,7 @@ class Draft:
 
 def _size(planned: Plan) -> int:
     """At most so many actions: all the entries of an entity, since all are written when its end moves."""
-    return sum(map(_entries, planned.writes)) + len(planned.outbox) + (planned.guard is not None)
+    return sum(map(_entries, planned.writes)) + len(planned.outbox) + (planned.record is not None)
 
 
 def _entries(write: Write) -> int:

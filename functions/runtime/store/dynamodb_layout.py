@@ -23,7 +23,7 @@ import msgspec
 
 from events.outbox import OutboxRow
 from functions.runtime.store.codec import decode_keys, from_micros, micros
-from functions.runtime.store.planning import GuardRow, Stored
+from functions.runtime.store.planning import IdempotencyRow, Stored
 from functions.runtime.store.port import IndexKey
 
 Item = dict[str, Any]
@@ -55,7 +55,7 @@ def entity_key(kind: str, entity_id: str) -> Item:
     return {"pk": {"S": f"e#{kind}#{entity_id}"}, "sk": {"S": "e"}}
 
 
-def guard_key(key: str) -> Item:
+def record_key(key: str) -> Item:
     """The key of a guard."""
     return {"pk": {"S": f"g#{key}"}, "sk": {"S": "g"}}
 
@@ -161,18 +161,18 @@ def entries_of(stored: Stored | None) -> list[IndexKey]:
     return decode_keys(stored.keys) if stored else []
 
 
-def guard_item(guard: GuardRow) -> Item:
+def record_item(record: IdempotencyRow) -> Item:
     """A guard."""
-    item = guard_key(guard.key) | {"f": {"S": guard.fingerprint}}
-    if guard.answer is not None:
-        item["d"] = {"S": guard.answer.decode()}
-    return item | _expiry(item["pk"]["S"], guard.expires)
+    item = record_key(record.key) | {"f": {"S": record.fingerprint}}
+    if record.answer is not None:
+        item["d"] = {"S": record.answer.decode()}
+    return item | _expiry(item["pk"]["S"], record.expires)
 
 
-def guard_of(key: str, item: Item) -> GuardRow:
-    """The inverse of `guard_item`."""
+def record_of(key: str, item: Item) -> IdempotencyRow:
+    """The inverse of `record_item`."""
     answer = item["d"]["S"].encode() if "d" in item else None
-    return GuardRow(key, item["f"]["S"], answer, int(item["ex"]["N"]))
+    return IdempotencyRow(key, item["f"]["S"], answer, int(item["ex"]["N"]))
 
 
 def outbox_item(rows: Sequence[OutboxRow]) -> Item:

@@ -9,7 +9,7 @@ from events.outbox import OutboxRow
 from functions.runtime.clock import Clock
 from functions.runtime.errors import ServiceError
 from functions.runtime.store import dynamodb_layout as layout
-from functions.runtime.store.codec import Shapes
+from functions.runtime.store.codec import CodecRegistry
 from functions.runtime.store.dynamodb_actions import LARGEST, Action, Actions, TooLarge, is_over
 from functions.runtime.store.dynamodb_draft import Draft
 from functions.runtime.store.dynamodb_errors import LostRace, Refused
@@ -25,10 +25,10 @@ Committed = Callable[[Sequence[OutboxRow], Sequence[Action]], None]
 class Writer:
     """Writes transactions of one table, and tells `committed` of each that was."""
 
-    def __init__(self, table: Table, shapes: Shapes, clock: Clock, committed: Committed) -> None:
+    def __init__(self, table: Table, codecs: CodecRegistry, clock: Clock, committed: Committed) -> None:
         self.actions = Actions(table.name)
         self._table = table
-        self._shapes = shapes
+        self._shapes = codecs
         self._clock = clock
         self._committed = committed
 
@@ -122,4 +122,4 @@ class Writer:
 
     def _keys(self, request: Request) -> list[Item]:
         keys = [layout.entity_key(self._shapes.of(ref.type).name, ref.id) for ref in request.refs]
-        return [*keys, layout.guard_key(request.once.key)] if request.once else keys
+        return [*keys, layout.record_key(request.idempotency.key)] if request.idempotency else keys

@@ -13,11 +13,28 @@ from events.catalog import CATALOG, Payload
 from events.outbox import OutboxRow
 from functions.runtime.clock import Clock
 from functions.runtime.errors import unavailable
-from functions.runtime.store.codec import Shapes, decode_keys, decoder, micros
+from functions.runtime.store.codec import CodecRegistry, decode_keys, decoder, micros
 from functions.runtime.store.cursors import Listing, cursor_after, lower_bound
 from functions.runtime.store.epochs import next_epoch
-from functions.runtime.store.planning import GuardRow, Plan, Request, Stored, Write, fitting, plan, replay
-from functions.runtime.store.port import Changes, Entity, IndexKey, Kind, Once, Page, Ref
+from functions.runtime.store.planning import (
+    IdempotencyRow,
+    Plan,
+    Request,
+    Stored,
+    Write,
+    fitting,
+    plan,
+    replay,
+)
+from functions.runtime.store.port import (
+    Changes,
+    Entity,
+    EntityMapping,
+    IdempotencyRecord,
+    IndexKey,
+    Page,
+    Ref,
+)
 from functions.runtime.store.single import single
 from observability.context import current
 
@@ -34,13 +51,13 @@ class MemoryStore:
     faster: with 1, a unit test finds a `change` that is not pure.
     """
 
-    def __init__(self, kinds: Sequence[Kind[Any]], clock: Clock, *, lost_races: int = 0) -> None:
-        self._shapes = Shapes(kinds)
+    def __init__(self, mappings: Sequence[EntityMapping[Any]], clock: Clock, *, lost_races: int = 0) -> None:
+        self._shapes = CodecRegistry(mappings)
         self._clock = clock
         self._lost_races = lost_races
         self._entities: dict[tuple[str, str], Stored] = {}
         self._entries: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
-        self._guards: dict[str, GuardRow] = {}
+        self._records: dict[str, IdempotencyRow] = {}
         self._outbox: dict[str, OutboxRow] = {}
         self._listeners: list[Callable[[Sequence[OutboxRow]], None]] = []
         self._closed = False
@@ -58,17 +75,17 @@ class MemoryStore:
     async def get(self, cls: type[E], entity_id: str) -> E | None:
         """The entity as last committed, or None."""
         self._check_open()
-        shape = self._shapes.of(cls)
-        found = self._living(shape.name, entity_id, micros(self._clock.now()))
-        return shape.decode(found.data) if found else None
+        codec = self._shapes.of(cls)
+        found = self._living(codec.name, entity_id, micros(self._clock.now()))
+        return codec.decode(found.data) if found else None
 
     async def get_many(self, cls: type[E], ids: Sequence[str]) -> dict[str, E]:
         """Those of `ids` that exist, by id."""
         self._check_open()
-        shape = self._shapes.of(cls)
+        codec = self._shapes.of(cls)
         due = micros(self._clock.now())
-        found = {key: self._living(shape.name, key, due) for key in ids}
-        return {key: shape.decode(stored.data) for key, stored in found.items() if stored}
+        found = {key: self._living(codec.name, key, due) for key in ids}
+        return {key: codec.decode(stored.data) for key, stored in found.items() if stored}
 
     async def page(
         self,
@@ -84,9 +101,9 @@ class MemoryStore:
     ) -> Page[E]:
         """Entities of one partition by sort key, from `cursor` on, up to `until`."""
         self._check_open()
-        shape = self._shapes.of(cls)
-        listing = Listing(shape.name, index, partition, descending, self._epoch)
-        entries = self._entries.get((shape.name, index, partition), [])
+        codec = self._shapes.of(cls)
+        listing = Listing(codec.name, index, partition, descending, self._epoch)
+        entries = self._entries.get((codec.name, index, partition), [])
         after = lower_bound(listing, cursor, since)
         end = len(entries) if until is None else bisect_right(entries, until, key=lambda entry: entry[0])
         if descending:
@@ -95,10 +112,10 @@ class MemoryStore:
         else:
             places = range(0 if after is None else bisect_right(entries, after), end)
         due = micros(self._clock.now())
-        living = ((entries[place], self._living(shape.name, entries[place][1], due)) for place in places)
+        living = ((entries[place], self._living(codec.name, entries[place][1], due)) for place in places)
         chosen = list(islice(((entry, stored) for entry, stored in living if stored), limit + 1))
         fit = fitting((len(stored.data) for _, stored in chosen), limit)
-        items = [shape.decode(stored.data) for _, stored in chosen[:fit]]
+        items = [codec.decode(stored.data) for _, stored in chosen[:fit]]
         more = len(chosen) > fit
         return Page(items, cursor_after(listing, *chosen[fit - 1][0]) if more else None)
 
@@ -108,25 +125,29 @@ class MemoryStore:
         entity_id: str,
         change: Callable[[E | None], tuple[E, Sequence[Payload]]],
         *,
-        once: Once | None = None,
+        idempotency: IdempotencyRecord | None = None,
     ) -> E:
         """Create or change one entity."""
-        return await self.transact([Ref(cls, entity_id)], single(change), once=once)
+        return await self.transact([Ref(cls, entity_id)], single(change), idempotency=idempotency)
 
     async def transact(
-        self, refs: Sequence[Ref], change: Callable[[Sequence[Any]], Changes[R]], *, once: Once | None = None
+        self,
+        refs: Sequence[Ref],
+        change: Callable[[Sequence[Any]], Changes[R]],
+        *,
+        idempotency: IdempotencyRecord | None = None,
     ) -> R:
         """Change several entities at once."""
         self._check_open()
         now = self._clock.now()
-        if once:
-            done, answer = replay(once, self._guards.get(once.key), now)
+        if idempotency:
+            done, answer = replay(idempotency, self._records.get(idempotency.key), now)
             if done:
                 result: R = answer
                 return result
         found = {ref: self._found(self._shapes.of(ref.type).name, ref.id, micros(now)) for ref in refs}
         stored = {ref: row for ref, row in found.items() if row}
-        request = Request(refs, change, once, current())
+        request = Request(refs, change, idempotency, current())
         for _ in range(self._lost_races):
             plan(self._shapes, request, stored, now, self._epoch)
         planned = plan(self._shapes, request, stored, now, self._epoch)
@@ -165,12 +186,12 @@ class MemoryStore:
         ][:limit]
         for (kind, key), stored in entities:
             self._write(Write(kind, key, stored, None, (), decode_keys(stored.keys)))
-        guards = [row.key for row in self._guards.values() if row.expires <= due][: limit - len(entities)]
-        for guard in guards:
-            del self._guards[guard]
-        return len(entities) + len(guards)
+        records = [row.key for row in self._records.values() if row.expires <= due][: limit - len(entities)]
+        for record in records:
+            del self._records[record]
+        return len(entities) + len(records)
 
-    def erased(self) -> None:
+    def request_purge(self) -> None:
         """There are no files."""
 
     async def epoch(self) -> int:
@@ -204,8 +225,8 @@ class MemoryStore:
     def _apply(self, planned: Plan) -> None:
         for write in planned.writes:
             self._write(write)
-        if planned.guard:
-            self._guards[planned.guard.key] = planned.guard
+        if planned.record:
+            self._records[planned.record.key] = planned.record
         self._outbox.update((row.id, row) for row in planned.outbox)
         for listener in self._listeners if planned.outbox else ():
             try:

@@ -14,8 +14,16 @@ from events.catalog import Payload
 from events.outbox import OutboxRow
 from functions.runtime.errors import invalid
 from functions.runtime.ids import uuid7
-from functions.runtime.store.codec import Shape, Shapes, decode_keys, decoder, encode, encode_keys, micros
-from functions.runtime.store.port import PAGE_BYTES, AlreadyDone, Changes, IndexKey, Once, Ref
+from functions.runtime.store.codec import (
+    Codec,
+    CodecRegistry,
+    decode_keys,
+    decoder,
+    encode,
+    encode_keys,
+    micros,
+)
+from functions.runtime.store.port import PAGE_BYTES, AlreadyDone, Changes, IdempotencyRecord, IndexKey, Ref
 from observability.context import Context
 
 
@@ -58,7 +66,7 @@ class Write(NamedTuple):
     removed: Sequence[IndexKey]
 
 
-class GuardRow(NamedTuple):
+class IdempotencyRow(NamedTuple):
     """A guard as stored; `answer` is None for an inbox mark, `expires` in microseconds."""
 
     key: str
@@ -72,7 +80,7 @@ class Request(NamedTuple):
 
     refs: Sequence[Ref]
     change: Callable[[Sequence[Any]], Changes[Any]]
-    once: Once | None
+    idempotency: IdempotencyRecord | None
     origin: Context
 
 
@@ -82,7 +90,7 @@ class Plan(NamedTuple):
     result: Any
     writes: Sequence[Write]
     outbox: Sequence[OutboxRow]
-    guard: GuardRow | None
+    record: IdempotencyRow | None
 
 
 def fitting(sizes: Iterable[int], limit: int) -> int:
@@ -96,18 +104,18 @@ def fitting(sizes: Iterable[int], limit: int) -> int:
     return count
 
 
-def replay(once: Once, found: GuardRow | None, now: datetime) -> tuple[bool, Any]:
+def replay(idempotency: IdempotencyRecord, found: IdempotencyRow | None, now: datetime) -> tuple[bool, Any]:
     """Whether the guard says that the work is done, and with what answer.
 
     Raises AlreadyDone for an inbox mark, INVALID_ARGUMENT for a key that was used for another request.
     """
     if found is None or found.expires <= micros(now):
         return False, None
-    if once.answer is None:
-        raise AlreadyDone(once.key)
-    if found.answer is None or found.fingerprint != once.fingerprint:
+    if idempotency.answer is None:
+        raise AlreadyDone(idempotency.key)
+    if found.answer is None or found.fingerprint != idempotency.fingerprint:
         raise invalid("This idempotency key was used for another request.", reason="IDEMPOTENCY_KEY_REUSED")
-    return True, decoder(once.answer).decode(found.answer)
+    return True, decoder(idempotency.answer).decode(found.answer)
 
 
 def outbox_rows(events: Iterable[Payload], now: datetime, origin: Context) -> list[OutboxRow]:
@@ -129,29 +137,29 @@ def outbox_rows(events: Iterable[Payload], now: datetime, origin: Context) -> li
 
 
 def plan(
-    shapes: Shapes, request: Request, found: Mapping[Ref, Stored], now: datetime, epoch: int = 0
+    codecs: CodecRegistry, request: Request, found: Mapping[Ref, Stored], now: datetime, epoch: int = 0
 ) -> Plan:
     """Run `change` on fresh copies of what was found and work out what to write; versions are above `epoch`.
 
     Raises what `change` raises, and ValueError when it wants to write what it was not given.
     """
     copies: dict[Ref, Any] = {
-        ref: shapes.of(ref.type).decode(found[ref].data) if ref in found else None for ref in request.refs
+        ref: codecs.of(ref.type).decode(found[ref].data) if ref in found else None for ref in request.refs
     }
     changes = request.change([copies[ref] for ref in request.refs])
     writes: dict[Ref, Write] = {}
     for entity in changes.put:
         ref = _own_ref(entity, copies, writes)
-        writes[ref] = _put(shapes.of(ref.type), entity, found.get(ref), epoch)
+        writes[ref] = _put(codecs.of(ref.type), entity, found.get(ref), epoch)
     for entity in changes.delete:
         ref = _own_ref(entity, copies, writes)
         if ref in found:
-            writes[ref] = _removal(shapes.of(ref.type).name, ref.id, found[ref])
+            writes[ref] = _removal(codecs.of(ref.type).name, ref.id, found[ref])
     return Plan(
         changes.result,
         list(writes.values()),
         outbox_rows(changes.events, now, request.origin),
-        _guard(request.once, changes, now),
+        _record(request.idempotency, changes, now),
     )
 
 
@@ -164,24 +172,26 @@ def _own_ref(entity: Any, given: Mapping[Ref, Any], writes: Mapping[Ref, Write])
     return ref
 
 
-def _put(shape: Shape[Any], entity: Any, old: Stored | None, epoch: int) -> Write:
+def _put(codec: Codec[Any], entity: Any, old: Stored | None, epoch: int) -> Write:
     entity.version = max(old.version if old else 0, epoch) + 1
-    keys = encode_keys(shape.kind.indexes(entity))
-    expires = shape.kind.expires_at(entity)
+    keys = encode_keys(codec.kind.indexes(entity))
+    expires = codec.kind.expires_at(entity)
     new = Stored(entity.version, encode(entity), keys, micros(expires) if expires else None)
     old_keys = old.keys if old else b"[]"
     if old_keys == keys:
-        return Write(shape.name, entity.id, old, new, (), ())
+        return Write(codec.name, entity.id, old, new, (), ())
     before, after = set(decode_keys(old_keys)), set(decode_keys(keys))
-    return Write(shape.name, entity.id, old, new, sorted(after - before), sorted(before - after))
+    return Write(codec.name, entity.id, old, new, sorted(after - before), sorted(before - after))
 
 
 def _removal(kind: str, entity_id: str, old: Stored) -> Write:
     return Write(kind, entity_id, old, None, (), decode_keys(old.keys))
 
 
-def _guard(once: Once | None, changes: Changes[Any], now: datetime) -> GuardRow | None:
-    if once is None:
+def _record(
+    idempotency: IdempotencyRecord | None, changes: Changes[Any], now: datetime
+) -> IdempotencyRow | None:
+    if idempotency is None:
         return None
-    answer = encode(changes.result) if once.answer is not None else None
-    return GuardRow(once.key, once.fingerprint, answer, micros(now + once.ttl))
+    answer = encode(changes.result) if idempotency.answer is not None else None
+    return IdempotencyRow(idempotency.key, idempotency.fingerprint, answer, micros(now + idempotency.ttl))

@@ -1,6 +1,6 @@
 """The store port: entities, indexes, events and guards that commit together.
 
-A domain declares `Kind`s in its store.py and hands pure `change` functions to `Store.transact` or
+A domain declares `EntityMapping`s in its store.py and hands pure `change` functions to `Store.transact` or
 `Store.update`. An adapter reads the entities named, calls `change`, and writes entities, index entries,
 outbox rows and the guard (inbox mark or idempotency record) in one transaction, conditional on each
 version; a lost race runs `change` again. One contract suite
@@ -49,7 +49,7 @@ def _never(_: Any) -> datetime | None:
 
 
 @dataclass(frozen=True)
-class Kind(Generic[E]):
+class EntityMapping(Generic[E]):
     """How one class of entities is kept.
 
     `name` goes into keys and never changes. `indexes` gives an entity's entries, several per index where
@@ -79,7 +79,7 @@ class Page(Generic[E]):
 
 
 @dataclass(frozen=True)
-class Once:
+class IdempotencyRecord:
     """A guard that commits with the state, so that work is done once.
 
     `key` is unique in the domain's store. Without `answer` it is an inbox mark: a second transaction with
@@ -148,7 +148,7 @@ class Store(Protocol):
         entity_id: str,
         change: Callable[[E | None], tuple[E, Sequence[Payload]]],
         *,
-        once: Once | None = None,
+        idempotency: IdempotencyRecord | None = None,
     ) -> E:
         """Create or change one entity; returns it as committed (with its new version).
 
@@ -157,7 +157,11 @@ class Store(Protocol):
         """
 
     async def transact(
-        self, refs: Sequence[Ref], change: Callable[[Sequence[Any]], Changes[R]], *, once: Once | None = None
+        self,
+        refs: Sequence[Ref],
+        change: Callable[[Sequence[Any]], Changes[R]],
+        *,
+        idempotency: IdempotencyRecord | None = None,
     ) -> R:
         """The same for several entities at once: `change` gets them in `refs`' order, None where absent.
 
@@ -179,7 +183,7 @@ class Store(Protocol):
     async def expire(self, now: datetime, limit: int = 1000) -> int:
         """Remove entities and guards whose time is over; how many."""
 
-    def erased(self) -> None:
+    def request_purge(self) -> None:
         """What was just removed names a person: the next `expire` removes its traces from the store's files, too."""
 
     async def epoch(self) -> int:

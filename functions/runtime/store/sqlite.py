@@ -15,10 +15,19 @@ from events.outbox import OutboxRow
 from functions.runtime.clock import Clock
 from functions.runtime.errors import unavailable
 from functions.runtime.store import sqlite_rows as rows_of
-from functions.runtime.store.codec import Shapes, decode_keys, from_micros, micros
+from functions.runtime.store.codec import CodecRegistry, decode_keys, from_micros, micros
 from functions.runtime.store.cursors import Listing, cursor_after, lower_bound
-from functions.runtime.store.planning import GuardRow, Plan, Request, Stored, Write, fitting, plan, replay
-from functions.runtime.store.port import Changes, Entity, Kind, Once, Page, Ref
+from functions.runtime.store.planning import (
+    IdempotencyRow,
+    Plan,
+    Request,
+    Stored,
+    Write,
+    fitting,
+    plan,
+    replay,
+)
+from functions.runtime.store.port import Changes, Entity, EntityMapping, IdempotencyRecord, Page, Ref
 from functions.runtime.store.single import single
 from functions.runtime.store.sqlite_commit import GroupCommit
 from functions.runtime.store.sqlite_file import SQLiteFile
@@ -51,13 +60,13 @@ class SQLiteStore:
     def __init__(
         self,
         path: Path,
-        kinds: Sequence[Kind[Any]],
+        mappings: Sequence[EntityMapping[Any]],
         clock: Clock,
         *,
         patience: float = _PATIENCE,
         connection: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> None:
-        self._shapes = Shapes(kinds)
+        self._shapes = CodecRegistry(mappings)
         self._clock = clock
         self._file = SQLiteFile(path, connection)
         self._write = self._file.writer.execute
@@ -69,18 +78,18 @@ class SQLiteStore:
 
     async def get(self, cls: type[E], entity_id: str) -> E | None:
         """The entity as last committed, or None."""
-        shape = self._shapes.of(cls)
-        for (data,) in self._read(rows_of.GET_DATA, (shape.name, entity_id, self._due())):
-            return shape.decode(data)
+        codec = self._shapes.of(cls)
+        for (data,) in self._read(rows_of.GET_DATA, (codec.name, entity_id, self._due())):
+            return codec.decode(data)
         return None
 
     async def get_many(self, cls: type[E], ids: Sequence[str]) -> dict[str, E]:
         """Those of `ids` that exist, by id."""
-        shape, due = self._shapes.of(cls), self._due()
+        codec, due = self._shapes.of(cls), self._due()
         return {
-            entity_id: shape.decode(data)
+            entity_id: codec.decode(data)
             for entity_id in ids
-            for (data,) in self._read(rows_of.GET_DATA, (shape.name, entity_id, due))
+            for (data,) in self._read(rows_of.GET_DATA, (codec.name, entity_id, due))
         }
 
     async def page(
@@ -96,9 +105,9 @@ class SQLiteStore:
         since: str | None = None,
     ) -> Page[E]:
         """Entities of one partition by sort key, from `cursor` on, up to `until`."""
-        shape = self._shapes.of(cls)
-        listing = Listing(shape.name, index, partition, descending, self._epoch)
-        values: list[Any] = [shape.name, index, partition]
+        codec = self._shapes.of(cls)
+        listing = Listing(codec.name, index, partition, descending, self._epoch)
+        values: list[Any] = [codec.name, index, partition]
         after = lower_bound(listing, cursor, since)
         if after:
             values.extend(after)
@@ -107,7 +116,7 @@ class SQLiteStore:
         sql = rows_of.page_statement(after=after is not None, until=until is not None, descending=descending)
         rows = self._read(sql, (*values, self._due(), limit + 1))
         fit = fitting((len(data) for _, _, data in rows), limit)
-        items = [shape.decode(data) for _, _, data in rows[:fit]]
+        items = [codec.decode(data) for _, _, data in rows[:fit]]
         more = len(rows) > fit
         return Page(items, cursor_after(listing, *rows[fit - 1][:2]) if more else None)
 
@@ -117,16 +126,20 @@ class SQLiteStore:
         entity_id: str,
         change: Callable[[E | None], tuple[E, Sequence[Payload]]],
         *,
-        once: Once | None = None,
+        idempotency: IdempotencyRecord | None = None,
     ) -> E:
         """Create or change one entity."""
-        return await self.transact([Ref(cls, entity_id)], single(change), once=once)
+        return await self.transact([Ref(cls, entity_id)], single(change), idempotency=idempotency)
 
     async def transact(
-        self, refs: Sequence[Ref], change: Callable[[Sequence[Any]], Changes[R]], *, once: Once | None = None
+        self,
+        refs: Sequence[Ref],
+        change: Callable[[Sequence[Any]], Changes[R]],
+        *,
+        idempotency: IdempotencyRecord | None = None,
     ) -> R:
         """Change several entities at once."""
-        request = Request(refs, change, once, current())
+        request = Request(refs, change, idempotency, current())
         planned = await self._commits.run(partial(self._transact, request), self._committed)
         result: R = planned.result
         return result
@@ -162,11 +175,11 @@ class SQLiteStore:
                 chunk = min(_CHUNK, limit - removed)
         if self._traces:
             self._traces = False
-            if not await self._commits.apart(self._file.purge):
+            if not await self._commits.run_exclusive(self._file.purge):
                 self._traces = True
         return removed
 
-    def erased(self) -> None:
+    def request_purge(self) -> None:
         """What was just removed names a person."""
         self._traces = True
 
@@ -193,10 +206,10 @@ class SQLiteStore:
             raise unavailable("STORE_UNAVAILABLE", "The store cannot be reached at the moment.") from error
 
     def _transact(self, request: Request) -> Plan:
-        now, once = self._clock.now(), request.once
-        if once:
-            guard = self._write(_GUARD, (once.key,)).fetchone()
-            done, answer = replay(once, GuardRow(*guard) if guard else None, now)
+        now, idempotency = self._clock.now(), request.idempotency
+        if idempotency:
+            record = self._write(_GUARD, (idempotency.key,)).fetchone()
+            done, answer = replay(idempotency, IdempotencyRow(*record) if record else None, now)
             if done:
                 return Plan(answer, (), (), None)
         found: dict[Ref, Stored] = {}
@@ -215,8 +228,8 @@ class SQLiteStore:
             rows_of.apply(self._write, write)
         for event in planned.outbox:
             self._write(_ADD_OUTBOX, (*event[:4], micros(event.time), *event[5:]))
-        if planned.guard:
-            self._write(_ADD_GUARD, planned.guard)
+        if planned.record:
+            self._write(_ADD_GUARD, planned.record)
         return planned
 
     def _committed(self, planned: Plan) -> None:

@@ -69,7 +69,7 @@ class GroupCommit:
         result: T = await job.done
         return result
 
-    async def apart(self, work: Callable[[], bool]) -> bool:
+    async def run_exclusive(self, work: Callable[[], bool]) -> bool:
         """What `work` returns, run in the thread between two groups, outside of any transaction; False when the
         database fails. Who writes meanwhile waits.
         """

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from events.catalog import Payload
 from functions.runtime.errors import ServiceError
-from functions.runtime.store.port import AlreadyDone, Changes, Entity, Once, Ref, Store
+from functions.runtime.store.port import AlreadyDone, Changes, Entity, IdempotencyRecord, Ref, Store
 from observability import tracing
 
 E = TypeVar("E", bound=Entity)
@@ -31,7 +31,7 @@ class TracedStore:
         self.get, self.get_many, self.page = store.get, store.get_many, store.page
         self.outbox, self.outbox_published = store.outbox, store.outbox_published
         self.outbox_state, self.on_commit = store.outbox_state, store.on_commit
-        self.expire, self.erased = store.expire, store.erased
+        self.expire, self.request_purge = store.expire, store.request_purge
         self.epoch, self.ping, self.close = store.epoch, store.ping, store.close
 
     async def update(
@@ -40,18 +40,22 @@ class TracedStore:
         entity_id: str,
         change: Callable[[E | None], tuple[E, Sequence[Payload]]],
         *,
-        once: Once | None = None,
+        idempotency: IdempotencyRecord | None = None,
     ) -> E:
         """See the port."""
         with self._span("update", cls):
-            return await self._store.update(cls, entity_id, change, once=once)
+            return await self._store.update(cls, entity_id, change, idempotency=idempotency)
 
     async def transact(
-        self, refs: Sequence[Ref], change: Callable[[Sequence[Any]], Changes[R]], *, once: Once | None = None
+        self,
+        refs: Sequence[Ref],
+        change: Callable[[Sequence[Any]], Changes[R]],
+        *,
+        idempotency: IdempotencyRecord | None = None,
     ) -> R:
         """See the port."""
         with self._span("transact", *{ref.type: None for ref in refs}):
-            return await self._store.transact(refs, change, once=once)
+            return await self._store.transact(refs, change, idempotency=idempotency)
 
     def _span(self, name: str, *classes: type) -> AbstractContextManager[Any]:
         operation = self._operations.get((name, *classes))

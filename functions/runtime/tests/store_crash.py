@@ -13,7 +13,7 @@ from pathlib import Path
 from events.catalog import Payload
 from functions.runtime.clock import SystemClock
 from functions.runtime.store.sqlite import SQLiteStore
-from functions.runtime.tests.store_kinds import KINDS, Counter, happened, mark
+from functions.runtime.tests.store_kinds import MAPPINGS, Counter, happened, inbox_record
 
 
 async def write(store: SQLiteStore, worker: int) -> None:
@@ -28,14 +28,14 @@ async def write(store: SQLiteStore, worker: int) -> None:
             counter.left += 1
             return counter, [happened(worker * 1000 + counter.left)]
 
-        done = await store.update(Counter, key, change, once=mark(f"{worker}-{number}"))
+        done = await store.update(Counter, key, change, idempotency=inbox_record(f"{worker}-{number}"))
         sys.stdout.write(f"{done.id} {done.version}\n")
         sys.stdout.flush()
 
 
 async def main() -> None:
     """Sixteen workers at once."""
-    store = SQLiteStore(Path(sys.argv[1]), KINDS, SystemClock())
+    store = SQLiteStore(Path(sys.argv[1]), MAPPINGS, SystemClock())
     await asyncio.gather(*(write(store, worker) for worker in range(1, 17)))
 
 

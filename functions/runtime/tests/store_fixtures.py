@@ -20,12 +20,12 @@ from functions.runtime.store.port import Store
 from functions.runtime.store.sqlite import SQLiteStore
 from functions.runtime.store.tables import create
 from functions.runtime.tests.store_faults import Faults
-from functions.runtime.tests.store_kinds import KINDS
+from functions.runtime.tests.store_kinds import MAPPINGS
 
 ADAPTERS: dict[str, Callable[[Path, Clock], Store]] = {
-    "memory": lambda _, clock: MemoryStore(KINDS, clock),
-    "memory-racing": lambda _, clock: MemoryStore(KINDS, clock, lost_races=1),
-    "sqlite": lambda path, clock: SQLiteStore(path / "store.db", KINDS, clock),
+    "memory": lambda _, clock: MemoryStore(MAPPINGS, clock),
+    "memory-racing": lambda _, clock: MemoryStore(MAPPINGS, clock, lost_races=1),
+    "sqlite": lambda path, clock: SQLiteStore(path / "store.db", MAPPINGS, clock),
 }
 DATABASES: dict[str, Callable[[str], Connection]] = {
     # One call at a time: moto's transactions do not bear others beside them.
@@ -61,7 +61,7 @@ def on_dynamodb(
     """A store on a table of its own, or on `table`; `faults` get between it and the database."""
     name = table or new_table(connection)
     make = (lambda it: faults.spoil(make_client(it))) if faults else _client
-    return DynamoDBStore(name, KINDS, clock, connection, database=Database(connection, make=make))
+    return DynamoDBStore(name, MAPPINGS, clock, connection, database=Database(connection, make=make))
 
 
 def new_table(connection: Connection) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 
 from events.catalog import Money, Payload, StockLow, UserRegistered
 from functions.runtime.errors import failed_precondition
-from functions.runtime.store.port import IndexKey, Kind, Once, Store
+from functions.runtime.store.port import EntityMapping, IdempotencyRecord, IndexKey, Store
 
 CENT = Money(amount=1, currency="EUR")
 SOME_ID = "usr_" + "0" * 32
@@ -52,12 +52,15 @@ def _entries(document: Document) -> Iterable[IndexKey]:
         yield IndexKey("word", word, document.rank)
 
 
-KINDS = (Kind(Counter, "counter"), Kind(Document, "document", _entries, lambda document: document.ends))
+MAPPINGS = (
+    EntityMapping(Counter, "counter"),
+    EntityMapping(Document, "document", _entries, lambda document: document.ends),
+)
 
 
-def mark(key: str) -> Once:
+def inbox_record(key: str) -> IdempotencyRecord:
     """An inbox mark."""
-    return Once(f"inbox:{key}", timedelta(days=7))
+    return IdempotencyRecord(f"inbox:{key}", timedelta(days=7))
 
 
 def happened(number: int = 0) -> Payload:

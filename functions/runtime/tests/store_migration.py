@@ -13,7 +13,7 @@ from typing import Any
 
 from functions.runtime.clock import SystemClock
 from functions.runtime.store.sqlite import SQLiteStore
-from functions.runtime.tests.store_kinds import KINDS
+from functions.runtime.tests.store_kinds import MAPPINGS
 
 _left = int(sys.argv[2])
 
@@ -30,5 +30,5 @@ class Doomed(sqlite3.Connection):
         return super().execute(sql, *values)
 
 
-SQLiteStore(Path(sys.argv[1]), KINDS, SystemClock(), connection=Doomed)
+SQLiteStore(Path(sys.argv[1]), MAPPINGS, SystemClock(), connection=Doomed)
 sys.stdout.write("opened\n")

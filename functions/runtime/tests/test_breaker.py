@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from functions.runtime.breaker import Breaker
+from functions.runtime.circuit_breaker import CircuitBreaker
 from functions.runtime.errors import Code, ServiceError, invalid, unavailable
 from observability.metrics import REGISTRY
 
@@ -21,7 +21,7 @@ class Provider:
     def __init__(self) -> None:
         self.circuit = next(_names)
         self.seconds = 0.0
-        self.breaker = Breaker(self.circuit, failures=3, seconds=10.0, now=lambda: self.seconds)
+        self.breaker = CircuitBreaker(self.circuit, failures=3, seconds=10.0, now=lambda: self.seconds)
         self.fault: Exception | None = None
         self.asked = 0
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from events.catalog import StockReserved, SweepDue
 from events.service_keys import PrivateKey
-from functions.runtime.app import Delivery, Function
+from functions.runtime.app import Function, ReceivedEvent
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import invalid, not_found, unavailable
 from functions.runtime.function import EventFunction
@@ -54,7 +54,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.raises: Exception | None = None
-        self.seen: list[tuple[Delivery[Any], context.Context]] = []
+        self.seen: list[tuple[ReceivedEvent[Any], context.Context]] = []
         self.sweeps: list[str] = []
         clock = self.clock = ManualClock()
         self.function = Function(
@@ -72,7 +72,7 @@ class Desk:
         self.is_ready = True
         self.url = ""
 
-    async def handle(self, delivery: Delivery[Any]) -> None:
+    async def handle(self, delivery: ReceivedEvent[Any]) -> None:
         self.seen.append((delivery, context.current()))
         if self.raises is not None:
             raise self.raises
@@ -80,7 +80,7 @@ class Desk:
     async def sweep_runtime(self) -> None:
         self.sweeps.append("runtime")
 
-    async def sweep_domain(self, _: Delivery[Any]) -> None:
+    async def sweep_domain(self, _: ReceivedEvent[Any]) -> None:
         self.sweeps.append("domain")
 
     async def check(self) -> None:
@@ -176,7 +176,10 @@ async def test_the_mark_names_source_and_id(desk: Desk) -> None:
     await desk.post()
     await desk.post(EVENT | {"ce-id": "e2"})
 
-    assert [delivery.once.key for delivery, _ in desk.seen] == ["inbox:/products:e1", "inbox:/products:e2"]
+    assert [delivery.inbox.key for delivery, _ in desk.seen] == [
+        "inbox:/products:e1",
+        "inbox:/products:e2",
+    ]
 
 
 async def test_an_event_from_somebody_who_does_not_send_such_is_refused(desk: Desk) -> None:
@@ -286,7 +289,7 @@ async def test_a_handler_that_takes_longer_than_the_broker_waits_is_broken_off_a
 ) -> None:
     broken_off = asyncio.Event()
 
-    async def hang(_: Delivery[Any]) -> None:
+    async def hang(_: ReceivedEvent[Any]) -> None:
         try:
             await asyncio.Event().wait()
         finally:

@@ -6,17 +6,17 @@ from datetime import timedelta
 
 import pytest
 
-from functions.runtime.idempotency import fingerprint, idempotency, wrong_key
-from functions.runtime.inbox import mark
+from functions.runtime.idempotency import fingerprint, idempotency_record, wrong_key
+from functions.runtime.inbox import inbox_record
 from functions.runtime.tests.store_kinds import Counter
 
 
 def test_a_key_is_its_users_own_and_lives_a_day() -> None:
-    mine = idempotency("orders:usr_1", "key", fingerprint(b"a"), Counter)
+    mine = idempotency_record("orders:usr_1", "key", fingerprint(b"a"), Counter)
 
     assert mine.ttl == timedelta(hours=24)
     assert mine.answer is Counter
-    assert mine.key != idempotency("orders:usr_2", "key", fingerprint(b"a"), Counter).key
+    assert mine.key != idempotency_record("orders:usr_2", "key", fingerprint(b"a"), Counter).key
 
 
 def test_requests_are_told_apart_by_their_bytes() -> None:
@@ -25,7 +25,7 @@ def test_requests_are_told_apart_by_their_bytes() -> None:
 
 @pytest.mark.parametrize("key", ["x", "x" * 255, "a b:c/d~"])
 def test_a_key_of_printable_ascii_is_taken(key: str) -> None:
-    assert idempotency("scope", key, "f", Counter).key.endswith(key)
+    assert idempotency_record("scope", key, "f", Counter).key.endswith(key)
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "ä", "a\nb", "\x7f"])
@@ -38,5 +38,7 @@ def test_no_key_is_right() -> None:
 
 
 def test_an_event_is_known_by_source_and_id() -> None:
-    assert len({mark("/orders", "1"), mark("/orders", "2"), mark("/products", "1")}) == 3
-    assert mark("/orders", "1").answer is None
+    assert (
+        len({inbox_record("/orders", "1"), inbox_record("/orders", "2"), inbox_record("/products", "1")}) == 3
+    )
+    assert inbox_record("/orders", "1").answer is None

@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from functions.runtime import peers
+from functions.runtime import grpc_client
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import ServiceError, unavailable
-from functions.runtime.key_set import Fetched, KeySetCache, Revoked, Void
+from functions.runtime.key_set import Fetched, KeySetCache, RevocationList, Revoked
 from observability import context
 
 KEY = {"kty": "OKP", "crv": "Ed25519", "kid": "k1", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
@@ -35,7 +35,7 @@ class Users:
     async def fetch(self, since: float | None, cursor: str) -> Fetched:
         self.fetches += 1
         self.traces.append(context.current().trace_id)
-        self.bounds.append(peers.deadline())
+        self.bounds.append(grpc_client.deadline())
         await self.gate.wait()
         if self.down:
             raise unavailable("SERVICE_UNAVAILABLE", "down")
@@ -61,7 +61,7 @@ async def test_a_fetch_has_neither_the_deadline_nor_the_trace_of_who_came_first(
     users, clock = Users(), ManualClock()
     mine = context.incoming(None, None)
     context.enter(mine)
-    peers.enter_deadline(0.005)
+    grpc_client.enter_deadline(0.005)
 
     await KeySetCache(users.fetch, clock).current()
 
@@ -201,7 +201,7 @@ async def test_revocations_are_forgotten_once_their_tokens_have_expired() -> Non
 
 
 def test_beyond_the_most_that_is_kept_nobody_who_was_revoked_gets_in() -> None:
-    void = Void(most=100)
+    void = RevocationList(most=100)
     void.add([Revoked(f"d{number}", float(number), float(number)) for number in range(150)])
     assert len(void) == 100
     assert all(void.has(f"d{number}", "", number - 0.5) for number in range(150))
@@ -210,6 +210,6 @@ def test_beyond_the_most_that_is_kept_nobody_who_was_revoked_gets_in() -> None:
 
 
 def test_of_two_revocations_the_later_counts_whatever_comes_first() -> None:
-    void = Void()
+    void = RevocationList()
     void.add([Revoked("d", 20.0, 20.0), Revoked("d", 10.0, 10.0)])
     assert void.has("d", "", 15.0)

@@ -23,10 +23,10 @@ from starlette.requests import Request
 from events.catalog import SweepDue
 from functions.runtime.app import Function, Hook
 from functions.runtime.clock import SystemClock
-from functions.runtime.process import Live, Process
+from functions.runtime.factories import open_store
+from functions.runtime.process import Process, ServiceRunner
 from functions.runtime.settings import RuntimeSettings, load
 from functions.runtime.testing import FakeVerifier, service_key_files, signer, verifier
-from functions.runtime.wiring import open_store
 
 ROOT = Path(__file__).parents[3]
 
@@ -125,15 +125,15 @@ async def test_every_role_has_metrics_on_a_port_of_their_own(tmp_path: Path, rol
     settings = load(RuntimeSettings, given)
     clock = SystemClock()
     store = open_store(settings, "orders", (), clock)
-    live = Live(
+    runner = ServiceRunner(
         Function("orders", settings, store, tuple, {}, FakeVerifier(), clock, signer("orders"), verifier())
     )
-    await live.start()
+    await runner.start()
     async with httpx.AsyncClient() as client:
-        answer = await client.get(f"http://127.0.0.1:{live.metrics_port}/metrics")
+        answer = await client.get(f"http://127.0.0.1:{runner.metrics_port}/metrics")
         await store.close()  # what was counted is told all the same
-        again = await client.get(f"http://127.0.0.1:{live.metrics_port}/metrics")
-    await live.stop()
+        again = await client.get(f"http://127.0.0.1:{runner.metrics_port}/metrics")
+    await runner.stop()
     assert 'shop_outbox_rows{service="orders"} 0.0' in answer.text
     assert again.status_code == 200
 

@@ -13,9 +13,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from functions.runtime import identity
 from functions.runtime.access import ADMINS, ANYBODY, SIGNED_IN, Access, UndeclaredRpc, services
-from functions.runtime.app import Service
+from functions.runtime.app import RpcService
 from functions.runtime.errors import Code, ServiceError, Violation, invalid, unauthenticated, unavailable
-from functions.runtime.peers import Peer, enter_deadline
+from functions.runtime.grpc_client import GrpcClient, enter_deadline
 from functions.runtime.rpc import RpcServer
 from functions.runtime.testing import FakeVerifier, bearer
 from observability import context, logs
@@ -38,7 +38,7 @@ class Orders(orders_pb2_grpc.OrdersServiceServicer):
         self.broken_off = asyncio.Event()
 
     async def GetOrder(self, request: pb.GetOrderRequest, context_: Any) -> pb.GetOrderResponse:
-        self.seen.append((context.current(), identity.caller()))
+        self.seen.append((context.current(), identity.current_caller()))
         if self.raises:
             raise self.raises.pop(0)
         if self.answers:
@@ -46,7 +46,7 @@ class Orders(orders_pb2_grpc.OrdersServiceServicer):
         return pb.GetOrderResponse(order=pb.Order(id=request.order_id))
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context_: Any) -> pb.ListOrdersResponse:
-        self.seen.append((context.current(), identity.caller()))
+        self.seen.append((context.current(), identity.current_caller()))
         return pb.ListOrdersResponse()
 
     async def PlaceOrder(self, request: pb.PlaceOrderRequest, context_: Any) -> pb.PlaceOrderResponse:
@@ -86,7 +86,7 @@ class Desk:
     def __init__(self, servicer: Orders, port: int, verifier: Revocable) -> None:
         self.servicer = servicer
         self.verifier = verifier
-        self.peer = Peer(f"127.0.0.1:{port}")
+        self.peer = GrpcClient(f"127.0.0.1:{port}")
         self.stub = orders_pb2_grpc.OrdersServiceStub(self.peer.channel)
 
     async def get(self, **how: Any) -> pb.Order:
@@ -99,7 +99,7 @@ class Desk:
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
     servicer = Orders()  # type: ignore[abstract]  # a fake has what is called
-    service = Service(
+    service = RpcService(
         orders_pb2_grpc.add_OrdersServiceServicer_to_server,
         servicer,
         "shop.orders.v1.OrdersService",
@@ -118,9 +118,9 @@ async def test_the_correlation_id_the_trace_and_the_caller_cross_the_hop(desk: D
     with context.use(sent):
         await desk.get()
 
-    received, who = desk.servicer.seen[0]
+    received, caller = desk.servicer.seen[0]
     assert (received.correlation_id, received.trace_id) == ("correlation-1234", sent.trace_id)
-    assert (who.subject, who.roles) == ("usr_1", frozenset({"customer"}))
+    assert (caller.subject, caller.roles) == ("usr_1", frozenset({"customer"}))
 
 
 @pytest.mark.parametrize("unfit", ["caf\xe9=1", "a=1,\tb=2", "\x85", "a" * 513])
@@ -214,7 +214,7 @@ async def test_a_call_has_what_is_left_to_its_caller_and_no_more(desk: Desk) -> 
 
 
 async def test_a_peer_that_is_not_there_is_unavailable() -> None:
-    peer = Peer("127.0.0.1:1")
+    peer = GrpcClient("127.0.0.1:1")
     stub = orders_pb2_grpc.OrdersServiceStub(peer.channel)
     with pytest.raises(ServiceError) as caught:
         await peer.call(stub.GetOrder, pb.GetOrderRequest(), retry=True, timeout=0.3)
@@ -227,12 +227,12 @@ async def test_a_peer_that_comes_late_is_waited_for() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    peer = Peer(f"127.0.0.1:{port}")
+    peer = GrpcClient(f"127.0.0.1:{port}")
     stub = orders_pb2_grpc.OrdersServiceStub(peer.channel)
     call = asyncio.create_task(peer.call(stub.ListOrders, pb.ListOrdersRequest()))
     while (state := peer.channel.get_state()) is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
         await peer.channel.wait_for_state_change(state)
-    service = Service(
+    service = RpcService(
         orders_pb2_grpc.add_OrdersServiceServicer_to_server,
         Orders(),  # type: ignore[abstract]  # a fake has what is called
         "shop.orders.v1.OrdersService",
@@ -284,7 +284,7 @@ async def test_every_call_leaves_one_json_line_with_its_ids(
 
 async def test_a_restart_under_load_fails_no_call_that_may_be_made_only_once() -> None:
     servicer = Orders()  # type: ignore[abstract]  # as above
-    service = Service(
+    service = RpcService(
         orders_pb2_grpc.add_OrdersServiceServicer_to_server,
         servicer,
         "shop.orders.v1.OrdersService",
@@ -296,7 +296,7 @@ async def test_a_restart_under_load_fails_no_call_that_may_be_made_only_once() -
         return server, await server.start(f"127.0.0.1:{port}")
 
     server, port = await served(0)
-    peer, made, stop = Peer(f"127.0.0.1:{port}"), 0, asyncio.Event()
+    peer, made, stop = GrpcClient(f"127.0.0.1:{port}"), 0, asyncio.Event()
     stub = orders_pb2_grpc.OrdersServiceStub(peer.channel)
 
     async def call_on() -> None:
@@ -308,7 +308,7 @@ async def test_a_restart_under_load_fails_no_call_that_may_be_made_only_once() -
     callers = [asyncio.create_task(call_on()) for _ in range(20)]
     for _ in range(3):
         before = made
-        while made < before + 50 and not any(caller.done() for caller in callers):  # noqa: ASYNC110 - a count
+        while made < before + 50 and not any(current_caller.done() for current_caller in callers):  # noqa: ASYNC110 - a count
             await asyncio.sleep(0.01)
         await server.stop(5.0)
         server, _ = await served(port)
@@ -355,7 +355,7 @@ async def test_a_service_whose_rpcs_do_not_all_say_who_may_call_does_not_start(
 ) -> None:
     access = {**ACCESS, **({change["unheard-of"]: ANYBODY} if "unheard-of" in change else {})}
     access.pop(change.get("missing", ""), None)
-    service = Service(
+    service = RpcService(
         orders_pb2_grpc.add_OrdersServiceServicer_to_server,
         Orders(),  # type: ignore[abstract]  # as above
         "shop.orders.v1.OrdersService",
@@ -377,7 +377,7 @@ async def test_a_service_whose_rpcs_do_not_all_say_who_may_call_does_not_start(
 )
 async def test_who_is_not_declared_reaches_no_method(access: Access, let_in: set[str]) -> None:
     servicer = Orders()  # type: ignore[abstract]  # as above
-    service = Service(
+    service = RpcService(
         orders_pb2_grpc.add_OrdersServiceServicer_to_server,
         servicer,
         "shop.orders.v1.OrdersService",

@@ -13,7 +13,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from functions.runtime.app import Service
+from functions.runtime.app import RpcService
 from functions.runtime.errors import Code
 from functions.runtime.rpc import RpcServer
 from functions.runtime.rpc_arrivals import Arrivals, address
@@ -32,7 +32,7 @@ AS_SOMEBODY = bearer("user:usr_1")
 @asynccontextmanager
 async def served(arrivals: Arrivals) -> AsyncIterator[grpc.aio.Channel]:
     servicer = Orders()  # type: ignore[abstract]  # a fake has what is called
-    service = Service(orders_pb2_grpc.add_OrdersServiceServicer_to_server, servicer, SERVICE, ACCESS)
+    service = RpcService(orders_pb2_grpc.add_OrdersServiceServicer_to_server, servicer, SERVICE, ACCESS)
     server = RpcServer("orders", [service], FakeVerifier(), reflection=True, arrivals=arrivals)
     port = await server.start("127.0.0.1:0")
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -17,7 +17,7 @@ from functions.runtime.store.cursors import Listing, cursor_after
 from functions.runtime.store.port import Changes, Ref, Store
 from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_fixtures import clock, store
-from functions.runtime.tests.store_kinds import Counter, Document, adding, filled, happened, mark, put
+from functions.runtime.tests.store_kinds import Counter, Document, adding, filled, happened, inbox_record, put
 
 __all__ = ["clock", "store"]
 
@@ -93,11 +93,11 @@ async def test_a_change_that_raises_writes_nothing(store: Store) -> None:
         raise failed_precondition("NO", "No.")
 
     with pytest.raises(ServiceError, match="No"):
-        await store.update(Counter, "c", refuse, once=mark("m"))
+        await store.update(Counter, "c", refuse, idempotency=inbox_record("m"))
 
     assert await store.get(Counter, "c") == Counter("c", 1, version=1)
     assert await recorded(store) == []
-    await store.update(Counter, "c", adding(1), once=mark("m"))  # the mark was not left behind
+    await store.update(Counter, "c", adding(1), idempotency=inbox_record("m"))  # the mark was not left behind
 
 
 async def test_every_concurrent_change_counts(store: Store) -> None:

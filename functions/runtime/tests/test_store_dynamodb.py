@@ -16,11 +16,19 @@ from functions.runtime.store.dynamodb import DynamoDBStore
 from functions.runtime.store.dynamodb_actions import TooLarge
 from functions.runtime.store.dynamodb_client import Connection, make_client
 from functions.runtime.store.dynamodb_errors import NoTransactions
-from functions.runtime.store.port import Changes, Once, Ref
+from functions.runtime.store.port import Changes, IdempotencyRecord, Ref
 from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_faults import Faults, after, refused
 from functions.runtime.tests.store_fixtures import Opener, clock, connection, in_another_process, opened
-from functions.runtime.tests.store_kinds import KINDS, Counter, Document, adding, happened, mark, put
+from functions.runtime.tests.store_kinds import (
+    MAPPINGS,
+    Counter,
+    Document,
+    adding,
+    happened,
+    inbox_record,
+    put,
+)
 
 __all__ = ["clock", "connection", "opened"]
 
@@ -75,17 +83,17 @@ async def test_a_guard_that_was_put_anew_outlives_the_sweep_of_the_old_one(
 ) -> None:
     faults = Faults()
     store = opened(faults)
-    once = Once("key", timedelta(hours=1), "f", Counter)
-    await store.update(Counter, "c", adding(), once=once)
+    idempotency = IdempotencyRecord("key", timedelta(hours=1), "f", Counter)
+    await store.update(Counter, "c", adding(), idempotency=idempotency)
     clock.advance(timedelta(hours=1))
 
     async def again(other: DynamoDBStore) -> None:
-        await other.update(Counter, "c", adding(), once=once)
+        await other.update(Counter, "c", adding(), idempotency=idempotency)
 
     faults.next("TransactWriteItems", after(lambda: in_another_process(opened, again)))
 
     assert await store.expire(clock.now()) == 0
-    assert (await store.update(Counter, "c", adding(), once=once)).left == 2
+    assert (await store.update(Counter, "c", adding(), idempotency=idempotency)).left == 2
 
 
 async def test_more_than_dynamodb_changes_at_once_is_refused_in_clear_words(opened: Opener) -> None:
@@ -104,7 +112,9 @@ async def test_many_events_of_a_large_transaction_share_items_and_leave_one_by_o
     refs = [Ref(Counter, str(number)) for number in range(60)]
     events = [happened(number) for number in range(1, 61)]
     await store.transact(
-        refs, lambda _: Changes(None, put=[Counter(ref.id) for ref in refs], events=events), once=mark("m")
+        refs,
+        lambda _: Changes(None, put=[Counter(ref.id) for ref in refs], events=events),
+        idempotency=inbox_record("m"),
     )
     rows = await store.outbox(FOREVER, 100)
     assert (len(rows), await recorded(store)) == (60, events)
@@ -143,7 +153,7 @@ async def test_each_operation_costs_few_calls_and_never_a_scan(opened: Opener) -
     await store.epoch()  # asked for once in a store's life
     document = Document("d", owner="me", text="red shoe")
     await measure("update", store.update(Document, "d", lambda _: (replace(document), [happened()])))
-    await measure("marked", store.update(Counter, "c", adding(), once=mark("m")))
+    await measure("marked", store.update(Counter, "c", adding(), idempotency=inbox_record("m")))
     await measure("get", store.get(Document, "d"))
     await put(store, Document("e", owner="me"))
     await measure("get_many", store.get_many(Document, ["d", "e"]))
@@ -165,7 +175,7 @@ async def test_what_has_too_long_an_id_is_refused_as_the_callers_mistake(opened:
     store = opened()
     for write in (
         store.update(Counter, "c" * 2049, adding(key="c" * 2049)),
-        store.update(Counter, "c", adding(), once=mark("m" * 2049)),
+        store.update(Counter, "c", adding(), idempotency=inbox_record("m" * 2049)),
     ):
         with pytest.raises(ServiceError) as caught:
             await write
@@ -176,7 +186,7 @@ async def test_what_has_too_long_an_id_is_refused_as_the_callers_mistake(opened:
 async def test_in_development_tables_that_are_gone_are_made_again(
     connection: Connection, clock: ManualClock
 ) -> None:
-    store = DynamoDBStore("forgetful", KINDS, clock, connection, create_table=True)
+    store = DynamoDBStore("forgetful", MAPPINGS, clock, connection, create_table=True)
     await store.update(Counter, "c", adding())
     make_client(connection).delete_table(TableName="forgetful")  # as a DynamoDB Local in memory forgets it
 

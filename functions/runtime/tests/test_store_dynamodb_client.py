@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
+from functions.runtime.factories import open_store
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
 from functions.runtime.store.dynamodb import DynamoDBStore
 from functions.runtime.store.dynamodb_client import Connection, make_client
 from functions.runtime.store.dynamodb_layout import last_place, place, placed
 from functions.runtime.store.dynamodb_url import Address, dynamodb_url
 from functions.runtime.store.tables import TEMPLATE, definition
-from functions.runtime.tests.store_kinds import KINDS, Counter, adding
-from functions.runtime.wiring import open_store
+from functions.runtime.tests.store_kinds import MAPPINGS, Counter, adding
 
 _pairs = st.tuples(
     st.text('\x00 !"/aZ0é\uffff\U0001f600', max_size=4), st.text("ab_0", min_size=1, max_size=3)
@@ -114,7 +114,7 @@ async def test_a_store_makes_its_table_in_development_and_only_there(moto: str) 
     client = make_client(Connection(moto))
     for env, made in (("production", False), ("development", True)):
         settings = load(RuntimeSettings, {"SHOP_ENV": env, "STORE_URL": f"dynamodb://{env}-?endpoint={moto}"})
-        store = open_store(settings, "orders", KINDS, ManualClock())
+        store = open_store(settings, "orders", MAPPINGS, ManualClock())
         if made:
             await store.ping()
             await store.update(Counter, "c", adding())
@@ -133,7 +133,7 @@ async def test_a_database_that_does_not_answer_is_unavailable_in_time(
     connection = Connection(
         request.getfixturevalue(where), connect_timeout=0.1, read_timeout=0.1, patience=1, first_pause=0.01
     )
-    store = DynamoDBStore("t", KINDS, ManualClock(), connection)
+    store = DynamoDBStore("t", MAPPINGS, ManualClock(), connection)
     started = time.monotonic()
 
     for use in (store.ping(), store.get(Counter, "c"), store.update(Counter, "c", adding())):
@@ -186,7 +186,7 @@ def test_production_keeps_its_tables_whatever_happens_to_the_stack() -> None:
 
 
 def test_the_other_stores_do_not_pay_for_boto3() -> None:
-    code = "import sys, functions.runtime.wiring, functions.runtime.store.sqlite; print('botocore' in sys.modules)"
+    code = "import sys, functions.runtime.factories, functions.runtime.store.sqlite; print('botocore' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "False"

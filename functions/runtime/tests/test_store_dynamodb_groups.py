@@ -18,7 +18,7 @@ from functions.runtime.store.port import AlreadyDone, Changes, Ref
 from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_faults import Faults, held, refused
 from functions.runtime.tests.store_fixtures import Opener, clock, connection, opened
-from functions.runtime.tests.store_kinds import Counter, Document, adding, filled, happened, mark, put
+from functions.runtime.tests.store_kinds import Counter, Document, adding, filled, happened, inbox_record, put
 from observability import context
 
 __all__ = ["clock", "connection", "opened"]
@@ -50,7 +50,9 @@ async def test_two_hundred_orders_of_one_product_are_a_few_transactions(opened: 
 
     answers = await asyncio.gather(
         *(
-            store.transact([Ref(Counter, "c"), Ref(Document, f"o{n}")], order(n), once=mark(f"{n}"))
+            store.transact(
+                [Ref(Counter, "c"), Ref(Document, f"o{n}")], order(n), idempotency=inbox_record(f"{n}")
+            )
             for n in range(200)
         ),
         return_exceptions=True,
@@ -82,7 +84,10 @@ async def test_deliveries_of_one_event_that_meet_in_a_group_have_one_effect(open
     asked, answers = held(faults, "GetItem")
     first = asyncio.create_task(store.update(Counter, "c", adding()))
     await asyncio.to_thread(asked.wait, 20)
-    others = [asyncio.create_task(store.update(Counter, "c", adding(), once=mark("m"))) for _ in range(5)]
+    others = [
+        asyncio.create_task(store.update(Counter, "c", adding(), idempotency=inbox_record("m")))
+        for _ in range(5)
+    ]
     await asyncio.sleep(0)
     answers.set()
 

@@ -17,7 +17,7 @@ from functions.runtime.store.port import AlreadyDone, Changes, Ref
 from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_faults import Faults, after, cancelled, held, lost, refused
 from functions.runtime.tests.store_fixtures import Opener, clock, connection, in_another_process, opened
-from functions.runtime.tests.store_kinds import Counter, Document, adding, filled, happened, mark, put
+from functions.runtime.tests.store_kinds import Counter, Document, adding, filled, happened, inbox_record, put
 
 __all__ = ["clock", "connection", "opened"]
 
@@ -190,12 +190,12 @@ async def test_a_mark_that_another_process_sets_meanwhile_counts(opened: Opener)
     store = opened(faults)
 
     async def first(other: DynamoDBStore) -> None:
-        await other.update(Counter, "c", adding(10), once=mark("m"))
+        await other.update(Counter, "c", adding(10), idempotency=inbox_record("m"))
 
     faults.next("TransactWriteItems", after(lambda: in_another_process(opened, first)))
 
     with pytest.raises(AlreadyDone):
-        await store.update(Counter, "c", adding(), once=mark("m"))
+        await store.update(Counter, "c", adding(), idempotency=inbox_record("m"))
     assert await store.get(Counter, "c") == Counter("c", 10, version=1)
 
 

@@ -13,10 +13,10 @@ from functions.runtime.errors import ServiceError
 from functions.runtime.store.dynamodb_client import Connection, make_client
 from functions.runtime.store.epochs import begin_in_file, begin_in_table, next_epoch
 from functions.runtime.store.memory import MemoryStore
-from functions.runtime.store.port import Once, Store
+from functions.runtime.store.port import IdempotencyRecord, Store
 from functions.runtime.store.sqlite import SQLiteStore
 from functions.runtime.tests.store_fixtures import DATABASES, new_table, on_dynamodb
-from functions.runtime.tests.store_kinds import KINDS, Counter, Document, adding, put
+from functions.runtime.tests.store_kinds import MAPPINGS, Counter, Document, adding, put
 
 Restored = Callable[[], Awaitable[Store]]
 
@@ -26,7 +26,7 @@ async def restored(request: pytest.FixtureRequest, tmp_path: Path) -> Restored:
     """Opens the store of the test: the second time, and each time after it, in a new epoch."""
     clock = ManualClock()
     if request.param == "memory":
-        return _in_memory(MemoryStore(KINDS, clock))
+        return _in_memory(MemoryStore(MAPPINGS, clock))
     if request.param == "sqlite":
         return _in_a_file(tmp_path / "store.db", clock)
     return _in_a_table(DATABASES["moto"](request.getfixturevalue("moto")), clock)
@@ -51,7 +51,7 @@ def _in_a_file(path: Path, clock: ManualClock) -> Restored:
         if opened:
             await opened[-1].close()
             begin_in_file(path)
-        opened.append(SQLiteStore(path, KINDS, clock))
+        opened.append(SQLiteStore(path, MAPPINGS, clock))
         return opened[-1]
 
     return reopen
@@ -105,10 +105,10 @@ async def test_a_cursor_of_the_life_before_is_refused(restored: Restored) -> Non
 
 async def test_what_was_done_once_before_the_backup_stays_done(restored: Restored) -> None:
     store = await restored()
-    once = Once("key", timedelta(hours=1), "f", Counter)
-    first = await store.update(Counter, "c", adding(), once=once)
+    idempotency = IdempotencyRecord("key", timedelta(hours=1), "f", Counter)
+    first = await store.update(Counter, "c", adding(), idempotency=idempotency)
     store = await restored()
-    assert await store.update(Counter, "c", adding(), once=once) == first
+    assert await store.update(Counter, "c", adding(), idempotency=idempotency) == first
     await store.close()
 
 

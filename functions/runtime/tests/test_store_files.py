@@ -18,7 +18,15 @@ from functions.runtime.store.sqlite import SQLiteStore
 from functions.runtime.store.sqlite_file import CorruptFileError, check
 from functions.runtime.store.sqlite_schema import VERSION, SchemaTooNewError
 from functions.runtime.store.testing import recorded
-from functions.runtime.tests.store_kinds import KINDS, Counter, Document, adding, happened, mark, put
+from functions.runtime.tests.store_kinds import (
+    MAPPINGS,
+    Counter,
+    Document,
+    adding,
+    happened,
+    inbox_record,
+    put,
+)
 
 SCHEMA_1 = """
 CREATE TABLE entity (
@@ -40,7 +48,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def opened(path: Path, **options: Any) -> SQLiteStore:
-    return SQLiteStore(path, KINDS, ManualClock(), **options)
+    return SQLiteStore(path, MAPPINGS, ManualClock(), **options)
 
 
 async def filled(path: Path, documents: int = 3) -> None:
@@ -49,7 +57,7 @@ async def filled(path: Path, documents: int = 3) -> None:
     for number in range(documents):
         await put(store, Document(f"d{number}", owner="me", rank=f"{number}", text="red kettle"))
     await put(store, Document("old", owner="me", rank="z", ends=datetime.fromisoformat("2031-01-01T00:00Z")))
-    await store.update(Counter, "c", adding(3, [happened(1)]), once=mark("m"))
+    await store.update(Counter, "c", adding(3, [happened(1)]), idempotency=inbox_record("m"))
     await store.close()
 
 
@@ -207,8 +215,8 @@ async def test_no_statement_scans_or_sorts(path: Path) -> None:
                 Document, "owner", "me", limit=1, cursor=page.next_cursor, descending=descending, until=until
             )
     await store.get_many(Document, ["d1"])
-    await store.update(Counter, "c", adding(3, [happened(1)]), once=mark("m"))
-    await store.update(Counter, "c", adding(), once=mark("n"))
+    await store.update(Counter, "c", adding(3, [happened(1)]), idempotency=inbox_record("m"))
+    await store.update(Counter, "c", adding(), idempotency=inbox_record("n"))
     await store.outbox_published([(await store.outbox(datetime.fromisoformat("2040-01-01T00:00Z"), 9))[0].id])
     await store.outbox_state()
     await store.expire(datetime.fromisoformat("2040-01-01T00:00Z"))

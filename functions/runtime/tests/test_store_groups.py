@@ -19,13 +19,13 @@ from functions.runtime.errors import Code, ServiceError, failed_precondition
 from functions.runtime.store.port import AlreadyDone, Changes, Ref
 from functions.runtime.store.sqlite import SQLiteStore
 from functions.runtime.store.testing import recorded
-from functions.runtime.tests.store_kinds import KINDS, Counter, adding, happened, mark
+from functions.runtime.tests.store_kinds import MAPPINGS, Counter, adding, happened, inbox_record
 
 FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
 def opened(path: Path, connection: type[Disk] | None = None, **options: Any) -> SQLiteStore:
-    store = SQLiteStore(path, KINDS, ManualClock(), connection=connection or sqlite3.Connection, **options)
+    store = SQLiteStore(path, MAPPINGS, ManualClock(), connection=connection or sqlite3.Connection, **options)
     if connection:
         connection.commits = 0  # the making of the file does not count
     return store
@@ -99,7 +99,10 @@ async def test_a_failed_commit_fails_its_group_and_nothing_after_it(path: Path, 
     store.on_commit(heard.extend)
     disk.fails = True
     answers = await asyncio.gather(
-        *(store.update(Counter, "c", adding(events=[happened()]), once=mark(str(n))) for n in range(5)),
+        *(
+            store.update(Counter, "c", adding(events=[happened()]), idempotency=inbox_record(str(n)))
+            for n in range(5)
+        ),
         return_exceptions=True,
     )
     with pytest.raises(ServiceError):
@@ -110,7 +113,9 @@ async def test_a_failed_commit_fails_its_group_and_nothing_after_it(path: Path, 
     assert (heard, await store.outbox_state()) == ([], (0, None))
 
     disk.fails = False
-    assert (await store.update(Counter, "c", adding(), once=mark("0"))) == Counter("c", 1, version=1)
+    assert (await store.update(Counter, "c", adding(), idempotency=inbox_record("0"))) == Counter(
+        "c", 1, version=1
+    )
     await store.ping()
     await store.close()
 
@@ -152,10 +157,10 @@ async def test_what_arrives_during_a_commit_goes_into_the_next_together(path: Pa
 
 async def test_transactions_that_write_nothing_do_not_sync(path: Path, disk: type[Disk]) -> None:
     store = opened(path, connection=disk)
-    await store.transact([], lambda _: Changes(None), once=mark("m"))
+    await store.transact([], lambda _: Changes(None), idempotency=inbox_record("m"))
     for _ in range(3):
         with pytest.raises(AlreadyDone):
-            await store.transact([], lambda _: Changes(None), once=mark("m"))
+            await store.transact([], lambda _: Changes(None), idempotency=inbox_record("m"))
     await store.close()
 
     assert disk.commits == 1 + 3  # an empty COMMIT costs nothing, and runs where it stands
@@ -193,7 +198,7 @@ async def test_a_write_that_fails_undoes_its_own_transaction_alone(path: Path) -
             kept.left += 1
             return Changes(kept, put=[kept], events=[happened(number)])
 
-        return await store.transact([Ref(Counter, "c")], change, once=mark(key))
+        return await store.transact([Ref(Counter, "c")], change, idempotency=inbox_record(key))
 
     answers = await asyncio.gather(*(step(number) for number in range(1, 9)), return_exceptions=True)
 

@@ -9,10 +9,10 @@ import pytest
 
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
-from functions.runtime.store.port import AlreadyDone, Changes, Once, Ref, Store
+from functions.runtime.store.port import AlreadyDone, Changes, IdempotencyRecord, Ref, Store
 from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_fixtures import clock, store
-from functions.runtime.tests.store_kinds import Counter, adding, happened, mark
+from functions.runtime.tests.store_kinds import Counter, adding, happened, inbox_record
 
 __all__ = ["clock", "store"]
 
@@ -20,19 +20,22 @@ FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
 async def test_an_inbox_mark_lets_an_effect_happen_once(store: Store) -> None:
-    await store.update(Counter, "c", adding(), once=mark("m"))
+    await store.update(Counter, "c", adding(), idempotency=inbox_record("m"))
 
     with pytest.raises(AlreadyDone):
-        await store.update(Counter, "c", adding(), once=mark("m"))
+        await store.update(Counter, "c", adding(), idempotency=inbox_record("m"))
 
-    await store.update(Counter, "c", adding(), once=mark("another"))
+    await store.update(Counter, "c", adding(), idempotency=inbox_record("another"))
     assert await store.get(Counter, "c") == Counter("c", 2, version=2)
 
 
 async def test_of_concurrent_deliveries_of_one_event_one_has_an_effect(store: Store) -> None:
-    once = mark("m")
+    idempotency = inbox_record("m")
     answers = await asyncio.gather(
-        *(store.update(Counter, "c", adding(events=[happened()]), once=once) for _ in range(20)),
+        *(
+            store.update(Counter, "c", adding(events=[happened()]), idempotency=idempotency)
+            for _ in range(20)
+        ),
         return_exceptions=True,
     )
 
@@ -42,28 +45,34 @@ async def test_of_concurrent_deliveries_of_one_event_one_has_an_effect(store: St
 
 
 async def test_a_mark_alone_can_be_set_without_any_entity(store: Store) -> None:
-    await store.transact([], lambda _: Changes(None), once=mark("m"))
+    await store.transact([], lambda _: Changes(None), idempotency=inbox_record("m"))
 
     with pytest.raises(AlreadyDone):
-        await store.transact([], lambda _: Changes(None), once=mark("m"))
+        await store.transact([], lambda _: Changes(None), idempotency=inbox_record("m"))
 
 
 async def test_a_repeated_request_gets_the_first_answer(store: Store) -> None:
-    once = Once("key", timedelta(days=1), "fingerprint", Counter)
-    first = await store.update(Counter, "c", adding(), once=once)
+    idempotency = IdempotencyRecord("key", timedelta(days=1), "fingerprint", Counter)
+    first = await store.update(Counter, "c", adding(), idempotency=idempotency)
     await store.update(Counter, "c", adding())
 
-    assert await store.update(Counter, "c", adding(), once=once) == first == Counter("c", 1, version=1)
+    assert (
+        await store.update(Counter, "c", adding(), idempotency=idempotency)
+        == first
+        == Counter("c", 1, version=1)
+    )
     assert await store.get(Counter, "c") == Counter("c", 2, version=2)
 
 
 async def test_fifty_equal_requests_at_once_have_one_effect_and_one_answer(store: Store) -> None:
-    once = Once("key", timedelta(days=1), "fingerprint", Counter)
+    idempotency = IdempotencyRecord("key", timedelta(days=1), "fingerprint", Counter)
 
     async def place(number: int) -> Counter:
         made = Counter(f"c{number}", number)
         return await store.transact(
-            [Ref(Counter, made.id)], lambda _: Changes(made, put=[made], events=[happened()]), once=once
+            [Ref(Counter, made.id)],
+            lambda _: Changes(made, put=[made], events=[happened()]),
+            idempotency=idempotency,
         )
 
     answers = await asyncio.gather(*(place(number) for number in range(50)))
@@ -74,33 +83,39 @@ async def test_fifty_equal_requests_at_once_have_one_effect_and_one_answer(store
 
 
 async def test_a_key_used_for_another_request_is_refused(store: Store) -> None:
-    await store.update(Counter, "c", adding(), once=Once("key", timedelta(days=1), "one", Counter))
+    await store.update(
+        Counter, "c", adding(), idempotency=IdempotencyRecord("key", timedelta(days=1), "one", Counter)
+    )
 
     with pytest.raises(ServiceError) as caught:
-        await store.update(Counter, "c", adding(), once=Once("key", timedelta(days=1), "two", Counter))
+        await store.update(
+            Counter, "c", adding(), idempotency=IdempotencyRecord("key", timedelta(days=1), "two", Counter)
+        )
 
     assert (caught.value.code, caught.value.reason) == (Code.INVALID_ARGUMENT, "IDEMPOTENCY_KEY_REUSED")
     assert await store.get(Counter, "c") == Counter("c", 1, version=1)
 
 
 async def test_a_guard_is_forgotten_when_its_time_is_over(store: Store, clock: ManualClock) -> None:
-    once = Once("key", timedelta(hours=24), "one", Counter)
-    await store.update(Counter, "c", adding(), once=once)
+    idempotency = IdempotencyRecord("key", timedelta(hours=24), "one", Counter)
+    await store.update(Counter, "c", adding(), idempotency=idempotency)
 
     clock.advance(timedelta(hours=24))
-    again = await store.update(Counter, "c", adding(), once=once)
+    again = await store.update(Counter, "c", adding(), idempotency=idempotency)
 
     assert again.left == 2
 
 
 async def test_sweeps_at_once_forget_what_is_over_and_nothing_else(store: Store, clock: ManualClock) -> None:
-    short, long = (Once(f"{hours} hours", timedelta(hours=hours), "one", Counter) for hours in (1, 24))
-    for once in (short, long):
-        await store.update(Counter, "c", adding(), once=once)
+    short, long = (
+        IdempotencyRecord(f"{hours} hours", timedelta(hours=hours), "one", Counter) for hours in (1, 24)
+    )
+    for idempotency in (short, long):
+        await store.update(Counter, "c", adding(), idempotency=idempotency)
     clock.advance(timedelta(hours=2))
 
     removed = await asyncio.gather(*(store.expire(clock.now()) for _ in range(3)))
     assert sum(removed) >= 1
     assert await store.expire(clock.now()) == 0
-    assert (await store.update(Counter, "c", adding(), once=long)).left == 2
-    assert (await store.update(Counter, "c", adding(), once=short)).left == 3
+    assert (await store.update(Counter, "c", adding(), idempotency=long)).left == 2
+    assert (await store.update(Counter, "c", adding(), idempotency=short)).left == 3

@@ -12,10 +12,10 @@ import pytest
 from events.outbox import OutboxRow
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError, failed_precondition
-from functions.runtime.store.port import AlreadyDone, Changes, Once, Store
+from functions.runtime.store.port import AlreadyDone, Changes, IdempotencyRecord, Store
 from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_fixtures import clock, store
-from functions.runtime.tests.store_kinds import Counter, Document, adding, happened, mark, put
+from functions.runtime.tests.store_kinds import Counter, Document, adding, happened, inbox_record, put
 from observability import context
 
 __all__ = ["clock", "store"]
@@ -92,9 +92,9 @@ async def test_listeners_hear_of_every_commit_and_of_nothing_else(store: Store) 
     def refuse(_: Counter | None) -> tuple[Counter, Sequence[Any]]:
         raise failed_precondition("NO", "No.")
 
-    await store.update(Counter, "c", adding(events=[happened(1), happened(2)]), once=mark("m"))
+    await store.update(Counter, "c", adding(events=[happened(1), happened(2)]), idempotency=inbox_record("m"))
     with pytest.raises(AlreadyDone):
-        await store.update(Counter, "c", adding(events=[happened(3)]), once=mark("m"))
+        await store.update(Counter, "c", adding(events=[happened(3)]), idempotency=inbox_record("m"))
     with pytest.raises(ServiceError):
         await store.update(Counter, "c", refuse)
 
@@ -106,8 +106,10 @@ async def test_what_has_expired_is_removed_and_nothing_else(store: Store, clock:
     for number in range(6):
         ends = clock.now() + timedelta(hours=number) if number else None
         await put(store, Document(f"d{number}", text="word", ends=ends))
-    await store.update(Counter, "c", adding(), once=Once("short", timedelta(hours=1), "f", Counter))
-    await store.update(Counter, "c", adding(), once=mark("long"))
+    await store.update(
+        Counter, "c", adding(), idempotency=IdempotencyRecord("short", timedelta(hours=1), "f", Counter)
+    )
+    await store.update(Counter, "c", adding(), idempotency=inbox_record("long"))
 
     assert await store.expire(clock.now() + timedelta(hours=2, microseconds=-1)) == 2
     assert await store.expire(clock.now() + timedelta(hours=2)) == 1
@@ -127,7 +129,9 @@ async def test_an_entity_whose_end_is_put_off_stays(store: Store, clock: ManualC
 async def test_expiry_removes_no_more_than_asked_at_once(store: Store, clock: ManualClock) -> None:
     for number in range(7):
         await put(store, Document(str(number), ends=clock.now()))
-        await store.transact([], lambda _: Changes(None), once=Once(f"k{number}", timedelta(0)))
+        await store.transact(
+            [], lambda _: Changes(None), idempotency=IdempotencyRecord(f"k{number}", timedelta(0))
+        )
 
     assert [await store.expire(clock.now(), 5) for _ in range(4)] == [5, 5, 4, 0]
 

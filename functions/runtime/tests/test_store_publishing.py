@@ -10,7 +10,7 @@ from events.outbox import Limits, Outbox, OutboxRow
 from events.publisher import Publisher
 from functions.runtime.clock import SystemClock
 from functions.runtime.store.sqlite import SQLiteStore
-from functions.runtime.tests.store_kinds import KINDS, Counter, adding, happened
+from functions.runtime.tests.store_kinds import MAPPINGS, Counter, adding, happened
 
 QUICK = Limits(parallel=8, held=100, first_pause=0.001, longest_pause=0.01)
 
@@ -53,7 +53,7 @@ def publishing(store: SQLiteStore, broker: Publisher) -> Outbox:
 
 
 async def test_a_burst_beyond_memory_is_published_once_each_and_leaves_nothing(tmp_path: Path) -> None:
-    store, broker = SQLiteStore(tmp_path / "store.db", KINDS, SystemClock()), Broker(1000)
+    store, broker = SQLiteStore(tmp_path / "store.db", MAPPINGS, SystemClock()), Broker(1000)
     outbox = publishing(store, broker)
     await written(store, 1000)
     async with asyncio.timeout(20):
@@ -67,7 +67,7 @@ async def test_a_burst_beyond_memory_is_published_once_each_and_leaves_nothing(t
 
 async def test_what_a_dead_process_published_but_did_not_remove_is_published_again(tmp_path: Path) -> None:
     broker = Broker(50)
-    dying = Forgetful(tmp_path / "store.db", KINDS, SystemClock())
+    dying = Forgetful(tmp_path / "store.db", MAPPINGS, SystemClock())
     outbox = publishing(dying, broker)
     await written(dying, 50)
     async with asyncio.timeout(20):
@@ -76,7 +76,7 @@ async def test_what_a_dead_process_published_but_did_not_remove_is_published_aga
     await dying.close()
     first = list(broker.got)
 
-    store, later = SQLiteStore(tmp_path / "store.db", KINDS, SystemClock()), Broker(50)
+    store, later = SQLiteStore(tmp_path / "store.db", MAPPINGS, SystemClock()), Broker(50)
     outbox = publishing(store, later)
     async with asyncio.timeout(20):
         await later.has_enough.wait()
@@ -88,11 +88,11 @@ async def test_what_a_dead_process_published_but_did_not_remove_is_published_aga
 
 
 async def test_what_was_never_published_is_published_by_the_next_life(tmp_path: Path) -> None:
-    store = SQLiteStore(tmp_path / "store.db", KINDS, SystemClock())
+    store = SQLiteStore(tmp_path / "store.db", MAPPINGS, SystemClock())
     await written(store, 300)
     await store.close()
 
-    store, broker = SQLiteStore(tmp_path / "store.db", KINDS, SystemClock()), Broker(300)
+    store, broker = SQLiteStore(tmp_path / "store.db", MAPPINGS, SystemClock()), Broker(300)
     outbox = publishing(store, broker)
     async with asyncio.timeout(20):
         await broker.has_enough.wait()

@@ -15,17 +15,25 @@ import pytest
 
 from events.catalog import StockLow
 from functions.runtime.clock import ManualClock, SystemClock
-from functions.runtime.store.port import AlreadyDone, Once
+from functions.runtime.store.port import AlreadyDone, IdempotencyRecord
 from functions.runtime.store.sqlite import SQLiteStore
 from functions.runtime.store.sqlite_file import StoreInUseError
 from functions.runtime.store.testing import recorded
-from functions.runtime.tests.store_kinds import KINDS, Counter, Document, adding, happened, mark, put
+from functions.runtime.tests.store_kinds import (
+    MAPPINGS,
+    Counter,
+    Document,
+    adding,
+    happened,
+    inbox_record,
+    put,
+)
 
 FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
 def opened(path: Path, **options: Any) -> SQLiteStore:
-    return SQLiteStore(path, KINDS, ManualClock(), **options)
+    return SQLiteStore(path, MAPPINGS, ManualClock(), **options)
 
 
 @pytest.fixture
@@ -36,9 +44,9 @@ def path(tmp_path: Path) -> Path:
 async def test_everything_is_there_after_reopening(path: Path) -> None:
     store = opened(path)
     await put(store, Document("d", owner="me", text="word"))
-    request = Once("key", timedelta(days=1), "f", Counter)
-    await store.update(Counter, "c", adding(3, [happened(1)]), once=request)
-    await store.update(Counter, "c", adding(1, [happened(2)]), once=mark("m"))
+    request = IdempotencyRecord("key", timedelta(days=1), "f", Counter)
+    await store.update(Counter, "c", adding(3, [happened(1)]), idempotency=request)
+    await store.update(Counter, "c", adding(1, [happened(2)]), idempotency=inbox_record("m"))
     await store.close()
 
     store = opened(path)
@@ -46,9 +54,9 @@ async def test_everything_is_there_after_reopening(path: Path) -> None:
     assert [d.id for d in (await store.page(Document, "word", "word", limit=5)).items] == ["d"]
     assert await recorded(store) == [happened(1), happened(2)]
     assert (await store.outbox_state())[0] == 2
-    assert await store.update(Counter, "c", adding(), once=request) == Counter("c", 3, version=1)
+    assert await store.update(Counter, "c", adding(), idempotency=request) == Counter("c", 3, version=1)
     with pytest.raises(AlreadyDone):
-        await store.update(Counter, "c", adding(), once=mark("m"))
+        await store.update(Counter, "c", adding(), idempotency=inbox_record("m"))
     await store.close()
 
 
@@ -110,7 +118,7 @@ async def test_a_killed_process_loses_nothing_that_it_acknowledged(path: Path, a
     versions = killed_after(path, acknowledged)
     assert len(versions) > 16
 
-    store = SQLiteStore(path, KINDS, SystemClock())
+    store = SQLiteStore(path, MAPPINGS, SystemClock())
     kept = await store.get_many(Counter, list(versions))
     assert all(kept[key].version >= version for key, version in versions.items())
     with_unacknowledged = await store.get_many(Counter, [f"{w}-{n}" for w in range(1, 17) for n in range(3)])

@@ -13,7 +13,7 @@ import pytest
 from functions.runtime.clock import ManualClock
 from functions.runtime.store.port import Changes, Ref
 from functions.runtime.store.sqlite import SQLiteStore
-from functions.runtime.tests.store_kinds import KINDS, Document, put
+from functions.runtime.tests.store_kinds import MAPPINGS, Document, put
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -41,14 +41,14 @@ async def remove(store: SQLiteStore, document: str) -> None:
 
 async def test_what_was_erased_leaves_no_byte_behind(path: Path) -> None:
     """Rows that grow make SQLite move others about, of which it leaves copies in the unused parts of pages."""
-    store, chance = SQLiteStore(path, KINDS, ManualClock()), random.Random(0)
+    store, chance = SQLiteStore(path, MAPPINGS, ManualClock()), random.Random(0)
     everybody = [f"d{number}" for number in range(400)]
     for some in (everybody, *(chance.choices(everybody, k=250) for _ in range(4))):
         await asyncio.gather(*(put(store, Document(name, tags={"text": [secret(chance)]})) for name in some))
     assert b"secret_" in on_disk(path)
     await asyncio.gather(*(remove(store, name) for name in everybody[::2]))
     await asyncio.gather(*(put(store, Document(name)) for name in everybody[1::2]))
-    store.erased()
+    store.request_purge()
     await store.expire(LONG_AGO)
 
     assert b"secret_" not in on_disk(path)
@@ -57,7 +57,7 @@ async def test_what_was_erased_leaves_no_byte_behind(path: Path) -> None:
 
 
 async def test_what_is_removed_is_overwritten_at_once_whatever_the_size_of_the_file(path: Path) -> None:
-    store = SQLiteStore(path, KINDS, ManualClock())
+    store = SQLiteStore(path, MAPPINGS, ManualClock())
     await put(store, Document("d", tags={"text": ["secret"]}), Document("e"))
     await remove(store, "d")
     await store.close()  # merges the log
@@ -66,7 +66,7 @@ async def test_what_is_removed_is_overwritten_at_once_whatever_the_size_of_the_f
 
 
 async def test_writers_wait_while_traces_are_removed_and_lose_nothing(path: Path) -> None:
-    store = SQLiteStore(path, KINDS, ManualClock())
+    store = SQLiteStore(path, MAPPINGS, ManualClock())
     writing = [put(store, Document(f"d{number}", owner="me")) for number in range(60)]
     await asyncio.gather(*writing[:30], store.expire(LONG_AGO), *writing[30:])
 
@@ -75,13 +75,13 @@ async def test_writers_wait_while_traces_are_removed_and_lose_nothing(path: Path
 
 
 async def test_traces_that_somebody_still_reads_go_with_the_next_sweep(path: Path) -> None:
-    store = SQLiteStore(path, KINDS, ManualClock(), patience=0.1)
+    store = SQLiteStore(path, MAPPINGS, ManualClock(), patience=0.1)
     await put(store, Document("d", tags={"text": ["secret"]}))
     reader = sqlite3.connect(path)
     reader.execute("BEGIN")
     assert reader.execute("SELECT COUNT(*) FROM entity").fetchone() == (1,)
     await remove(store, "d")
-    store.erased()
+    store.request_purge()
     await store.expire(LONG_AGO)
     assert b"secret" in on_disk(path)
     reader.close()

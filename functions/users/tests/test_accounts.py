@@ -12,13 +12,13 @@ import pytest
 from events.catalog import UserDeleted, UserRegistered
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.identity import ANONYMOUS
-from functions.runtime.store.port import AlreadyDone, Once, Ref
+from functions.runtime.store.port import AlreadyDone, IdempotencyRecord, Ref
 from functions.runtime.store.sqlite import SQLiteStore
 from functions.runtime.store.testing import recorded
 from functions.users import addresses, service
 from functions.users.challenge import Purpose
 from functions.users.domain import Address, AddressBook, AdminRoster, Credentials, EmailClaim, User
-from functions.users.store import KINDS, email_key
+from functions.users.store import MAPPINGS, email_key
 from functions.users.tests.world import PASSWORD, World, me, service_named
 
 
@@ -42,7 +42,7 @@ async def test_an_address_has_one_account_however_it_is_written(world: World) ->
 async def test_of_50_registrations_of_one_address_at_once_one_succeeds(kind: str, tmp_path: Path) -> None:
     world = World()
     if kind == "sqlite":
-        world = World(SQLiteStore(tmp_path / "users.db", KINDS, world.clock))
+        world = World(SQLiteStore(tmp_path / "users.db", MAPPINGS, world.clock))
     tries = await asyncio.gather(*(world.register() for _ in range(50)), return_exceptions=True)
     outcomes = Counter(
         each.reason if isinstance(each, ServiceError) else type(each).__name__ for each in tries
@@ -77,15 +77,15 @@ async def test_only_the_person_and_admins_read_change_or_delete_an_account(world
         await world.register("eve@example.com"),
         await world.register_admin(),
     )
-    for who in (me(eve), service_named("orders"), ANONYMOUS):
+    for caller in (me(eve), service_named("orders"), ANONYMOUS):
         for use in (
-            service.get_user(ada.id, who, store=world.store),
-            world.update(ada, by=who, name="Eve"),
-            world.delete(ada, by=who),
-            addresses.list_addresses(ada.id, who, store=world.store),
-            addresses.delete_address(ada.id, "adr_x", who, store=world.store),
-            addresses.add_address(ada.id, an_address(), who, store=world.store),
-            addresses.update_address(ada.id, an_address(), who, store=world.store),
+            service.get_user(ada.id, caller, store=world.store),
+            world.update(ada, by=caller, name="Eve"),
+            world.delete(ada, by=caller),
+            addresses.list_addresses(ada.id, caller, store=world.store),
+            addresses.delete_address(ada.id, "adr_x", caller, store=world.store),
+            addresses.add_address(ada.id, an_address(), caller, store=world.store),
+            addresses.update_address(ada.id, an_address(), caller, store=world.store),
         ):
             with pytest.raises(ServiceError) as raised:
                 await use
@@ -256,38 +256,40 @@ async def test_contacts_are_for_the_notifications_service_only(world: World) -> 
     assert found == [ada]
     found = await service.contacts([ada.id], True, notifications, store=world.store)
     assert {user.id for user in found} == {root.id, ada.id}
-    for who in (me(root), me(ada), service_named("orders"), ANONYMOUS):
+    for caller in (me(root), me(ada), service_named("orders"), ANONYMOUS):
         with pytest.raises(ServiceError):
-            await service.contacts([ada.id], True, who, store=world.store)
+            await service.contacts([ada.id], True, caller, store=world.store)
     with pytest.raises(ServiceError):
         await service.contacts(["usr_x"] * 101, False, notifications, store=world.store)
 
 
 async def test_a_bounce_marks_the_address_once_and_a_new_address_starts_afresh(world: World) -> None:
     user = await world.register()
-    once = Once("inbox:/notifications:1", timedelta(days=1))
+    idempotency = IdempotencyRecord("inbox:/notifications:1", timedelta(days=1))
     at = world.clock.now()
 
-    async def bounce(once: Once) -> None:
-        await service.mark_undeliverable(user.id, at, store=world.store, clock=world.clock, once=once)
+    async def bounce(idempotency: IdempotencyRecord) -> None:
+        await service.mark_undeliverable(
+            user.id, at, store=world.store, clock=world.clock, idempotency=idempotency
+        )
 
-    await bounce(once)
+    await bounce(idempotency)
     with pytest.raises(AlreadyDone):
-        await bounce(once)
+        await bounce(idempotency)
     stored = await service.get_user(user.id, me(user), store=world.store)
     assert (stored.email_deliverable, stored.version) == (False, 2)
     world.clock.advance(timedelta(minutes=1))
     await world.move(user, "new@example.com")
     assert (await world.stored(user)).email_deliverable
-    await bounce(Once("inbox:/notifications:2", timedelta(days=1)))
+    await bounce(IdempotencyRecord("inbox:/notifications:2", timedelta(days=1)))
     stored = await service.get_user(user.id, me(user), store=world.store)
     assert stored.email_deliverable, "the bounce is older than the address"
 
 
 async def test_a_bounce_of_somebody_who_left_is_nothing(world: World) -> None:
-    once = Once("inbox:/notifications:1", timedelta(days=1))
+    idempotency = IdempotencyRecord("inbox:/notifications:1", timedelta(days=1))
     await service.mark_undeliverable(
-        "usr_gone", world.clock.now(), store=world.store, clock=world.clock, once=once
+        "usr_gone", world.clock.now(), store=world.store, clock=world.clock, idempotency=idempotency
     )
 
 

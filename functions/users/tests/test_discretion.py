@@ -18,12 +18,12 @@ from events.catalog import UserChallenged, UserRegistered
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import ServiceError
 from functions.runtime.store.memory import MemoryStore
-from functions.runtime.store.port import Changes, Once, Ref
+from functions.runtime.store.port import Changes, IdempotencyRecord, Ref
 from functions.runtime.store.testing import recorded
 from functions.users.challenge import Purpose
 from functions.users.domain import User
 from functions.users.passwords import Hasher
-from functions.users.store import KINDS
+from functions.users.store import MAPPINGS
 from functions.users.tests.world import PASSWORD, World
 
 KNOWN, UNKNOWN = "ada@example.com", "nobody@example.com"
@@ -64,7 +64,7 @@ class CountedStore(MemoryStore):
         refs: Sequence[Ref],
         change: Callable[[Sequence[Any]], Changes[Any]],
         *,
-        once: Once | None = None,
+        idempotency: IdempotencyRecord | None = None,
     ) -> Any:
         writes: list[bool] = []
 
@@ -73,7 +73,7 @@ class CountedStore(MemoryStore):
             writes.append(bool(changes.put or changes.delete))
             return changes
 
-        result = await super().transact(refs, seen, once=once)
+        result = await super().transact(refs, seen, idempotency=idempotency)
         self.work.append(f"{'write' if writes[-1] else 'read'} {[ref.type.__name__ for ref in refs]}")
         return result
 
@@ -86,7 +86,7 @@ async def work() -> list[str]:
 @pytest.fixture
 async def world(work: list[str]) -> AsyncIterator[World]:
     """With one account, and its work counted."""
-    store = CountedStore(KINDS, ManualClock())
+    store = CountedStore(MAPPINGS, ManualClock())
     store.work = work
     world = World(store, CountedHasher(work))
     await world.register(KNOWN)

@@ -13,12 +13,12 @@ import pytest
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import ServiceError
 from functions.runtime.key_set import subject_digest
-from functions.runtime.store.port import AlreadyDone, Once
+from functions.runtime.store.port import AlreadyDone, IdempotencyRecord
 from functions.runtime.store.sqlite import SQLiteStore
 from functions.users import sessions
 from functions.users.keys import KeyRing
 from functions.users.keyset import KEY_SET_ID, KeySet
-from functions.users.store import KINDS
+from functions.users.store import MAPPINGS
 from functions.users.tests.world import PASSWORD, World
 
 DAY = timedelta(days=1)
@@ -133,7 +133,7 @@ async def test_another_process_signs_with_the_new_key_within_half_a_minute(world
 
 async def test_first_starts_at_once_agree_on_one_key_set(tmp_path: Path) -> None:
     clock = ManualClock()
-    store = SQLiteStore(tmp_path / "users.db", KINDS, clock)
+    store = SQLiteStore(tmp_path / "users.db", MAPPINGS, clock)
     sets = await asyncio.gather(*(KeyRing(store, clock).ready() for _ in range(20)))
     assert len({keys.current.kid for keys in sets}) == 1
     assert len({keys.upcoming.kid for keys in sets}) == 1
@@ -142,19 +142,19 @@ async def test_first_starts_at_once_agree_on_one_key_set(tmp_path: Path) -> None
 
 async def test_the_sweep_rotates_a_key_that_has_signed_for_30_days(world: World) -> None:
     first, _ = await world.keys.signer()
-    await world.keys.sweep(Once("inbox:1", DAY))
+    await world.keys.sweep(IdempotencyRecord("inbox:1", DAY))
     assert (await world.keys.signer())[0] == first
     world.clock.advance(30 * DAY)
-    await world.keys.sweep(Once("inbox:2", DAY))
+    await world.keys.sweep(IdempotencyRecord("inbox:2", DAY))
     second, _ = await world.keys.signer()
     assert second != first
-    await world.keys.sweep(Once("inbox:3", DAY))
+    await world.keys.sweep(IdempotencyRecord("inbox:3", DAY))
     assert (await world.keys.signer())[0] == second
 
 
 async def test_a_tick_that_comes_twice_rotates_once(world: World) -> None:
     await world.keys.ready()
-    tick = Once("inbox:1", 365 * DAY)
+    tick = IdempotencyRecord("inbox:1", 365 * DAY)
     world.clock.advance(30 * DAY)
     await world.keys.sweep(tick)
     first, _ = await world.keys.signer()
@@ -168,7 +168,9 @@ async def test_sweeps_at_once_rotate_once(world: World) -> None:
     await world.keys.ready()
     world.clock.advance(30 * DAY)
     rings = [KeyRing(world.store, world.clock) for _ in range(5)]
-    await asyncio.gather(*(ring.sweep(Once(f"inbox:{number}", DAY)) for number, ring in enumerate(rings)))
+    await asyncio.gather(
+        *(ring.sweep(IdempotencyRecord(f"inbox:{number}", DAY)) for number, ring in enumerate(rings))
+    )
     keys = await world.keys.ready()
     assert len(keys.retired) == 1
 
@@ -176,7 +178,7 @@ async def test_sweeps_at_once_rotate_once(world: World) -> None:
 async def test_the_sweep_forgets_retired_keys(world: World) -> None:
     await world.keys.rotate()
     world.clock.advance(timedelta(hours=1))
-    await world.keys.sweep(Once("inbox:1", DAY))
+    await world.keys.sweep(IdempotencyRecord("inbox:1", DAY))
     assert (await world.keys.ready()).retired == []
 
 

@@ -9,7 +9,7 @@ import grpc.aio
 import httpx
 
 from events.catalog import NotificationBounced
-from functions.runtime.process import Live
+from functions.runtime.process import ServiceRunner
 from functions.runtime.testing import FakeVerifier, bearer, keyed, posted
 from functions.users.bootstrap import bootstrap
 from functions.users.domain import User
@@ -39,9 +39,9 @@ async def test_a_bounce_that_is_delivered_twice_counts_once_and_a_sweep_is_taken
         argon2_time_cost=1,
         argon2_memory_kib=8,
     )
-    live = Live(keyed(bootstrap(settings, verifier=FakeVerifier())))
-    await live.start()
-    async with grpc.aio.insecure_channel(live.grpc_address) as channel, httpx.AsyncClient() as broker:
+    runner = ServiceRunner(keyed(bootstrap(settings, verifier=FakeVerifier())))
+    await runner.start()
+    async with grpc.aio.insecure_channel(runner.grpc_address) as channel, httpx.AsyncClient() as broker:
         users: Any = users_pb2_grpc.UsersServiceStub(channel)
         ada = (
             await users.Register(pb.RegisterRequest(email="ada@example.com", password=PASSWORD, name="Ada"))
@@ -49,14 +49,14 @@ async def test_a_bounce_that_is_delivered_twice_counts_once_and_a_sweep_is_taken
         bounced = NotificationBounced(notification_id="ntf_" + "0" * 32, user_id=ada.id)
         headers, content = posted(bounced, "1")
         for _ in range(2):
-            answer = await broker.post(live.http_url, headers=headers, content=content)
+            answer = await broker.post(runner.http_url, headers=headers, content=content)
             assert (answer.status_code, answer.content) == (204, b"")
         seen = (
             await users.GetUser(pb.GetUserRequest(user_id=ada.id), metadata=bearer(f"user:{ada.id}"))
         ).user
         assert (seen.email_deliverable, seen.version) == (False, 2)
         headers = cloud_event("dev.knative.sources.ping", "/apis/v1/namespaces/shop/pingsources/sweep", "2")
-        answer = await broker.post(live.http_url, headers=headers, json={"sweep": "all"})
+        answer = await broker.post(runner.http_url, headers=headers, json={"sweep": "all"})
         assert answer.status_code == 204
-        assert await live.function.store.get(User, ada.id)
-    await live.stop()
+        assert await runner.function.store.get(User, ada.id)
+    await runner.stop()

@@ -230,9 +230,9 @@ async def test_asking_again_and_again_for_the_verification_is_refused(world: Wor
 async def test_only_notifications_may_ask_for_a_token(world: World) -> None:
     user, admin = await world.register(), await world.register_admin()
     await world.forget_password()
-    for who in (service_named("orders"), me(admin), me(user)):
+    for caller in (service_named("orders"), me(admin), me(user)):
         with pytest.raises(ServiceError) as raised:
-            await world.issue(user, Purpose.PASSWORD_RESET, who=who)
+            await world.issue(user, Purpose.PASSWORD_RESET, caller=caller)
         assert raised.value.code is Code.PERMISSION_DENIED
 
 

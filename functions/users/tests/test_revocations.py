@@ -19,7 +19,7 @@ from functions.users import recovery, sessions
 from functions.users.challenge import Purpose
 from functions.users.domain import User
 from functions.users.revocations import OutdatedTokens, Revocation
-from functions.users.store import KINDS
+from functions.users.store import MAPPINGS
 from functions.users.tests.world import PASSWORD, World, claims_of, me
 
 OTHERS = 5_500
@@ -180,7 +180,7 @@ async def spied(moto: str) -> AsyncIterator[tuple[World, Spy]]:
     create(spy, "spied-users")
     world = World()
     database = Database(connection, make=lambda _: spy)
-    world = World(DynamoDBStore("spied-users", KINDS, world.clock, connection, database=database))
+    world = World(DynamoDBStore("spied-users", MAPPINGS, world.clock, connection, database=database))
     yield world, spy
     await world.hasher.close()
     await world.store.close()

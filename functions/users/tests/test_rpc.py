@@ -21,19 +21,20 @@ from events.catalog import (
     UserRegistered,
 )
 from events.service_keys import PrivateKey
-from functions.runtime.app import Delivery, Function
+from functions.runtime.app import Function, ReceivedEvent
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
+from functions.runtime.inbox import inbox_record
 from functions.runtime.rpc import RpcServer
 from functions.runtime.rpc_errors import from_rpc_error
 from functions.runtime.store.memory import MemoryStore
-from functions.runtime.store.port import AlreadyDone, Once
+from functions.runtime.store.port import AlreadyDone
 from functions.runtime.testing import bearer, service_key_files
 from functions.runtime.tokens import ServiceTokens
 from functions.users.bootstrap import bootstrap
 from functions.users.rpc import ACCESS
 from functions.users.settings import Settings
-from functions.users.store import KINDS
+from functions.users.store import MAPPINGS
 from functions.users.tests.world import PASSWORD
 from proto.shop.users.v1 import users_pb2 as pb
 from proto.shop.users.v1 import users_pb2_grpc
@@ -47,7 +48,7 @@ class Platform:
     def __init__(self, folder: Path) -> None:
         self.keys = service_key_files(folder, "users", "notifications", "orders")
         self.clock = ManualClock()
-        self.store = MemoryStore(KINDS, self.clock, lost_races=1)
+        self.store = MemoryStore(MAPPINGS, self.clock, lost_races=1)
         self.settings = Settings(
             admin_email=ADMIN,
             admin_password=PASSWORD,
@@ -319,8 +320,8 @@ async def test_notifications_learn_how_to_reach_people_and_that_an_address_bounc
     ada = await platform.register()
     event = NotificationBounced(notification_id="ntf_" + "0" * 32, user_id=ada.id)
     bounced = platform.function.subscriptions[NotificationBounced]
-    once = Once("inbox:/notifications:1", timedelta(days=1))
-    delivery = Delivery(event, "1", event.SOURCE, platform.clock.now(), once)
+    inbox = inbox_record("/notifications", "1")
+    delivery = ReceivedEvent(event, "1", event.SOURCE, platform.clock.now(), inbox)
     await bounced(delivery)
     with pytest.raises(AlreadyDone):
         await bounced(delivery)
@@ -338,7 +339,7 @@ async def test_the_sweep_rotates_keys_when_it_is_time(platform: Platform) -> Non
     before = ((await platform.users.GetJwks(pb.GetJwksRequest())).jwks).json
     platform.clock.advance(timedelta(days=30))
     event = SweepDue()
-    delivery = Delivery(event, "1", event.SOURCE, platform.clock.now(), Once("inbox:1", timedelta(days=1)))
+    delivery = ReceivedEvent(event, "1", event.SOURCE, platform.clock.now(), inbox_record("/users", "1"))
     await platform.function.subscriptions[SweepDue](delivery)
     assert ((await platform.users.GetJwks(pb.GetJwksRequest())).jwks).json != before
 

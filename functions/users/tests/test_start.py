@@ -17,7 +17,7 @@ from functions.runtime.testing import FakeVerifier
 from functions.users.bootstrap import bootstrap
 from functions.users.domain import AdminRoster, Credentials, User
 from functions.users.settings import Settings
-from functions.users.store import KINDS, newest_users
+from functions.users.store import MAPPINGS, newest_users
 from functions.users.tests.world import PASSWORD, World, me
 
 
@@ -30,7 +30,7 @@ async def start(store: MemoryStore, *, email: str = "", password: str = "") -> N
 
 @pytest.fixture
 def store() -> MemoryStore:
-    return MemoryStore(KINDS, ManualClock(), lost_races=1)
+    return MemoryStore(MAPPINGS, ManualClock(), lost_races=1)
 
 
 async def accounts(store: MemoryStore) -> list[User]:

@@ -26,12 +26,14 @@ OTHER = "another horse, another kingdom"
 
 Use = Callable[[World, User, Identity, str], Awaitable[object]]
 USES: dict[str, Use] = {
-    "another e-mail": lambda world, ada, who, password: world.update(
-        ada, by=who, email=NEW, current_password=password
+    "another e-mail": lambda world, ada, caller, password: world.update(
+        ada, by=caller, email=NEW, current_password=password
     ),
-    "the end of the account": lambda world, ada, who, password: world.delete(ada, by=who, password=password),
-    "all one's data": lambda world, ada, who, password: service.export_user(
-        ada.id, who, current_password=password, store=world.store, proof=world.proof
+    "the end of the account": lambda world, ada, caller, password: world.delete(
+        ada, by=caller, password=password
+    ),
+    "all one's data": lambda world, ada, caller, password: service.export_user(
+        ada.id, caller, current_password=password, store=world.store, proof=world.proof
     ),
 }
 
@@ -78,17 +80,17 @@ async def test_a_refreshed_token_is_no_recent_login(world: World) -> None:
     ada = await world.register()
     tokens, verifier = await world.login(), world.new_verifier()
     world.clock.advance(timedelta(minutes=6))
-    who = await verifier.verify((await world.refresh(tokens.refresh_token)).access_token)
-    assert await reason(world.delete(ada, by=who)) == "REAUTHENTICATION_REQUIRED"
-    who = await verifier.verify((await world.login()).access_token)
-    await world.delete(ada, by=who)
+    caller = await verifier.verify((await world.refresh(tokens.refresh_token)).access_token)
+    assert await reason(world.delete(ada, by=caller)) == "REAUTHENTICATION_REQUIRED"
+    caller = await verifier.verify((await world.login()).access_token)
+    await world.delete(ada, by=caller)
 
 
 async def test_a_token_that_does_not_say_when_its_person_logged_in_is_no_recent_login(world: World) -> None:
     ada = await world.register()
-    who = Identity(ada.id, frozenset({"customer"}))
-    assert await reason(world.update(ada, by=who, email=NEW)) == "REAUTHENTICATION_REQUIRED"
-    assert (await world.update(ada, by=who, name="Countess")).name == "Countess"
+    caller = Identity(ada.id, frozenset({"customer"}))
+    assert await reason(world.update(ada, by=caller, email=NEW)) == "REAUTHENTICATION_REQUIRED"
+    assert (await world.update(ada, by=caller, name="Countess")).name == "Countess"
 
 
 async def test_an_administrator_proves_themselves_and_not_the_person(world: World) -> None:

@@ -20,7 +20,7 @@ from functions.users.domain import User
 from functions.users.keys import KeyRing
 from functions.users.passwords import Hasher
 from functions.users.proof import LoginAttempt, Proof
-from functions.users.store import KINDS
+from functions.users.store import MAPPINGS
 from functions.users.throttle import Limits, Throttle
 from functions.users.tokens import AccessTokens, Tokens
 
@@ -40,7 +40,7 @@ class World:
         self, store: Store | None = None, hasher: Hasher | None = None, limits: Limits | None = None
     ) -> None:
         self.clock = ManualClock()
-        self.memory = MemoryStore(KINDS, self.clock, lost_races=1)
+        self.memory = MemoryStore(MAPPINGS, self.clock, lost_races=1)
         self.store: Store = store or self.memory
         self.hasher = hasher or cheap_hasher()
         self.restart()
@@ -134,15 +134,15 @@ class World:
 
     async def mailed(self, user: User, purpose: Purpose = Purpose.PASSWORD_RESET) -> str:
         """The token in the mail that goes out now."""
-        who = service_named("notifications")
-        return (await self.issue(user, purpose, who=who)).token
+        caller = service_named("notifications")
+        return (await self.issue(user, purpose, caller=caller)).token
 
     async def issue(
-        self, user: User, purpose: Purpose, change_id: str = "", *, who: Identity | None = None
+        self, user: User, purpose: Purpose, change_id: str = "", *, caller: Identity | None = None
     ) -> recovery.MailedCode:
         """The token in the mail that goes out now, and where it goes."""
-        who = who or service_named("notifications")
-        return await recovery.issue(user.id, purpose, change_id, who, store=self.store, clock=self.clock)
+        caller = caller or service_named("notifications")
+        return await recovery.issue(user.id, purpose, change_id, caller, store=self.store, clock=self.clock)
 
     async def move(self, user: User, email: str) -> None:
         """The person takes another address, whose mail they read."""

@@ -13,8 +13,8 @@ import uvicorn
 from events.server import HttpProtocol, Server, bind
 from events.service_tokens import DEAD_LETTERS
 from functions.runtime.clock import SystemClock
+from functions.runtime.factories import service_tokens
 from functions.runtime.settings import RuntimeSettings, load
-from functions.runtime.wiring import service_tokens
 from knative.local.console.app import create_app
 from knative.local.ports import HOST
 from observability import logs

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-KINDS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
+MAPPINGS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 
 
 class NotSpans(ValueError):
@@ -52,7 +52,7 @@ def decode(body: bytes) -> Iterator[Span]:
                     parent=span.parent_span_id.hex(),
                     service=service,
                     name=span.name,
-                    kind=KINDS[span.kind] if span.kind < len(KINDS) else KINDS[0],
+                    kind=MAPPINGS[span.kind] if span.kind < len(MAPPINGS) else MAPPINGS[0],
                     start=span.start_time_unix_nano / 1e9,
                     end=span.end_time_unix_nano / 1e9,
                     failed=span.status.code == Status.STATUS_CODE_ERROR,

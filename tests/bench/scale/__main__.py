@@ -30,7 +30,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.data or Path(temporary)
         try:
-            tables = [_TITLES[name] + MEASURES[name](folder, options) for name in options.store]
+            tables = [_TITLES[name] + EVENT_METRICS[name](folder, options) for name in options.store]
         except KeyboardInterrupt:
             return 130
     table = "\n\n".join(tables)
@@ -76,7 +76,7 @@ def _dynamodb(folder: Path, options: argparse.Namespace) -> str:
         return _compared(opened, Path(samples), sizes, options, "units")
 
 
-MEASURES = {"sqlite": _sqlite, "dynamodb": _dynamodb}
+EVENT_METRICS = {"sqlite": _sqlite, "dynamodb": _dynamodb}
 _TITLES = {
     "sqlite": "On SQLite, microseconds:\n\n",
     "dynamodb": "On DynamoDB Local, capacity units consumed, read and written:\n\n",

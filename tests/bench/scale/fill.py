@@ -12,19 +12,19 @@ from random import Random
 from typing import Any, Protocol
 
 from functions.orders.domain import Order
-from functions.orders.store import KINDS as ORDERS
+from functions.orders.store import MAPPINGS as ORDERS
 from functions.orders.store import sortable
 from functions.products.domain import Product
-from functions.products.store import KINDS as PRODUCTS
-from functions.runtime.store.codec import Shapes
+from functions.products.store import MAPPINGS as PRODUCTS
+from functions.runtime.store.codec import CodecRegistry
 from functions.runtime.store.planning import Request, Write, plan
-from functions.runtime.store.port import Changes, Entity, Kind, Ref
+from functions.runtime.store.port import Changes, Entity, EntityMapping, Ref
 from functions.users.domain import User
-from functions.users.store import KINDS as USERS
+from functions.users.store import MAPPINGS as USERS
 from observability.context import current
 from tests.bench.scale import shop
 
-KINDS: dict[str, Sequence[Kind[Any]]] = {"orders": ORDERS, "products": PRODUCTS, "users": USERS}
+MAPPINGS: dict[str, Sequence[EntityMapping[Any]]] = {"orders": ORDERS, "products": PRODUCTS, "users": USERS}
 _SAMPLE = 100_000
 _STEP = 20_000
 
@@ -58,9 +58,9 @@ def fill(open_sink: Callable[[str], Sink], size: shop.Size, sample: Path) -> Non
 def _filled(
     open_sink: Callable[[str], Sink], domain: str, rows: Iterable[Sequence[Entity]], count: int
 ) -> Iterator[Sequence[Entity]]:
-    sink, shapes, start = open_sink(domain), Shapes(KINDS[domain]), time.monotonic()
+    sink, codecs, start = open_sink(domain), CodecRegistry(MAPPINGS[domain]), time.monotonic()
     for number, entities in enumerate(rows, 1):
-        for write in _writes(shapes, entities):
+        for write in _writes(codecs, entities):
             sink.add(write)
         yield entities
         if number % _STEP == 0:
@@ -69,10 +69,10 @@ def _filled(
     _say(f"  {domain}: {count:,} in {time.monotonic() - start:.0f} s\n")
 
 
-def _writes(shapes: Shapes, entities: Sequence[Entity]) -> Sequence[Write]:
+def _writes(codecs: CodecRegistry, entities: Sequence[Entity]) -> Sequence[Write]:
     refs = [Ref(type(entity), entity.id) for entity in entities]
     request = Request(refs, lambda _: Changes(None, entities), None, current())
-    return plan(shapes, request, {}, datetime.now(UTC)).writes
+    return plan(codecs, request, {}, datetime.now(UTC)).writes
 
 
 def _say(line: str) -> None:

@@ -13,7 +13,7 @@ from functions.runtime.store.dynamodb import DynamoDBStore
 from functions.runtime.store.dynamodb_client import Connection, Database, make_client
 from functions.runtime.store.sqlite import SQLiteStore
 from functions.runtime.store.tables import create
-from tests.bench.scale.fill import KINDS, Sink, fill
+from tests.bench.scale.fill import MAPPINGS, Sink, fill
 from tests.bench.scale.shop import Size
 from tests.bench.scale.sinks import DynamoDBSink, SQLiteSink
 from tests.bench.scale.work import World
@@ -26,7 +26,10 @@ def fill_sqlite(folder: Path, size: Size) -> None:
 
 def open_sqlite(clock: str, folder: Path) -> World:
     """Open what `fill_sqlite` filled; costs are seconds, of the CPU (the kernel's too) or by the wall."""
-    stores = {name: SQLiteStore(folder / f"{name}.db", kinds, SystemClock()) for name, kinds in KINDS.items()}
+    stores = {
+        name: SQLiteStore(folder / f"{name}.db", mappings, SystemClock())
+        for name, mappings in MAPPINGS.items()
+    }
     meter = {"cpu": time.process_time, "wall": time.perf_counter}[clock]
     return World(stores, folder / "sample.json", meter)
 
@@ -50,12 +53,12 @@ def open_dynamodb(url: str, folder: Path) -> World:
     stores = {
         name: DynamoDBStore(
             f"{folder.name}-{name}",
-            kinds,
+            mappings,
             SystemClock(),
             connection,
             database=Database(connection, make=partial(_counting, units)),
         )
-        for name, kinds in KINDS.items()
+        for name, mappings in MAPPINGS.items()
     }
     return World(stores, folder / "sample.json", lambda: units[0])
 

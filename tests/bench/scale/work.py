@@ -22,9 +22,9 @@ from functions.runtime.addresses import PostalAddress
 from functions.runtime.clock import SystemClock
 from functions.runtime.identity import ANONYMOUS, Identity
 from functions.runtime.ids import new_id, uuid7
-from functions.runtime.inbox import mark
+from functions.runtime.inbox import inbox_record
 from functions.runtime.store.cursors import Listing, cursor_after
-from functions.runtime.store.port import Changes, Once, Store
+from functions.runtime.store.port import Changes, IdempotencyRecord, Store
 from functions.users import service as user_service
 from functions.users.domain import EmailClaim
 from functions.users.store import email_key
@@ -159,7 +159,7 @@ async def _place(world: World) -> None:
 async def _capture(world: World) -> None:
     order: Order = world.last
     news = PaymentCaptured(order_id=order.id, payment_id="pay", amount=order.total)
-    await order_service.payment_captured(world.orders, world.clock, news, mark("/payments", uuid7()))
+    await order_service.payment_captured(world.orders, world.clock, news, inbox_record("/payments", uuid7()))
 
 
 async def _place_overdue(world: World) -> None:
@@ -209,7 +209,7 @@ async def _search_nothing(world: World) -> None:
 async def _reserve(world: World, hold: timedelta = _HOLD) -> None:
     line = Line(world.product(), 1, Money(1990, "EUR"))
     order = OrderPlaced(order_id=new_id("ord"), user_id="usr", lines=[line], total=line.unit_price)
-    await stock_service.reserve(world.store, world.clock, hold, order, mark("/orders", uuid7()))
+    await stock_service.reserve(world.store, world.clock, hold, order, inbox_record("/orders", uuid7()))
 
 
 async def _reserve_overdue(world: World) -> None:
@@ -235,8 +235,8 @@ async def _list_users(world: World) -> None:
 
 async def _make_guards(world: World) -> None:
     for _ in range(20):
-        once = Once(uuid7(), timedelta(seconds=-1))
-        await world.orders.store.transact([], lambda _: Changes(None), once=once)
+        record = IdempotencyRecord(uuid7(), timedelta(seconds=-1))
+        await world.orders.store.transact([], lambda _: Changes(None), idempotency=record)
 
 
 async def _expire(world: World) -> None:

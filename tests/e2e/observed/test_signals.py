@@ -14,7 +14,7 @@ from tests.e2e.observed.stories import Story
 from tests.e2e.platform import LocalPlatform
 from tests.signals import COMMON, Signal, signals, traced
 
-KINDS = {"log", "metric", "span"}
+MAPPINGS = {"log", "metric", "span"}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_the_service_gives_the_signal(
 
 @pytest.mark.parametrize("service", sorted(traced()))
 def test_every_service_of_a_trace_has_lines_of_all_kinds(service: str) -> None:
-    assert {signal.kind for signal in signals() if signal.service == service} == KINDS
+    assert {signal.kind for signal in signals() if signal.service == service} == MAPPINGS
 
 
 def test_lines_of_traced_work_name_their_span(

@@ -20,14 +20,14 @@ from knative.local.console import memory
 from knative.local.console.app import create_app
 
 NOW = 1_800_000_000.0
-NOBODY = "http://127.0.0.1:9"
+ERASED_USER_ID = "http://127.0.0.1:9"
 
 
 @pytest.fixture
 async def console(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     state = {"ready": True, "parts": {"orders": {"pid": 7, "ready": True, "restarts": 2, "url": "http://o"}}}
     (tmp_path / "platform.json").write_text(json.dumps(state))
-    app = create_app(tmp_path / "platform.json", NOBODY, lambda: "", clock=lambda: NOW)
+    app = create_app(tmp_path / "platform.json", ERASED_USER_ID, lambda: "", clock=lambda: NOW)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8091") as client:
         yield client

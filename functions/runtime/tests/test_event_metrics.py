@@ -5,7 +5,7 @@ from typing import Any
 
 from events.catalog import OrderCancelled, OrderConfirmed, Payload
 from functions.runtime.clock import ManualClock
-from functions.runtime.committed import Committed
+from functions.runtime.event_metrics import EventMetrics
 from functions.runtime.ids import made_at, new_id
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import Changes
@@ -25,7 +25,7 @@ async def test_an_event_is_counted_by_type_and_measured_when_it_has_committed() 
     clock, seen = ManualClock(), list[tuple[str, datetime]]()
     store = MemoryStore([], clock)
     store.on_commit(
-        Committed("counted", {OrderCancelled: lambda event, at: seen.append((event.order_id, at))})
+        EventMetrics("counted", {OrderCancelled: lambda event, at: seen.append((event.order_id, at))})
     )
     cancelled = OrderCancelled(order_id=new_id("ord"), user_id=USER, reason="TIMED_OUT")
 

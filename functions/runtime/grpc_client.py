@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from functions.runtime.errors import TRANSIENT, Code, ServiceError, unauthenticated
-from functions.runtime.identity import caller
+from functions.runtime.identity import current_caller
 from observability import context, tracing
 from observability.failpoints import failpoint
 
@@ -60,7 +60,7 @@ def _bounded_by(timeout: float | None) -> float:
     return inherited if timeout is None else min(inherited, time.monotonic() + timeout)
 
 
-class Peer:
+class GrpcClient:
     """Another service at `address` (host:port); `tokens` mints for calls that nobody's token covers, `name` is the
     service's, and the audience of those tokens.
     """
@@ -184,7 +184,7 @@ class Peer:
 
     def _token(self, as_service: bool) -> str:
         if not as_service:
-            return caller().token
+            return current_caller().token
         if self._tokens is None:
             raise unauthenticated("TOKEN_MISSING", "This service has no token of its own.")
         return self._tokens.token(self._name)

@@ -10,7 +10,7 @@ from typing import Any
 from functions.runtime.errors import ServiceError
 
 
-async def each(calls: Sequence[Awaitable[Any]], log: logging.Logger) -> None:
+async def gather_logged(calls: Sequence[Awaitable[Any]], log: logging.Logger) -> None:
     """Run them side by side to their ends. What fails is logged and left as it is, for the next sweep."""
     for result in await asyncio.gather(*calls, return_exceptions=True):
         if isinstance(result, ServiceError):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from events.catalog import Money
 from functions.orders.checkout import Offer
-from functions.runtime.peers import Peer
+from functions.runtime.grpc_client import GrpcClient
 
 if TYPE_CHECKING:
     from proto.shop.products.v1 import products_pb2 as pb
@@ -23,7 +23,7 @@ class Catalogue(Protocol):
 class ProductsCatalogue:
     """The products service's catalogue, over gRPC."""
 
-    def __init__(self, products: Peer) -> None:
+    def __init__(self, products: GrpcClient) -> None:
         self._products = products
 
     async def offers(self, product_ids: Sequence[str]) -> dict[str, Offer]:

@@ -15,7 +15,7 @@ R = TypeVar("R")
 CLOSED, PROBING, OPEN = 0.0, 0.5, 1.0
 
 
-class Breaker:
+class CircuitBreaker:
     """Refuses calls at once after `failures` passing faults in a row (ServiceErrors that are transient).
 
     It stays open for `seconds`; then one call is let through to see, and how that ends decides. A refusal is the last

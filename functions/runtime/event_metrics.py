@@ -12,17 +12,18 @@ from events.catalog import CATALOG, Payload
 from events.outbox import OutboxRow
 from observability import metrics
 
-Measure = Callable[[Any, datetime], None]
+EventMetric = Callable[[Any, datetime], None]
 """Takes the payload of a committed event and its time."""
 
 
-class Committed:
-    """A commit listener: counts events by type, and hands the payloads of `measures` to a domain's own metrics."""
+class EventMetrics:
+    """A commit listener: counts events by type, and hands the payloads of `event_metrics` to a domain's own metrics."""
 
-    def __init__(self, service: str, measures: Mapping[type[Payload], Measure]) -> None:
+    def __init__(self, service: str, event_metrics: Mapping[type[Payload], EventMetric]) -> None:
         self._service = service
         self._measures = {
-            payload.TYPE: (msgspec.json.Decoder(payload), measure) for payload, measure in measures.items()
+            payload.TYPE: (msgspec.json.Decoder(payload), measure)
+            for payload, measure in event_metrics.items()
         }
         # What this service sends is there from the start, at 0: a rate needs two samples.
         self._counters = {

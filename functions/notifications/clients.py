@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from functions.runtime.errors import Code, ServiceError
-from functions.runtime.peers import Peer
+from functions.runtime.grpc_client import GrpcClient
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Users(Protocol):
 class UsersPeer:
     """Users over gRPC, with this service's own token."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: GrpcClient) -> None:
         self._peer = peer
 
     async def contact(self, user_id: str) -> Contact | None:

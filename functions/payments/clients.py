@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from events.catalog import Money
-from functions.runtime.peers import Peer
+from functions.runtime.grpc_client import GrpcClient
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Orders(Protocol):
 class OrdersPeer:
     """Orders over gRPC, with this service's own token."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: GrpcClient) -> None:
         self._peer = peer
 
     async def payment_instruction(self, order_id: str) -> Instruction:

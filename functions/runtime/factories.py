@@ -10,17 +10,19 @@ from events.service_keys import InvalidKey, PrivateKey, ServiceKeys
 from events.signatures import Signer, Verifier
 from functions.runtime.clock import Clock
 from functions.runtime.credentials import secret, variable
+from functions.runtime.grpc_client import GrpcClient
 from functions.runtime.key_set import Fetched, KeySetCache, KeySource, Revoked
-from functions.runtime.peers import Peer
 from functions.runtime.settings import RuntimeSettings, SettingsError
-from functions.runtime.store.port import Kind, Store
+from functions.runtime.store.port import EntityMapping, Store
 from functions.runtime.tokens import JwtVerifier, ServiceTokens, TokenVerifier
 from observability import tracing
 
 
-def open_store(settings: RuntimeSettings, name: str, kinds: Sequence[Kind[Any]], clock: Clock) -> Store:
+def open_store(
+    settings: RuntimeSettings, name: str, mappings: Sequence[EntityMapping[Any]], clock: Clock
+) -> Store:
     """The store of one domain at STORE_URL, in one of the forms of `RuntimeSettings`."""
-    store = _store(settings, name, kinds, clock)
+    store = _store(settings, name, mappings, clock)
     if not tracing.enabled():
         return store
     from functions.runtime.store.traced import TracedStore  # only where there are traces
@@ -28,24 +30,28 @@ def open_store(settings: RuntimeSettings, name: str, kinds: Sequence[Kind[Any]],
     return TracedStore(store, settings.store_url.partition(":")[0], name)
 
 
-def _store(settings: RuntimeSettings, name: str, kinds: Sequence[Kind[Any]], clock: Clock) -> Store:
+def _store(
+    settings: RuntimeSettings, name: str, mappings: Sequence[EntityMapping[Any]], clock: Clock
+) -> Store:
     scheme, _, rest = settings.store_url.partition(":")
     if scheme == "memory":
         from functions.runtime.store.memory import MemoryStore  # only this adapter's cost
 
-        return MemoryStore(kinds, clock)
+        return MemoryStore(mappings, clock)
     if scheme == "sqlite" and rest.startswith("///"):
         from functions.runtime.store.sqlite import SQLiteStore  # only this adapter's cost
 
         folder = Path(rest.removeprefix("///"))
         folder.mkdir(parents=True, exist_ok=True)
-        return SQLiteStore(folder / f"{name}.db", kinds, clock)
+        return SQLiteStore(folder / f"{name}.db", mappings, clock)
     if scheme == "dynamodb":
-        return _dynamodb_store(settings, name, kinds, clock)
+        return _dynamodb_store(settings, name, mappings, clock)
     raise SettingsError("STORE_URL: must be sqlite:///folder, dynamodb://prefix or memory:")
 
 
-def _dynamodb_store(settings: RuntimeSettings, name: str, kinds: Sequence[Kind[Any]], clock: Clock) -> Store:
+def _dynamodb_store(
+    settings: RuntimeSettings, name: str, mappings: Sequence[EntityMapping[Any]], clock: Clock
+) -> Store:
     from functions.runtime.store.dynamodb import DynamoDBStore  # only this adapter's cost
     from functions.runtime.store.dynamodb_client import Connection
     from functions.runtime.store.dynamodb_url import dynamodb_url
@@ -53,7 +59,7 @@ def _dynamodb_store(settings: RuntimeSettings, name: str, kinds: Sequence[Kind[A
     address = dynamodb_url(settings.store_url)
     connection = Connection(address.endpoint, address.region)
     development = settings.shop_env == "development"
-    return DynamoDBStore(address.prefix + name, kinds, clock, connection, create_table=development)
+    return DynamoDBStore(address.prefix + name, mappings, clock, connection, create_table=development)
 
 
 def service_key(settings: RuntimeSettings, name: str) -> PrivateKey:
@@ -99,7 +105,7 @@ def token_verifier(settings: RuntimeSettings, name: str, keys: KeySource, clock:
     return JwtVerifier(KeySetCache(keys, clock), services, issuer, audience, clock, name)
 
 
-def remote_keys(users: Peer) -> KeySource:
+def remote_keys(users: GrpcClient) -> KeySource:
     """The users service's key set and revocations over gRPC."""
 
     async def fetch(since: float | None, cursor: str) -> Fetched:

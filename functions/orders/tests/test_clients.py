@@ -12,12 +12,12 @@ import pytest
 from events.catalog import Money
 from events.service_keys import PrivateKey, ServiceKeys
 from functions.orders.checkout import Offer
-from functions.orders.peers import ProductsCatalogue
+from functions.orders.clients import ProductsCatalogue
 from functions.orders.tests.world import RETIRED, TEAPOT, UNKNOWN
 from functions.runtime.clock import SystemClock
 from functions.runtime.errors import Code, ServiceError
+from functions.runtime.grpc_client import GrpcClient
 from functions.runtime.key_set import Fetched, KeySetCache
-from functions.runtime.peers import Peer
 from functions.runtime.tokens import JwtVerifier, ServiceTokens
 from proto.shop.money.v1 import money_pb2
 from proto.shop.products.v1 import products_pb2 as pb
@@ -67,7 +67,7 @@ async def served() -> AsyncIterator[tuple[Products, ProductsCatalogue]]:
     server.add_generic_rpc_handlers([products.handler()])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    peer = Peer(f"127.0.0.1:{port}", TOKENS, "products")
+    peer = GrpcClient(f"127.0.0.1:{port}", TOKENS, "products")
     yield products, ProductsCatalogue(peer)
     await peer.close()
     await server.stop(0)
@@ -88,8 +88,8 @@ async def test_the_call_is_made_in_the_services_own_name(served: tuple[Products,
     await catalogue.offers([TEAPOT])
     services, keys = ServiceKeys({}).with_key("orders", KEY.public), KeySetCache(_no_keys, SystemClock())
     verifier = JwtVerifier(keys, services, "issuer", "shop", SystemClock(), "products")
-    who = await verifier.verify(products.token)
-    assert who.is_service_named("orders")
+    caller = await verifier.verify(products.token)
+    assert caller.is_service_named("orders")
 
 
 async def _no_keys(since: float | None, cursor: str) -> Fetched:
@@ -104,7 +104,7 @@ async def test_a_passing_fault_is_tried_again(served: tuple[Products, ProductsCa
 
 
 async def test_a_catalogue_that_cannot_be_reached_is_a_passing_fault() -> None:
-    peer = Peer("127.0.0.1:1", TOKENS)
+    peer = GrpcClient("127.0.0.1:1", TOKENS)
     with pytest.raises(ServiceError) as caught:
         await ProductsCatalogue(peer).offers([TEAPOT])
     assert caught.value.code is Code.UNAVAILABLE
