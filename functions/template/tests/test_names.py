@@ -63,7 +63,18 @@ def test_a_service_keeps_the_singular_of_its_name_or_items(name: str, entity: st
 
 
 @pytest.mark.parametrize(
-    "entity", ["", "Review", "a__b", "service", "kind", "once", "inventory", "inventory_service", "x" * 31]
+    "entity",
+    [
+        "",
+        "Review",
+        "a__b",
+        "service",
+        "entity_mapping",
+        "idempotency_record",
+        "inventory",
+        "inventory_service",
+        "x" * 31,
+    ],
 )
 def test_an_entity_that_would_not_do_is_refused(entity: str) -> None:
     with pytest.raises(NameRefused, match=f"ENTITY={entity}"):
