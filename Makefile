@@ -20,11 +20,17 @@ FUZZ_READY := $(FUZZ)/.ready-$(shell cksum < requirements/fuzz.txt | cut -d ' ' 
 SUPPLY := .venv-supply
 SUPPLY_READY := $(SUPPLY)/.ready-$(shell cksum < requirements/supply.txt | cut -d ' ' -f 1)
 
+DOCS := .venv-docs
+DOCS_READY := $(DOCS)/.ready-$(shell cksum < requirements/docs.txt | cut -d ' ' -f 1)
+
 # Tools that are no Python packages; each needs its own toolchain, and what needs it is skipped without.
 TOOLS := .tools
 PUBLISHED := tests/published.binpb
 BUF := $(TOOLS)/node/node_modules/.bin/buf
 NODE_READY := $(TOOLS)/node/.ready-$(shell cksum < requirements/node/package-lock.json | cut -d ' ' -f 1)
+
+REMARK := $(TOOLS)/node/node_modules/.bin/remark --use ./$(TOOLS)/node/node_modules/remark-validate-links/index.js=repository:false
+MARKDOWN = $(shell git ls-files '*.md')
 
 KUBE_SCORE := $(TOOLS)/kube-score-v1.20.0
 JAVA_READY := $(TOOLS)/java/.ready-$(shell cksum < tests/clients/java/pom.xml | cut -d ' ' -f 1)
@@ -37,6 +43,8 @@ UP_ARGS := $(if $(FRESH),--fresh) $(if $(RELOAD),--reload) $(if $(STORE),--store
 # Two workers: the suites start real services, and more of them than cores only makes each wait.
 WORKERS ?= 2
 FUZZ_MINUTES ?= 10
+DOCS_ADDRESS ?= 127.0.0.1:8000
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs
 UNIT := functions gateway proto events observability knative tests --ignore=tests/integration --ignore=tests/e2e \
 	--ignore=tests/security --ignore=tests/fuzz --ignore=tests/crash --ignore=tests/clients
 PYTEST := $(RUN) -m pytest -q
@@ -74,7 +82,7 @@ restore: $(READY) ## Put a backup back (FROM=folder); the platform must be stopp
 	@$(RUN) -m knative.local.backup restore $(call optional,$(FROM)) $(ARGS)
 
 ##@ Check
-.PHONY: test test-unit test-integration test-e2e test-security test-crash test-clients test-new-service fuzz lint lint-documents lint-protos audit audit-manifests bench bench-scale
+.PHONY: test test-unit test-integration test-e2e test-security test-crash test-clients test-new-service fuzz lint lint-documents lint-docs lint-protos audit audit-manifests bench bench-scale
 test: $(READY) ## Run all tests: unit, manifests, integration, end to end, attacks, fuzzing, a few crashes
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
@@ -115,17 +123,24 @@ test-crash: $(READY) ## Kill every part at every failpoint, and the broker for e
 test-new-service: $(READY) ## Run all checks on a copy of this tree with a service from the template, and that platform
 	@SHOP_WHOLE_NEW_SERVICE=1 $(PYTEST) -o faulthandler_timeout=0 tests/newservice $(ARGS)
 
-lint: $(READY) ## Check style, types, the OpenAPI and AsyncAPI documents, and the protos
+lint: $(READY) ## Check style, types, the OpenAPI and AsyncAPI documents, the documentation, and the protos
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 	@$(MAKE) lint-documents
+	@$(MAKE) lint-docs
 	@$(MAKE) lint-protos
 
 lint-documents: $(READY) ## Check the OpenAPI and AsyncAPI documents with Spectral, Redocly and AsyncAPI's parser (needs Node)
 	@if command -v node >/dev/null && command -v npm >/dev/null; then \
 		$(MAKE) $(NODE_READY) && $(RUN) -m requirements.documents $(TOOLS)/node; \
 	else echo "Skipped: without Node, Spectral and Redocly cannot check the OpenAPI and AsyncAPI documents."; fi
+
+lint-docs: $(DOCS_READY) ## Build the documentation; check its links, and those of the READMEs (needs Node)
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+		$(MAKE) --quiet $(NODE_READY) && $(REMARK) --quiet --frail --no-stdout $(MARKDOWN); \
+	else echo "Skipped: without Node, remark cannot check the links of the READMEs."; fi
+	@$(MKDOCS) build --quiet --strict
 
 lint-protos: ## Check the protos' style, and that they break no client of what was published (needs Node)
 	@if command -v node >/dev/null && command -v npm >/dev/null; then \
@@ -146,6 +161,17 @@ bench: $(READY) ## Measure the platform against its floor and its budgets
 
 bench-scale: $(READY) ## Compare what use cases cost with 1,000 and with 1,000,000 orders (some minutes, 5 GB of disk)
 	@$(RUN) -m tests.bench.scale $(ARGS)
+
+##@ Read
+.PHONY: docs docs-serve
+docs: $(DOCS_READY) ## Build the documentation into build/docs (diagrams need Node)
+	@! command -v npm >/dev/null || $(MAKE) --quiet $(NODE_READY)
+	@$(MKDOCS) build --quiet --strict $(ARGS)
+	@echo "build/docs/index.html"
+
+docs-serve: $(DOCS_READY) ## Show the documentation at 127.0.0.1:8000, and again at each change (DOCS_ADDRESS=...)
+	@! command -v npm >/dev/null || $(MAKE) --quiet $(NODE_READY)
+	@$(MKDOCS) serve --strict --dev-addr $(DOCS_ADDRESS) $(ARGS)
 
 ##@ Change
 .PHONY: new-service remove-service format proto-gen publish-protos schemas dashboards requirements clean
@@ -182,12 +208,12 @@ requirements: $(READY) ## Lock the requirements anew, to the newest versions wit
 	@$(COMPILE) -c requirements/dev.txt -o requirements/gateway.txt requirements/gateway.in
 	@$(COMPILE) -c requirements/dev.txt -o requirements/setup.txt requirements/setup.in
 	@$(COMPILE) -c requirements/dev.txt -o requirements/e2e.txt requirements/e2e.in
-	@for apart in audit supply fuzz clients; do \
+	@for apart in audit supply fuzz clients docs; do \
 		$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/$$apart.txt requirements/$$apart.in || exit 1; \
 	done
 
 clean: ## Remove what was made here: the environment, caches and the platform's data
-	@rm -rf $(VENV) $(AUDIT) $(SUPPLY) $(FUZZ) $(CLIENTS) .data .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist $(TOOLS)
+	@rm -rf $(VENV) $(AUDIT) $(SUPPLY) $(FUZZ) $(CLIENTS) $(DOCS) .data .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist $(TOOLS)
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ##@ Ship
@@ -266,7 +292,7 @@ $(FUZZ_READY): requirements/fuzz.txt | $(READY)
 
 $(NODE_READY): requirements/node/package-lock.json requirements/node/package.json
 	@mkdir -p $(TOOLS)/node && cp requirements/node/package*.json $(TOOLS)/node/ && \
-		echo "Installing buf, Spectral, Redocly and the TypeScript compiler (once)" && cd $(TOOLS)/node && \
+		echo "Installing buf, Spectral, Redocly, remark and the TypeScript compiler (once)" && cd $(TOOLS)/node && \
 		npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2 && rm -f .ready-* && touch $(notdir $@)
 
 $(KUBE_SCORE):
@@ -281,6 +307,9 @@ $(JAVA_READY): tests/clients/java/pom.xml
 
 $(CLIENTS_READY): requirements/clients.txt | $(READY)
 	@$(RUN) -m venv --clear $(CLIENTS) && $(CLIENTS)/bin/python requirements/install.py requirements/clients.txt && touch $@
+
+$(DOCS_READY): requirements/docs.txt | $(READY)
+	@$(RUN) -m venv --clear $(DOCS) && $(DOCS)/bin/python requirements/install.py requirements/docs.txt && touch $@
 
 $(SUPPLY_READY): requirements/supply.txt | $(READY)
 	@$(RUN) -m venv --clear $(SUPPLY) && $(SUPPLY)/bin/python requirements/install.py requirements/supply.txt && touch $@

@@ -1,4 +1,4 @@
-"""`make bench`: measures, prints a table, writes it as JSON and into the README."""
+"""`make bench`: measures, prints a table, writes it as JSON and into docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.bench import rows
 from tests.bench.broker import broker
 from tests.bench.measure import ROOT, Sample
-from tests.bench.report import markdown, write_readme
+from tests.bench.report import markdown, write_table
 from tests.bench.row import Row
 from tests.bench.shop import BenchShop
 
@@ -25,8 +25,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="floor and ours in turn, so many times")
     parser.add_argument("--orders", type=int, default=600, help="checkouts")
     parser.add_argument("--json", type=Path, default=ROOT / "build" / "bench.json")
-    parser.add_argument("--tracing", action="store_true", help="only what tracing costs; not for the README")
-    parser.add_argument("--no-readme", action="store_true", help="leave the README's table alone")
+    parser.add_argument("--tracing", action="store_true", help="only what tracing costs; not for the page")
+    parser.add_argument("--no-page", action="store_true", help="leave docs/benchmarks.md as it is")
     options = parser.parse_args()
     rows.compile_sources()
     try:
@@ -37,8 +37,8 @@ def main() -> int:
     print(table)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps([asdict(row) | {"met": row.met} for row in measured], indent=2) + "\n")
-    if not (options.no_readme or options.tracing):
-        write_readme(ROOT / "README.md", table, "bench", "two cores, 32 callers")
+    if not (options.no_page or options.tracing):
+        write_table(ROOT / "docs/benchmarks.md", table, "bench", "two cores, 32 callers")
     return 0
 
 

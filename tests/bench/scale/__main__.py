@@ -13,7 +13,7 @@ from statistics import median
 
 from functions.runtime.store.dynamodb_local import CREDENTIALS, DynamoDBLocal
 from tests.bench.measure import ROOT, Sample
-from tests.bench.report import markdown, write_readme
+from tests.bench.report import markdown, write_table
 from tests.bench.row import Row
 from tests.bench.scale import stores
 from tests.bench.scale.shop import Size
@@ -35,8 +35,8 @@ def main() -> int:
             return 130
     table = "\n\n".join(tables)
     print(table)
-    if not options.no_readme:
-        write_readme(ROOT / "README.md", table, "scale", _conditions(options))
+    if not options.no_page:
+        write_table(ROOT / "docs/benchmarks.md", table, "scale", _conditions(options))
     return 0
 
 
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, help="keep the filled stores here, for the next time")
     parser.add_argument("--only", default="", help="operations with this in their names")
     parser.add_argument("--fill-only", action="store_true", help="measure nothing")
-    parser.add_argument("--no-readme", action="store_true", help="leave the README's table alone")
+    parser.add_argument("--no-page", action="store_true", help="leave docs/benchmarks.md as it is")
     return parser
 
 
