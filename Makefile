@@ -195,9 +195,10 @@ proto-gen: $(READY) ## Generate the modules beside the .proto files
 publish-protos: $(READY) ## Say that the protos are published as they are: what breaks their clients fails from then on
 	@$(RUN) -m proto.generate $(PUBLISHED)
 
-schemas: $(READY) ## Generate the events' JSON Schemas, the AsyncAPI document and EventTypes
+schemas: $(READY) ## Generate the events' JSON Schemas, the AsyncAPI document, EventTypes and docs/configuration.md
 	@$(RUN) -m events.schemas
 	@$(RUN) -m knative.event_types
+	@$(RUN) -m docs.configuration
 
 dashboards: $(READY) ## Generate Grafana's dashboards
 	@$(RUN) -m observability.grafana.generate

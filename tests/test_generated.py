@@ -1,9 +1,12 @@
 """What is generated and committed is what the sources give now."""
 
+import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from docs import configuration
 from knative import event_types
 from proto import generate
 
@@ -24,3 +27,33 @@ def test_the_modules_beside_a_proto_are_generated_from_it(proto: Path, generated
 
 def test_the_event_types_are_those_of_the_catalogue() -> None:
     assert event_types.FILE.read_text() == event_types.manifests(), "they have drifted: make schemas"
+
+
+def test_the_page_of_settings_is_generated_from_the_code() -> None:
+    assert configuration.PAGE.read_text() == configuration.page(), "they have drifted: make schemas"
+
+
+def read_by_name() -> Iterator[str]:
+    """Environment variables that the code of a part reads by their names."""
+    for folder in ("events", "functions", "gateway", "knative", "observability"):
+        for path in (configuration.ROOT / folder).rglob("*.py"):
+            if "tests" in path.parts or path.name == "testing.py":
+                continue
+            for node in ast.walk(ast.parse(path.read_text())):
+                match node:
+                    case ast.Subscript(value=where, slice=ast.Constant(value=str(name))) if is_environ(where):
+                        yield name
+                    case ast.Call(
+                        func=ast.Attribute(value=where, attr="get"), args=[ast.Constant(value=str(name)), *_]
+                    ) if is_environ(where):
+                        yield name
+
+
+def is_environ(node: ast.expr) -> bool:
+    return ast.unparse(node) in ("environ", "os.environ")
+
+
+def test_every_variable_that_a_part_reads_is_on_the_page_of_settings() -> None:
+    page, found = configuration.PAGE.read_text(), set(read_by_name())
+    assert len(found) > 20
+    assert {name for name in found if f"`{name}`" not in page} == set()

@@ -10,30 +10,32 @@ from functions.runtime.settings import RuntimeSettings
 
 
 class Settings(RuntimeSettings, frozen=True, kw_only=True):
-    """What only notifications reads.
-
-    `mail_channel`: `auto` is SMTP where SMTP_URL is set, else the mailbox. `smtp_url`:
-    `smtp://user:password@host:port` with `?starttls=1` to insist on TLS, `?starttls=0` to go without (by
-    default it is taken when offered; production always insists), or `smtps://...`. `mail_timeout` bounds one
-    sending, in seconds, within the 60 s of an event. `mail_from` and `mail_reply_to` are addresses, or a name and
-    an address: `The Shop <shop@example.com>`. An address that nobody has verified gets at most
-    `unverified_mails_per_day` mails in 24 hours, codes aside.
-    SES is reached with the pod's own role; `ses_region` and `ses_endpoint` are boto3's (AWS_REGION) unless given,
-    `ses_configuration_set` is the one whose bounces and complaints come back to us, by callers who show
-    `mail_events_secret` (from its file, or from the variable itself).
-    """
+    """Settings that only notifications reads."""
 
     SECRETS = (*RuntimeSettings.SECRETS, "mail_events_secret")
 
     mail_channel: Literal["auto", "mailbox", "smtp", "ses"] = "auto"
+    """How e-mail is sent. `auto` is SMTP if SMTP_URL is set, else only the mailbox in the API, which production refuses."""
     smtp_url: str = ""
+    """`smtp://user:password@host:port` or `smtps://...`. `?starttls=1` insists on TLS, `?starttls=0` does without; by default
+    TLS is used when offered. Production insists on TLS."""
     smtp_url_file: str = ""
+    """A file with that URL."""
     ses_region: str = ""
+    """The region of Amazon SES; boto3's (AWS_REGION) if empty. SES is called with the pod's own role."""
     ses_endpoint: str = ""
+    """The endpoint of Amazon SES; boto3's if empty."""
     ses_configuration_set: str = ""
+    """The configuration set whose bounces and complaints are reported back."""
     mail_events_secret: str = ""
+    """The value of `X-Api-Key` that `/v1/webhooks/ses` accepts. Empty: it accepts nothing."""
     mail_events_secret_file: str = ""
+    """A file with that secret."""
     mail_from: str = "shop@shop.local"
+    """The sender: an address, or a name and an address (`The Shop <shop@example.com>`)."""
     mail_reply_to: str = ""
+    """Where replies go, in the same form."""
     unverified_mails_per_day: Annotated[int, Meta(ge=1, le=100)] = 10
+    """Mails in 24 hours to an address that nobody has verified, not counting codes."""
     mail_timeout: Annotated[float, Meta(gt=0, le=45)] = 15.0
+    """Seconds for sending one mail."""

@@ -10,10 +10,7 @@ from functions.runtime.settings import RuntimeSettings
 
 
 class Settings(RuntimeSettings, frozen=True, kw_only=True):
-    """What only products reads.
-
-    A reservation must outlast the 15 minutes after which orders gives up on an order that does not move,
-    with room for the events in between.
-    """
+    """Settings that only products reads."""
 
     reservation_minutes: Annotated[int, Meta(gt=15, le=24 * 60)] = 20
+    """How long stock stays reserved. Longer than ORDER_TIMEOUT_SECONDS of orders, with room for the events in between."""

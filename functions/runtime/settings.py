@@ -16,50 +16,60 @@ class SettingsError(ValueError):
 
 
 class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What every function reads; a field's variable is its name in upper case. Ports: 0 takes a free one.
-
-    STORE_URL is one of
-    - `sqlite:///folder`: a file per domain in it, which one process has to itself;
-    - `dynamodb://prefix?endpoint=http://host:port&region=eu-central-1`: a table per domain, named prefix and domain.
-      All after the colon may be left out: the prefix is then `shop-`, and endpoint and region are boto3's
-      (AWS_ENDPOINT_URL_DYNAMODB, AWS_REGION), as the credentials always are. In development missing tables are made.
-      A database without TransactWriteItems, as ScyllaDB's Alternator, is refused: state and events could not commit
-      together;
-    - `memory:`, for tests.
-    """
+    """Settings of every part. A field's variable is its name in upper case; docs/configuration.md is made from them."""
 
     SECRETS: ClassVar[tuple[str, ...]] = ("service_key",)
-    """What `functions.runtime.credentials` looks at before a start: fields, or those with `_file` behind them."""
+    """Fields, or fields with `_file` behind them, that `functions.runtime.credentials` checks before a start."""
 
     shop_env: Literal["development", "production"] = "development"
+    """In `production` gRPC reflection is off, and a part refuses to start with a secret that is missing, an example, shorter
+    than 16 characters, a test key of Stripe, or one that `make up` made."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least level of log lines."""
     role: Literal["all", "rpc", "events"] = "all"
+    """What this process serves: gRPC, events, or both."""
     host: str = "127.0.0.1"
+    """The address to listen on."""
     port: Port | None = None
+    """The port of this role's server. Knative sets it, and it wins over HTTP_PORT and GRPC_PORT."""
     http_port: Port = 0
+    """The port for events, probes and metrics. 0 takes a free one."""
     grpc_port: Port = 0
+    """The port for gRPC. 0 takes a free one."""
     metrics_port: Port | None = None
-    """Metrics on a port of their own, in every role (0: any free one); none: only at the HTTP port's /metrics."""
+    """Serve metrics on this port too, in every role. 0 takes a free one. Unset: only at /metrics of the HTTP port."""
     metrics_hold_seconds: Annotated[float, Meta(ge=0, le=300)] = 20.0
-    """How long the end waits for a scrape to take the last counts: the interval of scrapes (15 s), and some."""
+    """How long to wait at the end for a last scrape. Longer than the interval of scrapes, which is 15 s."""
     store_url: str = "sqlite:///.data"
+    """Where state is kept. `sqlite:///folder`: a file for each domain (four slashes for an absolute path).
+    `dynamodb://prefix?endpoint=http://host:port&region=eu-central-1`: a table for each domain; everything after the colon
+    may be left out: the prefix is then `shop-`, endpoint and region are boto3's. In development missing tables are created.
+    `memory:`: for tests."""
     broker_url: str = "http://127.0.0.1:8090/shop/default"
+    """Where events are posted."""
     users_address: str = "127.0.0.1:9081"
     orders_address: str = "127.0.0.1:9082"
     products_address: str = "127.0.0.1:9083"
     payments_address: str = "127.0.0.1:9084"
     notifications_address: str = "127.0.0.1:9085"
     payment_provider: Literal["simulated", "stripe"] = "simulated"
-    """Who charges: payments talks to it; products and orders refuse what it cannot charge."""
+    """The payment provider. Payments calls it; products and orders refuse amounts that it cannot charge."""
     service_key: str = ""
+    """The Ed25519 private key (PEM) that signs this service's calls and events."""
     service_key_file: str = ".data/secrets/service.pem"
+    """A file with that key, if SERVICE_KEY is empty."""
     service_keys: str = ""
+    """The public keys of all services, as a JWKS."""
     service_keys_file: str = ".data/secrets/service-keys/jwks.json"
+    """A file with that JWKS, if SERVICE_KEYS is empty."""
     event_signatures: Literal["required", "optional"] = "required"
-    """`optional` takes events without a signature, too: while publishers of an earlier release are still there."""
+    """`optional` accepts events without a signature, during an upgrade from a release that did not sign them."""
     token_issuer: str = "https://shop.local"  # noqa: S105 - a name, not a secret
+    """`iss` of access tokens and service tokens."""
     token_audience: str = "shop"  # noqa: S105 - a name, not a secret
+    """`aud` of access tokens."""
     drain_seconds: Annotated[float, Meta(ge=0, le=300)] = 10.0
+    """How long work in progress may take after SIGTERM."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shop_env={self.shop_env!r}, ...)"  # the rest may hold secrets

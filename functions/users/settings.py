@@ -10,30 +10,32 @@ from functions.runtime.settings import RuntimeSettings
 
 
 class Settings(RuntimeSettings, frozen=True, kw_only=True):
-    """The bounds hold for what comes from the environment; tests build cheaper ones directly."""
+    """Settings that only users reads. Bounds hold for the environment; tests build cheaper settings directly."""
 
     SECRETS = (*RuntimeSettings.SECRETS, "admin_password")
 
-    # The first administrator, made at start if both are given and nobody has this e-mail.
     admin_email: str = ""
+    """The first administrator, created if there has never been one. `make up` sets it."""
     admin_password: str = ""
-    # argon2id: passes, and KiB of memory; OWASP's least for one lane.
+    """Remove it once the administrator exists: each later start warns while it is set."""
     argon2_time_cost: Annotated[int, Meta(ge=2, le=20)] = 2
+    """Passes of argon2id. The default is OWASP's least for one lane."""
     argon2_memory_kib: Annotated[int, Meta(ge=19_456, le=1_048_576)] = 19_456
-    # Hashes at once, each taking a core and its memory; and how many more may wait (some 1.5 s at the default
-    # cost).
+    """KiB of memory for one hash."""
     hash_concurrency: Annotated[int, Meta(ge=1, le=64)] = 2
+    """Hashes at once. Each takes a core and its memory."""
     hash_queue: Annotated[int, Meta(ge=0, le=10_000)] = 100
-    # What somebody learns who registers with an address that has an account: nothing, while its owner gets a mail
-    # (private), or that it has one (open).
+    """Hashes that may wait (about 1.5 s at the default cost)."""
     registration: Literal["private", "open"] = "private"
-    # Failed logins in 15 minutes from one network address, behind which there may be many people.
+    """`private`: registering with an address that has an account gets the same answer as with a new one, and its owner gets
+    a mail. `open`: 409 EMAIL_TAKEN."""
     login_failures_per_address: Annotated[int, Meta(ge=5)] = 100
-    # Failed logins in 15 minutes at one account, from all network addresses together, until only devices that logged in
-    # to it before are let in.
+    """Failed logins in 15 minutes from one network address."""
     login_failures_per_account: Annotated[int, Meta(ge=5, le=1000)] = 50
-    # Registrations in 15 minutes from one network address, and in all.
+    """Failed logins in 15 minutes to one account, from all network addresses; beyond it only known devices may log in."""
     registrations_per_address: Annotated[int, Meta(ge=1)] = 100
+    """Registrations in 15 minutes from one network address; then 429 TOO_MANY_REGISTRATIONS."""
     registrations_in_all: Annotated[int, Meta(ge=1)] = 3000
-    # A header that the ingress overwrites with a gRPC client's address, so that it cannot claim another. Empty: none.
+    """Registrations in 15 minutes in all."""
     client_address_header: str = ""
+    """The header that the ingress overwrites with a gRPC client's address. Empty: there is none."""
