@@ -48,7 +48,8 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     trusted_proxy_hops: Annotated[int, Meta(ge=0, le=10)] = 0
     """Proxies of ours that append to `X-Forwarded-For`. 0: the header is ignored."""
     client_address_header: str = ""
-    """The header that the ingress overwrites with the client's address; it wins over `X-Forwarded-For`. Empty: none."""
+    """The header that the ingress overwrites with the client's address; it wins over `X-Forwarded-For`. Empty:
+    none."""
 
     max_concurrency: Positive = 1000
     """Requests in progress. A request counts once its body has arrived."""

@@ -15,10 +15,11 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     SECRETS = (*RuntimeSettings.SECRETS, "mail_events_secret")
 
     mail_channel: Literal["auto", "mailbox", "smtp", "ses"] = "auto"
-    """How e-mail is sent. `auto` is SMTP if SMTP_URL is set, else only the mailbox in the API, which production refuses."""
+    """How e-mail is sent. `auto` is SMTP if SMTP_URL is set, else only the mailbox in the API, which production
+    refuses."""
     smtp_url: str = ""
-    """`smtp://user:password@host:port` or `smtps://...`. `?starttls=1` insists on TLS, `?starttls=0` does without; by default
-    TLS is used when offered. Production insists on TLS."""
+    """`smtp://user:password@host:port` or `smtps://...`. `?starttls=1` insists on TLS, `?starttls=0` does without; by
+    default TLS is used when offered. Production insists on TLS."""
     smtp_url_file: str = ""
     """A file with that URL."""
     ses_region: str = ""

@@ -13,7 +13,8 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     """Settings that only orders reads."""
 
     orders_per_hour: Annotated[int, Meta(ge=0)] = 60
-    """Orders of an account without history. All three budgets grow with its paid orders, up to ten times. 0: no bound."""
+    """Orders of an account without history. All three budgets grow with its paid orders, up to ten times. 0: no
+    bound."""
     declines_per_hour: Annotated[int, Meta(ge=0)] = 10
     """Declined payments of an account without history. 0: no bound."""
     unpaid_orders: Annotated[int, Meta(ge=0, le=20)] = 10

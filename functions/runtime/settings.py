@@ -16,14 +16,15 @@ class SettingsError(ValueError):
 
 
 class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of every part. A field's variable is its name in upper case; docs/configuration.md is made from them."""
+    """Settings of every part. A field's variable is its name in upper case; docs/configuration.md is made from
+    them."""
 
     SECRETS: ClassVar[tuple[str, ...]] = ("service_key",)
     """Fields, or fields with `_file` behind them, that `functions.runtime.credentials` checks before a start."""
 
     shop_env: Literal["development", "production"] = "development"
-    """In `production` gRPC reflection is off, and a part refuses to start with a secret that is missing, an example, shorter
-    than 16 characters, a test key of Stripe, or one that `make up` made."""
+    """In `production` gRPC reflection is off, and a part refuses to start with a secret that is missing, an example,
+    shorter than 16 characters, a test key of Stripe, or one that `make up` made."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """The least level of log lines."""
     role: Literal["all", "rpc", "events"] = "all"
@@ -42,9 +43,9 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long to wait at the end for a last scrape. Longer than the interval of scrapes, which is 15 s."""
     store_url: str = "sqlite:///.data"
     """Where state is kept. `sqlite:///folder`: a file for each domain (four slashes for an absolute path).
-    `dynamodb://prefix?endpoint=http://host:port&region=eu-central-1`: a table for each domain; everything after the colon
-    may be left out: the prefix is then `shop-`, endpoint and region are boto3's. In development missing tables are created.
-    `memory:`: for tests."""
+    `dynamodb://prefix?endpoint=http://host:port&region=eu-central-1`: a table for each domain; everything after the
+    colon may be left out: the prefix is then `shop-`, endpoint and region are boto3's. In development missing tables
+    are created. `memory:`: for tests."""
     broker_url: str = "http://127.0.0.1:8090/shop/default"
     """Where events are posted."""
     users_address: str = "127.0.0.1:9081"
@@ -79,10 +80,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 
 def load(cls: type[S], environ: Mapping[str, str]) -> S:
-    """Build `cls` from the variables named like its fields in upper case; an empty variable counts as unset.
-
-    Raises SettingsError naming the variable at fault.
-    """
+    """Build `cls` from the variables named like its fields in upper case; an empty variable counts as unset. Raises
+    SettingsError naming the variable at fault."""
     given = {name: environ[name.upper()] for name in cls.__struct_fields__ if environ.get(name.upper())}
     try:
         return msgspec.convert(given, cls, strict=False)

@@ -27,12 +27,13 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     hash_queue: Annotated[int, Meta(ge=0, le=10_000)] = 100
     """Hashes that may wait (about 1.5 s at the default cost)."""
     registration: Literal["private", "open"] = "private"
-    """`private`: registering with an address that has an account gets the same answer as with a new one, and its owner gets
-    a mail. `open`: 409 EMAIL_TAKEN."""
+    """`private`: registering with an address that has an account gets the same answer as with a new one, and its
+    owner gets a mail. `open`: 409 EMAIL_TAKEN."""
     login_failures_per_address: Annotated[int, Meta(ge=5)] = 100
     """Failed logins in 15 minutes from one network address."""
     login_failures_per_account: Annotated[int, Meta(ge=5, le=1000)] = 50
-    """Failed logins in 15 minutes to one account, from all network addresses; beyond it only known devices may log in."""
+    """Failed logins in 15 minutes to one account, from all network addresses; beyond it only known devices may log
+    in."""
     registrations_per_address: Annotated[int, Meta(ge=1)] = 100
     """Registrations in 15 minutes from one network address; then 429 TOO_MANY_REGISTRATIONS."""
     registrations_in_all: Annotated[int, Meta(ge=1)] = 3000
