@@ -68,7 +68,7 @@ async def receive(payload: bytes, secret: str, desk: Desk) -> None:
     if known is None:
         return
     log.info("mail_feedback", extra={"notification_id": key, "kind": detail.event_type})
-    idempotency = inbox_record("/ses", event.id)
+    idempotency = inbox_record("/ses", event.id, desk.clock.now())
     try:
         if detail.event_type == "Bounce" and detail.bounce.bounce_type == "Permanent":
             await _bounce(key, idempotency, desk)

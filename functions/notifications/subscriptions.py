@@ -24,26 +24,27 @@ from events.catalog import (
 from functions.notifications import messages, sending, service
 from functions.notifications.desk import Desk
 from functions.notifications.domain import Message
-from functions.runtime.app import Handler, ReceivedEvent
+from functions.runtime.app import Handler
+from functions.runtime.inbox import InboxRecord
 
 
 def subscriptions(desk: Desk) -> dict[type[Payload], Handler]:
     """Handlers by event type."""
 
     def tell(compose: Callable[[Any], Message]) -> Handler:
-        async def handler(event: ReceivedEvent[Any]) -> None:
-            message = compose(event.data)
-            await sending.tell(event.data.user_id, message, event.source, event.id, desk)
+        async def handler(event: Any, inbox: InboxRecord) -> None:
+            message = compose(event)
+            await sending.tell(event.user_id, message, inbox.source, inbox.event_id, desk)
 
         return handler
 
-    async def stock_low(event: ReceivedEvent[StockLow]) -> None:
-        await sending.tell_administrators(messages.stock_low(event.data), event.source, event.id, desk)
+    async def stock_low(event: StockLow, inbox: InboxRecord) -> None:
+        await sending.tell_administrators(messages.stock_low(event), inbox.source, inbox.event_id, desk)
 
-    async def user_deleted(event: ReceivedEvent[UserDeleted]) -> None:
-        await service.erase(event.data.user_id, desk)
+    async def user_deleted(event: UserDeleted, inbox: InboxRecord) -> None:
+        await service.erase(event.user_id, desk)
 
-    async def sweep_due(_: ReceivedEvent[SweepDue]) -> None:
+    async def sweep_due(_: SweepDue, __: InboxRecord) -> None:
         await sending.sweep(desk)
 
     return {

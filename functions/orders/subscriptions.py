@@ -19,23 +19,24 @@ from events.catalog import (
 )
 from functions.orders import service
 from functions.orders.store import Orders
-from functions.runtime.app import Handler, ReceivedEvent
+from functions.runtime.app import Handler
 from functions.runtime.clock import Clock
+from functions.runtime.inbox import InboxRecord
 
 
 def subscriptions(orders: Orders, clock: Clock, patience: timedelta) -> dict[type[Payload], Handler]:
     """Handlers by payload; `patience` is how long an order may wait for stock and payment."""
 
-    async def stock_reserved(event: ReceivedEvent[StockReserved]) -> None:
-        await service.stock_reserved(orders, clock, event.data.order_id, event.inbox)
+    async def stock_reserved(event: StockReserved, inbox: InboxRecord) -> None:
+        await service.stock_reserved(orders, clock, event.order_id, inbox)
 
-    async def stock_rejected(event: ReceivedEvent[StockRejected]) -> None:
-        await service.stock_rejected(orders, clock, event.data, event.inbox)
+    async def stock_rejected(event: StockRejected, inbox: InboxRecord) -> None:
+        await service.stock_rejected(orders, clock, event, inbox)
 
-    async def user_deleted(event: ReceivedEvent[UserDeleted]) -> None:
-        await service.erase_person(orders, clock, event.data.user_id, event.inbox)
+    async def user_deleted(event: UserDeleted, inbox: InboxRecord) -> None:
+        await service.erase_person(orders, clock, event.user_id, inbox)
 
-    async def sweep_due(_: ReceivedEvent[SweepDue]) -> None:
+    async def sweep_due(_: SweepDue, __: InboxRecord) -> None:
         await service.cancel_overdue(orders, clock, patience)
 
     return {
@@ -50,23 +51,23 @@ def subscriptions(orders: Orders, clock: Clock, patience: timedelta) -> dict[typ
 def _of_payments(orders: Orders, clock: Clock) -> dict[type[Payload], Handler]:
     """Handlers of what becomes of an order's money."""
 
-    async def payment_captured(event: ReceivedEvent[PaymentCaptured]) -> None:
-        await service.payment_captured(orders, clock, event.data, event.inbox)
+    async def payment_captured(event: PaymentCaptured, inbox: InboxRecord) -> None:
+        await service.payment_captured(orders, clock, event, inbox)
 
-    async def payment_declined(event: ReceivedEvent[PaymentDeclined]) -> None:
-        await service.payment_declined(orders, clock, event.data, event.inbox)
+    async def payment_declined(event: PaymentDeclined, inbox: InboxRecord) -> None:
+        await service.payment_declined(orders, clock, event, inbox)
 
-    async def payment_refunded(event: ReceivedEvent[PaymentRefunded]) -> None:
-        await service.payment_refunded(orders, clock, event.data, event.inbox)
+    async def payment_refunded(event: PaymentRefunded, inbox: InboxRecord) -> None:
+        await service.payment_refunded(orders, clock, event, inbox)
 
-    async def refund_failed(event: ReceivedEvent[PaymentRefundFailed]) -> None:
-        await service.refund_failed(orders, clock, event.data, event.inbox)
+    async def refund_failed(event: PaymentRefundFailed, inbox: InboxRecord) -> None:
+        await service.refund_failed(orders, clock, event, inbox)
 
-    async def payment_disputed(event: ReceivedEvent[PaymentDisputed]) -> None:
-        await service.payment_disputed(orders, clock, event.data, event.inbox)
+    async def payment_disputed(event: PaymentDisputed, inbox: InboxRecord) -> None:
+        await service.payment_disputed(orders, clock, event, inbox)
 
-    async def dispute_closed(event: ReceivedEvent[PaymentDisputeClosed]) -> None:
-        await service.dispute_closed(orders, clock, event.data, event.inbox)
+    async def dispute_closed(event: PaymentDisputeClosed, inbox: InboxRecord) -> None:
+        await service.dispute_closed(orders, clock, event, inbox)
 
     return {
         PaymentCaptured: payment_captured,

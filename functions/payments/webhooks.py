@@ -28,7 +28,7 @@ async def receive(payload: bytes, signature: str, desk: Desk) -> None:
     if desk.webhook is None:
         raise not_found("Webhook", "WEBHOOK_NOT_FOUND")
     event = await desk.webhook.read(payload, signature)
-    idempotency = inbox_record("/payment-provider", event.id)
+    idempotency = inbox_record("/payment-provider", event.id, desk.clock.now())
     try:
         if event.kind == "charge":
             await _charge(event, idempotency, desk)

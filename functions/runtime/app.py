@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from events.catalog import Payload
 from events.signatures import Signer, Verifier
@@ -17,22 +16,11 @@ from functions.runtime.settings import RuntimeSettings
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
 
-P = TypeVar("P", bound=Payload)
 Hook = Callable[[], Awaitable[None]]
 
 
-@dataclass(frozen=True)
-class ReceivedEvent(Generic[P]):
-    """One event as it arrived: the validated payload and the inbox record that must commit with its effect."""
-
-    data: P
-    id: str
-    source: str
-    time: datetime
-    inbox: InboxRecord
-
-
-Handler = Callable[[ReceivedEvent[Any]], Awaitable[None]]
+Handler = Callable[[Any, InboxRecord], Awaitable[None]]
+"""Takes the payload of one event, and the inbox record that must commit with its effect."""
 
 
 @dataclass(frozen=True)

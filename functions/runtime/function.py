@@ -20,10 +20,10 @@ import msgspec
 
 from events.catalog import Payload, SweepDue
 from events.signatures import REASONS, SIGNED, BadSignature
-from functions.runtime.app import Function, Handler, ReceivedEvent
+from functions.runtime.app import Function, Handler
 from functions.runtime.clock import Clock
 from functions.runtime.errors import TRANSIENT, Code, ServiceError, invalid, unavailable
-from functions.runtime.inbox import inbox_record
+from functions.runtime.inbox import InboxRecord, inbox_record
 from functions.runtime.store.port import AlreadyDone
 from observability import context, metrics, tracing
 from observability.failpoints import failpoint
@@ -97,16 +97,10 @@ class EventFunction:
         if payload is None or handler is None:
             raise invalid(f"Nobody here subscribed to {event['type'][:100]}.", reason="EVENT_TYPE_UNKNOWN")
         data = self._genuine(payload, event)
-        delivery = ReceivedEvent(
-            data=data,
-            id=event["id"],
-            source=event["source"],
-            time=_time(event.get("time")),
-            inbox=inbox_record(event["source"], event["id"]),
-        )
+        inbox = inbox_record(event["source"], event["id"], _time(event.get("time")))
         operation = _processing(event["type"], event["source"])
         with operation.span({"messaging.message.id": event["id"]}, harmless=(AlreadyDone,)):
-            await self._handle(handler, delivery)
+            await self._handle(handler, data, inbox)
 
     def _genuine(self, payload: type[Payload], event: Any) -> Payload:
         """The data of an event that its source sent, about what its subject says.
@@ -133,13 +127,13 @@ class EventFunction:
             )
         return data
 
-    async def _handle(self, handler: Handler, delivery: ReceivedEvent[Any]) -> None:
+    async def _handle(self, handler: Handler, data: Payload, inbox: InboxRecord) -> None:
         failpoint("event.handle.before")
         try:
             async with asyncio.timeout(self._seconds):
-                if isinstance(delivery.data, SweepDue):
+                if isinstance(data, SweepDue):
                     await self._sweep()
-                await handler(delivery)
+                await handler(data, inbox)
         except TimeoutError:
             raise unavailable("EVENT_TIMEOUT", "The event could not be handled in time.") from None
         failpoint("event.handle.after")
@@ -196,7 +190,7 @@ class _SweepBudget:
         self._left -= 1
 
 
-async def _nothing(_: ReceivedEvent[Any]) -> None:
+async def _nothing(_: Payload, __: InboxRecord) -> None:
     """A domain without a sweep of its own."""
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from functions.runtime.store.port import IdempotencyRecord
 
@@ -12,10 +13,18 @@ state.
 """
 
 
+@dataclass(frozen=True)
 class InboxRecord(IdempotencyRecord):
-    """The record of one received CloudEvent. It commits with the event's effect."""
+    """The record of one received CloudEvent, named by `source` and `event_id`. It commits with the event's effect.
+
+    `time` is when the source says that it happened.
+    """
+
+    source: str = field(kw_only=True)
+    event_id: str = field(kw_only=True)
+    time: datetime = field(kw_only=True)
 
 
-def inbox_record(source: str, event_id: str) -> InboxRecord:
+def inbox_record(source: str, event_id: str, time: datetime) -> InboxRecord:
     """Make the record of one CloudEvent: source and id identify it (CloudEvents 1.0, section 3.1.1)."""
-    return InboxRecord(f"inbox:{source}:{event_id}", KEPT)
+    return InboxRecord(f"inbox:{source}:{event_id}", KEPT, source=source, event_id=event_id, time=time)

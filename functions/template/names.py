@@ -27,7 +27,7 @@ _ENTITY = re.compile(r"[a-z][a-z0-9]*(_[a-z][a-z0-9]*)*")
 _TAKEN_CLASSES = frozenset(
     """
     Any Changes Clock Code EntityMapping Function GrpcClient Handler IdempotencyRecord Identity IndexKey
-    Iterable Manual Page Path Payload ReceivedEvent Ref RpcService Sequence ServiceRunner Settings Store Sweep
+    Iterable Manual Page Path Payload InboxRecord Ref RpcService Sequence ServiceRunner Settings Store Sweep
     Timestamp
     """.split()  # noqa: SIM905 - as above
 )

@@ -12,7 +12,6 @@ from functions.notifications.desk import Desk
 from functions.notifications.domain import Notification
 from functions.notifications.store import MAPPINGS
 from functions.notifications.subscriptions import subscriptions
-from functions.runtime.app import ReceivedEvent
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import ServiceError, unavailable
 from functions.runtime.inbox import inbox_record
@@ -108,10 +107,8 @@ class Office:
     async def receive(self, payload: Payload, event_id: str = "") -> None:
         """One delivery; the same payload is the same event unless `event_id` says otherwise."""
         event_id = event_id or f"{payload.TYPE}/{payload.subject}"
-        idempotency = inbox_record(payload.SOURCE, event_id)
-        await self._handlers[type(payload)](
-            ReceivedEvent(payload, event_id, payload.SOURCE, self.clock.now(), idempotency)
-        )
+        inbox = inbox_record(payload.SOURCE, event_id, self.clock.now())
+        await self._handlers[type(payload)](payload, inbox)
 
     async def sweep(self, after: timedelta = timedelta(hours=1)) -> None:
         self.clock.advance(after)

@@ -265,7 +265,9 @@ async def test_an_erasure_that_breaks_off_is_done_again(world: World) -> None:
         world.orders, store=FailingStore(world.memory, at_call=3)
     )  # the account is closed, one order done
     with pytest.raises(ServiceError):
-        await service.erase_person(broken, world.clock, ADA.subject, inbox_record("/users", "erase-1"))
+        await service.erase_person(
+            broken, world.clock, ADA.subject, inbox_record("/users", "erase-1", world.clock.now())
+        )
     assert len(world.cancellations) == 1
     assert await world.hear(deleted(ADA), event_id="erase-1")
     assert not await world.hear(deleted(ADA), event_id="erase-1")

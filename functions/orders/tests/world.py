@@ -30,7 +30,6 @@ from functions.orders.store import MAPPINGS, Orders
 from functions.orders.subscriptions import subscriptions
 from functions.orders.watching import Watchers
 from functions.runtime.addresses import PostalAddress
-from functions.runtime.app import ReceivedEvent
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import unavailable
 from functions.runtime.identity import ADMIN, CUSTOMER, SERVICE, Identity
@@ -121,10 +120,9 @@ class World:
     async def hear(self, event: Payload, event_id: str = "") -> bool:
         """Deliver an event, as a new one unless `event_id` says which; whether it was not handled before."""
         event_id = event_id or f"event-{next(self._event_ids)}"
-        idempotency = inbox_record(event.SOURCE, event_id)
-        delivery = ReceivedEvent(event, event_id, event.SOURCE, self.clock.now(), idempotency)
+        inbox = inbox_record(event.SOURCE, event_id, self.clock.now())
         try:
-            await self.handlers[type(event)](delivery)
+            await self.handlers[type(event)](event, inbox)
         except AlreadyDone:
             return False
         return True

@@ -23,7 +23,6 @@ from functions.payments.provider import (
 )
 from functions.payments.store import MAPPINGS
 from functions.payments.subscriptions import subscriptions
-from functions.runtime.app import ReceivedEvent
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import not_found, unavailable
 from functions.runtime.inbox import inbox_record
@@ -217,10 +216,9 @@ class Till:
     async def receive(self, payload: Payload, event_id: str = "") -> None:
         """One delivery; a duplicate is acknowledged in silence, as by the real door."""
         event_id = event_id or f"{payload.TYPE}/{payload.subject}"
-        idempotency = inbox_record(payload.SOURCE, event_id)
-        delivery = ReceivedEvent(payload, event_id, payload.SOURCE, self.clock.now(), idempotency)
+        inbox = inbox_record(payload.SOURCE, event_id, self.clock.now())
         try:
-            await self._handlers[type(payload)](delivery)
+            await self._handlers[type(payload)](payload, inbox)
         except AlreadyDone:
             return
 

@@ -13,7 +13,6 @@ from functions.products.listing import Query, list_products
 from functions.products.stock import Reservation, Stock
 from functions.products.subscriptions import subscriptions
 from functions.products.validation import Draft
-from functions.runtime.app import ReceivedEvent
 from functions.runtime.clock import ManualClock
 from functions.runtime.identity import ANONYMOUS, Identity
 from functions.runtime.ids import new_id, uuid7
@@ -82,9 +81,8 @@ class Shop:
 
     async def deliver(self, payload: Payload, event_id: str = "") -> None:
         """As the event door does; without `event_id` it is a new event."""
-        idempotency = inbox_record(payload.SOURCE, event_id or uuid7())
-        event = ReceivedEvent(payload, event_id, payload.SOURCE, self.clock.now(), idempotency)
-        await self._handlers[type(payload)](event)
+        inbox = inbox_record(payload.SOURCE, event_id or uuid7(), self.clock.now())
+        await self._handlers[type(payload)](payload, inbox)
 
     async def sweep(self) -> None:
         """The tick."""

@@ -15,11 +15,12 @@ from starlette.requests import Request
 
 from events.catalog import StockReserved, SweepDue
 from events.service_keys import PrivateKey
-from functions.runtime.app import Function, ReceivedEvent
+from functions.runtime.app import Function
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import invalid, not_found, unavailable
 from functions.runtime.function import EventFunction
 from functions.runtime.http import HttpServer, framework_app
+from functions.runtime.inbox import InboxRecord
 from functions.runtime.settings import RuntimeSettings
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import AlreadyDone
@@ -54,7 +55,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.raises: Exception | None = None
-        self.seen: list[tuple[ReceivedEvent[Any], context.Context]] = []
+        self.seen: list[tuple[Any, InboxRecord, context.Context]] = []
         self.sweeps: list[str] = []
         clock = self.clock = ManualClock()
         self.function = Function(
@@ -72,15 +73,15 @@ class Desk:
         self.is_ready = True
         self.url = ""
 
-    async def handle(self, delivery: ReceivedEvent[Any]) -> None:
-        self.seen.append((delivery, context.current()))
+    async def handle(self, event: Any, inbox: InboxRecord) -> None:
+        self.seen.append((event, inbox, context.current()))
         if self.raises is not None:
             raise self.raises
 
     async def sweep_runtime(self) -> None:
         self.sweeps.append("runtime")
 
-    async def sweep_domain(self, _: ReceivedEvent[Any]) -> None:
+    async def sweep_domain(self, _: SweepDue, __: InboxRecord) -> None:
         self.sweeps.append("domain")
 
     async def check(self) -> None:
@@ -124,9 +125,9 @@ async def test_the_log_names_whom_the_event_is_about(desk: Desk, caplog: pytest.
 async def test_an_event_in_binary_mode_is_handled_with_its_context(desk: Desk) -> None:
     status, body, _ = await desk.post()
 
-    delivery, ctx = desk.seen[0]
+    event, inbox, ctx = desk.seen[0]
     assert (status, body) == (204, b"")
-    assert (delivery.data.order_id, delivery.id, delivery.source) == (ORDER, "e1", "/products")
+    assert (event.order_id, inbox.event_id, inbox.source) == (ORDER, "e1", "/products")
     assert (ctx.correlation_id, ctx.trace_id) == ("correlation-1234", "a" * 32)
 
 
@@ -148,7 +149,7 @@ async def test_the_request_s_trace_is_continued_whatever_its_version_and_lines(d
         sent = signed(EVENT, DATA.encode())
         answer = await client.post(desk.url, headers=[*sent.items(), *lines], content=DATA)
     assert answer.status_code == 204
-    ctx = desk.seen[0][1]
+    ctx = desk.seen[0][2]
     assert (ctx.trace_id, ctx.tracestate) == ("c" * 32, "a=1, b=2")
 
 
@@ -163,7 +164,7 @@ async def test_an_attribute_must_not_come_twice(desk: Desk, name: str) -> None:
 async def test_an_event_in_structured_mode_is_handled(desk: Desk) -> None:
     status, _, _ = await desk.post({"content-type": "application/cloudevents+json"}, structured())
 
-    assert (status, desk.seen[0][0].id) == (204, "e2")
+    assert (status, desk.seen[0][1].event_id) == (204, "e2")
 
 
 async def test_an_event_that_was_handled_before_is_acknowledged(desk: Desk) -> None:
@@ -176,7 +177,7 @@ async def test_the_mark_names_source_and_id(desk: Desk) -> None:
     await desk.post()
     await desk.post(EVENT | {"ce-id": "e2"})
 
-    assert [delivery.inbox.key for delivery, _ in desk.seen] == [
+    assert [inbox.key for _, inbox, _ in desk.seen] == [
         "inbox:/products:e1",
         "inbox:/products:e2",
     ]
@@ -192,15 +193,15 @@ async def test_an_event_from_somebody_who_does_not_send_such_is_refused(desk: De
 async def test_a_time_without_an_offset_compares_with_others_all_the_same(desk: Desk) -> None:
     await desk.post(EVENT | {"ce-time": "2030-01-01T00:00:00"})
 
-    delivery, _ = desk.seen[0]
-    assert delivery.time <= datetime.now(UTC)
+    _, inbox, _ = desk.seen[0]
+    assert inbox.time <= datetime.now(UTC)
 
 
 async def test_a_correlation_id_that_is_no_text_is_made_anew(desk: Desk) -> None:
     event = structured(correlationid=12345678)
     status, _, _ = await desk.post({"content-type": "application/cloudevents+json"}, event)
 
-    assert (status, desk.seen[0][1].correlation_id.isalnum()) == (204, True)
+    assert (status, desk.seen[0][2].correlation_id.isalnum()) == (204, True)
 
 
 REFUSED: list[tuple[dict[str, str], str | bytes, int, str]] = [
@@ -289,7 +290,7 @@ async def test_a_handler_that_takes_longer_than_the_broker_waits_is_broken_off_a
 ) -> None:
     broken_off = asyncio.Event()
 
-    async def hang(_: ReceivedEvent[Any]) -> None:
+    async def hang(_: Any, __: InboxRecord) -> None:
         try:
             await asyncio.Event().wait()
         finally:

@@ -1,8 +1,8 @@
-"""Idempotency keys and inbox marks as guards."""
+"""Idempotency records and inbox records."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -38,7 +38,8 @@ def test_no_key_is_right() -> None:
 
 
 def test_an_event_is_known_by_source_and_id() -> None:
-    assert (
-        len({inbox_record("/orders", "1"), inbox_record("/orders", "2"), inbox_record("/products", "1")}) == 3
-    )
-    assert inbox_record("/orders", "1").answer is None
+    known = [("/orders", "1"), ("/orders", "2"), ("/products", "1")]
+    records = [inbox_record(source, event_id, datetime.now(UTC)) for source, event_id in known]
+
+    assert len({record.key for record in records}) == 3
+    assert records[0].answer is None

@@ -21,7 +21,7 @@ from events.catalog import (
     UserRegistered,
 )
 from events.service_keys import PrivateKey
-from functions.runtime.app import Function, ReceivedEvent
+from functions.runtime.app import Function
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.inbox import inbox_record
@@ -320,11 +320,10 @@ async def test_notifications_learn_how_to_reach_people_and_that_an_address_bounc
     ada = await platform.register()
     event = NotificationBounced(notification_id="ntf_" + "0" * 32, user_id=ada.id)
     bounced = platform.function.subscriptions[NotificationBounced]
-    inbox = inbox_record("/notifications", "1")
-    delivery = ReceivedEvent(event, "1", event.SOURCE, platform.clock.now(), inbox)
-    await bounced(delivery)
+    inbox = inbox_record(event.SOURCE, "1", platform.clock.now())
+    await bounced(event, inbox)
     with pytest.raises(AlreadyDone):
-        await bounced(delivery)
+        await bounced(event, inbox)
     request = pb.GetContactsRequest(user_ids=[ada.id, "usr_nobody"], admins=True)
     answer = await platform.users.GetContacts(request, metadata=platform.as_service("notifications"))
     assert {contact.email: contact.deliverable for contact in answer.contacts} == {
@@ -339,8 +338,8 @@ async def test_the_sweep_rotates_keys_when_it_is_time(platform: Platform) -> Non
     before = ((await platform.users.GetJwks(pb.GetJwksRequest())).jwks).json
     platform.clock.advance(timedelta(days=30))
     event = SweepDue()
-    delivery = ReceivedEvent(event, "1", event.SOURCE, platform.clock.now(), inbox_record("/users", "1"))
-    await platform.function.subscriptions[SweepDue](delivery)
+    inbox = inbox_record(event.SOURCE, "1", platform.clock.now())
+    await platform.function.subscriptions[SweepDue](event, inbox)
     assert ((await platform.users.GetJwks(pb.GetJwksRequest())).jwks).json != before
 
 

@@ -159,7 +159,9 @@ async def _place(world: World) -> None:
 async def _capture(world: World) -> None:
     order: Order = world.last
     news = PaymentCaptured(order_id=order.id, payment_id="pay", amount=order.total)
-    await order_service.payment_captured(world.orders, world.clock, news, inbox_record("/payments", uuid7()))
+    await order_service.payment_captured(
+        world.orders, world.clock, news, inbox_record("/payments", uuid7(), world.clock.now())
+    )
 
 
 async def _place_overdue(world: World) -> None:
@@ -209,7 +211,9 @@ async def _search_nothing(world: World) -> None:
 async def _reserve(world: World, hold: timedelta = _HOLD) -> None:
     line = Line(world.product(), 1, Money(1990, "EUR"))
     order = OrderPlaced(order_id=new_id("ord"), user_id="usr", lines=[line], total=line.unit_price)
-    await stock_service.reserve(world.store, world.clock, hold, order, inbox_record("/orders", uuid7()))
+    await stock_service.reserve(
+        world.store, world.clock, hold, order, inbox_record("/orders", uuid7(), world.clock.now())
+    )
 
 
 async def _reserve_overdue(world: World) -> None:
