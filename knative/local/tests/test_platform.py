@@ -26,12 +26,12 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def test_it_starts_every_part_says_so_and_ends_them_all_on_ctrl_c(world: World) -> None:
     runner = world.start_ready()
+    eventually(lambda: "Ready in" in world.text(), world.text)  # written after the state file
     assert world.state()["parts"].keys() == NAMES
     for name in NAMES:
         assert any(
             line.startswith(f"  {name}") and " ready in " in line for line in world.text().splitlines()
         )
-    assert "Ready in" in world.text()
     assert f"{world.state()['base_url']}/docs" in world.text()
     assert "\x1b" not in world.text(), "colours where there is no terminal"
     pids = world.pids()
