@@ -33,10 +33,10 @@ from functions.orders.watching import Watchers
 from functions.runtime.clock import Clock
 from functions.runtime.concurrency import gather_logged
 from functions.runtime.currencies import SIMULATED, ProviderLimits
-from functions.runtime.errors import Code, ServiceError, denied, invalid, not_found
+from functions.runtime.errors import Code, ServiceError, invalid, not_found
 from functions.runtime.formats import REASON
 from functions.runtime.idempotency import idempotency_record
-from functions.runtime.identity import Identity, require_admin, require_service, require_signed_in
+from functions.runtime.identity import Identity, require_admin, require_person, require_service
 from functions.runtime.ids import new_id
 from functions.runtime.paging import page_limit
 from functions.runtime.store.port import IdempotencyRecord, Page
@@ -68,7 +68,7 @@ async def place(
     IDEMPOTENCY_KEY_REUSED), FAILED_PRECONDITION (PRODUCT_INACTIVE, PRICE_CHANGED), RESOURCE_EXHAUSTED (TOO_MANY_ORDERS,
     TOO_MANY_UNPAID_ORDERS, TOO_MANY_DECLINES).
     """
-    _require_person(caller)
+    require_person(caller)
     wanted = validate(wanted)
     idempotency = None
     if wanted.key is not None:
@@ -104,7 +104,7 @@ async def place(
 
 async def get(orders: Orders, caller: Identity, order_id: str) -> Order:
     """One's own order, or for admins anybody's."""
-    _require_person(caller)
+    require_person(caller)
     order = await orders.get(order_id)
     _require_mine(caller, order)
     return order
@@ -121,7 +121,7 @@ async def list_orders(
     cursor: str,
 ) -> Page[Order]:
     """Newest first: one's own; for admins also one person's (`user_id`) or `everybody`'s."""
-    _require_person(caller)
+    require_person(caller)
     if everybody or user_id not in ("", caller.subject):
         require_admin(caller)
     whose = user_id if everybody else (user_id or caller.subject)
@@ -130,7 +130,7 @@ async def list_orders(
 
 async def cancel(orders: Orders, clock: Clock, caller: Identity, order_id: str, reason: str) -> Order:
     """Cancel one's own order, or as admin anybody's, before shipping; twice by the same person is once."""
-    _require_person(caller)
+    require_person(caller)
     if reason and not _REASON.fullmatch(reason):
         raise invalid(
             "The reason is not valid.", ("reason", "must be UPPER_SNAKE of at most 64 letters, digits and _")
@@ -298,12 +298,6 @@ async def cancel_overdue(orders: Orders, clock: Clock, patience: timedelta) -> i
     if cancelled:
         log.info("overdue_orders_cancelled", extra={"count": cancelled})
     return cancelled
-
-
-def _require_person(caller: Identity) -> None:
-    require_signed_in(caller)
-    if caller.is_service:
-        raise denied()
 
 
 def _require_mine(caller: Identity, order: Order) -> None:

@@ -6,6 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
+def sortable(at: datetime) -> str:
+    """Return an aware time as text that sorts as the time does, for keys of an index."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
 class Clock(Protocol):
     """Tells the time."""
 

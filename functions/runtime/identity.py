@@ -58,6 +58,13 @@ def require_signed_in(caller: Identity) -> None:
         raise unauthenticated("TOKEN_MISSING", "A valid access token is needed.")
 
 
+def require_person(caller: Identity) -> None:
+    """Raise UNAUTHENTICATED for an anonymous caller, PERMISSION_DENIED for a service."""
+    require_signed_in(caller)
+    if caller.is_service:
+        raise denied()
+
+
 def require_admin(caller: Identity) -> None:
     """Raises PERMISSION_DENIED unless the caller has the role admin."""
     require_signed_in(caller)

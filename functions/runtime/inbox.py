@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from functions.runtime.store.port import IdempotencyRecord
+from functions.runtime.store.port import Changes, IdempotencyRecord, Store
 
 KEPT = timedelta(days=7)
 """Far longer than any broker retries; a dead letter replayed later still finds its effect in the entity's
@@ -28,3 +28,8 @@ class InboxRecord(IdempotencyRecord):
 def inbox_record(source: str, event_id: str, time: datetime) -> InboxRecord:
     """Make the record of one CloudEvent: source and id identify it (CloudEvents 1.0, section 3.1.1)."""
     return InboxRecord(f"inbox:{source}:{event_id}", KEPT, source=source, event_id=event_id, time=time)
+
+
+async def commit_inbox_record(store: Store, inbox: InboxRecord) -> None:
+    """Commit a record alone, after work that was committed in parts. Raises AlreadyDone if it is there."""
+    await store.transact([], lambda _: Changes(None), idempotency=inbox)
