@@ -1,4 +1,4 @@
-"""A circuit breaker, for what lies outside the platform: who is down is asked rarely instead of by every request."""
+"""A circuit breaker: stop calling a dependency that keeps failing, and find out by single calls when it is back."""
 
 from __future__ import annotations
 
@@ -13,69 +13,91 @@ from observability import metrics
 R = TypeVar("R")
 
 CLOSED, PROBING, OPEN = 0.0, 0.5, 1.0
+"""Values of the metric `shop_circuit_open`."""
+
+
+def is_transient(error: ServiceError) -> bool:
+    """Return whether the same call may succeed later."""
+    return error.code in TRANSIENT
+
+
+def repeat_failure(error: ServiceError, seconds: float) -> ServiceError:
+    """Refuse a call with the dependency's last failure, to be retried after `seconds`."""
+    return ServiceError(error.code, error.reason, error.message, retry_after=max(seconds, 1.0))
 
 
 class CircuitBreaker:
-    """Refuses calls at once after `failures` passing faults in a row (ServiceErrors that are transient).
+    """Refuses calls at once after `failures` consecutive failures.
 
-    It stays open for `seconds`; then one call is let through to see, and how that ends decides. A refusal is the last
-    fault again, with the seconds that are left as its `retry_after`. `circuit` names it in the metrics.
+    The circuit stays open for `seconds`. Then one call at a time is let through as a probe: if it succeeds, the circuit
+    closes; if it fails, the circuit stays open for another `seconds`. `is_failure` selects the ServiceErrors that count
+    as failures; any other outcome proves that the dependency answers, and closes the circuit. `refuse` makes the error
+    of a refused call from the last failure and the seconds left. `name` labels the metric; there is none without it.
     """
 
     def __init__(
         self,
-        circuit: str,
+        name: str | None = None,
         *,
         failures: int = 5,
         seconds: float = 15.0,
+        is_failure: Callable[[ServiceError], bool] = is_transient,
+        refuse: Callable[[ServiceError, float], ServiceError] = repeat_failure,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._most = failures
+        self._limit = failures
         self._seconds = seconds
+        self._is_failure = is_failure
+        self._refuse = refuse
         self._now = now
-        self._failed = 0
-        self._fault: ServiceError | None = None
-        self._tried_at = 0.0
-        self._state = metrics.CIRCUITS.labels(circuit)
-        self._state.set(CLOSED)
+        self._failures = 0
+        self._last_failure: ServiceError | None = None  # None: the circuit is closed
+        self._probe_at = 0.0
         self._probing = False
+        self._gauge = None if name is None else metrics.CIRCUITS.labels(name)
+        self._show(CLOSED)
+
+    def allow(self) -> bool:
+        """Return whether the call that comes next is a probe. Raises the refusal while the circuit is open."""
+        failure = self._last_failure
+        if failure is None:
+            return False
+        left = self._probe_at - self._now()
+        if left > 0 or self._probing:
+            raise self._refuse(failure, max(left, 0.0))
+        self._probing = True
+        self._show(PROBING)
+        return True
 
     async def call(self, work: Callable[[], Awaitable[R]]) -> R:
-        """What `work` gives. Raises what it raises, or the refusal."""
-        self._admit()
+        """Return the result of `work`. Raises what it raises, or the refusal."""
+        is_probe = self.allow()
         try:
             result = await work()
-        except ServiceError as error:
-            if error.code in TRANSIENT:
-                self._count(error)
+        except asyncio.CancelledError:  # says nothing about the dependency
+            self._probing = self._probing and not is_probe
+            raise
+        except Exception as error:
+            if isinstance(error, ServiceError) and self._is_failure(error):
+                self._fail(error, is_probe)
             else:
                 self._close()
-            raise
-        except asyncio.CancelledError:
-            self._probing = False  # nobody waited for the answer: the next one sees
-            raise
-        except Exception:
-            self._close()  # whatever it said, it answered
             raise
         self._close()
         return result
 
-    def _admit(self) -> None:
-        fault = self._fault
-        if fault is None:
-            return
-        left = self._tried_at - self._now()
-        if left > 0 or self._probing:
-            raise ServiceError(fault.code, fault.reason, fault.message, retry_after=max(left, 1.0))
-        self._probing = True
-        self._state.set(PROBING)
-
-    def _count(self, error: ServiceError) -> None:
-        self._failed += 1
-        if self._failed >= self._most:
-            self._fault, self._tried_at, self._probing = error, self._now() + self._seconds, False
-            self._state.set(OPEN)
+    def _fail(self, error: ServiceError, is_probe: bool) -> None:
+        self._failures += 1
+        self._probing = self._probing and not is_probe
+        if self._failures >= self._limit:
+            self._last_failure, self._probe_at = error, self._now() + self._seconds
+            self._show(OPEN)
 
     def _close(self) -> None:
-        self._failed, self._fault, self._probing = 0, None, False
-        self._state.set(CLOSED)
+        if self._failures:
+            self._failures, self._last_failure, self._probing = 0, None, False
+            self._show(CLOSED)
+
+    def _show(self, state: float) -> None:
+        if self._gauge is not None:
+            self._gauge.set(state)

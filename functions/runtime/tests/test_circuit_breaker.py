@@ -1,4 +1,4 @@
-"""A provider that is down is left alone, and found again when it is back."""
+"""A dependency that keeps failing is not called for a while, and is found again when it is back."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ async def fail(provider: Provider) -> None:
         assert await provider.ask() == "MAIL_UNAVAILABLE 1.0"
 
 
-async def test_after_three_faults_in_a_row_nobody_is_asked_until_the_time_is_over(provider: Provider) -> None:
+async def test_after_three_consecutive_failures_calls_are_refused_until_the_time_is_over(
+    provider: Provider,
+) -> None:
     await fail(provider)
     provider.seconds = 4.0
     with pytest.raises(ServiceError) as raised:
@@ -64,7 +66,7 @@ async def test_after_three_faults_in_a_row_nobody_is_asked_until_the_time_is_ove
     assert (provider.asked, provider.state) == (3, 1.0)
 
 
-async def test_then_one_call_sees_whether_it_is_back_while_others_wait(provider: Provider) -> None:
+async def test_then_one_call_probes_while_the_others_are_refused(provider: Provider) -> None:
     await fail(provider)
     provider.seconds, provider.fault = 10.0, None
     outcomes = await asyncio.gather(provider.ask(), provider.ask())
@@ -82,7 +84,7 @@ async def test_a_failed_probe_opens_it_again(provider: Provider) -> None:
     assert provider.asked == 4
 
 
-async def test_a_probe_that_is_cancelled_leaves_the_next_one_to_see(provider: Provider) -> None:
+async def test_after_a_cancelled_probe_the_next_call_probes(provider: Provider) -> None:
     await fail(provider)
     provider.seconds, provider.fault = 10.0, None
     probe = asyncio.create_task(provider.ask())
@@ -94,7 +96,7 @@ async def test_a_probe_that_is_cancelled_leaves_the_next_one_to_see(provider: Pr
 
 
 @pytest.mark.parametrize("answer", [None, invalid("Not like this."), KeyError("a refusal of its own kind")])
-async def test_faults_count_in_a_row_and_an_answer_of_any_kind_ends_it(
+async def test_only_consecutive_failures_count_and_any_other_answer_closes_the_circuit(
     provider: Provider, answer: Exception | None
 ) -> None:
     for _ in range(3):
@@ -104,3 +106,20 @@ async def test_faults_count_in_a_row_and_an_answer_of_any_kind_ends_it(
         provider.fault = answer
         await asyncio.gather(provider.ask(), return_exceptions=True)
     assert (provider.asked, provider.state) == (9, 0.0)
+
+
+async def test_a_caller_chooses_what_counts_as_a_failure_and_how_it_is_refused(provider: Provider) -> None:
+    breaker = CircuitBreaker(
+        failures=1,
+        seconds=0.0,
+        is_failure=lambda error: error.code is Code.DEADLINE_EXCEEDED,
+        refuse=lambda _, seconds: unavailable("SERVICE_UNAVAILABLE", "No answer.", seconds + 1.0),
+    )
+    provider.breaker = breaker
+    provider.fault = DOWN
+    assert [await provider.ask() for _ in range(2)] == ["MAIL_UNAVAILABLE 1.0"] * 2
+    provider.fault = ServiceError(Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "Too late.")
+    outcomes = await asyncio.gather(*(provider.ask() for _ in range(3)))
+    assert list(outcomes) == ["DEADLINE_EXCEEDED None"] * 3  # they began while it was closed
+    outcomes = await asyncio.gather(*(provider.ask() for _ in range(3)))
+    assert list(outcomes) == ["DEADLINE_EXCEEDED None", *["SERVICE_UNAVAILABLE 1.0"] * 2]
