@@ -8,6 +8,7 @@ from typing import Any
 
 from events.service_keys import InvalidKey, PrivateKey, ServiceKeys
 from events.signatures import Signer, Verifier
+from functions.runtime.app import Hook
 from functions.runtime.clock import Clock
 from functions.runtime.credentials import secret, variable
 from functions.runtime.grpc_client import GrpcClient
@@ -103,6 +104,22 @@ def token_verifier(settings: RuntimeSettings, name: str, keys: KeySource, clock:
     services = service_keys(settings, name)
     issuer, audience = settings.token_issuer, settings.token_audience
     return JwtVerifier(KeySetCache(keys, clock), services, issuer, audience, clock, name)
+
+
+def service_client(
+    settings: RuntimeSettings, name: str, peer: str, address: str, clock: Clock, on_stop: list[Hook]
+) -> GrpcClient:
+    """A client of the service `peer` with the tokens of the service `name`; `on_stop` gets its closing."""
+    client = GrpcClient(address, service_tokens(settings, name, clock), peer)
+    on_stop.append(client.close)
+    return client
+
+
+def remote_verifier(settings: RuntimeSettings, name: str, clock: Clock, on_stop: list[Hook]) -> TokenVerifier:
+    """A verifier for the service `name` that reads keys from the users service; `on_stop` gets its closing."""
+    users = GrpcClient(settings.users_address)
+    on_stop.append(users.close)
+    return token_verifier(settings, name, remote_keys(users), clock)
 
 
 def remote_keys(users: GrpcClient) -> KeySource:
