@@ -46,7 +46,7 @@ FUZZ_MINUTES ?= 10
 DOCS_ADDRESS ?= 127.0.0.1:8000
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs
 UNIT := functions gateway proto events observability knative tests --ignore=tests/integration --ignore=tests/e2e \
-	--ignore=tests/security --ignore=tests/fuzz --ignore=tests/crash --ignore=tests/clients
+	--ignore=tests/security --ignore=tests/attack --ignore=tests/fuzz --ignore=tests/crash --ignore=tests/clients
 PYTEST := $(RUN) -m pytest -q
 COMPILE := CUSTOM_COMPILE_COMMAND="make requirements" $(VENV)/bin/pip-compile --quiet --strip-extras \
 	--allow-unsafe --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
@@ -82,7 +82,7 @@ restore: $(READY) ## Put a backup back (FROM=folder); the platform must be stopp
 	@$(RUN) -m knative.local.backup restore $(call optional,$(FROM)) $(ARGS)
 
 ##@ Check
-.PHONY: test test-unit test-integration test-e2e test-security test-crash test-clients test-new-service fuzz lint lint-documents lint-docs lint-protos audit audit-manifests bench bench-scale
+.PHONY: test test-unit test-integration test-e2e test-security test-attack test-crash test-clients test-new-service fuzz lint lint-documents lint-docs lint-protos audit audit-manifests bench bench-scale
 test: $(READY) ## Run all tests: unit, manifests, integration, end to end, attacks, fuzzing, a few crashes
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
@@ -107,6 +107,9 @@ test-e2e: $(READY) ## Drive a platform over HTTP: the one at E2E_BASE_URL, or it
 
 test-security: $(READY) ## Attack a running platform: its own, unless E2E_BASE_URL names one
 	@$(PYTEST) tests/security tests/fuzz $(ARGS)
+
+test-attack: $(READY) ## Attack the platform on a cluster from pods in it (KUBECONFIG, E2E_BASE_URL, E2E_HOST, E2E_GRPC_HOST)
+	@$(PYTEST) -o faulthandler_timeout=0 tests/attack $(ARGS)
 
 fuzz: $(READY) $(FUZZ_READY) ## Fuzz the API, the event and gRPC doors and the parsers for FUZZ_MINUTES=10
 	@for parser in $$($(RUN) -c 'from tests.fuzz.parsers import PARSERS; print(*PARSERS)'); do \
@@ -230,12 +233,15 @@ IMAGE = $(REGISTRY)/shop/$*:$(TAG)
 OVERLAY := knative/overlays/production/kustomization.yaml
 DIGESTS := build/digests
 
-.PHONY: build-all push-all pin-all
+.PHONY: build-all push-all pin-all pin-others
 build-all: $(IMAGES:%=build-%) ## Build all images (REGISTRY=dev.local TAG=dev BUILDER=docker|podman|buildah)
 
 push-all: $(IMAGES:%=push-%) ## Push them to REGISTRY
 
-pin-all: $(DOMAINS:%=pin-functions-%) pin-gateway pin-dead-letters ## Push, and pin what production runs by the digests
+pin-all: pin-others $(DOMAINS:%=pin-functions-%) pin-gateway pin-dead-letters ## Push, and pin what production runs by the digests
+
+pin-others: builder $(READY) ## Pin the images of others by digest: base image, observability, compose.yaml
+	@$(RUN) -m requirements.images $(BUILDER)
 
 DOCKERFILE.gateway := gateway/Dockerfile
 DOCKERFILE.dead-letters := events/Dockerfile

@@ -116,6 +116,7 @@ class GrpcIngress:
     """An ingress that has a host for gRPC clients: at `target` (host:port), by the name of `host`."""
 
     def __init__(self, target: str, host: str, secure: bool) -> None:
+        self.host = host
         self._target = target
         self._options = [("grpc.default_authority", host)]
         self._secure = secure
