@@ -123,7 +123,9 @@ def test_every_image_is_ours_and_has_a_dockerfile_or_is_pinned() -> None:
             ), name
             assert (ROOT / service["build"]["dockerfile"]).is_file(), name
         else:
-            assert re.fullmatch(r"[a-z]+/[a-z-]+:v?\d+\.\d+\.\d+", service["image"]), name
+            assert re.fullmatch(r"[a-z]+/[a-z-]+:v?\d+\.\d+\.\d+(@sha256:[0-9a-f]{64})?", service["image"]), (
+                name
+            )
 
 
 def test_no_container_of_ours_may_more_than_in_a_cluster() -> None:
