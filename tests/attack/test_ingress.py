@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+import aiohttp
 import pytest
 
 from knative.local.demo.shop import Person, Shop
 from proto.shop.users.v1 import users_pb2, users_pb2_grpc
 from tests.attack.cluster import INGRESS, Attacker, Cluster
+from tests.conftest import MakeProduct
 from tests.e2e.platform import GrpcIngress, Platform, grpc_ingress
 
 SECONDS = 30
@@ -71,6 +74,29 @@ async def test_slow_bodies_keep_nobody_from_logging_in(
     slow = {"authority": platform.host, "connections": 1050, "seconds": SECONDS}
     saw = await during(partial(outsider.run, "slow_bodies", host=INGRESS, port=80, **slow), use)
     assert saw["connections"] >= 1050, saw
+
+
+async def test_watched_orders_leave_room_for_other_calls_of_the_gateway(
+    platform: Platform, shop: Shop, make_product: MakeProduct
+) -> None:
+    """More streams than a connection of the ingress may carry: inside, all calls of the gateway share one."""
+    product = await make_product()
+    people = [await shop.register() for _ in range(6)]
+    orders = [await shop.order(person, {product["id"]: 1}) for person in people]
+    for person, order in zip(people, orders, strict=True):
+        await shop.settled(person, order["id"], status="CONFIRMED", seconds=60)
+    async with contextlib.AsyncExitStack() as streams:
+        connector = aiohttp.TCPConnector(limit=0)
+        watchers = await streams.enter_async_context(aiohttp.ClientSession(connector=connector))
+        for person, order in zip(people, orders, strict=True):
+            url = f"{platform.base_url}/v1/orders/{order['id']}/stream"
+            token = {"host": platform.host, "authorization": f"Bearer {person.tokens['access_token']}"}
+            for _ in range(19):
+                stream = await streams.enter_async_context(watchers.get(url, headers=token))
+                assert stream.status == 200
+        for person, order in zip(people, orders, strict=True):
+            found = await asyncio.wait_for(shop.call("GET", f"/v1/orders/{order['id']}", who=person), 10)
+            assert found["status"] == "CONFIRMED"
 
 
 def test_a_connection_carries_a_hundred_calls_at_once(outsider: Attacker) -> None:
