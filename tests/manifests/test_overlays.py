@@ -329,13 +329,17 @@ def test_every_answer_of_the_tls_ingress_says_that_there_is_only_https() -> None
 
 def test_a_request_is_there_in_full_before_long_or_is_cut_off_at_the_ingress() -> None:
     filters = {d["metadata"]["name"]: d for d in of(render("istio/production"), "EnvoyFilter")}
-    (patch,) = filters["shop-slow"]["spec"]["configPatches"]
+    patch, inside = filters["shop-slow"]["spec"]["configPatches"]
     connections = patch["patch"]["value"]["typed_config"]
     settings = Settings()
     whole = settings.header_seconds + settings.body_seconds
     assert float(connections["request_timeout"].removesuffix("s")) == whole
     assert float(connections["request_headers_timeout"].removesuffix("s")) == settings.header_seconds
     assert connections["http2_protocol_options"]["max_concurrent_streams"] <= settings.max_concurrency_each
+    # All calls of the gateway to a service share a connection at the cluster-local gateway.
+    assert inside["match"]["listener"]["portNumber"] == 8081
+    streams = inside["patch"]["value"]["typed_config"]["http2_protocol_options"]["max_concurrent_streams"]
+    assert streams > settings.max_concurrency + settings.max_streams
     (limits,) = filters["shop-limits"]["spec"]["configPatches"]
     entries = limits["patch"]["value"]["typed_config"]["descriptors"][0]["entries"]
     assert [entry["key"] for entry in entries] == ["header_match", "masked_remote_address"]
