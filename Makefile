@@ -62,7 +62,9 @@ help: ## Show this list
 	@printf '  make test ARGS="-k saga"    options for pytest, also for test-unit, test-integration, test-e2e\n'
 
 ##@ Run
-.PHONY: up demo tables epoch backup restore
+.PHONY: setup up demo tables epoch backup restore
+setup: $(READY) ## Install the locked requirements into .venv, as every target does that needs them
+
 up: $(READY) ## Start the whole platform on this machine (Ctrl-C stops it)
 	@exec $(RUN) -m knative.local $(UP_ARGS)
 

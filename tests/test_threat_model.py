@@ -1,4 +1,4 @@
-"""SECURITY.md names only tests that exist."""
+"""Documents name only tests that exist."""
 
 from __future__ import annotations
 
@@ -16,3 +16,9 @@ def test_every_test_that_the_threat_model_names_exists() -> None:
         file = ROOT / "tests" / path
         assert file.is_file(), path
         assert not test or f"def test_{test}(" in file.read_text(), f"{path}::{test}"
+
+
+def test_every_test_that_the_guarantees_name_exists() -> None:
+    named = _REFERENCE.findall((ROOT / "docs/guarantees.md").read_text())
+    assert len(named) > 15
+    assert [path for path, _ in named if not (ROOT / path).is_file()] == []
