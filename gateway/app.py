@@ -15,13 +15,12 @@ from functions.runtime.key_set import KeySetCache
 from functions.runtime.tokens import JwtVerifier, TokenVerifier
 from gateway import openapi
 from gateway.clients import Clients
-from gateway.cors import cross_origin
 from gateway.docs import add_docs
 from gateway.errors import on_http, on_validation
-from gateway.exchange import Gateway
-from gateway.limits import Slots, TokenBuckets
-from gateway.middleware import Edge
-from gateway.route import OpenRoute, require_declared
+from gateway.limits import ConcurrencyLimiter, TokenBuckets
+from gateway.middleware.cors import cross_origin
+from gateway.middleware.edge import Edge
+from gateway.middleware.request_context import AppState
 from gateway.routes import (
     admin,
     notifications,
@@ -33,6 +32,7 @@ from gateway.routes import (
     webhooks,
     wellknown,
 )
+from gateway.routing import PublicRoute, require_access
 from gateway.settings import Settings
 from observability import metrics
 
@@ -46,7 +46,7 @@ def compose(
     verifier: TokenVerifier | None = None,
     clients: Clients | None = None,
     clock: Clock | None = None,
-) -> Gateway:
+) -> AppState:
     """The collaborators of the routes; what is given replaces what the settings would make."""
     clients = clients or Clients(settings)
     clock = clock or SystemClock()
@@ -55,7 +55,7 @@ def compose(
     # No service key: a service token has no business at the edge.
     verifier = verifier or JwtVerifier(keys, None, issuer, audience, clock)
     rate, burst = settings.rate_limit_per_second, settings.rate_limit_burst
-    return Gateway(
+    return AppState(
         settings=settings,
         clients=clients,
         verifier=verifier,
@@ -63,9 +63,11 @@ def compose(
         addresses=TokenBuckets(rate, burst),
         users=TokenBuckets(rate, burst),
         exports=TokenBuckets(settings.exports_per_hour / 3600, settings.exports_per_hour, name="exports"),
-        slots=Slots(settings.max_concurrency, "OVERLOADED"),
-        callers=Slots(settings.max_connections, "TOO_MANY_AT_ONCE", settings.max_concurrency_each),
-        streams=Slots(settings.max_streams, "TOO_MANY_STREAMS", settings.max_streams_each),
+        slots=ConcurrencyLimiter(settings.max_concurrency, "OVERLOADED"),
+        callers=ConcurrencyLimiter(
+            settings.max_connections, "TOO_MANY_AT_ONCE", settings.max_concurrency_each
+        ),
+        streams=ConcurrencyLimiter(settings.max_streams, "TOO_MANY_STREAMS", settings.max_streams_each),
     )
 
 
@@ -86,11 +88,11 @@ def create_app(
         app.router.routes.extend(domain.router.routes)
     _add_probes(app, gateway)
     add_docs(app)
-    require_declared(app.router.routes)
+    require_access(app.router.routes)
     _describe(app)
     app.add_middleware(Edge, gateway=gateway)
     if settings.console_url and settings.shop_env == "development":
-        from gateway.console import ConsoleProxy  # on a developer's machine only
+        from gateway.middleware.console_proxy import ConsoleProxy  # on a developer's machine only
 
         app.add_middleware(ConsoleProxy, url=settings.console_url)
     if origins := settings.origins():
@@ -98,7 +100,7 @@ def create_app(
     return app
 
 
-def _empty_app(gateway: Gateway) -> FastAPI:
+def _empty_app(gateway: AppState) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
@@ -126,7 +128,7 @@ def _describe(app: FastAPI) -> None:
     app.openapi = document  # type: ignore[method-assign] # FastAPI's documented way to replace it
 
 
-def _add_probes(app: FastAPI, gateway: Gateway) -> None:
+def _add_probes(app: FastAPI, gateway: AppState) -> None:
     async def live(_: Request) -> Response:
         return Response(b"ok", media_type="text/plain")
 
@@ -140,6 +142,6 @@ def _add_probes(app: FastAPI, gateway: Gateway) -> None:
         content, content_type = metrics.exposition(", ".join(request.headers.getlist("accept")))
         return Response(content, headers={"content-type": content_type})
 
-    app.router.routes.append(OpenRoute("/healthz/live", live, methods=["GET"]))
-    app.router.routes.append(OpenRoute("/healthz/ready", ready, methods=["GET"]))
-    app.router.routes.append(OpenRoute("/metrics", exposition, methods=["GET"]))
+    app.router.routes.append(PublicRoute("/healthz/live", live, methods=["GET"]))
+    app.router.routes.append(PublicRoute("/healthz/ready", ready, methods=["GET"]))
+    app.router.routes.append(PublicRoute("/metrics", exposition, methods=["GET"]))

@@ -8,8 +8,8 @@ from importlib import resources
 from fastapi import FastAPI, Request, Response
 
 from gateway.openapi import TITLE
-from gateway.problems import EdgeError
-from gateway.route import OpenRoute
+from gateway.problems import HttpError
+from gateway.routing import PublicRoute
 
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -62,12 +62,12 @@ def add_docs(app: FastAPI) -> None:
         if name == "start.js":
             return _file(_START.encode(), "text/javascript")
         if name not in _TYPES:
-            raise EdgeError(404, "ROUTE_NOT_FOUND", "This path is not found.")
+            raise HttpError(404, "ROUTE_NOT_FOUND", "This path is not found.")
         return _file(_asset(name), _TYPES[name])
 
-    app.router.routes.append(OpenRoute("/openapi.json", openapi, methods=["GET"]))
-    app.router.routes.append(OpenRoute("/docs", page, methods=["GET"]))
-    app.router.routes.append(OpenRoute("/docs/{name}", part, methods=["GET"]))
+    app.router.routes.append(PublicRoute("/openapi.json", openapi, methods=["GET"]))
+    app.router.routes.append(PublicRoute("/docs", page, methods=["GET"]))
+    app.router.routes.append(PublicRoute("/docs/{name}", part, methods=["GET"]))
 
 
 def _file(content: bytes, media_type: str) -> Response:

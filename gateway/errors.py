@@ -14,7 +14,7 @@ from starlette.routing import Match
 
 from functions.runtime.errors import ServiceError, invalid, not_found
 from gateway.models.users import EMAIL
-from gateway.problems import EdgeError
+from gateway.problems import HttpError
 
 MAX_VIOLATIONS = 20
 _TEXTS = {
@@ -49,8 +49,8 @@ async def on_http(request: Request, error: Exception) -> NoReturn:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allow = ", ".join(sorted(allowed_methods(request)))
         headers = {"allow": allow}
-        raise EdgeError(405, "METHOD_NOT_ALLOWED", f"Only {allow} here.", headers=headers) from None
-    raise EdgeError(error.status_code, "BAD_REQUEST", "The request cannot be processed.") from None
+        raise HttpError(405, "METHOD_NOT_ALLOWED", f"Only {allow} here.", headers=headers) from None
+    raise HttpError(error.status_code, "BAD_REQUEST", "The request cannot be processed.") from None
 
 
 def allowed_methods(request: Request) -> set[str]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 from functions.runtime.errors import Code, ServiceError, unavailable
-from gateway.problems import EdgeError
+from gateway.problems import HttpError
 
 SEARCH_COST, PASSWORD_COST, EXPORT_COST = 10, 20, 50
 """In ordinary requests: by the CPU that they take of the whole platform (reading a product takes about a millisecond, a
@@ -42,7 +42,7 @@ class TokenBuckets:
         policy = f'"{name}";q={burst};w={max(1, round(burst / rate))}'
         self.policy = (b"ratelimit-policy", policy.encode())
 
-    def take(self, key: str, tokens: int = 1) -> None:
+    def consume(self, key: str, tokens: int = 1) -> None:
         """Take so many tokens, or raise RESOURCE_EXHAUSTED (RATE_LIMITED) with the seconds until they are there."""
         now = self._now()
         full_at = max(self._full_at.get(key, now), now)
@@ -63,8 +63,8 @@ class TokenBuckets:
         taken = math.ceil(until_full / self._interval - 1e-6)  # floats: a whole token is a hair more or less
         return max(0, self.burst - taken), math.ceil(until_full)
 
-    def _refusal(self, wait: float) -> EdgeError:
-        return EdgeError(
+    def _refusal(self, wait: float) -> HttpError:
+        return HttpError(
             429,
             "RATE_LIMITED",
             "Too many requests; slow down.",
@@ -89,7 +89,7 @@ def rate_headers(counted: list[Counted]) -> list[tuple[bytes, bytes]]:
     return [closest.policy, (b"ratelimit", b'"%b";r=%d;t=%d' % (closest.name, *left))]
 
 
-class Slots:
+class ConcurrencyLimiter:
     """At most `most` at a time, and of one holder at most `each`; more are refused at once instead of waiting."""
 
     def __init__(self, most: int, reason: str, each: int | None = None) -> None:
@@ -97,30 +97,30 @@ class Slots:
         self._each = most if each is None else each
         self._reason = reason
         self._held: Counter[str] = Counter()
-        self.taken = 0
+        self.active = 0
 
-    def take(self, holder: str = "") -> None:
-        """Take a slot, to be given back by `give`; raises UNAVAILABLE when none is left (for this holder)."""
-        if self.taken >= self._most or self._held[holder] >= self._each:
+    def acquire(self, holder: str = "") -> None:
+        """Take a slot, to be given back by `release`; raises UNAVAILABLE when none is left (for this holder)."""
+        if self.active >= self._most or self._held[holder] >= self._each:
             raise self.refusal()
-        self.taken += 1
+        self.active += 1
         self._held[holder] += 1
 
-    def give(self, holder: str = "") -> None:
+    def release(self, holder: str = "") -> None:
         """Give a slot back."""
-        self.taken -= 1
+        self.active -= 1
         self._held[holder] -= 1
         if not self._held[holder]:
             del self._held[holder]
 
     @contextmanager
-    def held(self, holder: str = "") -> Iterator[None]:
-        """Hold a slot within the block. Raises as `take` does."""
-        self.take(holder)
+    def hold(self, holder: str = "") -> Iterator[None]:
+        """Hold a slot within the block. Raises as `acquire` does."""
+        self.acquire(holder)
         try:
             yield
         finally:
-            self.give(holder)
+            self.release(holder)
 
     def refusal(self) -> ServiceError:
         """What one too many is told."""

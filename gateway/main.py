@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 
-from gateway.wake import wake
+from gateway.prewarm import prewarm
 
 if __name__ == "__main__":
-    wake(os.environ.get("WAKE", ""))
-    from gateway.serve import main  # after what it does not need: see wake
+    prewarm(os.environ.get("WAKE", ""))
+    from gateway.server import main  # after what it does not need: see wake
 
     main()

@@ -11,10 +11,10 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from gateway.declare import ANSWER, LOCATED, PROBLEMS, header
 from gateway.models.common import Problem
 from gateway.problems import CONTENT_TYPE
-from gateway.route import ACCESS, COST, SECONDS, EdgeRoute
+from gateway.route_options import ANSWER, LOCATED, PROBLEMS, header
+from gateway.routing import ACCESS, COST, SECONDS, ApiRoute
 
 TITLE, VERSION = "Shop", "1.0.0"
 LICENSE = {"name": "MIT", "identifier": "MIT"}
@@ -180,7 +180,7 @@ _ON_STATUS = {
 def document(app: FastAPI) -> dict[str, Any]:
     """The finished document of the app's routes."""
     tags = [{"name": name, "description": text} for name, text in _TAGS.items()]
-    routes = [_documented(route) if isinstance(route, EdgeRoute) else route for route in app.routes]
+    routes = [_documented(route) if isinstance(route, ApiRoute) else route for route in app.routes]
     schema = get_openapi(
         title=TITLE,
         version=VERSION,
@@ -220,7 +220,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     return schema
 
 
-def _documented(route: EdgeRoute) -> APIRoute:
+def _documented(route: ApiRoute) -> APIRoute:
     """The route as FastAPI describes it: with the model of its answer, which serving does without."""
     extra = dict(route.openapi_extra or {})
     answer, status, responses = extra.pop(ANSWER), route.status_code or 200, dict(route.responses)

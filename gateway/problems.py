@@ -45,7 +45,7 @@ INTERNAL = ServiceError(
 )
 
 
-class EdgeError(ServiceError):
+class HttpError(ServiceError):
     """A refusal that only HTTP knows: it brings its own status and headers."""
 
     def __init__(
@@ -66,7 +66,7 @@ class EdgeError(ServiceError):
 
 def status_of(error: ServiceError, conditional: bool = False) -> int:
     """The HTTP status; `conditional`: the request carried If-Match, so a lost version is 412."""
-    if isinstance(error, EdgeError):
+    if isinstance(error, HttpError):
         return error.status
     if conditional and error.reason == "VERSION_MISMATCH":
         return 412
@@ -111,7 +111,7 @@ _CHALLENGES = {
 
 
 def _headers(status: int, error: ServiceError, reason: str) -> dict[str, str]:
-    headers = dict(error.headers) if isinstance(error, EdgeError) else {}
+    headers = dict(error.headers) if isinstance(error, HttpError) else {}
     if status == 401:
         headers["www-authenticate"] = f'Bearer realm="shop"{_CHALLENGES.get(reason, "")}'
     if status in (429, 503):

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 from fastapi import Query, Request, Response
 
 from functions.runtime.errors import invalid
-from gateway.answers import answer, conditional, empty, etag
-from gateway.declare import declare
-from gateway.exchange import clients_of, exchange_of
+from gateway.middleware.request_context import clients_of, request_context_of
 from gateway.models import admin as models
 from gateway.models import orders as order_models
 from gateway.models import payments as payment_models
 from gateway.models import users as user_models
+from gateway.responses import answer, conditional, empty, etag
+from gateway.route_options import declare
 from gateway.routes.orders import Status, order_page
 from gateway.routes.params import Cursor, DeadLetterId, Limit, UserId, routes
 from proto.shop.orders.v1 import orders_pb2
@@ -112,7 +112,7 @@ async def rotate_keys(request: Request) -> Response:
     """
     users = clients_of(request).users
     keys = (await users.write(users.stub.RotateKeys, users_pb2.RotateKeysRequest())).jwks
-    exchange_of(request).gateway.keys.forget()
+    request_context_of(request).gateway.keys.forget()
     return Response(keys.json, 200, {"cache-control": "no-store"}, "application/json")
 
 

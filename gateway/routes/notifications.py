@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import Request, Response
 
-from gateway.answers import answer, conditional, etag, expected_version
-from gateway.declare import declare
-from gateway.exchange import clients_of
+from gateway.middleware.request_context import clients_of
 from gateway.models import notifications as models
+from gateway.responses import answer, conditional, etag, expected_version
+from gateway.route_options import declare
 from gateway.routes.params import Cursor, Limit, NotificationId, routes
 from proto.shop.notifications.v1 import notifications_pb2 as pb
 

@@ -8,13 +8,13 @@ from fastapi import Query, Request, Response
 
 from functions.runtime.errors import invalid
 from functions.runtime.identity import current_caller, require_signed_in
-from gateway.answers import answer, conditional, etag
-from gateway.declare import declare
-from gateway.exchange import clients_of, exchange_of
+from gateway.middleware.request_context import clients_of, request_context_of
 from gateway.models import orders as models
-from gateway.route import enter_token
+from gateway.order_stream import OrderStream
+from gateway.responses import answer, conditional, etag
+from gateway.route_options import declare
 from gateway.routes.params import Cursor, Limit, OrderId, idempotency_key, routes
-from gateway.streams import OrderEvents
+from gateway.routing import enter_token
 from proto.shop.orders.v1 import orders_pb2 as pb
 
 router = routes("orders")
@@ -75,7 +75,7 @@ async def place_order(request: Request, body: models.PlaceOrder) -> Response:
         payment_token=body.payment_token,
         idempotency_key=idempotency_key(request),
         expected_total=models.expected_total(body.expected_total),
-        client_address=exchange_of(request).address,
+        client_address=request_context_of(request).address,
     )
     order = models.order((await orders.write(orders.stub.PlaceOrder, wanted)).order)
     return answer(order, 201, location=f"/v1/orders/{order['id']}", tag=etag(order["version"]))
@@ -175,7 +175,7 @@ async def stream_order(
     if ticket is not None:
         await _redeem(request, order_id, ticket)
     require_signed_in(current_caller())
-    return await OrderEvents.open(request, order_id, request.headers.get("last-event-id", last_event_id))
+    return await OrderStream.open(request, order_id, request.headers.get("last-event-id", last_event_id))
 
 
 async def _redeem(request: Request, order_id: str, ticket: str) -> None:
@@ -185,4 +185,4 @@ async def _redeem(request: Request, order_id: str, ticket: str) -> None:
     orders = clients_of(request).orders
     wanted = pb.RedeemStreamTicketRequest(order_id=order_id, ticket=ticket)
     found = await orders.write(orders.stub.RedeemStreamTicket, wanted)
-    await enter_token(exchange_of(request), found.access_token)
+    await enter_token(request_context_of(request), found.access_token)

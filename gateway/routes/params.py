@@ -12,14 +12,14 @@ from functions.runtime.errors import invalid
 from functions.runtime.formats import IDEMPOTENCY_KEY
 from functions.runtime.identity import current_caller
 from gateway.models.common import identifier
-from gateway.route import EdgeRoute
+from gateway.routing import ApiRoute
 
 _KEY = re.compile(IDEMPOTENCY_KEY)
 
 
 def routes(tag: str) -> APIRouter:
     """A router of one domain."""
-    return APIRouter(route_class=EdgeRoute, tags=[tag], generate_unique_id_function=lambda route: route.name)
+    return APIRouter(route_class=ApiRoute, tags=[tag], generate_unique_id_function=lambda route: route.name)
 
 
 def _id(prefix: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import Request, Response
 
-from gateway.answers import answer, conditional
-from gateway.declare import declare
-from gateway.exchange import clients_of
+from gateway.middleware.request_context import clients_of
 from gateway.models import payments as models
+from gateway.responses import answer, conditional
+from gateway.route_options import declare
 from gateway.routes.params import Cursor, Limit, OrderId, PaymentId, idempotency_key, routes
 from proto.shop.payments.v1 import payments_pb2 as pb
 

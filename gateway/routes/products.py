@@ -8,7 +8,10 @@ from fastapi import Query, Request, Response
 
 from functions.runtime.formats import MAX_QUERY
 from functions.runtime.identity import current_caller
-from gateway.answers import (
+from gateway.limits import SEARCH_COST
+from gateway.middleware.request_context import clients_of, request_context_of
+from gateway.models import products as models
+from gateway.responses import (
     PRIVATE,
     REVALIDATE,
     answer,
@@ -18,10 +21,7 @@ from gateway.answers import (
     expected_version,
     require_match,
 )
-from gateway.declare import declare
-from gateway.exchange import clients_of, exchange_of
-from gateway.limits import SEARCH_COST
-from gateway.models import products as models
+from gateway.route_options import declare
 from gateway.routes.params import Cursor, Limit, ProductId, idempotency_key, routes
 from proto.shop.products.v1 import products_pb2 as pb
 
@@ -73,7 +73,7 @@ async def list_products(
 ) -> Response:
     """Browse or search the catalogue, newest first."""
     if q:
-        exchange_of(request).charge(SEARCH_COST)
+        request_context_of(request).charge(SEARCH_COST)
     products = clients_of(request).products
     wanted = pb.ListProductsRequest(
         category=category, query=q, limit=limit, cursor=cursor, include_inactive=include_inactive

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fastapi import Request, Response
 
-from gateway.answers import answer, empty
-from gateway.declare import declare
-from gateway.exchange import clients_of, exchange_of
 from gateway.limits import PASSWORD_COST
+from gateway.middleware.request_context import clients_of, request_context_of
 from gateway.models import users as models
+from gateway.responses import answer, empty
+from gateway.route_options import declare
 from gateway.routes.params import routes
 from proto.shop.users.v1 import users_pb2 as pb
 
@@ -39,7 +39,7 @@ async def log_in(request: Request, body: models.Login) -> Response:
     wanted = pb.LoginRequest(
         email=body.email,
         password=body.password,
-        client_address=exchange_of(request).address,
+        client_address=request_context_of(request).address,
         device_token=body.device_token or request.cookies.get(_DEVICE_COOKIE, "")[:256],
     )
     session = models.session((await users.write(users.stub.Login, wanted)).session)
@@ -105,7 +105,7 @@ async def request_password_reset(request: Request, body: models.ForgottenPasswor
     Answers alike whether or not there is such an account; at most three mails in 15 minutes.
     """
     users = clients_of(request).users
-    address = exchange_of(request).address
+    address = request_context_of(request).address
     wanted = pb.RequestPasswordResetRequest(email=body.email, client_address=address)
     await users.write(users.stub.RequestPasswordReset, wanted)
     return empty()

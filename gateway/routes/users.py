@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from fastapi import Request, Response
 
 from functions.runtime.errors import ServiceError
-from gateway.answers import answer, conditional, empty, etag, expected_version, require_match
-from gateway.declare import declare
-from gateway.exchange import clients_of, exchange_of
-from gateway.export import PersonalData
+from gateway.data_export import DataExport
 from gateway.limits import EXPORT_COST, PASSWORD_COST
+from gateway.middleware.request_context import clients_of, request_context_of
 from gateway.models import users as models
 from gateway.models.export import Export
+from gateway.responses import answer, conditional, empty, etag, expected_version, require_match
+from gateway.route_options import declare
 from gateway.routes.params import AddressId, me, routes
 from proto.shop.users.v1 import users_pb2 as pb
 
@@ -61,7 +61,10 @@ async def register_user(request: Request, body: models.Register) -> Response:
     """
     users = clients_of(request).users
     wanted = pb.RegisterRequest(
-        email=body.email, password=body.password, name=body.name, client_address=exchange_of(request).address
+        email=body.email,
+        password=body.password,
+        name=body.name,
+        client_address=request_context_of(request).address,
     )
     user = models.user((await users.write(users.stub.Register, wanted)).user)
     return answer(user, 201, location="/v1/users/me", tag=etag(user["version"]))
@@ -91,10 +94,10 @@ async def export_me(request: Request) -> Response:
     One document from every domain, complete, however long; a few times an hour, and within five minutes of a login. One
     that breaks off is not complete.
     """
-    exchange, users = exchange_of(request), clients_of(request).users
+    request_context, users = request_context_of(request), clients_of(request).users
     own = await users.read(users.stub.ExportUser, pb.ExportUserRequest(user_id=me()))
-    exchange.count(exchange.gateway.exports, me())
-    return await PersonalData.open(clients_of(request), me(), own)
+    request_context.count(request_context.gateway.exports, me())
+    return await DataExport.open(clients_of(request), me(), own)
 
 
 @router.patch(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import Request, Response
 
-from gateway.answers import empty
-from gateway.bodies import too_large
-from gateway.declare import declare
-from gateway.exchange import clients_of
+from gateway.middleware.request_context import clients_of
+from gateway.request_body import too_large
+from gateway.responses import empty
+from gateway.route_options import declare
 from gateway.routes.params import routes
 from proto.shop.notifications.v1 import notifications_pb2
 from proto.shop.payments.v1 import payments_pb2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import Request, Response
 
-from gateway.declare import declare
-from gateway.exchange import exchange_of
+from gateway.middleware.request_context import request_context_of
 from gateway.models import users as models
+from gateway.route_options import declare
 from gateway.routes.params import routes
 
 router = routes("keys")
@@ -15,5 +15,5 @@ router = routes("keys")
 @router.get("/.well-known/jwks.json", **declare("open", 200, models.KeySet))
 async def read_keys(request: Request) -> Response:
     """Read the public keys of access tokens (RFC 7517)."""
-    keys = await exchange_of(request).gateway.keys.published()
+    keys = await request_context_of(request).gateway.keys.published()
     return Response(keys, 200, {"cache-control": "public, max-age=60"}, "application/json")

@@ -15,9 +15,9 @@ from events.service_keys import PrivateKey
 from functions.runtime.rpc import RpcServer
 from functions.runtime.testing import FakeVerifier
 from gateway.app import create_app
-from gateway.serve import Live
+from gateway.server import GatewayServer
 from gateway.settings import Settings
-from gateway.tests.deadletters import fake_dead_letters
+from gateway.tests.dead_letters import fake_dead_letters
 from gateway.tests.fakes import ADMIN, USER, Backend
 from observability.logs import JsonFormatter
 
@@ -26,7 +26,7 @@ BOSS = {"authorization": f"Bearer admin:{ADMIN}"}
 PROBLEM = "application/problem+json"
 
 Start = Callable[..., Awaitable[httpx.AsyncClient]]
-StartLive = Callable[..., Awaitable[Live]]
+StartServer = Callable[..., Awaitable[GatewayServer]]
 
 
 @pytest.fixture
@@ -92,15 +92,15 @@ async def start(settings: Settings) -> AsyncIterator[Start]:
 
 
 @pytest.fixture
-async def start_live(settings: Settings) -> AsyncIterator[StartLive]:
+async def start_server(settings: Settings) -> AsyncIterator[StartServer]:
     """Serves a gateway on a free port."""
     import msgspec
 
-    running: list[Live] = []
+    running: list[GatewayServer] = []
 
-    async def with_settings(**changes: Any) -> Live:
+    async def with_settings(**changes: Any) -> GatewayServer:
         changed = msgspec.structs.replace(settings, **{"drain_seconds": 2.0, **changes})
-        live = Live(changed, create_app(changed, verifier=FakeVerifier()))
+        live = GatewayServer(changed, create_app(changed, verifier=FakeVerifier()))
         await live.start()
         running.append(live)
         return live

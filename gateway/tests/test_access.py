@@ -14,10 +14,10 @@ from starlette.routing import Mount, Route
 from functions.runtime.testing import FakeVerifier
 from gateway import app as composition
 from gateway.app import create_app
-from gateway.declare import declare
-from gateway.route import UndeclaredRoute
+from gateway.route_options import declare
 from gateway.routes import products
 from gateway.routes.params import routes
+from gateway.routing import RouteWithoutAccess
 from gateway.settings import Settings
 from gateway.tests.conftest import assert_problem
 
@@ -34,11 +34,11 @@ async def hidden(scope: object, receive: object, send: object) -> None:
 
 def test_a_route_that_does_not_say_who_may_call_cannot_be_made() -> None:
     router = routes("orders")
-    with pytest.raises(UndeclaredRoute, match="/v1/forgotten"):
+    with pytest.raises(RouteWithoutAccess, match="/v1/forgotten"):
         router.get("/v1/forgotten")(tell)
     declared = declare("open")
     declared["openapi_extra"] = {**declared["openapi_extra"], "x-access": "everybody"}
-    with pytest.raises(UndeclaredRoute):
+    with pytest.raises(RouteWithoutAccess):
         router.get("/v1/misspelt", **declared)(tell)
 
 
@@ -54,7 +54,7 @@ def test_a_gateway_with_another_kind_of_route_does_not_start(
         router.routes.append(made)
     domain = type("domain", (), {"router": router})
     monkeypatch.setattr(composition, "_DOMAINS", (products, domain))
-    with pytest.raises(UndeclaredRoute, match="/v1/forgotten"):
+    with pytest.raises(RouteWithoutAccess, match="/v1/forgotten"):
         create_app(Settings(), verifier=FakeVerifier())
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from gateway.tests.conftest import CUSTOMER, Start, StartLive
+from gateway.tests.conftest import CUSTOMER, Start, StartServer
 from gateway.tests.fakes import PRODUCT
 
 
@@ -65,12 +65,12 @@ async def test_counts_and_sizes_of_headers_and_parameters_are_bounded(
     assert (await api.get(path, headers=headers)).status_code == status
 
 
-async def test_who_does_not_read_the_answer_is_cut_off(start_live: StartLive) -> None:
+async def test_who_does_not_read_the_answer_is_cut_off(start_server: StartServer) -> None:
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         listening.bind(("127.0.0.1", 0))
         listening.listen()
-        live = await start_live(body_seconds=0.3, http_fd=os.dup(listening.fileno()))
+        live = await start_server(body_seconds=0.3, http_fd=os.dup(listening.fileno()))
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.setblocking(False)
@@ -83,8 +83,8 @@ async def test_who_does_not_read_the_answer_is_cut_off(start_live: StartLive) ->
         assert not (await read_all(loop, client)).endswith(b"}")
 
 
-async def test_a_slow_reader_gets_the_whole_answer(start_live: StartLive) -> None:
-    live = await start_live(body_seconds=0.3)
+async def test_a_slow_reader_gets_the_whole_answer(start_server: StartServer) -> None:
+    live = await start_server(body_seconds=0.3)
     reader, writer = await asyncio.open_connection("127.0.0.1", live.http_port, limit=4096)
     writer.write(b"GET /openapi.json HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
     received = b""

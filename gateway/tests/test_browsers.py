@@ -6,14 +6,14 @@ import httpx
 import pytest
 
 from gateway.app import create_app
-from gateway.route import EdgeRoute
+from gateway.routing import ApiRoute
 from gateway.settings import Settings
-from gateway.tests.conftest import CUSTOMER, Start, StartLive
+from gateway.tests.conftest import CUSTOMER, Start, StartServer
 from gateway.tests.fakes import ORDER, Backend, order
 from proto.shop.orders.v1 import orders_pb2
 
 ORIGIN = {"origin": "https://shop.example.com"}
-ROUTES = [route for route in create_app(Settings()).routes if isinstance(route, EdgeRoute)]
+ROUTES = [route for route in create_app(Settings()).routes if isinstance(route, ApiRoute)]
 PAGE = ("authorization", "content-type", "traceparent", "tracestate", "baggage", "x-correlation-id")
 
 
@@ -23,7 +23,7 @@ async def allowing(start: Start) -> httpx.AsyncClient:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
-async def test_a_page_may_send_what_the_route_declares(allowing: httpx.AsyncClient, route: EdgeRoute) -> None:
+async def test_a_page_may_send_what_the_route_declares(allowing: httpx.AsyncClient, route: ApiRoute) -> None:
     declared = [each["name"] for each in (route.openapi_extra or {}).get("parameters", ())]
     for method in route.methods or ():
         for header in [*declared, *PAGE, ", ".join([*declared, *PAGE])]:
@@ -57,9 +57,9 @@ async def test_a_page_may_read_what_the_routes_answer_with(allowing: httpx.Async
     assert {"ETag", "Location", "Retry-After", "X-Correlation-Id", "RateLimit"} <= exposed
 
 
-async def test_no_block_of_a_stream_is_an_empty_event(start_live: StartLive, backend: Backend) -> None:
+async def test_no_block_of_a_stream_is_an_empty_event(start_server: StartServer, backend: Backend) -> None:
     """A blank line ends an event; those without data reach parsers that skip the standard's fine print."""
-    live = await start_live(heartbeat_seconds=0.02)
+    live = await start_server(heartbeat_seconds=0.02)
     text = ""
     async with (
         httpx.AsyncClient(base_url=live.http_url, timeout=10) as api,
@@ -78,9 +78,9 @@ async def test_no_block_of_a_stream_is_an_empty_event(start_live: StartLive, bac
 
 
 async def test_a_stream_that_has_nothing_new_to_tell_begins_with_no_event(
-    start_live: StartLive, backend: Backend
+    start_server: StartServer, backend: Backend
 ) -> None:
-    live = await start_live()
+    live = await start_server()
     backend.updates.put_nowait(order(orders_pb2.ORDER_STATUS_CANCELLED, 2))
     async with httpx.AsyncClient(base_url=live.http_url, timeout=10) as api:
         answer = await api.get(f"/v1/orders/{ORDER}/stream", headers={**CUSTOMER, "last-event-id": "1"})

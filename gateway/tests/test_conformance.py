@@ -17,7 +17,7 @@ from functions.runtime.testing import FakeVerifier
 from gateway.app import create_app
 from gateway.settings import Settings
 from gateway.tests.conftest import BOSS
-from gateway.tests.deadletters import LETTER
+from gateway.tests.dead_letters import LETTER
 from gateway.tests.fakes import ADDRESS, NOTIFICATION, ORDER, PAYMENT, PRODUCT, USER, Backend, order
 from proto.shop.orders.v1 import orders_pb2
 

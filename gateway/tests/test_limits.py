@@ -11,7 +11,7 @@ import pytest
 
 from functions.runtime.errors import ServiceError
 from gateway.limits import TokenBuckets, address_key, client_address
-from gateway.tests.conftest import CUSTOMER, Start, StartLive, assert_problem
+from gateway.tests.conftest import CUSTOMER, Start, StartServer, assert_problem
 from gateway.tests.fakes import ORDER, PRODUCT, Backend
 from gateway.tests.test_errors import new_order
 
@@ -20,24 +20,24 @@ def test_a_bucket_lets_a_burst_through_then_its_rate() -> None:
     now = [100.0]
     buckets = TokenBuckets(rate=2.0, burst=3, now=lambda: now[0])
     for _ in range(3):
-        buckets.take("a")
+        buckets.consume("a")
     with pytest.raises(ServiceError) as refused:
-        buckets.take("a")
+        buckets.consume("a")
     assert refused.value.retry_after == pytest.approx(0.5)
-    buckets.take("b")
+    buckets.consume("b")
     now[0] += 0.5
-    buckets.take("a")
+    buckets.consume("a")
     with pytest.raises(ServiceError):
-        buckets.take("a")
+        buckets.consume("a")
 
 
 def test_buckets_are_bounded_in_number() -> None:
     buckets = TokenBuckets(rate=1.0, burst=1, size=2, now=lambda: 0.0)
     for key in ("a", "b", "c"):
-        buckets.take(key)
-    buckets.take("a")  # forgotten, so full
+        buckets.consume(key)
+    buckets.consume("a")  # forgotten, so full
     with pytest.raises(ServiceError):
-        buckets.take("c")
+        buckets.consume("c")
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ async def test_a_body_of_two_mebibytes_is_413(api: httpx.AsyncClient, backend: B
     assert backend.calls == []
 
 
-async def test_a_body_without_a_declared_length_is_counted_while_it_comes(start_live: StartLive) -> None:
-    live = await start_live()
+async def test_a_body_without_a_declared_length_is_counted_while_it_comes(start_server: StartServer) -> None:
+    live = await start_server()
 
     async def endless() -> Any:
         for _ in range(40):
@@ -133,8 +133,8 @@ async def test_a_body_without_a_declared_length_is_counted_while_it_comes(start_
         assert (await api.get(f"/v1/products/{PRODUCT}")).status_code == 200
 
 
-async def test_a_refused_body_that_does_not_end_is_cut_off(start_live: StartLive) -> None:
-    live = await start_live(max_body_bytes=1000)
+async def test_a_refused_body_that_does_not_end_is_cut_off(start_server: StartServer) -> None:
+    live = await start_server(max_body_bytes=1000)
     _, writer = await asyncio.open_connection("127.0.0.1", live.http_port)
     writer.write(b"GET /v1/nothing HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n")
 
@@ -148,16 +148,16 @@ async def test_a_refused_body_that_does_not_end_is_cut_off(start_live: StartLive
     writer.close()
 
 
-async def test_a_stranger_is_refused_before_their_body_is_read(start_live: StartLive) -> None:
-    live = await start_live()
+async def test_a_stranger_is_refused_before_their_body_is_read(start_server: StartServer) -> None:
+    live = await start_server()
     reader, writer = await asyncio.open_connection("127.0.0.1", live.http_port)
     writer.write(b"POST /v1/orders HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n")
     assert b" 401 " in await asyncio.wait_for(reader.readline(), 5)
     writer.close()
 
 
-async def test_a_body_that_comes_too_slowly_is_cut_off(start_live: StartLive) -> None:
-    live = await start_live(body_seconds=0.2)
+async def test_a_body_that_comes_too_slowly_is_cut_off(start_server: StartServer) -> None:
+    live = await start_server(body_seconds=0.2)
     reader, writer = await asyncio.open_connection("127.0.0.1", live.http_port)
     head = f"POST /v1/orders HTTP/1.1\r\nhost: x\r\nauthorization: {CUSTOMER['authorization']}\r\n"
     writer.write(head.encode() + b"content-type: application/json\r\ncontent-length: 100\r\n\r\n{")
@@ -167,8 +167,8 @@ async def test_a_body_that_comes_too_slowly_is_cut_off(start_live: StartLive) ->
     writer.close()
 
 
-async def test_a_head_that_comes_too_slowly_is_cut_off(start_live: StartLive) -> None:
-    live = await start_live(header_seconds=0.2)
+async def test_a_head_that_comes_too_slowly_is_cut_off(start_server: StartServer) -> None:
+    live = await start_server(header_seconds=0.2)
     for beginning in (b"", b"GET /v1/products HTTP/1.1\r\nhost:"):
         reader, writer = await asyncio.open_connection("127.0.0.1", live.http_port)
         writer.write(beginning)
@@ -176,8 +176,8 @@ async def test_a_head_that_comes_too_slowly_is_cut_off(start_live: StartLive) ->
         writer.close()
 
 
-async def test_a_slow_head_is_cut_off_on_a_used_connection_too(start_live: StartLive) -> None:
-    live = await start_live(header_seconds=0.3)
+async def test_a_slow_head_is_cut_off_on_a_used_connection_too(start_server: StartServer) -> None:
+    live = await start_server(header_seconds=0.3)
     reader, writer = await asyncio.open_connection("127.0.0.1", live.http_port)
     writer.write(b"GET /healthz/live HTTP/1.1\r\nhost: x\r\n\r\n")
     assert b"200" in await reader.readline()
@@ -187,8 +187,8 @@ async def test_a_slow_head_is_cut_off_on_a_used_connection_too(start_live: Start
 
 
 @pytest.mark.parametrize("size", [40_000, 3_000_000])
-async def test_a_head_that_is_too_large_is_431(start_live: StartLive, size: int) -> None:
-    live = await start_live()
+async def test_a_head_that_is_too_large_is_431(start_server: StartServer, size: int) -> None:
+    live = await start_server()
     reader, writer = await asyncio.open_connection("127.0.0.1", live.http_port)
     writer.write(b"GET /v1/products HTTP/1.1\r\nhost: x\r\nx-long: " + b"x" * size)
     if size < 100_000:
@@ -197,8 +197,8 @@ async def test_a_head_that_is_too_large_is_431(start_live: StartLive, size: int)
     writer.close()
 
 
-async def test_an_unread_body_does_not_harm_the_next_request(start_live: StartLive) -> None:
-    live = await start_live()
+async def test_an_unread_body_does_not_harm_the_next_request(start_server: StartServer) -> None:
+    live = await start_server()
     async with httpx.AsyncClient(base_url=live.http_url) as api:
         boss = {"authorization": "Bearer admin:usr_1"}
         for _ in range(3):
@@ -219,8 +219,8 @@ async def test_other_sites_may_call_only_when_the_settings_say_so(
     assert "access-control-allow-origin" not in evil.headers
 
 
-async def test_a_stop_lets_the_running_request_finish(start_live: StartLive, backend: Backend) -> None:
-    live = await start_live()
+async def test_a_stop_lets_the_running_request_finish(start_server: StartServer, backend: Backend) -> None:
+    live = await start_server()
     backend.slow["GetProduct"] = 0.5
     async with httpx.AsyncClient(base_url=live.http_url) as api:
         running = asyncio.create_task(api.get(f"/v1/products/{PRODUCT}"))
@@ -231,8 +231,8 @@ async def test_a_stop_lets_the_running_request_finish(start_live: StartLive, bac
             await api.get("/healthz/ready")
 
 
-async def test_ready_turns_false_when_the_gateway_is_to_stop(start_live: StartLive) -> None:
-    live = await start_live()
+async def test_ready_turns_false_when_the_gateway_is_to_stop(start_server: StartServer) -> None:
+    live = await start_server()
     async with httpx.AsyncClient(base_url=live.http_url) as api:
         assert (await api.get("/healthz/ready")).status_code == 200
         live.gateway.draining.set()

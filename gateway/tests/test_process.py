@@ -12,7 +12,7 @@ import sys
 import httpx
 import pytest
 
-from gateway.tests.doors import Doors
+from gateway.tests.sleeping_services import SleepingServices
 
 
 async def gateway(**variables: str) -> asyncio.subprocess.Process:
@@ -76,13 +76,16 @@ async def test_a_taken_port_is_named() -> None:
 
 
 async def test_what_is_named_is_woken_in_its_order() -> None:
-    doors = Doors()
-    doors.may_answer.set()
-    async with doors.open("first", "then") as places:
+    sleeping_services = SleepingServices()
+    sleeping_services.may_answer.set()
+    async with sleeping_services.open("first", "then") as places:
         process = await gateway(WAKE=";".join(places))
         try:
             async with asyncio.timeout(60):
-                assert [await doors.asked.get(), await doors.asked.get()] == ["first", "then"]
+                assert [await sleeping_services.asked.get(), await sleeping_services.asked.get()] == [
+                    "first",
+                    "then",
+                ]
         finally:
             process.kill()
             await process.wait()

@@ -9,16 +9,16 @@ import httpx
 import pytest
 
 from gateway.app import create_app
-from gateway.route import EdgeRoute
+from gateway.routing import ApiRoute
 from gateway.settings import Settings
 from gateway.tests.conftest import BOSS, assert_problem
 from gateway.tests.fakes import HEX
 
-ROUTES = [route for route in create_app(Settings()).routes if isinstance(route, EdgeRoute)]
+ROUTES = [route for route in create_app(Settings()).routes if isinstance(route, ApiRoute)]
 PREFIXES = {"dead_letter_id": "dlq", "product_id": "prd", "notification_id": "ntf", "address_id": "adr"}
 
 
-def address(route: EdgeRoute) -> tuple[str, str]:
+def address(route: ApiRoute) -> tuple[str, str]:
     """Method and path, with ids in it."""
 
     def an_id(found: re.Match[str]) -> str:
@@ -29,7 +29,7 @@ def address(route: EdgeRoute) -> tuple[str, str]:
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
 async def test_a_parameter_that_a_route_does_not_know_is_refused_by_name(
-    api: httpx.AsyncClient, route: EdgeRoute
+    api: httpx.AsyncClient, route: ApiRoute
 ) -> None:
     method, path = address(route)
     for query in ("event_type=a", "event_type", "%65vent_type=&event_type=b"):
@@ -43,7 +43,7 @@ WITH_PARAMETERS = [route for route in ROUTES if route.dependant.query_params]
 
 @pytest.mark.parametrize("route", WITH_PARAMETERS, ids=lambda route: route.name)
 async def test_a_parameter_that_is_given_twice_is_refused_by_name(
-    api: httpx.AsyncClient, route: EdgeRoute
+    api: httpx.AsyncClient, route: ApiRoute
 ) -> None:
     method, path = address(route)
     for field in route.dependant.query_params:

@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind
 
 from functions.runtime.errors import aborted, invalid
 from gateway.tests.conftest import BOSS, CUSTOMER, assert_problem
-from gateway.tests.deadletters import LETTER
+from gateway.tests.dead_letters import LETTER
 from gateway.tests.fakes import ADMIN, HEX, ORDER, PAYMENT, PRODUCT, USER, Backend, product, user
 from gateway.tests.test_errors import new_order
 from observability import export, tracing

@@ -6,14 +6,14 @@ import asyncio
 
 import httpx
 
-from gateway.tests.conftest import StartLive
+from gateway.tests.conftest import StartServer
 from gateway.tests.fakes import PRODUCT, Backend
 
 
 async def test_a_request_under_way_is_answered_and_told_to_connect_anew(
-    start_live: StartLive, backend: Backend
+    start_server: StartServer, backend: Backend
 ) -> None:
-    live = await start_live(notice_seconds=0.2)
+    live = await start_server(notice_seconds=0.2)
     backend.slow["GetProduct"] = 0.1
     async with httpx.AsyncClient(base_url=live.http_url) as api:
         assert "connection" not in (await api.get("/v1/categories")).headers
@@ -26,8 +26,8 @@ async def test_a_request_under_way_is_answered_and_told_to_connect_anew(
     assert (answer.status_code, answer.headers["connection"]) == (200, "close")
 
 
-async def test_ready_is_false_before_the_door_is_closed(start_live: StartLive) -> None:
-    live = await start_live(notice_seconds=1.0)
+async def test_ready_is_false_before_the_door_is_closed(start_server: StartServer) -> None:
+    live = await start_server(notice_seconds=1.0)
     async with httpx.AsyncClient(base_url=live.http_url) as api:
         assert (await api.get("/healthz/ready")).status_code == 200
         stopping = asyncio.create_task(live.stop())

@@ -23,9 +23,9 @@ from functions.runtime.errors import Code, ServiceError
 from functions.runtime.key_set import Fetched, KeySetCache
 from functions.runtime.store.cursors import Listing, cursor_after, position
 from functions.runtime.tokens import JwtVerifier, ServiceTokens
-from gateway.answers import _tags
-from gateway.bodies import check_content_type
-from gateway.bodies import parse as parse_body
+from gateway.request_body import check_content_type
+from gateway.request_body import parse as parse_body
+from gateway.responses import _tags
 
 _LISTING = Listing("Order", "by_user", "usr_1", True)
 _KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

@@ -19,7 +19,7 @@ from functions.runtime.rpc import Door
 from functions.runtime.settings import load
 from gateway.app import create_app
 from gateway.clients import Client
-from gateway.middleware import Edge as GatewayEdge
+from gateway.middleware.edge import Edge as GatewayEdge
 from gateway.settings import Settings
 from observability import context, tracing
 from tests.edges import CONFIRMED, PLACED, Edge, lines
@@ -64,9 +64,9 @@ def lost() -> context.Context:
 
 @method(GatewayEdge, "_enter")
 def gateway(original: Any, *given: Any) -> Any:
-    exchange = original(*given)
+    request_context = original(*given)
     context.enter(lost())
-    return exchange
+    return request_context
 
 
 @method(Client, "_call")

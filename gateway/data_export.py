@@ -38,7 +38,7 @@ class _List(NamedTuple):
     shown: Callable[[Any], Iterable[Mapping[str, Any]]]
 
 
-class PersonalData(Response):
+class DataExport(Response):
     """A person's data as one JSON document, streamed: memory is bounded, the document is not.
 
     The first page of everything is read before the answer begins, so that a domain that is away is a problem document.
@@ -56,7 +56,7 @@ class PersonalData(Response):
         self._lists = lists
 
     @staticmethod
-    async def open(clients: Clients, user_id: str, own: users_pb2.ExportUserResponse) -> PersonalData:
+    async def open(clients: Clients, user_id: str, own: users_pb2.ExportUserResponse) -> DataExport:
         """On behalf of the signed-in `user_id`; raises ServiceError when one of the domains does not answer.
 
         `own` is what users keeps, and its word that the person may have all of it.
@@ -94,11 +94,11 @@ class PersonalData(Response):
             "addresses": [users.address(address) for address in own.addresses],
             "preferences": notifications.preferences(preferences.preferences),
         }
-        return PersonalData(head, [placed, paid, told])
+        return DataExport(head, [placed, paid, told])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the document; raises ServiceError where it cannot be completed."""
-        scope["edge"].streaming = True
+        scope["request_context"].streaming = True
         gone = asyncio.ensure_future(_gone(receive))
         try:
             async with asyncio.timeout(_LONGEST):

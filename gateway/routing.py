@@ -17,9 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 from functions.runtime import grpc_client, identity
 from functions.runtime.errors import invalid, unauthenticated
-from gateway.bodies import read_json
-from gateway.exchange import Exchange, exchange_of
 from gateway.limits import address_key
+from gateway.middleware.request_context import RequestContext, request_context_of
+from gateway.request_body import read_json
 
 Access = Literal["open", "anyone", "signed-in", "admin"]
 """open: a token is not even looked at. anyone: none is needed, but one that is sent must be good."""
@@ -27,18 +27,18 @@ Access = Literal["open", "anyone", "signed-in", "admin"]
 ACCESS, SECONDS, COST = "x-access", "x-seconds", "x-cost"
 BODY = "requestBody"
 _OPEN, _ANYONE, _SIGNED_IN, _ADMIN = "open", "anyone", "signed-in", "admin"
-_HAIR = 0.1
+_DEADLINE_MARGIN = 0.1
 """By so much the calls end before the request: their error says more (503, what cannot be reached) than a 504."""
 _LONGEST_NAME = 100
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-class UndeclaredRoute(RuntimeError):
+class RouteWithoutAccess(RuntimeError):
     """A route does not say who may call it; the gateway does not start with one."""
 
 
-class EdgeRoute(APIRoute):
-    """A route whose `openapi_extra` says who may call (see `gateway.declare.declare`).
+class ApiRoute(APIRoute):
+    """A route whose `openapi_extra` says who may call (see `gateway.route_options.declare`).
 
     Raises UndeclaredRoute when it does not say so.
     """
@@ -49,57 +49,59 @@ class EdgeRoute(APIRoute):
         extra: Mapping[str, Any] = self.openapi_extra or {}
         access: Any = extra.get(ACCESS)
         if access not in get_args(Access):
-            raise UndeclaredRoute(f"{self.path}: say who may call, by **declare(...)")
+            raise RouteWithoutAccess(f"{self.path}: say who may call, by **declare(...)")
         own_seconds: float | None = extra.get(SECONDS)
         cost: int = extra.get(COST, 1)
         has_body = self.body_field is not None or BODY in extra
         parameters = frozenset(field.alias for field in self.dependant.query_params)
 
         async def handler(request: Request) -> Response:
-            exchange = exchange_of(request)
-            exchange.access = access
-            with exchange.gateway.callers.held(address_key(exchange.address)):
-                return await answered(request, exchange)
+            request_context = request_context_of(request)
+            request_context.access = access
+            with request_context.gateway.callers.hold(address_key(request_context.address)):
+                return await answered(request, request_context)
 
-        async def answered(request: Request, exchange: Exchange) -> Response:
-            settings, slots = exchange.gateway.settings, exchange.gateway.slots
+        async def answered(request: Request, request_context: RequestContext) -> Response:
+            settings, slots = request_context.gateway.settings, request_context.gateway.slots
             seconds = own_seconds or settings.deadline_seconds
             grpc_client.enter_deadline(seconds)
-            async with asyncio.timeout(seconds + _HAIR):
+            async with asyncio.timeout(seconds + _DEADLINE_MARGIN):
                 if access != _OPEN:
-                    await identify(exchange, access)
+                    await identify(request_context, access)
                 if cost > 1:
-                    exchange.charge(cost)
+                    request_context.charge(cost)
                 if request.scope["query_string"]:
                     check_query(request, parameters)
                 if not has_body:
-                    with slots.held():
+                    with slots.hold():
                         return await inner(request)
             request = await read_json(request, settings.max_body_bytes, settings.body_seconds)
             grpc_client.enter_deadline(seconds)  # the time that the body took is the client's, not ours
-            with slots.held():  # not before: clients that send slowly would leave none for others
-                async with asyncio.timeout(seconds + _HAIR):
+            with slots.hold():  # not before: clients that send slowly would leave none for others
+                async with asyncio.timeout(seconds + _DEADLINE_MARGIN):
                     return await inner(request)
 
         return handler
 
 
-class OpenRoute(Route):
+class PublicRoute(Route):
     """A route that anybody may call, and that the API's document leaves out: pages and probes."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, noting that access is open; probes have no exchange."""
-        if "edge" in scope:
-            scope["edge"].access = _OPEN
+        if "request_context" in scope:
+            scope["request_context"].access = _OPEN
             check_query(Request(scope), frozenset())
         await super().handle(scope, receive, send)
 
 
-def require_declared(routes: Iterable[BaseRoute]) -> None:
+def require_access(routes: Iterable[BaseRoute]) -> None:
     """Raise UndeclaredRoute unless every route says who may call it. A mounted application cannot say so."""
     for route in routes:
-        if not isinstance(route, EdgeRoute | OpenRoute):
-            raise UndeclaredRoute(f"{getattr(route, 'path', route)}: only EdgeRoute and OpenRoute are served")
+        if not isinstance(route, ApiRoute | PublicRoute):
+            raise RouteWithoutAccess(
+                f"{getattr(route, 'path', route)}: only EdgeRoute and OpenRoute are served"
+            )
 
 
 def check_query(request: Request, known: frozenset[str]) -> None:
@@ -149,9 +151,9 @@ def direct(route: APIRoute) -> Handler:
     return call
 
 
-async def identify(exchange: Exchange, access: str) -> None:
+async def identify(request_context: RequestContext, access: str) -> None:
     """Who calls, by their access token; then their rate, and whether the route is for them. Raises ServiceError."""
-    given = exchange.headers.get(b"authorization")
+    given = request_context.headers.get(b"authorization")
     if given is None:
         if access != _ANYONE:
             raise unauthenticated("TOKEN_MISSING", "A valid access token is needed.")
@@ -161,16 +163,16 @@ async def identify(exchange: Exchange, access: str) -> None:
         raise unauthenticated(
             "TOKEN_INVALID", "The Authorization header must be `Bearer` and an access token."
         )
-    await enter_token(exchange, token)
+    await enter_token(request_context, token)
     if access == _ADMIN:
         identity.require_admin(identity.current_caller())
 
 
-async def enter_token(exchange: Exchange, token: str) -> None:
+async def enter_token(request_context: RequestContext, token: str) -> None:
     """Make the person whom an access token names the caller, and count the request. Raises ServiceError."""
-    who = await exchange.gateway.verifier.verify(token)
+    who = await request_context.gateway.verifier.verify(token)
     if who.is_service:
         raise unauthenticated("TOKEN_INVALID", "The access token is not valid.")
-    exchange.subject = who.subject
-    exchange.count(exchange.gateway.users, who.subject)
+    request_context.subject = who.subject
+    request_context.count(request_context.gateway.users, who.subject)
     identity.enter(who)

@@ -8,7 +8,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from gateway.route import EdgeRoute
+from gateway.routing import ApiRoute
 
 SENT = ("authorization", "baggage", "content-type", "traceparent", "tracestate", "x-correlation-id")
 """Request headers that every route takes, or that tracing in a browser adds to every request."""
@@ -27,7 +27,7 @@ _MAX_AGE_SECONDS = 600
 
 def cross_origin(app: ASGIApp, routes: Iterable[BaseRoute], origins: list[str]) -> CORSMiddleware:
     """Let pages of `origins` call `app`, which serves `routes`."""
-    declared = [route for route in routes if isinstance(route, EdgeRoute)]
+    declared = [route for route in routes if isinstance(route, ApiRoute)]
     parameters = [each for route in declared for each in (route.openapi_extra or {}).get("parameters", ())]
     sent = {each["name"].lower() for each in parameters if each["in"] == "header"}
     answered = {

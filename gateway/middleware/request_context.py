@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from functions.runtime.key_set import KeySetCache
 from functions.runtime.tokens import TokenVerifier
 from gateway.clients import Clients
-from gateway.limits import Counted, Slots, TokenBuckets
+from gateway.limits import ConcurrencyLimiter, Counted, TokenBuckets
 from gateway.settings import Settings
 
 UNMATCHED = "unmatched"
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Gateway:
+class AppState:
     """The composed gateway: the collaborators of every route."""
 
     settings: Settings
@@ -30,17 +30,17 @@ class Gateway:
     addresses: TokenBuckets
     users: TokenBuckets
     exports: TokenBuckets
-    slots: Slots
+    slots: ConcurrencyLimiter
     """Requests at work."""
-    callers: Slots
+    callers: ConcurrencyLimiter
     """Requests that came, by network address, whether or not their body is there."""
-    streams: Slots
+    streams: ConcurrencyLimiter
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is asked to stop: streams end, ready turns false."""
 
 
-class Exchange:
-    """One request on its way; at `scope["edge"]`."""
+class RequestContext:
+    """One request on its way; at `scope["request_context"]`."""
 
     __slots__ = (
         "access",
@@ -56,7 +56,7 @@ class Exchange:
         "subject",
     )
 
-    def __init__(self, gateway: Gateway, headers: dict[bytes, bytes], address: str) -> None:
+    def __init__(self, gateway: AppState, headers: dict[bytes, bytes], address: str) -> None:
         self.gateway = gateway
         self.headers = headers
         """Lower-case names; lines of the same name are combined."""
@@ -78,7 +78,7 @@ class Exchange:
     def count(self, buckets: TokenBuckets, key: str) -> None:
         """Take a token; raises RESOURCE_EXHAUSTED (RATE_LIMITED). Either way the answer says how many are left."""
         self.counted.append((buckets, key))
-        buckets.take(key)
+        buckets.consume(key)
 
     def charge(self, cost: int) -> None:
         """Count this request as `cost` ordinary ones, for its address and its caller; at most as all that fit in.
@@ -88,16 +88,16 @@ class Exchange:
         for buckets, key in self.counted:
             further = min(cost, buckets.burst) - 1
             if further and buckets is not self.gateway.exports:
-                buckets.take(key, further)
+                buckets.consume(key, further)
 
 
-def exchange_of(request: Request) -> Exchange:
+def request_context_of(request: Request) -> RequestContext:
     """The exchange that a request belongs to."""
-    exchange: Exchange = request.scope["edge"]
-    return exchange
+    request_context: RequestContext = request.scope["request_context"]
+    return request_context
 
 
 def clients_of(request: Request) -> Clients:
     """The services behind the gateway."""
-    exchange: Exchange = request.scope["edge"]
-    return exchange.gateway.clients
+    request_context: RequestContext = request.scope["request_context"]
+    return request_context.gateway.clients

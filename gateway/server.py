@@ -19,8 +19,8 @@ from functions.runtime.credentials import refuse_weak
 from functions.runtime.errors import ServiceError
 from functions.runtime.settings import SettingsError, load
 from gateway.app import create_app
-from gateway.exchange import Gateway
-from gateway.limits import Slots, address_key
+from gateway.limits import ConcurrencyLimiter, address_key
+from gateway.middleware.request_context import AppState
 from gateway.settings import Settings
 from observability import garbage, logs, tracing
 from observability.endpoint import Endpoint
@@ -46,10 +46,10 @@ _TOO_MANY = (
     b"content-type: application/problem+json\r\ncontent-length: %d\r\n\r\n%b" % (len(_PROBLEM), _PROBLEM)
 )
 _LEAST_RATE = 8 * 1024
-_OTHER_FILES = 200
+_RESERVED_FILES = 200
 
 
-class Bounded(HttpProtocol):
+class BoundedHttpProtocol(HttpProtocol):
     """uvicorn's protocol, which by itself bounds neither the size of a request's head nor the time it takes, nor how
     long somebody takes to read the answer.
 
@@ -59,7 +59,7 @@ class Bounded(HttpProtocol):
     16 times the allowed size: closing at once would reset the connection, and the client would never see the answer.
     """
 
-    open: Slots
+    open: ConcurrencyLimiter
     max_head_bytes = 0
     max_discarded_bytes = 0
     head_seconds = 0.0
@@ -72,13 +72,13 @@ class Bounded(HttpProtocol):
     _holder: str | None = None
 
     @classmethod
-    def within(cls, settings: Settings) -> type[Bounded]:
+    def within(cls, settings: Settings) -> type[BoundedHttpProtocol]:
         """The class with the bounds of the settings: uvicorn makes the instances."""
         # Behind a proxy all connections are the proxy's.
         proxied = settings.trusted_proxy_hops or settings.client_address_header
         each = settings.max_connections if proxied else settings.max_connections_each
         bounds = {
-            "open": Slots(settings.max_connections, "TOO_MANY_AT_ONCE", each),
+            "open": ConcurrencyLimiter(settings.max_connections, "TOO_MANY_AT_ONCE", each),
             "max_head_bytes": settings.max_header_bytes,
             "max_discarded_bytes": 16 * settings.max_body_bytes,
             "head_seconds": settings.header_seconds,
@@ -91,7 +91,7 @@ class Bounded(HttpProtocol):
         super().connection_made(transport)
         holder = address_key(self.client[0] if self.client else "")
         try:
-            self.open.take(holder)
+            self.open.acquire(holder)
         except ServiceError:
             transport.write(_TOO_MANY)
             transport.close()
@@ -102,7 +102,7 @@ class Bounded(HttpProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more to wait for."""
         if self._holder is not None:
-            self.open.give(self._holder)
+            self.open.release(self._holder)
             self._holder = None
         self._stop_timer()
         self._stop_reading()
@@ -179,7 +179,7 @@ class Bounded(HttpProtocol):
 class _Server(Server):
     """uvicorn, which tells the streams to end before it waits for them."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+    def __init__(self, config: uvicorn.Config, gateway: AppState) -> None:
         super().__init__(config)
         self._gateway = gateway
 
@@ -190,8 +190,8 @@ class _Server(Server):
         that this process is not ready any more, and whoever is connected is told so by the answer to the next request.
         """
         self._gateway.draining.set()
-        notice, held = self._gateway.settings.notice_seconds, self._gateway.settings.http_fd is not None
-        if not held:
+        notice, hold = self._gateway.settings.notice_seconds, self._gateway.settings.http_fd is not None
+        if not hold:
             await asyncio.sleep(notice)
         for server in self.servers:
             server.close()
@@ -199,18 +199,18 @@ class _Server(Server):
         await super().shutdown(sockets)
 
 
-class Live:
+class GatewayServer:
     """A gateway on a port; `start` and `stop` once each, in one event loop."""
 
     def __init__(self, settings: Settings, app: FastAPI | None = None) -> None:
         self.settings = settings
         self.app = app or create_app(settings)
-        self.gateway: Gateway = self.app.state.gateway
+        self.gateway: AppState = self.app.state.gateway
         self.http_port = 0
         self._endpoint = Endpoint(hold=settings.metrics_hold_seconds)
         config = uvicorn.Config(
             self.app,
-            http=Bounded.within(settings),
+            http=BoundedHttpProtocol.within(settings),
             ws="none",
             log_config=None,
             access_log=False,
@@ -246,7 +246,7 @@ class Live:
 
 
 async def _serve(settings: Settings) -> None:
-    live = Live(settings)
+    live = GatewayServer(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):
@@ -261,7 +261,7 @@ async def _serve(settings: Settings) -> None:
 def _allow_connections(wanted: int) -> None:
     """Raise this process's limit of open files, as far as it may be, to hold `wanted` connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = wanted + _OTHER_FILES
+    enough = wanted + _RESERVED_FILES
     if soft != resource.RLIM_INFINITY and soft < enough:
         most = enough if hard == resource.RLIM_INFINITY else min(enough, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from functions.runtime.errors import invalid, unauthenticated, unavailable
-from gateway.tests.conftest import CUSTOMER, Start, StartLive, assert_problem
+from gateway.tests.conftest import CUSTOMER, Start, StartServer, assert_problem
 from gateway.tests.fakes import ADDRESS, NOTIFICATION, ORDER, PAYMENT, USER, Backend, canned
 from proto.shop.orders.v1 import orders_pb2
 
@@ -92,7 +92,7 @@ async def test_a_domain_that_is_away_for_a_moment_does_not_break_the_export_off(
 
 
 async def test_an_export_that_cannot_be_completed_is_cut_off_and_never_looks_whole(
-    start_live: StartLive, backend: Backend
+    start_server: StartServer, backend: Backend
 ) -> None:
     def page(request: orders_pb2.ListOrdersRequest) -> Any:
         if request.cursor:
@@ -100,14 +100,14 @@ async def test_an_export_that_cannot_be_completed_is_cut_off_and_never_looks_who
         return orders_pb2.ListOrdersResponse(orders=canned("ListOrders").orders, next_cursor="2")
 
     backend.answers["ListOrders"] = page
-    live = await start_live()
+    live = await start_server()
     async with httpx.AsyncClient(base_url=live.http_url) as client:
         with pytest.raises(httpx.RemoteProtocolError):
             await client.get(EXPORT, headers=CUSTOMER)
 
 
 async def test_five_exports_at_once_of_many_large_orders_take_little_memory(
-    start_live: StartLive, backend: Backend
+    start_server: StartServer, backend: Backend
 ) -> None:
     """They would take hundreds of megabytes if they were held whole."""
     order = canned("ListOrders").orders[0]
@@ -123,7 +123,7 @@ async def test_five_exports_at_once_of_many_large_orders_take_little_memory(
         return orders_pb2.ListOrdersResponse(orders=[order] * request.limit, next_cursor=after)
 
     backend.answers["ListOrders"] = page
-    live = await start_live()
+    live = await start_server()
     tracemalloc.start()
 
     async def export(client: httpx.AsyncClient) -> int:

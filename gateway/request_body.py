@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope
 
 from functions.runtime.errors import Code, ServiceError, invalid
-from gateway.problems import EdgeError
+from gateway.problems import HttpError
 
 MAX_DEPTH = 32
 
@@ -63,7 +63,7 @@ def check_content_type(given: str) -> None:
     is_json = media == "application/json" or (media.startswith("application/") and media.endswith("+json"))
     charsets = [part.partition("=")[2].strip('"') for part in parameters if part.startswith("charset=")]
     if not is_json or any(charset not in ("utf-8", "utf8") for charset in charsets):
-        raise EdgeError(
+        raise HttpError(
             415,
             "UNSUPPORTED_MEDIA_TYPE",
             "The body must be application/json in UTF-8.",
@@ -89,7 +89,7 @@ async def _within(receive: Receive, seconds: float) -> Message:
         async with asyncio.timeout(seconds):
             message = await receive()
     except TimeoutError:
-        raise EdgeError(
+        raise HttpError(
             408,
             "BODY_TOO_SLOW",
             "The body did not arrive in time.",
@@ -110,7 +110,7 @@ def _bounded(received: Any, max_bytes: int) -> Any:
 def too_large(max_bytes: int) -> ServiceError:
     """413, for a body of more than `max_bytes`."""
     # The connection stays open: closing it on somebody who still sends would lose them this answer.
-    return EdgeError(413, "BODY_TOO_LARGE", f"The body is larger than {max_bytes} bytes.")
+    return HttpError(413, "BODY_TOO_LARGE", f"The body is larger than {max_bytes} bytes.")
 
 
 def parse(raw: bytes) -> Any:

@@ -1,6 +1,6 @@
 """What a route says about itself: who may call, what it answers, what can go wrong.
 
-Enforced by `gateway.route.EdgeRoute`, documented by `gateway.openapi`.
+Enforced by `gateway.routing.ApiRoute`, documented by `gateway.openapi`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from starlette.responses import Response
 
 from functions.runtime.formats import IDEMPOTENCY_KEY
-from gateway.route import ACCESS, BODY, COST, SECONDS, Access
+from gateway.routing import ACCESS, BODY, COST, SECONDS, Access
 
 _SECURITY: Mapping[Access, list[dict[str, list[str]]]] = {
     "open": [],

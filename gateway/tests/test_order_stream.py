@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 
 from functions.runtime.errors import not_found, unauthenticated
-from gateway.serve import Live
-from gateway.tests.conftest import BOSS, CUSTOMER, StartLive, assert_problem
+from gateway.server import GatewayServer
+from gateway.tests.conftest import BOSS, CUSTOMER, StartServer, assert_problem
 from gateway.tests.fakes import ORDER, PRODUCT, Backend, order
 from proto.shop.orders.v1 import orders_pb2
 
@@ -20,7 +20,7 @@ PATH = f"/v1/orders/{ORDER}/stream"
 
 
 @asynccontextmanager
-async def following(live: Live, **headers: str) -> AsyncIterator[tuple[httpx.Response, Any]]:
+async def following(live: GatewayServer, **headers: str) -> AsyncIterator[tuple[httpx.Response, Any]]:
     """The answer, and its lines as they come."""
     async with (
         httpx.AsyncClient(base_url=live.http_url, timeout=5) as api,
@@ -41,8 +41,8 @@ async def next_event(lines: Any) -> dict[str, str]:
     return {}
 
 
-async def test_an_order_is_followed_to_its_end(start_live: StartLive, backend: Backend) -> None:
-    live = await start_live()
+async def test_an_order_is_followed_to_its_end(start_server: StartServer, backend: Backend) -> None:
+    live = await start_server()
     async with following(live) as (answer, lines):
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert answer.headers["cache-control"] == "no-store"
@@ -56,28 +56,28 @@ async def test_an_order_is_followed_to_its_end(start_live: StartLive, backend: B
         assert await next_event(lines) == {}
     await asyncio.wait_for(backend.watch_ended.wait(), 5)
     assert backend.metadata[-1]["authorization"] == CUSTOMER["authorization"]
-    assert live.gateway.streams.taken == 0
+    assert live.gateway.streams.active == 0
 
 
-async def test_a_client_that_goes_away_ends_the_watch(start_live: StartLive, backend: Backend) -> None:
-    live = await start_live()
+async def test_a_client_that_goes_away_ends_the_watch(start_server: StartServer, backend: Backend) -> None:
+    live = await start_server()
     async with following(live) as (_, lines):
         await next_event(lines)
         assert not backend.watch_ended.is_set()
     await asyncio.wait_for(backend.watch_ended.wait(), 5)
 
 
-async def test_a_quiet_stream_is_kept_alive_by_comments(start_live: StartLive) -> None:
-    live = await start_live(heartbeat_seconds=0.05)
+async def test_a_quiet_stream_is_kept_alive_by_comments(start_server: StartServer) -> None:
+    live = await start_server(heartbeat_seconds=0.05)
     async with following(live) as (_, lines):
         await next_event(lines)
         assert await anext(lines) == ": still here"
 
 
 async def test_a_client_that_comes_back_is_not_told_again_what_it_knows(
-    start_live: StartLive, backend: Backend
+    start_server: StartServer, backend: Backend
 ) -> None:
-    live = await start_live()
+    live = await start_server()
     async with following(live, **{"last-event-id": "1"}) as (_, lines):
         backend.updates.put_nowait(order(orders_pb2.ORDER_STATUS_RESERVED, 2))
         assert (await next_event(lines))["id"] == "2"
@@ -86,8 +86,8 @@ async def test_a_client_that_comes_back_is_not_told_again_what_it_knows(
         assert answer.status_code == 204
 
 
-async def test_a_stop_ends_the_streams(start_live: StartLive) -> None:
-    live = await start_live(drain_seconds=30.0)
+async def test_a_stop_ends_the_streams(start_server: StartServer) -> None:
+    live = await start_server(drain_seconds=30.0)
     async with following(live) as (_, lines):
         await next_event(lines)
         stopping = asyncio.create_task(live.stop())
@@ -103,9 +103,9 @@ async def test_an_order_that_is_not_there_is_a_problem_and_no_stream(
 
 
 async def test_streams_are_bounded_in_number_and_take_nothing_from_requests(
-    start_live: StartLive, backend: Backend
+    start_server: StartServer, backend: Backend
 ) -> None:
-    live = await start_live(max_streams=1)
+    live = await start_server(max_streams=1)
     async with following(live) as (_, lines):
         await next_event(lines)
         async with httpx.AsyncClient(base_url=live.http_url) as api:
@@ -113,8 +113,8 @@ async def test_streams_are_bounded_in_number_and_take_nothing_from_requests(
             assert (await api.get(f"/v1/products/{PRODUCT}")).status_code == 200
 
 
-async def test_one_person_cannot_hold_all_streams(start_live: StartLive, backend: Backend) -> None:
-    live = await start_live(max_streams_each=1)
+async def test_one_person_cannot_hold_all_streams(start_server: StartServer, backend: Backend) -> None:
+    live = await start_server(max_streams_each=1)
     async with following(live) as (_, lines):
         await next_event(lines)
         async with httpx.AsyncClient(base_url=live.http_url) as api:
@@ -122,28 +122,28 @@ async def test_one_person_cannot_hold_all_streams(start_live: StartLive, backend
             async with api.stream("GET", PATH, headers=BOSS) as other:
                 assert other.status_code == 200
     async with asyncio.timeout(5):
-        while live.gateway.streams.taken:  # noqa: ASYNC110 - polls what has no event to wait for
+        while live.gateway.streams.active:  # noqa: ASYNC110 - polls what has no event to wait for
             await asyncio.sleep(0.01)
     async with following(live) as (_, lines):
         await next_event(lines)
 
 
-async def test_a_watch_that_never_begins_is_504(start_live: StartLive, backend: Backend) -> None:
-    live = await start_live(deadline_seconds=0.2)
+async def test_a_watch_that_never_begins_is_504(start_server: StartServer, backend: Backend) -> None:
+    live = await start_server(deadline_seconds=0.2)
     backend.slow["WatchOrder"] = 30.0
     async with httpx.AsyncClient(base_url=live.http_url) as api:
         assert_problem(await api.get(PATH, headers=CUSTOMER), 504, "DEADLINE_EXCEEDED")
     await asyncio.wait_for(backend.watch_ended.wait(), 5)
-    assert live.gateway.streams.taken == 0
+    assert live.gateway.streams.active == 0
 
 
 TICKET = f"tkt_{'A' * 64}"
 
 
 async def test_a_ticket_opens_a_stream_as_the_person_who_asked_for_it(
-    start_live: StartLive, backend: Backend
+    start_server: StartServer, backend: Backend
 ) -> None:
-    live = await start_live()
+    live = await start_server()
     backend.updates.put_nowait(order(orders_pb2.ORDER_STATUS_CANCELLED, 2))
     async with httpx.AsyncClient(base_url=live.http_url) as api:
         issued = await api.post(f"{PATH}-tickets", headers=CUSTOMER)

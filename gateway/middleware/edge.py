@@ -17,11 +17,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from functions.runtime import identity
 from functions.runtime.errors import ServiceError, invalid
-from gateway.access import METHODS, Lines
-from gateway.exchange import UNMATCHED, Exchange, Gateway
 from gateway.limits import address_key, client_address, rate_headers
-from gateway.problems import INTERNAL, TOO_LATE, EdgeError, problem, reason_of
-from gateway.route import UndeclaredRoute
+from gateway.middleware.access_log import METHODS, AccessLog
+from gateway.middleware.request_context import UNMATCHED, AppState, RequestContext
+from gateway.problems import INTERNAL, TOO_LATE, HttpError, problem, reason_of
+from gateway.routing import RouteWithoutAccess
 from observability import context, tracing
 from observability.failpoints import failpoint
 from observability.headers import combine
@@ -57,15 +57,15 @@ _HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 
 
 class Edge:
-    """The wrapper; within it, `scope["edge"]` is the request's Exchange."""
+    """The wrapper; within it, `scope["request_context"]` is the request's RequestContext."""
 
-    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
+    def __init__(self, app: ASGIApp, gateway: AppState) -> None:
         self._app = app
         self._gateway = gateway
         stated = gateway.settings.client_address_header.lower().encode()
         self._forwarded = stated or b"x-forwarded-for"
         self._hops = 1 if stated else gateway.settings.trusted_proxy_hops
-        self._lines = Lines(gateway.settings.access_log)
+        self._lines = AccessLog(gateway.settings.access_log)
         in_production = gateway.settings.shop_env == "production"
         self._headers = [*_SECURITY, _HSTS] if in_production else _SECURITY
 
@@ -83,20 +83,20 @@ class Edge:
         method: str = scope["method"]
         if method == "HEAD" and not scope["path"].endswith("/stream"):
             scope = {**scope, "method": "GET"}  # the server leaves the body out
-        exchange = self._enter(scope)
-        send = self._finishing(exchange, send)
+        request_context = self._enter(scope)
+        send = self._finishing(request_context, send)
         with _REQUEST.span() as span:
             try:
-                await self._guarded(exchange, scope, receive, send)
+                await self._guarded(request_context, scope, receive, send)
                 failpoint("gateway.answer.after")
             finally:
                 if "route" in scope:
-                    exchange.route = scope["route"].path
+                    request_context.route = scope["route"].path
                 if span is not None:
-                    _describe(span, method, scope["scheme"], exchange)
-                self._lines.write(start, method, exchange)
+                    _describe(span, method, scope["scheme"], request_context)
+                self._lines.write(start, method, request_context)
 
-    def _enter(self, scope: Scope) -> Exchange:
+    def _enter(self, scope: Scope) -> RequestContext:
         headers, repeated = dict(scope["headers"]), ""
         if len(headers) != len(scope["headers"]) <= MOST_HEADERS:
             repeated = _repeated(scope["headers"])
@@ -111,23 +111,23 @@ class Edge:
         peer = client[0] if client else "unknown"
         if self._hops:
             peer = client_address(peer, headers.get(self._forwarded, b""), self._hops)
-        exchange = scope["edge"] = Exchange(self._gateway, headers, peer)
-        exchange.repeated = repeated
-        return exchange
+        request_context = scope["request_context"] = RequestContext(self._gateway, headers, peer)
+        request_context.repeated = repeated
+        return request_context
 
-    def _finishing(self, exchange: Exchange, send: Send) -> Send:
+    def _finishing(self, request_context: RequestContext, send: Send) -> Send:
         """`send`, adding what every answer carries."""
         correlation = (b"x-correlation-id", context.current().correlation_id.encode())
 
         async def finish(message: Message) -> None:
             if message["type"] == "http.response.start":
                 failpoint("gateway.answer.before")
-                if not exchange.access and message["status"] < 400:
-                    raise UndeclaredRoute("an answer of a route that does not say who may call it")
-                exchange.status = message["status"]
+                if not request_context.access and message["status"] < 400:
+                    raise RouteWithoutAccess("an answer of a route that does not say who may call it")
+                request_context.status = message["status"]
                 headers = [*message["headers"], correlation, *self._headers]
-                if exchange.counted:
-                    headers += rate_headers(exchange.counted)
+                if request_context.counted:
+                    headers += rate_headers(request_context.counted)
                 if self._gateway.draining.is_set():
                     headers.append(_LAST)
                 if not any(name == _CSP_NAME for name, _ in headers):
@@ -137,29 +137,33 @@ class Edge:
 
         return finish
 
-    async def _guarded(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _guarded(
+        self, request_context: RequestContext, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         try:
-            await self._limited(exchange, scope, receive, send)
+            await self._limited(request_context, scope, receive, send)
         except ServiceError as error:
-            await _refuse(error, exchange, scope, receive, send)
+            await _refuse(error, request_context, scope, receive, send)
         except TimeoutError:
-            await _refuse(TOO_LATE, exchange, scope, receive, send)
+            await _refuse(TOO_LATE, request_context, scope, receive, send)
         except ClientDisconnect:
-            exchange.reason = "CLIENT_GONE"
+            request_context.reason = "CLIENT_GONE"
         except asyncio.CancelledError:
-            exchange.reason = "CANCELLED"
+            request_context.reason = "CANCELLED"
             raise
         except Exception:
-            log.exception("request_crashed", extra={"route": exchange.route})
-            await _refuse(INTERNAL, exchange, scope, receive, send)
+            log.exception("request_crashed", extra={"route": request_context.route})
+            await _refuse(INTERNAL, request_context, scope, receive, send)
 
-    async def _limited(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _limited(
+        self, request_context: RequestContext, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         gateway = self._gateway
-        exchange.count(gateway.addresses, address_key(exchange.address))
+        request_context.count(gateway.addresses, address_key(request_context.address))
         _check_head(scope, gateway.settings.max_header_bytes)
-        if exchange.repeated:
+        if request_context.repeated:
             raise invalid(
-                "A header that has one value came twice.", (exchange.repeated, "must be given once")
+                "A header that has one value came twice.", (request_context.repeated, "must be given once")
             )
         await self._app(scope, receive, send)
 
@@ -171,9 +175,9 @@ def _check_head(scope: Scope, most: int) -> None:
     for name, value in headers:
         size += len(name) + len(value)
     if size > most or len(headers) > MOST_HEADERS:
-        raise EdgeError(431, "HEADERS_TOO_LARGE", "The headers are too large.", headers=_CLOSE)
+        raise HttpError(431, "HEADERS_TOO_LARGE", "The headers are too large.", headers=_CLOSE)
     if query.count(b"&") >= MOST_PARAMETERS:
-        raise EdgeError(414, "QUERY_TOO_LARGE", f"At most {MOST_PARAMETERS} parameters.", headers=_CLOSE)
+        raise HttpError(414, "QUERY_TOO_LARGE", f"At most {MOST_PARAMETERS} parameters.", headers=_CLOSE)
 
 
 def _repeated(lines: list[tuple[bytes, bytes]]) -> str:
@@ -186,13 +190,13 @@ def _repeated(lines: list[tuple[bytes, bytes]]) -> str:
     return ""
 
 
-def _describe(span: Span, method: str, scheme: str, exchange: Exchange) -> None:
+def _describe(span: Span, method: str, scheme: str, request_context: RequestContext) -> None:
     """What the conventions want of an HTTP server's span. No path and no query: they may hold what is private."""
-    span.operation = _operation(method if method in METHODS else "_OTHER", exchange.route, scheme)
-    if exchange.status:
-        span.set_attribute("http.response.status_code", exchange.status)
-    if exchange.status >= 500:
-        tracing.failed(span, exchange.reason or str(exchange.status))
+    span.operation = _operation(method if method in METHODS else "_OTHER", request_context.route, scheme)
+    if request_context.status:
+        span.set_attribute("http.response.status_code", request_context.status)
+    if request_context.status >= 500:
+        tracing.failed(span, request_context.reason or str(request_context.status))
 
 
 @lru_cache(1024)
@@ -206,10 +210,10 @@ def _operation(method: str, route: str, scheme: str) -> tracing.Operation:
 
 
 async def _refuse(
-    error: ServiceError, exchange: Exchange, scope: Scope, receive: Receive, send: Send
+    error: ServiceError, request_context: RequestContext, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    exchange.reason = reason_of(error)
-    if exchange.status:
+    request_context.reason = reason_of(error)
+    if request_context.status:
         raise RuntimeError("the answer had begun")  # the server breaks the connection off
-    conditional = b"if-match" in exchange.headers
+    conditional = b"if-match" in request_context.headers
     await problem(error, conditional)(scope, receive, send)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 
-class Doors:
+class SleepingServices:
     """Who was asked (`asked`), and when each answered (`seen`): not before it may."""
 
     def __init__(self) -> None:

@@ -5,36 +5,36 @@ from __future__ import annotations
 import logging
 from time import perf_counter
 
-from gateway.exchange import Exchange
+from gateway.middleware.request_context import RequestContext
 from observability import metrics
 
 log = logging.getLogger("shop.gateway")
 
 
-class Lines:
+class AccessLog:
     """Writes them; with `everything` false only the lines of failures."""
 
     def __init__(self, everything: bool) -> None:
         self._everything = everything
         self._observed: dict[tuple[str, str, int], metrics.Observed] = {}
 
-    def write(self, start: float, method: str, exchange: Exchange) -> None:
+    def write(self, start: float, method: str, request_context: RequestContext) -> None:
         """At the end of a request that began at `start` (of perf_counter)."""
         took = perf_counter() - start
-        status = exchange.status or 499  # nothing was answered: the client had gone
-        if not exchange.streaming:  # a stream's length says nothing about speed
-            self._observe(method, exchange.route, status, took)
+        status = request_context.status or 499  # nothing was answered: the client had gone
+        if not request_context.streaming:  # a stream's length says nothing about speed
+            self._observe(method, request_context.route, status, took)
         if (self._everything or status >= 400) and log.isEnabledFor(logging.INFO):
             extra = {
                 "method": method,
-                "route": exchange.route,
+                "route": request_context.route,
                 "status": status,
                 "duration_ms": round(took * 1000, 3),
             }
-            if exchange.reason:
-                extra["reason"] = exchange.reason
-            if exchange.subject:
-                extra["user_id"] = exchange.subject
+            if request_context.reason:
+                extra["reason"] = request_context.reason
+            if request_context.subject:
+                extra["user_id"] = request_context.subject
             log.log(logging.ERROR if status >= 500 else logging.INFO, "request", extra=extra)
 
     def _observe(self, method: str, route: str, status: int, seconds: float) -> None:

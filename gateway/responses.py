@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from functions.runtime.errors import Code, Violation
-from gateway.problems import EdgeError
+from gateway.problems import HttpError
 
 _encode = msgspec.json.Encoder().encode
 _TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
@@ -114,7 +114,7 @@ def _tags(given: str) -> list[tuple[str, str]]:
         after = tag and _BETWEEN.match(rest, tag.end())
         if not tag or not after:
             field = Violation("If-Match", 'must be * or a list of entity tags such as "3"')
-            raise EdgeError(400, "INVALID_ARGUMENT", "The precondition cannot be read.", violations=[field])
+            raise HttpError(400, "INVALID_ARGUMENT", "The precondition cannot be read.", violations=[field])
         found.append((tag[1], tag[2]))
         rest = rest[after.end() :]
     return found
@@ -124,7 +124,7 @@ def _is_version(tag: str) -> bool:
     return tag.isascii() and tag.isdigit() and len(tag) <= 18
 
 
-def _mismatch() -> EdgeError:
-    return EdgeError(
+def _mismatch() -> HttpError:
+    return HttpError(
         412, "VERSION_MISMATCH", "It has changed since it was read: read it again.", code=Code.ABORTED
     )

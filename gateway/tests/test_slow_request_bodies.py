@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from gateway.serve import Live
-from gateway.tests.conftest import Start, StartLive, assert_problem
+from gateway.server import GatewayServer
+from gateway.tests.conftest import Start, StartServer, assert_problem
 from gateway.tests.fakes import PRODUCT, Backend
 
 LOGIN = (
@@ -20,7 +20,7 @@ LOGIN = (
 
 @asynccontextmanager
 async def slow(
-    live: Live, count: int, source: str = "127.0.0.1"
+    live: GatewayServer, count: int, source: str = "127.0.0.1"
 ) -> AsyncIterator[list[asyncio.StreamReader]]:
     """Connections from `source` that have begun to send the body of a login, as far as they were taken."""
     opened = [
@@ -34,17 +34,17 @@ async def slow(
         writer.close()
 
 
-async def until_held(live: Live, count: int) -> None:
+async def until_held(live: GatewayServer, count: int) -> None:
     async with asyncio.timeout(5):
-        while live.gateway.callers.taken != count:  # noqa: ASYNC110 - only the gateway knows when
+        while live.gateway.callers.active != count:  # noqa: ASYNC110 - only the gateway knows when
             await asyncio.sleep(0.01)
 
 
-async def test_a_request_takes_its_place_when_its_body_is_there(start_live: StartLive) -> None:
-    live = await start_live(max_concurrency=2)
+async def test_a_request_takes_its_place_when_its_body_is_there(start_server: StartServer) -> None:
+    live = await start_server(max_concurrency=2)
     async with slow(live, 5), httpx.AsyncClient(base_url=live.http_url) as api:
         await until_held(live, 5)
-        assert live.gateway.slots.taken == 0
+        assert live.gateway.slots.active == 0
         body = {"email": "ada@example.com", "password": "correct horse battery"}
         assert (await api.post("/v1/sessions", json=body)).status_code == 200
         assert (await api.get(f"/v1/products/{PRODUCT}")).status_code == 200
@@ -73,15 +73,15 @@ async def test_one_address_has_a_share_of_all_that_is_served_at_once(
     assert (await ask(one)).status_code == 200
 
 
-async def test_a_slow_body_counts_for_its_address(start_live: StartLive) -> None:
-    live = await start_live(max_concurrency_each=3)
+async def test_a_slow_body_counts_for_its_address(start_server: StartServer) -> None:
+    live = await start_server(max_concurrency_each=3)
     async with slow(live, 3), httpx.AsyncClient(base_url=live.http_url) as api:
         await until_held(live, 3)
         assert_problem(await api.get(f"/v1/products/{PRODUCT}"), 503, "TOO_MANY_AT_ONCE")
 
 
-async def test_one_address_has_a_share_of_all_connections(start_live: StartLive) -> None:
-    live = await start_live(max_connections_each=3)
+async def test_one_address_has_a_share_of_all_connections(start_server: StartServer) -> None:
+    live = await start_server(max_connections_each=3)
     async with slow(live, 5, "127.0.0.2") as readers:
         turned_away = 0
         for reader in readers[3:]:

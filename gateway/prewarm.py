@@ -15,7 +15,7 @@ from threading import Thread
 _PAUSE = 0.1
 
 
-def wake(groups: str, seconds: float = 15.0) -> Thread:
+def prewarm(groups: str, seconds: float = 15.0) -> Thread:
     """Ask each `host:port` (comma-separated) for anything until it answers, or its group's `seconds` are over.
 
     A group (they are separated by semicolons) is asked when the one before it is done: what is needed later takes no
@@ -30,7 +30,7 @@ def _each_group(groups: list[str], seconds: float) -> None:
     for group in groups:
         deadline = time.monotonic() + seconds
         asking = [
-            Thread(target=_knock, args=[address.strip(), deadline], daemon=True)
+            Thread(target=_ping, args=[address.strip(), deadline], daemon=True)
             for address in group.split(",")
         ]
         for thread in asking:
@@ -39,7 +39,7 @@ def _each_group(groups: list[str], seconds: float) -> None:
             thread.join()
 
 
-def _knock(address: str, deadline: float) -> None:
+def _ping(address: str, deadline: float) -> None:
     host, _, port = address.rpartition(":")
     request = f"GET /healthz/live HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     while port.isdigit() and (left := deadline - time.monotonic()) > 0:

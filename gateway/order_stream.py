@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from functions.runtime import identity
 from functions.runtime.rpc_errors import from_rpc_error
-from gateway.exchange import Gateway, exchange_of
+from gateway.middleware.request_context import AppState, request_context_of
 from gateway.models.orders import FINAL, order
 from proto.shop.orders.v1 import orders_pb2 as pb
 
@@ -27,13 +27,13 @@ _HEARTBEAT = b": still here\n"
 _encode = msgspec.json.Encoder().encode
 
 
-class OrderEvents(Response):
+class OrderStream(Response):
     """The stream as an answer. It ends with the order's final state, when the watch ends, or when the gateway stops; a
     client that goes away cancels the watch."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, gateway: Gateway, watch: Any, first: pb.Order, seen: str) -> None:
+    def __init__(self, gateway: AppState, watch: Any, first: pb.Order, seen: str) -> None:
         super().__init__(None, 200, _HEADERS)
         # Response counted an empty body; this one has no length beforehand.
         self.raw_headers = [header for header in self.raw_headers if header[0] != b"content-length"]
@@ -49,10 +49,10 @@ class OrderEvents(Response):
 
         `seen` is the version that the client knows already, empty for none.
         """
-        exchange = exchange_of(request)
-        gateway = exchange.gateway
+        request_context = request_context_of(request)
+        gateway = request_context.gateway
         who = identity.current_caller().subject
-        gateway.streams.take(who)
+        gateway.streams.acquire(who)
         watch = None
         try:
             orders = gateway.clients.orders
@@ -65,14 +65,14 @@ class OrderEvents(Response):
             )
             first = await _next(watch)
             if first is not None and not (first.status in FINAL and seen == str(first.version)):
-                exchange.streaming = True
-                return OrderEvents(gateway, watch, first, seen)
+                request_context.streaming = True
+                return OrderStream(gateway, watch, first, seen)
             watch.cancel()
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from None
         finally:
-            if not exchange.streaming:
-                gateway.streams.give(who)
+            if not request_context.streaming:
+                gateway.streams.release(who)
                 if watch is not None:
                     watch.cancel()
         return Response(None, 204, _HEADERS)
@@ -89,7 +89,7 @@ class OrderEvents(Response):
             gone.cancel()
             draining.cancel()
             self._watch.cancel()
-            self._gateway.streams.give(self._who)
+            self._gateway.streams.release(self._who)
 
     async def _relay(
         self, write: Callable[[bytes], Awaitable[None]], enough: set[asyncio.Future[Any]]
