@@ -72,7 +72,7 @@ demo: $(READY) ## Live a customer's story against the running platform
 	@exec $(RUN) -m knative.local.demo $(ARGS)
 
 tables: $(READY) ## Make the DynamoDB tables that STORE_URL names (dynamodb://prefix?endpoint=...)
-	@$(RUN) -m functions.runtime.store.tables
+	@$(RUN) -m functions.runtime.store.dynamodb.tables
 
 epoch: $(READY) ## After a restore by the database's own means: refuse what was issued before (STORE_URL)
 	@$(RUN) -m functions.runtime.store.epochs

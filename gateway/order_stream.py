@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from functions.runtime import identity
-from functions.runtime.rpc_errors import from_rpc_error
+from functions.runtime.rpc.errors import from_rpc_error
 from gateway.middleware.request_context import AppState, request_context_of
 from gateway.models.orders import FINAL, order
 from proto.shop.orders.v1 import orders_pb2 as pb

@@ -1,8 +1,8 @@
 """The one error base of the platform: a neutral code, a stable reason, a message for people, field
 violations.
 
-Three translators turn it into what the outside sees: `functions.runtime.rpc_errors` (gRPC status with
-google.rpc details), `functions.runtime.function` (HTTP status of an event function), `gateway.problems` (RFC
+Three translators turn it into what the outside sees: `functions.runtime.rpc.errors` (gRPC status with
+google.rpc details), `functions.runtime.event_function` (HTTP status of an event function), `gateway.problems` (RFC
 9457).
 """
 

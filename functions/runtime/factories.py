@@ -40,7 +40,7 @@ def _store(
 
         return MemoryStore(mappings, clock)
     if scheme == "sqlite" and rest.startswith("///"):
-        from functions.runtime.store.sqlite import SQLiteStore  # only this adapter's cost
+        from functions.runtime.store.sqlite.store import SQLiteStore  # only this adapter's cost
 
         folder = Path(rest.removeprefix("///"))
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,9 +53,8 @@ def _store(
 def _dynamodb_store(
     settings: RuntimeSettings, name: str, mappings: Sequence[EntityMapping[Any]], clock: Clock
 ) -> Store:
-    from functions.runtime.store.dynamodb import DynamoDBStore  # only this adapter's cost
-    from functions.runtime.store.dynamodb_client import Connection
-    from functions.runtime.store.dynamodb_url import dynamodb_url
+    from functions.runtime.store.dynamodb.client import Connection, dynamodb_url
+    from functions.runtime.store.dynamodb.store import DynamoDBStore  # only this adapter's cost
 
     address = dynamodb_url(settings.store_url)
     connection = Connection(address.endpoint, address.region)

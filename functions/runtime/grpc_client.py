@@ -145,7 +145,7 @@ class GrpcClient:
     ) -> A:
         import grpc.aio  # there already: the channel needed it
 
-        from functions.runtime.rpc_errors import from_rpc_error, unreachable
+        from functions.runtime.rpc.errors import from_rpc_error, unreachable
 
         left = max(deadline - time.monotonic(), 0.001)
         try:

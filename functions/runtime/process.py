@@ -31,9 +31,9 @@ from observability.endpoint import Endpoint
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from functions.runtime.function import EventFunction
-    from functions.runtime.http import HttpServer
-    from functions.runtime.rpc import RpcServer
+    from functions.runtime.event_function import EventFunction
+    from functions.runtime.http_server import HttpServer
+    from functions.runtime.rpc.server import RpcServer
 
 log = logging.getLogger("shop.process")
 
@@ -88,7 +88,7 @@ class ServiceRunner:
         log.info("ready", extra={"http_port": self.http_port, "grpc_port": self.grpc_port})
 
     async def _open_rpc(self) -> None:
-        from functions.runtime.rpc import RpcServer  # grpc's cost only in this role
+        from functions.runtime.rpc.server import RpcServer  # grpc's cost only in this role
 
         settings, function = self.settings, self.function
         reflection = settings.shop_env == "development"
@@ -96,7 +96,7 @@ class ServiceRunner:
         self.grpc_port = await self._rpc.start(f"{settings.host}:{self._port('rpc', settings.grpc_port)}")
 
     async def _open_http(self) -> None:
-        from functions.runtime.http import HttpServer  # uvicorn's cost only where it serves
+        from functions.runtime.http_server import HttpServer  # uvicorn's cost only where it serves
 
         settings = self.settings
         events = settings.role != "rpc"
@@ -172,7 +172,7 @@ class Process(Generic[S]):
 
     async def _open(self) -> EventFunction:
         """Start at the first request: whoever comes meanwhile waits, and after a failure the next one tries again."""
-        from functions.runtime.function import EventFunction  # only where the events role runs
+        from functions.runtime.event_function import EventFunction  # only where the events role runs
 
         async with self._opening:
             if self._door is None:

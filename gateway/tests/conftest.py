@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from events.service_keys import PrivateKey
-from functions.runtime.rpc import RpcServer
+from functions.runtime.rpc.server import RpcServer
 from functions.runtime.testing import FakeVerifier
 from gateway.app import create_app
 from gateway.server import GatewayServer

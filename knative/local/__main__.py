@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from functions.runtime.store.dynamodb_local import NotAvailable
+from functions.runtime.store.dynamodb.local import NotAvailable
 from knative.local import manifests, parts
 from knative.local.data import Data, DataInUse
 from knative.local.manifests import ManifestError

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from functions.runtime.store.epochs import begin_in_file
-from functions.runtime.store.sqlite_file import check
-from functions.runtime.store.sqlite_schema import StoreFileError
+from functions.runtime.store.sqlite.file import check
+from functions.runtime.store.sqlite.schema import StoreFileError
 from knative.local.data import Data, DataInUse
 
 ROOT: Final = Path(__file__).parents[2]

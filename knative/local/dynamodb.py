@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from functions.runtime.store.dynamodb_local import CREDENTIALS, NotAvailable, answers, free_port, install
+from functions.runtime.store.dynamodb.local import CREDENTIALS, NotAvailable, answers, free_port, install
 from knative.local.logs import last_lines, open_log
 from knative.local.parts import launch
 
@@ -23,7 +23,7 @@ def running(folder: Path, log: Path) -> Iterator[dict[str, str]]:
     """Run it as long as the context lasts; yields the variables that lead the parts to it. Raises NotAvailable."""
     install()
     port = free_port()
-    words = launch("functions.runtime.store.dynamodb_local", str(port), str(folder))
+    words = launch("functions.runtime.store.dynamodb.local", str(port), str(folder))
     output = open_log(log)
     try:
         process = subprocess.Popen(  # noqa: S603 - our own command

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from functions.runtime.store.dynamodb_local import NotAvailable
+from functions.runtime.store.dynamodb.local import NotAvailable
 from knative.local import dynamodb
 from knative.local.demo.shop import Person, Refused, Shop
 from tests.crash.invariants import MAIL_SECONDS, Violation, broken, drained, unsent

@@ -11,7 +11,7 @@ from typing import Any
 from functions.runtime.clock import ManualClock
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import EntityMapping, Ref, Store
-from functions.runtime.store.sqlite import SQLiteStore
+from functions.runtime.store.sqlite.store import SQLiteStore
 
 OpenStore = Callable[[str, Sequence[EntityMapping[Any]], ManualClock], Store]
 

@@ -33,7 +33,7 @@ from functions.products.stock import Stock
 from functions.products.validation import Draft
 from functions.runtime.addresses import PostalAddress
 from functions.runtime.clock import ManualClock
-from functions.runtime.function import EventFunction
+from functions.runtime.event_function import EventFunction
 from functions.runtime.identity import ADMIN, CUSTOMER, Identity
 from functions.runtime.ids import uuid7
 from functions.runtime.settings import load

@@ -13,9 +13,9 @@ import pytest
 from events import publisher
 from events.broker import dispatcher
 from events.outbox import Outbox, OutboxRow
-from functions.runtime.function import EventFunction
+from functions.runtime.event_function import EventFunction
 from functions.runtime.grpc_client import GrpcClient
-from functions.runtime.rpc import Door
+from functions.runtime.rpc.server import Door
 from functions.runtime.settings import load
 from gateway.app import create_app
 from gateway.clients import Client

@@ -16,7 +16,7 @@ from functions.notifications.settings import Settings
 from functions.notifications.tests.office import ADA, BOB, ORDER, Office
 from functions.notifications.tests.test_telling import CONFIRMED
 from functions.runtime.process import ServiceRunner
-from functions.runtime.rpc_errors import from_rpc_error
+from functions.runtime.rpc.errors import from_rpc_error
 from functions.runtime.testing import FakeVerifier, bearer, keyed
 from proto.shop.notifications.v1 import notifications_pb2 as pb
 from proto.shop.notifications.v1 import notifications_pb2_grpc

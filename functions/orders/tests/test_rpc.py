@@ -32,7 +32,7 @@ from functions.orders.tests.world import (
 from functions.runtime.clock import SystemClock
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.process import ServiceRunner
-from functions.runtime.rpc_errors import from_rpc_error
+from functions.runtime.rpc.errors import from_rpc_error
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.testing import FakeVerifier, bearer, keyed, posted
 from proto.shop.orders.v1 import orders_pb2 as pb

@@ -16,7 +16,7 @@ from functions.orders.tickets import TICKET_LIFETIME, IssuedTicket
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.identity import ANONYMOUS
-from functions.runtime.store.sqlite import SQLiteStore
+from functions.runtime.store.sqlite.store import SQLiteStore
 
 TOKEN = "header.payload.signature"
 WHO = replace(ADA, token=TOKEN)

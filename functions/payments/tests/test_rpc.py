@@ -15,7 +15,7 @@ from functions.payments.bootstrap import bootstrap
 from functions.payments.settings import Settings
 from functions.payments.tests.till import ORDER, PAYER, Till
 from functions.runtime.process import ServiceRunner
-from functions.runtime.rpc_errors import from_rpc_error
+from functions.runtime.rpc.errors import from_rpc_error
 from functions.runtime.testing import FakeVerifier, bearer, keyed, posted
 from proto.shop.money.v1 import money_pb2
 from proto.shop.payments.v1 import payments_pb2 as pb

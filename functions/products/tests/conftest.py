@@ -12,7 +12,7 @@ from functions.products.tests.shop import Shop
 from functions.runtime.clock import ManualClock
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import Store
-from functions.runtime.store.sqlite import SQLiteStore
+from functions.runtime.store.sqlite.store import SQLiteStore
 
 
 @pytest.fixture

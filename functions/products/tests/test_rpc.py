@@ -14,7 +14,7 @@ from functions.products.tests.shop import placed
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError, Violation
 from functions.runtime.process import ServiceRunner
-from functions.runtime.rpc_errors import from_rpc_error
+from functions.runtime.rpc.errors import from_rpc_error
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.testing import FakeVerifier, bearer, keyed, posted
 from proto.shop.money.v1 import money_pb2

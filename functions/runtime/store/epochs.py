@@ -29,7 +29,7 @@ def begin_in_file(path: Path) -> int:
     """Begin a new epoch in a SQLite file that no process has open; raises StoreFileError. Returns the epoch."""
     import sqlite3  # only this adapter's cost
 
-    from functions.runtime.store.sqlite_file import SQLiteFile
+    from functions.runtime.store.sqlite.file import SQLiteFile
 
     file = SQLiteFile(path, sqlite3.Connection)
     try:
@@ -43,7 +43,7 @@ def begin_in_file(path: Path) -> int:
 
 def begin_in_table(client: object, table: str) -> int:
     """Begin a new epoch in a DynamoDB table. Returns the epoch."""
-    from functions.runtime.store import dynamodb_layout as layout  # only this adapter's cost
+    from functions.runtime.store.dynamodb import layout  # only this adapter's cost
 
     key = layout.epoch_key()
     found = client.get_item(TableName=table, Key=key, ConsistentRead=True).get("Item")  # type: ignore[attr-defined] # boto3's client
@@ -60,9 +60,8 @@ def begin(store_url: str) -> dict[str, int]:
         return {path.name: begin_in_file(path) for path in paths}
     if scheme != "dynamodb":
         raise SettingsError("STORE_URL: must be sqlite:///folder or dynamodb://prefix")
-    from functions.runtime.store.dynamodb_client import Connection, make_client
-    from functions.runtime.store.dynamodb_url import dynamodb_url
-    from functions.runtime.store.tables import definition
+    from functions.runtime.store.dynamodb.client import Connection, dynamodb_url, make_client
+    from functions.runtime.store.dynamodb.tables import definition
 
     address = dynamodb_url(store_url)
     client = make_client(Connection(address.endpoint, address.region))

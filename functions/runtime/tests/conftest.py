@@ -8,7 +8,7 @@ from os import environ
 
 import pytest
 
-from functions.runtime.store.dynamodb_local import CREDENTIALS, DynamoDBLocal, NotAvailable
+from functions.runtime.store.dynamodb.local import CREDENTIALS, DynamoDBLocal, NotAvailable
 
 
 @pytest.fixture(scope="session")

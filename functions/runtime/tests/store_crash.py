@@ -12,7 +12,7 @@ from pathlib import Path
 
 from events.catalog import Payload
 from functions.runtime.clock import SystemClock
-from functions.runtime.store.sqlite import SQLiteStore
+from functions.runtime.store.sqlite.store import SQLiteStore
 from functions.runtime.tests.store_kinds import MAPPINGS, Counter, happened, inbox_record
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from functions.runtime.clock import Clock, ManualClock
-from functions.runtime.store.dynamodb import DynamoDBStore
-from functions.runtime.store.dynamodb_client import Connection, Database, make_client
+from functions.runtime.store.dynamodb.client import Connection, Database, make_client
+from functions.runtime.store.dynamodb.store import DynamoDBStore
+from functions.runtime.store.dynamodb.tables import create
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import Store
-from functions.runtime.store.sqlite import SQLiteStore
-from functions.runtime.store.tables import create
+from functions.runtime.store.sqlite.store import SQLiteStore
 from functions.runtime.tests.store_faults import Faults
 from functions.runtime.tests.store_kinds import MAPPINGS
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from functions.runtime.clock import SystemClock
-from functions.runtime.store.sqlite import SQLiteStore
+from functions.runtime.store.sqlite.store import SQLiteStore
 from functions.runtime.tests.store_kinds import MAPPINGS
 
 _left = int(sys.argv[2])

@@ -16,7 +16,7 @@ from functions.runtime.access import ADMINS, ANYBODY, SIGNED_IN, Access, Undecla
 from functions.runtime.app import RpcService
 from functions.runtime.errors import Code, ServiceError, Violation, invalid, unauthenticated, unavailable
 from functions.runtime.grpc_client import GrpcClient, enter_deadline
-from functions.runtime.rpc import RpcServer
+from functions.runtime.rpc.server import RpcServer
 from functions.runtime.testing import FakeVerifier, bearer
 from observability import context, logs
 from proto.shop.orders.v1 import orders_pb2 as pb

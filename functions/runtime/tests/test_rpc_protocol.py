@@ -15,9 +15,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from functions.runtime.app import RpcService
 from functions.runtime.errors import Code
-from functions.runtime.rpc import RpcServer
-from functions.runtime.rpc_arrivals import Arrivals, address
-from functions.runtime.rpc_errors import from_rpc_error
+from functions.runtime.rpc.errors import from_rpc_error
+from functions.runtime.rpc.pending_calls import Arrivals, address
+from functions.runtime.rpc.server import RpcServer
 from functions.runtime.testing import FakeVerifier, bearer
 from functions.runtime.tests.test_rpc import ACCESS, Orders
 from proto.shop.orders.v1 import orders_pb2 as pb

@@ -11,11 +11,10 @@ import pytest
 
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
-from functions.runtime.store import dynamodb_layout as layout
-from functions.runtime.store.dynamodb import DynamoDBStore
-from functions.runtime.store.dynamodb_actions import TooLarge
-from functions.runtime.store.dynamodb_client import Connection, make_client
-from functions.runtime.store.dynamodb_errors import NoTransactions
+from functions.runtime.store.dynamodb import layout
+from functions.runtime.store.dynamodb.client import Connection, NoTransactions, make_client
+from functions.runtime.store.dynamodb.store import DynamoDBStore
+from functions.runtime.store.dynamodb.transactions import TooLarge
 from functions.runtime.store.port import Changes, IdempotencyRecord, Ref
 from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_faults import Faults, after, refused

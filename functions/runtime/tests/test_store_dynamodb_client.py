@@ -19,11 +19,10 @@ from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.factories import open_store
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
-from functions.runtime.store.dynamodb import DynamoDBStore
-from functions.runtime.store.dynamodb_client import Connection, make_client
-from functions.runtime.store.dynamodb_layout import last_place, place, placed
-from functions.runtime.store.dynamodb_url import Address, dynamodb_url
-from functions.runtime.store.tables import TEMPLATE, definition
+from functions.runtime.store.dynamodb.client import Address, Connection, dynamodb_url, make_client
+from functions.runtime.store.dynamodb.layout import last_place, place, placed
+from functions.runtime.store.dynamodb.store import DynamoDBStore
+from functions.runtime.store.dynamodb.tables import TEMPLATE, definition
 from functions.runtime.tests.store_kinds import MAPPINGS, Counter, adding
 
 _pairs = st.tuples(
@@ -147,7 +146,7 @@ async def test_a_database_that_does_not_answer_is_unavailable_in_time(
 
 def test_making_all_tables_twice_is_as_good_as_once(moto: str) -> None:
     environment = {**os.environ, "STORE_URL": f"dynamodb://all-?endpoint={moto}"}
-    command = [sys.executable, "-m", "functions.runtime.store.tables"]
+    command = [sys.executable, "-m", "functions.runtime.store.dynamodb.tables"]
     first, second = (
         subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
         for _ in range(2)
@@ -166,7 +165,7 @@ def test_making_all_tables_twice_is_as_good_as_once(moto: str) -> None:
 
 def test_the_tables_cannot_be_made_without_an_address_for_them() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "functions.runtime.store.tables"],
+        [sys.executable, "-m", "functions.runtime.store.dynamodb.tables"],
         env={**os.environ, "STORE_URL": "sqlite:///x"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -186,7 +185,8 @@ def test_production_keeps_its_tables_whatever_happens_to_the_stack() -> None:
 
 
 def test_the_other_stores_do_not_pay_for_boto3() -> None:
-    code = "import sys, functions.runtime.factories, functions.runtime.store.sqlite; print('botocore' in sys.modules)"
+    modules = "functions.runtime.factories, functions.runtime.store.sqlite.store"
+    code = f"import sys, {modules}; print('botocore' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "False"

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from functions.runtime.errors import Code, ServiceError
-from functions.runtime.store.dynamodb_client import Connection
-from functions.runtime.store.dynamodb_errors import Refused
-from functions.runtime.store.dynamodb_groups import Groups, Job
+from functions.runtime.store.dynamodb.client import Connection, Refused
+from functions.runtime.store.dynamodb.transactions import Groups, Job
 from functions.runtime.store.planning import Request
 from functions.runtime.store.port import AlreadyDone, Changes, Ref
 from functions.runtime.store.testing import recorded

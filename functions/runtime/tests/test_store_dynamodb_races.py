@@ -11,8 +11,8 @@ import pytest
 
 from events.outbox import OutboxRow
 from functions.runtime.errors import Code, ServiceError
-from functions.runtime.store.dynamodb import DynamoDBStore
-from functions.runtime.store.dynamodb_client import Connection
+from functions.runtime.store.dynamodb.client import Connection
+from functions.runtime.store.dynamodb.store import DynamoDBStore
 from functions.runtime.store.port import AlreadyDone, Changes, Ref
 from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_faults import Faults, after, cancelled, held, lost, refused

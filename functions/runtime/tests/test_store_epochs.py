@@ -10,11 +10,11 @@ import pytest
 
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import ServiceError
-from functions.runtime.store.dynamodb_client import Connection, make_client
+from functions.runtime.store.dynamodb.client import Connection, make_client
 from functions.runtime.store.epochs import begin_in_file, begin_in_table, next_epoch
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import IdempotencyRecord, Store
-from functions.runtime.store.sqlite import SQLiteStore
+from functions.runtime.store.sqlite.store import SQLiteStore
 from functions.runtime.tests.store_fixtures import DATABASES, new_table, on_dynamodb
 from functions.runtime.tests.store_kinds import MAPPINGS, Counter, Document, adding, put
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from functions.runtime.clock import ManualClock
-from functions.runtime.store.sqlite import SQLiteStore
-from functions.runtime.store.sqlite_file import CorruptFileError, check
-from functions.runtime.store.sqlite_schema import VERSION, SchemaTooNewError
+from functions.runtime.store.sqlite.file import CorruptFileError, check
+from functions.runtime.store.sqlite.schema import VERSION, SchemaTooNewError
+from functions.runtime.store.sqlite.store import SQLiteStore
 from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_kinds import (
     MAPPINGS,

@@ -16,8 +16,8 @@ import pytest
 from events.catalog import StockLow
 from functions.runtime.clock import ManualClock, SystemClock
 from functions.runtime.store.port import AlreadyDone, IdempotencyRecord
-from functions.runtime.store.sqlite import SQLiteStore
-from functions.runtime.store.sqlite_file import StoreInUseError
+from functions.runtime.store.sqlite.file import StoreInUseError
+from functions.runtime.store.sqlite.store import SQLiteStore
 from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_kinds import (
     MAPPINGS,

@@ -12,7 +12,7 @@ import pytest
 
 from functions.runtime.clock import ManualClock
 from functions.runtime.store.port import Changes, Ref
-from functions.runtime.store.sqlite import SQLiteStore
+from functions.runtime.store.sqlite.store import SQLiteStore
 from functions.runtime.tests.store_kinds import MAPPINGS, Document, put
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)

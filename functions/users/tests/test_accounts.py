@@ -13,7 +13,7 @@ from events.catalog import UserDeleted, UserRegistered
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.identity import ANONYMOUS
 from functions.runtime.store.port import AlreadyDone, IdempotencyRecord, Ref
-from functions.runtime.store.sqlite import SQLiteStore
+from functions.runtime.store.sqlite.store import SQLiteStore
 from functions.runtime.store.testing import recorded
 from functions.users import addresses, service
 from functions.users.challenge import Purpose

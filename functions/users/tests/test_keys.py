@@ -14,7 +14,7 @@ from functions.runtime.clock import ManualClock
 from functions.runtime.errors import ServiceError
 from functions.runtime.key_set import subject_digest
 from functions.runtime.store.port import AlreadyDone, IdempotencyRecord
-from functions.runtime.store.sqlite import SQLiteStore
+from functions.runtime.store.sqlite.store import SQLiteStore
 from functions.users import sessions
 from functions.users.keys import KeyRing
 from functions.users.keyset import KEY_SET_ID, KeySet

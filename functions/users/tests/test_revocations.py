@@ -11,9 +11,9 @@ import pytest
 from events.catalog import UserEmailChanged
 from functions.runtime.errors import ServiceError
 from functions.runtime.key_set import subject_digest
-from functions.runtime.store.dynamodb import DynamoDBStore
-from functions.runtime.store.dynamodb_client import Connection, Database, make_client
-from functions.runtime.store.tables import create
+from functions.runtime.store.dynamodb.client import Connection, Database, make_client
+from functions.runtime.store.dynamodb.store import DynamoDBStore
+from functions.runtime.store.dynamodb.tables import create
 from functions.runtime.tokens import JwtVerifier
 from functions.users import recovery, sessions
 from functions.users.challenge import Purpose

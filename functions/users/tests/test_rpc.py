@@ -25,8 +25,8 @@ from functions.runtime.app import Function
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.inbox import inbox_record
-from functions.runtime.rpc import RpcServer
-from functions.runtime.rpc_errors import from_rpc_error
+from functions.runtime.rpc.errors import from_rpc_error
+from functions.runtime.rpc.server import RpcServer
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import AlreadyDone
 from functions.runtime.testing import bearer, service_key_files

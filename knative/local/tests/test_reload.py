@@ -19,7 +19,7 @@ FUNCTIONS = set(parts.domains(BASE))
         ("functions/orders/domain.py", {"orders"}),
         ("functions/orders/tests/test_domain.py", set()),
         ("functions/orders/notes.txt", set()),
-        ("functions/runtime/rpc.py", FUNCTIONS | {"gateway"}),
+        ("functions/runtime/rpc/server.py", FUNCTIONS | {"gateway"}),
         ("gateway/main.py", {"gateway"}),
         ("events/broker/ingress.py", {"broker"}),
         ("events/catalog.py", FUNCTIONS | {"gateway", "broker"}),

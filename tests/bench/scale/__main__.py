@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from functions.runtime.store.dynamodb_local import CREDENTIALS, DynamoDBLocal
+from functions.runtime.store.dynamodb.local import CREDENTIALS, DynamoDBLocal
 from tests.bench.measure import ROOT, Sample
 from tests.bench.report import markdown, write_table
 from tests.bench.row import Row

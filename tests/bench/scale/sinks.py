@@ -6,10 +6,10 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from functions.runtime.store import sqlite_rows
-from functions.runtime.store.dynamodb_actions import Actions
+from functions.runtime.store.dynamodb.transactions import Actions
 from functions.runtime.store.planning import Write
-from functions.runtime.store.sqlite_file import SQLiteFile
+from functions.runtime.store.sqlite import rows
+from functions.runtime.store.sqlite.file import SQLiteFile
 
 _BATCH = 25  # items that BatchWriteItem takes
 
@@ -25,7 +25,7 @@ class SQLiteSink:
 
     def add(self, write: Write) -> None:
         """Take one."""
-        sqlite_rows.apply(self._file.writer.execute, write)
+        rows.apply(self._file.writer.execute, write)
 
     def close(self) -> None:
         """Finish."""

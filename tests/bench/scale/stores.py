@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from functions.runtime.clock import SystemClock
-from functions.runtime.store.dynamodb import DynamoDBStore
-from functions.runtime.store.dynamodb_client import Connection, Database, make_client
-from functions.runtime.store.sqlite import SQLiteStore
-from functions.runtime.store.tables import create
+from functions.runtime.store.dynamodb.client import Connection, Database, make_client
+from functions.runtime.store.dynamodb.store import DynamoDBStore
+from functions.runtime.store.dynamodb.tables import create
+from functions.runtime.store.sqlite.store import SQLiteStore
 from tests.bench.scale.fill import MAPPINGS, Sink, fill
 from tests.bench.scale.shop import Size
 from tests.bench.scale.sinks import DynamoDBSink, SQLiteSink

@@ -1,4 +1,4 @@
-"""`python -m functions.runtime.store.tables` (`make tables`): makes the DynamoDB tables that STORE_URL names.
+"""`python -m functions.runtime.store.dynamodb.tables` (`make tables`): makes the DynamoDB tables that STORE_URL names.
 
 Their definition is tables.json, a CloudFormation template, which is also what production deploys.
 """
@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
-from functions.runtime.store.dynamodb_client import Connection, make_client
-from functions.runtime.store.dynamodb_url import dynamodb_url
+from functions.runtime.store.dynamodb.client import Connection, dynamodb_url, make_client
 
 TEMPLATE = Path(__file__).with_name("tables.json")
 _AT_CREATION = ("AttributeDefinitions", "KeySchema", "BillingMode", "GlobalSecondaryIndexes")

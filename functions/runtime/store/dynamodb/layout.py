@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from binascii import crc32
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -135,6 +136,12 @@ def stored_of(item: Item) -> Stored:
 def expiry_of(item: Item) -> int | None:
     """When an entity or guard ends, in microseconds."""
     return int(item["ex"]["N"]) if "ex" in item else None
+
+
+def is_over(item: Item, now: datetime) -> bool:
+    """Whether its time is over, although DynamoDB may take days to remove it."""
+    expires = expiry_of(item)
+    return expires is not None and expires <= micros(now)
 
 
 def version_of(version: int, token: str) -> str:

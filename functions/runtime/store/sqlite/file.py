@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from functions.runtime.store.sqlite_schema import StoreFileError, migrate
+from functions.runtime.store.sqlite.schema import StoreFileError, migrate
 
 _CHECKED_AT_START = 4 * 2**20
 """Bytes that are checked whole in some 10 ms. Of a larger file the start looks at the beginning and the length only,

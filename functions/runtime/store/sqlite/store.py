@@ -14,7 +14,6 @@ from events.catalog import Payload
 from events.outbox import OutboxRow
 from functions.runtime.clock import Clock
 from functions.runtime.errors import unavailable
-from functions.runtime.store import sqlite_rows as rows_of
 from functions.runtime.store.codec import CodecRegistry, decode_keys, from_micros, micros
 from functions.runtime.store.cursors import Listing, cursor_after, lower_bound
 from functions.runtime.store.planning import (
@@ -29,8 +28,9 @@ from functions.runtime.store.planning import (
 )
 from functions.runtime.store.port import Changes, Entity, EntityMapping, IdempotencyRecord, Page, Ref
 from functions.runtime.store.single import single
-from functions.runtime.store.sqlite_commit import GroupCommit
-from functions.runtime.store.sqlite_file import SQLiteFile
+from functions.runtime.store.sqlite import rows as rows_of
+from functions.runtime.store.sqlite.file import SQLiteFile
+from functions.runtime.store.sqlite.group_commit import GroupCommit
 from observability.context import current
 
 E = TypeVar("E", bound=Entity)

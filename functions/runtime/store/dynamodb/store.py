@@ -17,16 +17,12 @@ from events.catalog import Payload
 from events.outbox import OutboxRow
 from functions.runtime.clock import Clock
 from functions.runtime.errors import invalid
-from functions.runtime.store import dynamodb_layout as layout
 from functions.runtime.store.codec import CodecRegistry, micros
 from functions.runtime.store.cursors import Listing, cursor_after, lower_bound
-from functions.runtime.store.dynamodb_actions import Action, is_over
-from functions.runtime.store.dynamodb_client import Connection, Database
-from functions.runtime.store.dynamodb_groups import Groups, Job
-from functions.runtime.store.dynamodb_outbox import OutboxTable
-from functions.runtime.store.dynamodb_pages import Range, listed
-from functions.runtime.store.dynamodb_table import Table
-from functions.runtime.store.dynamodb_write import Writer
+from functions.runtime.store.dynamodb import layout
+from functions.runtime.store.dynamodb.client import Connection, Database
+from functions.runtime.store.dynamodb.table import OutboxTable, Range, Table, listed
+from functions.runtime.store.dynamodb.transactions import Action, Groups, Job, Writer
 from functions.runtime.store.planning import Request, fitting
 from functions.runtime.store.port import Changes, Entity, EntityMapping, IdempotencyRecord, Page, Ref
 from functions.runtime.store.single import single
@@ -79,7 +75,7 @@ class DynamoDBStore:
         return {
             entity_id: codec.decode(layout.stored_of(item).data)
             for entity_id, item in found.items()
-            if item is not None and not is_over(item, now)
+            if item is not None and not layout.is_over(item, now)
         }
 
     async def page(
@@ -163,7 +159,9 @@ class DynamoDBStore:
         )
         keys = [key for shard in shards for key in shard][:limit]
         entities = await self._table.read([key for key in keys if key["sk"]["S"] == "e"], deadline)
-        removals = [self._writer.actions.removal(item) for item in entities.values() if is_over(item, now)]
+        removals = [
+            self._writer.actions.removal(item) for item in entities.values() if layout.is_over(item, now)
+        ]
         removals += [self._writer.actions.record_removal(key, due) for key in keys if key["sk"]["S"] == "g"]
         return await self._writer.remove(removals, deadline)
 
@@ -197,6 +195,6 @@ class DynamoDBStore:
 
 
 def _create(table: str, client: Any) -> None:
-    from functions.runtime.store.tables import create  # only where the table may be missing
+    from functions.runtime.store.dynamodb.tables import create  # only where the table may be missing
 
     create(client, table)

@@ -18,8 +18,8 @@ from events.service_keys import PrivateKey
 from functions.runtime.app import Function
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import invalid, not_found, unavailable
-from functions.runtime.function import EventFunction
-from functions.runtime.http import HttpServer, framework_app
+from functions.runtime.event_function import EventFunction
+from functions.runtime.http_server import HttpServer, framework_app
 from functions.runtime.inbox import InboxRecord
 from functions.runtime.settings import RuntimeSettings
 from functions.runtime.store.memory import MemoryStore

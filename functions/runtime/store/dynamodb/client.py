@@ -1,4 +1,4 @@
-"""boto3 behind one door: no call holds the event loop, fails unexpectedly, or goes on for ever.
+"""Calls of DynamoDB by boto3: in threads, with a deadline, with retries and errors of our own; and its STORE_URL.
 
 boto3 blocks, so calls run in a pool of threads with as many connections. What is worth trying again (throttling,
 conflicts, lost connections) is tried again here and not by botocore, whose pauses would each hold a thread.
@@ -9,27 +9,143 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 from functions.runtime import aws
-from functions.runtime.errors import unavailable
-from functions.runtime.store.dynamodb_errors import (
-    CONFLICTS,
-    PROBE,
-    Again,
-    Cancelled,
-    LostRace,
-    NoTable,
-    Refused,
-    invoke,
-    unreachable,
-)
+from functions.runtime.errors import ServiceError, unavailable
+from functions.runtime.settings import SettingsError
+
+_PREFIX = "shop-"
+
+
+class Address(NamedTuple):
+    """What the tables' names begin with, and where they are; None: where boto3's own settings say."""
+
+    prefix: str
+    endpoint: str | None
+    region: str | None
+
+
+def dynamodb_url(url: str) -> Address:
+    """`dynamodb:` or `dynamodb://prefix?endpoint=http://host:port&region=eu-central-1`; raises SettingsError."""
+    parts = urlsplit(url)
+    given = parse_qs(parts.query, keep_blank_values=True)
+    prefix = parts.netloc or _PREFIX
+    wrong = (
+        parts.scheme != "dynamodb"
+        or parts.path
+        or parts.fragment
+        or not re.fullmatch(r"[A-Za-z0-9_.-]+", prefix)
+        or not given.keys() <= {"endpoint", "region"}
+        or any(len(values) != 1 or not values[0] for values in given.values())
+    )
+    if wrong:
+        raise SettingsError("STORE_URL: must be dynamodb://prefix?endpoint=http://host:port&region=name")
+    return Address(prefix, given.get("endpoint", [None])[0], given.get("region", [None])[0])
+
 
 T = TypeVar("T")
+
+
+_AGAIN = frozenset(
+    {
+        "InternalServerError",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "ServiceUnavailable",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TransactionConflictException",
+        "TransactionInProgressException",
+    }
+)
+PROBE = "probe"
+"""The name of a call that is meant to be refused."""
+CONFLICTS = frozenset(
+    {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "DuplicateItem"}
+)
+_OURS = frozenset({"ValidationException", "IdempotentParameterMismatchException", "SerializationException"})
+
+
+class LostRace(Exception):
+    """A condition of a transaction did not hold: somebody else was faster."""
+
+
+class Refused(RuntimeError):
+    """The database found a request wrong: a fault of ours, which no retry mends."""
+
+
+class NoTransactions(RuntimeError):
+    """The database speaks DynamoDB's language, but knows no transactions."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "STORE_URL: this database has no TransactWriteItems (ScyllaDB's Alternator has none), so state and events "
+            "could not commit together: use DynamoDB"
+        )
+
+
+class Again(Exception):
+    """Worth another attempt."""
+
+
+class NoTable(Exception):
+    """The table is not there."""
+
+
+class Cancelled(Exception):
+    """A transaction was not done, for these reasons."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        super().__init__(", ".join(reasons))
+        self.reasons = frozenset(reasons)
+
+
+def invoke(operation: str, work: Callable[[], T]) -> T:
+    """What `work` returns; raises the errors of this module, and UNAVAILABLE for all that is nobody's here."""
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError  # only this adapter's cost
+
+    try:
+        return work()
+    except ClientError as error:
+        raise _translated(operation, error.response) from error
+    except HTTPClientError as error:
+        raise Again(str(error)) from error
+    except BotoCoreError as error:  # no credentials, no region
+        _log.error("DynamoDB cannot be used: %s", error, extra={"operation": operation})
+        raise unreachable() from error
+
+
+def _translated(operation: str, response: dict[str, Any]) -> Exception:
+    error = response.get("Error", {})
+    code, message = error.get("Code", ""), error.get("Message", "")
+    if code == "TransactionCanceledException":
+        return Cancelled([reason.get("Code", "None") for reason in response.get("CancellationReasons", ())])
+    if code in _AGAIN or response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
+        return Again(code)
+    level = logging.DEBUG if operation == PROBE else logging.ERROR
+    _log.log(level, "DynamoDB refused a call: %s: %s", code, message, extra={"operation": operation})
+    if code == "UnknownOperationException":
+        return NoTransactions()
+    if code == "ResourceNotFoundException":
+        return NoTable(operation)
+    return Refused(f"{operation}: {code}") if code in _OURS else unreachable()
+
+
+def unreachable() -> ServiceError:
+    """UNAVAILABLE, as every store says it."""
+    return unavailable("STORE_UNAVAILABLE", "The store cannot be reached at the moment.")
+
 
 _log = logging.getLogger("shop.store")
 _CONNECTING = 30.0  # seconds

@@ -21,8 +21,8 @@ from functions.runtime import grpc_client, identity
 from functions.runtime.access import ANYBODY, Access, UndeclaredRpc
 from functions.runtime.app import RpcService
 from functions.runtime.errors import Code, ServiceError, exhausted, invalid, unavailable
-from functions.runtime.rpc_arrivals import Arrivals
-from functions.runtime.rpc_errors import status_code, trailing_metadata
+from functions.runtime.rpc.errors import status_code, trailing_metadata
+from functions.runtime.rpc.pending_calls import Arrivals
 from functions.runtime.tokens import TokenVerifier
 from observability import context, metrics, tracing
 from observability.failpoints import ARMED, failpoint
@@ -32,7 +32,7 @@ log = logging.getLogger("shop.rpc")
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 RUNNING_CALLS = 2_000
-"""Calls at work at a time; a call waits for its message elsewhere (`rpc_arrivals`)."""
+"""Calls at work at a time; a call waits for its message elsewhere (`pending_calls`)."""
 _STREAMS_PER_CONNECTION = 2_000  # a gateway sends all its calls over one: 1,000 requests and 500 streams
 _OPEN_CALLS = 10_000  # waiting and running together, as a last resort
 _NOTICE = 0.25  # seconds: more than a caller needs to hear that it is turned away
@@ -338,24 +338,24 @@ class RpcServer:
     ) -> None:
         from grpc_health.v1 import health_pb2_grpc  # only where the gRPC role runs
 
-        from functions.runtime import rpc_health
+        from functions.runtime.rpc import health
 
         self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_OPEN_CALLS)
         self._door = Door(function, verifier, stream_check, arrivals or Arrivals())
         self._server.add_generic_rpc_handlers([_wrapped(self._door, service) for service in services])
-        self._health = rpc_health.Health()
+        self._health = health.Health()
         probes = RpcService(
             health_pb2_grpc.add_HealthServicer_to_server,
             self._health,
-            rpc_health.NAME,
+            health.NAME,
             dict.fromkeys(("Check", "List", "Watch"), ANYBODY),
         )
         self._server.add_generic_rpc_handlers([_wrapped(self._door, probes, self._door.probe)])
         self._names = ["", *(service.name for service in services)]
         if reflection:
-            from functions.runtime.rpc_reflection import enable_reflection  # development only
+            from functions.runtime.rpc.reflection import enable_reflection  # development only
 
-            enable_reflection([*self._names[1:], rpc_health.NAME], self._server)
+            enable_reflection([*self._names[1:], health.NAME], self._server)
 
     async def start(self, address: str) -> int:
         """Listen at `host:port` (0: any free one); returns the port. Raises RuntimeError when it is taken."""

@@ -147,7 +147,7 @@ def answers(port: int) -> bool:
 
 
 def main() -> None:
-    """`python -m functions.runtime.store.dynamodb_local PORT [FOLDER]`: run it until it or this process ends."""
+    """`python -m functions.runtime.store.dynamodb.local PORT [FOLDER]`: run it until it or this process ends."""
     data = Path(sys.argv[2]) if len(sys.argv) > 2 else None
     if data:
         data.mkdir(parents=True, exist_ok=True)

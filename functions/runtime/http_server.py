@@ -11,7 +11,7 @@ import uvicorn
 from events.server import HttpProtocol, Server, bind
 from functions.runtime.app import Function
 from functions.runtime.errors import ServiceError
-from functions.runtime.function import EventFunction
+from functions.runtime.event_function import EventFunction
 from observability.endpoint import Exposition
 from observability.failpoints import failpoint
 from observability.headers import combine
