@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from events.catalog import Money
-from functions.orders import checkout
+from functions.orders import pricing, service
 from functions.products.validation import Edit, check_edit
+from functions.runtime.currencies import SIMULATED
 from functions.runtime.errors import ServiceError
 from functions.runtime.formats import MAX_LINES, MAX_PRICE, MAX_QUANTITY, MAX_TOTAL
 from functions.runtime.testing import FakeVerifier
@@ -44,19 +45,19 @@ def violations(call: Any) -> list[str]:
     return []
 
 
-def order(token: str, quantity: int = 1) -> checkout.Placement:
-    return checkout.Placement([checkout.Item(PRODUCT, quantity)], None, token)
+def order(token: str, quantity: int = 1) -> service.PlaceOrder:
+    return service.PlaceOrder([pricing.RequestedLine(PRODUCT, quantity)], None, token)
 
 
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.filter_too_much])
 @given(strings(documented("PlaceOrder", "payment_token")).filter(lambda text: not text[0].isdigit()))
 def test_a_payment_token_that_is_documented_is_taken(token: str) -> None:
-    assert "payment_token" not in violations(lambda: checkout.validate(order(token)))
+    assert "payment_token" not in violations(order(token).validated)
 
 
 @pytest.mark.parametrize("token", ["tok ok", "tok/ok", "tok!", "", "t" * 256])
 def test_a_payment_token_that_is_not_documented_is_refused_by_the_service_too(token: str) -> None:
-    assert "payment_token" in violations(lambda: checkout.validate(order(token)))
+    assert "payment_token" in violations(order(token).validated)
 
 
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.filter_too_much])
@@ -83,7 +84,7 @@ def test_the_documented_bounds_of_an_order_line_are_the_enforced_ones() -> None:
     quantity = documented("LineIn", "quantity")
     for value, refused in ((quantity["maximum"], False), (quantity["maximum"] + 1, True)):
         assert (
-            "lines[0].quantity" in violations(lambda value=value: checkout.validate(order("t", value)))
+            "lines[0].quantity" in violations(lambda value=value: order("t", value).validated())
         ) is refused
 
 
@@ -91,10 +92,10 @@ def test_a_total_that_could_not_be_read_is_refused() -> None:
     readable = SCHEMAS["Money"]["properties"]["amount"]["maximum"]
     assert readable == MAX_TOTAL < MAX_PRICE * MAX_QUANTITY * MAX_LINES
     price = MAX_TOTAL // MAX_QUANTITY
-    offers = {PRODUCT: checkout.Offer(PRODUCT, "MUG-01", "Mug", Money(price, "JPY"), True)}
-    _, total = checkout.price([checkout.Item(PRODUCT, MAX_QUANTITY)], offers)
+    offers = {PRODUCT: pricing.Offer(PRODUCT, "MUG-01", "Mug", Money(price, "JPY"), True)}
+    _, total = pricing.price_lines([pricing.RequestedLine(PRODUCT, MAX_QUANTITY)], offers, SIMULATED)
     assert total == Money(readable, "JPY")
-    offers = {PRODUCT: checkout.Offer(PRODUCT, "MUG-01", "Mug", Money(price + 1, "JPY"), True)}
+    offers = {PRODUCT: pricing.Offer(PRODUCT, "MUG-01", "Mug", Money(price + 1, "JPY"), True)}
     with pytest.raises(ServiceError) as refused:
-        checkout.price([checkout.Item(PRODUCT, MAX_QUANTITY)], offers)
+        pricing.price_lines([pricing.RequestedLine(PRODUCT, MAX_QUANTITY)], offers, SIMULATED)
     assert refused.value.reason == "TOTAL_TOO_LARGE"

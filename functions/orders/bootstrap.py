@@ -1,4 +1,4 @@
-"""The composition root: settings to store, clients and clock, to the service."""
+"""The composition root of the orders service."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from functools import partial
 
 from functions.orders.clients import Catalogue, ProductsCatalogue
 from functions.orders.metrics import EVENT_METRICS
+from functions.orders.service import OrdersService
 from functions.orders.settings import Settings
-from functions.orders.store import MAPPINGS, Orders
+from functions.orders.store import MAPPINGS, OrderRepository
+from functions.orders.stream_tickets import StreamTickets
 from functions.orders.subscriptions import subscriptions
-from functions.orders.velocity import Budgets
-from functions.orders.watching import Watchers
+from functions.orders.velocity import VelocityLimits
+from functions.orders.watchers import Watchers
 from functions.runtime.app import Function, Hook, RpcService
 from functions.runtime.clock import Clock, SystemClock
 from functions.runtime.currencies import PROVIDERS
@@ -36,19 +38,26 @@ def bootstrap(
     catalogue: Catalogue | None = None,
     verifier: TokenVerifier | None = None,
 ) -> Function:
-    """Compose the service; what is given replaces what the settings would make."""
+    """Compose the service; an argument replaces what the settings would give."""
     clock = clock or SystemClock()
     store = store or open_store(settings, "orders", MAPPINGS, clock)
     watchers = Watchers(store, settings.watch_poll_seconds, settings.watch_limit, settings.watch_limit_each)
-    orders = Orders(store, watchers.changed)
     stops: list[Hook] = []
-    catalogue = catalogue or _catalogue(settings, clock, stops)
+    service = OrdersService(
+        OrderRepository(store, _velocity_limits(settings), watchers.notify),
+        catalogue or _catalogue(settings, clock, stops),
+        clock,
+        watchers,
+        StreamTickets(store, clock),
+        provider_limits=PROVIDERS[settings.payment_provider],
+        order_timeout=timedelta(seconds=settings.order_timeout_seconds),
+    )
     return Function(
         name="orders",
         settings=settings,
         store=store,
-        services=partial(_services, settings, orders, catalogue, watchers, clock),
-        subscriptions=subscriptions(orders, clock, timedelta(seconds=settings.order_timeout_seconds)),
+        services=partial(_services, settings, service),
+        subscriptions=subscriptions(service),
         verifier=verifier or _verifier(settings, clock, stops),
         clock=clock,
         signer=event_signer(settings, "orders"),
@@ -59,23 +68,23 @@ def bootstrap(
     )
 
 
-def _services(
-    settings: Settings, orders: Orders, catalogue: Catalogue, watchers: Watchers, clock: Clock
-) -> list[RpcService]:
-    from functions.orders.rpc import ACCESS, OrdersServicer  # gRPC only where its door opens
+def _services(settings: Settings, service: OrdersService) -> list[RpcService]:
+    from functions.orders.rpc import ACCESS, OrdersServicer  # the event role must not import gRPC
     from proto.shop.orders.v1.orders_pb2_grpc import add_OrdersServiceServicer_to_server
 
-    budgets = Budgets(
+    servicer = OrdersServicer(service, settings.client_address_header.lower())
+    return [RpcService(add_OrdersServiceServicer_to_server, servicer, "shop.orders.v1.OrdersService", ACCESS)]
+
+
+def _velocity_limits(settings: Settings) -> VelocityLimits | None:
+    limits = VelocityLimits(
         settings.orders_per_hour,
         settings.declines_per_hour,
         settings.unpaid_orders,
         settings.orders_per_hour_per_address,
         settings.declines_per_hour_per_address,
     )
-    limits, header = PROVIDERS[settings.payment_provider], settings.client_address_header.lower()
-    bounds = budgets if budgets.any else None
-    servicer = OrdersServicer(orders, catalogue, watchers, clock, limits, bounds, header)
-    return [RpcService(add_OrdersServiceServicer_to_server, servicer, "shop.orders.v1.OrdersService", ACCESS)]
+    return limits if any(vars(limits).values()) else None
 
 
 def _catalogue(settings: Settings, clock: Clock, stops: list[Hook]) -> Catalogue:

@@ -1,10 +1,10 @@
-"""An order and the rules of its life.
+"""The entities of orders, their states and transitions.
 
-PLACED -> RESERVED -> CONFIRMED -> SHIPPED -> DELIVERED, and CANCELLED from any state before SHIPPED. What
-people ask for (`cancel`, `ship`, `deliver`) raises when the state forbids it. What events tell of
-(`stock_reserved`, `payment_captured`, ...) comes late, twice and in any order: it does what still makes sense
-and otherwise nothing, so that every order of arrival ends in the same state. Each change leaves an entry in
-the timeline; a call that leaves none changed nothing.
+PLACED -> RESERVED -> CONFIRMED -> SHIPPED -> DELIVERED, and CANCELLED from any state before SHIPPED. A command
+(`cancel`, `ship`, `deliver`) raises when the state forbids it. A reaction to an event (`stock_reserved`,
+`payment_captured`, ...) may come late, twice and in any order: it does what the state still allows and otherwise
+nothing, so that every order of arrival ends in the same state. Each change leaves an entry in the timeline; a method
+that leaves none has changed nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from functions.runtime.errors import failed_precondition
 
 
 class Status(StrEnum):
-    """Where an order stands."""
+    """The state of an order."""
 
     PLACED = "PLACED"
     RESERVED = "RESERVED"
@@ -39,7 +39,7 @@ class Status(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-NEXT: dict[Status, frozenset[Status]] = {
+TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.PLACED: frozenset({Status.RESERVED, Status.CANCELLED}),
     Status.RESERVED: frozenset({Status.CONFIRMED, Status.CANCELLED}),
     Status.CONFIRMED: frozenset({Status.SHIPPED, Status.CANCELLED}),
@@ -71,7 +71,7 @@ SAGA_REASONS = frozenset(
         TIMED_OUT,
     }
 )
-"""Why the saga itself cancels an order."""
+"""Reasons for which the saga cancels an order."""
 
 PLATFORM_REASONS = SAGA_REASONS | {
     ACCOUNT_DELETED,
@@ -83,7 +83,7 @@ PLATFORM_REASONS = SAGA_REASONS | {
     PAID_AFTER_CANCELLATION,
     STOCK_LOST_AFTER_SHIPPING,
 }
-"""What people may not give as a reason of their own: mails, metrics and the timeline tell these apart."""
+"""Reasons that a person may not give: mails, metrics and the timeline distinguish them."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class OrderLine:
 
 @dataclass(frozen=True)
 class TimelineEntry:
-    """The order stood at `status` from `at` on; `reason` is UPPER_SNAKE or empty."""
+    """The order was in `status` from `at` on; `reason` is UPPER_SNAKE or empty."""
 
     status: Status
     at: datetime
@@ -107,7 +107,7 @@ class TimelineEntry:
 
 
 class DisputeState(StrEnum):
-    """Where a dispute of the payment stands."""
+    """The state of a dispute of the payment."""
 
     OPEN = "OPEN"
     WON = "WON"
@@ -116,15 +116,32 @@ class DisputeState(StrEnum):
 
 @dataclass(frozen=True)
 class Dispute:
-    """The payer's bank disputes `amount` minor units of what was paid."""
+    """A dispute by the payer's bank of `amount` minor units of what was paid."""
 
     amount: int
     state: DisputeState = DisputeState.OPEN
 
 
+@dataclass(frozen=True)
+class Receipt:
+    """What an idempotency key remembers: only the order's id, so that no personal data outlives its erasure."""
+
+    id: str
+    version: int = 1
+
+
+@dataclass
+class DeletedAccount:
+    """A deleted account: its access tokens stay valid for a while, and must not place orders."""
+
+    id: str
+    deleted_at: datetime
+    version: int = 0
+
+
 @dataclass
 class Order:
-    """The entity. `payment_token` is the payer's secret: kept until the payment is final, for payments."""
+    """An order. `payment_token` is the payer's secret, and is stored only until the payment is final."""
 
     id: str
     user_id: str
@@ -138,16 +155,15 @@ class Order:
     payment_token: str = field(default="", repr=False)
     timeline: list[TimelineEntry] = field(default_factory=list)
     cancel_reason: str = ""
-    cancelled_by: str = ""  # the person who did; empty when the platform did
-    refunds: dict[str, int] = field(
-        default_factory=dict
-    )  # minor units by refund id; 0 for one that came back
+    cancelled_by: str = ""  # a user's id; empty when the platform cancelled
+    # Minor units by refund id; 0 for a refund that the payer's bank returned.
+    refunds: dict[str, int] = field(default_factory=dict)
     disputes: dict[str, Dispute] = field(default_factory=dict)  # by dispute id
     version: int = 0
 
     @property
     def refunded(self) -> Money:
-        """What went back to the payer so far."""
+        """What was refunded so far."""
         return Money(sum(self.refunds.values()), self.total.currency)
 
     @property
@@ -157,29 +173,23 @@ class Order:
 
     @property
     def returned(self) -> bool:
-        """Whether all that was paid is the payer's again, by refunds and lost disputes."""
+        """Whether the payer has everything back, by refunds and lost disputes."""
         lost = sum(it.amount for it in self.disputes.values() if it.state is DisputeState.LOST)
         return 0 < self.total.amount <= sum(self.refunds.values()) + lost
 
     @property
     def payable(self) -> bool:
-        """Whether charging for it makes sense."""
+        """Whether the order waits for its payment."""
         return self.status in UNPAID
 
-    @property
-    def settled_at(self) -> datetime | None:
-        """When the saga ended, well or not: first CONFIRMED or CANCELLED."""
-        ends = (Status.CONFIRMED, Status.CANCELLED)
-        return next((entry.at for entry in self.timeline if entry.status in ends), None)
-
     def placed(self) -> list[Payload]:
-        """Record the birth."""
-        self._note(self.created_at)
+        """Record that the order was placed."""
+        self._record(self.created_at)
         lines = [Line(line.product_id, line.quantity, line.unit_price) for line in self.lines]
         return [OrderPlaced(order_id=self.id, user_id=self.user_id, lines=lines, total=self.total)]
 
     def as_placed(self) -> Order:
-        """How it looked when it was placed: the answer that an Idempotency-Key replays."""
+        """Return the order as it was placed, which is what a repeated idempotency key returns."""
         first = self.timeline[:1]
         return Order(
             id=self.id,
@@ -194,10 +204,14 @@ class Order:
             version=1,
         )
 
-    # What people ask for
+    # Commands
 
     def cancel(self, at: datetime, reason: str, by: str = "") -> list[Payload]:
-        """End it before shipping. The same person's second cancellation changes nothing."""
+        """Cancel the order before it is shipped. A second cancellation by the same person changes nothing.
+
+        Raises:
+            FailedPrecondition: ILLEGAL_TRANSITION.
+        """
         if self.status is Status.CANCELLED and by and self.cancelled_by == by:
             return []
         self._move(Status.CANCELLED, at, reason)
@@ -209,9 +223,10 @@ class Order:
         ]
 
     def ship(self, at: datetime) -> list[Payload]:
-        """Let it leave the warehouse.
+        """Record that the order left the warehouse.
 
-        Raises FAILED_PRECONDITION: ILLEGAL_TRANSITION, ORDER_DISPUTED, ORDER_REFUNDED.
+        Raises:
+            FailedPrecondition: ILLEGAL_TRANSITION, ORDER_DISPUTED, ORDER_REFUNDED.
         """
         if self.status is Status.CONFIRMED and self.disputed:
             raise failed_precondition(
@@ -223,37 +238,46 @@ class Order:
         return [OrderShipped(order_id=self.id, user_id=self.user_id)]
 
     def deliver(self, at: datetime) -> list[Payload]:
-        """It arrived."""
+        """Record that the order arrived.
+
+        Raises:
+            FailedPrecondition: ILLEGAL_TRANSITION.
+        """
         self._move(Status.DELIVERED, at)
         return [OrderDelivered(order_id=self.id, user_id=self.user_id)]
 
-    # What events tell of
+    # Reactions to events
 
     def stock_reserved(self, at: datetime) -> list[Payload]:
-        """All lines are held. Else it is late: the payment implied it, or the cancellation releases them."""
+        """Record that all lines are reserved.
+
+        A late event changes nothing: the payment implied it, or the cancellation releases the stock.
+        """
         if self.status is Status.PLACED:
             self._move(Status.RESERVED, at)
         return []
 
     def stock_rejected(self, at: datetime, reason: str) -> list[Payload]:
-        """No line is held, or no longer: cancel, and payments refunds what it took."""
-        if Status.CANCELLED in NEXT[self.status]:
+        """Cancel an order whose stock is not reserved, or no longer; payments then refunds it."""
+        if Status.CANCELLED in TRANSITIONS[self.status]:
             return self.cancel(at, reason)
         if self.status is not Status.CANCELLED:
-            self._note_once(at, STOCK_LOST_AFTER_SHIPPING)
+            self._record_once(at, STOCK_LOST_AFTER_SHIPPING)
         return []
 
     def payment_captured(self, at: datetime, amount: Money) -> list[Payload]:
-        """Paid; when this overtakes the news of the reservation, it implies it.
+        """Confirm the order. A payment that overtakes the reservation's event implies it.
 
-        A cancelled order stays cancelled: payments refunds on order.cancelled. Raises for another amount than
-        the total: somebody has to look at that.
+        A cancelled order stays cancelled: payments refunds on order.cancelled.
+
+        Raises:
+            FailedPrecondition: AMOUNT_MISMATCH. The event becomes a dead letter, for a person to look at.
         """
         if amount != self.total:
             raise failed_precondition("AMOUNT_MISMATCH", "The amount paid is not the order's total.")
         if not self.payable:
             if all(entry.status is not Status.CONFIRMED for entry in self.timeline):
-                self._note_once(at, PAID_AFTER_CANCELLATION)
+                self._record_once(at, PAID_AFTER_CANCELLATION)
             return []
         self.stock_reserved(at)
         self._move(Status.CONFIRMED, at)
@@ -261,36 +285,36 @@ class Order:
         return [OrderConfirmed(order_id=self.id, user_id=self.user_id, total=self.total)]
 
     def payment_declined(self, at: datetime, reason: str) -> list[Payload]:
-        """The payer's bank refused; no news once the order is paid or over."""
+        """Cancel the order unless it is paid or final."""
         return self.cancel(at, reason) if self.payable else []
 
     def payment_refunded(self, at: datetime, refund_id: str, amount: Money) -> list[Payload]:
-        """Book money that went back; each refund counts once. All of it back before shipping cancels the order."""
+        """Book a refund once; a full refund before shipping cancels the order."""
         self._require_currency(amount)
         if refund_id in self.refunds:
             return []
         self.refunds[refund_id] = amount.amount
-        self._note(at, REFUNDED)
+        self._record(at, REFUNDED)
         return self._cancel_when_returned(at, REFUNDED)
 
     def refund_failed(self, at: datetime, refund_id: str, amount: Money) -> list[Payload]:
-        """Book a refund that came back from the payer's bank. A cancelled order stays cancelled."""
+        """Book that the payer's bank returned a refund. A cancelled order stays cancelled."""
         self._require_currency(amount)
         if self.refunds.get(refund_id) != 0:
             self.refunds[refund_id] = 0
-            self._note(at, REFUND_FAILED)
+            self._record(at, REFUND_FAILED)
         return []
 
     def payment_disputed(self, at: datetime, dispute_id: str, amount: Money) -> list[Payload]:
-        """Hold the order back from shipping; no news once the dispute is closed."""
+        """Keep the order from being shipped; changes nothing once the dispute is closed."""
         self._require_currency(amount)
         if dispute_id not in self.disputes:
             self.disputes[dispute_id] = Dispute(amount.amount)
-            self._note(at, PAYMENT_DISPUTED)
+            self._record(at, PAYMENT_DISPUTED)
         return []
 
     def dispute_closed(self, at: datetime, dispute_id: str, amount: Money, outcome: str) -> list[Payload]:
-        """Let the order go on, or, where all of the money is lost before shipping, cancel it."""
+        """Release the order, or cancel it when all of the money is lost before shipping."""
         self._require_currency(amount)
         known = self.disputes.get(dispute_id)
         if known is not None and known.state is not DisputeState.OPEN:
@@ -298,28 +322,28 @@ class Order:
         state = DisputeState(outcome)
         self.disputes[dispute_id] = Dispute(amount.amount, state)
         reason = DISPUTE_LOST if state is DisputeState.LOST else DISPUTE_WON
-        self._note(at, reason)
+        self._record(at, reason)
         return self._cancel_when_returned(at, reason)
 
-    def time_out(self, at: datetime, patience: timedelta) -> list[Payload]:
-        """Cancel it when it has not moved for `patience` and nobody paid."""
-        overdue = self.payable and self.moved_at <= at - patience
+    def time_out(self, at: datetime, timeout: timedelta) -> list[Payload]:
+        """Cancel the order when it is unpaid and has not moved for `timeout`."""
+        overdue = self.payable and self.moved_at <= at - timeout
         return self.cancel(at, TIMED_OUT) if overdue else []
 
     def erase_person(self, at: datetime) -> list[Payload]:
-        """Forget who receives it. What was not shipped cannot be any more: it is cancelled, and refunded."""
+        """Erase the recipient. An unshipped order can then not be shipped: it is cancelled, and refunded."""
         if self.shipping_address is None:
             return []
         events: Sequence[Payload] = ()
-        if Status.CANCELLED in NEXT[self.status]:
+        if Status.CANCELLED in TRANSITIONS[self.status]:
             events = self.cancel(at, ACCOUNT_DELETED)
         else:
-            self._note(at, ACCOUNT_DELETED)
+            self._record(at, ACCOUNT_DELETED)
         self.shipping_address, self.payment_token = None, ""
         return list(events)
 
     def _cancel_when_returned(self, at: datetime, reason: str) -> list[Payload]:
-        if self.returned and Status.CANCELLED in NEXT[self.status]:
+        if self.returned and Status.CANCELLED in TRANSITIONS[self.status]:
             return self.cancel(at, reason)
         return []
 
@@ -328,17 +352,17 @@ class Order:
             raise failed_precondition("CURRENCY_MISMATCH", "The currency is not the order's.")
 
     def _move(self, to: Status, at: datetime, reason: str = "") -> None:
-        if to not in NEXT[self.status]:
+        if to not in TRANSITIONS[self.status]:
             raise failed_precondition("ILLEGAL_TRANSITION", f"A {self.status} order cannot become {to}.")
         self.status = to
-        self._note(at, reason)
+        self._record(at, reason)
         self.moved_at = self.updated_at
 
-    def _note(self, at: datetime, reason: str = "") -> None:
-        # Two processes' clocks may differ: the timeline never runs backwards.
+    def _record(self, at: datetime, reason: str = "") -> None:
+        # The clocks of two processes may differ; the timeline never runs backwards.
         self.updated_at = max(at, self.updated_at)
         self.timeline.append(TimelineEntry(self.status, self.updated_at, reason))
 
-    def _note_once(self, at: datetime, reason: str) -> None:
+    def _record_once(self, at: datetime, reason: str) -> None:
         if all(entry.reason != reason for entry in self.timeline):
-            self._note(at, reason)
+            self._record(at, reason)

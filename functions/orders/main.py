@@ -1,4 +1,4 @@
-"""The orders service: `python -m functions.orders.main`, and `function` for functions-framework."""
+"""Entry points of orders: `python -m functions.orders.main`, and `function` for functions-framework."""
 
 from functions.orders.bootstrap import bootstrap
 from functions.orders.settings import Settings

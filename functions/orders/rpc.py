@@ -1,24 +1,17 @@
-"""The gRPC door: proto to use case and back."""
+"""The gRPC service of orders: proto to command, and entity to proto."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
 from typing import Any
 
 from events.catalog import Money
-from functions.orders import service
-from functions.orders.checkout import Item, Placement
-from functions.orders.clients import Catalogue
 from functions.orders.domain import Order, Status
-from functions.orders.store import Orders
-from functions.orders.velocity import Budgets
-from functions.orders.watching import Watchers
+from functions.orders.pricing import RequestedLine
+from functions.orders.service import CancelOrder, ListOrders, OrdersService, PlaceOrder
 from functions.runtime.access import ADMINS, ANYBODY, SIGNED_IN, services
 from functions.runtime.addresses import PostalAddress
-from functions.runtime.clock import Clock
-from functions.runtime.currencies import ProviderLimits
 from functions.runtime.errors import invalid
 from functions.runtime.idempotency import fingerprint
 from functions.runtime.identity import current_caller
@@ -38,81 +31,57 @@ ACCESS = {
     "RedeemStreamTicket": ANYBODY,
     "GetPaymentInstruction": services("payments"),
 }
-"""Who may call; the use cases ask for more."""
+"""Who may call each RPC; the use cases check ownership and state."""
 
 _TO_PROTO = {status: pb.OrderStatus.Value(f"ORDER_STATUS_{status}") for status in Status}
 _FROM_PROTO: dict[int, Status] = {number: status for status, number in _TO_PROTO.items()}
 
 
-@dataclass
 class OrdersServicer(orders_pb2_grpc.OrdersServiceServicer):
-    """shop.orders.v1.OrdersService."""
+    """shop.orders.v1.OrdersService.
 
-    orders: Orders
-    catalogue: Catalogue
-    watchers: Watchers
-    clock: Clock
-    limits: ProviderLimits
-    budgets: Budgets | None = None
-    address_header: str = ""
+    `client_address_header` is the header that the ingress sets to the address of a client that calls directly; empty
+    where there is none. The gateway sends the address of its client in the request.
+    """
+
+    def __init__(self, service: OrdersService, client_address_header: str = "") -> None:
+        self.service = service
+        self._client_address_header = client_address_header
 
     async def PlaceOrder(self, request: pb.PlaceOrderRequest, context: Any) -> pb.PlaceOrderResponse:
-        # What the ingress says of a client that calls directly; the gateway's word is in its request.
-        stated = dict(context.invocation_metadata() or ()).get(self.address_header)
-        wanted = replace(_placement(request), client_address=str(stated or request.client_address))
-        order = await service.place(
-            self.orders,
-            self.catalogue,
-            self.clock,
-            current_caller(),
-            wanted,
-            self.limits,
-            budgets=self.budgets,
-        )
-        return pb.PlaceOrderResponse(order=_order(order))
+        header = dict(context.invocation_metadata() or ()).get(self._client_address_header)
+        command = _place_order(request, str(header or request.client_address))
+        return pb.PlaceOrderResponse(order=_order(await self.service.place(command, current_caller())))
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Any) -> pb.GetOrderResponse:
-        return pb.GetOrderResponse(
-            order=_order(await service.get(self.orders, current_caller(), request.order_id))
-        )
+        order = await self.service.get(request.order_id, current_caller())
+        return pb.GetOrderResponse(order=_order(order))
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Any) -> pb.ListOrdersResponse:
-        page = await service.list_orders(
-            self.orders,
-            current_caller(),
-            user_id=request.user_id,
-            everybody=request.all,
-            status=_status(request.status),
-            limit=request.limit,
-            cursor=request.cursor,
+        query = ListOrders(
+            request.user_id, request.all, _status(request.status), request.limit, request.cursor
         )
+        page = await self.service.list_orders(query, current_caller())
         return pb.ListOrdersResponse(
             orders=[_order(order) for order in page.items], next_cursor=page.next_cursor or ""
         )
 
     async def CancelOrder(self, request: pb.CancelOrderRequest, context: Any) -> pb.CancelOrderResponse:
-        return pb.CancelOrderResponse(
-            order=_order(
-                await service.cancel(
-                    self.orders, self.clock, current_caller(), request.order_id, request.reason
-                )
-            )
-        )
+        command = CancelOrder(request.order_id, request.reason)
+        return pb.CancelOrderResponse(order=_order(await self.service.cancel(command, current_caller())))
 
     async def ShipOrder(self, request: pb.ShipOrderRequest, context: Any) -> pb.ShipOrderResponse:
-        return pb.ShipOrderResponse(
-            order=_order(await service.ship(self.orders, self.clock, current_caller(), request.order_id))
-        )
+        order = await self.service.ship(request.order_id, current_caller())
+        return pb.ShipOrderResponse(order=_order(order))
 
     async def DeliverOrder(self, request: pb.DeliverOrderRequest, context: Any) -> pb.DeliverOrderResponse:
-        return pb.DeliverOrderResponse(
-            order=_order(await service.deliver(self.orders, self.clock, current_caller(), request.order_id))
-        )
+        order = await self.service.deliver(request.order_id, current_caller())
+        return pb.DeliverOrderResponse(order=_order(order))
 
     async def WatchOrder(
         self, request: pb.WatchOrderRequest, context: Any
     ) -> AsyncIterator[pb.WatchOrderResponse]:
-        stream = await service.watch(self.orders, self.watchers, current_caller(), request.order_id)
+        stream = await self.service.watch(request.order_id, current_caller())
         async with aclosing(stream):
             async for order in stream:
                 yield pb.WatchOrderResponse(order=_order(order))
@@ -120,21 +89,19 @@ class OrdersServicer(orders_pb2_grpc.OrdersServiceServicer):
     async def CreateStreamTicket(
         self, request: pb.CreateStreamTicketRequest, context: Any
     ) -> pb.CreateStreamTicketResponse:
-        issued = await service.issue_stream_ticket(
-            self.orders, self.clock, current_caller(), request.order_id
-        )
+        issued = await self.service.create_stream_ticket(request.order_id, current_caller())
         return pb.CreateStreamTicketResponse(ticket=issued.ticket, expires_at=timestamp(issued.expires_at))
 
     async def RedeemStreamTicket(
         self, request: pb.RedeemStreamTicketRequest, context: Any
     ) -> pb.RedeemStreamTicketResponse:
-        token = await service.redeem_stream_ticket(self.orders, self.clock, request.order_id, request.ticket)
+        token = await self.service.redeem_stream_ticket(request.order_id, request.ticket)
         return pb.RedeemStreamTicketResponse(access_token=token)
 
     async def GetPaymentInstruction(
         self, request: pb.GetPaymentInstructionRequest, context: Any
     ) -> pb.GetPaymentInstructionResponse:
-        order = await service.payment_instruction(self.orders, current_caller(), request.order_id)
+        order = await self.service.get_payment_instruction(request.order_id, current_caller())
         return pb.GetPaymentInstructionResponse(
             payment_instruction=pb.PaymentInstruction(
                 order_id=order.id,
@@ -146,11 +113,11 @@ class OrdersServicer(orders_pb2_grpc.OrdersServiceServicer):
         )
 
 
-def _placement(request: pb.PlaceOrderRequest) -> Placement:
-    address = request.shipping_address
-    return Placement(
-        items=[Item(line.product_id, line.quantity) for line in request.lines],
-        address=PostalAddress(
+def _place_order(request: pb.PlaceOrderRequest, client_address: str) -> PlaceOrder:
+    address, expected = request.shipping_address, request.expected_total
+    return PlaceOrder(
+        lines=[RequestedLine(line.product_id, line.quantity) for line in request.lines],
+        shipping_address=PostalAddress(
             name=address.name,
             line1=address.line1,
             line2=address.line2,
@@ -162,20 +129,21 @@ def _placement(request: pb.PlaceOrderRequest) -> Placement:
         if request.HasField("shipping_address")
         else None,
         payment_token=request.payment_token,
-        key=request.idempotency_key if request.HasField("idempotency_key") else None,
+        idempotency_key=request.idempotency_key if request.HasField("idempotency_key") else None,
         fingerprint=_fingerprint(request),
-        expected_total=Money(request.expected_total.amount, request.expected_total.currency)
+        expected_total=Money(expected.amount, expected.currency)
         if request.HasField("expected_total")
         else None,
+        client_address=client_address,
     )
 
 
 def _fingerprint(request: pb.PlaceOrderRequest) -> str:
-    """Stands for the request without its key; a hash, so that no token or address lies beside the key."""
+    """Return a digest of the request without its key: no token or address is stored with the key."""
     keyless = pb.PlaceOrderRequest()
     keyless.CopyFrom(request)
     keyless.ClearField("idempotency_key")
-    keyless.ClearField("client_address")  # people move
+    keyless.ClearField("client_address")  # it may change between two attempts
     return fingerprint(keyless.SerializeToString(deterministic=True))
 
 

@@ -1,18 +1,15 @@
-"""The use cases of orders: what people and other services ask for, and what events tell of.
-
-Collaborators come as arguments: `orders` (the store, waking watchers), `catalogue` (prices), `clock`, `caller`
-calls, and for events `idempotency` (the inbox mark that commits with the effect). Somebody else's order answers
-NOT_FOUND.
-"""
+"""The use cases of orders."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from events.catalog import (
+    Money,
     Payload,
     PaymentCaptured,
     PaymentDeclined,
@@ -21,285 +18,398 @@ from events.catalog import (
     PaymentRefunded,
     PaymentRefundFailed,
     StockRejected,
+    StockReserved,
+    UserDeleted,
 )
-from functions.orders.checkout import Placement, price, require_expected, validate
 from functions.orders.clients import Catalogue
-from functions.orders.domain import PLATFORM_REASONS, TIMED_OUT, Order, Status
+from functions.orders.domain import PLATFORM_REASONS, TIMED_OUT, Order, Receipt, Status
 from functions.orders.metrics import REFUSED
-from functions.orders.store import Orders, Receipt
-from functions.orders.tickets import IssuedTicket, issue_ticket, redeem_ticket
-from functions.orders.velocity import Budgets
-from functions.orders.watching import Watchers
+from functions.orders.pricing import RequestedLine, price_lines
+from functions.orders.store import OrderRepository
+from functions.orders.stream_tickets import IssuedTicket, StreamTickets
+from functions.orders.watchers import Watchers
+from functions.runtime.addresses import PostalAddress, normalise
 from functions.runtime.clock import Clock
 from functions.runtime.concurrency import gather_logged
-from functions.runtime.currencies import SIMULATED, ProviderLimits
+from functions.runtime.currencies import CURRENCIES, ProviderLimits
 from functions.runtime.errors import Code, ServiceError, invalid, not_found
-from functions.runtime.formats import REASON
-from functions.runtime.idempotency import idempotency_record
+from functions.runtime.formats import MAX_LINES, MAX_QUANTITY, MAX_TOTAL, PAYMENT_TOKEN, REASON
+from functions.runtime.idempotency import idempotency_record, wrong_key
 from functions.runtime.identity import Identity, require_admin, require_person, require_service
-from functions.runtime.ids import new_id
+from functions.runtime.ids import is_id, new_id
+from functions.runtime.inbox import InboxRecord
 from functions.runtime.paging import page_limit
-from functions.runtime.store.port import IdempotencyRecord, Page
+from functions.runtime.store.port import Page
 
 log = logging.getLogger("shop.orders")
 
 CUSTOMER_REQUEST = "CUSTOMER_REQUEST"
 _REASON = re.compile(REASON)
+_TOKEN = re.compile(PAYMENT_TOKEN)
+_CARD_NUMBER = re.compile(r"(?:\d[ .:_-]*){12,19}")
 _BATCH = 100
-_SWEEP_PAGES = 20  # at most 2,000 orders a tick: the next tick takes the rest
+_SWEEP_PAGES = 20
+"""A sweep cancels at most 2,000 orders; the next one takes the rest."""
 
 
-async def place(
-    orders: Orders,
-    catalogue: Catalogue,
-    clock: Clock,
-    caller: Identity,
-    wanted: Placement,
-    limits: ProviderLimits = SIMULATED,
-    *,
-    budgets: Budgets | None = None,
-) -> Order:
-    """Place an order at the catalogue's prices of this moment, and answer with it as it is then: PLACED.
+@dataclass(frozen=True)
+class PlaceOrder:
+    """An order as the caller asks for it.
 
-    The same key and request within 24 hours gives the first answer, whatever became of order and catalogue.
-    `limits` is what the payment provider can charge, `budgets` how fast orders may be placed.
-
-    Raises INVALID_ARGUMENT (also PRODUCT_UNKNOWN, CURRENCY_MIXED, TOTAL_TOO_LARGE, TOTAL_NOT_CHARGEABLE,
-    IDEMPOTENCY_KEY_REUSED), FAILED_PRECONDITION (PRODUCT_INACTIVE, PRICE_CHANGED), RESOURCE_EXHAUSTED (TOO_MANY_ORDERS,
-    TOO_MANY_UNPAID_ORDERS, TOO_MANY_DECLINES).
+    `fingerprint` identifies the request without its idempotency key: a repeated key with another fingerprint is
+    refused. `expected_total` is the total that the customer was shown, if the client sends it. `client_address` is the
+    network address of the client, empty where it is unknown.
     """
-    require_person(caller)
-    wanted = validate(wanted)
-    idempotency = None
-    if wanted.key is not None:
-        idempotency = idempotency_record(f"orders:{caller.subject}", wanted.key, wanted.fingerprint, Receipt)
-        replayed = await orders.replay(idempotency)
-        if replayed:
-            return replayed
-    offers = await catalogue.offers([item.product_id for item in wanted.items])
-    lines, total = price(wanted.items, offers, limits)
-    require_expected(wanted.expected_total, total)
-    now = clock.now()
-    order = Order(
-        id=new_id("ord"),
-        user_id=caller.subject,
-        lines=lines,
-        total=total,
-        shipping_address=wanted.address,
-        payment_token=wanted.payment_token,
-        created_at=now,
-        updated_at=now,
-        moved_at=now,
-    )
-    try:
-        placed = await orders.place(order, idempotency, budgets, wanted.client_address)
-    except ServiceError as error:
-        if error.code is Code.RESOURCE_EXHAUSTED:
-            REFUSED.labels(error.reason).inc()
-            log.warning("order_refused", extra={"user_id": caller.subject, "reason": error.reason})
-        raise
-    log.info("order_placed", extra={"order_id": placed.id})
-    return placed
+
+    lines: Sequence[RequestedLine]
+    shipping_address: PostalAddress | None = field(repr=False)
+    payment_token: str = field(repr=False)
+    idempotency_key: str | None = None
+    fingerprint: str = ""
+    expected_total: Money | None = None
+    client_address: str = field(default="", repr=False)
+
+    def validated(self) -> PlaceOrder:
+        """Return the command with its address in the form in which it is stored.
+
+        Raises:
+            InvalidArgument: names every field that is wrong, by its path in the JSON body.
+        """
+        address, violations = self.shipping_address, [("shipping_address", "is required")]
+        if address is not None:
+            address, violations = normalise(address, "shipping_address")
+        found = [
+            *_wrong_lines(self.lines),
+            *violations,
+            *_wrong_token(self.payment_token),
+            *wrong_key(self.idempotency_key),
+            *_wrong_expected_total(self.expected_total),
+        ]
+        if found:
+            raise invalid("The order is not valid.", *found)
+        return replace(self, shipping_address=address)
 
 
-async def get(orders: Orders, caller: Identity, order_id: str) -> Order:
-    """One's own order, or for admins anybody's."""
-    require_person(caller)
-    order = await orders.get(order_id)
-    _require_mine(caller, order)
-    return order
+@dataclass(frozen=True)
+class ListOrders:
+    """A page of the caller's own orders; an administrator may ask for those of `user_id`, or of `everybody`."""
+
+    user_id: str = ""
+    everybody: bool = False
+    status: Status | None = None
+    limit: int = 0
+    cursor: str = ""
 
 
-async def list_orders(
-    orders: Orders,
-    caller: Identity,
-    *,
-    user_id: str,
-    everybody: bool,
-    status: Status | None,
-    limit: int,
-    cursor: str,
-) -> Page[Order]:
-    """Newest first: one's own; for admins also one person's (`user_id`) or `everybody`'s."""
-    require_person(caller)
-    if everybody or user_id not in ("", caller.subject):
-        require_admin(caller)
-    whose = user_id if everybody else (user_id or caller.subject)
-    return await orders.page(whose, status, page_limit(limit), cursor or None)
+@dataclass(frozen=True)
+class CancelOrder:
+    """Cancel an order; an empty `reason` stands for CUSTOMER_REQUEST."""
+
+    order_id: str
+    reason: str = ""
 
 
-async def cancel(orders: Orders, clock: Clock, caller: Identity, order_id: str, reason: str) -> Order:
-    """Cancel one's own order, or as admin anybody's, before shipping; twice by the same person is once."""
-    require_person(caller)
-    if reason and not _REASON.fullmatch(reason):
-        raise invalid(
-            "The reason is not valid.", ("reason", "must be UPPER_SNAKE of at most 64 letters, digits and _")
+class OrdersService:
+    """Use cases of orders. Collaborators are fixed at start; methods are safe to call concurrently.
+
+    `provider_limits` are the totals that the payment provider can charge. `order_timeout` is how long an order may wait
+    for stock or payment. Every method that takes an order's id raises NotFound (ORDER_NOT_FOUND) for an unknown order,
+    and for one that the caller may not see.
+    """
+
+    def __init__(
+        self,
+        orders: OrderRepository,
+        catalogue: Catalogue,
+        clock: Clock,
+        watchers: Watchers,
+        tickets: StreamTickets,
+        *,
+        provider_limits: ProviderLimits,
+        order_timeout: timedelta,
+    ) -> None:
+        self._orders = orders
+        self._catalogue = catalogue
+        self._clock = clock
+        self._watchers = watchers
+        self._tickets = tickets
+        self._provider_limits = provider_limits
+        self._order_timeout = order_timeout
+
+    async def place(self, command: PlaceOrder, caller: Identity) -> Order:
+        """Place an order at the catalogue's current prices.
+
+        Returns the order in state PLACED. A repeated idempotency key within 24 hours returns the first result, whatever
+        has happened to the order or the catalogue since.
+
+        Raises:
+            InvalidArgument: PRODUCT_UNKNOWN, CURRENCY_MIXED, TOTAL_TOO_LARGE, TOTAL_NOT_CHARGEABLE,
+                IDEMPOTENCY_KEY_REUSED, or fields that are not valid.
+            FailedPrecondition: PRODUCT_INACTIVE, PRICE_CHANGED.
+            ResourceExhausted: TOO_MANY_ORDERS, TOO_MANY_UNPAID_ORDERS, TOO_MANY_DECLINES.
+            Unauthenticated: ACCOUNT_DELETED.
+        """
+        require_person(caller)
+        command = command.validated()
+        idempotency = None
+        if command.idempotency_key is not None:
+            scope = f"orders:{caller.subject}"
+            idempotency = idempotency_record(scope, command.idempotency_key, command.fingerprint, Receipt)
+            replayed = await self._orders.replay(idempotency)
+            if replayed:
+                return replayed
+        offers = await self._catalogue.offers([line.product_id for line in command.lines])
+        lines, total = price_lines(command.lines, offers, self._provider_limits)
+        _require_expected_total(command.expected_total, total)
+        now = self._clock.now()
+        order = Order(
+            id=new_id("ord"),
+            user_id=caller.subject,
+            lines=lines,
+            total=total,
+            shipping_address=command.shipping_address,
+            payment_token=command.payment_token,
+            created_at=now,
+            updated_at=now,
+            moved_at=now,
         )
-    if reason in PLATFORM_REASONS:
-        raise invalid("The reason is not valid.", ("reason", "is one that only the platform gives"))
+        try:
+            placed = await self._orders.place(order, idempotency, command.client_address)
+        except ServiceError as error:
+            if error.code is Code.RESOURCE_EXHAUSTED:
+                REFUSED.labels(error.reason).inc()
+                log.warning("order_refused", extra={"user_id": caller.subject, "reason": error.reason})
+            raise
+        log.info("order_placed", extra={"order_id": placed.id})
+        return placed
 
-    def act(order: Order) -> list[Payload]:
-        _require_mine(caller, order)
-        return order.cancel(clock.now(), reason or CUSTOMER_REQUEST, by=caller.subject)
+    async def get(self, order_id: str, caller: Identity) -> Order:
+        """Return one of the caller's orders; an administrator may read any."""
+        require_person(caller)
+        order = await self._orders.get(order_id)
+        _require_owner_or_admin(caller, order)
+        return order
 
-    return await orders.change(order_id, act)
+    async def list_orders(self, query: ListOrders, caller: Identity) -> Page[Order]:
+        """Return a page of orders, newest first.
+
+        Raises:
+            PermissionDenied: the caller asks for the orders of others and is no administrator.
+            InvalidArgument: INVALID_CURSOR, or a limit outside 1 to 100.
+        """
+        require_person(caller)
+        if query.everybody or query.user_id not in ("", caller.subject):
+            require_admin(caller)
+        user_id = query.user_id if query.everybody else (query.user_id or caller.subject)
+        return await self._orders.page(user_id, query.status, page_limit(query.limit), query.cursor or None)
+
+    async def cancel(self, command: CancelOrder, caller: Identity) -> Order:
+        """Cancel one of the caller's orders, or as administrator any, before it is shipped.
+
+        A second cancellation by the same person changes nothing.
+
+        Raises:
+            InvalidArgument: the reason is not UPPER_SNAKE, or is one that only the platform gives.
+            FailedPrecondition: ILLEGAL_TRANSITION.
+        """
+        require_person(caller)
+        reason = command.reason
+        if reason and not _REASON.fullmatch(reason):
+            raise invalid(
+                "The reason is not valid.",
+                ("reason", "must be UPPER_SNAKE of at most 64 letters, digits and _"),
+            )
+        if reason in PLATFORM_REASONS:
+            raise invalid("The reason is not valid.", ("reason", "is one that only the platform gives"))
+
+        def cancel(order: Order) -> list[Payload]:
+            _require_owner_or_admin(caller, order)
+            return order.cancel(self._clock.now(), reason or CUSTOMER_REQUEST, by=caller.subject)
+
+        return await self._orders.change(command.order_id, cancel)
+
+    async def ship(self, order_id: str, caller: Identity) -> Order:
+        """Record that a confirmed order left the warehouse. Administrators only.
+
+        Raises:
+            FailedPrecondition: ILLEGAL_TRANSITION, ORDER_DISPUTED, ORDER_REFUNDED.
+        """
+        require_admin(caller)
+        return await self._orders.change(order_id, lambda order: order.ship(self._clock.now()))
+
+    async def deliver(self, order_id: str, caller: Identity) -> Order:
+        """Record that a shipped order arrived. Administrators only.
+
+        Raises:
+            FailedPrecondition: ILLEGAL_TRANSITION.
+        """
+        require_admin(caller)
+        return await self._orders.change(order_id, lambda order: order.deliver(self._clock.now()))
+
+    async def watch(self, order_id: str, caller: Identity) -> AsyncGenerator[Order, None]:
+        """Return a stream of the order: its present state, then each change until it is DELIVERED or CANCELLED.
+
+        The caller closes the stream. Reading it raises what `Watchers.watch` raises.
+        """
+        await self.get(order_id, caller)
+        return self._watchers.watch(order_id, caller.subject)
+
+    async def create_stream_ticket(self, order_id: str, caller: Identity) -> IssuedTicket:
+        """Return a ticket with which its bearer may watch this order once, in the caller's name."""
+        await self.get(order_id, caller)
+        return await self._tickets.create(order_id, caller.token)
+
+    async def redeem_stream_ticket(self, order_id: str, ticket: str) -> str:
+        """Use up a ticket and return the access token that it stands for. The ticket is the only proof needed.
+
+        Raises:
+            Unauthenticated: STREAM_TICKET_INVALID.
+        """
+        return await self._tickets.redeem(order_id, ticket)
+
+    async def get_payment_instruction(self, order_id: str, caller: Identity) -> Order:
+        """Return the order to charge; it has a payment token while it is payable. For the payments service only."""
+        require_service(caller, "payments")
+        return await self._orders.get(order_id)
+
+    async def on_stock_reserved(self, event: StockReserved, inbox: InboxRecord) -> None:
+        """Record that products holds every line."""
+        await self._orders.change(
+            event.order_id, lambda order: order.stock_reserved(self._clock.now()), inbox
+        )
+
+    async def on_stock_rejected(self, event: StockRejected, inbox: InboxRecord) -> None:
+        """Cancel an order whose lines products does not hold, or no longer holds."""
+        await self._orders.change(
+            event.order_id, lambda order: order.stock_rejected(self._clock.now(), event.reason), inbox
+        )
+
+    async def on_payment_captured(self, event: PaymentCaptured, inbox: InboxRecord) -> None:
+        """Confirm the order; only note the payment of an order that is cancelled already."""
+        await self._orders.change(
+            event.order_id, lambda order: order.payment_captured(self._clock.now(), event.amount), inbox
+        )
+
+    async def on_payment_declined(self, event: PaymentDeclined, inbox: InboxRecord) -> None:
+        """Cancel an unpaid order whose payment the provider declined."""
+        await self._orders.change(
+            event.order_id, lambda order: order.payment_declined(self._clock.now(), event.reason), inbox
+        )
+
+    async def on_payment_refunded(self, event: PaymentRefunded, inbox: InboxRecord) -> None:
+        """Book a refund; cancel an unshipped order once everything is refunded."""
+        await self._orders.change(
+            event.order_id,
+            lambda order: order.payment_refunded(self._clock.now(), event.refund_id, event.amount),
+            inbox,
+        )
+
+    async def on_payment_refund_failed(self, event: PaymentRefundFailed, inbox: InboxRecord) -> None:
+        """Book that the payer's bank returned a refund."""
+        await self._orders.change(
+            event.order_id,
+            lambda order: order.refund_failed(self._clock.now(), event.refund_id, event.amount),
+            inbox,
+        )
+
+    async def on_payment_disputed(self, event: PaymentDisputed, inbox: InboxRecord) -> None:
+        """Keep the order from being shipped while the payer's bank disputes the charge."""
+        await self._orders.change(
+            event.order_id,
+            lambda order: order.payment_disputed(self._clock.now(), event.dispute_id, event.amount),
+            inbox,
+        )
+
+    async def on_payment_dispute_closed(self, event: PaymentDisputeClosed, inbox: InboxRecord) -> None:
+        """Release the order, or cancel it if all of the money is lost before it is shipped."""
+        await self._orders.change(
+            event.order_id,
+            lambda order: order.dispute_closed(
+                self._clock.now(), event.dispute_id, event.amount, event.outcome
+            ),
+            inbox,
+        )
+
+    async def on_user_deleted(self, event: UserDeleted, inbox: InboxRecord) -> None:
+        """Erase the recipient from all orders of a deleted account, and cancel those that were not shipped.
+
+        Each order commits by itself, and a repetition does no harm. The inbox record commits last, so that an
+        interrupted erasure is done again.
+        """
+        await self._orders.close_account(event.user_id, self._clock.now())
+        cursor: str | None = None
+        while True:
+            page = await self._orders.page(event.user_id, None, _BATCH, cursor)
+            for order in page.items:
+                await self._orders.change(order.id, lambda order: order.erase_person(self._clock.now()))
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        await self._orders.finish_erasure(inbox)
+        log.info("person_erased", extra={"user_id": event.user_id})
+
+    async def sweep(self) -> None:
+        """Cancel orders that have waited for stock or payment for `order_timeout`. Concurrent sweeps do no harm."""
+        cancelled, cursor = 0, None
+
+        async def time_out(order_id: str) -> None:
+            nonlocal cancelled
+            order = await self._orders.change(
+                order_id, lambda order: order.time_out(self._clock.now(), self._order_timeout)
+            )
+            cancelled += order.cancel_reason == TIMED_OUT
+
+        for _ in range(_SWEEP_PAGES):
+            page = await self._orders.waiting_since(self._clock.now() - self._order_timeout, _BATCH, cursor)
+            await gather_logged([time_out(order.id) for order in page.items], log)
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        if cancelled:
+            log.info("overdue_orders_cancelled", extra={"count": cancelled})
 
 
-async def ship(orders: Orders, clock: Clock, caller: Identity, order_id: str) -> Order:
-    """A confirmed order leaves the warehouse; admins only."""
-    require_admin(caller)
-    return await orders.change(order_id, lambda order: order.ship(clock.now()))
-
-
-async def deliver(orders: Orders, clock: Clock, caller: Identity, order_id: str) -> Order:
-    """A shipped order arrived; admins only."""
-    require_admin(caller)
-    return await orders.change(order_id, lambda order: order.deliver(clock.now()))
-
-
-async def watch(
-    orders: Orders, watchers: Watchers, caller: Identity, order_id: str
-) -> AsyncGenerator[Order, None]:
-    """The order at once and after every change, until it is DELIVERED or CANCELLED; close it when done."""
-    await get(orders, caller, order_id)
-    return watchers.follow(order_id, caller.subject)
-
-
-async def issue_stream_ticket(orders: Orders, clock: Clock, caller: Identity, order_id: str) -> IssuedTicket:
-    """Issue a ticket that lets its bearer watch this order once, as the caller may."""
-    await get(orders, caller, order_id)
-    return await issue_ticket(orders, clock, order_id, caller.token)
-
-
-async def redeem_stream_ticket(orders: Orders, clock: Clock, order_id: str, ticket: str) -> str:
-    """Use a ticket up and return the access token that it stands for: who has the ticket needs no other proof.
-
-    Raises UNAUTHENTICATED (STREAM_TICKET_INVALID).
-    """
-    return await redeem_ticket(orders, clock, order_id, ticket)
-
-
-async def payment_instruction(orders: Orders, caller: Identity, order_id: str) -> Order:
-    """The order to charge for, with its payment token while it is payable: for the payments service only."""
-    require_service(caller, "payments")
-    return await orders.get(order_id)
-
-
-async def stock_reserved(orders: Orders, clock: Clock, order_id: str, idempotency: IdempotencyRecord) -> None:
-    """Products holds every line."""
-    await orders.change(order_id, lambda order: order.stock_reserved(clock.now()), idempotency)
-
-
-async def stock_rejected(
-    orders: Orders, clock: Clock, news: StockRejected, idempotency: IdempotencyRecord
-) -> None:
-    """Products holds nothing, or no longer."""
-    await orders.change(
-        news.order_id, lambda order: order.stock_rejected(clock.now(), news.reason), idempotency
-    )
-
-
-async def payment_captured(
-    orders: Orders, clock: Clock, news: PaymentCaptured, idempotency: IdempotencyRecord
-) -> None:
-    """The customer has paid."""
-    await orders.change(
-        news.order_id, lambda order: order.payment_captured(clock.now(), news.amount), idempotency
-    )
-
-
-async def payment_declined(
-    orders: Orders, clock: Clock, news: PaymentDeclined, idempotency: IdempotencyRecord
-) -> None:
-    """The payment provider refused."""
-    await orders.change(
-        news.order_id, lambda order: order.payment_declined(clock.now(), news.reason), idempotency
-    )
-
-
-async def payment_refunded(
-    orders: Orders, clock: Clock, news: PaymentRefunded, idempotency: IdempotencyRecord
-) -> None:
-    """Money went back to the customer."""
-    await orders.change(
-        news.order_id,
-        lambda order: order.payment_refunded(clock.now(), news.refund_id, news.amount),
-        idempotency,
-    )
-
-
-async def refund_failed(
-    orders: Orders, clock: Clock, news: PaymentRefundFailed, idempotency: IdempotencyRecord
-) -> None:
-    """Book that a refund did not arrive."""
-    await orders.change(
-        news.order_id,
-        lambda order: order.refund_failed(clock.now(), news.refund_id, news.amount),
-        idempotency,
-    )
-
-
-async def payment_disputed(
-    orders: Orders, clock: Clock, news: PaymentDisputed, idempotency: IdempotencyRecord
-) -> None:
-    """Ship nothing while the customer's bank disputes the charge."""
-    await orders.change(
-        news.order_id,
-        lambda order: order.payment_disputed(clock.now(), news.dispute_id, news.amount),
-        idempotency,
-    )
-
-
-async def dispute_closed(
-    orders: Orders, clock: Clock, news: PaymentDisputeClosed, idempotency: IdempotencyRecord
-) -> None:
-    """Go on with an order whose dispute is decided."""
-    await orders.change(
-        news.order_id,
-        lambda order: order.dispute_closed(clock.now(), news.dispute_id, news.amount, news.outcome),
-        idempotency,
-    )
-
-
-async def erase_person(orders: Orders, clock: Clock, user_id: str, idempotency: IdempotencyRecord) -> None:
-    """Forget whom all orders of a deleted account went to, and cancel those that were not shipped.
-
-    Done in parts, each harmless to repeat; the inbox mark comes last, so that what breaks off is done again.
-    """
-    await orders.close_account(user_id, clock.now())
-    cursor: str | None = None
-    while True:
-        page = await orders.page(user_id, None, _BATCH, cursor)
-        for order in page.items:
-            await orders.change(order.id, lambda order: order.erase_person(clock.now()))
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    orders.store.request_purge()
-    await orders.inbox_record(idempotency)
-    log.info("person_erased", extra={"user_id": user_id})
-
-
-async def cancel_overdue(orders: Orders, clock: Clock, patience: timedelta) -> int:
-    """Cancel what has waited `patience` or longer for stock or payment; how many. Two at once do no harm."""
-    cancelled, cursor = 0, None
-
-    async def give_up(order_id: str) -> None:
-        nonlocal cancelled
-        swept = await orders.change(order_id, lambda order: order.time_out(clock.now(), patience))
-        cancelled += swept.cancel_reason == TIMED_OUT
-
-    for _ in range(_SWEEP_PAGES):
-        page = await orders.waiting_since(clock.now() - patience, _BATCH, cursor)
-        await gather_logged([give_up(order.id) for order in page.items], log)
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    if cancelled:
-        log.info("overdue_orders_cancelled", extra={"count": cancelled})
-    return cancelled
-
-
-def _require_mine(caller: Identity, order: Order) -> None:
+def _require_owner_or_admin(caller: Identity, order: Order) -> None:
     if order.user_id != caller.subject and not caller.is_admin:
         raise not_found("Order", "ORDER_NOT_FOUND")
+
+
+def _require_expected_total(expected: Money | None, total: Money) -> None:
+    if expected is not None and expected != total:
+        raise ServiceError(
+            Code.FAILED_PRECONDITION,
+            "PRICE_CHANGED",
+            "The prices have changed: look at the new total and order again.",
+            amounts={"expected_total": expected, "total": total},
+        )
+
+
+def _wrong_lines(lines: Sequence[RequestedLine]) -> Iterator[tuple[str, str]]:
+    if not 1 <= len(lines) <= MAX_LINES:
+        yield "lines", f"must have 1 to {MAX_LINES} entries"
+        return
+    seen: set[str] = set()
+    for index, line in enumerate(lines):
+        if not is_id("prd", line.product_id):
+            yield f"lines[{index}].product_id", "must be a product's id"
+        elif line.product_id in seen:
+            yield f"lines[{index}].product_id", "is listed before: add up the quantities"
+        seen.add(line.product_id)
+        if not 1 <= line.quantity <= MAX_QUANTITY:
+            yield f"lines[{index}].quantity", f"must be between 1 and {MAX_QUANTITY}"
+
+
+def _wrong_token(token: str) -> Iterator[tuple[str, str]]:
+    if _CARD_NUMBER.fullmatch(token):
+        yield "payment_token", "must be a provider's token, never a card number"
+    elif not _TOKEN.fullmatch(token):
+        yield "payment_token", "must be 1 to 255 letters, digits, or any of _ . : -"
+
+
+def _wrong_expected_total(expected: Money | None) -> Iterator[tuple[str, str]]:
+    if expected is None:
+        return
+    if not 0 <= expected.amount <= MAX_TOTAL:
+        yield "expected_total.amount", f"must be between 0 and {MAX_TOTAL}, in minor units"
+    if expected.currency not in CURRENCIES:
+        yield "expected_total.currency", "must be a currency code of ISO 4217, such as EUR"

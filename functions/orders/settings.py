@@ -1,4 +1,4 @@
-"""The variables that only the orders service reads."""
+"""The settings of the orders service."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""How fast orders may be placed: budgets by account and by network address, which grow with a customer's history.
+"""Velocity limits: how fast orders may be placed, by account and by network address.
 
-They stop inventory denial (orders that hold stock and are never paid) and card testing (orders to see which cards are
-good). A budget is a leaky bucket: each order or decline adds one, and the budget of an hour drains in an hour. The
-records commit with the order. An account has one record; an address has `SHARDS`, by account, so that no record is
-everybody's. What became of the account's earlier orders is looked up when the next one is placed, so that events cost
-nothing more.
+They stop inventory denial (orders that hold stock and are never paid) and card testing (orders that find out which
+cards work). A limit is a leaky bucket: each order or decline adds one, and an hour's budget drains in an hour. The
+limits grow with what a customer has paid.
+
+The records commit with the order. An account has one record; an address has `SHARDS` of them, chosen by account, so
+that no record is contended by all. What became of an account's earlier orders is looked up when it places the next
+one, so that events need not update the records.
 """
 
 from __future__ import annotations
@@ -24,17 +26,17 @@ SHARDS = 8
 DECLINES = frozenset({"PAYMENT_DECLINED", "INSUFFICIENT_FUNDS"})
 ACCOUNTS_KEPT = timedelta(days=365)
 ADDRESSES_KEPT = timedelta(hours=2)
-MOST_OPEN = 200
-"""So many of an account's orders are followed at most: ten times the highest setting of unpaid orders."""
-MOST_GROWTH = 10
-"""A customer's budgets are at most so many times a newcomer's."""
-ORDERS_PER_GROWTH = 5
-"""After so many paid orders a customer's budgets are once more a newcomer's."""
+MAX_OPEN = 200
+"""How many open orders of an account are tracked: ten times the highest setting of unpaid orders."""
+MAX_GROWTH = 10
+"""A customer's limits are at most this many times those of a new account."""
+PAID_ORDERS_PER_GROWTH = 5
+"""Each time a customer has paid this many orders, the limits grow by those of a new account."""
 
 
 @dataclass(frozen=True)
-class Budgets:
-    """What a newcomer and an address may do; 0 sets no bound."""
+class VelocityLimits:
+    """The limits of a new account and of an address; 0 sets no limit."""
 
     orders_per_hour: int = 60
     declines_per_hour: int = 10
@@ -43,61 +45,62 @@ class Budgets:
     declines_per_hour_per_address: int = 60
 
     @property
-    def any(self) -> bool:
-        """Whether anything is bounded."""
-        return any(vars(self).values())
-
-    @property
-    def follows_orders(self) -> bool:
-        """Whether it matters what becomes of orders; else they are not looked up."""
+    def track_orders(self) -> bool:
+        """Whether any limit depends on what becomes of orders; otherwise they are not looked up."""
         return bool(self.unpaid_orders or self.declines_per_hour or self.declines_per_hour_per_address)
 
 
 @dataclass
-class Bucket:
-    """`level` of what happened, as it was at `at`; it drains by the budget of an hour in an hour."""
+class LeakyBucket:
+    """A count that drains: `level` is what it was `at` that time."""
 
     level: float = 0.0
     at: datetime | None = None
 
-    def drain(self, budget: int, now: datetime) -> float:
-        """Return the level at `now`, and keep it."""
+    def drain(self, per_hour: int, now: datetime) -> float:
+        """Drain the bucket up to `now`, and return its level."""
         elapsed = max(0.0, (now - self.at).total_seconds()) if self.at else 0.0
-        self.level = max(0.0, self.level - elapsed * budget / HOUR)
+        self.level = max(0.0, self.level - elapsed * per_hour / HOUR)
         self.at = now if self.at is None else max(self.at, now)
         return self.level
 
-    def add(self, budget: int, now: datetime) -> None:
+    def add(self, per_hour: int, now: datetime) -> None:
         """Count one more."""
-        self.drain(budget, now)
+        self.drain(per_hour, now)
         self.level += 1.0
 
 
 @dataclass
-class Pace:
-    """The record of one account (`id` is the person's), or of an address's share; `open` are orders not seen to end."""
+class VelocityRecord:
+    """The counts of an account (`id` is the user's id) or of one shard of an address.
+
+    `open` are the orders that were not seen to end yet, `paid` counts those that were paid.
+    """
 
     id: str
     updated_at: datetime
-    orders: Bucket = field(default_factory=Bucket)
-    declines: Bucket = field(default_factory=Bucket)
+    orders: LeakyBucket = field(default_factory=LeakyBucket)
+    declines: LeakyBucket = field(default_factory=LeakyBucket)
     open: list[str] = field(default_factory=list)
     paid: int = 0
     version: int = 0
 
     @property
     def growth(self) -> int:
-        """How many times a newcomer's budgets this customer has."""
-        return min(MOST_GROWTH, 1 + self.paid // ORDERS_PER_GROWTH)
+        """How many times the limits of a new account this customer has."""
+        return min(MAX_GROWTH, 1 + self.paid // PAID_ORDERS_PER_GROWTH)
 
     @property
     def expires_at(self) -> datetime:
-        """When nobody needs it any more."""
+        """When the record is no longer needed."""
         return self.updated_at + (ACCOUNTS_KEPT if self.id.startswith("usr_") else ADDRESSES_KEPT)
 
 
-def address_id(address: str, user_id: str) -> str:
-    """The record of an address that this account's orders count on: a digest of the address, or of its /64."""
+def address_record_id(address: str, user_id: str) -> str:
+    """Return the id of the record on which this account's orders from an address count.
+
+    It contains a digest of the address, or of the /64 network of an IPv6 address.
+    """
     network = address
     if ":" in address:
         try:
@@ -107,67 +110,69 @@ def address_id(address: str, user_id: str) -> str:
     return f"net_{sha256(network.encode()).hexdigest()[:32]}_{crc32(user_id.encode()) % SHARDS}"
 
 
-def spend(
-    account: Pace,
-    address: Pace | None,
+def count_order(
+    account: VelocityRecord,
+    address: VelocityRecord | None,
     order_id: str,
-    known: Mapping[str, Order],
-    budgets: Budgets,
+    open_orders: Mapping[str, Order],
+    limits: VelocityLimits,
     now: datetime,
-) -> Sequence[Pace]:
-    """Count an order on both records, and return them.
+) -> Sequence[VelocityRecord]:
+    """Count an order on both records, and return them. `open_orders` are the account's `open` ones that exist.
 
-    `known` are those of the account's `open` orders that were looked up. Raises RESOURCE_EXHAUSTED: TOO_MANY_DECLINES,
-    TOO_MANY_UNPAID_ORDERS, TOO_MANY_ORDERS.
+    Raises:
+        ResourceExhausted: TOO_MANY_DECLINES, TOO_MANY_UNPAID_ORDERS, TOO_MANY_ORDERS.
     """
     growth = account.growth
-    declined = _see_what_ended(account, known, growth * budgets.declines_per_hour)
-    _bound(account.declines, growth * budgets.declines_per_hour, "TOO_MANY_DECLINES", now)
-    if 0 < growth * budgets.unpaid_orders <= len(account.open):
+    declines_per_hour = growth * limits.declines_per_hour
+    declined_at = _close_ended(account, open_orders, declines_per_hour)
+    _require_room(account.declines, declines_per_hour, "TOO_MANY_DECLINES", now)
+    if 0 < growth * limits.unpaid_orders <= len(account.open):
         raise exhausted("TOO_MANY_UNPAID_ORDERS", "Too many of your orders are not paid yet.", 60.0)
-    _bound(account.orders, growth * budgets.orders_per_hour, "TOO_MANY_ORDERS", now)
-    account.orders.add(growth * budgets.orders_per_hour, now)
-    if budgets.follows_orders:
-        account.open = [*account.open, order_id][-MOST_OPEN:]
+    _require_room(account.orders, growth * limits.orders_per_hour, "TOO_MANY_ORDERS", now)
+    account.orders.add(growth * limits.orders_per_hour, now)
+    if limits.track_orders:
+        account.open = [*account.open, order_id][-MAX_OPEN:]
     account.updated_at = now
     if address is None:
         return [account]
-    # A share counts the accounts of its shard: two of eight shares' worth leave room for chance.
-    orders, declines = (
-        _share(n) for n in (budgets.orders_per_hour_per_address, budgets.declines_per_hour_per_address)
-    )
-    for at in declined:
-        address.declines.add(declines, at)
-    _bound(address.declines, declines, "TOO_MANY_DECLINES", now)
-    _bound(address.orders, orders, "TOO_MANY_ORDERS", now)
-    address.orders.add(orders, now)
+    orders_per_hour = _of_shard(limits.orders_per_hour_per_address)
+    declines_per_hour = _of_shard(limits.declines_per_hour_per_address)
+    for at in declined_at:
+        address.declines.add(declines_per_hour, at)
+    _require_room(address.declines, declines_per_hour, "TOO_MANY_DECLINES", now)
+    _require_room(address.orders, orders_per_hour, "TOO_MANY_ORDERS", now)
+    address.orders.add(orders_per_hour, now)
     address.updated_at = now
     return [account, address]
 
 
-def _share(budget: int) -> int:
-    return 0 if budget == 0 else max(1, 2 * budget // SHARDS)
+def _of_shard(limit: int) -> int:
+    # Accounts spread over the shards by chance: each shard gets the limit of two of eight.
+    return 0 if limit == 0 else max(1, 2 * limit // SHARDS)
 
 
-def _see_what_ended(account: Pace, known: Mapping[str, Order], budget: int) -> list[datetime]:
-    """Take ended orders from `open`, counting the paid and the declined; when each was declined."""
+def _close_ended(
+    account: VelocityRecord, orders: Mapping[str, Order], declines_per_hour: int
+) -> list[datetime]:
+    """Remove ended orders from `open`, count the paid and the declined, and return when each was declined."""
     ended = [
-        known[order_id] for order_id in account.open if order_id in known and not known[order_id].payable
+        orders[order_id] for order_id in account.open if order_id in orders and not orders[order_id].payable
     ]
     account.open = [order_id for order_id in account.open if order_id not in {order.id for order in ended}]
     account.paid += sum(any(entry.status is Status.CONFIRMED for entry in order.timeline) for order in ended)
-    declined = sorted(order.moved_at for order in ended if order.cancel_reason in DECLINES)
-    for at in declined:
-        account.declines.add(budget, at)
-    return declined
+    declined_at = sorted(order.moved_at for order in ended if order.cancel_reason in DECLINES)
+    for at in declined_at:
+        account.declines.add(declines_per_hour, at)
+    return declined_at
 
 
-def _bound(bucket: Bucket, budget: int, reason: str, now: datetime) -> None:
-    over = bucket.drain(budget, now) + 1.0 - budget
-    if budget and over > 0:
-        raise _too_fast(reason, over * HOUR / budget)
+def _require_room(bucket: LeakyBucket, per_hour: int, reason: str, now: datetime) -> None:
+    excess = bucket.drain(per_hour, now) + 1.0 - per_hour
+    if per_hour and excess > 0:
+        raise _too_many(reason, excess * HOUR / per_hour)
 
 
-def _too_fast(reason: str, seconds: float) -> ServiceError:
+def _too_many(reason: str, seconds: float) -> ServiceError:
     what = "declined payments" if reason == "TOO_MANY_DECLINES" else "orders"
     return exhausted(reason, f"Too many {what} in a short time. Try again later.", max(1.0, seconds))

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from functions.notifications.channels import Bounced, Mail
 from functions.notifications.clients import Contact, MailedCode
-from functions.orders import service as orders
-from functions.orders.checkout import Offer
-from functions.orders.store import Orders
+from functions.orders.pricing import Offer
+from functions.orders.service import OrdersService
 from functions.payments.clients import Instruction
 from functions.products import service as catalogue
 from functions.runtime.clock import Clock
@@ -52,10 +51,14 @@ class ProductsPeer(GrpcClient):
 class OrdersPeer(GrpcClient):
     """Orders, as payments knows it."""
 
+    def __init__(self, orders: OrdersService, store: Store) -> None:
+        super().__init__(store)
+        self._orders = orders
+
     async def payment_instruction(self, order_id: str) -> Instruction:
         """See functions.payments.clients.Orders."""
         await self._reach()
-        order = await orders.payment_instruction(Orders(self._store), part("payments"), order_id)
+        order = await self._orders.get_payment_instruction(order_id, part("payments"))
         return Instruction(order.id, order.user_id, order.total, order.payable, order.payment_token)
 
 

@@ -19,10 +19,10 @@ from starlette.requests import Request
 from events.catalog import CATALOG, SUBSCRIBERS, Money, SweepDue
 from events.outbox import OutboxRow
 from events.publisher import headers
-from functions.orders import service as orders
-from functions.orders.checkout import Item, Placement
 from functions.orders.domain import Order
-from functions.orders.store import Orders
+from functions.orders.pricing import RequestedLine
+from functions.orders.service import CancelOrder, PlaceOrder
+from functions.orders.tests.shop import orders_service
 from functions.payments import refunds, simulated
 from functions.payments.desk import Desk
 from functions.payments.domain import Refund, payment_id
@@ -89,7 +89,8 @@ class World:
         self.provider = FaultyProvider(simulation)
         self.postman = Postman()
         self.catalogue = ProductsPeer(self.store["products"])
-        self.instructions = OrdersPeer(self.store["orders"])
+        self._orders = orders_service(self.store["orders"], self.clock, self.catalogue)
+        self.instructions = OrdersPeer(self._orders, self.store["orders"])
         self.contacts = UsersPeer(self.store["users"], self.clock)
         replaced: dict[str, dict[str, Any]] = {
             "orders": {"catalogue": self.catalogue},
@@ -100,7 +101,6 @@ class World:
         self._doors = {
             name: EventFunction(function, self._forget(name)) for name, function in self.functions.items()
         }
-        self._orders = Orders(self.store["orders"])
         accounts = self.store["users"]
         devices = Devices(accounts, self.clock)
         self._throttle = Throttle(accounts, self.clock, Limits())
@@ -199,23 +199,23 @@ class World:
 
     async def place(self, who: Identity, lines: dict[str, int], token: str, key: str | None = None) -> Order:
         """Order something."""
-        items = [Item(product_id, quantity) for product_id, quantity in lines.items()]
-        wanted = Placement(items, HOME, token, key, fingerprint=f"{lines}{token}")
-        order = await orders.place(self._orders, self.catalogue, self.clock, who, wanted)
+        requested = [RequestedLine(product_id, quantity) for product_id, quantity in lines.items()]
+        command = PlaceOrder(requested, HOME, token, key, fingerprint=f"{lines}{token}")
+        order = await self._orders.place(command, who)
         self.orders[order.id] = order
         return order
 
     async def cancel(self, order_id: str, who: Identity) -> None:
         """Before it is shipped."""
-        await orders.cancel(self._orders, self.clock, who, order_id, "")
+        await self._orders.cancel(CancelOrder(order_id), who)
 
     async def ship(self, order_id: str) -> None:
         """It leaves."""
-        await orders.ship(self._orders, self.clock, self.boss, order_id)
+        await self._orders.ship(order_id, self.boss)
 
     async def arrive(self, order_id: str) -> None:
         """It is there."""
-        await orders.deliver(self._orders, self.clock, self.boss, order_id)
+        await self._orders.deliver(order_id, self.boss)
 
     async def refund(self, order_id: str, amount: int | None, key: str | None = None) -> Refund:
         """Give some of the money back; None for all that is left."""

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from functions.orders.tests.world import World
+from functions.orders.tests.shop import Shop
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    """A shop without orders."""
-    world = World()
-    yield world
-    await world.watchers.close()
+async def shop() -> AsyncIterator[Shop]:
+    """Return a shop without orders."""
+    shop = Shop()
+    yield shop
+    await shop.watchers.close()

@@ -11,9 +11,9 @@ import pytest
 
 from events.catalog import Money
 from events.service_keys import PrivateKey, ServiceKeys
-from functions.orders.checkout import Offer
 from functions.orders.clients import ProductsCatalogue
-from functions.orders.tests.world import RETIRED, TEAPOT, UNKNOWN
+from functions.orders.pricing import Offer
+from functions.orders.tests.shop import RETIRED, TEAPOT, UNKNOWN
 from functions.runtime.clock import SystemClock
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.grpc_client import GrpcClient

@@ -11,13 +11,13 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.orders import service
-from functions.orders.domain import FINAL, NEXT, Order, Status
-from functions.orders.tests.world import (
+from functions.orders.domain import FINAL, TRANSITIONS, Order, Status
+from functions.orders.service import CancelOrder
+from functions.orders.tests.shop import (
     ADA,
     BOSS,
-    PATIENCE,
-    World,
+    ORDER_TIMEOUT,
+    Shop,
     captured,
     decided,
     declined,
@@ -71,22 +71,22 @@ STORIES: dict[tuple[str, ...], Status] = {
 MOVES = [*EVENTS, "cancel", "sweep", "wait", "ship", "deliver"]
 
 
-async def do(world: World, order: Order, move: str, event_id: str = "") -> None:
+async def do(shop: Shop, order: Order, move: str, event_id: str = "") -> None:
     """Make one move; an illegal transition is an answer, not a failure."""
     try:
         match move:
             case "cancel":
-                await service.cancel(world.orders, world.clock, ADA, order.id, "")
+                await shop.orders.cancel(CancelOrder(order.id), ADA)
             case "ship":
-                await service.ship(world.orders, world.clock, BOSS, order.id)
+                await shop.orders.ship(order.id, BOSS)
             case "deliver":
-                await service.deliver(world.orders, world.clock, BOSS, order.id)
+                await shop.orders.deliver(order.id, BOSS)
             case "sweep":
-                await world.sweep()
+                await shop.sweep()
             case "wait":
-                world.clock.advance(PATIENCE / 2)
+                shop.clock.advance(ORDER_TIMEOUT / 2)
             case _:
-                await world.hear(EVENTS[move](order), event_id)
+                await shop.receive(EVENTS[move](order), event_id)
     except ServiceError as error:
         assert error.code is Code.FAILED_PRECONDITION  # noqa: PT017 - the only refusal there may be
 
@@ -108,12 +108,12 @@ def test_every_order_of_arrival_ends_in_the_same_state(
     story, moves = drawn
 
     async def runner() -> None:
-        world = World()
-        order = await world.place()
+        shop = Shop()
+        order = await shop.place()
         for move in moves:
-            await do(world, order, move, event_id=move if as_duplicates else "")
-            world.clock.advance(timedelta(seconds=1))
-        end = await world.read(order.id)
+            await do(shop, order, move, event_id=move if as_duplicates else "")
+            shop.clock.advance(timedelta(seconds=1))
+        end = await shop.read(order.id)
         assert end.status is STORIES[story]
         sums = {
             "refunded": 100,
@@ -132,14 +132,14 @@ def test_every_order_of_arrival_ends_in_the_same_state(
 @given(st.lists(st.sampled_from(MOVES), max_size=14))
 def test_whatever_happens_the_rules_hold(moves: Sequence[str]) -> None:
     async def runner() -> None:
-        world = World()
-        order = await world.place()
+        shop = Shop()
+        order = await shop.place()
         for move in moves:
-            before = await world.read(order.id)
-            await do(world, order, move)
-            world.clock.advance(timedelta(seconds=1))
-            _check_step(before, await world.read(order.id))
-        _check_life(world, await world.read(order.id))
+            before = await shop.read(order.id)
+            await do(shop, order, move)
+            shop.clock.advance(timedelta(seconds=1))
+            _check_step(before, await shop.read(order.id))
+        _check_life(shop, await shop.read(order.id))
 
     asyncio.run(runner())
 
@@ -151,15 +151,15 @@ def _check_step(before: Order, after: Order) -> None:
         assert after.status is before.status
 
 
-def _check_life(world: World, order: Order) -> None:
+def _check_life(shop: Shop, order: Order) -> None:
     path = [entry.status for entry in order.timeline]
     assert path[0] is Status.PLACED
     for earlier, later in pairwise(path):
-        assert later is earlier or later in NEXT[earlier]
+        assert later is earlier or later in TRANSITIONS[earlier]
     times = [entry.at for entry in order.timeline]
     assert times == sorted(times)
-    assert world.confirmations == (Status.CONFIRMED in path)
-    assert len(world.cancellations) == (order.status is Status.CANCELLED)
+    assert shop.confirmations == (Status.CONFIRMED in path)
+    assert len(shop.cancellations) == (order.status is Status.CANCELLED)
     assert bool(order.cancel_reason) == (order.status is Status.CANCELLED)
     shipped = next((entry for entry in order.timeline if entry.status is Status.SHIPPED), None)
     if shipped is not None:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from functions.orders import service
 from functions.orders.store import MAPPINGS
-from functions.orders.tests.world import ADA, BOB, World
-from functions.orders.tickets import TICKET_LIFETIME, IssuedTicket
+from functions.orders.stream_tickets import TICKET_LIFETIME, IssuedTicket
+from functions.orders.tests.shop import ADA, BOB, Shop
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.identity import ANONYMOUS
@@ -22,27 +21,27 @@ TOKEN = "header.payload.signature"
 WHO = replace(ADA, token=TOKEN)
 
 
-async def issued(world: World, order_id: str) -> IssuedTicket:
-    return await service.issue_stream_ticket(world.orders, world.clock, WHO, order_id)
+async def issued(shop: Shop, order_id: str) -> IssuedTicket:
+    return await shop.orders.create_stream_ticket(order_id, WHO)
 
 
-async def redeem(world: World, order_id: str, ticket: str) -> str:
-    return await service.redeem_stream_ticket(world.orders, world.clock, order_id, ticket)
+async def redeem(shop: Shop, order_id: str, ticket: str) -> str:
+    return await shop.orders.redeem_stream_ticket(order_id, ticket)
 
 
 async def test_a_ticket_stands_for_the_token_of_who_asked_for_it() -> None:
-    world = World()
-    order = await world.place()
-    ticket = await issued(world, order.id)
-    assert ticket.expires_at == world.clock.now() + TICKET_LIFETIME
-    assert await redeem(world, order.id, ticket.ticket) == TOKEN
+    shop = Shop()
+    order = await shop.place()
+    ticket = await issued(shop, order.id)
+    assert ticket.expires_at == shop.clock.now() + TICKET_LIFETIME
+    assert await redeem(shop, order.id, ticket.ticket) == TOKEN
 
 
 async def test_a_ticket_works_once_even_when_it_is_shown_ten_times_at_once() -> None:
-    world = World()
-    order = await world.place()
-    ticket = (await issued(world, order.id)).ticket
-    shown = [redeem(world, order.id, ticket) for _ in range(10)]
+    shop = Shop()
+    order = await shop.place()
+    ticket = (await issued(shop, order.id)).ticket
+    shown = [redeem(shop, order.id, ticket) for _ in range(10)]
     results = await asyncio.gather(*shown, return_exceptions=True)
     assert results.count(TOKEN) == 1
     reasons = [result.reason for result in results if isinstance(result, ServiceError)]
@@ -50,20 +49,20 @@ async def test_a_ticket_works_once_even_when_it_is_shown_ten_times_at_once() -> 
 
 
 async def test_a_ticket_does_not_outlive_its_half_minute() -> None:
-    world = World()
-    order = await world.place()
-    ticket = (await issued(world, order.id)).ticket
-    world.clock.advance(TICKET_LIFETIME + timedelta(seconds=1))
+    shop = Shop()
+    order = await shop.place()
+    ticket = (await issued(shop, order.id)).ticket
+    shop.clock.advance(TICKET_LIFETIME + timedelta(seconds=1))
     with pytest.raises(ServiceError, match="expired"):
-        await redeem(world, order.id, ticket)
+        await redeem(shop, order.id, ticket)
 
 
 async def test_a_ticket_opens_no_other_order() -> None:
-    world = World()
-    one, other = await world.place(), await world.place()
-    ticket = (await issued(world, one.id)).ticket
+    shop = Shop()
+    one, other = await shop.place(), await shop.place()
+    ticket = (await issued(shop, one.id)).ticket
     with pytest.raises(ServiceError) as refused:
-        await redeem(world, other.id, ticket)
+        await redeem(shop, other.id, ticket)
     assert refused.value.code is Code.UNAUTHENTICATED
 
 
@@ -71,20 +70,20 @@ async def test_a_ticket_opens_no_other_order() -> None:
     "ticket", ["", "tkt_", "x", "tkt_" + "A" * 64, "tkt_" + "é" * 64, "tkt_" + "A" * 1000]
 )
 async def test_what_is_no_ticket_opens_nothing(ticket: str) -> None:
-    world = World()
-    order = await world.place()
-    await issued(world, order.id)
+    shop = Shop()
+    order = await shop.place()
+    await issued(shop, order.id)
     with pytest.raises(ServiceError) as refused:
-        await redeem(world, order.id, ticket)
+        await redeem(shop, order.id, ticket)
     assert refused.value.reason == "STREAM_TICKET_INVALID"
 
 
 async def test_only_who_may_see_an_order_gets_a_ticket_for_it() -> None:
-    world = World()
-    order = await world.place()
+    shop = Shop()
+    order = await shop.place()
     for caller in (BOB, ANONYMOUS):
         with pytest.raises(ServiceError):
-            await service.issue_stream_ticket(world.orders, world.clock, caller, order.id)
+            await shop.orders.create_stream_ticket(order.id, caller)
 
 
 def written_to(folder: Path) -> bytes:
@@ -93,9 +92,9 @@ def written_to(folder: Path) -> bytes:
 
 async def test_neither_ticket_nor_token_lies_in_the_store(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "orders.db", MAPPINGS, ManualClock())
-    world = World(store)
-    order = await world.place()
-    ticket = (await issued(world, order.id)).ticket
+    shop = Shop(store)
+    order = await shop.place()
+    ticket = (await issued(shop, order.id)).ticket
     await store.close()
     written = written_to(tmp_path)
     assert order.id.encode() in written

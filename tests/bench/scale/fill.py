@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from functions.orders.domain import Order
 from functions.orders.store import MAPPINGS as ORDERS
-from functions.orders.store import sortable
+from functions.orders.store import sort_key
 from functions.products.domain import Product
 from functions.products.store import MAPPINGS as PRODUCTS
 from functions.runtime.store.codec import CodecRegistry
@@ -51,7 +51,7 @@ def fill(open_sink: Callable[[str], Sink], size: shop.Size, sample: Path) -> Non
     for (order,) in _filled(open_sink, "orders", history, size.orders):
         assert isinstance(order, Order)
         if random.random() < _SAMPLE / size.orders:
-            asked.append(shop.OrderSample(order.id, order.user_id, sortable(order.created_at)))
+            asked.append(shop.OrderSample(order.id, order.user_id, sort_key(order.created_at)))
     sample.write_text(json.dumps({"orders": asked, "products": goods, "users": people}))
 
 

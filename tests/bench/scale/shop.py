@@ -13,12 +13,13 @@ from random import Random
 from typing import NamedTuple
 
 from events.catalog import Money
-from functions.orders.checkout import Item, Offer, price
 from functions.orders.domain import Order
+from functions.orders.pricing import Offer, RequestedLine, price_lines
 from functions.products.domain import Category, Product, ProductText, SkuClaim
 from functions.products.stock import Stock
 from functions.products.validation import Draft
 from functions.runtime.addresses import PostalAddress
+from functions.runtime.currencies import SIMULATED
 from functions.runtime.ids import new_id
 from functions.runtime.store.port import Entity
 from functions.users.domain import AddressBook, Credentials, EmailClaim, User
@@ -110,8 +111,9 @@ def orders(count: int, user_ids: Sequence[str], product_ids: Sequence[str]) -> I
 
 
 def _placed(product_ids: Sequence[str], random: Random) -> Order:
-    items = [Item(product, random.randrange(1, 4)) for product in random.sample(product_ids, 2)]
-    lines, total = price(items, {item.product_id: _offer(item.product_id) for item in items})
+    requested = [RequestedLine(product, random.randrange(1, 4)) for product in random.sample(product_ids, 2)]
+    offers = {line.product_id: _offer(line.product_id) for line in requested}
+    lines, total = price_lines(requested, offers, SIMULATED)
     order = Order(
         new_id("ord"), new_id("usr"), lines, total, _HOME, _START, _START, _START, payment_token="tok_ok"
     )

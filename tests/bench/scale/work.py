@@ -10,10 +10,10 @@ from random import Random
 from typing import Any, NamedTuple
 
 from events.catalog import Line, Money, OrderPlaced, PaymentCaptured
-from functions.orders import service as order_service
-from functions.orders.checkout import Item, Offer, Placement
 from functions.orders.domain import Order
-from functions.orders.store import Orders
+from functions.orders.pricing import Offer, RequestedLine
+from functions.orders.service import ListOrders, PlaceOrder
+from functions.orders.tests.shop import ORDER_TIMEOUT, orders_service
 from functions.products import service as product_service
 from functions.products import stock_service
 from functions.products.domain import Product
@@ -32,7 +32,6 @@ from tests.bench.scale.shop import CATEGORIES, COMMON, OrderSample, sku
 
 _BOSS = Identity(new_id("usr"), frozenset({"customer", "admin"}))
 _HOME = PostalAddress("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "GB")
-_PATIENCE = timedelta(minutes=15)
 _HOLD = timedelta(minutes=20)
 _PAGE = 20
 _MANY = 20_000  # the first 20,000 map the pages of a large file, which is not what is to be measured
@@ -51,7 +50,7 @@ class _OlderClock:
     """What is placed by it is overdue."""
 
     def now(self) -> Any:
-        return SystemClock().now() - 2 * _PATIENCE
+        return SystemClock().now() - 2 * ORDER_TIMEOUT
 
 
 class World:
@@ -62,8 +61,9 @@ class World:
         self.meter = meter
         self.store = stores["products"]
         self.people = stores["users"]
-        self.orders = Orders(stores["orders"])
         self.clock = SystemClock()
+        self.orders = orders_service(stores["orders"], self.clock, _Catalogue())
+        self.overdue_orders = orders_service(stores["orders"], _OlderClock(), _Catalogue())
         self.random = Random(7)
         drawn = json.loads(sample.read_text())
         self._orders: list[OrderSample] = [OrderSample(*order) for order in drawn["orders"]]
@@ -126,15 +126,13 @@ async def measure(world: World, operation: Operation, calls: int) -> float:
 
 async def _get_order(world: World) -> None:
     order = world.order()
-    found = await order_service.get(world.orders, Identity(order.user_id, frozenset({"customer"})), order.id)
+    found = await world.orders.get(order.id, Identity(order.user_id, frozenset({"customer"})))
     assert found.id == order.id
 
 
 async def _list_orders(world: World, who: Identity, cursor: str = "") -> None:
-    everybody = who is _BOSS
-    await order_service.list_orders(
-        world.orders, who, user_id="", everybody=everybody, status=None, limit=_PAGE, cursor=cursor
-    )
+    query = ListOrders(everybody=who is _BOSS, limit=_PAGE, cursor=cursor)
+    await world.orders.list_orders(query, who)
 
 
 async def _list_mine(world: World) -> None:
@@ -152,25 +150,23 @@ async def _list_deep(world: World) -> None:
 
 
 async def _place(world: World) -> None:
-    wanted = Placement([Item(world.product(), 1)], _HOME, "tok_ok", uuid7(), fingerprint="f")
-    world.last = await order_service.place(world.orders, _Catalogue(), world.clock, world.customer(), wanted)
+    command = PlaceOrder([RequestedLine(world.product(), 1)], _HOME, "tok_ok", uuid7(), fingerprint="f")
+    world.last = await world.orders.place(command, world.customer())
 
 
 async def _capture(world: World) -> None:
     order: Order = world.last
-    news = PaymentCaptured(order_id=order.id, payment_id="pay", amount=order.total)
-    await order_service.payment_captured(
-        world.orders, world.clock, news, inbox_record("/payments", uuid7(), world.clock.now())
-    )
+    event = PaymentCaptured(order_id=order.id, payment_id="pay", amount=order.total)
+    await world.orders.on_payment_captured(event, inbox_record("/payments", uuid7(), world.clock.now()))
 
 
 async def _place_overdue(world: World) -> None:
-    wanted = Placement([Item(world.product(), 1)], _HOME, "tok_ok")
-    await order_service.place(world.orders, _Catalogue(), _OlderClock(), world.customer(), wanted)
+    command = PlaceOrder([RequestedLine(world.product(), 1)], _HOME, "tok_ok")
+    await world.overdue_orders.place(command, world.customer())
 
 
 async def _sweep_orders(world: World) -> None:
-    await order_service.cancel_overdue(world.orders, world.clock, _PATIENCE)
+    await world.orders.sweep()
 
 
 async def _get_product(world: World) -> None:
@@ -240,15 +236,15 @@ async def _list_users(world: World) -> None:
 async def _make_guards(world: World) -> None:
     for _ in range(20):
         record = IdempotencyRecord(uuid7(), timedelta(seconds=-1))
-        await world.orders.store.transact([], lambda _: Changes(None), idempotency=record)
+        await world.stores["orders"].transact([], lambda _: Changes(None), idempotency=record)
 
 
 async def _expire(world: World) -> None:
-    await world.orders.store.expire(world.clock.now())
+    await world.stores["orders"].expire(world.clock.now())
 
 
 async def _sweep_outbox(world: World) -> None:
-    await world.orders.store.outbox(world.clock.now(), 5000)
+    await world.stores["orders"].outbox(world.clock.now(), 5000)
 
 
 OPERATIONS: dict[str, Operation] = {

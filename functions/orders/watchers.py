@@ -1,9 +1,8 @@
-"""Following orders as they change: many watchers, one reader.
+"""Streams of orders as they change: many watchers, one reader.
 
-A change that this process makes wakes its watchers at once; changes by other processes (orders-events scales
-apart from orders) are found by polling. One task reads all watched orders together, however many watch, and
-only while somebody does. A slow watcher skips versions and never delays another: each gets the newest state,
-with its whole timeline.
+A change by this process wakes its watchers at once. Changes by other processes (orders-events scales apart from
+orders) are found by polling. One task reads all watched orders together, and runs only while there are watchers. A
+slow watcher skips versions and delays no other: each gets the newest state with its whole timeline.
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ _BATCH = 100
 
 
 class _Watcher:
-    """One stream: the newest state not sent yet, and a bell."""
+    """One stream: the newest state, and an event that is set when the stream should look."""
 
     def __init__(self) -> None:
         self.newest: Order | None = None
-        self.bell = asyncio.Event()
+        self.wake = asyncio.Event()
 
     def offer(self, order: Order) -> None:
         if self.newest is None or order.version > self.newest.version:
             self.newest = order
-            self.bell.set()
+            self.wake.set()
 
 
 class Watchers:
     """All streams of this process: at most `limit`, and `limit_each` of one person.
 
-    `interval`, in seconds: how late another process's change may be seen.
+    `interval`, in seconds, is how late the change of another process may be seen.
     """
 
     def __init__(self, store: Store, interval: float, limit: int, limit_each: int) -> None:
@@ -55,19 +54,21 @@ class Watchers:
         self._reader: asyncio.Task[None] | None = None
         self._closed = False
 
-    def changed(self, order_id: str) -> None:
-        """Tell that this order was changed here; costs nothing when nobody watches it."""
+    def notify(self, order_id: str) -> None:
+        """Wake the watchers of an order that this process has changed; costs nothing when there are none."""
         if order_id in self._by_order:
             self._changed.add(order_id)
             self._wake.set()
 
-    async def follow(self, order_id: str, person: str) -> AsyncGenerator[Order, None]:
-        """The order now and after each change, until it is final; `person` is the id of who watches.
+    async def watch(self, order_id: str, user_id: str) -> AsyncGenerator[Order, None]:
+        """Yield the order now and after each change until it is final; `user_id` is the watching person's.
 
-        Raises NOT_FOUND, RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS), and UNAVAILABLE (SHUTTING_DOWN) when the
-        process ends before the order does: watch again.
+        Raises:
+            NotFound: ORDER_NOT_FOUND.
+            ResourceExhausted: TOO_MANY_WATCHERS.
+            Unavailable: SHUTTING_DOWN, when the process ends before the order is final.
         """
-        watcher = self._enter(order_id, person)
+        watcher = self._add(order_id, user_id)
         try:
             order = await self._store.get(Order, order_id)
             if order is None:
@@ -80,57 +81,56 @@ class Watchers:
                     sent = order.version
                     yield order
                 else:
-                    await self._next(watcher)
+                    self._require_open()
+                    watcher.wake.clear()
+                    await watcher.wake.wait()
         finally:
-            self._leave(order_id, person, watcher)
+            self._remove(order_id, user_id, watcher)
 
     async def close(self) -> None:
         """End all streams."""
         self._closed = True
         for watchers in self._by_order.values():
             for watcher in watchers:
-                watcher.bell.set()
+                watcher.wake.set()
         if self._reader:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
 
-    def _enter(self, order_id: str, person: str) -> _Watcher:
+    def _require_open(self) -> None:
         if self._closed:
             raise unavailable("SHUTTING_DOWN", "The service is shutting down: watch again.")
+
+    def _add(self, order_id: str, user_id: str) -> _Watcher:
+        self._require_open()
         if self._count >= self._limit:
             raise exhausted("TOO_MANY_WATCHERS", "Too many orders are being watched.", retry_after=5.0)
-        if self._by_person[person] >= self._limit_each:
+        if self._by_person[user_id] >= self._limit_each:
             raise exhausted("TOO_MANY_WATCHERS", "You are watching too many orders already.", retry_after=5.0)
         watcher = _Watcher()
         self._by_order.setdefault(order_id, set()).add(watcher)
         self._count += 1
-        self._by_person[person] += 1
+        self._by_person[user_id] += 1
         if self._reader is None or self._reader.done():
-            # In a context of its own: the reader works for all, not for who came first.
+            # In a context of its own: the reader must not run in the trace or identity of the first watcher.
             self._reader = asyncio.create_task(self._read(), name="orders-watch", context=Context())
         return watcher
 
-    def _leave(self, order_id: str, person: str, watcher: _Watcher) -> None:
+    def _remove(self, order_id: str, user_id: str, watcher: _Watcher) -> None:
         watchers = self._by_order[order_id]
         watchers.remove(watcher)
         self._count -= 1
-        self._by_person[person] -= 1
-        if not self._by_person[person]:
-            del self._by_person[person]
+        self._by_person[user_id] -= 1
+        if not self._by_person[user_id]:
+            del self._by_person[user_id]
         if not watchers:
             del self._by_order[order_id]
             self._changed.discard(order_id)
         if not self._by_order:
-            self._wake.set()  # nobody is left: the reader ends
-
-    async def _next(self, watcher: _Watcher) -> None:
-        if self._closed:
-            raise unavailable("SHUTTING_DOWN", "The service is shutting down: watch again.")
-        watcher.bell.clear()
-        await watcher.bell.wait()
+            self._wake.set()  # no watcher is left: the reader ends
 
     async def _read(self) -> None:
-        """Read what changed here when woken, and everything watched once per interval."""
+        """Read changed orders when woken, and all watched orders once per interval."""
         loop = asyncio.get_running_loop()
         next_poll = loop.time() + self._interval
         while self._by_order:
@@ -148,7 +148,7 @@ class Watchers:
             except ServiceError as error:
                 log.warning("watch_read_failed", extra={"reason": error.reason})
             except Exception:
-                log.exception("watch_read_failed")  # the next poll tries again: streams outlive a bad read
+                log.exception("watch_read_failed")  # the next poll tries again: streams survive a failed read
 
     async def _deliver(self, order_ids: Iterable[str]) -> None:
         ids = list(order_ids)

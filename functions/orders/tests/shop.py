@@ -1,4 +1,4 @@
-"""A shop for the tests: orders over a store in memory, with a catalogue and a clock that do what they are told."""
+"""The orders service over a store in memory, with a fake catalogue and a manual clock."""
 
 from __future__ import annotations
 
@@ -23,14 +23,18 @@ from events.catalog import (
     SweepDue,
     UserDeleted,
 )
-from functions.orders import service
-from functions.orders.checkout import Item, Offer, Placement
+from functions.orders.clients import Catalogue
 from functions.orders.domain import Order
-from functions.orders.store import MAPPINGS, Orders
+from functions.orders.pricing import Offer, RequestedLine
+from functions.orders.service import OrdersService, PlaceOrder
+from functions.orders.store import MAPPINGS, OrderRepository
+from functions.orders.stream_tickets import StreamTickets
 from functions.orders.subscriptions import subscriptions
-from functions.orders.watching import Watchers
+from functions.orders.velocity import VelocityLimits
+from functions.orders.watchers import Watchers
 from functions.runtime.addresses import PostalAddress
-from functions.runtime.clock import ManualClock
+from functions.runtime.clock import Clock, ManualClock
+from functions.runtime.currencies import SIMULATED, ProviderLimits
 from functions.runtime.errors import unavailable
 from functions.runtime.identity import ADMIN, CUSTOMER, SERVICE, Identity
 from functions.runtime.inbox import inbox_record
@@ -39,7 +43,7 @@ from functions.runtime.store.port import AlreadyDone, Changes, IdempotencyRecord
 
 R = TypeVar("R")
 
-PATIENCE = timedelta(minutes=15)
+ORDER_TIMEOUT = timedelta(minutes=15)
 ADA = Identity("usr_" + "a" * 32, frozenset({CUSTOMER}))
 BOB = Identity("usr_" + "b" * 32, frozenset({CUSTOMER}))
 BOSS = Identity("usr_" + "c" * 32, frozenset({CUSTOMER, ADMIN}))
@@ -51,10 +55,10 @@ HOME = PostalAddress("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH
 
 
 class FakeCatalogue:
-    """Four products; counts how often it is asked, and fails when told."""
+    """Four products. Counts the calls, and fails while `failure` is set."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.calls = 0
         self.failure: Exception | None = None
         self.products = {
             TEAPOT: Offer(TEAPOT, "TEA-1", "Teapot", Money(2_500, "EUR"), active=True),
@@ -64,18 +68,18 @@ class FakeCatalogue:
         }
 
     async def offers(self, product_ids: Sequence[str]) -> dict[str, Offer]:
-        self.asked += 1
+        self.calls += 1
         if self.failure:
             raise self.failure
-        return {wanted: self.products[wanted] for wanted in product_ids if wanted in self.products}
+        return {key: self.products[key] for key in product_ids if key in self.products}
 
 
-def wanted(
-    *items: tuple[str, int], key: str | None = None, token: str = TOK_OK, address: PostalAddress | None = HOME
-) -> Placement:
-    """An order as somebody asks for it; one teapot where nothing is said."""
-    lines = [Item(product, quantity) for product, quantity in items or ((TEAPOT, 1),)]
-    return Placement(lines, address, token, key, fingerprint=str(hash((*lines, token))))
+def place_order(
+    *lines: tuple[str, int], key: str | None = None, token: str = TOK_OK, address: PostalAddress | None = HOME
+) -> PlaceOrder:
+    """Make a command that orders these products, or one teapot."""
+    requested = [RequestedLine(product, quantity) for product, quantity in lines or ((TEAPOT, 1),)]
+    return PlaceOrder(requested, address, token, key, fingerprint=str(hash((*requested, token))))
 
 
 class FailingStore:
@@ -101,8 +105,30 @@ class FailingStore:
         return await self._store.transact(refs, change, idempotency=idempotency)
 
 
-class World:
-    """Everything together; `lost_races` finds changes that are not pure."""
+def orders_service(
+    store: Store,
+    clock: Clock,
+    catalogue: Catalogue,
+    *,
+    watchers: Watchers | None = None,
+    velocity_limits: VelocityLimits | None = None,
+    provider_limits: ProviderLimits = SIMULATED,
+) -> OrdersService:
+    """Compose the service as its bootstrap does."""
+    watchers = watchers or Watchers(store, interval=5.0, limit=100, limit_each=100)
+    return OrdersService(
+        OrderRepository(store, velocity_limits, watchers.notify),
+        catalogue,
+        clock,
+        watchers,
+        StreamTickets(store, clock),
+        provider_limits=provider_limits,
+        order_timeout=ORDER_TIMEOUT,
+    )
+
+
+class Shop:
+    """The orders service over a store in memory, which loses each race once to find changes that are not pure."""
 
     def __init__(self, store: Store | None = None, watch_interval: float = 5.0) -> None:
         self.clock = ManualClock()
@@ -110,38 +136,57 @@ class World:
         self.store: Store = store or self.memory
         self.catalogue = FakeCatalogue()
         self.watchers = Watchers(self.store, watch_interval, limit=100, limit_each=100)
-        self.orders = Orders(self.store, self.watchers.changed)
-        self.handlers = subscriptions(self.orders, self.clock, PATIENCE)
+        self.orders = self.compose()
         self._event_ids = count(1)
 
-    async def place(self, placement: Placement | None = None, caller: Identity = ADA) -> Order:
-        return await service.place(self.orders, self.catalogue, self.clock, caller, placement or wanted())
+    def compose(
+        self,
+        *,
+        store: Store | None = None,
+        watchers: Watchers | None = None,
+        velocity_limits: VelocityLimits | None = None,
+        provider_limits: ProviderLimits = SIMULATED,
+    ) -> OrdersService:
+        """Return a service that differs from `orders` in what is given, over the same clock and catalogue."""
+        return orders_service(
+            store or self.store,
+            self.clock,
+            self.catalogue,
+            watchers=watchers or self.watchers,
+            velocity_limits=velocity_limits,
+            provider_limits=provider_limits,
+        )
 
-    async def hear(self, event: Payload, event_id: str = "") -> bool:
-        """Deliver an event, as a new one unless `event_id` says which; whether it was not handled before."""
+    async def place(self, command: PlaceOrder | None = None, caller: Identity = ADA) -> Order:
+        return await self.orders.place(command or place_order(), caller)
+
+    async def receive(self, event: Payload, event_id: str = "") -> bool:
+        """Deliver an event, a new one without `event_id`; returns False if it was handled before."""
         event_id = event_id or f"event-{next(self._event_ids)}"
         inbox = inbox_record(event.SOURCE, event_id, self.clock.now())
         try:
-            await self.handlers[type(event)](event, inbox)
+            await subscriptions(self.orders)[type(event)](event, inbox)
         except AlreadyDone:
             return False
         return True
 
     async def sweep(self) -> None:
-        await self.hear(SweepDue())
+        await self.receive(SweepDue())
 
     async def read(self, order_id: str) -> Order:
-        return await self.orders.get(order_id)
+        order = await self.store.get(Order, order_id)
+        assert order is not None
+        return order
 
     async def confirmed(self, caller: Identity = ADA) -> Order:
-        """An order that is reserved and paid."""
+        """Place an order that is reserved and paid, and return it."""
         order = await self.place(caller=caller)
-        await self.hear(reserved(order))
-        await self.hear(captured(order))
+        await self.receive(reserved(order))
+        await self.receive(captured(order))
         return await self.read(order.id)
 
     def recorded(self, kind: type[Payload]) -> list[Payload]:
-        """The events of one type that were emitted so far."""
+        """Return the events of one type that were emitted so far."""
         return [event for event in self.memory.events if isinstance(event, kind)]
 
     @property
@@ -155,7 +200,7 @@ class World:
 
 
 def reserved(order: Order) -> StockReserved:
-    return StockReserved(order_id=order.id, expires_at=order.created_at + PATIENCE)
+    return StockReserved(order_id=order.id, expires_at=order.created_at + ORDER_TIMEOUT)
 
 
 def rejected(order: Order, reason: str = "OUT_OF_STOCK") -> StockRejected:
