@@ -31,9 +31,9 @@ _NEXT = """\
 {name} is a service: gRPC shop.{name}.v1.{service}, locally at 127.0.0.1:{grpc_port}; events at 127.0.0.1:{http_port}.
 Edit next:
   proto/shop/{name}/v1/{name}.proto  its calls; then make proto-gen
-  functions/{name}/domain.py        what it keeps, and the rules; then service.py, store.py, rpc.py
+  functions/{name}/domain.py        its entities and their rules; then service.py, store.py, rpc.py
   events/catalog.py                 {event} and further events, and who hears them; then make schemas
-  functions/{name}/subscriptions.py what it hears, with a Trigger for each type in knative/base/{name}.yaml
+  functions/{name}/subscriptions.py the events that it hears, with a Trigger for each type in knative/base/{name}.yaml
   gateway/routes/                   a file of its own if it has a public face
   knative/overlays/production/      the account in roles.yaml
 make lint test-unit checks that all of this fits together; make up starts it. make remove-service NAME={name} undoes it.
@@ -41,7 +41,7 @@ make lint test-unit checks that all of this fits together; make up starts it. ma
 
 
 def new(root: Path, name: str, entity: str) -> str:
-    """Write a service under `root`; what to do next. Raises NameRefused, Unplaced; nothing is written then."""
+    """Write a service under `root`, and return what to do next. Raises NameRefused or Unplaced before it writes."""
     if (root / "functions" / checked_name(name)).exists():
         raise NameRefused(f"NAME={name}: there is such a service already, in functions/{name}.")
     for path in _own(root, name):
@@ -54,7 +54,7 @@ def new(root: Path, name: str, entity: str) -> str:
     written = _added(root, shared.additions(names.answers()))
     written[root / CATALOG] = catalog.with_service(source, names.answers())
 
-    from copier import run_copy  # a second's import, after all that may be refused
+    from copier import run_copy  # takes a second to import: only once nothing can be refused any more
 
     run_copy(str(FOLDER), root, data=names.answers(), defaults=True, quiet=True)
     for path, text in written.items():
@@ -64,7 +64,7 @@ def new(root: Path, name: str, entity: str) -> str:
 
 
 def remove(root: Path, name: str) -> str:
-    """Take a service away; what is left to do by hand. Raises NameRefused where there is none."""
+    """Remove a service, and return what is left to do by hand. Raises NameRefused for an unknown or used one."""
     if not (root / "functions" / checked_name(name)).is_dir():
         raise NameRefused(f"NAME={name}: there is no functions/{name}.")
     source = (root / CATALOG).read_text()
@@ -90,7 +90,7 @@ def remove(root: Path, name: str) -> str:
 
 
 def _own(root: Path, name: str) -> list[Path]:
-    """What belongs to a service alone."""
+    """Return the paths that belong to the service alone."""
     return [
         root / "functions" / name,
         root / "proto" / "shop" / name,
@@ -99,7 +99,7 @@ def _own(root: Path, name: str) -> list[Path]:
 
 
 def _users(root: Path, name: str, events: list[str]) -> list[str]:
-    """Modules of others that import the service or what it sends."""
+    """Return the modules of others that import the service or its events."""
     wanted = re.compile("|".join(rf"\b{word}\b" for word in (rf"(functions|proto\.shop)\.{name}", *events)))
     own = tuple(map(str, (*_own(root, name), root / CATALOG, root / "functions" / "template")))
     folders = ("functions", "gateway", "knative", "events", "observability", "tests")
@@ -112,7 +112,7 @@ def _users(root: Path, name: str, events: list[str]) -> list[str]:
 
 
 def _added(root: Path, additions: list[shared.Addition]) -> dict[Path, str]:
-    """The shared files with the additions."""
+    """Return the shared files with the additions."""
     texts: dict[Path, str] = {}
     for addition in additions:
         path = root / addition.file
@@ -121,7 +121,7 @@ def _added(root: Path, additions: list[shared.Addition]) -> dict[Path, str]:
 
 
 def _numbers(root: Path) -> dict[str, int]:
-    """The services' numbers in the row of local ports."""
+    """Return the services' numbers, from which their local ports follow."""
     rows = re.findall(r'^    "([a-z0-9]+)": (\d+),$', (root / PORTS).read_text(), re.MULTILINE)
     return {name: int(number) for name, number in rows}
 
@@ -132,7 +132,7 @@ def _free_number(root: Path) -> int:
 
 
 def _format(root: Path, paths: list[Path]) -> None:
-    """Imports sort by the service's name, and lines are as long as it makes them."""
+    """Sort imports and wrap lines, which depend on the service's name."""
     for command in (["check", "--select=I", "--fix"], ["format"]):
         subprocess.run(  # noqa: S603 - our own tool on our own files
             [sys.executable, "-m", "ruff", *command, "--quiet", *map(str, paths)], cwd=root, check=True
@@ -140,11 +140,11 @@ def _format(root: Path, paths: list[Path]) -> None:
 
 
 def main() -> int:
-    """The exit code; refusals go to standard error."""
+    """Run the command line and return the exit code; refusals go to standard error."""
     parser = argparse.ArgumentParser(prog="python -m functions.template", description=__doc__)
     parser.add_argument("action", choices=["new", "remove"])
     parser.add_argument("name", help="such as inventory")
-    parser.add_argument("--entity", default="", help="what a new one keeps, such as stock_item")
+    parser.add_argument("--entity", default="", help="the entity of a new service, such as stock_item")
     given = parser.parse_args()
     root = Path.cwd()
     try:

@@ -1,4 +1,4 @@
-"""Adds a service's event to the catalogue's source, and takes out all that is a service's there."""
+"""Edits the source of the event catalogue: adds a service's event, and removes what belongs to a service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 _SWEEP = "class SweepDue("
 _EVENT = '''\
 class {event}(Payload, frozen=True, kw_only=True):
-    """Somebody has something new in {name}."""
+    """A person created an entity in {name}."""
 
     TYPE: ClassVar[str] = "{event_type}"
     SOURCE: ClassVar[str] = "/{name}"
@@ -33,7 +33,7 @@ class Event:
 
 
 def events(text: str) -> Iterator[Event]:
-    """The payload classes of the catalogue's source."""
+    """Yield the payload classes of the catalogue's source."""
     for node in ast.parse(text).body:
         if isinstance(node, ast.ClassDef):
             constants = {
@@ -49,7 +49,7 @@ def events(text: str) -> Iterator[Event]:
 
 
 def with_service(text: str, names: Mapping[str, object]) -> str:
-    """The source with the service's event, and the service among those who hear of deleted users and of sweeps."""
+    """Return the source with the service's event, and with the service as a subscriber of UserDeleted and SweepDue."""
     event, name = str(names["event"]), str(names["name"])
     text = text.replace(_SWEEP, _EVENT.format_map(names) + _SWEEP, 1)
     subscribers = _subscribers(text)
@@ -59,7 +59,7 @@ def with_service(text: str, names: Mapping[str, object]) -> str:
 
 
 def without_service(text: str, name: str) -> str:
-    """The source without the events that the service sends, and without it among the subscribers of others."""
+    """Return the source without the service's events, and without the service as a subscriber of others."""
     lines = text.splitlines(keepends=True)
     own = [event for event in events(text) if event.source == f"/{name}"]
     for event in reversed(own):
@@ -96,7 +96,7 @@ def _subscribers(text: str) -> dict[str, list[str]]:
 
 
 def _rewritten(text: str, subscribers: Mapping[str, list[str]]) -> str:
-    """With one line for each event; a formatter breaks those that are too long."""
+    """Return the source with these subscribers, one line for each event; the formatter wraps long ones."""
     node = _table(text)
     lines = text.splitlines(keepends=True)
     rows = (f"    {event}: {_tuple(domains)},\n" for event, domains in subscribers.items())

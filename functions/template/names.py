@@ -1,4 +1,4 @@
-"""What a new service and all that belongs to it are called."""
+"""The names of a new service and of everything that belongs to it."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ RESERVED = frozenset(
     settings setup shop store sweep template test tests token
     """.split()  # noqa: SIM905 - forty names are read more easily as a text
 )
-"""Names of the platform's own parts, or such that nobody could tell apart from them."""
+"""Names of the platform's own parts, and names that are too easily confused with them."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*")
 _ENTITY = re.compile(r"[a-z][a-z0-9]*(_[a-z][a-z0-9]*)*")
-# What the template's modules import by name, or call their own.
+# Names that the template's modules import or define.
 _TAKEN_CLASSES = frozenset(
     """
-    Any Changes Clock Code EntityMapping Function GrpcClient Handler IdempotencyRecord Identity IndexKey
-    Iterable Manual Page Path Payload InboxRecord Ref RpcService Sequence ServiceRunner Settings Store Sweep
+    Any Changes Clock Code EntityMapping Function GrpcClient Handler IdempotencyRecord Identity InboxRecord
+    IndexKey Iterable Manual Page Path Payload Ref RpcService Sequence ServiceRunner Settings Store Sweep
     Timestamp
     """.split()  # noqa: SIM905 - as above
 )
 
 
 class NameRefused(ValueError):
-    """A service cannot be called so; the message says why, and what would do."""
+    """A service cannot have this name; the message says why, and suggests another."""
 
 
 @dataclass(frozen=True)
 class Names:
-    """Everything that the template names, by the names that it uses; `number` gives the local ports."""
+    """The names from which the template's variables follow; `number` gives the local ports."""
 
     name: str
     entity: str
@@ -47,7 +47,7 @@ class Names:
     number: int
 
     def answers(self) -> dict[str, str | int]:
-        """The template's variables."""
+        """Return the template's variables."""
         words = self.entity.split("_")
         entity_class = "".join(word.capitalize() for word in words)
         return {
@@ -68,7 +68,7 @@ class Names:
 
 
 def checked_name(name: str) -> str:
-    """The name, if a service may be called so; raises NameRefused."""
+    """Return the name if a service may have it; raises NameRefused."""
     if not _NAME.fullmatch(name) or len(name) > LONGEST:
         raise NameRefused(
             f"NAME={name}: use 1 to {LONGEST} lower-case letters and digits, a letter first, as in `inventory`. "
@@ -80,7 +80,7 @@ def checked_name(name: str) -> str:
 
 
 def entity_of(name: str) -> str:
-    """What a service keeps, if nobody says: the singular of its name, or an item of it."""
+    """Return the default entity of a service: the singular of its name, or an item of it."""
     if name.endswith("ies") and len(name) > 4:
         return f"{name[:-3]}y"
     if name.endswith("s") and not name.endswith(("ss", "us", "is")) and len(name) > 4:
@@ -89,7 +89,7 @@ def entity_of(name: str) -> str:
 
 
 def checked_entity(entity: str, service: str, event_classes: frozenset[str]) -> str:
-    """The entity, if it may be called so beside the service and the catalogue's classes; raises NameRefused."""
+    """Return the entity if its name is free beside the service and the catalogue's classes; raises NameRefused."""
     if not _ENTITY.fullmatch(entity) or len(entity) > LONGEST or keyword.iskeyword(entity):
         raise NameRefused(
             f"ENTITY={entity}: use snake_case of at most {LONGEST} characters, as in `stock_item`."
@@ -97,7 +97,7 @@ def checked_entity(entity: str, service: str, event_classes: frozenset[str]) -> 
     made = "".join(word.capitalize() for word in entity.split("_"))
     if (
         made in _TAKEN_CLASSES
-        or made in {service.capitalize(), f"{service.capitalize()}Service"}
+        or made in {f"{service.capitalize()}{suffix}" for suffix in ("", "Service", "Servicer")}
         or entity in {"name", "service", "store", "user"}
     ):
         raise NameRefused(f"ENTITY={entity}: that word means something else here; choose another.")
@@ -107,7 +107,7 @@ def checked_entity(entity: str, service: str, event_classes: frozenset[str]) -> 
 
 
 def prefix_of(entity: str, root: Path) -> str:
-    """Three letters for the entity's ids that no service under `root` uses yet."""
+    """Return three letters for the entity's ids that no service under `root` uses yet."""
     used = set(_prefixes(root))
     letters = re.sub("[^a-z]", "", entity)
     for candidate in (*map("".join, combinations(letters, 3)), *map("".join, combinations("qxzjkvw", 3))):

@@ -1,4 +1,4 @@
-"""What a service adds to files that all services share: additions.yaml, applied and taken back."""
+"""What a service adds to files that all services share: applies additions.yaml, and reverts it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Unplaced(ValueError):
 
 @dataclass(frozen=True)
 class Addition:
-    """Lines for one file: before or after each line that begins with `anchor`, or at its end where that is empty."""
+    """Lines for one file: before or after each line that begins with `anchor`; at its end if `anchor` is empty."""
 
     file: str
     text: str
@@ -27,7 +27,7 @@ class Addition:
     after: bool = False
 
     def added_to(self, content: str) -> str:
-        """The file's content with the lines; raises Unplaced where there is no anchor."""
+        """Return the file's content with the lines; raises Unplaced where there is no anchor."""
         if not self.anchor:
             return content + self.text
         lines = content.splitlines(keepends=True)
@@ -44,7 +44,7 @@ class Addition:
             yield line
 
     def taken_from(self, content: str) -> str:
-        """The file's content without the lines, wherever they stand; raises Unplaced where they are not."""
+        """Return the file's content without the lines; raises Unplaced where they are missing."""
         if self.text not in content:
             raise Unplaced(
                 f"{self.file}: take out by hand what begins with `{self.text.splitlines()[0].strip()}`"
@@ -53,7 +53,7 @@ class Addition:
 
 
 def additions(names: Mapping[str, Any]) -> list[Addition]:
-    """The additions for a service, by the template's variables."""
+    """Return the additions for a service, by the template's variables."""
     template = jinja2.Template(
         _ADDITIONS.read_text(), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )

@@ -1,4 +1,4 @@
-"""Names that a service may have, and what follows from them."""
+"""Names of a new service, and what follows from them."""
 
 from __future__ import annotations
 
