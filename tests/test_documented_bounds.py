@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from events.catalog import Money
 from functions.orders import pricing, service
-from functions.products.validation import Edit, check_edit
+from functions.products.domain import UpdateProduct
 from functions.runtime.currencies import SIMULATED
 from functions.runtime.errors import ServiceError
 from functions.runtime.formats import MAX_LINES, MAX_PRICE, MAX_QUANTITY, MAX_TOTAL
@@ -66,7 +66,7 @@ def test_a_payment_token_that_is_not_documented_is_refused_by_the_service_too(to
     strings(documented("CreateProduct", "category")),
 )
 def test_a_picture_and_a_category_that_are_documented_are_taken(url: str, category: str) -> None:
-    assert violations(lambda: check_edit(Edit(image_urls=[url], category=category))) == []
+    assert violations(UpdateProduct(PRODUCT, image_urls=[url], category=category).validated) == []
 
 
 def test_the_documented_bounds_of_a_price_are_the_enforced_ones() -> None:
@@ -77,7 +77,7 @@ def test_the_documented_bounds_of_a_price_are_the_enforced_ones() -> None:
         (amount["minimum"] - 1, ["price.amount"]),
         (amount["maximum"] + 1, ["price.amount"]),
     ):
-        assert violations(lambda value=value: check_edit(Edit(price=Money(value, "EUR")))) == refused
+        assert violations(UpdateProduct(PRODUCT, price=Money(value, "EUR")).validated) == refused
 
 
 def test_the_documented_bounds_of_an_order_line_are_the_enforced_ones() -> None:

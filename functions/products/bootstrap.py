@@ -5,12 +5,15 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import partial
 
+from functions.products.search.listing import ProductListing
+from functions.products.service import ProductsService
 from functions.products.settings import Settings
+from functions.products.stock.service import StockService
 from functions.products.store import MAPPINGS
 from functions.products.subscriptions import subscriptions
 from functions.runtime.app import Function, RpcService
 from functions.runtime.clock import Clock, SystemClock
-from functions.runtime.currencies import PROVIDERS, ProviderLimits
+from functions.runtime.currencies import PROVIDERS
 from functions.runtime.factories import event_signer, event_verifier, open_store, remote_keys, token_verifier
 from functions.runtime.grpc_client import GrpcClient
 from functions.runtime.store.port import Store
@@ -24,16 +27,22 @@ def bootstrap(
     clock: Clock | None = None,
     verifier: TokenVerifier | None = None,
 ) -> Function:
-    """Compose the service; what is passed in takes the place of what the settings would give."""
+    """Compose the service; an argument replaces what the settings would give."""
     clock = clock or SystemClock()
     store = store or open_store(settings, "products", MAPPINGS, clock)
+    products = ProductsService(
+        store, ProductListing(store), clock, provider_limits=PROVIDERS[settings.payment_provider]
+    )
+    stock = StockService(
+        store, products, clock, reservation_time=timedelta(minutes=settings.reservation_minutes)
+    )
     users = GrpcClient(settings.users_address)
     return Function(
         name="products",
         settings=settings,
         store=store,
-        services=partial(_services, store, clock, PROVIDERS[settings.payment_provider]),
-        subscriptions=subscriptions(store, clock, timedelta(minutes=settings.reservation_minutes)),
+        services=partial(_services, products, stock),
+        subscriptions=subscriptions(products, stock),
         verifier=verifier or token_verifier(settings, "products", remote_keys(users), clock),
         clock=clock,
         signer=event_signer(settings, "products"),
@@ -42,11 +51,11 @@ def bootstrap(
     )
 
 
-def _services(store: Store, clock: Clock, limits: ProviderLimits) -> list[RpcService]:
-    from functions.products.rpc import ACCESS, Products  # gRPC only where its door opens
+def _services(products: ProductsService, stock: StockService) -> list[RpcService]:
+    from functions.products.rpc import ACCESS, ProductsServicer  # the event role must not import gRPC
     from proto.shop.products.v1.products_pb2_grpc import add_ProductsServiceServicer_to_server
 
-    servicer = Products(store, clock, limits)
+    servicer = ProductsServicer(products, stock)
     return [
         RpcService(
             add_ProductsServiceServicer_to_server, servicer, "shop.products.v1.ProductsService", ACCESS

@@ -1,20 +1,66 @@
-"""The catalogue: products, the claims on their SKUs, their searchable words, the categories in use."""
+"""The entities of the catalogue: products, claims on SKUs, searchable texts and categories in use.
+
+A command is validated as a whole: the error names every field that is wrong, by its path in the JSON body.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from events.catalog import Money
-from functions.products import folding
-from functions.products.text import searchable
-from functions.products.validation import Draft, Edit, check_edit, checked
-from functions.runtime.errors import aborted, failed_precondition
+from functions.products.search import folding
+from functions.products.search.keys import searchable
+from functions.runtime import formats
+from functions.runtime.currencies import CURRENCIES
+from functions.runtime.errors import ServiceError, aborted, failed_precondition, invalid
+from functions.runtime.text import TextError, check_text, clean_line
+
+_SKU = re.compile(formats.SKU)
+_CATEGORY = re.compile(formats.CATEGORY)
+_URL = re.compile(formats.IMAGE_URL)
+
+Violations = Iterator[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class UpdateProduct:
+    """Change a product; None leaves a field as it is. `version` is the product's that the caller has read, or None."""
+
+    product_id: str
+    name: str | None = None
+    description: str | None = None
+    category: str | None = None
+    price: Money | None = None
+    image_urls: list[str] | None = None
+    active: bool | None = None
+    version: int | None = None
+
+    def validated(self) -> UpdateProduct:
+        """Return the command with its texts in the form in which they are stored; raises InvalidArgument."""
+        if violations := list(_violations(self)):
+            raise _invalid(violations)
+        return self if self.name is None else replace(self, name=_clean_name(self.name))
+
+
+@dataclass(frozen=True)
+class CreateProduct:
+    """Add a product. `price` may be missing in the request, which is then refused."""
+
+    sku: str
+    name: str
+    category: str
+    price: Money | None
+    description: str = ""
+    image_urls: Sequence[str] = ()
+    active: bool = True
 
 
 @dataclass
 class Product:
-    """Something for sale. `deleted` is for good: it is then inactive, and its SKU free for another one."""
+    """A product for sale. `deleted` is final: the product is then inactive, and its SKU free for another one."""
 
     id: str
     sku: str
@@ -30,59 +76,68 @@ class Product:
     version: int = 0
 
     @staticmethod
-    def create(product_id: str, draft: Draft, now: datetime) -> Product:
-        """A new product; raises INVALID_ARGUMENT."""
-        draft, price = checked(draft)
+    def create(product_id: str, command: CreateProduct, now: datetime) -> Product:
+        """Return a new product; raises InvalidArgument."""
+        price, urls = command.price, list(command.image_urls)
+        fields = UpdateProduct(product_id, command.name, command.description, command.category, price, urls)
+        violations = [*_sku(command.sku), *_violations(fields)]
+        if price is None:
+            raise _invalid([*violations, ("price", "is required")])
+        if violations:
+            raise _invalid(violations)
         return Product(
             id=product_id,
-            sku=draft.sku,
-            name=draft.name,
-            description=draft.description,
-            category=draft.category,
+            sku=command.sku,
+            name=_clean_name(command.name),
+            description=command.description,
+            category=command.category,
             price=price,
-            image_urls=list(draft.image_urls),
-            active=draft.active,
+            image_urls=urls,
+            active=command.active,
             created_at=now,
             updated_at=now,
         )
 
     @property
     def listed(self) -> str:
-        """Sorts by age and is unique, so that it can mark a place in a listing."""
+        """The position in listings: unique, and sorts by age."""
         return f"{self.created_at:%Y-%m-%dT%H:%M:%S.%f}/{self.id}"
 
     @property
     def counted_in(self) -> str:
-        """The category that counts it; empty for an inactive one."""
+        """The category that counts the product; empty for an inactive one."""
         return self.category if self.active else ""
 
-    def edit(self, edit: Edit, version: int | None, now: datetime) -> None:
-        """Change what is present; `version` is what the editor had read.
+    def update(self, command: UpdateProduct, now: datetime) -> None:
+        """Change the fields that are given.
 
-        Raises INVALID_ARGUMENT, ABORTED (VERSION_MISMATCH), FAILED_PRECONDITION (PRODUCT_DELETED).
+        Raises:
+            InvalidArgument: a field is not valid.
+            Aborted: VERSION_MISMATCH.
+            FailedPrecondition: PRODUCT_DELETED.
         """
-        edit = check_edit(edit)
-        if version is not None and version != self.version:
+        command = command.validated()
+        if command.version is not None and command.version != self.version:
             raise aborted("VERSION_MISMATCH", "The product was changed in the meantime: read it again.")
         if self.deleted:
             raise failed_precondition("PRODUCT_DELETED", "The product was deleted.")
         before = replace(self)
         for field in ("name", "description", "category", "price", "image_urls", "active"):
-            wanted = getattr(edit, field)
-            if wanted is not None:
-                setattr(self, field, wanted)
+            value = getattr(command, field)
+            if value is not None:
+                setattr(self, field, value)
         if self != before:
             self.updated_at = now
 
     def delete(self, now: datetime) -> None:
-        """Take it out of the catalogue; again is no change."""
+        """Remove the product from the catalogue; a second time changes nothing."""
         if not self.deleted:
             self.active, self.deleted, self.updated_at = False, True, now
 
 
 @dataclass
 class SkuClaim:
-    """Who has a SKU; `id` is the SKU, so that two products cannot."""
+    """The product that has a SKU. `id` is the SKU, so that no two products can have it."""
 
     id: str
     product_id: str
@@ -91,10 +146,10 @@ class SkuClaim:
 
 @dataclass
 class ProductText:
-    """What a search looks through, apart from the product so that reading and pricing one stay cheap.
+    """The text that a search reads; stored apart from the product, so that reading and pricing one stay cheap.
 
-    `id` is the product's, `listed` its place among the products, `text` as `searchable` writes it, `folding` the
-    version of the rules by which it was written (0: before rules had versions).
+    `id` is the product's, `listed` its position in listings, `text` comes from `searchable`, `folding` is the version
+    of the rules by which it was folded (0: before rules had versions).
     """
 
     id: str
@@ -107,7 +162,7 @@ class ProductText:
 
     @staticmethod
     def of(product: Product, version: int = 0) -> ProductText:
-        """The words of a product as it is; the SKU counts in its parts and in one piece."""
+        """Return the text of a product; it contains the SKU's parts and the SKU in one piece."""
         joined = "".join(char for char in product.sku if char.isalnum())
         text = searchable(product.name, product.sku, joined, product.description)
         return ProductText(
@@ -117,10 +172,10 @@ class ProductText:
 
 @dataclass
 class SearchIndex:
-    """How far the stored texts were folded anew, after a release that folds by other rules.
+    """The progress of folding stored texts again, after a release that folds by other rules.
 
-    `folding` is the version that every text has. Until then a pass goes through all texts, newest first: it has come
-    to `position`, and found `stale` texts.
+    `folding` is the version that every text has at least. A pass goes through all texts, newest first: it has reached
+    `position`, and has found `stale` texts.
     """
 
     id: str = "products"
@@ -132,8 +187,70 @@ class SearchIndex:
 
 @dataclass
 class Category:
-    """A category in use: `id` is its slug, `products` how many active products it has."""
+    """A category in use. `id` is its slug, `products` the number of its active products."""
 
     id: str
     products: int
     version: int = 0
+
+
+def category_violations(category: str) -> Violations:
+    """Yield what is wrong with a category's slug."""
+    if not _CATEGORY.fullmatch(category):
+        yield "category", "must be 1 to 50 of lower-case letters, digits and -"
+
+
+def _clean_name(name: str) -> str:
+    return clean_line(name, formats.MAX_PRODUCT_NAME)
+
+
+def _invalid(violations: list[tuple[str, str]]) -> ServiceError:
+    return invalid("The product is not valid.", *violations)
+
+
+def _violations(command: UpdateProduct) -> Violations:
+    if command.name is not None:
+        yield from _name(command.name)
+    if command.description is not None:
+        yield from _description(command.description)
+    if command.category is not None:
+        yield from category_violations(command.category)
+    if command.price is not None:
+        yield from _price(command.price)
+    if command.image_urls is not None:
+        yield from _image_urls(command.image_urls)
+
+
+def _sku(sku: str) -> Violations:
+    if not _SKU.fullmatch(sku):
+        yield "sku", "must be 1 to 64 of letters, digits, ., _ and -"
+
+
+def _name(name: str) -> Violations:
+    try:
+        _clean_name(name)
+    except TextError as error:
+        yield "name", str(error)
+
+
+def _description(description: str) -> Violations:
+    try:
+        check_text(description, formats.MAX_DESCRIPTION)
+    except TextError as error:
+        yield "description", str(error)
+
+
+def _price(price: Money) -> Violations:
+    if not formats.MIN_PRICE <= price.amount <= formats.MAX_PRICE:
+        bounds = f"{formats.MIN_PRICE} and {formats.MAX_PRICE}"
+        yield "price.amount", f"must be between {bounds}, in minor units"
+    if price.currency not in CURRENCIES:
+        yield "price.currency", "must be a currency code of ISO 4217, such as EUR"
+
+
+def _image_urls(urls: Sequence[str]) -> Violations:
+    if len(urls) > formats.MAX_IMAGES:
+        yield "image_urls", f"must be at most {formats.MAX_IMAGES}"
+    for index, url in enumerate(urls[: formats.MAX_IMAGES]):
+        if len(url) > formats.MAX_URL or not _URL.fullmatch(url):
+            yield f"image_urls[{index}]", f"must be an https URL of at most {formats.MAX_URL} characters"

@@ -1,4 +1,4 @@
-"""The gRPC servicer of the catalogue and its stock."""
+"""The gRPC service of products: proto to command, and entity to proto."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from typing import Any
 import grpc.aio
 
 from events.catalog import Money
-from functions.products import service, stock_service
-from functions.products.domain import Product
-from functions.products.listing import Query, list_products
-from functions.products.stock import Stock, StockAdjustment
-from functions.products.validation import Draft, Edit
+from functions.products.domain import CreateProduct, Product, UpdateProduct
+from functions.products.search.listing import ListProducts
+from functions.products.service import ProductsService
+from functions.products.stock.domain import Stock, StockAdjustment
+from functions.products.stock.service import AdjustStock, ListAdjustments, SetStock, StockService
 from functions.runtime.access import ADMINS, ANYBODY
-from functions.runtime.clock import Clock
-from functions.runtime.currencies import ProviderLimits
 from functions.runtime.identity import current_caller
 from functions.runtime.messages import money, timestamp
-from functions.runtime.store.port import Store
 from proto.shop.money.v1 import money_pb2
 from proto.shop.products.v1 import products_pb2 as pb
 from proto.shop.products.v1 import products_pb2_grpc
@@ -38,22 +35,20 @@ ACCESS = {
     "ListStockAdjustments": ADMINS,
     "ListCategories": ANYBODY,
 }
-"""Who may call; the use cases ask for more."""
+"""Who may call each RPC; the use cases check what is visible to the caller."""
 
 
-class Products(products_pb2_grpc.ProductsServiceServicer):
-    """Between protobuf and the use cases."""
+class ProductsServicer(products_pb2_grpc.ProductsServiceServicer):
+    """shop.products.v1.ProductsService."""
 
-    def __init__(self, store: Store, clock: Clock, limits: ProviderLimits) -> None:
-        self._store = store
-        self._clock = clock
-        self._limits = limits
+    def __init__(self, products: ProductsService, stock: StockService) -> None:
+        self.products = products
+        self.stock = stock
 
     async def CreateProduct(
         self, request: pb.CreateProductRequest, context: Context
     ) -> pb.CreateProductResponse:
-        """See the proto."""
-        draft = Draft(
+        command = CreateProduct(
             sku=request.sku,
             name=request.name,
             description=request.description,
@@ -62,125 +57,93 @@ class Products(products_pb2_grpc.ProductsServiceServicer):
             image_urls=list(request.image_urls),
             active=request.active if request.HasField("active") else True,
         )
-        return pb.CreateProductResponse(
-            product=_product(
-                await service.create_product(self._store, self._clock, current_caller(), draft, self._limits)
-            )
-        )
+        product = await self.products.create(command, current_caller())
+        return pb.CreateProductResponse(product=_product(product))
 
     async def GetProduct(self, request: pb.GetProductRequest, context: Context) -> pb.GetProductResponse:
-        """See the proto."""
-        return pb.GetProductResponse(
-            product=_product(await service.get_product(self._store, current_caller(), request.product_id))
-        )
+        product = await self.products.get(request.product_id, current_caller())
+        return pb.GetProductResponse(product=_product(product))
 
     async def BatchGetProducts(
         self, request: pb.BatchGetProductsRequest, context: Context
     ) -> pb.BatchGetProductsResponse:
-        """See the proto."""
-        found = await service.get_products(self._store, current_caller(), request.product_ids)
+        found = await self.products.get_many(request.product_ids, current_caller())
         return pb.BatchGetProductsResponse(products=[_product(product) for product in found])
 
     async def ListProducts(
         self, request: pb.ListProductsRequest, context: Context
     ) -> pb.ListProductsResponse:
-        """See the proto."""
-        query = Query(
+        query = ListProducts(
             request.category, request.query, request.limit, request.cursor, request.include_inactive
         )
-        page = await list_products(self._store, current_caller(), query)
+        page = await self.products.list_products(query, current_caller())
         products = [_product(product) for product in page.items]
         return pb.ListProductsResponse(products=products, next_cursor=page.next_cursor or "")
 
     async def UpdateProduct(
         self, request: pb.UpdateProductRequest, context: Context
     ) -> pb.UpdateProductResponse:
-        """See the proto."""
-        edit = Edit(
+        command = UpdateProduct(
+            request.product_id,
             name=_given(request, "name"),
             description=_given(request, "description"),
             category=_given(request, "category"),
             price=_from_money(request.price) if request.HasField("price") else None,
             image_urls=list(request.image_urls.urls) if request.HasField("image_urls") else None,
             active=_given(request, "active"),
+            version=_given(request, "version"),
         )
-        version = _given(request, "version")
-        return pb.UpdateProductResponse(
-            product=_product(
-                await service.update_product(
-                    self._store,
-                    self._clock,
-                    current_caller(),
-                    request.product_id,
-                    edit,
-                    version,
-                    limits=self._limits,
-                )
-            )
-        )
+        product = await self.products.update(command, current_caller())
+        return pb.UpdateProductResponse(product=_product(product))
 
     async def DeleteProduct(
         self, request: pb.DeleteProductRequest, context: Context
     ) -> pb.DeleteProductResponse:
-        """See the proto."""
-        await service.delete_product(self._store, self._clock, current_caller(), request.product_id)
+        await self.products.delete(request.product_id, current_caller())
         return pb.DeleteProductResponse()
 
     async def GetStock(self, request: pb.GetStockRequest, context: Context) -> pb.GetStockResponse:
-        """See the proto."""
-        return pb.GetStockResponse(
-            stock=_stock(await stock_service.get_stock(self._store, current_caller(), request.product_id))
-        )
+        stock = await self.stock.get(request.product_id, current_caller())
+        return pb.GetStockResponse(stock=_stock(stock))
 
     async def SetStock(self, request: pb.SetStockRequest, context: Context) -> pb.SetStockResponse:
-        """See the proto."""
-        stock = await stock_service.set_stock(
-            self._store,
-            self._clock,
-            current_caller(),
+        command = SetStock(
             request.product_id,
             request.on_hand,
             low_threshold=_given(request, "low_threshold"),
             version=_given(request, "version"),
         )
+        stock = await self.stock.set(command, current_caller())
         return pb.SetStockResponse(stock=_stock(stock))
 
     async def AdjustStock(self, request: pb.AdjustStockRequest, context: Context) -> pb.AdjustStockResponse:
-        """See the proto."""
-        entry = await stock_service.adjust_stock(
-            self._store,
-            self._clock,
-            current_caller(),
-            request.product_id,
-            delta=request.delta,
-            reason=request.reason,
-            key=_given(request, "idempotency_key"),
+        command = AdjustStock(
+            request.product_id, request.delta, request.reason, _given(request, "idempotency_key")
         )
-        return pb.AdjustStockResponse(adjustment=_adjustment(entry))
+        adjustment = await self.stock.adjust(command, current_caller())
+        return pb.AdjustStockResponse(adjustment=_adjustment(adjustment))
 
     async def ListStockAdjustments(
         self, request: pb.ListStockAdjustmentsRequest, context: Context
     ) -> pb.ListStockAdjustmentsResponse:
-        """See the proto."""
-        page = await stock_service.list_adjustments(
-            self._store, current_caller(), request.product_id, request.limit, request.cursor
-        )
+        query = ListAdjustments(request.product_id, request.limit, request.cursor)
+        page = await self.stock.list_adjustments(query, current_caller())
         return pb.ListStockAdjustmentsResponse(
-            adjustments=[_adjustment(entry) for entry in page.items], next_cursor=page.next_cursor or ""
+            adjustments=[_adjustment(adjustment) for adjustment in page.items],
+            next_cursor=page.next_cursor or "",
         )
 
     async def ListCategories(
         self, request: pb.ListCategoriesRequest, context: Context
     ) -> pb.ListCategoriesResponse:
-        """See the proto."""
-        found = await service.list_categories(self._store)
+        found = await self.products.list_categories()
         return pb.ListCategoriesResponse(
             categories=[pb.Category(name=category.id, products=category.products) for category in found]
         )
 
 
 def _given(request: Any, field: str) -> Any:
-    """The value of an optional field, None where it is absent."""
+    """Return the value of an optional field, or None if it is absent."""
     return getattr(request, field) if request.HasField(field) else None
 
 
@@ -215,14 +178,14 @@ def _stock(stock: Stock) -> pb.Stock:
     )
 
 
-def _adjustment(entry: StockAdjustment) -> pb.StockAdjustment:
+def _adjustment(adjustment: StockAdjustment) -> pb.StockAdjustment:
     return pb.StockAdjustment(
-        id=entry.id,
-        product_id=entry.product_id,
-        kind=pb.StockAdjustmentKind.Value(f"STOCK_ADJUSTMENT_KIND_{entry.kind}"),
-        delta=entry.delta,
-        on_hand=entry.on_hand,
-        reason=entry.reason,
-        adjusted_by=entry.by,
-        created_at=timestamp(entry.at),
+        id=adjustment.id,
+        product_id=adjustment.product_id,
+        kind=pb.StockAdjustmentKind.Value(f"STOCK_ADJUSTMENT_KIND_{adjustment.kind}"),
+        delta=adjustment.delta,
+        on_hand=adjustment.on_hand,
+        reason=adjustment.reason,
+        adjusted_by=adjustment.by,
+        created_at=timestamp(adjustment.at),
     )

@@ -7,140 +7,151 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from functions.products.domain import Category, Product, ProductText, SkuClaim
-from functions.products.stock import Stock
-from functions.products.store import categories
-from functions.products.validation import Draft, Edit, require_chargeable
+from functions.products.domain import Category, CreateProduct, Product, ProductText, SkuClaim, UpdateProduct
+from functions.products.search.listing import ListProducts, ProductListing
+from functions.products.search.reindex import reindex
+from functions.products.stock.domain import Stock
+from functions.products.store import ReferencesChanged, categories, with_references
 from functions.runtime.clock import Clock
-from functions.runtime.currencies import SIMULATED, ProviderLimits
-from functions.runtime.errors import Code, ServiceError, already_exists, invalid, not_found
+from functions.runtime.currencies import ProviderLimits
+from functions.runtime.errors import ServiceError, already_exists, invalid, not_found
 from functions.runtime.identity import Identity, require_admin
 from functions.runtime.ids import new_id
-from functions.runtime.store.port import Changes, Entity, Ref, Store
+from functions.runtime.store.port import Changes, Entity, Page, Ref, Store
 from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.products")
 
 MAX_BATCH = 100
-ATTEMPTS = 10
 
 
-class Moved(ServiceError):
-    """A transaction turned out to need `needs`, too: what it was prepared from has changed. Do it again.
+class ProductsService:
+    """Use cases of the catalogue. Collaborators are fixed at start; methods are safe to call concurrently.
 
-    Reading again instead would not do: a store may show a transaction what no reader sees yet.
+    `provider_limits` are the prices that the payment provider can charge. Every method that takes a product's id raises
+    NotFound (PRODUCT_NOT_FOUND) for an unknown product, and for one that the caller may not see: an inactive product is
+    visible to administrators and services only.
     """
 
-    def __init__(self, needs: Sequence[str]) -> None:
-        super().__init__(Code.ABORTED, "CONTENTION", "Too many changes at once: try again.", retry_after=0.5)
-        self.needs = list(needs)
+    def __init__(
+        self, store: Store, listing: ProductListing, clock: Clock, *, provider_limits: ProviderLimits
+    ) -> None:
+        self._store = store
+        self._listing = listing
+        self._clock = clock
+        self._provider_limits = provider_limits
 
+    async def create(self, command: CreateProduct, caller: Identity) -> Product:
+        """Add a product without stock, and return it. Administrators only.
 
-async def create_product(
-    store: Store, clock: Clock, caller: Identity, draft: Draft, limits: ProviderLimits = SIMULATED
-) -> Product:
-    """Add a product, with nothing in stock, at a price within the payment provider's `limits`.
+        Raises:
+            InvalidArgument: PRICE_NOT_CHARGEABLE, or fields that are not valid.
+            AlreadyExists: SKU_TAKEN.
+        """
+        require_admin(caller)
+        product = Product.create(new_id("prd"), command, self._clock.now())
+        self._require_chargeable(product)
 
-    Raises INVALID_ARGUMENT (also PRICE_NOT_CHARGEABLE), ALREADY_EXISTS (SKU_TAKEN).
-    """
-    require_admin(caller)
-    product = Product.create(new_id("prd"), draft, clock.now())
-    require_chargeable(product.price, limits)
+        def change(found: Sequence[Any]) -> Changes[Product]:
+            claim, category, *_ = found
+            if claim is not None:
+                raise already_exists("SKU_TAKEN", "Another product has this SKU.")
+            created = replace(product)
+            put: list[Entity] = [created, SkuClaim(product.sku, product.id), ProductText.of(product)]
+            put.append(Stock(product.id, product.sku, product.active))
+            if product.active:
+                put.append(_counted(category, product.category, 1))
+            return Changes(created, put)
 
-    def change(found: Sequence[Any]) -> Changes[Product]:
-        claim, category = found
-        if claim is not None:
-            raise already_exists("SKU_TAKEN", "Another product has this SKU.")
-        created = replace(product)
-        put: list[Entity] = [created, SkuClaim(product.sku, product.id), ProductText.of(product)]
-        put.append(Stock(product.id, product.sku, product.active))
-        if product.active:
-            put.append(_counted(category, product.category, 1))
-        return Changes(created, put)
+        refs = [Ref(SkuClaim, product.sku), Ref(Category, product.category)]
+        refs += [Ref(cls, product.id) for cls in (Product, ProductText, Stock)]
+        failpoint("products.create.before")
+        created = await self._store.transact(refs, change)
+        failpoint("products.create.after")
+        log.info("product_created", extra={"product_id": created.id})
+        return created
 
-    refs = [Ref(SkuClaim, product.sku), Ref(Category, product.category)]
-    own = [Ref(cls, product.id) for cls in (Product, ProductText, Stock)]
-    failpoint("products.create.before")
-    created = await store.transact([*refs, *own], lambda found: change(found[:2]))
-    failpoint("products.create.after")
-    log.info("product_created", extra={"product_id": created.id})
-    return created
+    async def get(self, product_id: str, caller: Identity) -> Product:
+        """Return a product."""
+        product = await self._store.get(Product, product_id)
+        if product is None or not _may_see(caller, product):
+            raise _not_found()
+        return product
 
+    async def get_many(self, product_ids: Sequence[str], caller: Identity) -> list[Product]:
+        """Return those of 1 to 100 products that exist and that the caller may see."""
+        if not 1 <= len(product_ids) <= MAX_BATCH:
+            raise invalid("Too few or too many products.", ("product_ids", f"must be 1 to {MAX_BATCH}"))
+        found = await self._store.get_many(Product, list(dict.fromkeys(product_ids)))
+        return [product for product in found.values() if _may_see(caller, product)]
 
-async def get_product(store: Store, caller: Identity, product_id: str) -> Product:
-    """A product; an inactive one only for admins and services. Raises NOT_FOUND."""
-    product = await store.get(Product, product_id)
-    if product is None or not (product.active or _sees_all(caller)):
-        raise _unknown()
-    return product
+    async def list_products(self, query: ListProducts, caller: Identity) -> Page[Product]:
+        """Return a page of products, newest first. A long search may return a short page with a cursor.
 
+        Raises:
+            InvalidArgument: the query is not valid, or INVALID_CURSOR.
+            PermissionDenied: the caller asks for inactive products and is no administrator.
+        """
+        if query.include_inactive:
+            require_admin(caller)
+        return await self._listing.page(query)
 
-async def get_products(store: Store, caller: Identity, ids: Sequence[str]) -> list[Product]:
-    """Those of 1 to 100 ids that exist, inactive ones only for admins and services."""
-    if not 1 <= len(ids) <= MAX_BATCH:
-        raise invalid("Too few or too many products.", ("product_ids", f"must be 1 to {MAX_BATCH}"))
-    found = await store.get_many(Product, list(dict.fromkeys(ids)))
-    return [product for product in found.values() if product.active or _sees_all(caller)]
+    async def list_categories(self) -> list[Category]:
+        """Return the categories with active products, by name."""
+        return await categories(self._store)
 
+    async def update(self, command: UpdateProduct, caller: Identity) -> Product:
+        """Change the fields that are given; a command that changes nothing keeps the version. Administrators only.
 
-async def update_product(
-    store: Store,
-    clock: Clock,
-    caller: Identity,
-    product_id: str,
-    edit: Edit,
-    version: int | None = None,
-    *,
-    limits: ProviderLimits = SIMULATED,
-) -> Product:
-    """Change what is present; an edit that changes nothing keeps the version. A new price is within `limits`.
+        Raises:
+            InvalidArgument: PRICE_NOT_CHARGEABLE, or fields that are not valid.
+            Aborted: VERSION_MISMATCH.
+            FailedPrecondition: PRODUCT_DELETED.
+        """
+        require_admin(caller)
 
-    Raises INVALID_ARGUMENT (also PRICE_NOT_CHARGEABLE), NOT_FOUND, ABORTED (VERSION_MISMATCH), FAILED_PRECONDITION
-    (PRODUCT_DELETED).
-    """
-    require_admin(caller)
+        def edit(product: Product) -> None:
+            product.update(command, self._clock.now())
+            if command.price is not None:
+                self._require_chargeable(product)
 
-    def change(product: Product) -> None:
-        product.edit(edit, version, clock.now())
-        if edit.price is not None:
-            require_chargeable(edit.price, limits)
+        updated = await self._change(command.product_id, edit, command.category)
+        log.info("product_updated", extra={"product_id": updated.id})
+        return updated
 
-    updated = await _change(store, product_id, change, edit.category)
-    log.info("product_updated", extra={"product_id": product_id})
-    return updated
+    async def delete(self, product_id: str, caller: Identity) -> None:
+        """Remove a product from the catalogue for good, and free its SKU; again is no error. Administrators only."""
+        require_admin(caller)
+        await self._change(product_id, lambda product: product.delete(self._clock.now()))
+        log.info("product_deleted", extra={"product_id": product_id})
 
+    async def sweep(self) -> None:
+        """Rebuild a part of the search index after a release that folds texts by other rules."""
+        await reindex(self._store)
 
-async def delete_product(store: Store, clock: Clock, caller: Identity, product_id: str) -> None:
-    """Take a product out of the catalogue for good and free its SKU; again is no error. Raises NOT_FOUND."""
-    require_admin(caller)
-    await _change(store, product_id, lambda product: product.delete(clock.now()))
-    log.info("product_deleted", extra={"product_id": product_id})
+    def _require_chargeable(self, product: Product) -> None:
+        if (problem := self._provider_limits.price_problem(product.price)) is not None:
+            part, message = problem
+            raise invalid(
+                f"{self._provider_limits.provider} cannot charge this price.",
+                (f"price.{part}", message),
+                reason="PRICE_NOT_CHARGEABLE",
+            )
 
+    async def _change(
+        self, product_id: str, edit: Callable[[Product], None], to_category: str | None = None
+    ) -> Product:
+        """Edit a product and everything that follows from it in one transaction."""
+        seen = await self._store.get(Product, product_id)
+        if seen is None:
+            raise _not_found()
+        own = [Ref(cls, product_id) for cls in (Product, ProductText, Stock)] + [Ref(SkuClaim, seen.sku)]
 
-async def list_categories(store: Store) -> list[Category]:
-    """The categories with active products, by name."""
-    return await categories(store)
+        async def attempt(slugs: list[str]) -> Product:
+            refs = [*own, *(Ref(Category, slug) for slug in slugs)]
+            return await self._store.transact(refs, _edited(edit, slugs))
 
-
-async def _change(
-    store: Store, product_id: str, edit: Callable[[Product], None], to_category: str | None = None
-) -> Product:
-    """Edit a product and all that follows from it in one transaction."""
-    seen = await store.get(Product, product_id)
-    if seen is None:
-        raise _unknown()
-    slugs = {seen.category, to_category or seen.category}
-    own = [*(Ref(cls, product_id) for cls in (Product, ProductText, Stock)), Ref(SkuClaim, seen.sku)]
-    for attempt in range(ATTEMPTS):
-        among = sorted(slugs)
-        try:
-            refs = [*own, *(Ref(Category, slug) for slug in among)]
-            return await store.transact(refs, _edited(edit, among))
-        except Moved as moved:
-            if attempt + 1 == ATTEMPTS:
-                raise
-            slugs.update(moved.needs)
-    raise AssertionError("unreachable")
+        return await with_references({seen.category, to_category or seen.category}, attempt)
 
 
 def _edited(
@@ -149,7 +160,7 @@ def _edited(
     def change(found: Sequence[Any]) -> Changes[Product]:
         product, text, stock, claim, *counts = found
         if product.category not in slugs:
-            raise Moved([product.category])
+            raise ReferencesChanged([product.category])
         before = replace(product)
         edit(product)
         if product == before:
@@ -170,7 +181,7 @@ def _edited(
 def _recounted(
     before: Product, after: Product, counts: dict[str, Category | None]
 ) -> tuple[list[Entity], list[Entity]]:
-    """The category counts to put and to delete."""
+    """Return the category counts to put and to delete."""
     if before.counted_in == after.counted_in:
         return [], []
     changed = []
@@ -185,9 +196,9 @@ def _counted(category: Category | None, slug: str, by: int) -> Category:
     return replace(category, products=category.products + by) if category else Category(slug, max(by, 0))
 
 
-def _sees_all(caller: Identity) -> bool:
-    return caller.is_admin or caller.is_service
+def _may_see(caller: Identity, product: Product) -> bool:
+    return product.active or caller.is_admin or caller.is_service
 
 
-def _unknown() -> ServiceError:
+def _not_found() -> ServiceError:
     return not_found("Product", "PRODUCT_NOT_FOUND")

@@ -1,4 +1,4 @@
-"""Settings of the products service."""
+"""The settings of the products service."""
 
 from __future__ import annotations
 

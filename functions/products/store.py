@@ -1,24 +1,29 @@
-"""Keys and indexes of the catalogue and its stock."""
+"""How the catalogue and its stock are stored: entity mappings, indexes and listings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from functions.products.domain import Category, Product, ProductText, SearchIndex, SkuClaim
-from functions.products.stock import Reservation, State, Stock, StockAdjustment
-from functions.products.text import keys
+from functions.products.search.keys import keys
+from functions.products.stock.domain import Reservation, State, Stock, StockAdjustment
+from functions.runtime.clock import sortable
+from functions.runtime.errors import Code, ServiceError
 from functions.runtime.store.port import EntityMapping, IndexKey, Page, Store
 
 RETENTION = timedelta(days=90)
 MAX_CATEGORIES = 1000
+_ATTEMPTS = 10
 
 LISTED = "listed"
 WORDS = "words"
+R = TypeVar("R")
 
 
 def listing(category: str, include_inactive: bool) -> str:
-    """The partition of `LISTED` with the products (or texts) of a category; of all where it is empty."""
+    """Return the partition of `LISTED` with the products (or texts) of a category; of all if it is empty."""
     return f"{'all' if include_inactive else 'active'}/{category}"
 
 
@@ -27,13 +32,13 @@ def _product_keys(product: Product) -> Iterable[IndexKey]:
 
 
 def _listed(category: str, active: bool, sort: str) -> Iterable[IndexKey]:
-    for inactive_too in (True, False) if active else (True,):
-        yield IndexKey(LISTED, listing("", inactive_too), sort)
-        yield IndexKey(LISTED, listing(category, inactive_too), sort)
+    for include_inactive in (True, False) if active else (True,):
+        yield IndexKey(LISTED, listing("", include_inactive), sort)
+        yield IndexKey(LISTED, listing(category, include_inactive), sort)
 
 
 def _text_keys(text: ProductText) -> Iterable[IndexKey]:
-    # Inactive ones lie among the others: they are few, and a search looks at each text anyway.
+    # Inactive ones are listed with the others: they are few, and a search reads each text anyway.
     yield IndexKey(LISTED, listing("", True), text.listed)
     yield IndexKey(LISTED, listing(text.category, True), text.listed)
     for key in keys(text.text):
@@ -44,18 +49,18 @@ def _category_keys(category: Category) -> Iterable[IndexKey]:
     yield IndexKey("named", "all", category.id)
 
 
-def _adjustment_keys(entry: StockAdjustment) -> Iterable[IndexKey]:
-    yield IndexKey("ledger", entry.product_id, f"{entry.at.isoformat(timespec='microseconds')}/{entry.id}")
+def _adjustment_keys(adjustment: StockAdjustment) -> Iterable[IndexKey]:
+    yield IndexKey("ledger", adjustment.product_id, f"{sortable(adjustment.at)}/{adjustment.id}")
 
 
 def _reservation_keys(reservation: Reservation) -> Iterable[IndexKey]:
     if reservation.state is State.RESERVED:
-        yield IndexKey("due", "reserved", _due(reservation.expires_at))
+        yield IndexKey("due", "reserved", sortable(reservation.expires_at))
 
 
 def _reservation_end(reservation: Reservation) -> datetime | None:
-    # A sold one may be cancelled as long as it is not shipped, which nobody tells us of: it stays. An event
-    # that comes after the retention finds nothing and holds anew, and that expires like any other.
+    # An order may be cancelled until it is shipped, and no event tells products of shipping: committed ones stay. An
+    # event that comes after the retention finds nothing and reserves anew, and that expires like any other.
     if reservation.state in {State.RESERVED, State.COMMITTED}:
         return None
     return reservation.created_at + RETENTION
@@ -74,21 +79,41 @@ MAPPINGS = (
 
 
 async def categories(store: Store) -> list[Category]:
-    """Those in use, by name; at most `MAX_CATEGORIES`."""
+    """Return the categories in use by name, at most `MAX_CATEGORIES`."""
     return (await store.page(Category, "named", "all", limit=MAX_CATEGORIES)).items
 
 
-async def ledger(store: Store, product_id: str, limit: int, cursor: str | None) -> Page[StockAdjustment]:
-    """What was changed by hand, newest first."""
+async def adjustments(store: Store, product_id: str, limit: int, cursor: str | None) -> Page[StockAdjustment]:
+    """Return a page of a product's stock ledger, newest first."""
     return await store.page(
         StockAdjustment, "ledger", product_id, limit=limit, cursor=cursor, descending=True
     )
 
 
-async def due(store: Store, now: datetime, limit: int, cursor: str | None = None) -> Page[Reservation]:
-    """Reservations whose time is over, longest first."""
-    return await store.page(Reservation, "due", "reserved", limit=limit, cursor=cursor, until=_due(now))
+async def expired_reservations(
+    store: Store, now: datetime, limit: int, cursor: str | None
+) -> Page[Reservation]:
+    """Return reservations that have expired, oldest first."""
+    return await store.page(Reservation, "due", "reserved", limit=limit, cursor=cursor, until=sortable(now))
 
 
-def _due(at: datetime) -> str:
-    return at.isoformat(timespec="microseconds")
+class ReferencesChanged(ServiceError):
+    """A transaction also needs the entities `ids`, because what it was prepared from has changed.
+
+    It carries the ids, because a second read would not find them: a transaction may see what no reader sees yet.
+    """
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        super().__init__(Code.ABORTED, "CONTENTION", "Too many changes at once: try again.", retry_after=0.5)
+        self.ids = ids
+
+
+async def with_references(ids: Iterable[str], attempt: Callable[[list[str]], Awaitable[R]]) -> R:
+    """Call `attempt` with `ids`, and again with more while it raises ReferencesChanged, ten times at most."""
+    known = list(ids)
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return await attempt(known)
+        except ReferencesChanged as changed:
+            known = list(dict.fromkeys([*known, *changed.ids]))
+    return await attempt(known)

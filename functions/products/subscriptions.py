@@ -1,32 +1,24 @@
-"""What products reacts to."""
+"""The events that products hears, and the method that handles each."""
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from events.catalog import OrderCancelled, OrderConfirmed, OrderPlaced, Payload, SweepDue
-from functions.products import stock_service
-from functions.products.reindex import reindex
+from functions.products.service import ProductsService
+from functions.products.stock.service import StockService
 from functions.runtime.app import Handler
-from functions.runtime.clock import Clock
 from functions.runtime.inbox import InboxRecord
-from functions.runtime.store.port import Store
 
 
-def subscriptions(store: Store, clock: Clock, hold: timedelta) -> dict[type[Payload], Handler]:
-    """Handlers by payload; `hold` is how long a reservation lasts."""
+def subscriptions(products: ProductsService, stock: StockService) -> dict[type[Payload], Handler]:
+    """Return the handlers by payload type."""
 
-    async def placed(event: OrderPlaced, inbox: InboxRecord) -> None:
-        await stock_service.reserve(store, clock, hold, event, inbox)
+    async def sweep(_event: SweepDue, _inbox: InboxRecord) -> None:
+        await stock.sweep()
+        await products.sweep()
 
-    async def confirmed(event: OrderConfirmed, inbox: InboxRecord) -> None:
-        await stock_service.commit(store, clock, event.order_id, inbox)
-
-    async def cancelled(event: OrderCancelled, inbox: InboxRecord) -> None:
-        await stock_service.release(store, clock, event.order_id, inbox)
-
-    async def sweep(_: SweepDue, __: InboxRecord) -> None:
-        await stock_service.expire(store, clock)
-        await reindex(store)
-
-    return {OrderPlaced: placed, OrderConfirmed: confirmed, OrderCancelled: cancelled, SweepDue: sweep}
+    return {
+        OrderPlaced: stock.on_order_placed,
+        OrderConfirmed: stock.on_order_confirmed,
+        OrderCancelled: stock.on_order_cancelled,
+        SweepDue: sweep,
+    }

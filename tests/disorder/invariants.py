@@ -11,7 +11,7 @@ from functions.payments.domain import Payment, PaymentStatus, RefundStatus, paym
 from functions.payments.provider import LedgerEntry
 from functions.payments.simulated import LOST
 from functions.payments.store import refunds_of
-from functions.products.stock import Reservation, State, Stock
+from functions.products.stock.domain import Reservation, State, Stock
 from tests.disorder.world import World
 
 SETTLED = {State.COMMITTED, State.RELEASED, State.REJECTED}

@@ -10,7 +10,7 @@ from functions.notifications.clients import Contact, MailedCode
 from functions.orders.pricing import Offer
 from functions.orders.service import OrdersService
 from functions.payments.clients import Instruction
-from functions.products import service as catalogue
+from functions.products.service import ProductsService
 from functions.runtime.clock import Clock
 from functions.runtime.errors import Code, ServiceError, unavailable
 from functions.runtime.identity import SERVICE, Identity
@@ -41,10 +41,14 @@ class GrpcClient:
 class ProductsPeer(GrpcClient):
     """Products, as orders knows it."""
 
+    def __init__(self, products: ProductsService, store: Store) -> None:
+        super().__init__(store)
+        self._products = products
+
     async def offers(self, product_ids: Sequence[str]) -> dict[str, Offer]:
         """See functions.orders.clients.Catalogue."""
         await self._reach()
-        found = await catalogue.get_products(self._store, part("orders"), product_ids)
+        found = await self._products.get_many(product_ids, part("orders"))
         return {p.id: Offer(p.id, p.sku, p.name, p.price, p.active) for p in found}
 
 

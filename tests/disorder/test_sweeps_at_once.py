@@ -14,7 +14,7 @@ import pytest
 
 from events.catalog import OrderCancelled, PaymentCaptured, StockRejected, StockReserved
 from functions.orders.domain import Order, Status
-from functions.products.stock import Reservation, State
+from functions.products.stock.domain import Reservation, State
 from tests.disorder.invariants import always, ledger
 from tests.disorder.stores import Restless, on_disk, restless
 from tests.disorder.world import HANDLED, World

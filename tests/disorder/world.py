@@ -27,10 +27,10 @@ from functions.payments import refunds, simulated
 from functions.payments.desk import Desk
 from functions.payments.domain import Refund, payment_id
 from functions.payments.tests.till import FaultyProvider, SimulatedBank
-from functions.products import service as catalogue
-from functions.products import stock_service
-from functions.products.stock import Stock
-from functions.products.validation import Draft
+from functions.products.domain import CreateProduct
+from functions.products.stock.domain import Stock
+from functions.products.stock.service import SetStock
+from functions.products.tests.shop import products_service, stock_service
 from functions.runtime.addresses import PostalAddress
 from functions.runtime.clock import ManualClock
 from functions.runtime.event_function import EventFunction
@@ -88,7 +88,9 @@ class World:
         self.bank = SimulatedBank(simulation)
         self.provider = FaultyProvider(simulation)
         self.postman = Postman()
-        self.catalogue = ProductsPeer(self.store["products"])
+        self._products = products_service(self.store["products"], self.clock)
+        self._stock = stock_service(self.store["products"], self.clock)
+        self.catalogue = ProductsPeer(self._products, self.store["products"])
         self._orders = orders_service(self.store["orders"], self.clock, self.catalogue)
         self.instructions = OrdersPeer(self._orders, self.store["orders"])
         self.contacts = UsersPeer(self.store["users"], self.clock)
@@ -177,8 +179,8 @@ class World:
 
     async def add_product(self, on_hand: int) -> str:
         """For sale, with stock; its id."""
-        draft = Draft(sku=uuid7(), name="Teapot", category="kitchen", price=PRICE)
-        product = await catalogue.create_product(self.store["products"], self.clock, self.boss, draft)
+        command = CreateProduct(sku=uuid7(), name="Teapot", category="kitchen", price=PRICE)
+        product = await self._products.create(command, self.boss)
         self.products[product.id] = 0
         await self.restock(product.id, on_hand)
         return product.id
@@ -187,14 +189,8 @@ class World:
         """More of it arrives."""
         found = await self.store["products"].get(Stock, product_id)
         assert found is not None
-        await stock_service.set_stock(
-            self.store["products"],
-            self.clock,
-            self.boss,
-            product_id,
-            found.on_hand + pieces,
-            version=found.version,
-        )
+        command = SetStock(product_id, found.on_hand + pieces, version=found.version)
+        await self._stock.set(command, self.boss)
         self.products[product_id] += pieces
 
     async def place(self, who: Identity, lines: dict[str, int], token: str, key: str | None = None) -> Order:

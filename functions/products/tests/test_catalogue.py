@@ -7,10 +7,16 @@ from datetime import timedelta
 import pytest
 
 from events.catalog import Money
-from functions.products import service
-from functions.products.domain import Category
-from functions.products.tests.shop import ADMIN, CUSTOMER, EURO, ORDERS, Shop, draft
-from functions.products.validation import Edit
+from functions.products.domain import Category, UpdateProduct
+from functions.products.tests.shop import (
+    ADMIN,
+    CUSTOMER,
+    EURO,
+    ORDERS,
+    Shop,
+    create_product,
+    products_service,
+)
 from functions.runtime.currencies import PROVIDERS
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.identity import ANONYMOUS, Identity
@@ -18,12 +24,12 @@ from functions.runtime.ids import is_id, new_id
 
 
 async def edited(shop: Shop, product_id: str, version: int | None = None, **fields: object) -> object:
-    edit = Edit(**fields)  # type: ignore[arg-type] # fields are named by the tests
-    return await service.update_product(shop.store, shop.clock, ADMIN, product_id, edit, version)
+    command = UpdateProduct(product_id, version=version, **fields)  # type: ignore[arg-type] # fields are named by the tests
+    return await shop.products.update(command, ADMIN)
 
 
 async def categories(shop: Shop) -> dict[str, int]:
-    return {category.id: category.products for category in await service.list_categories(shop.store)}
+    return {category.id: category.products for category in await shop.products.list_categories()}
 
 
 def fields_of(error: ServiceError) -> list[str]:
@@ -33,7 +39,7 @@ def fields_of(error: ServiceError) -> list[str]:
 async def test_a_new_product_can_be_read_and_has_no_stock(shop: Shop) -> None:
     product = await shop.add(name="Kettle")
 
-    found = await service.get_product(shop.store, ANONYMOUS, product.id)
+    found = await shop.products.get(product.id, ANONYMOUS)
 
     assert is_id("prd", found.id)
     assert found == product
@@ -42,7 +48,7 @@ async def test_a_new_product_can_be_read_and_has_no_stock(shop: Shop) -> None:
 
 
 async def test_everything_that_is_wrong_with_a_product_is_said_at_once(shop: Shop) -> None:
-    wrong = draft(
+    wrong = create_product(
         sku="a b",
         name=" ",
         description="x" * 5001,
@@ -52,7 +58,7 @@ async def test_everything_that_is_wrong_with_a_product_is_said_at_once(shop: Sho
     )
 
     with pytest.raises(ServiceError) as raised:
-        await service.create_product(shop.store, shop.clock, ADMIN, wrong)
+        await shop.products.create(wrong, ADMIN)
 
     assert raised.value.code is Code.INVALID_ARGUMENT
     assert fields_of(raised.value) == [
@@ -92,10 +98,10 @@ async def test_everything_that_is_wrong_with_a_product_is_said_at_once(shop: Sho
     ],
 )
 async def test_a_field_out_of_bounds_is_named(shop: Shop, field: str, value: object) -> None:
-    wrong = draft(**{field.partition("[")[0].partition(".")[0]: value})
+    wrong = create_product(**{field.partition("[")[0].partition(".")[0]: value})
 
     with pytest.raises(ServiceError) as raised:
-        await service.create_product(shop.store, shop.clock, ADMIN, wrong)
+        await shop.products.create(wrong, ADMIN)
 
     assert fields_of(raised.value) == [field]
 
@@ -121,7 +127,7 @@ async def test_two_products_cannot_have_one_sku(shop: Shop) -> None:
 
 
 async def test_of_many_at_once_one_gets_the_sku(shop: Shop) -> None:
-    tries = [service.create_product(shop.store, shop.clock, ADMIN, draft(sku="KET-1")) for _ in range(20)]
+    tries = [shop.products.create(create_product(sku="KET-1"), ADMIN) for _ in range(20)]
 
     results = await asyncio.gather(*tries, return_exceptions=True)
 
@@ -132,9 +138,9 @@ async def test_of_many_at_once_one_gets_the_sku(shop: Shop) -> None:
 async def test_only_admins_write(shop: Shop) -> None:
     product = await shop.add()
     writes: list[Callable[[Identity], Awaitable[object]]] = [
-        lambda caller: service.create_product(shop.store, shop.clock, caller, draft()),
-        lambda caller: service.update_product(shop.store, shop.clock, caller, product.id, Edit(name="Mine")),
-        lambda caller: service.delete_product(shop.store, shop.clock, caller, product.id),
+        lambda caller: shop.products.create(create_product(), caller),
+        lambda caller: shop.products.update(UpdateProduct(product.id, name="Mine"), caller),
+        lambda caller: shop.products.delete(product.id, caller),
     ]
 
     for write in writes:
@@ -151,11 +157,11 @@ async def test_only_admins_write(shop: Shop) -> None:
 async def test_an_inactive_product_is_for_admins_and_services(shop: Shop) -> None:
     product = await shop.add(active=False)
 
-    assert (await service.get_product(shop.store, ADMIN, product.id)).id == product.id
-    assert (await service.get_product(shop.store, ORDERS, product.id)).id == product.id
+    assert (await shop.products.get(product.id, ADMIN)).id == product.id
+    assert (await shop.products.get(product.id, ORDERS)).id == product.id
     for caller in (ANONYMOUS, CUSTOMER):
         with pytest.raises(ServiceError) as raised:
-            await service.get_product(shop.store, caller, product.id)
+            await shop.products.get(product.id, caller)
         assert raised.value.reason == "PRODUCT_NOT_FOUND"
 
 
@@ -165,9 +171,7 @@ async def test_a_batch_leaves_out_what_is_unknown_or_not_for_the_caller(
 ) -> None:
     on_sale, hidden = await shop.add(), await shop.add(active=False)
 
-    found = await service.get_products(
-        shop.store, caller, [on_sale.id, hidden.id, on_sale.id, new_id("prd"), "?"]
-    )
+    found = await shop.products.get_many([on_sale.id, hidden.id, on_sale.id, new_id("prd"), "?"], caller)
 
     assert [product.id for product in found] == [on_sale.id, hidden.id][:seen]
 
@@ -175,7 +179,7 @@ async def test_a_batch_leaves_out_what_is_unknown_or_not_for_the_caller(
 @pytest.mark.parametrize("count", [0, 101])
 async def test_a_batch_has_bounds(shop: Shop, count: int) -> None:
     with pytest.raises(ServiceError) as raised:
-        await service.get_products(shop.store, ANONYMOUS, ["prd"] * count)
+        await shop.products.get_many(["prd"] * count, ANONYMOUS)
 
     assert fields_of(raised.value) == ["product_ids"]
 
@@ -186,7 +190,7 @@ async def test_an_update_changes_only_what_is_present(shop: Shop) -> None:
 
     await edited(shop, product.id, name="Pot", image_urls=[])
 
-    found = await service.get_product(shop.store, ANONYMOUS, product.id)
+    found = await shop.products.get(product.id, ANONYMOUS)
     assert (found.name, found.description, found.image_urls) == ("Pot", "Boils", [])
     assert found.version == 2
     assert found.updated_at - found.created_at == timedelta(hours=1)
@@ -200,7 +204,7 @@ async def test_an_update_of_what_has_changed_since_is_refused(shop: Shop) -> Non
         await edited(shop, product.id, 1, name="Pan")
 
     assert (raised.value.code, raised.value.reason) == (Code.ABORTED, "VERSION_MISMATCH")
-    assert (await service.get_product(shop.store, ANONYMOUS, product.id)).name == "Pot"
+    assert (await shop.products.get(product.id, ANONYMOUS)).name == "Pot"
 
 
 async def test_an_update_that_changes_nothing_keeps_the_version(shop: Shop) -> None:
@@ -209,7 +213,7 @@ async def test_an_update_that_changes_nothing_keeps_the_version(shop: Shop) -> N
 
     await edited(shop, product.id, name="Kettle")
 
-    assert await service.get_product(shop.store, ANONYMOUS, product.id) == product
+    assert await shop.products.get(product.id, ANONYMOUS) == product
 
 
 async def test_an_invalid_update_changes_nothing(shop: Shop) -> None:
@@ -219,13 +223,13 @@ async def test_an_invalid_update_changes_nothing(shop: Shop) -> None:
         await edited(shop, product.id, name="Pot", price=Money(5, "???"), category="")
 
     assert fields_of(raised.value) == ["category", "price.currency"]
-    assert await service.get_product(shop.store, ANONYMOUS, product.id) == product
+    assert await shop.products.get(product.id, ANONYMOUS) == product
 
 
 async def test_an_unknown_product_cannot_be_changed(shop: Shop) -> None:
     for attempt in (
         edited(shop, new_id("prd"), name="Pot"),
-        service.delete_product(shop.store, shop.clock, ADMIN, "nonsense"),
+        shop.products.delete("nonsense", ADMIN),
     ):
         with pytest.raises(ServiceError) as raised:
             await attempt
@@ -236,21 +240,21 @@ async def test_a_deleted_product_is_gone_for_customers_and_its_sku_is_free(shop:
     product = await shop.add(7, sku="KET-1", name="Kettle")
 
     for _ in range(2):
-        await service.delete_product(shop.store, shop.clock, ADMIN, product.id)
+        await shop.products.delete(product.id, ADMIN)
 
     assert await shop.names() == []
     assert await shop.names("kettle") == []
-    assert not (await service.get_product(shop.store, ADMIN, product.id)).active
+    assert not (await shop.products.get(product.id, ADMIN)).active
     assert await shop.counts(product.id) == (7, 0)
     again = await shop.add(sku="KET-1")
     assert await shop.names() == ["Kettle"]
-    await service.delete_product(shop.store, shop.clock, ADMIN, product.id)
-    assert (await service.get_product(shop.store, ANONYMOUS, again.id)).active
+    await shop.products.delete(product.id, ADMIN)
+    assert (await shop.products.get(again.id, ANONYMOUS)).active
 
 
 async def test_a_deleted_product_does_not_come_back(shop: Shop) -> None:
     product = await shop.add()
-    await service.delete_product(shop.store, shop.clock, ADMIN, product.id)
+    await shop.products.delete(product.id, ADMIN)
 
     with pytest.raises(ServiceError) as raised:
         await edited(shop, product.id, active=True)
@@ -270,7 +274,7 @@ async def test_categories_count_their_active_products(shop: Shop) -> None:
     assert await categories(shop) == {"antiques": 1, "kitchen": 1}
 
     await edited(shop, rake.id, category="kitchen", active=True)
-    await service.delete_product(shop.store, shop.clock, ADMIN, kettle.id)
+    await shop.products.delete(kettle.id, ADMIN)
     assert await categories(shop) == {"kitchen": 2}
 
 
@@ -287,8 +291,8 @@ async def test_category_counts_hold_under_many_moves_at_once(shop: Shop) -> None
 
 
 async def test_a_price_that_the_provider_cannot_charge_is_refused_when_it_is_set(shop: Shop) -> None:
-    stripe = PROVIDERS["stripe"]
-    product = await service.create_product(shop.store, shop.clock, ADMIN, draft(), stripe)
+    products = products_service(shop.store, shop.clock, PROVIDERS["stripe"])
+    product = await products.create(create_product(), ADMIN)
     for price, field in [
         (Money(5124, "KWD"), "price.amount"),
         (Money(199_950, "MGA"), "price.amount"),
@@ -296,22 +300,19 @@ async def test_a_price_that_the_provider_cannot_charge_is_refused_when_it_is_set
         (Money(1000, "IQD"), "price.currency"),
     ]:
         tries = [
-            service.create_product(shop.store, shop.clock, ADMIN, draft(price=price), stripe),
-            service.update_product(
-                shop.store, shop.clock, ADMIN, product.id, Edit(price=price), limits=stripe
-            ),
+            products.create(create_product(price=price), ADMIN),
+            products.update(UpdateProduct(product.id, price=price), ADMIN),
         ]
         for refused in tries:
             with pytest.raises(ServiceError) as raised:
                 await refused
             assert raised.value.reason == "PRICE_NOT_CHARGEABLE"
             assert [violation.field for violation in raised.value.violations] == [field]
-    assert await service.get_product(shop.store, ADMIN, product.id) == product
-    edit = Edit(price=Money(5120, "KWD"))
-    updated = await service.update_product(shop.store, shop.clock, ADMIN, product.id, edit, limits=stripe)
+    assert await shop.products.get(product.id, ADMIN) == product
+    updated = await products.update(UpdateProduct(product.id, price=Money(5120, "KWD")), ADMIN)
     assert updated.price == Money(5120, "KWD")
 
 
 async def test_a_product_may_be_free(shop: Shop) -> None:
     product = await shop.add(price=Money(0, "EUR"))
-    assert (await service.get_product(shop.store, ANONYMOUS, product.id)).price == Money(0, "EUR")
+    assert (await shop.products.get(product.id, ANONYMOUS)).price == Money(0, "EUR")

@@ -6,11 +6,19 @@ import random
 import pytest
 
 from events.catalog import OrderPlaced, Payload, StockLow, StockRejected, StockReserved
-from functions.products import service, stock_service
-from functions.products.stock import State
+from functions.products.domain import UpdateProduct
+from functions.products.stock.domain import State
+from functions.products.stock.service import SetStock
 from functions.products.store import MAPPINGS
-from functions.products.tests.shop import ADMIN, Shop, cancelled, confirmed, draft, placed
-from functions.products.validation import Edit
+from functions.products.tests.shop import (
+    ADMIN,
+    Shop,
+    cancelled,
+    confirmed,
+    create_product,
+    placed,
+    products_service,
+)
 from functions.runtime.clock import ManualClock
 from functions.runtime.ids import new_id
 from functions.runtime.store.memory import MemoryStore
@@ -22,7 +30,7 @@ async def test_of_200_orders_at_once_for_50_pieces_exactly_50_get_one(shop: Shop
     product = await shop.add(50)
     orders = [placed((product.id, 1)) for _ in range(200)]
 
-    await asyncio.gather(*(shop.deliver(order) for order in orders))
+    await asyncio.gather(*(shop.receive(order) for order in orders))
 
     assert await shop.counts(product.id) == (50, 50)
     reserved = {event.order_id for event in await shop.events(StockReserved)}
@@ -31,7 +39,7 @@ async def test_of_200_orders_at_once_for_50_pieces_exactly_50_get_one(shop: Shop
     assert reserved | rejected == {order.order_id for order in orders}
     assert len(await shop.events(StockLow)) == 1
 
-    await asyncio.gather(*(shop.deliver(confirmed(order_id)) for order_id in reserved))
+    await asyncio.gather(*(shop.receive(confirmed(order_id)) for order_id in reserved))
     assert await shop.counts(product.id) == (0, 0)
 
 
@@ -39,7 +47,7 @@ async def test_orders_for_several_products_at_once_never_oversell(shop: Shop) ->
     products = [(await shop.add(20)).id for _ in range(3)]
     orders = [placed((products[n % 3], 2), (products[(n + 1) % 3], 1)) for n in range(60)]
 
-    await asyncio.gather(*(shop.deliver(order) for order in orders))
+    await asyncio.gather(*(shop.receive(order) for order in orders))
 
     taken = dict.fromkeys(products, 0)
     for event in await shop.events(StockReserved):
@@ -57,7 +65,7 @@ async def test_all_events_of_an_order_at_once_end_as_one_after_the_other(shop: S
     steps += [cancelled(order) for order in ended]
     random.Random(7).shuffle(steps)
 
-    await asyncio.gather(*(shop.deliver(step) for step in steps))
+    await asyncio.gather(*(shop.receive(step) for step in steps))
 
     assert await shop.counts(product.id) == (500 - 3 * 30, 0)
     assert {(await shop.reservation(order)).state for order in kept} == {State.COMMITTED}
@@ -69,7 +77,7 @@ async def test_an_event_delivered_many_times_at_once_takes_effect_once(shop: Sho
     event = placed((product.id, 1))
 
     results = await asyncio.gather(
-        *(shop.deliver(event, "event-1") for _ in range(20)), return_exceptions=True
+        *(shop.receive(event, "event-1") for _ in range(20)), return_exceptions=True
     )
 
     assert [type(result) for result in results if result] == [AlreadyDone] * 19
@@ -80,12 +88,12 @@ async def test_an_event_delivered_many_times_at_once_takes_effect_once(shop: Sho
 async def test_an_event_delivered_twice_is_done_once(shop: Shop, make: object) -> None:
     assert callable(make)
     product, order = await shop.add(50), new_id("ord")
-    await shop.deliver(placed((product.id, 2), order_id=order))
-    await shop.deliver(make(order), "event-1")
+    await shop.receive(placed((product.id, 2), order_id=order))
+    await shop.receive(make(order), "event-1")
     before = await shop.counts(product.id)
 
     with pytest.raises(AlreadyDone):
-        await shop.deliver(make(order), "event-1")
+        await shop.receive(make(order), "event-1")
 
     assert await shop.counts(product.id) == before
 
@@ -95,8 +103,8 @@ async def test_corrections_and_orders_at_once_lose_nothing(shop: Shop) -> None:
     orders: list[OrderPlaced] = [placed((product.id, 1)) for _ in range(40)]
 
     await asyncio.gather(
-        *(shop.deliver(order) for order in orders),
-        *(stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, 100 + n) for n in range(20)),
+        *(shop.receive(order) for order in orders),
+        *(shop.stock.set(SetStock(product.id, 100 + n), ADMIN) for n in range(20)),
     )
 
     on_hand, reserved = await shop.counts(product.id)
@@ -105,7 +113,7 @@ async def test_corrections_and_orders_at_once_lose_nothing(shop: Shop) -> None:
 
 
 class Weighed(MemoryStore):
-    """Counts what a transaction writes, as DynamoDB would."""
+    """Counts the items that a transaction writes, as DynamoDB would."""
 
     heaviest = 0
 
@@ -123,9 +131,11 @@ async def test_no_change_of_the_catalogue_outgrows_a_transaction_of_dynamodb() -
         " ".join(f"{a}{b}{c}" for a in row for b in row for c in row) for row in ("abcdefgh", "stuvwxyz")
     ]
 
-    product = await service.create_product(store, clock, ADMIN, draft(description=texts[0]))
-    edit = Edit(description=texts[1], category="garden", name="Rake")
-    await service.update_product(store, clock, ADMIN, product.id, edit)
-    await service.delete_product(store, clock, ADMIN, product.id)
+    products = products_service(store, clock)
+
+    product = await products.create(create_product(description=texts[0]), ADMIN)
+    command = UpdateProduct(product.id, description=texts[1], category="garden", name="Rake")
+    await products.update(command, ADMIN)
+    await products.delete(product.id, ADMIN)
 
     assert 80 < store.heaviest <= 100

@@ -6,12 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.products import service
-from functions.products.listing import Query, list_products
+from functions.products.domain import UpdateProduct
+from functions.products.search.keys import keys, probes, searchable
+from functions.products.search.listing import ListProducts, ProductListing
 from functions.products.store import MAPPINGS
 from functions.products.tests.shop import ADMIN, CUSTOMER, Shop, flat
-from functions.products.text import keys, probes, searchable
-from functions.products.validation import Edit
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.identity import ANONYMOUS, Identity
@@ -49,15 +48,15 @@ async def test_what_was_there_all_along_is_listed_once_whatever_is_written_meanw
     products = [await shop.add(name=f"Kettle {n}") for n in range(9)]
     seen, cursor = [], ""
     for n in range(9):
-        page = await list_products(shop.store, ANONYMOUS, Query(text=text, limit=1, cursor=cursor))
+        page = await shop.products.list_products(ListProducts(text=text, limit=1, cursor=cursor), ANONYMOUS)
         seen += [product.id for product in page.items]
         cursor = page.next_cursor or ""
         await shop.add(name=f"New kettle {n}")
         if n == 3:
             # The one just shown goes, one not yet shown changes, one not yet shown goes.
-            await service.delete_product(shop.store, shop.clock, ADMIN, products[5].id)
-            await service.update_product(shop.store, shop.clock, ADMIN, products[4].id, Edit(name="A kettle"))
-            await service.delete_product(shop.store, shop.clock, ADMIN, products[3].id)
+            await shop.products.delete(products[5].id, ADMIN)
+            await shop.products.update(UpdateProduct(products[4].id, name="A kettle"), ADMIN)
+            await shop.products.delete(products[3].id, ADMIN)
         if not cursor:
             break
 
@@ -71,7 +70,7 @@ async def test_a_category_lists_its_own(shop: Shop) -> None:
     await shop.add(name="Rake, old", category="garden", active=False)
     assert await shop.names(category="garden") == ["Rake"]
 
-    await service.update_product(shop.store, shop.clock, ADMIN, rake.id, Edit(category="kitchen"))
+    await shop.products.update(UpdateProduct(rake.id, category="kitchen"), ADMIN)
 
     assert await shop.names(category="garden") == []
     assert await shop.names(category="kitchen") == ["Rake", "Kettle"]
@@ -137,7 +136,7 @@ async def test_a_search_can_be_within_a_category(shop: Shop) -> None:
 async def test_a_search_follows_the_text_of_a_product(shop: Shop) -> None:
     product = await shop.add(name="Kettle")
 
-    await service.update_product(shop.store, shop.clock, ADMIN, product.id, Edit(name="Pot"))
+    await shop.products.update(UpdateProduct(product.id, name="Pot"), ADMIN)
 
     assert await shop.names("kettle") == []
     assert await shop.names("pot") == ["Pot"]
@@ -176,7 +175,7 @@ async def test_what_is_rare_is_found_at_once_among_many_that_begin_alike(shop: S
     for _ in range(25):
         await shop.add(name="Kettle")
 
-    page = await list_products(shop.store, ANONYMOUS, Query(text="kettledrum", limit=2), max_looked_at=5)
+    page = await ProductListing(shop.store, max_scanned=5).page(ListProducts(text="kettledrum", limit=2))
 
     assert ([product.id for product in page.items], page.next_cursor) == ([needle.id], None)
 
@@ -189,8 +188,8 @@ async def test_a_long_and_barren_search_stops_and_goes_on_from_there(shop: Shop)
     found: list[list[str]] = []
     cursors: list[str | None] = [""]
     while cursors[-1] is not None:
-        query = Query(text="kett drum", limit=2, cursor=cursors[-1])
-        page = await list_products(shop.store, ANONYMOUS, query, max_looked_at=10)
+        query = ListProducts(text="kett drum", limit=2, cursor=cursors[-1])
+        page = await ProductListing(shop.store, max_scanned=10).page(query)
         found.append([product.id for product in page.items])
         cursors.append(page.next_cursor)
 
@@ -200,16 +199,16 @@ async def test_a_long_and_barren_search_stops_and_goes_on_from_there(shop: Shop)
 @pytest.mark.parametrize(
     ("query", "field"),
     [
-        (Query(limit=101), "limit"),
-        (Query(limit=-1), "limit"),
-        (Query(text="x" * 201), "q"),
-        (Query(category="No slug"), "category"),
-        (Query(cursor="made up"), "cursor"),
+        (ListProducts(limit=101), "limit"),
+        (ListProducts(limit=-1), "limit"),
+        (ListProducts(text="x" * 201), "q"),
+        (ListProducts(category="No slug"), "category"),
+        (ListProducts(cursor="made up"), "cursor"),
     ],
 )
-async def test_a_query_has_bounds(shop: Shop, query: Query, field: str) -> None:
+async def test_a_query_has_bounds(shop: Shop, query: ListProducts, field: str) -> None:
     with pytest.raises(ServiceError) as raised:
-        await list_products(shop.store, ANONYMOUS, query)
+        await shop.products.list_products(query, ANONYMOUS)
 
     assert [violation.field for violation in raised.value.violations] == [field]
 
@@ -217,10 +216,13 @@ async def test_a_query_has_bounds(shop: Shop, query: Query, field: str) -> None:
 async def test_a_cursor_belongs_to_its_list(shop: Shop) -> None:
     for _ in range(3):
         await shop.add(name="Kettle")
-    page = await list_products(shop.store, ANONYMOUS, Query(limit=1))
+    page = await shop.products.list_products(ListProducts(limit=1), ANONYMOUS)
     assert page.next_cursor
 
-    for query in (Query(text="kettle", cursor=page.next_cursor), Query("kitchen", cursor=page.next_cursor)):
+    for query in (
+        ListProducts(text="kettle", cursor=page.next_cursor),
+        ListProducts("kitchen", cursor=page.next_cursor),
+    ):
         with pytest.raises(ServiceError) as raised:
-            await list_products(shop.store, ANONYMOUS, query)
+            await shop.products.list_products(query, ANONYMOUS)
         assert raised.value.reason == "INVALID_CURSOR"

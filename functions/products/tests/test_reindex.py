@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from functions.products import service
 from functions.products.domain import ProductText, SearchIndex
-from functions.products.folding import VERSION
-from functions.products.reindex import reindex
+from functions.products.search.folding import VERSION
+from functions.products.search.reindex import reindex
 from functions.products.tests.shop import ADMIN, Shop
 
 
@@ -67,7 +66,7 @@ async def test_what_is_written_by_the_earlier_release_meanwhile_is_found_by_anot
 async def test_a_deleted_product_needs_no_text(shop: Shop) -> None:
     product = await shop.add(name="Łódź")
     await make_old(shop, product.id, " łodz")
-    await service.delete_product(shop.store, shop.clock, ADMIN, product.id)
+    await shop.products.delete(product.id, ADMIN)
 
     assert await reindex(shop.store) == 0
     assert await shop.store.get(ProductText, product.id) is None

@@ -42,7 +42,7 @@ async def stub(runner: ServiceRunner) -> AsyncIterator[products_pb2_grpc.Product
         yield products_pb2_grpc.ProductsServiceStub(channel)
 
 
-async def test_a_product_lives_through_the_whole_door(
+async def test_a_product_is_created_changed_and_deleted_by_grpc(
     stub: products_pb2_grpc.ProductsServiceAsyncStub,
 ) -> None:
     created = (await stub.CreateProduct(kettle(), metadata=ADMIN)).product

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from events.catalog import Payload
-from functions.products.stock import State
+from functions.products.stock.domain import State
 from functions.products.store import MAPPINGS
-from functions.products.tests.shop import HOLD, Shop, cancelled, confirmed, placed
+from functions.products.tests.shop import RESERVATION_TIME, Shop, cancelled, confirmed, placed
 from functions.runtime.clock import ManualClock
 from functions.runtime.ids import new_id
 from functions.runtime.store.memory import MemoryStore
@@ -39,11 +39,11 @@ class Story:
     async def take(self, order: int, step: Step, *, again: bool) -> None:
         """One step of one order; `again`: as the very same event, else as a new one."""
         if step == "expire":
-            self.shop.clock.advance(HOLD)
+            self.shop.clock.advance(RESERVATION_TIME)
             await self.shop.sweep()
         else:
             with contextlib.suppress(AlreadyDone):
-                await self.shop.deliver(self._event(order, step), f"{order}-{step}" if again else "")
+                await self.shop.receive(self._event(order, step), f"{order}-{step}" if again else "")
         await self.check()
 
     def _event(self, order: int, step: Step) -> Payload:
@@ -61,7 +61,7 @@ class Story:
         known = [await self.shop.store.get_many(kind.type, self.orders) for kind in MAPPINGS[-1:]]
         reservations = [r for found in known for r in found.values()]
         for product_id in self.products:
-            stock = await self.shop.stock(product_id)
+            stock = await self.shop.stock_of(product_id)
             by_state = {
                 state: sum(
                     line.quantity

@@ -29,7 +29,7 @@ def test_a_reservation_must_outlast_an_order_that_does_not_move(minutes: str) ->
 
 
 def test_products_reacts_to_what_the_catalogue_of_events_says(shop: Shop) -> None:
-    handled = {payload.TYPE for payload in shop._handlers}
+    handled = {payload.TYPE for payload in shop.handlers}
 
     assert handled == subscriptions_of("products")
     assert handled <= CATALOG.keys()

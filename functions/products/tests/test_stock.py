@@ -7,10 +7,18 @@ import msgspec
 import pytest
 
 from events.catalog import StockLow, StockRejected, StockReserved
-from functions.products import service, stock_service
-from functions.products.stock import Reservation, State, Stock
-from functions.products.tests.shop import ADMIN, CUSTOMER, HOLD, Shop, cancelled, confirmed, placed
-from functions.products.validation import Edit
+from functions.products.domain import UpdateProduct
+from functions.products.stock.domain import Reservation, State, Stock
+from functions.products.stock.service import AdjustStock, ListAdjustments, SetStock
+from functions.products.tests.shop import (
+    ADMIN,
+    CUSTOMER,
+    RESERVATION_TIME,
+    Shop,
+    cancelled,
+    confirmed,
+    placed,
+)
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.identity import ANONYMOUS
@@ -20,12 +28,12 @@ from functions.runtime.ids import new_id
 async def test_stock_is_set_by_admins_only(shop: Shop) -> None:
     product = await shop.add()
 
-    await stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, 12)
+    await shop.stock.set(SetStock(product.id, 12), ADMIN)
 
-    assert (await shop.stock(product.id)).available == 12
+    assert (await shop.stock_of(product.id)).available == 12
     for caller, code in ((CUSTOMER, Code.PERMISSION_DENIED), (ANONYMOUS, Code.UNAUTHENTICATED)):
         with pytest.raises(ServiceError) as raised:
-            await stock_service.set_stock(shop.store, shop.clock, caller, product.id, 1)
+            await shop.stock.set(SetStock(product.id, 1), caller)
         assert raised.value.code is code
 
 
@@ -33,9 +41,9 @@ async def test_the_stock_of_an_unknown_or_hidden_product_is_not_found(shop: Shop
     hidden = await shop.add(active=False)
 
     for attempt in (
-        stock_service.get_stock(shop.store, ANONYMOUS, hidden.id),
-        stock_service.get_stock(shop.store, ADMIN, new_id("prd")),
-        stock_service.set_stock(shop.store, shop.clock, ADMIN, new_id("prd"), 1),
+        shop.stock.get(hidden.id, ANONYMOUS),
+        shop.stock.get(new_id("prd"), ADMIN),
+        shop.stock.set(SetStock(new_id("prd"), 1), ADMIN),
     ):
         with pytest.raises(ServiceError) as raised:
             await attempt
@@ -46,9 +54,7 @@ async def test_stock_out_of_bounds_is_refused_by_field(shop: Shop) -> None:
     product = await shop.add(3)
 
     with pytest.raises(ServiceError) as raised:
-        await stock_service.set_stock(
-            shop.store, shop.clock, ADMIN, product.id, -1, low_threshold=1_000_000_001
-        )
+        await shop.stock.set(SetStock(product.id, -1, low_threshold=1_000_000_001), ADMIN)
 
     assert [violation.field for violation in raised.value.violations] == ["on_hand", "low_threshold"]
     assert await shop.counts(product.id) == (3, 0)
@@ -56,24 +62,24 @@ async def test_stock_out_of_bounds_is_refused_by_field(shop: Shop) -> None:
 
 async def test_stock_that_changed_since_it_was_read_is_not_set(shop: Shop) -> None:
     product = await shop.add(3)
-    version = (await shop.stock(product.id)).version
-    await shop.deliver(placed((product.id, 1)))
+    version = (await shop.stock_of(product.id)).version
+    await shop.receive(placed((product.id, 1)))
 
     with pytest.raises(ServiceError) as raised:
-        await stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, 5, version=version)
+        await shop.stock.set(SetStock(product.id, 5, version=version), ADMIN)
 
     assert (raised.value.code, raised.value.reason) == (Code.ABORTED, "VERSION_MISMATCH")
 
 
 async def test_stock_is_not_set_below_what_is_reserved(shop: Shop) -> None:
     product = await shop.add(5)
-    await shop.deliver(placed((product.id, 3)))
+    await shop.receive(placed((product.id, 3)))
 
     with pytest.raises(ServiceError) as raised:
-        await stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, 2)
+        await shop.stock.set(SetStock(product.id, 2), ADMIN)
 
     assert (raised.value.code, raised.value.reason) == (Code.FAILED_PRECONDITION, "STOCK_RESERVED")
-    await stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, 3)
+    await shop.stock.set(SetStock(product.id, 3), ADMIN)
     assert await shop.counts(product.id) == (3, 3)
 
 
@@ -81,12 +87,12 @@ async def test_an_order_reserves_all_of_its_lines_and_says_until_when(shop: Shop
     kettle, pot = await shop.add(5), await shop.add(2)
     order = placed((kettle.id, 2), (pot.id, 1), (kettle.id, 1))
 
-    await shop.deliver(order)
+    await shop.receive(order)
 
     assert await shop.counts(kettle.id) == (5, 3)
     assert await shop.counts(pot.id) == (2, 1)
     assert await shop.events(StockReserved) == [
-        StockReserved(order_id=order.order_id, expires_at=shop.clock.now() + HOLD)
+        StockReserved(order_id=order.order_id, expires_at=shop.clock.now() + RESERVATION_TIME)
     ]
 
 
@@ -94,7 +100,7 @@ async def test_an_order_that_is_short_of_one_line_reserves_nothing(shop: Shop) -
     kettle, pot = await shop.add(5), await shop.add(2)
     order = placed((kettle.id, 2), (pot.id, 3))
 
-    await shop.deliver(order)
+    await shop.receive(order)
 
     assert await shop.counts(kettle.id) == (5, 0)
     assert await shop.counts(pot.id) == (2, 0)
@@ -107,19 +113,19 @@ async def test_an_order_that_is_short_of_one_line_reserves_nothing(shop: Shop) -
 async def test_lines_of_one_product_are_counted_together(shop: Shop) -> None:
     kettle = await shop.add(5)
 
-    await shop.deliver(placed((kettle.id, 3), (kettle.id, 3)))
+    await shop.receive(placed((kettle.id, 3), (kettle.id, 3)))
 
     assert await shop.counts(kettle.id) == (5, 0)
 
 
 async def test_what_is_not_for_sale_is_unavailable(shop: Shop) -> None:
     on_sale, hidden, deleted = await shop.add(5), await shop.add(5), await shop.add(5)
-    await service.update_product(shop.store, shop.clock, ADMIN, hidden.id, Edit(active=False))
-    await service.delete_product(shop.store, shop.clock, ADMIN, deleted.id)
+    await shop.products.update(UpdateProduct(hidden.id, active=False), ADMIN)
+    await shop.products.delete(deleted.id, ADMIN)
     unknown = new_id("prd")
     order = placed((on_sale.id, 9), (hidden.id, 1), (deleted.id, 1), (unknown, 1))
 
-    await shop.deliver(order)
+    await shop.receive(order)
 
     (rejected,) = await shop.events(StockRejected)
     assert rejected.reason == "PRODUCT_UNAVAILABLE"
@@ -128,18 +134,18 @@ async def test_what_is_not_for_sale_is_unavailable(shop: Shop) -> None:
 
 async def test_a_product_that_is_for_sale_again_can_be_reserved(shop: Shop) -> None:
     product = await shop.add(5, active=False)
-    await service.update_product(shop.store, shop.clock, ADMIN, product.id, Edit(active=True))
+    await shop.products.update(UpdateProduct(product.id, active=True), ADMIN)
 
-    await shop.deliver(placed((product.id, 1)))
+    await shop.receive(placed((product.id, 1)))
 
     assert await shop.counts(product.id) == (5, 1)
 
 
 async def test_a_confirmed_order_takes_its_pieces_off_the_shelf(shop: Shop) -> None:
     product, order = await shop.add(5), new_id("ord")
-    await shop.deliver(placed((product.id, 2), order_id=order))
+    await shop.receive(placed((product.id, 2), order_id=order))
 
-    await shop.deliver(confirmed(order))
+    await shop.receive(confirmed(order))
 
     assert await shop.counts(product.id) == (3, 0)
     assert (await shop.reservation(order)).state is State.COMMITTED
@@ -147,9 +153,9 @@ async def test_a_confirmed_order_takes_its_pieces_off_the_shelf(shop: Shop) -> N
 
 async def test_a_cancelled_order_releases_its_pieces(shop: Shop) -> None:
     product, order = await shop.add(5), new_id("ord")
-    await shop.deliver(placed((product.id, 2), order_id=order))
+    await shop.receive(placed((product.id, 2), order_id=order))
 
-    await shop.deliver(cancelled(order))
+    await shop.receive(cancelled(order))
 
     assert await shop.counts(product.id) == (5, 0)
 
@@ -157,16 +163,16 @@ async def test_a_cancelled_order_releases_its_pieces(shop: Shop) -> None:
 async def test_an_order_cancelled_after_confirmation_returns_its_pieces_to_the_shelf(shop: Shop) -> None:
     product, order = await shop.add(5), new_id("ord")
     for event in (placed((product.id, 2), order_id=order), confirmed(order), cancelled(order)):
-        await shop.deliver(event)
+        await shop.receive(event)
 
     assert await shop.counts(product.id) == (5, 0)
 
 
 async def test_a_placement_that_comes_after_the_cancellation_reserves_nothing(shop: Shop) -> None:
     product, order = await shop.add(5), new_id("ord")
-    await shop.deliver(cancelled(order))
+    await shop.receive(cancelled(order))
 
-    await shop.deliver(placed((product.id, 2), order_id=order))
+    await shop.receive(placed((product.id, 2), order_id=order))
 
     assert await shop.counts(product.id) == (5, 0)
     assert await shop.events() == []
@@ -175,9 +181,9 @@ async def test_a_placement_that_comes_after_the_cancellation_reserves_nothing(sh
 
 async def test_a_placement_that_comes_after_the_confirmation_is_sold_at_once(shop: Shop) -> None:
     product, order = await shop.add(5), new_id("ord")
-    await shop.deliver(confirmed(order))
+    await shop.receive(confirmed(order))
 
-    await shop.deliver(placed((product.id, 2), order_id=order))
+    await shop.receive(placed((product.id, 2), order_id=order))
 
     assert await shop.counts(product.id) == (3, 0)
     assert await shop.events(StockReserved) == []
@@ -185,9 +191,9 @@ async def test_a_placement_that_comes_after_the_confirmation_is_sold_at_once(sho
 
 async def test_a_paid_placement_without_stock_is_rejected(shop: Shop) -> None:
     product, order = await shop.add(1), new_id("ord")
-    await shop.deliver(confirmed(order))
+    await shop.receive(confirmed(order))
 
-    await shop.deliver(placed((product.id, 2), order_id=order))
+    await shop.receive(placed((product.id, 2), order_id=order))
 
     (rejected,) = await shop.events(StockRejected)
     assert rejected.reason == "OUT_OF_STOCK"
@@ -196,9 +202,9 @@ async def test_a_paid_placement_without_stock_is_rejected(shop: Shop) -> None:
 
 async def test_the_sweep_lets_go_of_what_was_held_too_long(shop: Shop) -> None:
     product, late, fresh = await shop.add(5), new_id("ord"), new_id("ord")
-    await shop.deliver(placed((product.id, 2), order_id=late))
-    shop.clock.advance(HOLD - timedelta(seconds=1))
-    await shop.deliver(placed((product.id, 1), order_id=fresh))
+    await shop.receive(placed((product.id, 2), order_id=late))
+    shop.clock.advance(RESERVATION_TIME - timedelta(seconds=1))
+    await shop.receive(placed((product.id, 1), order_id=fresh))
 
     await shop.sweep()
     assert await shop.counts(product.id) == (5, 3)
@@ -216,19 +222,19 @@ def test_a_reservation_does_not_expire_before_its_time() -> None:
     now = ManualClock().now()
     stock = Stock(new_id("prd"), "KET-1", for_sale=True, on_hand=5)
     reservation = Reservation(new_id("ord"), created_at=now, expires_at=now)
-    reservation.place(placed((stock.id, 2)).lines, {stock.id: stock}, now, HOLD)
+    reservation.place(placed((stock.id, 2)).lines, {stock.id: stock}, now, RESERVATION_TIME)
 
-    assert reservation.expire({stock.id: stock}, now + HOLD - timedelta(seconds=1)) == []
+    assert reservation.expire({stock.id: stock}, now + RESERVATION_TIME - timedelta(seconds=1)) == []
     assert (reservation.state, stock.reserved) == (State.RESERVED, 2)
 
 
 async def test_a_confirmation_after_the_expiry_takes_the_pieces_again(shop: Shop) -> None:
     product, order = await shop.add(5), new_id("ord")
-    await shop.deliver(placed((product.id, 2), order_id=order))
-    shop.clock.advance(HOLD)
+    await shop.receive(placed((product.id, 2), order_id=order))
+    shop.clock.advance(RESERVATION_TIME)
     await shop.sweep()
 
-    await shop.deliver(confirmed(order))
+    await shop.receive(confirmed(order))
 
     assert await shop.counts(product.id) == (3, 0)
     assert len(await shop.events(StockRejected)) == 1
@@ -236,12 +242,12 @@ async def test_a_confirmation_after_the_expiry_takes_the_pieces_again(shop: Shop
 
 async def test_a_confirmation_after_the_expiry_is_rejected_when_others_have_the_pieces(shop: Shop) -> None:
     product, order = await shop.add(2), new_id("ord")
-    await shop.deliver(placed((product.id, 2), order_id=order))
-    shop.clock.advance(HOLD)
+    await shop.receive(placed((product.id, 2), order_id=order))
+    shop.clock.advance(RESERVATION_TIME)
     await shop.sweep()
-    await shop.deliver(placed((product.id, 2)))
+    await shop.receive(placed((product.id, 2)))
 
-    await shop.deliver(confirmed(order))
+    await shop.receive(confirmed(order))
 
     assert await shop.counts(product.id) == (2, 2)
     assert [event.reason for event in await shop.events(StockRejected)] == ["RESERVATION_EXPIRED"] * 2
@@ -250,10 +256,10 @@ async def test_a_confirmation_after_the_expiry_is_rejected_when_others_have_the_
 
 async def test_a_confirmation_before_the_sweep_is_in_time(shop: Shop) -> None:
     product, order = await shop.add(2), new_id("ord")
-    await shop.deliver(placed((product.id, 2), order_id=order))
-    shop.clock.advance(2 * HOLD)
+    await shop.receive(placed((product.id, 2), order_id=order))
+    shop.clock.advance(2 * RESERVATION_TIME)
 
-    await shop.deliver(confirmed(order))
+    await shop.receive(confirmed(order))
     await shop.sweep()
 
     assert await shop.counts(product.id) == (0, 0)
@@ -262,26 +268,26 @@ async def test_a_confirmation_before_the_sweep_is_in_time(shop: Shop) -> None:
 
 async def test_low_stock_is_told_once_for_each_time_it_gets_low(shop: Shop) -> None:
     product, order = await shop.add(), new_id("ord")
-    await stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, 7, low_threshold=5)
+    await shop.stock.set(SetStock(product.id, 7, low_threshold=5), ADMIN)
     assert await shop.events(StockLow) == []
 
-    await shop.deliver(placed((product.id, 2)))
+    await shop.receive(placed((product.id, 2)))
     assert await shop.events(StockLow) == []
-    await shop.deliver(placed((product.id, 1), order_id=order))
-    await shop.deliver(placed((product.id, 1)))
-    await shop.deliver(confirmed(order))
+    await shop.receive(placed((product.id, 1), order_id=order))
+    await shop.receive(placed((product.id, 1)))
+    await shop.receive(confirmed(order))
     low = StockLow(product_id=product.id, sku=product.sku, available=4, threshold=5)
     assert await shop.events(StockLow) == [low]
 
-    await stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, 100)
-    await stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, 6)
+    await shop.stock.set(SetStock(product.id, 100), ADMIN)
+    await shop.stock.set(SetStock(product.id, 6), ADMIN)
     assert [event.available for event in await shop.events(StockLow)] == [4, 3]
 
 
 async def test_raising_the_threshold_above_what_is_available_is_told(shop: Shop) -> None:
     product = await shop.add(7)
 
-    await stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, 7, low_threshold=8)
+    await shop.stock.set(SetStock(product.id, 7, low_threshold=8), ADMIN)
 
     assert len(await shop.events(StockLow)) == 1
 
@@ -290,8 +296,8 @@ async def test_declined_orders_of_a_product_at_its_threshold_are_told_of_once(sh
     product = await shop.add(5)
     for _ in range(12):
         order = new_id("ord")
-        await shop.deliver(placed((product.id, 1), order_id=order))
-        await shop.deliver(cancelled(order))
+        await shop.receive(placed((product.id, 1), order_id=order))
+        await shop.receive(cancelled(order))
         shop.clock.advance(timedelta(minutes=1))
 
     assert len(await shop.events(StockLow)) == 1
@@ -301,8 +307,8 @@ async def test_a_large_order_that_is_declined_does_not_make_low_stock_news_again
     product = await shop.add(100)
     for _ in range(3):
         order = new_id("ord")
-        await shop.deliver(placed((product.id, 97), order_id=order))
-        await shop.deliver(cancelled(order))
+        await shop.receive(placed((product.id, 97), order_id=order))
+        await shop.receive(cancelled(order))
 
     assert len(await shop.events(StockLow)) == 1
 
@@ -311,8 +317,8 @@ async def test_low_stock_is_told_again_a_day_later(shop: Shop) -> None:
     product = await shop.add(5)
     for _ in range(2):
         order = new_id("ord")
-        await shop.deliver(placed((product.id, 1), order_id=order))
-        await shop.deliver(cancelled(order))
+        await shop.receive(placed((product.id, 1), order_id=order))
+        await shop.receive(cancelled(order))
         shop.clock.advance(timedelta(days=1))
 
     assert len(await shop.events(StockLow)) == 2
@@ -320,34 +326,34 @@ async def test_low_stock_is_told_again_a_day_later(shop: Shop) -> None:
 
 async def test_low_stock_is_told_again_after_it_was_filled_up_clearly(shop: Shop) -> None:
     product = await shop.add(5)
-    await shop.deliver(placed((product.id, 1)))
+    await shop.receive(placed((product.id, 1)))
     await adjust(shop, product.id, 1)  # 5 available: at the threshold, which is not clearly above
-    await shop.deliver(placed((product.id, 1)))
+    await shop.receive(placed((product.id, 1)))
     assert len(await shop.events(StockLow)) == 1
 
     await adjust(shop, product.id, 3)
-    await shop.deliver(placed((product.id, 3)))
+    await shop.receive(placed((product.id, 3)))
     assert len(await shop.events(StockLow)) == 2
 
 
 async def adjust(
     shop: Shop, product_id: str, delta: int, reason: str = "count", key: str | None = None
 ) -> str:
-    entry = await stock_service.adjust_stock(
-        shop.store, shop.clock, ADMIN, product_id, delta=delta, reason=reason, key=key
+    entry = await shop.stock.adjust(
+        AdjustStock(product_id, delta=delta, reason=reason, idempotency_key=key), ADMIN
     )
     return entry.id
 
 
 async def ledger(shop: Shop, product_id: str) -> list[tuple[str, int, int, str]]:
-    found = await stock_service.list_adjustments(shop.store, ADMIN, product_id, 20, "")
+    found = await shop.stock.list_adjustments(ListAdjustments(product_id, 20, ""), ADMIN)
     return [(entry.kind.value, entry.delta, entry.on_hand, entry.reason) for entry in found.items]
 
 
 async def test_stock_is_adjusted_by_a_difference_whatever_was_sold_meanwhile(shop: Shop) -> None:
     product, order = await shop.add(10), new_id("ord")
-    await shop.deliver(placed((product.id, 4), order_id=order))
-    await shop.deliver(confirmed(order))
+    await shop.receive(placed((product.id, 4), order_id=order))
+    await shop.receive(confirmed(order))
 
     await adjust(shop, product.id, 20, "delivery 17")
     shop.clock.advance(timedelta(seconds=1))
@@ -364,7 +370,7 @@ async def test_stock_is_adjusted_by_a_difference_whatever_was_sold_meanwhile(sho
 async def test_setting_stock_is_entered_as_a_correction_and_setting_the_same_is_not(shop: Shop) -> None:
     product = await shop.add(10)
     for on_hand in (7, 7):
-        await stock_service.set_stock(shop.store, shop.clock, ADMIN, product.id, on_hand)
+        await shop.stock.set(SetStock(product.id, on_hand), ADMIN)
 
     assert await ledger(shop, product.id) == [("CORRECTION", -3, 7, ""), ("CORRECTION", 10, 10, "")]
 
@@ -390,7 +396,7 @@ async def test_adjustments_at_once_all_count(shop: Shop) -> None:
 
 async def test_stock_is_not_adjusted_below_what_is_reserved(shop: Shop) -> None:
     product = await shop.add(5)
-    await shop.deliver(placed((product.id, 3)))
+    await shop.receive(placed((product.id, 3)))
     await adjust(shop, product.id, -2)
 
     with pytest.raises(ServiceError) as raised:
@@ -427,20 +433,18 @@ async def test_the_ledger_is_read_page_by_page_by_admins_only(shop: Shop) -> Non
         shop.clock.advance(timedelta(seconds=1))
         await adjust(shop, product.id, delta)
 
-    first = await stock_service.list_adjustments(shop.store, ADMIN, product.id, 2, "")
-    rest = await stock_service.list_adjustments(shop.store, ADMIN, product.id, 2, first.next_cursor or "")
+    first = await shop.stock.list_adjustments(ListAdjustments(product.id, 2, ""), ADMIN)
+    rest = await shop.stock.list_adjustments(ListAdjustments(product.id, 2, first.next_cursor or ""), ADMIN)
     assert [entry.delta for entry in (*first.items, *rest.items)] == [3, 2, 1]
     assert rest.next_cursor is None
     assert {entry.by for entry in first.items} == {ADMIN.subject}
     assert len(await ledger(shop, other.id)) == 1
     for caller, code in ((CUSTOMER, Code.PERMISSION_DENIED), (ANONYMOUS, Code.UNAUTHENTICATED)):
         with pytest.raises(ServiceError) as raised:
-            await stock_service.list_adjustments(shop.store, caller, product.id, 2, "")
+            await shop.stock.list_adjustments(ListAdjustments(product.id, 2, ""), caller)
         assert raised.value.code is code
         with pytest.raises(ServiceError) as raised:
-            await stock_service.adjust_stock(
-                shop.store, shop.clock, caller, product.id, delta=1, reason="mine"
-            )
+            await shop.stock.adjust(AdjustStock(product.id, delta=1, reason="mine"), caller)
         assert raised.value.code is code
 
 

@@ -15,9 +15,8 @@ from typing import NamedTuple
 from events.catalog import Money
 from functions.orders.domain import Order
 from functions.orders.pricing import Offer, RequestedLine, price_lines
-from functions.products.domain import Category, Product, ProductText, SkuClaim
-from functions.products.stock import Stock
-from functions.products.validation import Draft
+from functions.products.domain import Category, CreateProduct, Product, ProductText, SkuClaim
+from functions.products.stock.domain import Stock
 from functions.runtime.addresses import PostalAddress
 from functions.runtime.currencies import SIMULATED
 from functions.runtime.ids import new_id
@@ -67,16 +66,16 @@ def products(count: int) -> Iterator[Sequence[Entity]]:
     random = Random(count)
     for number in range(count):
         at = _START + timedelta(minutes=number)
-        product = Product.create(new_id("prd"), _draft(number, random), at)
+        product = Product.create(new_id("prd"), _create_product(number, random), at)
         stock = Stock(product.id, product.sku, True, on_hand=10_000)
         yield product, SkuClaim(product.sku, product.id), ProductText.of(product), stock
     yield [Category(slug, count // len(CATEGORIES)) for slug in CATEGORIES]
 
 
-def _draft(number: int, random: Random) -> Draft:
+def _create_product(number: int, random: Random) -> CreateProduct:
     category = CATEGORIES[number % len(CATEGORIES)]
     name = f"{_word(random)} {_word(random)} {COMMON if number % 20 == 0 else _word(random)}".title()
-    return Draft(
+    return CreateProduct(
         sku=sku(number),
         name=name,
         category=category,

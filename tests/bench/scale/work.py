@@ -14,10 +14,10 @@ from functions.orders.domain import Order
 from functions.orders.pricing import Offer, RequestedLine
 from functions.orders.service import ListOrders, PlaceOrder
 from functions.orders.tests.shop import ORDER_TIMEOUT, orders_service
-from functions.products import service as product_service
-from functions.products import stock_service
 from functions.products.domain import Product
-from functions.products.listing import Query, list_products
+from functions.products.search.listing import ListProducts
+from functions.products.stock.service import StockService
+from functions.products.tests.shop import RESERVATION_TIME, products_service, stock_service
 from functions.runtime.addresses import PostalAddress
 from functions.runtime.clock import SystemClock
 from functions.runtime.identity import ANONYMOUS, Identity
@@ -32,7 +32,6 @@ from tests.bench.scale.shop import CATEGORIES, COMMON, OrderSample, sku
 
 _BOSS = Identity(new_id("usr"), frozenset({"customer", "admin"}))
 _HOME = PostalAddress("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "GB")
-_HOLD = timedelta(minutes=20)
 _PAGE = 20
 _MANY = 20_000  # the first 20,000 map the pages of a large file, which is not what is to be measured
 
@@ -59,10 +58,12 @@ class World:
     def __init__(self, stores: Mapping[str, Store], sample: Path, meter: Callable[[], float]) -> None:
         self.stores = stores
         self.meter = meter
-        self.store = stores["products"]
         self.people = stores["users"]
         self.clock = SystemClock()
         self.orders = orders_service(stores["orders"], self.clock, _Catalogue())
+        self.products = products_service(stores["products"], self.clock)
+        self.stock = stock_service(stores["products"], self.clock)
+        self.expired_stock = stock_service(stores["products"], self.clock, -RESERVATION_TIME)
         self.overdue_orders = orders_service(stores["orders"], _OlderClock(), _Catalogue())
         self.random = Random(7)
         drawn = json.loads(sample.read_text())
@@ -170,7 +171,7 @@ async def _sweep_orders(world: World) -> None:
 
 
 async def _get_product(world: World) -> None:
-    world.last = await product_service.get_product(world.store, ANONYMOUS, world.product())
+    world.last = await world.products.get(world.product(), ANONYMOUS)
 
 
 async def _list_category(world: World) -> None:
@@ -178,7 +179,7 @@ async def _list_category(world: World) -> None:
 
 
 async def _search(world: World, text: str, category: str = "", *, found: bool = True) -> Sequence[Product]:
-    page = await list_products(world.store, ANONYMOUS, Query(category, text, _PAGE))
+    page = await world.products.list_products(ListProducts(category, text, _PAGE), ANONYMOUS)
     assert bool(page.items) == found, text
     return page.items
 
@@ -204,20 +205,22 @@ async def _search_nothing(world: World) -> None:
     await _search(world, "kettlexyz", found=False)
 
 
-async def _reserve(world: World, hold: timedelta = _HOLD) -> None:
+async def _reserve(world: World) -> None:
+    await _reserve_by(world.stock, world)
+
+
+async def _reserve_by(stock: StockService, world: World) -> None:
     line = Line(world.product(), 1, Money(1990, "EUR"))
     order = OrderPlaced(order_id=new_id("ord"), user_id="usr", lines=[line], total=line.unit_price)
-    await stock_service.reserve(
-        world.store, world.clock, hold, order, inbox_record("/orders", uuid7(), world.clock.now())
-    )
+    await stock.on_order_placed(order, inbox_record("/orders", uuid7(), world.clock.now()))
 
 
 async def _reserve_overdue(world: World) -> None:
-    await _reserve(world, -_HOLD)
+    await _reserve_by(world.expired_stock, world)
 
 
 async def _sweep_reservations(world: World) -> None:
-    assert await stock_service.expire(world.store, world.clock) >= 1
+    await world.stock.sweep()
 
 
 async def _get_user(world: World) -> None:

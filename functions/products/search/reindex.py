@@ -1,7 +1,7 @@
 """Rebuilding the search index after a release that folds texts by other rules.
 
-The sweep calls `reindex`. It goes on where the last sweep stopped, however that ended, and is over for good after
-a pass that found nothing to do. Meanwhile searches go on; what was not folded anew yet is found by its old words.
+Each sweep continues where the last one stopped, even if that was interrupted. The rebuild is complete after a pass that
+found nothing to do. Searches go on meanwhile; a text that was not folded again yet is found by its old words.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from functions.products.domain import Product, ProductText, SearchIndex
-from functions.products.folding import VERSION
-from functions.products.listing import below_place
+from functions.products.search.folding import VERSION
+from functions.products.search.listing import read_below
 from functions.products.store import LISTED, listing
 from functions.runtime.concurrency import gather_logged
 from functions.runtime.store.port import Changes, Ref, Store
@@ -22,47 +22,47 @@ log = logging.getLogger("shop.products")
 
 
 async def reindex(store: Store, batch: int = 100, batches: int = 50) -> int:
-    """Fold stored texts anew where their rules are outdated, at most `batches` of `batch`; return how many.
+    """Fold texts again whose rules are outdated, in at most `batches` of `batch`, and return how many.
 
-    Several at a time do no harm.
+    Concurrent calls do no harm.
     """
     rebuilt = 0
     for _ in range(batches):
         index = await store.get(SearchIndex, SearchIndex.id) or SearchIndex()
         if index.folding == VERSION:
             break
-        texts, more = await below_place(
+        texts, more = await read_below(
             store, ProductText, LISTED, listing("", True), index.position or None, batch
         )
         stale = [text.id for text in texts if text.folding != VERSION]
-        await gather_logged([_fold_anew(store, product_id) for product_id in stale], log)
+        await gather_logged([_fold_again(store, product_id) for product_id in stale], log)
         rebuilt += len(stale)
         index.stale += len(stale)
-        await _move_on(store, _next(index, texts, more))
+        await _save_progress(store, _next(index, texts, more))
     if rebuilt:
         log.info("search_index_rebuilt", extra={"count": rebuilt})
     return rebuilt
 
 
 def _next(index: SearchIndex, texts: Sequence[ProductText], more: bool) -> SearchIndex:
-    """Return the state after a batch: within the pass, at the start of another one, or done."""
+    """Return the progress after a batch: within the pass, at the start of another one, or complete."""
     if more and texts:
         return replace(index, position=texts[-1].listed)
-    # What failed, or was written by the earlier release in the meantime, is found by the next pass.
+    # The next pass finds what failed, and what a process of the earlier release has written meanwhile.
     return replace(index, position="", stale=0, folding=index.folding if index.stale else VERSION)
 
 
-async def _move_on(store: Store, wanted: SearchIndex) -> None:
-    """Store the state, unless another sweep has moved on since it was read."""
+async def _save_progress(store: Store, progress: SearchIndex) -> None:
+    """Store the progress, unless another sweep has made progress since it was read."""
 
     def change(found: SearchIndex | None) -> tuple[SearchIndex, Sequence[Any]]:
         current = found or SearchIndex()
-        return (replace(wanted) if current.version == wanted.version else current), ()
+        return (replace(progress) if current.version == progress.version else current), ()
 
-    await store.update(SearchIndex, wanted.id, change)
+    await store.update(SearchIndex, progress.id, change)
 
 
-async def _fold_anew(store: Store, product_id: str) -> None:
+async def _fold_again(store: Store, product_id: str) -> None:
     def change(found: Sequence[Any]) -> Changes[None]:
         product, text = found
         if product is None or text is None or text.folding == VERSION:

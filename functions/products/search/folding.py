@@ -1,4 +1,4 @@
-"""Folding of texts for search: what differs in case, width or accent only becomes the same word.
+"""Folding of texts for search: words that differ only in case, width or accent become the same.
 
 Follows Unicode's NFKC_Casefold and, as to marks, the practice of UCA-based search: an accent on a Latin, Greek or
 Cyrillic letter is a variant of the letter; the voicing mark of kana, a vowel sign of Devanagari or Thai is not.
@@ -11,10 +11,10 @@ import unicodedata
 from functools import lru_cache
 
 VERSION = 1
-"""Stored with each text; raise it with every change of what `fold` or `runs` return, and texts are folded anew."""
+"""Stored with each text. Increase it when `fold` or `runs` change: stored texts are then folded again."""
 
 _ALPHABETIC_END = "\u0530"  # Latin, Greek, Cyrillic and their marks come before
-# Letters of their own, whose mark is no accent: Cyrillic short i and u, Ukrainian yi.
+# Letters of the alphabet whose mark is no accent: Cyrillic short i and u, Ukrainian yi.
 _OWN_LETTERS = frozenset({"и\u0306", "у\u0306", "і\u0308"})
 # Vowel points and signs that Hebrew and Arabic leave out in most texts, and the stretched stroke.
 _POINTS = re.compile(
@@ -26,7 +26,7 @@ _NAMED = re.compile(
 _OTHERS = {"ð": "d", "þ": "th", "ı": "i", "ŋ": "n", "ĸ": "k", "ə": "e", "ی": "ي", "ک": "ك", "ى": "ي"}
 _KATAKANA = {code: code - 0x60 for code in range(0x30A1, 0x30F7)}
 
-# Scripts that write words without spaces between them, by how many characters tell a word: ideographs, kana and
+# Scripts that write words without spaces between them, by how many characters identify a word: ideographs, kana and
 # Hangul syllables two; the letters of Thai, Lao, Myanmar, Khmer and others three.
 _TWO = (
     r"\u1100-\u11ff\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3041-\u3096\u3099\u309a\u309d-\u309f\u30a1-\u30fa"
@@ -38,7 +38,7 @@ _TWO_CHAR, _THREE_CHAR = re.compile(f"[{_TWO}]"), re.compile(f"[{_THREE}]")
 
 
 def gram(word: str) -> int:
-    """Return how many characters of an unspaced script tell a word; 0 for a script that puts spaces between words."""
+    """Return how many characters of an unspaced script identify a word; 0 for a script with spaces."""
     if word.isascii():
         return 0
     return 2 if _TWO_CHAR.match(word) else 3 if _THREE_CHAR.match(word) else 0
@@ -48,7 +48,7 @@ def fold(text: str) -> str:
     """Return the text without differences of case, width, accent and kind of kana."""
     if text.isascii():
         return text.casefold()
-    # Folding after decomposing catches what decomposes into capitals, and may itself bring marks.
+    # Fold case after decomposing, which may produce capitals; folding may itself produce marks.
     decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     letters: list[str] = []
     base = ""
@@ -63,7 +63,7 @@ def fold(text: str) -> str:
 
 
 def runs(text: str) -> list[str]:
-    """Return the words of a folded text; where a script has no spaces, all that stands together of it."""
+    """Return the words of a folded text; of an unspaced script, each run of its characters."""
     found: list[str] = []
     last: int | None = None
     for char in text:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.products.folding import gram
-from functions.products.text import MAX_KEYS, keys, matches, probes, searchable, words
+from functions.products.search.folding import gram
+from functions.products.search.keys import MAX_KEYS, keys, matches, probes, searchable, words
 
 ANY_TEXT = st.text(max_size=5000)
 MANY_WORDS = st.lists(

@@ -1,34 +1,32 @@
-"""Words of a product, and the few index keys by which all of them are found by any prefix.
+"""The words of a product, and the few index keys under which any prefix of them is found.
 
-The store lists partitions and no more, so that DynamoDB can do it, too. Writing every prefix of every word is
-out of the question: a description of 5,000 characters has thousands, and a transaction may hold 100 items.
-Instead a product has at most `MAX_KEYS` keys, of one of two sorts. A text with few words, as most have, lies under
-the first three, five and eight letters of each word, so that what is rare is found at once in any catalogue. A longer
-one lies under the first three letters of each word, or, where it has too many of those, under the first two, one or
-none. A search reads the partition of its longest word among the former, and the four under which that word may lie
-among the latter, and checks the words themselves. So nothing is ever missed, and what a long text costs is
-selectivity, not entries.
+The store only lists partitions, so that DynamoDB can do it, too. An entry for every prefix of every word is not
+possible: a description of 5,000 characters has thousands, and a transaction holds at most 100 items. A text therefore
+has at most `MAX_KEYS` keys, of one of two kinds. A short text, as most are, has the first three, five and eight letters
+of each word as keys, so that a rare word is found at once in any catalogue. A long text has the first three letters of
+each word, or, if those are too many, the first two, one or none of some. A search reads the partition of its longest
+word among short texts, and the four that may hold that word among long ones, and compares the words themselves. It
+finds every match; a long text costs selectivity instead of entries.
 
-Scripts that put no spaces between words (Chinese, Japanese, Korean, Thai, ...) are found anywhere in a run of
-characters: a text lies under each two (Thai and its like: three) that follow one another.
+In scripts without spaces between words (Chinese, Japanese, Korean, Thai, ...) a match may begin anywhere in a run of
+characters: the keys are every two characters in a row (three in Thai and similar scripts).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from functions.products.folding import fold, gram, runs
+from functions.products.search.folding import fold, gram, runs
 
 MAX_KEYS = 40
-"""An update replaces at most all keys by as many others: 80 of the 100 items of a DynamoDB transaction."""
+"""An update replaces all keys at most, which takes 80 of the 100 items of a DynamoDB transaction."""
 
 _LENGTHS = (3, 5, 8)  # of a short text's keys
-_SHORT = (
-    "+"  # marks a short text's keys of the first length, which long texts have, too; a word cannot hold it
-)
+# Marks a short text's keys of the first length, which long texts have, too; no word contains it.
+_SHORT = "+"
 _PRECISE = 3
-_ANY = "*"  # the key of no letters; a word cannot hold it, either
-_IDEOGRAPH = 3  # letters that tell as much
+_ANY = "*"  # the key of no letters; no word contains it
+_IDEOGRAPH = 3  # letters that are as selective as one ideograph
 
 
 def words(text: str) -> list[str]:
@@ -37,7 +35,7 @@ def words(text: str) -> list[str]:
 
 
 def searchable(*texts: str) -> str:
-    """The words of `texts`, each with a space before it, as `matches` wants them."""
+    """Return the words of `texts`, each with a space before it, as `matches` expects them."""
     return "".join(f" {word}" for word in words("\n".join(texts)))
 
 
@@ -47,18 +45,18 @@ def matches(text: str, prefixes: Iterable[str]) -> bool:
 
 
 def keys(text: str) -> set[str]:
-    """The partitions of a text (from `searchable`), at most `MAX_KEYS`; short words have none (`probes`)."""
+    """Return the partitions of a text (from `searchable`), at most `MAX_KEYS`; words of two letters have none."""
     found = [part for word in text.split() for part in _parts(word)]
     fine = {_fine(part[:n]) for part in found for n in _lengths(part) if len(part) >= n}
     return fine if len(fine) <= MAX_KEYS else _coarse(found)
 
 
 def probes(prefixes: Iterable[str]) -> list[str]:
-    """The partitions that hold, together, every text with all these prefixes.
+    """Return the partitions that together hold every text with all these prefixes.
 
-    Empty when no prefix has three letters: so little is in so many texts that listing them all is as quick.
+    Empty if no prefix has three letters: those are in so many texts that listing all texts is as fast.
     """
-    longest = max(prefixes, key=_telling, default="")
+    longest = max(prefixes, key=_selectivity, default="")
     lengths = [length for length in _lengths(longest) if length <= len(longest)]
     if not lengths:
         return []
@@ -67,7 +65,7 @@ def probes(prefixes: Iterable[str]) -> list[str]:
 
 
 def _parts(word: str) -> list[str]:
-    """Return what a search may begin with: the word, or each tail of an unspaced one."""
+    """Return the beginnings of possible matches: the word, or every run of `gram` characters of an unspaced one."""
     if (size := gram(word)) == 0:
         return [word]
     return [word[start : start + size] for start in range(len(word) - size + 1)]
@@ -77,7 +75,7 @@ def _lengths(word: str) -> tuple[int, ...]:
     return (size,) if (size := gram(word)) else _LENGTHS
 
 
-def _telling(word: str) -> int:
+def _selectivity(word: str) -> int:
     return len(word) * (_IDEOGRAPH if gram(word) == 2 else 1)
 
 
@@ -93,7 +91,7 @@ def _coarse(found: Iterable[str]) -> set[str]:
 
 
 def _coarsened(found: set[str], length: int) -> set[str]:
-    """Put keys that share their first `length` letters under one, largest family first, until few enough."""
+    """Merge keys that share their first `length` letters, largest family first, until few enough are left."""
     families: dict[str, set[str]] = {}
     for key in found:
         families.setdefault(key[:length], set()).add(key)
@@ -102,7 +100,7 @@ def _coarsened(found: set[str], length: int) -> set[str]:
         surplus = len(result) - MAX_KEYS
         if surplus <= 0 or len(family) == 1:
             break
-        # One more than the surplus, for the key that takes their place; the rest stays precise.
+        # Merge one more than the surplus, because the merged key is added; the rest stays precise.
         result -= set(sorted(family)[: surplus + 1])
         result.add(prefix)
     return result

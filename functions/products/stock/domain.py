@@ -1,4 +1,4 @@
-"""Stock, and what orders hold of it."""
+"""The entities of stock: pieces on hand, the ledger of adjustments, and reservations for orders."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from functions.runtime.errors import aborted, failed_precondition, invalid
 from functions.runtime.formats import MAX_ON_HAND
 
 DEFAULT_LOW_THRESHOLD = 5
-LOW_TOLD_EVERY = timedelta(days=1)
-"""A product that gets low again within this time is not told of again, unless it was filled up."""
+LOW_STOCK_INTERVAL = timedelta(days=1)
+"""A product that gets low again within this time is not announced again, unless it was restocked."""
 OUT_OF_STOCK = "OUT_OF_STOCK"
 PRODUCT_UNAVAILABLE = "PRODUCT_UNAVAILABLE"
 RESERVATION_EXPIRED = "RESERVATION_EXPIRED"
@@ -23,8 +23,8 @@ RESERVATION_EXPIRED = "RESERVATION_EXPIRED"
 class Stock:
     """The stock of one product; `id` is the product's. Always 0 <= reserved <= on_hand.
 
-    `sku` and `for_sale` are copies of the product's, written with it, so that reserving reads stock only.
-    `low_told_at` is when the administrators were told that it is low; None once an administrator filled it up.
+    `sku` and `for_sale` are copies of the product's, written with it, so that a reservation reads stock only.
+    `low_told_at` is when low stock was last announced; None after an administrator has restocked.
     """
 
     id: str
@@ -38,32 +38,41 @@ class Stock:
 
     @property
     def available(self) -> int:
-        """What another order may hold."""
+        """The pieces that another order may reserve."""
         return self.on_hand - self.reserved
 
     def correct(
         self, on_hand: int, low_threshold: int | None, version: int | None, now: datetime
     ) -> list[Payload]:
-        """Correct what is on the shelf; None leaves the threshold, or asks for no version.
+        """Set the pieces on hand. None keeps the threshold, or skips the check of the version.
 
-        Raises INVALID_ARGUMENT, ABORTED (VERSION_MISMATCH), FAILED_PRECONDITION (STOCK_RESERVED).
+        Raises:
+            InvalidArgument: a number out of bounds.
+            Aborted: VERSION_MISMATCH.
+            FailedPrecondition: STOCK_RESERVED.
         """
-        wanted = {"on_hand": on_hand, "low_threshold": 0 if low_threshold is None else low_threshold}
-        wrong = [(name, f"must be between 0 and {MAX_ON_HAND}") for name, n in wanted.items() if not _fits(n)]
-        if wrong:
-            raise invalid("The stock is not valid.", *wrong)
+        fields = {"on_hand": on_hand, "low_threshold": low_threshold or 0}
+        violations = [
+            (name, f"must be between 0 and {MAX_ON_HAND}")
+            for name, number in fields.items()
+            if not 0 <= number <= MAX_ON_HAND
+        ]
+        if violations:
+            raise invalid("The stock is not valid.", *violations)
         if version is not None and version != self.version:
             raise aborted("VERSION_MISMATCH", "The stock was changed in the meantime: read it again.")
         self._require_reserved(on_hand)
         was_low = self._low
         self.on_hand = on_hand
         self.low_threshold = self.low_threshold if low_threshold is None else low_threshold
-        return self._filled_up_or_fell(was_low, now)
+        return self._restocked(was_low, now)
 
     def adjust(self, delta: int, now: datetime) -> list[Payload]:
-        """Put `delta` pieces on the shelf, or take them off it.
+        """Add `delta` pieces, or remove them.
 
-        Raises INVALID_ARGUMENT, FAILED_PRECONDITION (STOCK_RESERVED).
+        Raises:
+            InvalidArgument: a number out of bounds.
+            FailedPrecondition: STOCK_RESERVED.
         """
         if delta == 0 or not -MAX_ON_HAND <= delta <= MAX_ON_HAND:
             message = f"must be between -{MAX_ON_HAND} and {MAX_ON_HAND}, and not 0"
@@ -73,27 +82,27 @@ class Stock:
         self._require_reserved(self.on_hand + delta)
         was_low = self._low
         self.on_hand += delta
-        return self._filled_up_or_fell(was_low, now)
+        return self._restocked(was_low, now)
 
-    def hold(self, quantity: int, now: datetime) -> list[Payload]:
-        """Keep pieces for an order; raises FAILED_PRECONDITION (OUT_OF_STOCK)."""
+    def reserve(self, quantity: int, now: datetime) -> list[Payload]:
+        """Reserve pieces for an order; raises FailedPrecondition (OUT_OF_STOCK)."""
         if quantity > self.available:
             raise failed_precondition(OUT_OF_STOCK, "There is not enough in stock.")
         was_low = self._low
         self.reserved += quantity
-        return self._fell(was_low, now)
+        return self._announce_low(was_low, now)
 
-    def let_go(self, quantity: int) -> None:
-        """Make held pieces available again."""
+    def release(self, quantity: int) -> None:
+        """Make reserved pieces available again."""
         self.reserved -= quantity
 
     def sell(self, quantity: int) -> None:
-        """Held pieces leave the shelf."""
+        """Remove reserved pieces, which were sold."""
         self.on_hand -= quantity
         self.reserved -= quantity
 
     def take_back(self, quantity: int) -> None:
-        """Sold pieces return to the shelf."""
+        """Add sold pieces of a cancelled order again."""
         self.on_hand += quantity
 
     @property
@@ -105,16 +114,16 @@ class Stock:
             text = f"{self.on_hand} pieces are on hand, of which {self.reserved} are reserved for orders."
             raise failed_precondition("STOCK_RESERVED", text)
 
-    def _filled_up_or_fell(self, was_low: bool, now: datetime) -> list[Payload]:
-        # Only an administrator's correction counts as filling up: an order that is declined or cancelled gives
-        # pieces back, too, and anybody can repeat that.
+    def _restocked(self, was_low: bool, now: datetime) -> list[Payload]:
+        # Only an administrator's change counts as restocking. An order that is declined or cancelled releases pieces,
+        # too, and a customer could repeat that to send mails.
         if self.available >= self.low_threshold + max(1, self.low_threshold // 2):
             self.low_told_at = None
-        return self._fell(was_low, now)
+        return self._announce_low(was_low, now)
 
-    def _fell(self, was_low: bool, now: datetime) -> list[Payload]:
-        told = self.low_told_at is not None and now - self.low_told_at < LOW_TOLD_EVERY
-        if was_low or not self._low or told:
+    def _announce_low(self, was_low: bool, now: datetime) -> list[Payload]:
+        recently = self.low_told_at is not None and now - self.low_told_at < LOW_STOCK_INTERVAL
+        if was_low or not self._low or recently:
             return []
         self.low_told_at = now
         return [
@@ -123,7 +132,7 @@ class Stock:
 
 
 class AdjustmentKind(StrEnum):
-    """How stock was changed by hand."""
+    """How an administrator changed stock."""
 
     ADJUSTMENT = "ADJUSTMENT"
     """By a difference."""
@@ -133,9 +142,9 @@ class AdjustmentKind(StrEnum):
 
 @dataclass
 class StockAdjustment:
-    """One entry of a product's stock ledger: what an administrator changed by hand.
+    """One entry of a product's stock ledger: a change by an administrator. Entries never change.
 
-    `on_hand` is what was there afterwards. Entries are never changed.
+    `on_hand` are the pieces after the change.
     """
 
     id: str
@@ -150,26 +159,26 @@ class StockAdjustment:
 
 
 Stocks = Mapping[str, Stock | None]
-"""The stocks of an order's lines by product id, None where there is no such product."""
+"""The stocks of an order's lines by product id; None for an unknown product."""
 
 
 class State(StrEnum):
-    """Where a reservation stands."""
+    """The state of a reservation."""
 
     NEW = "NEW"
-    """Nothing is known of the order yet; never stored."""
+    """No event of the order has arrived yet; never stored."""
     AWAITED = "AWAITED"
-    """The order is confirmed, but its lines have not arrived: they will be taken and sold at once."""
+    """The order is confirmed, but its lines have not arrived: they will be reserved and sold at once."""
     RESERVED = "RESERVED"
     COMMITTED = "COMMITTED"
     RELEASED = "RELEASED"
-    """Nothing is held any more: cancelled, which is final, or expired, which a confirmation may revive."""
+    """Nothing is reserved any more: the order was cancelled, which is final, or expired, until it is confirmed."""
     REJECTED = "REJECTED"
 
 
 @dataclass
-class Held:
-    """Pieces of one product."""
+class ReservedLine:
+    """Pieces of one product that an order reserves."""
 
     product_id: str
     quantity: int
@@ -177,37 +186,43 @@ class Held:
 
 @dataclass
 class Reservation:
-    """What one order holds; `id` is the order's. Events may come in any order and any number of times."""
+    """The stock that one order reserves; `id` is the order's. Its events may come in any order, and repeatedly."""
 
     id: str
     created_at: datetime
     expires_at: datetime
     state: State = State.NEW
-    lines: list[Held] = field(default_factory=list)
+    lines: list[ReservedLine] = field(default_factory=list)
     cancelled: bool = False
     version: int = 0
 
-    def place(self, lines: Sequence[Line], stocks: Stocks, now: datetime, hold: timedelta) -> list[Payload]:
-        """The order was placed: hold all of its lines for `hold`, or none."""
+    def place(
+        self, lines: Sequence[Line], stocks: Stocks, now: datetime, reservation_time: timedelta
+    ) -> list[Payload]:
+        """Reserve all lines of a placed order for `reservation_time`, or none."""
         if self.state not in {State.NEW, State.AWAITED}:
             return []
         paid = self.state is State.AWAITED
-        self.lines = aggregated(lines)
-        self.expires_at = now + hold
-        gone = [n for n, stock in stocks.items() if stock is None or not (stock.for_sale or paid)]
-        if gone:
-            return self._reject(PRODUCT_UNAVAILABLE, gone)
+        self.lines = _by_product(lines)
+        self.expires_at = now + reservation_time
+        unavailable = [
+            product_id
+            for product_id, stock in stocks.items()
+            if stock is None or not (stock.for_sale or paid)
+        ]
+        if unavailable:
+            return self._reject(PRODUCT_UNAVAILABLE, unavailable)
         if short := self._short(stocks):
             return self._reject(OUT_OF_STOCK, short)
-        events = self._hold(stocks, now)
+        events = self._reserve(stocks, now)
         if paid:
             return events + self._sell(stocks)
         return [StockReserved(order_id=self.id, expires_at=self.expires_at), *events]
 
     def confirm(self, stocks: Stocks, now: datetime) -> list[Payload]:
-        """The order is paid: what it holds is sold.
+        """Sell what a confirmed order has reserved.
 
-        What has expired is taken again where there is enough; else the order is told, and ends with a refund.
+        An expired reservation is made again if there is enough; otherwise the order is rejected, and refunded.
         """
         if self.state is State.NEW:
             self.state = State.AWAITED
@@ -216,13 +231,13 @@ class Reservation:
         elif self.state is State.RELEASED and not self.cancelled:
             if short := self._short(stocks):
                 return self._reject(RESERVATION_EXPIRED, short)
-            return self._hold(stocks, now) + self._sell(stocks)
+            return self._reserve(stocks, now) + self._sell(stocks)
         return []
 
     def cancel(self, stocks: Stocks) -> list[Payload]:
-        """The order ended: everything goes back, and nothing will ever be held for it."""
+        """Release everything of a cancelled order, which can reserve nothing any more."""
         if self.state is State.RESERVED:
-            self._let_go(stocks)
+            self._release(stocks)
         elif self.state is State.COMMITTED:
             for stock, quantity in self._pairs(stocks):
                 stock.take_back(quantity)
@@ -230,10 +245,10 @@ class Reservation:
         return []
 
     def expire(self, stocks: Stocks, now: datetime) -> list[Payload]:
-        """The time is over: let go, and tell the order."""
+        """Release an expired reservation, and reject the order."""
         if self.state is not State.RESERVED or now < self.expires_at:
             return []
-        self._let_go(stocks)
+        self._release(stocks)
         self.state = State.RELEASED
         return [self._rejected(RESERVATION_EXPIRED, [line.product_id for line in self.lines])]
 
@@ -244,9 +259,9 @@ class Reservation:
     def _short(self, stocks: Stocks) -> list[str]:
         return [stock.id for stock, quantity in self._pairs(stocks) if stock.available < quantity]
 
-    def _hold(self, stocks: Stocks, now: datetime) -> list[Payload]:
+    def _reserve(self, stocks: Stocks, now: datetime) -> list[Payload]:
         self.state = State.RESERVED
-        return [event for stock, quantity in self._pairs(stocks) for event in stock.hold(quantity, now)]
+        return [event for stock, quantity in self._pairs(stocks) for event in stock.reserve(quantity, now)]
 
     def _sell(self, stocks: Stocks) -> list[Payload]:
         self.state = State.COMMITTED
@@ -254,9 +269,9 @@ class Reservation:
             stock.sell(quantity)
         return []
 
-    def _let_go(self, stocks: Stocks) -> None:
+    def _release(self, stocks: Stocks) -> None:
         for stock, quantity in self._pairs(stocks):
-            stock.let_go(quantity)
+            stock.release(quantity)
 
     def _reject(self, reason: str, product_ids: list[str]) -> list[Payload]:
         self.state = State.REJECTED
@@ -266,13 +281,9 @@ class Reservation:
         return StockRejected(order_id=self.id, reason=reason, product_ids=product_ids)
 
 
-def aggregated(lines: Sequence[Line]) -> list[Held]:
-    """One entry for each product, in the order of its first line."""
-    wanted: dict[str, int] = {}
+def _by_product(lines: Sequence[Line]) -> list[ReservedLine]:
+    """Return one line for each product, in the order of its first line."""
+    quantities: dict[str, int] = {}
     for line in lines:
-        wanted[line.product_id] = wanted.get(line.product_id, 0) + line.quantity
-    return [Held(product_id, quantity) for product_id, quantity in wanted.items()]
-
-
-def _fits(number: int) -> bool:
-    return 0 <= number <= MAX_ON_HAND
+        quantities[line.product_id] = quantities.get(line.product_id, 0) + line.quantity
+    return [ReservedLine(product_id, quantity) for product_id, quantity in quantities.items()]
