@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import partial
 
-from functions.payments import simulated
-from functions.payments.clients import Orders, OrdersPeer
-from functions.payments.desk import Desk
+from functions.payments.clients import Orders, OrdersClient
 from functions.payments.metrics import EVENT_METRICS
-from functions.payments.provider import Bounded, Provider, Webhook
+from functions.payments.providers import simulated
+from functions.payments.providers.port import PaymentProvider, TimeLimitedProvider, Webhook
+from functions.payments.refunds import RefundsService
+from functions.payments.service import PaymentsService
 from functions.payments.settings import Settings
 from functions.payments.store import MAPPINGS
 from functions.payments.subscriptions import subscriptions
@@ -18,12 +19,13 @@ from functions.runtime.app import Function, Hook, RpcService
 from functions.runtime.clock import Clock, SystemClock
 from functions.runtime.credentials import secret
 from functions.runtime.currencies import PROVIDERS
-from functions.runtime.grpc_client import GrpcClient
 from functions.runtime.settings import SettingsError
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
 
 _TEST_KEYS = ("sk_test_", "rk_test_")
+_LEDGER = "payments-ledger"
+"""The store of every provider's own records, under one name, so that a change of the provider needs no new table."""
 
 
 def bootstrap(
@@ -31,68 +33,62 @@ def bootstrap(
     *,
     store: Store | None = None,
     clock: Clock | None = None,
-    provider: Provider | None = None,
+    provider: PaymentProvider | None = None,
     orders: Orders | None = None,
     verifier: TokenVerifier | None = None,
 ) -> Function:
-    """Compose the service; what is passed in takes the place of the real thing."""
+    """Compose the service. Each argument replaces what the settings would create."""
     clock = clock or SystemClock()
-    closing: list[Hook] = []
+    on_stop: list[Hook] = []
     if provider is None:
         provider = open_provider(settings, clock)
-        closing.append(provider.close)
-    orders = orders or _orders(settings, clock, closing)
-    verifier = verifier or _verifier(settings, clock, closing)
+        on_stop.append(provider.close)
+    if orders is None:
+        address = settings.orders_address
+        client = factories.service_client(settings, "payments", "orders", address, clock, on_stop)
+        orders = OrdersClient(client)
+    verifier = verifier or factories.remote_verifier(settings, "payments", clock, on_stop)
     store = store or factories.open_store(settings, "payments", MAPPINGS, clock)
     settle_after = timedelta(seconds=settings.payment_settle_after)
     limits = PROVIDERS[settings.payment_provider]
-    desk = Desk(store, provider, orders, clock, settle_after, open_webhook(settings), limits)
+    refunds = RefundsService(store, provider, clock, settle_after=settle_after, limits=limits)
+    webhook = open_webhook(settings)
+    payments = PaymentsService(
+        store, provider, orders, refunds, clock, settle_after=settle_after, webhook=webhook
+    )
     return Function(
         name="payments",
         settings=settings,
         store=store,
-        services=partial(_services, desk),
-        subscriptions=subscriptions(desk),
+        services=partial(_services, payments, refunds),
+        subscriptions=subscriptions(payments),
         verifier=verifier,
         clock=clock,
         signer=factories.event_signer(settings, "payments"),
         signatures=factories.event_verifier(settings, "payments"),
         event_metrics=EVENT_METRICS,
-        on_stop=closing,
+        on_stop=on_stop,
     )
 
 
-def _orders(settings: Settings, clock: Clock, closing: list[Hook]) -> Orders:
-    peer = GrpcClient(
-        settings.orders_address, factories.service_tokens(settings, "payments", clock), "orders"
-    )
-    closing.append(peer.close)
-    return OrdersPeer(peer)
-
-
-def _verifier(settings: Settings, clock: Clock, closing: list[Hook]) -> TokenVerifier:
-    users = GrpcClient(settings.users_address)
-    closing.append(users.close)
-    return factories.token_verifier(settings, "payments", factories.remote_keys(users), clock)
-
-
-def open_provider(settings: Settings, clock: Clock) -> Provider:
-    """The provider that PAYMENT_PROVIDER names; raises SettingsError where it cannot be used."""
-    stripe = settings.payment_provider == "stripe"
-    if not stripe and settings.shop_env == "production":
+def open_provider(settings: Settings, clock: Clock) -> PaymentProvider:
+    """Open the provider that PAYMENT_PROVIDER names. Raises SettingsError if it cannot be used."""
+    is_stripe = settings.payment_provider == "stripe"
+    if not is_stripe and settings.shop_env == "production":
         raise SettingsError("PAYMENT_PROVIDER: simulated charges nobody; production needs stripe")
-    provider = _stripe(settings, clock) if stripe else _simulated(settings, clock)
-    return Bounded(provider, settings.payment_timeout)
+    provider = _stripe(settings, clock) if is_stripe else _simulated(settings, clock)
+    return TimeLimitedProvider(provider, settings.payment_timeout)
 
 
-def _simulated(settings: Settings, clock: Clock) -> Provider:
-    books = factories.open_store(settings, "payments-ledger", simulated.MAPPINGS, clock)
-    return simulated.SimulatedProvider(books, clock, settings.payment_slow_seconds)
+def _simulated(settings: Settings, clock: Clock) -> PaymentProvider:
+    ledger = factories.open_store(settings, _LEDGER, simulated.MAPPINGS, clock)
+    return simulated.SimulatedProvider(ledger, clock, settings.payment_slow_seconds)
 
 
-def _stripe(settings: Settings, clock: Clock) -> Provider:
-    from functions.payments import stripe_provider  # only where it is the provider
-    from functions.payments.stripe_api import StripeApi
+def _stripe(settings: Settings, clock: Clock) -> PaymentProvider:
+    # Imported only if it is the provider.
+    from functions.payments.providers.stripe_api import StripeApi
+    from functions.payments.providers.stripe_provider import MAPPINGS, StripeProvider
 
     key = secret(settings, "stripe_api_key")
     if not key:
@@ -101,29 +97,25 @@ def _stripe(settings: Settings, clock: Clock) -> Provider:
         raise SettingsError(
             "STRIPE_API_KEY: is a test key, which charges nobody; production needs a live one"
         )
-    # A charge, a void or a refund is two calls as a rule.
+    # A charge, a void or a refund usually takes two calls.
     api = StripeApi(key, settings.stripe_api_base, settings.payment_timeout / 2)
-    # Under the ledger's name, so that a change of the provider needs no table.
-    books = factories.open_store(settings, "payments-ledger", stripe_provider.MAPPINGS, clock)
-    return stripe_provider.StripeProvider(api, books, clock)
+    return StripeProvider(api, factories.open_store(settings, _LEDGER, MAPPINGS, clock), clock)
 
 
 def open_webhook(settings: Settings) -> Webhook | None:
-    """The webhook of the provider; None where it has none, or no secret to know it by."""
+    """Open the provider's webhook; None if the provider has none, or its signing secret is not set."""
     signing = secret(settings, "stripe_webhook_secret") if settings.payment_provider == "stripe" else ""
     if not signing:
         return None
-    from functions.payments.stripe_webhook import StripeWebhook  # only where it is the provider
+    from functions.payments.providers.stripe_webhook import StripeWebhook  # imported only if it is used
 
     return StripeWebhook(signing)
 
 
-def _services(desk: Desk) -> list[RpcService]:
-    from functions.payments.rpc import ACCESS, Payments  # gRPC only where its door opens
+def _services(payments: PaymentsService, refunds: RefundsService) -> list[RpcService]:
+    from functions.payments.rpc import ACCESS, PaymentsServicer  # the event role does not import gRPC
     from proto.shop.payments.v1.payments_pb2_grpc import add_PaymentsServiceServicer_to_server
 
-    return [
-        RpcService(
-            add_PaymentsServiceServicer_to_server, Payments(desk), "shop.payments.v1.PaymentsService", ACCESS
-        )
-    ]
+    servicer = PaymentsServicer(payments, refunds)
+    name = "shop.payments.v1.PaymentsService"
+    return [RpcService(add_PaymentsServiceServicer_to_server, servicer, name, ACCESS)]

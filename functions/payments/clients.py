@@ -1,4 +1,4 @@
-"""The one question that payments asks another domain: how is this order paid?"""
+"""Calls to the orders service: what to charge for an order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functions.runtime.grpc_client import GrpcClient
 
 @dataclass(frozen=True)
 class Instruction:
-    """What to charge for an order. The token lives as long as this object: it is never kept or shown."""
+    """What to charge for an order. `token` is never stored or shown."""
 
     order_id: str
     user_id: str
@@ -24,26 +24,23 @@ class Orders(Protocol):
     """The orders service, as payments needs it."""
 
     async def payment_instruction(self, order_id: str) -> Instruction:
-        """Raises NOT_FOUND, or UNAVAILABLE when orders does not answer."""
+        """Return what to charge. Raises NOT_FOUND, or UNAVAILABLE when orders does not answer."""
 
 
-class OrdersPeer:
-    """Orders over gRPC, with this service's own token."""
+class OrdersClient:
+    """The orders service over gRPC, called with this service's own token."""
 
-    def __init__(self, peer: GrpcClient) -> None:
-        self._peer = peer
+    def __init__(self, client: GrpcClient) -> None:
+        self._client = client
 
     async def payment_instruction(self, order_id: str) -> Instruction:
         """See Orders."""
-        from proto.shop.orders.v1 import (
-            orders_pb2 as pb,  # at the first question: the event role starts without gRPC
-        )
-        from proto.shop.orders.v1 import orders_pb2_grpc
+        # Imported at the first call: the event role starts without gRPC.
+        from proto.shop.orders.v1 import orders_pb2, orders_pb2_grpc
 
-        stub = self._peer.stub(orders_pb2_grpc.OrdersServiceStub)
-        request = pb.GetPaymentInstructionRequest(order_id=order_id)
-        answer = (
-            await self._peer.call(stub.GetPaymentInstruction, request, as_service=True, retry=True)
-        ).payment_instruction
-        amount = Money(answer.amount.amount, answer.amount.currency)
-        return Instruction(answer.order_id, answer.user_id, amount, answer.payable, answer.payment_token)
+        stub = self._client.stub(orders_pb2_grpc.OrdersServiceStub)
+        request = orders_pb2.GetPaymentInstructionRequest(order_id=order_id)
+        answer = await self._client.call(stub.GetPaymentInstruction, request, as_service=True, retry=True)
+        found = answer.payment_instruction
+        amount = Money(found.amount.amount, found.amount.currency)
+        return Instruction(found.order_id, found.user_id, amount, found.payable, found.payment_token)

@@ -1,7 +1,7 @@
-"""Payments and refunds: what may happen to them, and the events that tell of it.
+"""Payments, refunds and disputes: their transitions, and the events that these record.
 
-One payment per order, its id derived from the order's. Amounts inside a payment are minor units of its
-own currency.
+An order has one payment, whose id is derived from the order's. Amounts inside a payment are in minor units of its
+currency.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from functions.runtime.errors import failed_precondition, invalid
 
 ORDER_CANCELLED = "ORDER_CANCELLED"
 REQUESTED_BY_MERCHANT = "REQUESTED_BY_MERCHANT"
-MADE_AT_THE_PROVIDER = "MADE_AT_THE_PROVIDER"
+MADE_AT_PROVIDER = "MADE_AT_THE_PROVIDER"
 
 
 class PaymentStatus(StrEnum):
-    """Where a payment stands; DECLINED and VOIDED are final.
+    """The state of a payment. DECLINED and VOIDED are final.
 
-    DISPUTED: a dispute is open, whatever went back. CHARGED_BACK: all of it is the payer's again, and at least a part
-    by a lost dispute.
+    DISPUTED means that a dispute is open, whatever was refunded. CHARGED_BACK means that the payer has the whole
+    amount again, at least a part of it by a lost dispute.
     """
 
     PENDING = "PENDING"
@@ -47,7 +47,7 @@ class PaymentStatus(StrEnum):
 
 
 class RefundStatus(StrEnum):
-    """Where a refund stands. SUCCEEDED may still become FAILED: the payer's bank sends the money back."""
+    """The state of a refund. SUCCEEDED may still become FAILED, when the payer's bank returns the money."""
 
     PENDING = "PENDING"
     SUCCEEDED = "SUCCEEDED"
@@ -55,7 +55,7 @@ class RefundStatus(StrEnum):
 
 
 class DisputeStatus(StrEnum):
-    """Where a dispute stands; all but OPEN are final."""
+    """The state of a dispute. All but OPEN are final."""
 
     OPEN = "OPEN"
     WON = "WON"
@@ -63,20 +63,20 @@ class DisputeStatus(StrEnum):
 
 
 def payment_id(order_id: str) -> str:
-    """The id of an order's one payment."""
+    """Return the id of an order's payment."""
     return "pay_" + order_id[4:]
 
 
 def cancellation_refund_id(order_id: str, attempt: int = 0) -> str:
-    """The id of the refund that a cancelled order gets by itself: derived, so that it is made once.
+    """Return the id of the automatic refund of a cancelled order. It is derived, so that the refund is made once.
 
-    A further `attempt` follows only where the one before was refused because of what somebody did at the provider.
+    A further `attempt` follows only if the provider refused the one before.
     """
     return "ref_" + (order_id[4:] if attempt == 0 else _digest(f"{order_id}/{attempt}"))
 
 
-def id_of_provider(prefix: str, provider_id: str) -> str:
-    """Our id of what was made at the provider: derived from the provider's, so that it is booked once."""
+def derived_id(prefix: str, provider_id: str) -> str:
+    """Return our id of a refund or dispute made at the provider. It is derived, so that it is booked once."""
     return f"{prefix}_{_digest(provider_id)}"
 
 
@@ -86,9 +86,9 @@ def _digest(text: str) -> str:
 
 @dataclass
 class Refund:
-    """Money on its way back. PENDING until the provider has answered.
+    """A refund of a payment, in full or in part. It is PENDING until the provider answers.
 
-    `provider_id` is the provider's name of a refund that was made there and not asked for here; else empty.
+    `provider_id` is the provider's id of a refund that was made at the provider, and empty for one requested here.
     """
 
     id: str
@@ -103,16 +103,16 @@ class Refund:
     version: int = 0
 
     def settle(self, status: RefundStatus, now: datetime) -> None:
-        """The provider has answered."""
+        """Record the provider's answer."""
         self.status = status
         self.updated_at = now
 
 
 @dataclass
 class Dispute:
-    """A charge that the payer's bank disputes, as the provider tells.
+    """A dispute of a charge by the payer's bank, as the provider reports it.
 
-    `refundable`: the provider still gives refunds, as it does while the bank only inquires.
+    `refundable` means that the provider still makes refunds, as it does during an inquiry of the bank.
     """
 
     id: str
@@ -131,11 +131,11 @@ class Dispute:
 class Payment:
     """The payment of one order.
 
-    `amount` is None only in the tombstone of an order that ended before anybody asked to charge it.
-    `refunding` is what was asked back and not yet answered. `disputed` is the sum of the open disputes, `locked` of
-    those during which the provider gives no refund, `charged_back` of the lost ones.
-    `void_requested`: the order is cancelled, so a capture that still comes in goes back at once, as does what a dispute
-    that is won sets free. `user_id` is empty once the account is deleted.
+    `amount` is None only in the tombstone of an order that was cancelled before its charge was requested.
+    `refunding` is the sum of the pending refunds. `disputed` is the sum of the open disputes, `locked` of those during
+    which the provider makes no refund, `charged_back` of the lost ones.
+    `void_requested` means that the order is cancelled: whatever is captured, or freed by a dispute that is won, is
+    refunded at once. `user_id` is empty after the account is deleted.
     """
 
     id: str
@@ -157,76 +157,77 @@ class Payment:
 
     @property
     def pending(self) -> bool:
-        """The provider has not answered the charge."""
+        """Whether the provider has not answered the charge yet."""
         return self.status is PaymentStatus.PENDING
 
     @property
-    def left(self) -> int:
-        """What could still be asked back; 0 also where the provider gave back what we ask for as well."""
+    def refundable(self) -> int:
+        """The amount that can still be refunded: 0 while a dispute locks it, and never negative."""
         if self.locked:
             return 0
         return max(0, self.captured - self.refunded - self.refunding - self.charged_back)
 
     def money(self, amount: int) -> Money:
-        """`amount` in this payment's currency."""
+        """Return `amount` in this payment's currency. Raises FAILED_PRECONDITION (NOT_CAPTURED) for a tombstone."""
         if self.amount is None:
             raise failed_precondition("NOT_CAPTURED", "Nothing was charged for this order.")
         return Money(amount, self.amount.currency)
 
     def capture(self, now: datetime) -> list[Payload]:
-        """The provider charged the amount."""
+        """Record that the provider charged the amount."""
         money = self.money(self.amount.amount if self.amount else 0)
         self.captured = money.amount
-        self._become(PaymentStatus.CAPTURED, now)
+        self._set_status(PaymentStatus.CAPTURED, now)
         return [PaymentCaptured(order_id=self.order_id, payment_id=self.id, amount=money)]
 
     def decline(self, reason: str, now: datetime) -> list[Payload]:
-        """The provider refused, for good."""
+        """Record that the provider finally refused the charge."""
         self.reason = reason
-        self._become(PaymentStatus.DECLINED, now)
+        self._set_status(PaymentStatus.DECLINED, now)
         return [PaymentDeclined(order_id=self.order_id, payment_id=self.id, reason=reason)]
 
     def void(self, now: datetime) -> list[Payload]:
-        """Nothing was charged, and nothing will be. The order knows: it asked for it."""
-        self._become(PaymentStatus.VOIDED, now)
+        """Record that nothing was or will be charged. No event follows, since the order is cancelled already."""
+        self._set_status(PaymentStatus.VOIDED, now)
         return []
 
     def request_void(self, now: datetime) -> None:
-        """The order is cancelled: whoever settles this payment lets nothing remain."""
+        """Record that the order is cancelled, so that a late capture is refunded."""
         self.void_requested = True
         self.updated_at = now
 
-    def ask_back(self, refund_id: str, amount: Money | None, reason: str, now: datetime) -> Refund:
-        """Set `amount` aside for a refund, None for all that is left.
+    def request_refund(self, refund_id: str, amount: Money | None, reason: str, now: datetime) -> Refund:
+        """Set `amount` aside for a new refund, or all that can be refunded if it is None.
 
-        Raises FAILED_PRECONDITION (NOT_CAPTURED, PAYMENT_DISPUTED, REFUND_EXCEEDS_CAPTURED) or INVALID_ARGUMENT
-        (CURRENCY_MISMATCH).
+        Raises:
+            FailedPrecondition: NOT_CAPTURED, PAYMENT_DISPUTED, REFUND_EXCEEDS_CAPTURED.
+            InvalidArgument: CURRENCY_MISMATCH.
         """
         if self.status in (PaymentStatus.PENDING, PaymentStatus.DECLINED, PaymentStatus.VOIDED):
             raise failed_precondition("NOT_CAPTURED", "Nothing was charged for this order.")
         if self.locked:
-            raise failed_precondition(
-                "PAYMENT_DISPUTED", "Nothing can go back while the payment is disputed."
-            )
-        money = amount or self.money(self.left)
+            raise failed_precondition("PAYMENT_DISPUTED", "A disputed payment cannot be refunded.")
+        money = amount or self.money(self.refundable)
         if money.currency != self.money(0).currency:
             raise invalid(
-                "The currency is not the payment's.",
+                "The currency differs from the payment's.",
                 ("amount.currency", f"must be {self.money(0).currency}"),
                 reason="CURRENCY_MISMATCH",
             )
-        if not 0 < money.amount <= self.left:
-            raise failed_precondition("REFUND_EXCEEDS_CAPTURED", "More than what is left of the charge.")
+        if not 0 < money.amount <= self.refundable:
+            raise failed_precondition(
+                "REFUND_EXCEEDS_CAPTURED", "The amount exceeds what can still be refunded."
+            )
         self.refunding += money.amount
         self.updated_at = now
         return Refund(refund_id, self.id, self.order_id, money, reason, now, now)
 
-    def give_back(self, refund: Refund, now: datetime) -> list[Payload]:
-        """The provider gave `refund` back."""
+    def complete_refund(self, refund: Refund, now: datetime) -> list[Payload]:
+        """Record that the provider made the refund."""
         refund.settle(RefundStatus.SUCCEEDED, now)
         self.refunding -= refund.amount.amount
         self.refunded += refund.amount.amount
-        self._restate(now)
+        self._derive_status(now)
         return [
             PaymentRefunded(
                 order_id=self.order_id,
@@ -238,35 +239,35 @@ class Payment:
             )
         ]
 
-    def keep(self, refund: Refund, now: datetime) -> list[Payload]:
-        """The provider refused `refund`: its amount may be asked back again."""
+    def fail_refund(self, refund: Refund, now: datetime) -> list[Payload]:
+        """Record that the provider refused the refund. Its amount can be refunded again."""
         refund.settle(RefundStatus.FAILED, now)
         self.refunding -= refund.amount.amount
         self.updated_at = now
         return []
 
-    def refunded_at_the_provider(
-        self, refund_id: str, provider_id: str, amount: Money, now: datetime
-    ) -> Refund:
-        """Set `amount` aside for a refund that somebody made at the provider; `give_back` or `keep` follow."""
+    def adopt_refund(self, refund_id: str, provider_id: str, amount: Money, now: datetime) -> Refund:
+        """Set `amount` aside for a refund that was made at the provider; `follow_refund` settles it."""
         self.refunding += amount.amount
         self.updated_at = now
-        reason = MADE_AT_THE_PROVIDER
+        reason = MADE_AT_PROVIDER
         return Refund(refund_id, self.id, self.order_id, amount, reason, now, now, provider_id=provider_id)
 
-    def follow(self, refund: Refund, status: RefundStatus, now: datetime) -> list[Payload]:
-        """Bring `refund` to where it stands at the provider: from PENDING anywhere, from SUCCEEDED to FAILED."""
+    def follow_refund(self, refund: Refund, status: RefundStatus, now: datetime) -> list[Payload]:
+        """Bring the refund to its status at the provider: from PENDING to any, from SUCCEEDED to FAILED."""
         if status is RefundStatus.PENDING:
             return []
         if status is RefundStatus.SUCCEEDED:
-            return self.give_back(refund, now)
-        return (self.take_back if refund.status is RefundStatus.SUCCEEDED else self.keep)(refund, now)
+            return self.complete_refund(refund, now)
+        if refund.status is RefundStatus.SUCCEEDED:
+            return self.return_refund(refund, now)
+        return self.fail_refund(refund, now)
 
-    def take_back(self, refund: Refund, now: datetime) -> list[Payload]:
-        """Undo `give_back`: the payer's bank sent the money back."""
+    def return_refund(self, refund: Refund, now: datetime) -> list[Payload]:
+        """Record that the payer's bank returned the money of a completed refund."""
         refund.settle(RefundStatus.FAILED, now)
         self.refunded -= refund.amount.amount
-        self._restate(now)
+        self._derive_status(now)
         return [
             PaymentRefundFailed(
                 order_id=self.order_id,
@@ -277,32 +278,32 @@ class Payment:
             )
         ]
 
-    def dispute(self, dispute: Dispute, now: datetime) -> list[Payload]:
-        """Open `dispute`: its amount is in question."""
+    def open_dispute(self, dispute: Dispute, now: datetime) -> list[Payload]:
+        """Record that the payer's bank disputes an amount."""
         self.disputed += dispute.amount.amount
         self.locked += 0 if dispute.refundable else dispute.amount.amount
-        self._restate(now)
+        self._derive_status(now)
         return [
             PaymentDisputed(
                 order_id=self.order_id, payment_id=self.id, dispute_id=dispute.id, amount=dispute.amount
             )
         ]
 
-    def lock(self, dispute: Dispute, now: datetime) -> list[Payload]:
-        """The bank's inquiry became a dispute: the provider gives no refund any more."""
+    def lock_dispute(self, dispute: Dispute, now: datetime) -> list[Payload]:
+        """Record that an inquiry became a formal dispute, during which the provider makes no refund."""
         dispute.refundable, dispute.updated_at = False, now
         self.locked += dispute.amount.amount
         self.updated_at = now
         return []
 
     def close_dispute(self, dispute: Dispute, outcome: DisputeStatus, now: datetime) -> list[Payload]:
-        """The bank has decided; LOST, the amount is the payer's again."""
+        """Record the bank's decision. After LOST the payer has the amount again."""
         dispute.status, dispute.updated_at = outcome, now
         self.disputed -= dispute.amount.amount
         self.locked -= 0 if dispute.refundable else dispute.amount.amount
         if outcome is DisputeStatus.LOST:
             self.charged_back += dispute.amount.amount
-        self._restate(now)
+        self._derive_status(now)
         return [
             PaymentDisputeClosed(
                 order_id=self.order_id,
@@ -313,35 +314,26 @@ class Payment:
             )
         ]
 
-    def _restate(self, now: datetime) -> None:
+    def _derive_status(self, now: datetime) -> None:
         """Derive the status of a captured payment from its sums."""
         if self.disputed:
-            self._become(PaymentStatus.DISPUTED, now)
+            self._set_status(PaymentStatus.DISPUTED, now)
         elif self.refunded + self.charged_back >= self.captured:
             whole = PaymentStatus.CHARGED_BACK if self.charged_back else PaymentStatus.REFUNDED
-            self._become(whole, now)
+            self._set_status(whole, now)
         elif self.refunded + self.charged_back:
-            self._become(PaymentStatus.PARTIALLY_REFUNDED, now)
+            self._set_status(PaymentStatus.PARTIALLY_REFUNDED, now)
         else:
-            self._become(PaymentStatus.CAPTURED, now)
+            self._set_status(PaymentStatus.CAPTURED, now)
 
-    def _become(self, status: PaymentStatus, now: datetime) -> None:
+    def _set_status(self, status: PaymentStatus, now: datetime) -> None:
         self.status = status
         self.updated_at = now
 
 
 @dataclass
-class Erasure:
-    """An account that was deleted (its id), kept a while so that late events bring its name back nowhere."""
-
-    id: str
-    at: datetime
-    version: int = 0
-
-
-@dataclass
 class Reconciliation:
-    """How far the provider's own news were read: all before `until` is booked. There is one."""
+    """How far the provider's changes are booked: all before `until`. There is one such entity."""
 
     id: str
     until: datetime

@@ -1,14 +1,14 @@
-"""The gRPC door: proto to use case and back."""
+"""The gRPC servicer of payments: proto to command, entity to proto."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from events.catalog import Money
-from functions.payments import refunds, service, webhooks
-from functions.payments.desk import Desk
 from functions.payments.domain import Payment, Refund
-from functions.payments.provider import LedgerEntry
+from functions.payments.providers.port import LedgerEntry
+from functions.payments.refunds import ListRefunds, RefundPayment, RefundsService
+from functions.payments.service import ListLedger, ListPayments, PaymentsService
 from functions.runtime.access import ADMINS, ANYBODY, SIGNED_IN
 from functions.runtime.identity import current_caller
 from functions.runtime.messages import money, timestamp
@@ -24,63 +24,60 @@ ACCESS = {
     "ListLedger": ADMINS,
     "ReceiveWebhook": ANYBODY,
 }
-"""Who may call; the use cases ask for more."""
+"""The callers of each method; the use cases check ownership."""
 
 
-class Payments(payments_pb2_grpc.PaymentsServiceServicer):
+class PaymentsServicer(payments_pb2_grpc.PaymentsServiceServicer):
     """See payments.proto."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, payments: PaymentsService, refunds: RefundsService) -> None:
+        self._payments = payments
+        self._refunds = refunds
 
     async def GetOrderPayment(
         self, request: pb.GetOrderPaymentRequest, context: Any
     ) -> pb.GetOrderPaymentResponse:
         """See payments.proto."""
-        return pb.GetOrderPaymentResponse(
-            payment=_payment(await service.order_payment(request.order_id, current_caller(), self._desk))
-        )
+        payment = await self._payments.get_order_payment(request.order_id, current_caller())
+        return pb.GetOrderPaymentResponse(payment=_payment(payment))
 
     async def BatchGetPayments(
         self, request: pb.BatchGetPaymentsRequest, context: Any
     ) -> pb.BatchGetPaymentsResponse:
         """See payments.proto."""
-        payments = await service.payments_by_id(request.payment_ids, current_caller(), self._desk)
+        payments = await self._payments.batch_get(request.payment_ids, current_caller())
         return pb.BatchGetPaymentsResponse(payments=map(_payment, payments))
 
     async def ListPayments(self, request: pb.ListPaymentsRequest, context: Any) -> pb.ListPaymentsResponse:
         """See payments.proto."""
-        payments, cursor = await service.payments_of(
-            request.user_id, request.limit, request.cursor, current_caller(), self._desk
-        )
-        return pb.ListPaymentsResponse(payments=map(_payment, payments), next_cursor=cursor or "")
+        query = ListPayments(request.user_id, request.limit, request.cursor)
+        page = await self._payments.list_payments(query, current_caller())
+        return pb.ListPaymentsResponse(payments=map(_payment, page.items), next_cursor=page.next_cursor or "")
 
     async def RefundPayment(self, request: pb.RefundPaymentRequest, context: Any) -> pb.RefundPaymentResponse:
         """See payments.proto."""
         amount = Money(request.amount.amount, request.amount.currency) if request.HasField("amount") else None
         key = request.idempotency_key if request.HasField("idempotency_key") else None
-        refund = await refunds.refund(
-            request.payment_id, amount, request.reason, key, current_caller(), self._desk
-        )
-        return pb.RefundPaymentResponse(refund=_refund(refund))
+        command = RefundPayment(request.payment_id, amount, request.reason, key)
+        return pb.RefundPaymentResponse(refund=_refund(await self._refunds.refund(command, current_caller())))
 
     async def ListRefunds(self, request: pb.ListRefundsRequest, context: Any) -> pb.ListRefundsResponse:
         """See payments.proto."""
-        page = await refunds.refunds_of(
-            request.payment_id, request.limit, request.cursor, current_caller(), self._desk
-        )
+        query = ListRefunds(request.payment_id, request.limit, request.cursor)
+        page = await self._refunds.list_refunds(query, current_caller())
         return pb.ListRefundsResponse(refunds=map(_refund, page.items), next_cursor=page.next_cursor or "")
 
     async def ListLedger(self, request: pb.ListLedgerRequest, context: Any) -> pb.ListLedgerResponse:
         """See payments.proto."""
-        page = await service.ledger(request.limit, request.cursor, current_caller(), self._desk)
+        query = ListLedger(request.limit, request.cursor)
+        page = await self._payments.list_ledger(query, current_caller())
         return pb.ListLedgerResponse(entries=map(_entry, page.items), next_cursor=page.next_cursor or "")
 
     async def ReceiveWebhook(
         self, request: pb.ReceiveWebhookRequest, context: Any
     ) -> pb.ReceiveWebhookResponse:
         """See payments.proto."""
-        await webhooks.receive(request.payload, request.signature, self._desk)
+        await self._payments.receive_webhook(request.payload, request.signature)
         return pb.ReceiveWebhookResponse()
 
 

@@ -1,242 +1,308 @@
-"""Use cases: charging an order once, calling a charge off, erasing a person, reading.
+"""Use cases of payments: charge an order once, void or refund it after a cancellation, and read payments.
 
-A charge is three steps: a PENDING payment is committed, the provider is called with the payment's id as
-idempotency key, the answer is committed. A crash between any two leaves a PENDING payment; a redelivery
-or the sweep repeats the call, and the provider answers as it did the first time. So an order is charged
-at most once.
+A charge has three steps: commit a PENDING payment, call the provider with the payment's id as idempotency key, and
+commit the answer. A crash between two steps leaves a PENDING payment. A redelivery of the event or the sweep repeats
+the call, and the provider repeats its answer. So an order is charged at most once.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
-from events.catalog import ERASED_USER_ID, Payload
-from functions.payments import refunds, store
-from functions.payments.clients import Instruction
-from functions.payments.desk import Desk
+from events.catalog import ERASED_USER_ID, OrderCancelled, Payload, StockReserved, UserDeleted
+from functions.payments import store
+from functions.payments.clients import Instruction, Orders
 from functions.payments.domain import (
     ORDER_CANCELLED,
-    Erasure,
     Payment,
     Refund,
     RefundStatus,
     cancellation_refund_id,
     payment_id,
 )
-from functions.payments.provider import ChargeOutcome, LedgerEntry
-from functions.runtime.concurrency import gather_logged
+from functions.payments.providers.port import (
+    ChargeOutcome,
+    LedgerEntry,
+    PaymentProvider,
+    ProviderEvent,
+    Webhook,
+)
+from functions.payments.refunds import RefundsService, visible_payment
+from functions.runtime.clock import Clock
+from functions.runtime.concurrency import gather_logged, sweep_deadline
+from functions.runtime.erasure import Erasure, record_erasure
 from functions.runtime.errors import invalid, not_found
-from functions.runtime.identity import Identity, require_admin, require_self_or_admin, require_signed_in
-from functions.runtime.paging import page_limit
-from functions.runtime.store.port import Changes, IdempotencyRecord, Page, Ref, Store
+from functions.runtime.identity import Identity, require_admin, require_self_or_admin
+from functions.runtime.inbox import InboxRecord, commit_inbox_record, inbox_record
+from functions.runtime.paging import all_pages, page_limit
+from functions.runtime.store.port import AlreadyDone, Changes, Page, Ref, Store
 from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.payments")
 
 MAX_BATCH = 100
-PendingPages = Callable[[Store, datetime, str | None], Awaitable[Page[Payment]]]
-SWEEP_SECONDS = 20.0  # within a delivery: after 30 s the broker sends the tick again
+PendingPage = Callable[[Store, datetime, str | None], Awaitable[Page[Payment]]]
 
 
-async def charge(order_id: str, idempotency: IdempotencyRecord | None, desk: Desk) -> None:
-    """Charge an order whose stock is reserved; `idempotency` commits with the provider's answer.
+@dataclass(frozen=True)
+class ListPayments:
+    """List the payments of a user, or of the caller if `user_id` is empty."""
 
-    Raises UNAVAILABLE when orders or the provider do not answer: to be repeated.
+    user_id: str
+    limit: int
+    cursor: str
+
+
+@dataclass(frozen=True)
+class ListLedger:
+    """List the provider's ledger."""
+
+    limit: int
+    cursor: str
+
+
+class PaymentsService:
+    """Use cases of payments. Collaborators are fixed at start; methods are safe to call concurrently.
+
+    The sweep retries a payment that has been pending for longer than `settle_after`. `webhook` is None if the provider
+    sends no events.
     """
-    known = await desk.store.get(Payment, payment_id(order_id))
-    if known is not None and not known.pending:
-        return
-    if known is not None and known.void_requested:
-        await _settle(known, await desk.provider.void(known.id), idempotency, desk)
-        return
-    instruction = await desk.orders.payment_instruction(order_id)
-    payment = await _open(instruction, desk)
-    if not payment.pending:
-        return
-    if payment.void_requested:
-        outcome = await desk.provider.void(payment.id)
-    elif instruction.amount.amount == 0:
-        outcome = ChargeOutcome.CAPTURED  # free goods: no provider charges nothing
-    else:
-        outcome = await desk.provider.charge(payment.id, instruction.amount, instruction.token)
-    await _settle(payment, outcome, idempotency, desk)
-    if known is not None:
-        # The charge may be older than its answer, and what was told of it since then found nothing to be booked on.
-        await refunds.try_to_reconcile(payment.id, desk)
 
+    def __init__(
+        self,
+        store: Store,
+        provider: PaymentProvider,
+        orders: Orders,
+        refunds: RefundsService,
+        clock: Clock,
+        *,
+        settle_after: timedelta,
+        webhook: Webhook | None = None,
+    ) -> None:
+        self._store = store
+        self._provider = provider
+        self._orders = orders
+        self._refunds = refunds
+        self._clock = clock
+        self._settle_after = settle_after
+        self._webhook = webhook
 
-async def cancel(order_id: str, user_id: str, idempotency: IdempotencyRecord | None, desk: Desk) -> None:
-    """The order is cancelled: nothing will be charged, what was goes back. Raises UNAVAILABLE as `charge`."""
-    # Somebody may have given the money back at the provider: what is asked back then would be refused.
-    await refunds.try_to_reconcile(payment_id(order_id), desk)
-    payment, refund = await _call_off(order_id, user_id, desk)
-    if payment.pending:
-        await _settle(payment, await desk.provider.void(payment.id), idempotency, desk)
-    elif refund is not None and refund.status is RefundStatus.PENDING:
-        await refunds.give_back(refund.id, idempotency, desk)
+    async def get_order_payment(self, order_id: str, caller: Identity) -> Payment:
+        """Return the payment of an order.
 
+        Raises:
+            NotFound: PAYMENT_NOT_FOUND if no charge was requested yet, or the caller is neither the payer nor an admin.
+        """
+        payment = await self._store.get(Payment, payment_id(order_id))
+        is_tombstone = payment is not None and payment.amount is None
+        return visible_payment(None if is_tombstone else payment, caller)
 
-async def erase(user_id: str, desk: Desk) -> None:
-    """An account is deleted: payments stay, for the books, but name the person no more. Repeatable."""
-    now = desk.clock.now()
-    await desk.store.transact(
-        [Ref(Erasure, user_id)], lambda found: Changes(None, [] if found[0] else [Erasure(user_id, now)])
-    )
-    while (page := await store.payments_of_user(desk.store, user_id, MAX_BATCH, None)).items:
-        for payment in page.items:
-            failpoint("payments.erase.before")
-            await desk.store.update(Payment, payment.id, _forget_user)
-            failpoint("payments.erase.after")
+    async def batch_get(self, payment_ids: Sequence[str], caller: Identity) -> list[Payment]:
+        """Return those of 1 to 100 payments that exist. Admins only."""
+        require_admin(caller)
+        if not 1 <= len(payment_ids) <= MAX_BATCH:
+            raise invalid("Ask for 1 to 100 payments.", ("payment_ids", "must hold 1 to 100 ids"))
+        found = await self._store.get_many(Payment, list(dict.fromkeys(payment_ids)))
+        return list(found.values())
 
+    async def list_payments(self, query: ListPayments, caller: Identity) -> Page[Payment]:
+        """List a user's payments, oldest first, without those that `get_order_payment` does not find.
 
-async def sweep(desk: Desk) -> None:
-    """Take up what a crash or an outage left pending.
+        Raises:
+            PermissionDenied: the caller is neither that user nor an admin.
+        """
+        user_id = query.user_id or caller.subject
+        require_self_or_admin(caller, user_id)
+        page = await store.payments_of_user(
+            self._store, user_id, page_limit(query.limit), query.cursor or None
+        )
+        return Page([payment for payment in page.items if payment.amount is not None], page.next_cursor)
 
-    Refunds and voids come before charges: a provider that lets every charge time out must not keep money from going
-    back. What was done at the provider itself is booked in between.
-    """
-    before = desk.clock.now() - desk.settle_after
-    try:
-        async with asyncio.timeout(SWEEP_SECONDS):
-            await refunds.sweep(before, desk)
-            await _settle_pending(store.pending_voids, before, desk)
-            await gather_logged([refunds.book_news(desk)], log)
-            await _settle_pending(store.pending_payments, before, desk)
-    except TimeoutError:
-        log.warning("sweep_unfinished")
+    async def list_ledger(self, query: ListLedger, caller: Identity) -> Page[LedgerEntry]:
+        """List the provider's ledger, oldest first. Admins only."""
+        require_admin(caller)
+        return await self._provider.ledger(page_limit(query.limit), query.cursor or None)
 
+    async def on_stock_reserved(self, event: StockReserved, inbox: InboxRecord) -> None:
+        """Charge the order. Raises UNAVAILABLE when orders or the provider do not answer."""
+        await self._charge(event.order_id, inbox)
 
-async def _settle_pending(pages: PendingPages, before: datetime, desk: Desk) -> None:
-    cursor, more = None, True
-    while more:
-        payments = await pages(desk.store, before, cursor)
-        await gather_logged([charge(payment.order_id, None, desk) for payment in payments.items], log)
-        cursor, more = payments.next_cursor, payments.next_cursor is not None
+    async def on_order_cancelled(self, event: OrderCancelled, inbox: InboxRecord) -> None:
+        """Void or refund the order's payment. Raises UNAVAILABLE when the provider does not answer."""
+        # A refund that was made at the provider must be known before, else the provider would refuse ours.
+        await self._refunds.try_reconcile(payment_id(event.order_id))
+        payment, refund = await self._commit_cancellation(event.order_id, event.user_id)
+        if payment.pending:
+            await self._settle(payment, await self._provider.void(payment.id), inbox)
+        elif refund is not None and refund.status is RefundStatus.PENDING:
+            await self._refunds.settle(refund.id, inbox)
 
+    async def on_user_deleted(self, event: UserDeleted, inbox: InboxRecord) -> None:
+        """Remove the user's id from all payments, which are kept for accounting. Repeatable."""
+        await record_erasure(self._store, event.user_id, self._clock.now())
+        while (page := await store.payments_of_user(self._store, event.user_id, MAX_BATCH, None)).items:
+            for payment in page.items:
+                failpoint("payments.erase.before")
+                await self._store.update(Payment, payment.id, _remove_user)
+                failpoint("payments.erase.after")
 
-async def order_payment(order_id: str, caller: Identity, desk: Desk) -> Payment:
-    """An order's payment, for its owner or an admin; to others, and before a charge was tried, NOT_FOUND."""
-    payment = await desk.store.get(Payment, payment_id(order_id))
-    if payment is None or payment.amount is None:
-        require_signed_in(caller)
-        raise not_found("Payment", "PAYMENT_NOT_FOUND")
-    refunds.require_payer_or_admin(payment, caller)
-    return payment
+    async def receive_webhook(self, payload: bytes, signature: str) -> None:
+        """Handle one event of the provider; ignore those about anything but our charges.
 
+        Nothing that the event says is booked. It only starts a call to the provider, with the key of the charge, so
+        that money is accounted for in one way, whether a webhook or the sweep notices a change first.
 
-async def payments_by_id(ids: Sequence[str], caller: Identity, desk: Desk) -> list[Payment]:
-    """Those of up to 100 payments that exist; admins only."""
-    require_admin(caller)
-    if not 1 <= len(ids) <= MAX_BATCH:
-        raise invalid("Ask for 1 to 100 payments.", ("payment_ids", "must hold 1 to 100 ids"))
-    found = await desk.store.get_many(Payment, list(dict.fromkeys(ids)))
-    return list(found.values())
+        Raises:
+            InvalidArgument: SIGNATURE_INVALID, WEBHOOK_MALFORMED.
+            NotFound: WEBHOOK_NOT_FOUND if no webhook is configured.
+            Unavailable: the provider does not answer; it sends the event again.
+        """
+        if self._webhook is None:
+            raise not_found("Webhook", "WEBHOOK_NOT_FOUND")
+        event = await self._webhook.parse(payload, signature)
+        inbox = inbox_record("/payment-provider", event.id, self._clock.now())
+        try:
+            if event.kind == "charge":
+                await self._on_charge_changed(event, inbox)
+            elif event.kind in ("refund", "dispute"):
+                await self._on_refund_or_dispute_changed(event, inbox)
+        except AlreadyDone:
+            log.info("webhook_repeated", extra=_log_fields(event))
 
+    async def sweep(self) -> None:
+        """Retry what a crash or an outage left pending, and book what changed at the provider.
 
-async def payments_of(
-    user_id: str, limit: int, cursor: str, caller: Identity, desk: Desk
-) -> tuple[list[Payment], str | None]:
-    """A page of a person's payments, oldest first, and the next cursor; an empty `user_id` means the caller's own.
+        Refunds and voids come before charges, so that a provider that lets every charge time out does not delay them.
+        """
+        before = self._clock.now() - self._settle_after
+        async with sweep_deadline(log):
+            await self._refunds.settle_pending(before)
+            await self._charge_pending(store.pending_voids, before)
+            await gather_logged([self._refunds.reconcile_changes()], log)
+            await self._charge_pending(store.pending_payments, before)
 
-    Those of which `order_payment` says that there are none are left out.
-    """
-    user_id = user_id or caller.subject
-    require_self_or_admin(caller, user_id)
-    page = await store.payments_of_user(desk.store, user_id, page_limit(limit), cursor or None)
-    return [payment for payment in page.items if payment.amount is not None], page.next_cursor
+    async def _charge_pending(self, pending: PendingPage, before: datetime) -> None:
+        async for payments in all_pages(partial(pending, self._store, before)):
+            await gather_logged([self._charge(payment.order_id, None) for payment in payments], log)
 
-
-async def ledger(limit: int, cursor: str, caller: Identity, desk: Desk) -> Page[LedgerEntry]:
-    """The provider's books, oldest first; admins only."""
-    require_admin(caller)
-    return await desk.provider.ledger(page_limit(limit), cursor or None)
-
-
-async def _open(instruction: Instruction, desk: Desk) -> Payment:
-    """The order's payment, PENDING if it may be charged; called off or VOIDED if the order is not payable."""
-    now = desk.clock.now()
-    pid = payment_id(instruction.order_id)
-
-    def change(found: Sequence[Any]) -> Changes[Payment]:
-        payment, request_purge = found
-        if payment is None:
-            user_id = "" if request_purge else instruction.user_id
-            payment = Payment(pid, instruction.order_id, user_id, instruction.amount, now, now)
-            if not instruction.payable:
-                payment.void(now)
-            return Changes(payment, put=[payment])
-        if payment.pending and not instruction.payable and not payment.void_requested:
-            payment.request_void(now)
-            return Changes(payment, put=[payment])
-        return Changes(payment)
-
-    failpoint("payments.open.before")
-    payment = await desk.store.transact([Ref(Payment, pid), _erasure(instruction.user_id)], change)
-    failpoint("payments.open.after")
-    return payment
-
-
-async def _call_off(order_id: str, user_id: str, desk: Desk) -> tuple[Payment, Refund | None]:
-    """Commit that the order is cancelled: a tombstone, a request to void, or a refund of what is left."""
-    now = desk.clock.now()
-    pid, refund_id = payment_id(order_id), cancellation_refund_id(order_id)
-
-    def change(found: Sequence[Any]) -> Changes[tuple[Payment, Refund | None]]:
-        payment, refund, request_purge = found
-        if payment is None:
-            payment = Payment(pid, order_id, "" if request_purge else user_id, None, now, now)
-            payment.void(now)
-            return Changes((payment, None), put=[payment])
-        put: list[Payment | Refund] = []
-        if not payment.void_requested and payment.amount is not None:
-            payment.request_void(now)
-            put.append(payment)
-        if not payment.pending and refund is None and payment.left > 0:
-            refund = payment.ask_back(refund_id, None, ORDER_CANCELLED, now)
-            put = [payment, refund]
-        return Changes((payment, refund), put=put)
-
-    refs = [Ref(Payment, pid), Ref(Refund, refund_id), _erasure(user_id)]
-    failpoint("payments.call-off.before")
-    called_off = await desk.store.transact(refs, change)
-    failpoint("payments.call-off.after")
-    return called_off
-
-
-async def _settle(
-    payment: Payment, outcome: ChargeOutcome, idempotency: IdempotencyRecord | None, desk: Desk
-) -> None:
-    """Commit the provider's answer, and for a cancelled order the refund of what was captured; give it
-    back.
-    """
-    now = desk.clock.now()
-    refund_id = cancellation_refund_id(payment.order_id)
-
-    def change(found: Sequence[Any]) -> Changes[Refund | None]:
-        payment, refund = found
+    async def _charge(self, order_id: str, inbox: InboxRecord | None) -> None:
+        """Charge an order, or void its payment if it is cancelled. `inbox` commits with the provider's answer."""
+        known = await self._store.get(Payment, payment_id(order_id))
+        if known is not None and not known.pending:
+            return
+        if known is not None and known.void_requested:
+            await self._settle(known, await self._provider.void(known.id), inbox)
+            return
+        instruction = await self._orders.payment_instruction(order_id)
+        payment = await self._open(instruction)
         if not payment.pending:
-            return Changes(refund)
-        events = _answer(payment, outcome, now)
-        if payment.void_requested and payment.left > 0:
-            refund = payment.ask_back(refund_id, None, ORDER_CANCELLED, now)
-            return Changes(refund, put=[payment, refund], events=events)
-        return Changes(None, put=[payment], events=events)
+            return
+        if payment.void_requested:
+            outcome = await self._provider.void(payment.id)
+        elif instruction.amount.amount == 0:
+            outcome = ChargeOutcome.CAPTURED  # no provider charges an amount of zero
+        else:
+            outcome = await self._provider.charge(payment.id, instruction.amount, instruction.token)
+        await self._settle(payment, outcome, inbox)
+        if known is not None:
+            # The charge may be older than its answer. A refund or dispute reported since then was not booked.
+            await self._refunds.try_reconcile(payment.id)
 
-    failpoint("payments.settle.before")
-    refund = await desk.store.transact(
-        [Ref(Payment, payment.id), Ref(Refund, refund_id)], change, idempotency=idempotency
-    )
-    failpoint("payments.settle.after")
-    log.info("charge_settled", extra={"order_id": payment.order_id, "outcome": outcome.value})
-    if refund is not None:
-        await refunds.give_back(refund.id, None, desk)
+    async def _open(self, instruction: Instruction) -> Payment:
+        """Commit and return the order's payment: PENDING if payable, else VOIDED or with a void requested."""
+        now = self._clock.now()
+        key = payment_id(instruction.order_id)
+
+        def change(found: Sequence[Any]) -> Changes[Payment]:
+            payment, erasure = found
+            if payment is None:
+                user_id = "" if erasure else instruction.user_id
+                payment = Payment(key, instruction.order_id, user_id, instruction.amount, now, now)
+                if not instruction.payable:
+                    payment.void(now)
+                return Changes(payment, put=[payment])
+            if payment.pending and not instruction.payable and not payment.void_requested:
+                payment.request_void(now)
+                return Changes(payment, put=[payment])
+            return Changes(payment)
+
+        failpoint("payments.open.before")
+        payment = await self._store.transact([Ref(Payment, key), _erasure_ref(instruction.user_id)], change)
+        failpoint("payments.open.after")
+        return payment
+
+    async def _commit_cancellation(self, order_id: str, user_id: str) -> tuple[Payment, Refund | None]:
+        """Commit that the order is cancelled: a tombstone, a request to void, or a refund of the rest."""
+        now = self._clock.now()
+        key, refund_id = payment_id(order_id), cancellation_refund_id(order_id)
+
+        def change(found: Sequence[Any]) -> Changes[tuple[Payment, Refund | None]]:
+            payment, refund, erasure = found
+            if payment is None:
+                payment = Payment(key, order_id, "" if erasure else user_id, None, now, now)
+                payment.void(now)
+                return Changes((payment, None), put=[payment])
+            put: list[Payment | Refund] = []
+            if not payment.void_requested and payment.amount is not None:
+                payment.request_void(now)
+                put.append(payment)
+            if not payment.pending and refund is None and payment.refundable > 0:
+                refund = payment.request_refund(refund_id, None, ORDER_CANCELLED, now)
+                put = [payment, refund]
+            return Changes((payment, refund), put=put)
+
+        refs = [Ref(Payment, key), Ref(Refund, refund_id), _erasure_ref(user_id)]
+        failpoint("payments.call-off.before")
+        cancelled = await self._store.transact(refs, change)
+        failpoint("payments.call-off.after")
+        return cancelled
+
+    async def _settle(self, payment: Payment, outcome: ChargeOutcome, inbox: InboxRecord | None) -> None:
+        """Commit the provider's answer to a charge; if the order is cancelled, refund what was captured."""
+        now = self._clock.now()
+        refund_id = cancellation_refund_id(payment.order_id)
+
+        def change(found: Sequence[Any]) -> Changes[Refund | None]:
+            payment, refund = found
+            if not payment.pending:
+                return Changes(refund)
+            events = _apply_outcome(payment, outcome, now)
+            if payment.void_requested and payment.refundable > 0:
+                refund = payment.request_refund(refund_id, None, ORDER_CANCELLED, now)
+                return Changes(refund, put=[payment, refund], events=events)
+            return Changes(None, put=[payment], events=events)
+
+        refs = [Ref(Payment, payment.id), Ref(Refund, refund_id)]
+        failpoint("payments.settle.before")
+        refund = await self._store.transact(refs, change, idempotency=inbox)
+        failpoint("payments.settle.after")
+        log.info("charge_settled", extra={"order_id": payment.order_id, "outcome": outcome.value})
+        if refund is not None:
+            await self._refunds.settle(refund.id, None)
+
+    async def _on_charge_changed(self, event: ProviderEvent, inbox: InboxRecord) -> None:
+        payment = await self._store.get(Payment, event.key) if event.key else None
+        if payment is not None and payment.pending:
+            await self._charge(payment.order_id, inbox)
+
+    async def _on_refund_or_dispute_changed(self, event: ProviderEvent, inbox: InboxRecord) -> None:
+        key = await self._provider.find_charge_key(event.charge_id) if event.charge_id else ""
+        payment = await self._store.get(Payment, key) if key else None
+        if payment is None:
+            log.warning("webhook_of_an_unknown_charge", extra=_log_fields(event))
+            return
+        if payment.pending:
+            await self._charge(payment.order_id, None)
+        await self._refunds.reconcile(payment.id)
+        await commit_inbox_record(self._store, inbox)
 
 
-def _answer(payment: Payment, outcome: ChargeOutcome, now: datetime) -> list[Payload]:
+def _apply_outcome(payment: Payment, outcome: ChargeOutcome, now: datetime) -> list[Payload]:
     if outcome is ChargeOutcome.CAPTURED:
         return payment.capture(now)
     if outcome is ChargeOutcome.VOIDED:
@@ -244,12 +310,21 @@ def _answer(payment: Payment, outcome: ChargeOutcome, now: datetime) -> list[Pay
     return payment.decline(outcome.value, now)
 
 
-def _forget_user(payment: Payment | None) -> tuple[Payment, Sequence[Payload]]:
+def _remove_user(payment: Payment | None) -> tuple[Payment, Sequence[Payload]]:
     if payment is None:
         raise not_found("Payment", "PAYMENT_NOT_FOUND")
     payment.user_id = ""
     return payment, ()
 
 
-def _erasure(user_id: str) -> Ref:
+def _erasure_ref(user_id: str) -> Ref:
     return Ref(Erasure, user_id or ERASED_USER_ID)
+
+
+def _log_fields(event: ProviderEvent) -> dict[str, str]:
+    return {
+        "webhook_event": event.id,
+        "webhook_type": event.type,
+        "provider_id": event.provider_id,
+        "reason": event.reason,
+    }

@@ -1,32 +1,17 @@
-"""The event door: which use case each event type starts."""
+"""The events that payments hears, and the method that handles each."""
 
 from __future__ import annotations
 
 from events.catalog import OrderCancelled, Payload, StockReserved, SweepDue, UserDeleted
-from functions.payments import service
-from functions.payments.desk import Desk
+from functions.payments.service import PaymentsService
 from functions.runtime.app import Handler
-from functions.runtime.inbox import InboxRecord
 
 
-def subscriptions(desk: Desk) -> dict[type[Payload], Handler]:
-    """Handlers by event type."""
-
-    async def stock_reserved(event: StockReserved, inbox: InboxRecord) -> None:
-        await service.charge(event.order_id, inbox, desk)
-
-    async def order_cancelled(event: OrderCancelled, inbox: InboxRecord) -> None:
-        await service.cancel(event.order_id, event.user_id, inbox, desk)
-
-    async def user_deleted(event: UserDeleted, inbox: InboxRecord) -> None:
-        await service.erase(event.user_id, desk)
-
-    async def sweep_due(_: SweepDue, __: InboxRecord) -> None:
-        await service.sweep(desk)
-
+def subscriptions(service: PaymentsService) -> dict[type[Payload], Handler]:
+    """Return the handlers by payload type."""
     return {
-        StockReserved: stock_reserved,
-        OrderCancelled: order_cancelled,
-        UserDeleted: user_deleted,
-        SweepDue: sweep_due,
+        StockReserved: service.on_stock_reserved,
+        OrderCancelled: service.on_order_cancelled,
+        UserDeleted: service.on_user_deleted,
+        SweepDue: lambda _event, _inbox: service.sweep(),
     }

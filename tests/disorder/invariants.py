@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functions.notifications import store as notifications
 from functions.orders.domain import STOCK_LOST_AFTER_SHIPPING, UNPAID, Order, Status
 from functions.payments.domain import Payment, PaymentStatus, RefundStatus, payment_id
-from functions.payments.provider import LedgerEntry
-from functions.payments.simulated import LOST
+from functions.payments.providers.port import LedgerEntry
+from functions.payments.providers.simulated import LOST
 from functions.payments.store import refunds_of
 from functions.products.stock.domain import Reservation, State, Stock
 from tests.disorder.world import World

@@ -23,16 +23,17 @@ from functions.orders.domain import Order
 from functions.orders.pricing import RequestedLine
 from functions.orders.service import CancelOrder, PlaceOrder
 from functions.orders.tests.shop import orders_service
-from functions.payments import refunds, simulated
-from functions.payments.desk import Desk
 from functions.payments.domain import Refund, payment_id
-from functions.payments.tests.till import FaultyProvider, SimulatedBank
+from functions.payments.providers import simulated
+from functions.payments.refunds import RefundPayment, RefundsService
+from functions.payments.tests.shop import SETTLE_AFTER, FaultyProvider, SimulatedBank
 from functions.products.domain import CreateProduct
 from functions.products.stock.domain import Stock
 from functions.products.stock.service import SetStock
 from functions.products.tests.shop import products_service, stock_service
 from functions.runtime.addresses import PostalAddress
 from functions.runtime.clock import ManualClock
+from functions.runtime.currencies import SIMULATED
 from functions.runtime.event_function import EventFunction
 from functions.runtime.identity import ADMIN, CUSTOMER, Identity
 from functions.runtime.ids import uuid7
@@ -107,7 +108,9 @@ class World:
         devices = Devices(accounts, self.clock)
         self._throttle = Throttle(accounts, self.clock, Limits())
         self._proof = Proof(accounts, _hasher, self._throttle, devices, self.clock)
-        self._desk = Desk(self.store["payments"], self.provider, self.instructions, self.clock)
+        self._refunds = RefundsService(
+            self.store["payments"], self.provider, self.clock, settle_after=SETTLE_AFTER, limits=SIMULATED
+        )
 
     def _compose(self, name: str, **replaced: Any) -> Any:
         settings = load(importlib.import_module(f"functions.{name}.settings").Settings, {})
@@ -216,7 +219,8 @@ class World:
     async def refund(self, order_id: str, amount: int | None, key: str | None = None) -> Refund:
         """Give some of the money back; None for all that is left."""
         money = None if amount is None else Money(amount, PRICE.currency)
-        return await refunds.refund(payment_id(order_id), money, "", key, self.boss, self._desk)
+        command = RefundPayment(payment_id(order_id), money, idempotency_key=key)
+        return await self._refunds.refund(command, self.boss)
 
     async def refund_elsewhere(self, order_id: str, amount: int) -> None:
         """Somebody gives money back on the provider's own pages."""

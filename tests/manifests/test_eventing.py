@@ -5,7 +5,7 @@ from __future__ import annotations
 from events.broker.config import Delivery
 from events.catalog import SUBSCRIBERS, SweepDue, trigger_name
 from functions.notifications import sending
-from functions.payments import service as payments
+from functions.runtime.concurrency import SWEEP_SECONDS
 from knative.local import manifests as m
 
 
@@ -35,7 +35,7 @@ def test_a_sweep_ends_before_the_broker_takes_its_tick_for_lost(base: m.Manifest
     ticks = [t for t in base.of(m.EVENTING, "Trigger") if _type(t) == SweepDue.TYPE]
     assert not any("timeout" in tick["spec"]["delivery"] for tick in ticks), "compare with that, then"
     # What all share is swept before: some seconds are left for it.
-    assert max(sending.SWEEP_SECONDS, payments.SWEEP_SECONDS) <= Delivery().timeout - 10
+    assert max(sending.SWEEP_SECONDS, SWEEP_SECONDS) <= Delivery().timeout - 10
 
 
 def test_the_sweeps_tick_goes_to_the_broker_as_the_catalogue_says(base: m.Manifests) -> None:

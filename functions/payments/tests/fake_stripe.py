@@ -1,6 +1,6 @@
-"""Stripe's API as far as payments use it, with state: idempotency keys, declines, and faults on request.
+"""A fake of the parts of Stripe's API that payments uses, with idempotency keys, declines, and faults on request.
 
-Tokens are the simulated provider's, so that one contract holds for both.
+It takes the simulated provider's tokens, so that one contract suite runs over both.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 from aiohttp import web
 
 from events.catalog import Money
-from functions.payments import stripe_provider
-from functions.payments.stripe_api import StripeApi
-from functions.payments.stripe_provider import StripeProvider
+from functions.payments.providers import stripe_provider
+from functions.payments.providers.stripe_api import StripeApi
+from functions.payments.providers.stripe_provider import StripeProvider
 from functions.runtime.clock import Clock, ManualClock
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import Store
@@ -24,7 +24,7 @@ from functions.runtime.store.port import Store
 API_KEY = "sk_test_opensesame"
 _DECLINES = {"tok_declined": "generic_decline", "tok_insufficient_funds": "insufficient_funds"}
 REUSED = "The provided PaymentMethod was previously used with a PaymentIntent without Customer attachment."
-"""What Stripe says of it, with neither a code nor a parameter."""
+"""Stripe's message for this error, which has neither a code nor a parameter."""
 MINIMUM = {"eur": 50, "usd": 50, "gbp": 30, "jpy": 50, "huf": 17500}
 STEP = {**dict.fromkeys(("bhd", "jod", "kwd", "omr", "tnd"), 10), "isk": 100, "ugx": 100}
 _OPEN = ("requires_payment_method", "requires_confirmation")
@@ -34,10 +34,10 @@ Form = dict[str, str]
 
 
 class FakeStripe:
-    """What Stripe knows. `faults` are used up one a request:
+    """Stripe's state. Each request consumes one of `faults`:
 
-    `before`: the request is lost; `after`: the answer is lost; `late`: it comes when nobody waits any more; a number:
-    this status, and nothing done; `status/type/code/param`: this error, and nothing done.
+    `before` loses the request; `after` loses the answer; `late` sends the answer after the client's timeout; a number
+    answers with this status and does nothing; `status/type/code/param` answers with this error and does nothing.
     """
 
     def __init__(self) -> None:
@@ -58,18 +58,18 @@ class FakeStripe:
 
     @property
     def net(self) -> int:
-        """What was taken and kept."""
+        """The sum charged minus all that was refunded or lost."""
         taken = sum(i["amount"] for i in self.intents.values() if i["status"] == "succeeded")
         back = sum(r["amount"] for r in self.refunds.values() if r["status"] == "succeeded")
         lost = sum(d["amount"] for d in self.disputes.values() if d["status"] == "lost")
         return int(taken - back - lost)
 
     def count(self, ending: str) -> int:
-        """Requests whose path ends like this."""
+        """Return the number of requests whose path ends so."""
         return sum(path.endswith(ending) for _, path, _ in self.requests)
 
     def provider(self, store: Store | None = None, clock: Clock | None = None, **api: Any) -> StripeProvider:
-        """The adapter in front of it; without retries of the library's, whose pauses are long."""
+        """Return the adapter to this server, without the library's retries, whose pauses are long."""
         clock = clock or ManualClock()
         options = {"seconds": 5.0, "retries": 0, **api}
         store = store or MemoryStore(stripe_provider.MAPPINGS, clock)
@@ -77,8 +77,8 @@ class FakeStripe:
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[FakeStripe]:
-        """Listen on a free port; `base` is where."""
-        app = web.Application(middlewares=[self._door()])
+        """Listen on a free port, with the address in `base`."""
+        app = web.Application(middlewares=[self._check_and_fault()])
         app.add_routes(
             [
                 web.post("/v1/payment_intents", self._create),
@@ -103,9 +103,9 @@ class FakeStripe:
             self.late.set()
             await runner.cleanup()
 
-    def _door(self) -> Any:
+    def _check_and_fault(self) -> Any:
         @web.middleware
-        async def door(request: web.Request, handler: Handler) -> web.StreamResponse:
+        async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
             if request.headers.get("authorization") != f"Bearer {API_KEY}":
                 return error(401, "invalid_request_error", "api_key_invalid")
             form = {key: str(value) for key, value in (await request.post()).items()}
@@ -124,7 +124,7 @@ class FakeStripe:
                 await self.late.wait()
             return answer
 
-        return door
+        return middleware
 
     async def _once(self, request: web.Request, form: Form, handler: Handler) -> web.Response:
         key = request.headers.get("idempotency-key", "")
@@ -190,18 +190,18 @@ class FakeStripe:
         intent["status"] = "canceled"
         return web.json_response(intent)
 
-    # What people do in the dashboard, and banks
+    # Actions in the dashboard and by banks
 
     def refund_in_the_dashboard(
         self, intent_id: str, amount: int, status: str = "succeeded"
     ) -> dict[str, Any]:
-        """A refund that has no metadata of ours; Stripe refuses none here."""
+        """Create a refund without our metadata. Stripe refuses none here."""
         refund = self._new_refund(self.intents[intent_id], amount, status, {})
-        self.tell("refund.created", refund)
+        self.add_event("refund.created", refund)
         return refund
 
     def dispute(self, intent_id: str, amount: int, status: str = "needs_response") -> dict[str, Any]:
-        """The bank disputes a charge; `warning_needs_response` only inquires."""
+        """Open a dispute; `warning_needs_response` is an inquiry only."""
         dispute = {
             "id": f"dp_{len(self.disputes) + 1}",
             "object": "dispute",
@@ -214,18 +214,18 @@ class FakeStripe:
             "metadata": {},
         }
         self.disputes[str(dispute["id"])] = dispute
-        self.tell("charge.dispute.created", dispute)
+        self.add_event("charge.dispute.created", dispute)
         return dispute
 
     def decide(self, dispute_id: str, status: str) -> dict[str, Any]:
-        """The bank closes a dispute."""
+        """Close a dispute."""
         dispute = self.disputes[dispute_id]
         dispute["status"] = status
-        self.tell("charge.dispute.closed", dispute)
+        self.add_event("charge.dispute.closed", dispute)
         return dispute
 
-    def tell(self, kind: str, thing: dict[str, Any]) -> None:
-        """Add to the events, newest first."""
+    def add_event(self, kind: str, thing: dict[str, Any]) -> None:
+        """Add an event, newest first."""
         event = {
             "id": f"evt_{len(self.events) + 1}",
             "object": "event",
@@ -297,21 +297,21 @@ class FakeStripe:
 
 
 def error(status: int, kind: str, code: str, param: str = "") -> web.Response:
-    """An error as Stripe puts it."""
+    """Return an error in Stripe's format."""
     return web.json_response(
         {"error": {"type": kind, "code": code, "param": param, "message": "No."}}, status=status
     )
 
 
 class StripeBank:
-    """See Bank in till.py; `clock` dates the events."""
+    """See Bank in shop.py. It acts at the fake Stripe; `clock` dates the events."""
 
     def __init__(self, stripe: FakeStripe, clock: Callable[[], datetime]) -> None:
         self._stripe = stripe
         self._clock = clock
 
     async def refund(self, refund_id: str, charge_key: str, amount: Money) -> None:
-        """See Bank; Stripe names it itself."""
+        """See Bank. Stripe chooses the refund's id."""
         intent = self._intent(charge_key)
         if (
             intent is not None
@@ -339,7 +339,7 @@ class StripeBank:
         for refund in self._stripe.refunds.values():
             if intent and refund["payment_intent"] == intent["id"] and refund["status"] == "succeeded":
                 refund["status"] = "failed"
-                self._stripe.tell("refund.failed", refund)
+                self._stripe.add_event("refund.failed", refund)
                 return {charge_key}
         return set()
 

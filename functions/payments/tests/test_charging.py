@@ -8,36 +8,36 @@ import pytest
 
 from events.catalog import Money, PaymentCaptured, PaymentDeclined, PaymentRefunded
 from functions.payments.domain import PaymentStatus
-from functions.payments.tests.till import ORDER, PAYER, PRICE, Till
+from functions.payments.tests.shop import ORDER, PAYER, PRICE, SETTLE_AFTER, Shop
 from functions.runtime.errors import Code, ServiceError
 
 PAYMENT = "pay_" + "a" * 32
 
 
 async def test_an_order_whose_stock_is_reserved_is_charged() -> None:
-    till = Till(lost_races=1)
-    till.orders.place(ORDER)
-    await till.reserve()
-    payment = await till.payment()
+    shop = Shop(lost_races=1)
+    shop.orders.place(ORDER)
+    await shop.reserve()
+    payment = await shop.payment()
     assert (payment.status, payment.captured, payment.user_id) == (PaymentStatus.CAPTURED, 5000, PAYER)
-    assert till.events() == [PaymentCaptured(order_id=ORDER, payment_id=PAYMENT, amount=PRICE)]
-    assert await till.net() == 5000
+    assert shop.events() == [PaymentCaptured(order_id=ORDER, payment_id=PAYMENT, amount=PRICE)]
+    assert await shop.net() == 5000
 
 
 async def test_an_order_that_costs_nothing_is_paid_without_a_provider() -> None:
-    till = Till(lost_races=1)
-    till.orders.place(ORDER, "tok_declined", Money(0, "EUR"))
-    await till.reserve()
-    await till.reserve()
-    payment = await till.payment()
+    shop = Shop(lost_races=1)
+    shop.orders.place(ORDER, "tok_declined", Money(0, "EUR"))
+    await shop.reserve()
+    await shop.reserve()
+    payment = await shop.payment()
     assert (payment.status, payment.captured) == (PaymentStatus.CAPTURED, 0)
-    assert till.events() == [PaymentCaptured(order_id=ORDER, payment_id=PAYMENT, amount=Money(0, "EUR"))]
-    assert await till.ledger() == []
+    assert shop.events() == [PaymentCaptured(order_id=ORDER, payment_id=PAYMENT, amount=Money(0, "EUR"))]
+    assert await shop.ledger() == []
 
-    await till.cancel()
-    await till.sweep()
-    assert till.events(PaymentRefunded) == []
-    assert await till.ledger() == []
+    await shop.cancel()
+    await shop.sweep()
+    assert shop.events(PaymentRefunded) == []
+    assert await shop.ledger() == []
 
 
 @pytest.mark.parametrize(
@@ -49,260 +49,260 @@ async def test_an_order_that_costs_nothing_is_paid_without_a_provider() -> None:
     ],
 )
 async def test_a_refused_charge_is_told_with_its_reason(token: str, reason: str) -> None:
-    till = Till()
-    till.orders.place(ORDER, token)
-    await till.reserve()
-    payment = await till.payment()
+    shop = Shop()
+    shop.orders.place(ORDER, token)
+    await shop.reserve()
+    payment = await shop.payment()
     assert (payment.status, payment.reason, payment.captured) == (PaymentStatus.DECLINED, reason, 0)
-    assert till.events() == [PaymentDeclined(order_id=ORDER, payment_id=PAYMENT, reason=reason)]
-    assert await till.net() == 0
+    assert shop.events() == [PaymentDeclined(order_id=ORDER, payment_id=PAYMENT, reason=reason)]
+    assert await shop.net() == 0
 
 
 async def test_a_repeated_event_charges_nothing_more() -> None:
-    till = Till()
-    till.orders.place(ORDER)
-    await till.reserve()
-    await till.reserve()
-    assert len(await till.ledger()) == 1
-    assert len(till.events()) == 1
+    shop = Shop()
+    shop.orders.place(ORDER)
+    await shop.reserve()
+    await shop.reserve()
+    assert len(await shop.ledger()) == 1
+    assert len(shop.events()) == 1
 
 
 async def test_the_same_event_many_times_at_once_charges_once() -> None:
-    till = Till()
-    till.orders.place(ORDER, "tok_slow")
-    await asyncio.gather(*(till.reserve() for _ in range(20)))
-    assert await till.net() == 5000
-    assert len(till.events(PaymentCaptured)) == 1
+    shop = Shop()
+    shop.orders.place(ORDER, "tok_slow")
+    await asyncio.gather(*(shop.reserve() for _ in range(20)))
+    assert await shop.net() == 5000
+    assert len(shop.events(PaymentCaptured)) == 1
 
 
 async def test_an_order_that_is_not_payable_any_more_is_not_charged() -> None:
-    till = Till()
-    till.orders.place(ORDER)
-    till.orders.cancel(ORDER)
-    await till.reserve()
-    payment = await till.payment()
+    shop = Shop()
+    shop.orders.place(ORDER)
+    shop.orders.cancel(ORDER)
+    await shop.reserve()
+    payment = await shop.payment()
     assert (payment.status, payment.amount) == (PaymentStatus.VOIDED, PRICE)
-    assert await till.ledger() == []
-    assert till.events() == []
+    assert await shop.ledger() == []
+    assert shop.events() == []
 
 
 async def test_while_orders_does_not_answer_the_event_comes_again() -> None:
-    till = Till()
-    till.orders.place(ORDER)
-    till.orders.down = True
+    shop = Shop()
+    shop.orders.place(ORDER)
+    shop.orders.down = True
     with pytest.raises(ServiceError) as raised:
-        await till.reserve()
+        await shop.reserve()
     assert raised.value.code is Code.UNAVAILABLE
-    till.orders.down = False
-    await till.reserve()
-    assert (await till.payment()).status is PaymentStatus.CAPTURED
+    shop.orders.down = False
+    await shop.reserve()
+    assert (await shop.payment()).status is PaymentStatus.CAPTURED
 
 
 async def test_a_flaky_provider_fails_twice_and_then_charges_once() -> None:
-    till = Till()
-    till.orders.place(ORDER, "tok_flaky")
+    shop = Shop()
+    shop.orders.place(ORDER, "tok_flaky")
     for _ in range(2):
         with pytest.raises(ServiceError) as raised:
-            await till.reserve()
+            await shop.reserve()
         assert raised.value.reason == "PAYMENT_PROVIDER_UNAVAILABLE"
-        assert (await till.payment()).pending
-    await till.reserve()
-    assert (await till.payment()).status is PaymentStatus.CAPTURED
-    assert await till.net() == 5000
+        assert (await shop.payment()).pending
+    await shop.reserve()
+    assert (await shop.payment()).status is PaymentStatus.CAPTURED
+    assert await shop.net() == 5000
 
 
 async def test_a_charge_whose_answer_was_lost_is_not_made_again() -> None:
-    till = Till()
-    till.orders.place(ORDER, "tok_timeout")
+    shop = Shop()
+    shop.orders.place(ORDER, "tok_timeout")
     with pytest.raises(ServiceError):
-        await till.reserve()
-    assert await till.net() == 5000
-    await till.reserve()
-    assert await till.net() == 5000
-    assert (await till.payment()).status is PaymentStatus.CAPTURED
-    assert len(till.events(PaymentCaptured)) == 1
+        await shop.reserve()
+    assert await shop.net() == 5000
+    await shop.reserve()
+    assert await shop.net() == 5000
+    assert (await shop.payment()).status is PaymentStatus.CAPTURED
+    assert len(shop.events(PaymentCaptured)) == 1
 
 
 async def test_the_sweep_charges_what_was_left_pending() -> None:
-    till = Till()
-    till.orders.place(ORDER)
-    till.provider.faults = ["after"]
+    shop = Shop()
+    shop.orders.place(ORDER)
+    shop.provider.faults = ["after"]
     with pytest.raises(ServiceError):
-        await till.reserve()
-    await till.sweep()
-    assert (await till.payment()).status is PaymentStatus.CAPTURED
-    assert await till.net() == 5000
+        await shop.reserve()
+    await shop.sweep()
+    assert (await shop.payment()).status is PaymentStatus.CAPTURED
+    assert await shop.net() == 5000
 
 
 async def test_the_sweep_lets_a_charge_in_progress_be() -> None:
-    till = Till()
-    till.orders.place(ORDER)
-    till.provider.down = True
+    shop = Shop()
+    shop.orders.place(ORDER)
+    shop.provider.down = True
     with pytest.raises(ServiceError):
-        await till.reserve()
-    till.provider.down = False
-    before = till.orders.asked
-    await till.sweep(after=till.desk.settle_after / 2)
-    assert till.orders.asked == before
+        await shop.reserve()
+    shop.provider.down = False
+    before = shop.orders.asked
+    await shop.sweep(after=SETTLE_AFTER / 2)
+    assert shop.orders.asked == before
 
 
 async def test_the_sweep_survives_an_outage_and_takes_up_the_rest_later() -> None:
-    till = Till()
+    shop = Shop()
     orders = [f"ord_{number:032x}" for number in range(3)]
-    till.provider.down = True
+    shop.provider.down = True
     for order in orders:
-        till.orders.place(order)
+        shop.orders.place(order)
         with pytest.raises(ServiceError):
-            await till.reserve(order)
-    await till.sweep()
-    till.provider.down = False
-    await till.sweep()
-    assert {(await till.payment(order)).status for order in orders} == {PaymentStatus.CAPTURED}
-    assert await till.net() == 3 * 5000
+            await shop.reserve(order)
+    await shop.sweep()
+    shop.provider.down = False
+    await shop.sweep()
+    assert {(await shop.payment(order)).status for order in orders} == {PaymentStatus.CAPTURED}
+    assert await shop.net() == 3 * 5000
 
 
 async def test_the_sweep_voids_a_pending_payment_whose_order_was_cancelled_unheard() -> None:
-    till = Till()
-    till.orders.place(ORDER)
-    till.provider.faults = ["before"]
+    shop = Shop()
+    shop.orders.place(ORDER)
+    shop.provider.faults = ["before"]
     with pytest.raises(ServiceError):
-        await till.reserve()
-    till.orders.cancel(ORDER)
-    await till.sweep()
-    assert (await till.payment()).status is PaymentStatus.VOIDED
-    assert await till.net() == 0
+        await shop.reserve()
+    shop.orders.cancel(ORDER)
+    await shop.sweep()
+    assert (await shop.payment()).status is PaymentStatus.VOIDED
+    assert await shop.net() == 0
 
 
 async def test_a_cancelled_order_is_never_charged_however_late_its_stock_is_reserved() -> None:
-    till = Till()
-    await till.cancel()
-    till.orders.place(ORDER)  # even if orders were to say payable
-    await till.reserve()
-    assert (await till.payment()).status is PaymentStatus.VOIDED
-    assert await till.ledger() == []
+    shop = Shop()
+    await shop.cancel()
+    shop.orders.place(ORDER)  # even if orders were to say payable
+    await shop.reserve()
+    assert (await shop.payment()).status is PaymentStatus.VOIDED
+    assert await shop.ledger() == []
 
 
 async def test_cancelling_a_paid_order_gives_all_of_it_back_once() -> None:
-    till = Till(lost_races=1)
-    till.orders.place(ORDER)
-    await till.reserve()
-    await till.cancel()
-    await till.cancel()
-    payment = await till.payment()
+    shop = Shop(lost_races=1)
+    shop.orders.place(ORDER)
+    await shop.reserve()
+    await shop.cancel()
+    await shop.cancel()
+    payment = await shop.payment()
     assert (payment.status, payment.refunded, payment.refunding) == (PaymentStatus.REFUNDED, 5000, 0)
-    assert await till.net() == 0
-    (told,) = till.events(PaymentRefunded)
+    assert await shop.net() == 0
+    (told,) = shop.events(PaymentRefunded)
     assert isinstance(told, PaymentRefunded)
     assert (told.amount, told.refunded, told.user_id) == (PRICE, PRICE, PAYER)
 
 
 async def test_cancelling_during_the_charge_leaves_no_money_behind() -> None:
-    till = Till()
-    till.orders.place(ORDER)
-    till.provider.faults = ["after", "before"]  # the charge happens unheard; the first void is lost
+    shop = Shop()
+    shop.orders.place(ORDER)
+    shop.provider.faults = ["after", "before"]  # the charge happens unheard; the first void is lost
     with pytest.raises(ServiceError):
-        await till.reserve()
+        await shop.reserve()
     with pytest.raises(ServiceError):
-        await till.cancel()
-    await till.cancel()
-    payment = await till.payment()
+        await shop.cancel()
+    await shop.cancel()
+    payment = await shop.payment()
     assert (payment.status, payment.captured, payment.refunded) == (PaymentStatus.REFUNDED, 5000, 5000)
-    assert await till.net() == 0
+    assert await shop.net() == 0
 
 
 async def test_a_charge_that_was_called_off_first_never_happens() -> None:
-    till = Till()
-    till.orders.place(ORDER)
-    till.provider.faults = ["before"]
+    shop = Shop()
+    shop.orders.place(ORDER)
+    shop.provider.faults = ["before"]
     with pytest.raises(ServiceError):
-        await till.reserve()
-    await till.cancel()
-    await till.reserve()
-    assert (await till.payment()).status is PaymentStatus.VOIDED
-    assert await till.net() == 0
+        await shop.reserve()
+    await shop.cancel()
+    await shop.reserve()
+    assert (await shop.payment()).status is PaymentStatus.VOIDED
+    assert await shop.net() == 0
 
 
 async def test_the_sweep_finishes_a_refund_that_the_provider_left_open() -> None:
-    till = Till()
-    till.orders.place(ORDER)
-    await till.reserve()
-    till.provider.faults = ["after"]
+    shop = Shop()
+    shop.orders.place(ORDER)
+    await shop.reserve()
+    shop.provider.faults = ["after"]
     with pytest.raises(ServiceError):
-        await till.cancel()
-    refund = await till.automatic_refund()
+        await shop.cancel()
+    refund = await shop.automatic_refund()
     assert refund is not None
     assert refund.status == "PENDING"
-    await till.sweep()
-    assert (await till.payment()).status is PaymentStatus.REFUNDED
-    assert await till.net() == 0
+    await shop.sweep()
+    assert (await shop.payment()).status is PaymentStatus.REFUNDED
+    assert await shop.net() == 0
 
 
 async def test_an_order_that_cost_nothing_needs_no_refund() -> None:
-    till = Till()
-    till.orders.place(ORDER, amount=Money(0, "EUR"))
-    await till.reserve()
-    await till.cancel()
-    assert (await till.payment()).status is PaymentStatus.CAPTURED
-    assert await till.automatic_refund() is None
+    shop = Shop()
+    shop.orders.place(ORDER, amount=Money(0, "EUR"))
+    await shop.reserve()
+    await shop.cancel()
+    assert (await shop.payment()).status is PaymentStatus.CAPTURED
+    assert await shop.automatic_refund() is None
 
 
 async def test_a_deleted_account_leaves_its_payments_but_not_its_name() -> None:
-    till = Till()
-    till.orders.place(ORDER)
-    await till.reserve()
-    await till.forget()
-    await till.forget()
-    payment = await till.payment()
+    shop = Shop()
+    shop.orders.place(ORDER)
+    await shop.reserve()
+    await shop.forget()
+    await shop.forget()
+    payment = await shop.payment()
     assert (payment.user_id, payment.status) == ("", PaymentStatus.CAPTURED)
 
 
 async def test_late_events_do_not_bring_a_deleted_account_back() -> None:
-    till = Till()
-    await till.forget()
-    till.orders.place(ORDER)
-    await till.reserve()
+    shop = Shop()
+    await shop.forget()
+    shop.orders.place(ORDER)
+    await shop.reserve()
     other = "ord_" + "c" * 32
-    await till.cancel(other)
-    assert (await till.payment()).user_id == ""
-    assert (await till.payment(other)).user_id == ""
+    await shop.cancel(other)
+    assert (await shop.payment()).user_id == ""
+    assert (await shop.payment(other)).user_id == ""
 
 
 async def test_a_refund_to_a_deleted_account_is_told_with_an_id_that_is_nobodys() -> None:
-    till = Till()
-    till.orders.place(ORDER)
-    await till.reserve()
-    await till.forget()
-    await till.cancel()
-    (told,) = till.events(PaymentRefunded)
+    shop = Shop()
+    shop.orders.place(ORDER)
+    await shop.reserve()
+    await shop.forget()
+    await shop.cancel()
+    (told,) = shop.events(PaymentRefunded)
     assert isinstance(told, PaymentRefunded)
     assert told.user_id == "usr_" + "0" * 32
 
 
 async def test_the_payment_token_is_kept_nowhere(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
-    till = Till()
+    shop = Shop()
     token = "tok_" + "secret" * 3
-    till.orders.place(ORDER, token)
-    await till.reserve()
-    kept = [till.store._entities, till.store._outbox, till.books._entities, till.store._records]
-    assert token not in repr(kept) + caplog.text + repr(till.orders.instructions)
+    shop.orders.place(ORDER, token)
+    await shop.reserve()
+    kept = [shop.store._entities, shop.store._outbox, shop.ledger_store._entities, shop.store._records]
+    assert token not in repr(kept) + caplog.text + repr(shop.orders.instructions)
 
 
 async def test_the_sweep_gives_money_back_and_calls_charges_off_before_it_charges_again() -> None:
-    till = Till()
+    shop = Shop()
     refunded, called_off, charged = (f"ord_{digit * 32}" for digit in "123")
     for order in (refunded, called_off, charged):
-        till.orders.place(order)
-    await till.reserve(refunded)
-    till.provider.down = True
+        shop.orders.place(order)
+    await shop.reserve(refunded)
+    shop.provider.down = True
     for order in (charged, called_off):
         with pytest.raises(ServiceError):
-            await till.reserve(order)
+            await shop.reserve(order)
     for order in (called_off, refunded):
         with pytest.raises(ServiceError):
-            await till.cancel(order)
-    till.provider.down = False
-    till.provider.calls.clear()
-    await till.sweep()
-    assert till.provider.calls == ["refund", "void", "charge"]
-    assert await till.net() == 5000
+            await shop.cancel(order)
+    shop.provider.down = False
+    shop.provider.calls.clear()
+    await shop.sweep()
+    assert shop.provider.calls == ["refund", "void", "charge"]
+    assert await shop.net() == 5000

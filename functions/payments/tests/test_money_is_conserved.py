@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, books and payments agree, and a cancelled order costs nothing."""
+"""In any order of steps and faults, ledger and payments agree, and a cancelled order costs nothing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from events.catalog import Money, PaymentCaptured, PaymentRefunded
-from functions.payments import refunds
 from functions.payments.domain import RefundStatus, payment_id
+from functions.payments.refunds import RefundPayment
 from functions.payments.store import refunds_of
 from functions.payments.tests.fake_stripe import FakeStripe, StripeBank
-from functions.payments.tests.till import PRICE, Till
+from functions.payments.tests.shop import PRICE, Shop
 from functions.runtime.circuit_breaker import CircuitBreaker
 from functions.runtime.errors import ServiceError
 from functions.runtime.identity import Identity
@@ -39,88 +39,89 @@ stories = st.lists(st.lists(steps, min_size=1, max_size=4), max_size=8)  # the s
 faults = st.lists(st.sampled_from(["", "", "before", "after"]), max_size=12)
 
 
-async def take(step: Step, till: Till, cancelled: set[str]) -> None:
-    """One thing that happens; a failure is what a broker or a client would see, and come back after."""
+async def take(step: Step, shop: Shop, cancelled: set[str]) -> None:
+    """Take one step. A failure is what a broker or a client would see and retry."""
     what, order, amount = step
     with contextlib.suppress(ServiceError):
         match what:
             case "reserve":
-                await till.reserve(order)
+                await shop.reserve(order)
             case "cancel":
                 cancelled.add(order)
-                await till.cancel(order)
+                await shop.cancel(order)
             case "cancel unheard":
                 cancelled.add(order)
-                till.orders.cancel(order)
+                shop.orders.cancel(order)
             case "refund":
                 money = Money(amount, PRICE.currency)
-                await refunds.refund("pay_" + order[4:], money, "", f"key{amount}", ADMIN, till.desk)
+                command = RefundPayment(payment_id(order), money, idempotency_key=f"key{amount}")
+                await shop.refunds.refund(command, ADMIN)
             case "sweep":
-                await till.sweep()
+                await shop.sweep()
             case "forget":
-                await till.forget()
-            case "restart":  # orders is away for a while
-                till.orders.down = not till.orders.down
+                await shop.forget()
+            case "restart":  # orders does not answer for a while
+                shop.orders.down = not shop.orders.down
             case _:
-                await happen_at_the_provider(what, till, payment_id(order), amount)
+                await happen_at_the_provider(what, shop, payment_id(order), amount)
 
 
-async def happen_at_the_provider(what: str, till: Till, key: str, amount: int) -> None:
-    """What people do on the provider's pages, and what the payer's bank does."""
+async def happen_at_the_provider(what: str, shop: Shop, key: str, amount: int) -> None:
+    """Take a step that does not come from the shop."""
     match what:
         case "refund elsewhere":
-            await till.bank.refund(f"re_{amount}_{key}", key, Money(amount, PRICE.currency))
+            await shop.bank.refund(f"re_{amount}_{key}", key, Money(amount, PRICE.currency))
         case "dispute":
-            await till.bank.dispute(key)
+            await shop.bank.dispute(key)
         case "win" | "lose":
-            await till.bank.decide(key, won=what == "win")
+            await shop.bank.decide(key, won=what == "win")
         case "bounce":
-            till.bounced |= await till.bank.bounce(key)
+            shop.bounced |= await shop.bank.bounce(key)
 
 
-async def settle(till: Till, cancelled: set[str], faults: list[str]) -> None:
-    """Everything works again: every event arrives once more, and the sweep has been."""
-    till.orders.down = False
+async def settle(shop: Shop, cancelled: set[str], faults: list[str]) -> None:
+    """End all faults, deliver every event again, and sweep."""
+    shop.orders.down = False
     faults.clear()
     for _ in range(3):  # tok_flaky fails twice
         for order in ORDERS:
             with contextlib.suppress(ServiceError):
-                await till.reserve(order)
+                await shop.reserve(order)
     for order in cancelled:
-        await till.cancel(order)
+        await shop.cancel(order)
     for _ in range(3):
-        await till.sweep()
+        await shop.sweep()
     for order in ORDERS:
-        await till.bank.decide(payment_id(order), won=True)
+        await shop.bank.decide(payment_id(order), won=True)
     for _ in range(3):
-        await till.sweep()
+        await shop.sweep()
 
 
-async def check(till: Till, cancelled: set[str]) -> None:
+async def check(shop: Shop, cancelled: set[str]) -> None:
     kept = 0
-    charges = Counter(entry.payment_id for entry in await till.ledger() if entry.kind == "charge")
+    charges = Counter(entry.payment_id for entry in await shop.ledger() if entry.kind == "charge")
     assert all(count == 1 for count in charges.values())
     for order in ORDERS:
-        payment = await till.payment(order)
+        payment = await shop.payment(order)
         assert not payment.pending
         assert payment.refunding == 0
         assert payment.disputed == payment.locked == 0
         kept_here = payment.captured - payment.refunded - payment.charged_back
         assert 0 <= kept_here <= payment.captured <= PRICE.amount
-        found = (await refunds_of(till.store, payment.id, 100, None)).items
+        found = (await refunds_of(shop.store, payment.id, 100, None)).items
         assert all(refund.status is not RefundStatus.PENDING for refund in found)
         arrived = [refund for refund in found if refund.status is RefundStatus.SUCCEEDED]
         assert sum(refund.amount.amount for refund in arrived) == payment.refunded
-        assert order not in cancelled or kept_here == 0 or payment.id in till.bounced
+        assert order not in cancelled or kept_here == 0 or payment.id in shop.bounced
         kept += kept_here
-    assert await till.net() == kept
-    check_events(till)
+    assert await shop.net() == kept
+    check_events(shop)
 
 
-def check_events(till: Till) -> None:
-    """What was told is what happened: no capture and no refund twice."""
-    captured = [event.order_id for event in till.store.events if isinstance(event, PaymentCaptured)]
-    refunded = [event.refund_id for event in till.store.events if isinstance(event, PaymentRefunded)]
+def check_events(shop: Shop) -> None:
+    """No capture and no refund has two events."""
+    captured = [event.order_id for event in shop.store.events if isinstance(event, PaymentCaptured)]
+    refunded = [event.refund_id for event in shop.store.events if isinstance(event, PaymentRefunded)]
     assert len(captured) == len(set(captured))
     assert len(refunded) == len(set(refunded))
 
@@ -128,23 +129,23 @@ def check_events(till: Till) -> None:
 @settings(max_examples=150, deadline=None)
 @given(stories, faults, st.lists(st.sampled_from(TOKENS), min_size=2, max_size=2))
 def test_money_is_conserved(story: list[list[Step]], lost: list[str], tokens: list[str]) -> None:
-    async def at_the_simulated_one() -> None:
-        till = Till()
-        till.provider.faults = list(lost)
-        await runner(till, story, till.provider.faults, tokens)
+    async def at_the_simulated_provider() -> None:
+        shop = Shop()
+        shop.provider.faults = list(lost)
+        await play(shop, story, shop.provider.faults, tokens)
 
-    asyncio.run(at_the_simulated_one())
+    asyncio.run(at_the_simulated_provider())
 
 
-async def runner(till: Till, story: list[list[Step]], faults: list[str], tokens: list[str]) -> None:
-    """The story, on a line with these faults, which are used up one a call until everything is to work again."""
+async def play(shop: Shop, story: list[list[Step]], faults: list[str], tokens: list[str]) -> None:
+    """Play the story with faults, of which each call consumes one, then settle everything and check."""
     cancelled = set[str]()
     for order, token in zip(ORDERS, tokens, strict=True):
-        till.orders.place(order, token)
+        shop.orders.place(order, token)
     for at_once in story:
-        await asyncio.gather(*(take(step, till, cancelled) for step in at_once))
-    await settle(till, cancelled, faults)
-    await check(till, cancelled)
+        await asyncio.gather(*(take(step, shop, cancelled) for step in at_once))
+    await settle(shop, cancelled, faults)
+    await check(shop, cancelled)
 
 
 @settings(max_examples=20, deadline=None)
@@ -157,10 +158,10 @@ def test_money_is_conserved_at_stripe(story: list[list[Step]], lost: list[str], 
     async def at_stripe() -> None:
         async with FakeStripe().serve() as stripe:
             provider = stripe.provider(breaker=CircuitBreaker("stripe-test", failures=1000))
-            till = Till(provider=provider)
-            till.bank = StripeBank(stripe, till.clock.now)
+            shop = Shop(provider=provider)
+            shop.bank = StripeBank(stripe, shop.clock.now)
             stripe.faults = list(lost)
-            await runner(till, story, stripe.faults, tokens)
+            await play(shop, story, stripe.faults, tokens)
             await provider.close()
 
     asyncio.run(at_stripe())

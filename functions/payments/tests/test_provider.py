@@ -1,4 +1,4 @@
-"""Every provider keeps the port's promise: one key, one movement, one answer."""
+"""The contract of the port, for each provider: one key, one movement, one answer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from events.catalog import Money
-from functions.payments import simulated
-from functions.payments.provider import ChargeOutcome, Provider, RefundOutcome
-from functions.payments.simulated import SimulatedProvider
+from functions.payments.providers import simulated
+from functions.payments.providers.port import ChargeOutcome, PaymentProvider, RefundOutcome
+from functions.payments.providers.simulated import SimulatedProvider
 from functions.payments.tests.fake_stripe import FakeStripe
 from functions.runtime.clock import ManualClock
 from functions.runtime.store.memory import MemoryStore
@@ -19,7 +19,7 @@ TEN = Money(1000, "EUR")
 
 
 @pytest.fixture(params=["simulated", "stripe"])
-async def provider(request: pytest.FixtureRequest) -> AsyncIterator[Provider]:
+async def provider(request: pytest.FixtureRequest) -> AsyncIterator[PaymentProvider]:
     if request.param == "simulated":
         clock = ManualClock()
         yield SimulatedProvider(MemoryStore(simulated.MAPPINGS, clock), clock, 0.0)
@@ -30,12 +30,12 @@ async def provider(request: pytest.FixtureRequest) -> AsyncIterator[Provider]:
         await adapter.close()
 
 
-async def moved(provider: Provider) -> list[tuple[str, str, int, str]]:
+async def moved(provider: PaymentProvider) -> list[tuple[str, str, int, str]]:
     entries = (await provider.ledger(100, None)).items
     return sorted((entry.id, entry.kind, entry.amount.amount, entry.outcome) for entry in entries)
 
 
-async def test_a_charge_is_captured_and_on_the_books(provider: Provider) -> None:
+async def test_a_charge_is_captured_and_in_the_ledger(provider: PaymentProvider) -> None:
     assert await provider.charge("k", TEN, "tok_ok") is ChargeOutcome.CAPTURED
     assert await moved(provider) == [("k", "charge", 1000, "succeeded")]
 
@@ -50,38 +50,38 @@ async def test_a_charge_is_captured_and_on_the_books(provider: Provider) -> None
     ],
 )
 async def test_a_refusal_moves_nothing_and_says_why(
-    provider: Provider, token: str, outcome: ChargeOutcome
+    provider: PaymentProvider, token: str, outcome: ChargeOutcome
 ) -> None:
     assert await provider.charge("k", TEN, token) is outcome
     assert [entry[2] for entry in await moved(provider)] == [0]
 
 
-async def test_the_same_key_gets_the_same_answer_whatever_the_token(provider: Provider) -> None:
+async def test_the_same_key_gets_the_same_answer_whatever_the_token(provider: PaymentProvider) -> None:
     assert await provider.charge("k", TEN, "tok_declined") is ChargeOutcome.PAYMENT_DECLINED
     assert await provider.charge("k", TEN, "tok_ok") is ChargeOutcome.PAYMENT_DECLINED
     assert len(await moved(provider)) == 1
 
 
-async def test_the_same_charge_many_times_at_once_happens_once(provider: Provider) -> None:
+async def test_the_same_charge_many_times_at_once_happens_once(provider: PaymentProvider) -> None:
     outcomes = await asyncio.gather(*(provider.charge("k", TEN, "tok_ok") for _ in range(10)))
     assert set(outcomes) == {ChargeOutcome.CAPTURED}
     assert await moved(provider) == [("k", "charge", 1000, "succeeded")]
 
 
-async def test_a_void_before_the_charge_prevents_it(provider: Provider) -> None:
+async def test_a_void_before_the_charge_prevents_it(provider: PaymentProvider) -> None:
     assert await provider.void("k") is ChargeOutcome.VOIDED
     assert await provider.charge("k", TEN, "tok_ok") is ChargeOutcome.VOIDED
     assert await moved(provider) == [("k", "charge", 0, "voided")]
 
 
-async def test_a_void_after_the_charge_tells_what_happened(provider: Provider) -> None:
+async def test_a_void_after_the_charge_tells_what_happened(provider: PaymentProvider) -> None:
     await provider.charge("k", TEN, "tok_ok")
     assert await provider.void("k") is ChargeOutcome.CAPTURED
     await provider.charge("d", TEN, "tok_insufficient_funds")
     assert await provider.void("d") is ChargeOutcome.INSUFFICIENT_FUNDS
 
 
-async def test_refunds_never_exceed_their_charge(provider: Provider) -> None:
+async def test_refunds_never_exceed_their_charge(provider: PaymentProvider) -> None:
     await provider.charge("k", TEN, "tok_ok")
     assert await provider.refund("r1", "k", Money(600, "EUR")) is RefundOutcome.SUCCEEDED
     assert await provider.refund("r2", "k", Money(600, "EUR")) is RefundOutcome.REFUSED
@@ -90,7 +90,7 @@ async def test_refunds_never_exceed_their_charge(provider: Provider) -> None:
     assert [entry[2] for entry in await moved(provider)] == [1000, 600, 0, 400]
 
 
-async def test_what_was_not_charged_or_in_another_currency_is_not_refunded(provider: Provider) -> None:
+async def test_what_was_not_charged_or_in_another_currency_is_not_refunded(provider: PaymentProvider) -> None:
     await provider.charge("declined", TEN, "tok_declined")
     await provider.charge("charged", TEN, "tok_ok")
     assert await provider.refund("r1", "declined", TEN) is RefundOutcome.REFUSED
@@ -98,7 +98,7 @@ async def test_what_was_not_charged_or_in_another_currency_is_not_refunded(provi
     assert await provider.refund("r3", "charged", Money(1000, "USD")) is RefundOutcome.REFUSED
 
 
-async def test_the_books_are_read_oldest_first_page_by_page(provider: Provider) -> None:
+async def test_the_ledger_is_read_oldest_first_page_by_page(provider: PaymentProvider) -> None:
     for key in ("a", "b", "c"):
         await provider.charge(key, TEN, "tok_ok")
     first = await provider.ledger(2, None)

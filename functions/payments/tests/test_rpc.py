@@ -1,4 +1,4 @@
-"""The payments API through a real gRPC server, and events through its real door."""
+"""The payments API through a real gRPC server, and events through the real event server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from events.catalog import Payload, StockReserved
 from functions.payments.bootstrap import bootstrap
 from functions.payments.settings import Settings
-from functions.payments.tests.till import ORDER, PAYER, Till
+from functions.payments.tests.shop import ORDER, PAYER, Shop
 from functions.runtime.process import ServiceRunner
 from functions.runtime.rpc.errors import from_rpc_error
 from functions.runtime.testing import FakeVerifier, bearer, keyed, posted
@@ -27,12 +27,12 @@ STRANGER = "user:usr_" + "f" * 32
 ADMIN = "admin:usr_" + "d" * 32
 
 
-class Desk:
-    """One served payments service and its stub."""
+class Client:
+    """A client of a payments service that is served; `shop` is that service."""
 
-    def __init__(self, runner: ServiceRunner, till: Till, channel: grpc.aio.Channel) -> None:
+    def __init__(self, runner: ServiceRunner, shop: Shop, channel: grpc.aio.Channel) -> None:
         self.runner = runner
-        self.till = till
+        self.shop = shop
         self.stub = payments_pb2_grpc.PaymentsServiceStub(channel)
 
     async def call(self, method: str, request: Any, token: str = ADMIN) -> Any:
@@ -46,30 +46,30 @@ class Desk:
 
 
 @pytest.fixture
-async def desk() -> AsyncIterator[Desk]:
-    till = Till()
-    till.orders.place(ORDER)
-    await till.reserve()
+async def client() -> AsyncIterator[Client]:
+    shop = Shop()
+    shop.orders.place(ORDER)
+    await shop.reserve()
     settings = Settings(store_url="memory:", broker_url="http://127.0.0.1:1/", drain_seconds=0.2)
     function = bootstrap(
         settings,
-        store=till.store,
-        clock=till.clock,
-        provider=till.provider,
-        orders=till.orders,
+        store=shop.store,
+        clock=shop.clock,
+        provider=shop.provider,
+        orders=shop.orders,
         verifier=FakeVerifier(),
     )
     runner = ServiceRunner(keyed(function))
     await runner.start()
     async with grpc.aio.insecure_channel(runner.grpc_address) as channel:
-        yield Desk(runner, till, channel)
+        yield Client(runner, shop, channel)
     await runner.stop()
 
 
-async def test_the_owner_and_an_admin_read_the_payment_of_an_order(desk: Desk) -> None:
+async def test_the_owner_and_an_admin_read_the_payment_of_an_order(client: Client) -> None:
     for token in (OWNER, ADMIN):
         payment = (
-            await desk.call("GetOrderPayment", pb.GetOrderPaymentRequest(order_id=ORDER), token)
+            await client.call("GetOrderPayment", pb.GetOrderPaymentRequest(order_id=ORDER), token)
         ).payment
         assert (payment.id, payment.order_id, payment.user_id) == (PAYMENT, ORDER, PAYER)
         assert payment.status == pb.PAYMENT_STATUS_CAPTURED
@@ -78,79 +78,81 @@ async def test_the_owner_and_an_admin_read_the_payment_of_an_order(desk: Desk) -
         assert payment.created_at.ToDatetime() <= payment.updated_at.ToDatetime()
 
 
-async def test_a_person_lists_their_own_payments_and_nobody_elses(desk: Desk) -> None:
+async def test_a_person_lists_their_own_payments_and_nobody_elses(client: Client) -> None:
     later, ended = "ord_" + "b" * 32, "ord_" + "c" * 32
-    desk.till.clock.advance(timedelta(seconds=1))
-    desk.till.orders.place(later)
-    await desk.till.reserve(later)
-    await desk.till.cancel(ended)  # before any charge: there is no payment to show
+    client.shop.clock.advance(timedelta(seconds=1))
+    client.shop.orders.place(later)
+    await client.shop.reserve(later)
+    await client.shop.cancel(ended)  # before any charge: there is no payment to show
     mine = pb.ListPaymentsRequest(user_id=PAYER, limit=1)
-    first = await desk.call("ListPayments", mine, OWNER)
-    second = await desk.call("ListPayments", pb.ListPaymentsRequest(limit=2, cursor=first.next_cursor), OWNER)
+    first = await client.call("ListPayments", mine, OWNER)
+    second = await client.call(
+        "ListPayments", pb.ListPaymentsRequest(limit=2, cursor=first.next_cursor), OWNER
+    )
     assert [payment.order_id for payment in (*first.payments, *second.payments)] == [ORDER, later]
-    assert await desk.call("ListPayments", mine, ADMIN) == first
-    assert await desk.refused("ListPayments", mine, STRANGER) == ("PERMISSION_DENIED", "PERMISSION_DENIED")
-    nothing = await desk.call("ListPayments", pb.ListPaymentsRequest(), STRANGER)
+    assert await client.call("ListPayments", mine, ADMIN) == first
+    assert await client.refused("ListPayments", mine, STRANGER) == ("PERMISSION_DENIED", "PERMISSION_DENIED")
+    nothing = await client.call("ListPayments", pb.ListPaymentsRequest(), STRANGER)
     assert not nothing.payments
 
 
-async def test_to_others_and_for_unknown_orders_there_is_no_payment(desk: Desk) -> None:
+async def test_to_others_and_for_unknown_orders_there_is_no_payment(client: Client) -> None:
     request = pb.GetOrderPaymentRequest(order_id=ORDER)
     unknown = pb.GetOrderPaymentRequest(order_id="ord_" + "0" * 32)
     gone = ("NOT_FOUND", "PAYMENT_NOT_FOUND")
-    assert await desk.refused("GetOrderPayment", request, STRANGER) == gone
-    assert (await desk.refused("GetOrderPayment", request, "service:orders"))[0] == "PERMISSION_DENIED"
-    assert await desk.refused("GetOrderPayment", unknown, OWNER) == gone
-    assert (await desk.refused("GetOrderPayment", request, "garbage"))[0] == "UNAUTHENTICATED"
+    assert await client.refused("GetOrderPayment", request, STRANGER) == gone
+    assert (await client.refused("GetOrderPayment", request, "service:orders"))[0] == "PERMISSION_DENIED"
+    assert await client.refused("GetOrderPayment", unknown, OWNER) == gone
+    assert (await client.refused("GetOrderPayment", request, "garbage"))[0] == "UNAUTHENTICATED"
 
 
-async def test_an_order_that_ended_before_any_charge_has_no_payment_to_show(desk: Desk) -> None:
+async def test_an_order_that_ended_before_any_charge_has_no_payment_to_show(client: Client) -> None:
     other = "ord_" + "c" * 32
-    await desk.till.cancel(other)
+    await client.shop.cancel(other)
     request = pb.GetOrderPaymentRequest(order_id=other)
-    assert await desk.refused("GetOrderPayment", request, OWNER) == ("NOT_FOUND", "PAYMENT_NOT_FOUND")
-    batch = await desk.call("BatchGetPayments", pb.BatchGetPaymentsRequest(payment_ids=["pay_" + "c" * 32]))
+    assert await client.refused("GetOrderPayment", request, OWNER) == ("NOT_FOUND", "PAYMENT_NOT_FOUND")
+    batch = await client.call("BatchGetPayments", pb.BatchGetPaymentsRequest(payment_ids=["pay_" + "c" * 32]))
     assert [payment.status for payment in batch.payments] == [pb.PAYMENT_STATUS_VOIDED]
     assert not batch.payments[0].HasField("amount")
 
 
-async def test_payments_are_read_in_batches_by_admins(desk: Desk) -> None:
+async def test_payments_are_read_in_batches_by_admins(client: Client) -> None:
     request = pb.BatchGetPaymentsRequest(payment_ids=[PAYMENT, PAYMENT, "pay_" + "0" * 32])
-    answer = await desk.call("BatchGetPayments", request)
+    answer = await client.call("BatchGetPayments", request)
     assert [payment.id for payment in answer.payments] == [PAYMENT]
-    assert (await desk.refused("BatchGetPayments", request, OWNER))[0] == "PERMISSION_DENIED"
+    assert (await client.refused("BatchGetPayments", request, OWNER))[0] == "PERMISSION_DENIED"
     for ids in ([], ["pay_x"] * 101):
         empty = pb.BatchGetPaymentsRequest(payment_ids=ids)
-        assert (await desk.refused("BatchGetPayments", empty))[0] == "INVALID_ARGUMENT"
+        assert (await client.refused("BatchGetPayments", empty))[0] == "INVALID_ARGUMENT"
 
 
-async def test_an_admin_refunds_in_parts_and_the_rest(desk: Desk) -> None:
+async def test_an_admin_refunds_in_parts_and_the_rest(client: Client) -> None:
     part = pb.RefundPaymentRequest(
         payment_id=PAYMENT, amount=money_pb2.Money(amount=2000, currency="EUR"), idempotency_key="k1"
     )
-    first = (await desk.call("RefundPayment", part)).refund
+    first = (await client.call("RefundPayment", part)).refund
     assert (first.status, first.amount.amount) == (pb.REFUND_STATUS_SUCCEEDED, 2000)
-    assert ((await desk.call("RefundPayment", part)).refund).id == first.id
+    assert ((await client.call("RefundPayment", part)).refund).id == first.id
     rest = (
-        await desk.call("RefundPayment", pb.RefundPaymentRequest(payment_id=PAYMENT, reason="GOODWILL"))
+        await client.call("RefundPayment", pb.RefundPaymentRequest(payment_id=PAYMENT, reason="GOODWILL"))
     ).refund
     assert (rest.amount.amount, rest.reason) == (3000, "GOODWILL")
-    payment = (await desk.call("GetOrderPayment", pb.GetOrderPaymentRequest(order_id=ORDER), OWNER)).payment
+    payment = (await client.call("GetOrderPayment", pb.GetOrderPaymentRequest(order_id=ORDER), OWNER)).payment
     assert (payment.status, payment.refunded.amount) == (pb.PAYMENT_STATUS_REFUNDED, 5000)
-    page = await desk.call("ListRefunds", pb.ListRefundsRequest(payment_id=PAYMENT), OWNER)
+    page = await client.call("ListRefunds", pb.ListRefundsRequest(payment_id=PAYMENT), OWNER)
     assert {refund.id for refund in page.refunds} == {first.id, rest.id}
 
 
-async def test_refunds_that_cannot_be_are_refused(desk: Desk) -> None:
+async def test_refunds_that_cannot_be_are_refused(client: Client) -> None:
     def request(**fields: Any) -> pb.RefundPaymentRequest:
         return pb.RefundPaymentRequest(payment_id=PAYMENT, **fields)
 
     euros = money_pb2.Money(amount=5001, currency="EUR")
-    assert await desk.refused("RefundPayment", request(amount=euros)) == (
+    assert await client.refused("RefundPayment", request(amount=euros)) == (
         "FAILED_PRECONDITION",
         "REFUND_EXCEEDS_CAPTURED",
     )
-    assert (await desk.refused("RefundPayment", request(), OWNER))[0] == "PERMISSION_DENIED"
+    assert (await client.refused("RefundPayment", request(), OWNER))[0] == "PERMISSION_DENIED"
     for wrong in (
         {"idempotency_key": ""},
         {"idempotency_key": "k" * 256},
@@ -158,13 +160,13 @@ async def test_refunds_that_cannot_be_are_refused(desk: Desk) -> None:
         {"amount": money_pb2.Money(amount=0, currency="EUR")},
         {"amount": money_pb2.Money(amount=1, currency="euro")},
     ):
-        assert (await desk.refused("RefundPayment", request(**wrong)))[0] == "INVALID_ARGUMENT"
+        assert (await client.refused("RefundPayment", request(**wrong)))[0] == "INVALID_ARGUMENT"
 
 
-async def test_admins_page_through_the_ledger_oldest_first(desk: Desk) -> None:
-    await desk.till.cancel()
-    first = await desk.call("ListLedger", pb.ListLedgerRequest(limit=1))
-    rest = await desk.call("ListLedger", pb.ListLedgerRequest(limit=1, cursor=first.next_cursor))
+async def test_admins_page_through_the_ledger_oldest_first(client: Client) -> None:
+    await client.shop.cancel()
+    first = await client.call("ListLedger", pb.ListLedgerRequest(limit=1))
+    rest = await client.call("ListLedger", pb.ListLedgerRequest(limit=1, cursor=first.next_cursor))
     entries = [*first.entries, *rest.entries]
     assert {(entry.kind, entry.amount.amount, entry.outcome) for entry in entries} == {
         ("charge", 5000, "succeeded"),
@@ -172,38 +174,40 @@ async def test_admins_page_through_the_ledger_oldest_first(desk: Desk) -> None:
     }
     assert {entry.payment_id for entry in entries} == {PAYMENT}
     assert rest.next_cursor == ""
-    assert (await desk.refused("ListLedger", pb.ListLedgerRequest(), OWNER))[0] == "PERMISSION_DENIED"
-    assert (await desk.refused("ListLedger", pb.ListLedgerRequest(limit=101)))[0] == "INVALID_ARGUMENT"
-    assert (await desk.refused("ListLedger", pb.ListLedgerRequest(cursor="x")))[1] == "INVALID_CURSOR"
+    assert (await client.refused("ListLedger", pb.ListLedgerRequest(), OWNER))[0] == "PERMISSION_DENIED"
+    assert (await client.refused("ListLedger", pb.ListLedgerRequest(limit=101)))[0] == "INVALID_ARGUMENT"
+    assert (await client.refused("ListLedger", pb.ListLedgerRequest(cursor="x")))[1] == "INVALID_CURSOR"
 
 
-async def test_the_webhook_needs_no_token_and_is_not_there_without_a_secret(desk: Desk) -> None:
+async def test_the_webhook_needs_no_token_and_is_not_there_without_a_secret(client: Client) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await desk.stub.ReceiveWebhook(
+        await client.stub.ReceiveWebhook(
             pb.ReceiveWebhookRequest(payload=b"{}", signature="t=1,v1=0"), timeout=5
         )
     assert from_rpc_error(raised.value).reason == "WEBHOOK_NOT_FOUND"
 
 
-async def test_the_event_door_charges_and_asks_for_redelivery_while_the_provider_is_away(desk: Desk) -> None:
+async def test_the_event_server_charges_and_asks_for_redelivery_while_the_provider_is_unavailable(
+    client: Client,
+) -> None:
     other = "ord_" + "e" * 32
-    desk.till.orders.place(other)
-    event = StockReserved(order_id=other, expires_at=desk.till.clock.now())
-    desk.till.provider.down = True
-    assert await post(desk, event) == 503
-    desk.till.provider.down = False
-    assert await post(desk, event) == 204
-    assert await post(desk, event) == 204
-    assert await desk.till.net() == 10_000
+    client.shop.orders.place(other)
+    event = StockReserved(order_id=other, expires_at=client.shop.clock.now())
+    client.shop.provider.down = True
+    assert await post(client, event) == 503
+    client.shop.provider.down = False
+    assert await post(client, event) == 204
+    assert await post(client, event) == 204
+    assert await client.shop.net() == 10_000
 
 
-async def post(desk: Desk, event: Payload) -> int:
-    """The status that a broker sees."""
+async def post(client: Client, event: Payload) -> int:
+    """Post an event; return the status that a broker sees."""
     import aiohttp  # only this test posts
 
     headers, data = posted(event, f"{event.TYPE}-{event.subject}")
     async with (
         aiohttp.ClientSession() as session,
-        session.post(desk.runner.http_url, data=data, headers=headers) as answer,
+        session.post(client.runner.http_url, data=data, headers=headers) as answer,
     ):
         return answer.status

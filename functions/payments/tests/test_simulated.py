@@ -1,4 +1,4 @@
-"""What only the simulated provider does: it is slow, flaky, and loses answers, as the token says."""
+"""Behaviour of the simulated provider only: slow and flaky tokens."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from events.catalog import Money
-from functions.payments import simulated
-from functions.payments.provider import Bounded, ChargeOutcome
-from functions.payments.simulated import SimulatedProvider
+from functions.payments.providers import simulated
+from functions.payments.providers.port import ChargeOutcome, TimeLimitedProvider
+from functions.payments.providers.simulated import SimulatedProvider
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.store.memory import MemoryStore
@@ -23,15 +23,15 @@ def provider(slow_seconds: float = 0.0) -> SimulatedProvider:
 
 
 async def test_a_slow_charge_that_is_voided_meanwhile_does_not_happen() -> None:
-    books = provider(slow_seconds=0.05)
-    slow = asyncio.create_task(books.charge("k", TEN, "tok_slow"))
+    simulated_provider = provider(slow_seconds=0.05)
+    slow = asyncio.create_task(simulated_provider.charge("k", TEN, "tok_slow"))
     await asyncio.sleep(0)
-    assert await books.void("k") is ChargeOutcome.VOIDED
+    assert await simulated_provider.void("k") is ChargeOutcome.VOIDED
     assert await slow is ChargeOutcome.VOIDED
 
 
 async def test_a_slow_charge_fails_at_its_bound_and_can_be_repeated() -> None:
-    bounded = Bounded(provider(slow_seconds=60), seconds=0.01)
+    bounded = TimeLimitedProvider(provider(slow_seconds=60), seconds=0.01)
     with pytest.raises(ServiceError) as raised:
         await bounded.charge("k", TEN, "tok_slow")
     assert (raised.value.code, raised.value.reason) == (Code.UNAVAILABLE, "PAYMENT_PROVIDER_UNAVAILABLE")
@@ -39,9 +39,9 @@ async def test_a_slow_charge_fails_at_its_bound_and_can_be_repeated() -> None:
 
 
 async def test_a_flaky_token_fails_twice_for_each_key() -> None:
-    books = provider()
+    simulated_provider = provider()
     for key in ("a", "b"):
         for _ in range(2):
             with pytest.raises(ServiceError):
-                await books.charge(key, TEN, "tok_flaky")
-        assert await books.charge(key, TEN, "tok_flaky") is ChargeOutcome.CAPTURED
+                await simulated_provider.charge(key, TEN, "tok_flaky")
+        assert await simulated_provider.charge(key, TEN, "tok_flaky") is ChargeOutcome.CAPTURED

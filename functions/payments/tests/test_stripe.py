@@ -1,4 +1,4 @@
-"""Stripe behind a bad line, and in bad moods: whatever is lost, the same key finds out, and money moves once."""
+"""Stripe with lost requests, lost answers and errors: a repeated key finds out, and money moves once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from events.catalog import Money
-from functions.payments import stripe_provider
 from functions.payments.bootstrap import open_provider, open_webhook
 from functions.payments.metrics import PROVIDER_ERRORS
-from functions.payments.provider import ChargeOutcome, RefundOutcome
+from functions.payments.providers import stripe_provider
+from functions.payments.providers.port import ChargeOutcome, RefundOutcome
+from functions.payments.providers.stripe_api import LIMITS, StripeRefused
+from functions.payments.providers.stripe_provider import StripeProvider
 from functions.payments.settings import Settings
-from functions.payments.stripe_api import LIMITS, Refused
-from functions.payments.stripe_provider import StripeProvider
 from functions.payments.tests.fake_stripe import API_KEY, FakeStripe
 from functions.runtime.clock import ManualClock
 from functions.runtime.currencies import CURRENCIES, exponent
@@ -173,7 +173,7 @@ async def test_a_refusal_because_another_process_has_confirmed_is_no_decline(
     await unavailable(provider.charge("k", TEN, "tok_ok"))
     api = provider._api
     assert (await api.intent("pi_1")).outcome is ChargeOutcome.CAPTURED
-    with pytest.raises(Refused):
+    with pytest.raises(StripeRefused):
         await api.confirm("pi_1", "another", "tok_ok")
     assert await provider.charge("k", TEN, "tok_ok") is ChargeOutcome.CAPTURED
 

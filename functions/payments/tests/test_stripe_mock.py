@@ -1,6 +1,6 @@
-"""The shapes on the wire, against Stripe's own mock: it checks every parameter by Stripe's OpenAPI document.
+"""Requests to Stripe's own mock, which checks every parameter by Stripe's OpenAPI document.
 
-It keeps no state, and answers any request with a canned object; what follows from states is in test_stripe.py.
+The mock keeps no state and answers with canned objects; test_stripe.py tests the states.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from events.catalog import Money
-from functions.payments.stripe_api import Declined, Refused, StripeApi
+from functions.payments.providers.stripe_api import ChargeDeclined, StripeApi, StripeRefused
 
 VERSION = "v0.203.0"
 TEN = Money(1000, "EUR")
 
 
 def build() -> Path:
-    """stripe-mock, built by Go once into the user's cache."""
+    """Build stripe-mock with Go, once, in the user's cache; return its path."""
     cache = (
         Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         / "shop-platform"
@@ -51,7 +51,7 @@ def build() -> Path:
 
 @pytest.fixture(scope="module")
 def base() -> Iterator[str]:
-    """Where stripe-mock listens."""
+    """The address of a running stripe-mock."""
     with subprocess.Popen(
         [build(), "-http-addr", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -84,5 +84,5 @@ async def test_refunds_are_made_read_and_found_as_stripe_wants_it(api: StripeApi
 
 
 async def test_what_stripe_does_not_understand_is_refused(api: StripeApi) -> None:
-    with pytest.raises((Declined, Refused)):
+    with pytest.raises((ChargeDeclined, StripeRefused)):
         await api.create_intent("pay_2", Money(10**20, "EUR"))

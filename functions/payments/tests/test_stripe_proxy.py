@@ -1,4 +1,4 @@
-"""Stripe is outside: it is called through the proxy that the environment names."""
+"""Stripe is called through the proxy that the environment names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from events.catalog import Money
-from functions.payments.stripe_api import StripeApi
+from functions.payments.providers.stripe_api import StripeApi
 from functions.runtime.errors import ServiceError
 
 

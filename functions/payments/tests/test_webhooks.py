@@ -1,4 +1,4 @@
-"""Stripe's webhook: only what Stripe signed counts, and it says nothing that is not asked for again."""
+"""Stripe's webhook: only signed events count, and each is verified by a call to Stripe."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from events.catalog import (
     PaymentRefunded,
     PaymentRefundFailed,
 )
-from functions.payments import refunds, webhooks
 from functions.payments.domain import PaymentStatus, RefundStatus
-from functions.payments.stripe_webhook import StripeWebhook
+from functions.payments.providers.stripe_webhook import StripeWebhook
+from functions.payments.refunds import RefundPayment
 from functions.payments.tests.fake_stripe import FakeStripe
-from functions.payments.tests.till import ORDER, Till
+from functions.payments.tests.shop import ORDER, Shop
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.identity import Identity
 
@@ -33,140 +33,144 @@ PAYMENT = "pay_" + "a" * 32
 ADMIN = Identity("usr_" + "d" * 32, frozenset({"admin"}))
 
 
-class Shop:
-    """A till at Stripe's, and Stripe's calls."""
+class StripeShop(Shop):
+    """A shop that charges at Stripe and receives its webhooks."""
 
     def __init__(self, stripe: FakeStripe) -> None:
+        super().__init__(provider=stripe.provider(), webhook=StripeWebhook(SECRET))
         self.stripe = stripe
-        self.till = Till(provider=stripe.provider(), webhook=StripeWebhook(SECRET))
-        self.till.orders.place(ORDER)
+        self.orders.place(ORDER)
 
-    async def hear(self, kind: str, thing: dict[str, Any], event_id: str = "evt_1") -> None:
-        await self.raw(
+    async def receive_webhook(self, kind: str, thing: dict[str, Any], event_id: str = "evt_1") -> None:
+        await self.receive_payload(
             msgspec.json.encode({"id": event_id, "object": "event", "type": kind, "data": {"object": thing}})
         )
 
-    async def raw(self, payload: bytes, signature: str | None = None) -> None:
+    async def receive_payload(self, payload: bytes, signature: str | None = None) -> None:
         if signature is None:
             signature = WebhookSignature.generate_signature_header(payload.decode(), SECRET)
-        await webhooks.receive(payload, signature, self.till.desk)
+        await self.payments.receive_webhook(payload, signature)
 
     async def lose_the_answer(self) -> None:
         self.stripe.faults = ["", "after"]
         with pytest.raises(ServiceError):
-            await self.till.reserve()
+            await self.reserve()
 
 
 @pytest.fixture
-async def shop() -> AsyncIterator[Shop]:
+async def shop() -> AsyncIterator[StripeShop]:
     async with FakeStripe().serve() as stripe:
-        made = Shop(stripe)
+        made = StripeShop(stripe)
         yield made
-        await made.till.provider.close()
+        await made.provider.close()
 
 
-async def test_a_charge_whose_answer_was_lost_is_settled_by_stripes_word(shop: Shop) -> None:
+async def test_a_charge_whose_answer_was_lost_is_settled_by_stripes_word(shop: StripeShop) -> None:
     await shop.lose_the_answer()
     for _ in range(3):
-        await shop.hear("payment_intent.succeeded", shop.stripe.intents["pi_1"])
-    assert (await shop.till.payment()).status is PaymentStatus.CAPTURED
-    assert len(shop.till.events(PaymentCaptured)) == 1
+        await shop.receive_webhook("payment_intent.succeeded", shop.stripe.intents["pi_1"])
+    assert (await shop.payment()).status is PaymentStatus.CAPTURED
+    assert len(shop.events(PaymentCaptured)) == 1
     assert shop.stripe.net == 5000
 
 
-async def test_so_is_a_decline(shop: Shop) -> None:
-    shop.till.orders.place(ORDER, "tok_insufficient_funds")
+async def test_so_is_a_decline(shop: StripeShop) -> None:
+    shop.orders.place(ORDER, "tok_insufficient_funds")
     await shop.lose_the_answer()
-    await shop.hear("payment_intent.payment_failed", shop.stripe.intents["pi_1"])
-    (declined,) = shop.till.events()
+    await shop.receive_webhook("payment_intent.payment_failed", shop.stripe.intents["pi_1"])
+    (declined,) = shop.events()
     assert isinstance(declined, PaymentDeclined)
     assert declined.reason == "INSUFFICIENT_FUNDS"
 
 
 async def test_a_payment_method_that_was_used_before_is_declined_at_once_so_that_no_stock_waits(
-    shop: Shop,
+    shop: StripeShop,
 ) -> None:
-    shop.till.orders.place(ORDER, "pm_used_before")
-    await shop.till.reserve()
-    assert [type(event) for event in shop.till.events()] == [PaymentDeclined]
-    assert (await shop.till.payment()).status is PaymentStatus.DECLINED
-    await shop.till.sweep()
+    shop.orders.place(ORDER, "pm_used_before")
+    await shop.reserve()
+    assert [type(event) for event in shop.events()] == [PaymentDeclined]
+    assert (await shop.payment()).status is PaymentStatus.DECLINED
+    await shop.sweep()
     assert shop.stripe.count("/confirm") == 1
 
 
-async def test_what_stripe_says_is_not_believed_but_asked_for_again(shop: Shop) -> None:
+async def test_what_stripe_says_is_not_believed_but_asked_for_again(shop: StripeShop) -> None:
     shop.stripe.faults = ["", "before"]
     with pytest.raises(ServiceError):
-        await shop.till.reserve()
-    shop.till.orders.cancel(ORDER)
-    await shop.hear("payment_intent.succeeded", {**shop.stripe.intents["pi_1"], "status": "succeeded"})
-    assert (await shop.till.payment()).status is PaymentStatus.VOIDED
+        await shop.reserve()
+    shop.orders.cancel(ORDER)
+    await shop.receive_webhook(
+        "payment_intent.succeeded", {**shop.stripe.intents["pi_1"], "status": "succeeded"}
+    )
+    assert (await shop.payment()).status is PaymentStatus.VOIDED
     assert shop.stripe.net == 0
 
 
-async def test_while_stripe_does_not_answer_it_is_to_call_again(shop: Shop) -> None:
+async def test_while_stripe_does_not_answer_it_is_to_call_again(shop: StripeShop) -> None:
     await shop.lose_the_answer()
     shop.stripe.faults = ["500"]
     with pytest.raises(ServiceError) as raised:
-        await shop.hear("payment_intent.succeeded", shop.stripe.intents["pi_1"])
+        await shop.receive_webhook("payment_intent.succeeded", shop.stripe.intents["pi_1"])
     assert raised.value.code is Code.UNAVAILABLE
-    await shop.hear("payment_intent.succeeded", shop.stripe.intents["pi_1"])
-    assert (await shop.till.payment()).status is PaymentStatus.CAPTURED
+    await shop.receive_webhook("payment_intent.succeeded", shop.stripe.intents["pi_1"])
+    assert (await shop.payment()).status is PaymentStatus.CAPTURED
 
 
 @pytest.mark.parametrize("kind", ["refund.updated", "charge.refund.updated"])
-async def test_a_refund_under_way_is_settled_when_stripe_says_so(shop: Shop, kind: str) -> None:
-    await shop.till.reserve()
+async def test_a_refund_under_way_is_settled_when_stripe_says_so(shop: StripeShop, kind: str) -> None:
+    await shop.reserve()
     shop.stripe.refund_status = "pending"
-    made = await refunds.refund(PAYMENT, Money(2000, "EUR"), "", None, ADMIN, shop.till.desk)
+    made = await shop.refunds.refund(RefundPayment(PAYMENT, Money(2000, "EUR")), ADMIN)
     assert made.status is RefundStatus.PENDING
     refund = shop.stripe.refunds["re_1"]
     refund["status"] = "succeeded"
     for event_id in ("evt_1", "evt_1", "evt_2"):
-        await shop.hear(kind, refund, event_id)
-    assert (await shop.till.payment()).refunded == 2000
-    assert len(shop.till.events(PaymentRefunded)) == 1
+        await shop.receive_webhook(kind, refund, event_id)
+    assert (await shop.payment()).refunded == 2000
+    assert len(shop.events(PaymentRefunded)) == 1
 
 
 async def test_a_refund_that_the_bank_sends_back_is_booked_and_shown_to_people(
-    shop: Shop, caplog: pytest.LogCaptureFixture
+    shop: StripeShop, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await shop.till.reserve()
-    await refunds.refund(PAYMENT, None, "", None, ADMIN, shop.till.desk)
+    await shop.reserve()
+    await shop.refunds.refund(RefundPayment(PAYMENT, None), ADMIN)
     shop.stripe.refunds["re_1"]["status"] = "failed"
     for event_id in ("evt_1", "evt_1", "evt_2"):
-        await shop.hear("refund.failed", shop.stripe.refunds["re_1"], event_id)
+        await shop.receive_webhook("refund.failed", shop.stripe.refunds["re_1"], event_id)
     assert [record.msg for record in caplog.records if record.levelname == "ERROR"] == ["refund_returned"]
-    payment = await shop.till.payment()
-    assert (payment.status, payment.refunded, payment.left) == (PaymentStatus.CAPTURED, 0, 5000)
-    (failed,) = shop.till.events(PaymentRefundFailed)
+    payment = await shop.payment()
+    assert (payment.status, payment.refunded, payment.refundable) == (PaymentStatus.CAPTURED, 0, 5000)
+    (failed,) = shop.events(PaymentRefundFailed)
     assert isinstance(failed, PaymentRefundFailed)
     assert (failed.amount, failed.refunded) == (Money(5000, "EUR"), Money(0, "EUR"))
 
 
 @pytest.mark.parametrize("kind", ["refund.created", "charge.refunded"])
-async def test_a_refund_in_the_dashboard_is_booked_once(shop: Shop, kind: str) -> None:
-    await shop.till.reserve()
+async def test_a_refund_in_the_dashboard_is_booked_once(shop: StripeShop, kind: str) -> None:
+    await shop.reserve()
     refund = shop.stripe.refund_in_the_dashboard("pi_1", 2000)
     charge = {"object": "charge", "id": "ch_1", "payment_intent": "pi_1", "metadata": {}}
     for event_id in ("evt_1", "evt_1", "evt_2"):
-        await shop.hear(kind, refund if kind == "refund.created" else charge, event_id)
-    payment = await shop.till.payment()
+        await shop.receive_webhook(kind, refund if kind == "refund.created" else charge, event_id)
+    payment = await shop.payment()
     assert (payment.status, payment.refunded) == (PaymentStatus.PARTIALLY_REFUNDED, 2000)
-    (told,) = shop.till.events(PaymentRefunded)
+    (told,) = shop.events(PaymentRefunded)
     assert isinstance(told, PaymentRefunded)
     assert told.amount == Money(2000, "EUR")
 
 
-async def test_a_refund_in_the_dashboard_that_is_under_way_is_set_aside_until_it_is_there(shop: Shop) -> None:
-    await shop.till.reserve()
+async def test_a_refund_in_the_dashboard_that_is_under_way_is_set_aside_until_it_is_there(
+    shop: StripeShop,
+) -> None:
+    await shop.reserve()
     refund = shop.stripe.refund_in_the_dashboard("pi_1", 2000, "pending")
-    await shop.hear("refund.created", refund)
-    assert (await shop.till.payment()).left == 3000
-    assert shop.till.events(PaymentRefunded) == []
+    await shop.receive_webhook("refund.created", refund)
+    assert (await shop.payment()).refundable == 3000
+    assert shop.events(PaymentRefunded) == []
     refund["status"] = "succeeded"
-    await shop.till.sweep()
-    assert (await shop.till.payment()).refunded == 2000
+    await shop.sweep()
+    assert (await shop.payment()).refunded == 2000
     assert len(shop.stripe.refunds) == 1
 
 
@@ -180,47 +184,49 @@ async def test_a_refund_in_the_dashboard_that_is_under_way_is_set_aside_until_it
     ],
 )
 async def test_a_dispute_is_booked_when_it_opens_and_when_it_is_decided(
-    shop: Shop, closed: str, status: PaymentStatus, left: int
+    shop: StripeShop, closed: str, status: PaymentStatus, left: int
 ) -> None:
-    await shop.till.reserve()
-    await shop.hear("charge.dispute.created", shop.stripe.dispute("pi_1", 5000))
-    payment = await shop.till.payment()
-    assert (payment.status, payment.left) == (PaymentStatus.DISPUTED, 0)
+    await shop.reserve()
+    await shop.receive_webhook("charge.dispute.created", shop.stripe.dispute("pi_1", 5000))
+    payment = await shop.payment()
+    assert (payment.status, payment.refundable) == (PaymentStatus.DISPUTED, 0)
     with pytest.raises(ServiceError) as raised:
-        await refunds.refund(PAYMENT, None, "", None, ADMIN, shop.till.desk)
+        await shop.refunds.refund(RefundPayment(PAYMENT, None), ADMIN)
     assert raised.value.reason == "PAYMENT_DISPUTED"
     decided = shop.stripe.decide("dp_1", closed)
     for event_id in ("evt_2", "evt_2", "evt_3"):
-        await shop.hear("charge.dispute.closed", decided, event_id)
-    payment = await shop.till.payment()
-    assert (payment.status, payment.left) == (status, left)
-    assert [type(event) for event in shop.till.events()][1:] == [PaymentDisputed, PaymentDisputeClosed]
+        await shop.receive_webhook("charge.dispute.closed", decided, event_id)
+    payment = await shop.payment()
+    assert (payment.status, payment.refundable) == (status, left)
+    assert [type(event) for event in shop.events()][1:] == [PaymentDisputed, PaymentDisputeClosed]
 
 
-async def test_while_the_bank_only_inquires_the_money_can_go_back(shop: Shop) -> None:
-    await shop.till.reserve()
-    await shop.hear("charge.dispute.created", shop.stripe.dispute("pi_1", 5000, "warning_needs_response"))
-    await refunds.refund(PAYMENT, Money(1000, "EUR"), "", None, ADMIN, shop.till.desk)
+async def test_while_the_bank_only_inquires_the_money_can_go_back(shop: StripeShop) -> None:
+    await shop.reserve()
+    await shop.receive_webhook(
+        "charge.dispute.created", shop.stripe.dispute("pi_1", 5000, "warning_needs_response")
+    )
+    await shop.refunds.refund(RefundPayment(PAYMENT, Money(1000, "EUR")), ADMIN)
     shop.stripe.disputes["dp_1"].update(status="needs_response", is_charge_refundable=False)
-    await shop.hear("charge.dispute.updated", shop.stripe.disputes["dp_1"], "evt_2")
-    payment = await shop.till.payment()
-    assert (payment.status, payment.refunded, payment.left) == (PaymentStatus.DISPUTED, 1000, 0)
+    await shop.receive_webhook("charge.dispute.updated", shop.stripe.disputes["dp_1"], "evt_2")
+    payment = await shop.payment()
+    assert (payment.status, payment.refunded, payment.refundable) == (PaymentStatus.DISPUTED, 1000, 0)
 
 
-async def test_without_any_webhook_the_sweep_reads_the_news_whatever_their_number(shop: Shop) -> None:
+async def test_without_any_webhook_the_sweep_reads_the_news_whatever_their_number(shop: StripeShop) -> None:
     orders = [f"ord_{digit * 32}" for digit in "12345"]
     for number, order in enumerate(orders, 1):
-        shop.till.orders.place(order)
-        await shop.till.reserve(order)
-        shop.stripe.now = shop.till.clock.now()
+        shop.orders.place(order)
+        await shop.reserve(order)
+        shop.stripe.now = shop.clock.now()
         shop.stripe.refund_in_the_dashboard(f"pi_{number}", 100 * number)
     shop.stripe.page = 2
-    await shop.till.sweep()
-    assert [(await shop.till.payment(order)).refunded for order in orders] == [100, 200, 300, 400, 500]
+    await shop.sweep()
+    assert [(await shop.payment(order)).refunded for order in orders] == [100, 200, 300, 400, 500]
     reads = shop.stripe.count("/v1/events")
-    await shop.till.sweep(timedelta(hours=1))
+    await shop.sweep(timedelta(hours=1))
     assert shop.stripe.count("/v1/events") > reads
-    assert len(shop.till.events(PaymentRefunded)) == 5
+    assert len(shop.events(PaymentRefunded)) == 5
 
 
 @pytest.mark.parametrize(
@@ -232,9 +238,11 @@ async def test_without_any_webhook_the_sweep_reads_the_news_whatever_their_numbe
         ("balance.available", {"object": "balance", "available": [{"amount": 0}]}),
     ],
 )
-async def test_what_does_not_concern_us_is_no_error(shop: Shop, kind: str, thing: dict[str, Any]) -> None:
-    await shop.hear(kind, thing)
-    assert shop.till.events() == []
+async def test_what_does_not_concern_us_is_no_error(
+    shop: StripeShop, kind: str, thing: dict[str, Any]
+) -> None:
+    await shop.receive_webhook(kind, thing)
+    assert shop.events() == []
 
 
 PAYLOAD = b'{"id": "evt_1", "type": "x", "data": {"object": {}}}'
@@ -261,26 +269,26 @@ def signed(payload: bytes = PAYLOAD, secret: str = SECRET, at: float = 0) -> str
     ],
 )
 async def test_what_stripe_did_not_sign_just_now_is_refused(
-    shop: Shop, payload: bytes, signature: Callable[[], str]
+    shop: StripeShop, payload: bytes, signature: Callable[[], str]
 ) -> None:
     with pytest.raises(ServiceError) as raised:
-        await shop.raw(payload, signature())
+        await shop.receive_payload(payload, signature())
     assert (raised.value.code, raised.value.reason) == (Code.INVALID_ARGUMENT, "SIGNATURE_INVALID")
     assert "opensesame" not in repr(raised.value)
 
 
-async def test_a_signature_holds_for_five_minutes(shop: Shop) -> None:
-    await shop.raw(PAYLOAD, signed(at=-290))
+async def test_a_signature_holds_for_five_minutes(shop: StripeShop) -> None:
+    await shop.receive_payload(PAYLOAD, signed(at=-290))
 
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b'{"id": 1}', b'{"id": "e", "type": "t", "data": {}}'])
-async def test_what_is_signed_and_no_event_is_refused(shop: Shop, payload: bytes) -> None:
+async def test_what_is_signed_and_no_event_is_refused(shop: StripeShop, payload: bytes) -> None:
     with pytest.raises(ServiceError) as raised:
-        await shop.raw(payload)
+        await shop.receive_payload(payload)
     assert raised.value.reason == "WEBHOOK_MALFORMED"
 
 
 async def test_without_a_secret_there_is_no_webhook() -> None:
     with pytest.raises(ServiceError) as raised:
-        await webhooks.receive(PAYLOAD, signed(), Till().desk)
+        await Shop().payments.receive_webhook(PAYLOAD, signed())
     assert raised.value.code is Code.NOT_FOUND

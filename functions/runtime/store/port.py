@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from events.catalog import Payload
@@ -38,11 +38,6 @@ class IndexKey(NamedTuple):
     name: str
     partition: str
     sort: str
-
-
-def sort_key(at: datetime) -> str:
-    """Return a time as text that sorts in the order of time, for `IndexKey.sort`."""
-    return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def _no_indexes(_: Any) -> Iterable[IndexKey]:

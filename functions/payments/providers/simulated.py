@@ -1,20 +1,20 @@
-"""A provider that moves no money but keeps books as if it did, durably: embedded default, and for tests.
+"""A provider that moves no money but keeps a durable ledger as if it did. It is the embedded default.
 
-The token decides what happens:
+The token selects the behaviour:
 
 | token | what happens |
 |---|---|
 | tok_ok | captured |
-| tok_declined | declined: PAYMENT_DECLINED, as any token it does not know |
+| tok_declined, any unknown token | declined: PAYMENT_DECLINED |
 | tok_insufficient_funds | declined: INSUFFICIENT_FUNDS |
 | tok_slow | captured, after `slow_seconds` |
 | tok_flaky | unavailable twice, counted per key, then captured |
 | tok_timeout | captured, but the first answer is lost: unavailable |
-| tok_refunded | captured, and given back by somebody at the provider |
-| tok_disputed | captured, and disputed by the payer's bank |
-| tok_dispute_won, tok_dispute_lost | the same, and decided after `DISPUTE` |
+| tok_refunded | captured, then refunded at the provider, not by the shop |
+| tok_disputed | captured, then disputed by the payer's bank |
+| tok_dispute_won, tok_dispute_lost | captured, then disputed, and decided after `DISPUTE_DURATION` |
 
-What happens at the provider of its own accord, the shop learns from `statement` and `changed`, as from a real one.
+As with a real provider, `statement` and `changed_charges` report what the shop did not do itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from events.catalog import Money
-from functions.payments.provider import (
+from functions.payments.providers.port import (
     NO_MONEY,
     ChargeOutcome,
     DisputeRecord,
@@ -37,21 +37,21 @@ from functions.payments.provider import (
     Statement,
     provider_unavailable,
 )
-from functions.payments.store import stamp
-from functions.runtime.clock import Clock
+from functions.runtime.clock import Clock, sortable
+from functions.runtime.paging import all_pages
 from functions.runtime.store.port import Changes, EntityMapping, IndexKey, Page, Ref, Store
 
 SUCCEEDED = "succeeded"
 OPEN, WON, LOST = "open", "won", "lost"
-DISPUTE = timedelta(minutes=1)
+DISPUTE_DURATION = timedelta(minutes=1)
 NEVER = datetime.max.replace(tzinfo=UTC)
 _AFTERMATHS = {
     "tok_refunded": ("refund", SUCCEEDED, timedelta()),
     "tok_disputed": ("dispute", OPEN, timedelta()),
-    "tok_dispute_won": ("dispute", WON, DISPUTE),
-    "tok_dispute_lost": ("dispute", LOST, DISPUTE),
+    "tok_dispute_won": ("dispute", WON, DISPUTE_DURATION),
+    "tok_dispute_lost": ("dispute", LOST, DISPUTE_DURATION),
 }
-"""What happens at the provider after a charge with the token: its kind, its outcome, and how long that takes."""
+"""What follows a charge with the token: the kind of entry, its outcome, and when that takes effect."""
 FLAKY_FAILURES = 2
 
 _VERDICTS = {
@@ -71,7 +71,7 @@ _OUTCOMES = {
 
 @dataclass
 class Failures:
-    """How often a charge with this key has failed on purpose."""
+    """How many times a charge with this key was made to fail."""
 
     id: str
     count: int = 0
@@ -79,12 +79,12 @@ class Failures:
 
 
 def _indexes(entry: LedgerEntry) -> Iterable[IndexKey]:
-    yield IndexKey("all", "all", stamp(entry.at))
+    yield IndexKey("all", "all", sortable(entry.at))
     if entry.kind != "charge":
-        yield IndexKey("charge", entry.payment_id, stamp(entry.at))
+        yield IndexKey("charge", entry.payment_id, sortable(entry.at))
     if entry.moved_at is not None:
         for at in {entry.at, entry.moved_at}:
-            yield IndexKey("news", "all", stamp(at))
+            yield IndexKey("news", "all", sortable(at))
 
 
 MAPPINGS = (
@@ -94,7 +94,7 @@ MAPPINGS = (
 
 
 class SimulatedProvider:
-    """See Provider; `store` holds the books and nothing else: they can be compared with the payments."""
+    """See PaymentProvider. `store` holds only the ledger, which can be compared with the payments."""
 
     def __init__(self, store: Store, clock: Clock, slow_seconds: float = 2.0) -> None:
         self._store = store
@@ -102,10 +102,10 @@ class SimulatedProvider:
         self._slow_seconds = slow_seconds
 
     async def charge(self, key: str, amount: Money, token: str) -> ChargeOutcome:
-        """See Provider."""
+        """See PaymentProvider."""
         known = await self._store.get(LedgerEntry, key)
         if known is None:
-            await self._misbehave(key, token)
+            await self._delay_or_fail(key, token)
         verdict = _VERDICTS.get(token, "card_declined")
         moved = amount if verdict == SUCCEEDED else Money(0, amount.currency)
         entry, made = await self._enter(key, moved, verdict, _AFTERMATHS.get(token))
@@ -114,12 +114,12 @@ class SimulatedProvider:
         return _outcome(entry)
 
     async def void(self, key: str) -> ChargeOutcome:
-        """See Provider."""
+        """See PaymentProvider."""
         entry, _ = await self._enter(key, NO_MONEY, "voided")
         return _outcome(entry)
 
     async def refund(self, key: str, charge_key: str, amount: Money) -> RefundOutcome:
-        """See Provider."""
+        """See PaymentProvider."""
         now = self._clock.now()
 
         def change(found: Sequence[Any]) -> Changes[LedgerEntry]:
@@ -138,12 +138,14 @@ class SimulatedProvider:
         return RefundOutcome.SUCCEEDED if entry.outcome == SUCCEEDED else RefundOutcome.REFUSED
 
     async def statement(self, charge_key: str) -> Statement:
-        """See Provider."""
+        """See PaymentProvider."""
         now, refunds, disputes = self._clock.now(), list[RefundRecord](), list[DisputeRecord]()
-        cursor, more = None, True
-        while more:
-            page = await self._store.page(LedgerEntry, "charge", charge_key, limit=100, cursor=cursor)
-            for entry in page.items:
+
+        async def read(cursor: str | None) -> Page[LedgerEntry]:
+            return await self._store.page(LedgerEntry, "charge", charge_key, limit=100, cursor=cursor)
+
+        async for entries in all_pages(read):
+            for entry in entries:
                 if entry.kind == "dispute":
                     decided = entry.moved_at is not None and entry.moved_at <= now and entry.outcome != OPEN
                     state = entry.outcome.upper() if decided else "OPEN"
@@ -152,33 +154,33 @@ class SimulatedProvider:
                     ours = entry.id if entry.moved_at is None or entry.id.startswith("ref_") else ""
                     state_of = RefundState.SUCCEEDED if entry.outcome == SUCCEEDED else RefundState.FAILED
                     refunds.append(RefundRecord(entry.id, ours, entry.amount, state_of))
-            cursor, more = page.next_cursor, page.next_cursor is not None
         return Statement(refunds, disputes)
 
-    async def charge_of(self, provider_id: str) -> str:
-        """See Provider; a charge is called by its key."""
+    async def find_charge_key(self, provider_id: str) -> str:
+        """See PaymentProvider. The provider's id of a charge is its key."""
         entry = await self._store.get(LedgerEntry, provider_id)
         return "" if entry is None else entry.payment_id
 
-    async def changed(self, since: datetime, until: datetime) -> Sequence[str]:
-        """See Provider."""
+    async def changed_charges(self, since: datetime, until: datetime) -> Sequence[str]:
+        """See PaymentProvider."""
         found: dict[str, None] = {}
-        cursor, more = None, True
-        while more:
-            page = await self._store.page(
-                LedgerEntry, "news", "all", limit=100, cursor=cursor, descending=True, until=stamp(until)
+
+        async def read(cursor: str | None) -> Page[LedgerEntry]:
+            return await self._store.page(
+                LedgerEntry, "news", "all", limit=100, cursor=cursor, descending=True, until=sortable(until)
             )
-            for entry in page.items:
+
+        async for entries in all_pages(read):
+            for entry in entries:
                 if max(entry.at, min(entry.moved_at or entry.at, until)) < since:
                     return list(found)
                 found[entry.payment_id] = None
-            cursor, more = page.next_cursor, page.next_cursor is not None
         return list(found)
 
-    # What people do at the provider, and not through the shop
+    # Actions at the provider that do not come from the shop
 
-    async def refund_elsewhere(self, refund_id: str, charge_key: str, amount: Money) -> bool:
-        """Give back `amount` of a charge on the provider's own pages; False where it refuses. Repeatable."""
+    async def refund_at_provider(self, refund_id: str, charge_key: str, amount: Money) -> bool:
+        """Refund `amount` of a charge in the provider's dashboard; return False if refused. Repeatable."""
         now = self._clock.now()
 
         def change(found: Sequence[Any]) -> Changes[bool]:
@@ -192,7 +194,7 @@ class SimulatedProvider:
         return await self._store.transact([Ref(LedgerEntry, refund_id), Ref(LedgerEntry, charge_key)], change)
 
     async def return_refund(self, refund_id: str) -> None:
-        """The payer's bank sends a refund back."""
+        """Return the money of a refund, as the payer's bank may."""
         now = self._clock.now()
         known = await self._store.get(LedgerEntry, refund_id)
         charge_key = known.payment_id if known else refund_id
@@ -208,7 +210,7 @@ class SimulatedProvider:
         await self._store.transact([Ref(LedgerEntry, refund_id), Ref(LedgerEntry, charge_key)], change)
 
     async def dispute(self, dispute_id: str, charge_key: str, amount: Money) -> bool:
-        """The payer's bank disputes `amount` of a charge and takes it; False where there is no charge. Repeatable."""
+        """Dispute and take back `amount` of a charge, as the payer's bank may; return False without a charge."""
         now = self._clock.now()
 
         def change(found: Sequence[Any]) -> Changes[bool]:
@@ -225,7 +227,7 @@ class SimulatedProvider:
         )
 
     async def decide(self, dispute_id: str, outcome: str) -> None:
-        """The bank closes a dispute: WON gives the shop its money again, LOST does not."""
+        """Close a dispute as the bank does: after WON the shop has the money again, after LOST it has not."""
         now = self._clock.now()
         known = await self._store.get(LedgerEntry, dispute_id)
         charge_key = known.payment_id if known else dispute_id
@@ -241,17 +243,17 @@ class SimulatedProvider:
         await self._store.transact([Ref(LedgerEntry, dispute_id), Ref(LedgerEntry, charge_key)], change)
 
     async def ledger(self, limit: int, cursor: str | None) -> Page[LedgerEntry]:
-        """See Provider."""
+        """See PaymentProvider."""
         return await self._store.page(LedgerEntry, "all", "all", limit=limit, cursor=cursor)
 
     async def close(self) -> None:
-        """See Provider."""
+        """See PaymentProvider."""
         await self._store.close()
 
     async def _enter(
         self, key: str, moved: Money, verdict: str, aftermath: tuple[str, str, timedelta] | None = None
     ) -> tuple[LedgerEntry, bool]:
-        """The charge entry of `key`, and whether this call made it."""
+        """Return the charge entry of `key`, and whether this call made it."""
         now = self._clock.now()
         after_id = f"sim_{key}"
 
@@ -273,7 +275,7 @@ class SimulatedProvider:
 
         return await self._store.transact([Ref(LedgerEntry, key), Ref(LedgerEntry, after_id)], change)
 
-    async def _misbehave(self, key: str, token: str) -> None:
+    async def _delay_or_fail(self, key: str, token: str) -> None:
         if token == "tok_slow":  # noqa: S105 - the name of a test token
             await asyncio.sleep(self._slow_seconds)
         if token == "tok_flaky":  # noqa: S105 - the name of a test token
@@ -293,7 +295,7 @@ def _one_more(found: Failures | None, key: str) -> Failures:
 
 
 def _refusal(charge: LedgerEntry | None, amount: Money, now: datetime) -> str:
-    """Why this refund is refused; empty when it is not."""
+    """Return why this refund is refused, or an empty string."""
     if charge is None or charge.outcome != SUCCEEDED:
         return "nothing_charged"
     if charge.amount.currency != amount.currency:

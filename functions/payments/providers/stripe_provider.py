@@ -1,8 +1,8 @@
-"""Stripe behind the provider port.
+"""Stripe as a payment provider.
 
-A charge is a PaymentIntent that is made first, moving nothing, and whose id is committed here before it is confirmed:
-from then on Stripe's own states decide between a charge and a void, and before that our record does. So whatever is
-lost, the same key finds the same intent again, and an intent is charged once or never.
+A charge is a PaymentIntent. It is created first, which charges nothing, and its id is committed here before it is
+confirmed. Before that commit our record decides between a charge and a void, after it Stripe's own states do. So a
+repeated key finds the same intent again whatever was lost, and an intent is charged once or never.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from events.catalog import Money
-from functions.payments.provider import (
+from functions.payments.providers.port import (
     NO_MONEY,
     ChargeOutcome,
     LedgerEntry,
@@ -21,9 +21,8 @@ from functions.payments.provider import (
     Statement,
     provider_unavailable,
 )
-from functions.payments.store import stamp
-from functions.payments.stripe_api import Declined, Intent, Refused, StripeApi
-from functions.runtime.clock import Clock
+from functions.payments.providers.stripe_api import ChargeDeclined, Intent, StripeApi, StripeRefused
+from functions.runtime.clock import Clock, sortable
 from functions.runtime.store.port import Changes, EntityMapping, IndexKey, Page, Ref, Store
 
 _MOVED = (ChargeOutcome.CAPTURED, RefundOutcome.SUCCEEDED)
@@ -31,10 +30,10 @@ _MOVED = (ChargeOutcome.CAPTURED, RefundOutcome.SUCCEEDED)
 
 @dataclass
 class Movement:
-    """What was asked of Stripe with one idempotency key (the id), and its answer.
+    """A charge or refund that was requested from Stripe with one idempotency key (the id), and its answer.
 
-    `stripe_id`: the PaymentIntent or the Refund, once known. `outcome`: a ChargeOutcome or RefundOutcome, empty until
-    the answer is final; it never changes then.
+    `stripe_id` is the id of the PaymentIntent or Refund, once known. `outcome` is a ChargeOutcome or RefundOutcome. It
+    is empty until the answer is final, and never changes afterwards.
     """
 
     id: str
@@ -49,14 +48,14 @@ class Movement:
 
 def _indexes(movement: Movement) -> Iterable[IndexKey]:
     if movement.outcome:
-        yield IndexKey("all", "all", stamp(movement.at))
+        yield IndexKey("all", "all", sortable(movement.at))
 
 
 MAPPINGS = (EntityMapping(Movement, "stripe", _indexes),)
 
 
 class StripeProvider:
-    """See Provider; `store` holds what Stripe was asked, so that it is asked once."""
+    """See PaymentProvider. `store` holds the requests made to Stripe, so that each is made once."""
 
     def __init__(self, api: StripeApi, store: Store, clock: Clock) -> None:
         self._api = api
@@ -64,7 +63,7 @@ class StripeProvider:
         self._clock = clock
 
     async def charge(self, key: str, amount: Money, token: str) -> ChargeOutcome:
-        """See Provider."""
+        """See PaymentProvider."""
         movement = await self._begin(Movement(key, "charge", key, amount, self._clock.now()))
         if movement.outcome:
             return ChargeOutcome(movement.outcome)
@@ -73,20 +72,18 @@ class StripeProvider:
                 intent = await self._api.intent(movement.stripe_id)
             else:
                 intent = await self._api.create_intent(key, amount)
-                movement = await self._know(key, intent.id)
-                if (
-                    movement.outcome
-                ):  # voided meanwhile; the intent moves nothing as long as nobody confirms it
+                movement = await self._record(key, intent.id)
+                if movement.outcome:  # voided meanwhile; an intent that is not confirmed charges nothing
                     return ChargeOutcome(movement.outcome)
             outcome = intent.outcome or await self._confirm(intent, key, token)
-        except Declined as declined:
+        except ChargeDeclined as declined:
             outcome = declined.outcome
-        except Refused:
+        except StripeRefused:
             raise provider_unavailable() from None
-        return ChargeOutcome(await self._conclude(key, outcome))
+        return ChargeOutcome(await self._finish(key, outcome))
 
     async def void(self, key: str) -> ChargeOutcome:
-        """See Provider."""
+        """See PaymentProvider."""
         now = self._clock.now()
 
         def change(found: Sequence[Any]) -> Changes[Movement]:
@@ -101,25 +98,25 @@ class StripeProvider:
             return ChargeOutcome(movement.outcome)
         intent = await self._api.cancel(movement.stripe_id)
         if intent.outcome is None:
-            raise provider_unavailable()  # it is being charged this moment
-        return ChargeOutcome(await self._conclude(key, intent.outcome))
+            raise provider_unavailable()  # another attempt is charging this intent; retry later
+        return ChargeOutcome(await self._finish(key, intent.outcome))
 
     async def refund(self, key: str, charge_key: str, amount: Money) -> RefundOutcome:
-        """See Provider."""
+        """See PaymentProvider."""
         movement, intent_id, known = await self._begin_refund(key, charge_key, amount)
         if movement.outcome:
             return RefundOutcome(movement.outcome)
         try:
-            refund_id, outcome = await self._give_back(movement, intent_id, known)
-        except (Refused, Declined):
+            refund_id, outcome = await self._request_refund(movement, intent_id, known)
+        except (StripeRefused, ChargeDeclined):
             refund_id, outcome = "", RefundOutcome.REFUSED
         if outcome is None:
-            await self._know(key, refund_id)
+            await self._record(key, refund_id)
             raise provider_unavailable()
-        return RefundOutcome(await self._conclude(key, outcome, refund_id))
+        return RefundOutcome(await self._finish(key, outcome, refund_id))
 
     async def statement(self, charge_key: str) -> Statement:
-        """See Provider."""
+        """See PaymentProvider."""
         movement = await self._store.get(Movement, charge_key)
         if movement is None or not movement.stripe_id:
             return Statement()
@@ -127,47 +124,50 @@ class StripeProvider:
             await self._api.refunds_of(movement.stripe_id), await self._api.disputes_of(movement.stripe_id)
         )
 
-    async def charge_of(self, provider_id: str) -> str:
-        """See Provider. Stripe keeps our key with the intent; ours is only the one that we know under this key."""
+    async def find_charge_key(self, provider_id: str) -> str:
+        """See PaymentProvider. An intent is ours if its key, kept by Stripe, has that intent in our store."""
         try:
             key = await self._api.key_of(provider_id)
-        except (Refused, Declined):
+        except (StripeRefused, ChargeDeclined):
             return ""
         movement = await self._store.get(Movement, key) if key else None
         return key if movement is not None and movement.stripe_id == provider_id else ""
 
-    async def changed(self, since: datetime, until: datetime) -> Sequence[str]:
-        """See Provider."""
-        keys = [await self.charge_of(intent_id) for intent_id in await self._api.changed(since, until)]
+    async def changed_charges(self, since: datetime, until: datetime) -> Sequence[str]:
+        """See PaymentProvider."""
+        keys = [
+            await self.find_charge_key(intent_id)
+            for intent_id in await self._api.changed_intents(since, until)
+        ]
         return [key for key in keys if key]
 
     async def ledger(self, limit: int, cursor: str | None) -> Page[LedgerEntry]:
-        """See Provider: what Stripe has answered for good, as it is recorded here."""
+        """See PaymentProvider. It lists Stripe's final answers as recorded here."""
         page = await self._store.page(Movement, "all", "all", limit=limit, cursor=cursor)
         return Page([_entry(movement) for movement in page.items], page.next_cursor)
 
     async def close(self) -> None:
-        """See Provider."""
+        """See PaymentProvider."""
         await self._api.close()
         await self._store.close()
 
     async def _confirm(self, intent: Intent, key: str, token: str) -> ChargeOutcome:
         if not intent.open:
-            raise provider_unavailable()  # it is being charged this moment
+            raise provider_unavailable()  # another attempt is charging this intent; retry later
         try:
             confirmed = await self._api.confirm(intent.id, key, token)
-        except Refused:
+        except StripeRefused:
             confirmed = await self._api.intent(intent.id)
             if confirmed.outcome is None and confirmed.open:
-                # Nobody else has confirmed or cancelled it, so the refusal is about this token: Stripe refuses a
-                # PaymentMethod that was used before with neither a code nor a parameter. The same call would be
-                # refused again, and the order's stock would wait for it.
+                # The intent was not confirmed or cancelled meanwhile, so the refusal is about this token: Stripe
+                # refuses a PaymentMethod that was used before with neither a code nor a parameter. A retry would be
+                # refused again while the order's stock stays reserved.
                 return ChargeOutcome.PAYMENT_DECLINED
         if confirmed.outcome is None:
             raise provider_unavailable()
         return confirmed.outcome
 
-    async def _give_back(
+    async def _request_refund(
         self, movement: Movement, intent_id: str, known: bool
     ) -> tuple[str, RefundOutcome | None]:
         if movement.stripe_id:
@@ -182,7 +182,7 @@ class StripeProvider:
         return await self._store.transact([Ref(Movement, new.id)], change)
 
     async def _begin_refund(self, key: str, charge_key: str, amount: Money) -> tuple[Movement, str, bool]:
-        """The movement, the PaymentIntent that it takes from, and whether it was begun before."""
+        """Return the movement, the PaymentIntent to refund, and whether the refund was begun before."""
         now = self._clock.now()
 
         def change(found: Sequence[Any]) -> Changes[tuple[Movement, str, bool]]:
@@ -198,14 +198,14 @@ class StripeProvider:
 
         return await self._store.transact([Ref(Movement, key), Ref(Movement, charge_key)], change)
 
-    async def _know(self, key: str, stripe_id: str) -> Movement:
-        return await self._note(key, stripe_id, "")
+    async def _record(self, key: str, stripe_id: str) -> Movement:
+        return await self._update(key, stripe_id, "")
 
-    async def _conclude(self, key: str, outcome: ChargeOutcome | RefundOutcome, stripe_id: str = "") -> str:
-        return (await self._note(key, stripe_id, outcome.value)).outcome
+    async def _finish(self, key: str, outcome: ChargeOutcome | RefundOutcome, stripe_id: str = "") -> str:
+        return (await self._update(key, stripe_id, outcome.value)).outcome
 
-    async def _note(self, key: str, stripe_id: str, outcome: str) -> Movement:
-        """Keep what is new; what is known stays as it is."""
+    async def _update(self, key: str, stripe_id: str, outcome: str) -> Movement:
+        """Set what is not set yet, and return the movement. A final outcome stays."""
 
         def change(found: Sequence[Any]) -> Changes[Movement]:
             movement: Movement = found[0]

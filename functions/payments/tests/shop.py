@@ -1,4 +1,4 @@
-"""Payments over stores in memory, with an orders service and a provider that do as they are told."""
+"""A payments service over stores in memory, with a fake orders service and a provider that fails on request."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from events.catalog import Money, OrderCancelled, Payload, StockReserved, SweepDue, UserDeleted
-from functions.payments import simulated
 from functions.payments.clients import Instruction
-from functions.payments.desk import Desk
 from functions.payments.domain import Payment, Refund, cancellation_refund_id, payment_id
-from functions.payments.provider import (
+from functions.payments.providers import simulated
+from functions.payments.providers.port import (
     ChargeOutcome,
     LedgerEntry,
-    Provider,
+    PaymentProvider,
     RefundOutcome,
     Statement,
     Webhook,
     provider_unavailable,
 )
+from functions.payments.refunds import RefundsService
+from functions.payments.service import PaymentsService
 from functions.payments.store import MAPPINGS
 from functions.payments.subscriptions import subscriptions
 from functions.runtime.clock import ManualClock
+from functions.runtime.currencies import SIMULATED, ProviderLimits
 from functions.runtime.errors import not_found, unavailable
 from functions.runtime.inbox import inbox_record
 from functions.runtime.store.memory import MemoryStore
@@ -33,10 +35,11 @@ ORDER = "ord_" + "a" * 32
 PAYER = "usr_" + "b" * 32
 PRICE = Money(5000, "EUR")
 TOKEN = "tok_ok"
+SETTLE_AFTER = timedelta(seconds=15)
 
 
 class FakeOrders:
-    """Orders as payments knows them: what is not there was never placed."""
+    """The orders service: it knows the orders that were placed here."""
 
     def __init__(self) -> None:
         self.instructions: dict[str, Instruction] = {}
@@ -47,7 +50,7 @@ class FakeOrders:
         self.instructions[order_id] = Instruction(order_id, PAYER, amount, True, token)
 
     def cancel(self, order_id: str) -> None:
-        """Orders forgets the token with the order's end."""
+        """Cancel an order, which deletes its token."""
         known = self.instructions[order_id]
         self.instructions[order_id] = Instruction(order_id, known.user_id, known.amount, False)
 
@@ -62,12 +65,12 @@ class FakeOrders:
 
 
 class FaultyProvider:
-    """A provider behind a bad line: `faults` are used up one a call.
+    """A provider over an unreliable connection: each call consumes one of `faults`.
 
-    `before`: the call is lost; `after`: the answer is lost, what it did stands.
+    `before` loses the call; `after` loses the answer of a call that took effect.
     """
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: PaymentProvider) -> None:
         self.provider = provider
         self.faults: list[str] = []
         self.down = False
@@ -98,15 +101,15 @@ class FaultyProvider:
         return outcome
 
     async def statement(self, charge_key: str) -> Statement:
-        await self._answers()
+        await self._check_up()
         return await self.provider.statement(charge_key)
 
-    async def charge_of(self, provider_id: str) -> str:
-        return await self.provider.charge_of(provider_id)
+    async def find_charge_key(self, provider_id: str) -> str:
+        return await self.provider.find_charge_key(provider_id)
 
-    async def changed(self, since: datetime, until: datetime) -> Sequence[str]:
-        await self._answers()
-        return await self.provider.changed(since, until)
+    async def changed_charges(self, since: datetime, until: datetime) -> Sequence[str]:
+        await self._check_up()
+        return await self.provider.changed_charges(since, until)
 
     async def ledger(self, limit: int, cursor: str | None) -> Page[LedgerEntry]:
         return await self.provider.ledger(limit, cursor)
@@ -114,13 +117,13 @@ class FaultyProvider:
     async def close(self) -> None:
         await self.provider.close()
 
-    async def _answers(self) -> None:
+    async def _check_up(self) -> None:
         await asyncio.sleep(0)
         if self.down:
             raise provider_unavailable()
 
     async def _fault(self) -> str:
-        await asyncio.sleep(0)  # others get their turn here, as during a real call
+        await asyncio.sleep(0)  # other tasks run here, as during a real call
         fault = self.faults.pop(0) if self.faults else ""
         if self.down or fault == "before":
             raise provider_unavailable()
@@ -134,32 +137,32 @@ class FaultyProvider:
 
 
 class Bank(Protocol):
-    """What happens at the provider and not through the shop."""
+    """Actions at the provider that the shop does not make: by staff in the dashboard, and by the payer's bank."""
 
     async def refund(self, refund_id: str, charge_key: str, amount: Money) -> None:
-        """Somebody gives money back on the provider's pages, as far as there is any."""
+        """Refund a charge in the provider's dashboard, if that much is left of it."""
 
     async def dispute(self, charge_key: str) -> None:
-        """The payer's bank disputes what is left of a charge."""
+        """Dispute what is left of a charge."""
 
     async def decide(self, charge_key: str, *, won: bool) -> None:
-        """It closes what is open."""
+        """Close the open disputes of a charge."""
 
     async def bounce(self, charge_key: str) -> set[str]:
-        """It sends a refund back; the charge's key, where there was one."""
+        """Return the money of a refund. Returns the charge's key if there was one."""
 
     async def net(self) -> int:
-        """What was taken and kept."""
+        """Return the sum charged minus all that was refunded or lost."""
 
 
 class SimulatedBank:
-    """See Bank; at the simulated provider."""
+    """See Bank. It acts at the simulated provider."""
 
     def __init__(self, provider: simulated.SimulatedProvider) -> None:
         self._provider = provider
 
     async def refund(self, refund_id: str, charge_key: str, amount: Money) -> None:
-        await self._provider.refund_elsewhere(refund_id, charge_key, amount)
+        await self._provider.refund_at_provider(refund_id, charge_key, amount)
 
     async def dispute(self, charge_key: str) -> None:
         entries = await self._entries(charge_key)
@@ -184,37 +187,48 @@ class SimulatedBank:
     async def net(self) -> int:
         entries = (await self._provider.ledger(100, None)).items
         taken = sum(entry.amount.amount for entry in entries if entry.kind == "charge")
-        gone = {("refund", simulated.SUCCEEDED), ("dispute", simulated.LOST)}
-        return taken - sum(entry.amount.amount for entry in entries if (entry.kind, entry.outcome) in gone)
+        lost = {("refund", simulated.SUCCEEDED), ("dispute", simulated.LOST)}
+        return taken - sum(entry.amount.amount for entry in entries if (entry.kind, entry.outcome) in lost)
 
     async def _entries(self, charge_key: str) -> list[LedgerEntry]:
         entries = (await self._provider.ledger(100, None)).items
         return [entry for entry in entries if entry.payment_id == charge_key]
 
 
-class Till:
-    """One payments service, driven through its event door; events are numbered so that one can come again."""
+class Shop:
+    """A payments service that receives events. An event has the same id each time, unless one is given."""
 
     def __init__(
         self,
         lost_races: int = 0,
-        provider: Provider | None = None,
+        provider: PaymentProvider | None = None,
         webhook: Webhook | None = None,
-        bank: Bank | None = None,
+        limits: ProviderLimits = SIMULATED,
     ) -> None:
         self.clock = ManualClock()
         self.store = MemoryStore(MAPPINGS, self.clock, lost_races=lost_races)
         self.orders = FakeOrders()
-        self.books = MemoryStore(simulated.MAPPINGS, self.clock)
-        simulation = simulated.SimulatedProvider(self.books, self.clock, slow_seconds=0)
-        self.bank = bank or SimulatedBank(simulation)
+        self.ledger_store = MemoryStore(simulated.MAPPINGS, self.clock)
+        simulation = simulated.SimulatedProvider(self.ledger_store, self.clock, slow_seconds=0)
+        self.bank: Bank = SimulatedBank(simulation)
         self.bounced = set[str]()
         self.provider = FaultyProvider(provider or simulation)
-        self.desk = Desk(self.store, self.provider, self.orders, self.clock, webhook=webhook)
-        self._handlers = subscriptions(self.desk)
+        self.refunds = RefundsService(
+            self.store, self.provider, self.clock, settle_after=SETTLE_AFTER, limits=limits
+        )
+        self.payments = PaymentsService(
+            self.store,
+            self.provider,
+            self.orders,
+            self.refunds,
+            self.clock,
+            settle_after=SETTLE_AFTER,
+            webhook=webhook,
+        )
+        self._handlers = subscriptions(self.payments)
 
     async def receive(self, payload: Payload, event_id: str = "") -> None:
-        """One delivery; a duplicate is acknowledged in silence, as by the real door."""
+        """Deliver an event. A duplicate is acknowledged, as by the event server."""
         event_id = event_id or f"{payload.TYPE}/{payload.subject}"
         inbox = inbox_record(payload.SOURCE, event_id, self.clock.now())
         try:
@@ -250,7 +264,7 @@ class Till:
         return (await self.provider.ledger(100, None)).items
 
     async def net(self) -> int:
-        """What the provider has taken and kept."""
+        """Return the sum charged minus all that was refunded or lost."""
         return await self.bank.net()
 
     def events(self, *kinds: type[Payload]) -> Sequence[Payload]:

@@ -1,6 +1,7 @@
-"""Stripe's API, as far as payments need it: through Stripe's own library, each call bounded, faults told apart.
+"""The parts of Stripe's API that payments needs, through Stripe's own library.
 
-The library is loaded at the first call, in a thread: a part that starts from zero and charges nothing does without.
+Every call has a time limit, and every error is classified. The library is imported at the first call, in a thread, so
+that it does not slow the start of a process that charges nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from events.catalog import Money
 from functions.payments.metrics import PROVIDER_ERRORS
-from functions.payments.provider import (
+from functions.payments.providers.port import (
     ChargeOutcome,
     DisputeRecord,
     RefundOutcome,
@@ -35,17 +36,17 @@ T = TypeVar("T", bound="stripe.StripeObject")
 log = logging.getLogger("shop.payments")
 
 RETRIES = 2
-"""Of one call, by the library: with jitter, and the same idempotency key."""
+"""Retries of one call by the library, with jitter and the same idempotency key."""
 KEY = "shop_key"
 """The metadata field of Stripe's objects that holds our idempotency key."""
 LIMITS = PROVIDERS["stripe"]
-# Parameters whose values the customer brought: what is wrong with them is a decline, whatever the code.
-_OF_THE_CUSTOMER = frozenset({"payment_method", "confirmation_token"})
-_OF_THE_AMOUNT = frozenset({"amount", "currency"})
+# The customer supplies the values of these parameters, so an error in one is a decline, whatever the code.
+_CUSTOMER_PARAMS = frozenset({"payment_method", "confirmation_token"})
+_AMOUNT_PARAMS = frozenset({"amount", "currency"})
 _AMOUNT_CODES = frozenset({"amount_too_large", "amount_too_small", "invalid_charge_amount"})
-# Codes of docs.stripe.com/error-codes that say that the account, the key or this program is at fault. Only an operator
-# can mend that, so that the payment is tried again until the order's time is over.
-_OF_THE_OPERATOR = frozenset(
+# Codes of docs.stripe.com/error-codes for which the account, the key or this program is at fault. Only an operator can
+# fix that, so the payment is retried until the order times out.
+_CONFIGURATION_CODES = frozenset(
     {
         "account_invalid",
         "account_closed",
@@ -63,18 +64,17 @@ _OF_THE_OPERATOR = frozenset(
         "url_invalid",
     }
 )
-# Statuses below 500 that say nothing final: a timeout, a lock (409 lock_timeout), a dependency, a rate limit.
-_PASSING = frozenset({408, 409, 424, 425, 429})
+# Statuses below 500 that are not final: a timeout, a lock (409 lock_timeout), a failed dependency, a rate limit.
+_TRANSIENT_STATUSES = frozenset({408, 409, 424, 425, 429})
 _REFUNDS = {
     "succeeded": RefundOutcome.SUCCEEDED,
     "failed": RefundOutcome.REFUSED,
     "canceled": RefundOutcome.REFUSED,
 }
-
-
-# "prevented": the network decided for the payer before it came to a dispute. A warning is an inquiry, which ends well.
+# "prevented": the card network refunded the payer before a dispute began. "warning_closed": an inquiry, which ends
+# without a dispute.
 _DISPUTES = {"won": "WON", "warning_closed": "WON", "lost": "LOST", "prevented": "LOST"}
-MOVES = (
+CHANGE_EVENTS = (
     "charge.refunded",
     "refund.created",
     "refund.updated",
@@ -85,27 +85,27 @@ MOVES = (
     "charge.dispute.funds_withdrawn",
     "charge.dispute.funds_reinstated",
 )
-"""Stripe's event types that tell of money which moves after the charge."""
+"""Stripe's event types for changes of refunds and disputes."""
 
 
-class Declined(Exception):
-    """The card, or the token, was refused; `outcome` says how."""
+class ChargeDeclined(Exception):
+    """Stripe declined the card, the token or the amount; `outcome` says which."""
 
     def __init__(self, outcome: ChargeOutcome) -> None:
         super().__init__(outcome.value)
         self.outcome = outcome
 
 
-class Refused(Exception):
-    """Stripe gave a final answer below 500 that is no decline; the text is its code.
+class StripeRefused(Exception):
+    """Stripe gave a final answer below 500 that is not a decline; the text is Stripe's code.
 
-    It will not do this, in the present state of the object or at all.
+    The call cannot succeed in the present state of the object, or not at all.
     """
 
 
 @dataclass(frozen=True)
 class Intent:
-    """A PaymentIntent: `outcome` is None until it is final; `open`: nobody has confirmed it."""
+    """A PaymentIntent. `outcome` is None until it is final; `open` means that it is not confirmed yet."""
 
     id: str
     outcome: ChargeOutcome | None
@@ -113,7 +113,7 @@ class Intent:
 
 
 class StripeApi:
-    """`seconds` bounds each call with its retries. The key stays in here: neither shown nor logged."""
+    """Stripe's API. `seconds` limits each call including its retries. The key is neither shown nor logged."""
 
     def __init__(
         self,
@@ -133,59 +133,59 @@ class StripeApi:
         self._breaker = breaker or CircuitBreaker("stripe")
 
     async def create_intent(self, key: str, amount: Money) -> Intent:
-        """An intent that nothing is charged for yet. Raises Declined for an amount that Stripe does not take."""
+        """Create an intent, which charges nothing yet. Raises ChargeDeclined if Stripe does not take the amount."""
         params: stripe.params.PaymentIntentCreateParams = {
             "amount": _units(amount),
             "currency": amount.currency.lower(),
-            # Cards answer at once: an order waits for minutes, and a bank debit may take days.
+            # Only cards: an order waits for minutes, while a bank debit may take days.
             "allowed_payment_method_types": ["card"],
             "metadata": {KEY: key},
         }
-        return _intent(await self._call(lambda c: c.v1.payment_intents.create_async(params, _once(key))))
+        return _intent(await self._call(lambda c: c.v1.payment_intents.create_async(params, _with_key(key))))
 
     async def confirm(self, intent_id: str, key: str, token: str) -> Intent:
-        """Charge it. Raises Declined; Refused when it was confirmed or cancelled meanwhile."""
-        # Nobody is there to authenticate when the stock is reserved.
+        """Charge an intent. Raises ChargeDeclined; StripeRefused if it was confirmed or cancelled meanwhile."""
+        # The customer is not there to authenticate when the stock is reserved.
         params: stripe.params.PaymentIntentConfirmParams = {"error_on_requires_action": True}
-        if token.startswith("ctoken_"):  # Stripe.js gives a ConfirmationToken or a PaymentMethod
+        if token.startswith("ctoken_"):  # Stripe.js returns a ConfirmationToken or a PaymentMethod
             params["confirmation_token"] = token
         else:
             params["payment_method"] = token
-        idempotency = _once(f"{key}:confirm")
+        idempotency = _with_key(f"{key}:confirm")
         return _intent(
             await self._call(lambda c: c.v1.payment_intents.confirm_async(intent_id, params, idempotency))
         )
 
     async def intent(self, intent_id: str) -> Intent:
-        """How it stands."""
+        """Return an intent."""
         return _intent(await self._call(lambda c: c.v1.payment_intents.retrieve_async(intent_id)))
 
     async def cancel(self, intent_id: str) -> Intent:
-        """Call it off, for good, unless it is too late: how it stands then."""
+        """Cancel an intent. Returns it unchanged if it can no longer be cancelled."""
         try:
             return _intent(await self._call(lambda c: c.v1.payment_intents.cancel_async(intent_id)))
-        except Refused:
+        except StripeRefused:
             return await self.intent(intent_id)
 
     async def create_refund(
         self, key: str, intent_id: str, amount: Money
     ) -> tuple[str, RefundOutcome | None]:
-        """The refund's id and outcome, None while it is under way. Raises Refused."""
+        """Create a refund. Returns its id and outcome, None while it is pending. Raises StripeRefused."""
         params: stripe.params.RefundCreateParams = {
             "payment_intent": intent_id,
             "amount": _units(amount),
             "metadata": {KEY: key},
         }
-        return _refund(await self._call(lambda c: c.v1.refunds.create_async(params, _once(key))))
+        return _refund(await self._call(lambda c: c.v1.refunds.create_async(params, _with_key(key))))
 
     async def refund(self, refund_id: str) -> tuple[str, RefundOutcome | None]:
-        """As `create_refund`, of one that is known."""
+        """Return the id and outcome of a refund, as `create_refund` does."""
         return _refund(await self._call(lambda c: c.v1.refunds.retrieve_async(refund_id)))
 
     async def find_refund(self, key: str, intent_id: str) -> tuple[str, RefundOutcome | None] | None:
-        """As `create_refund`, of one that was made with `key`, if there is any.
+        """Return the id and outcome of the refund made with `key`, or None.
 
-        Stripe forgets idempotency keys after a day at the earliest; this finds what is older.
+        Stripe forgets idempotency keys after a day at the earliest; this finds older refunds.
         """
         params: stripe.params.RefundListParams = {"payment_intent": intent_id, "limit": 100}
         listed = await self._call(lambda c: c.v1.refunds.list_async(params))
@@ -193,26 +193,26 @@ class StripeApi:
         return next(map(_refund, made), None)
 
     async def refunds_of(self, intent_id: str) -> list[RefundRecord]:
-        """Every refund of an intent, whoever made it."""
+        """Return every refund of an intent, whoever made it."""
         params: stripe.params.RefundListParams = {"payment_intent": intent_id, "limit": 100}
         listed = await self._call(lambda c: _all(c.v1.refunds.list_async(params)))
         return [_refund_record(refund) for refund in listed]
 
     async def disputes_of(self, intent_id: str) -> list[DisputeRecord]:
-        """Every dispute of an intent."""
+        """Return every dispute of an intent."""
         params: stripe.params.DisputeListParams = {"payment_intent": intent_id, "limit": 100}
         listed = await self._call(lambda c: _all(c.v1.disputes.list_async(params)))
         return [_dispute_record(dispute) for dispute in listed]
 
     async def key_of(self, intent_id: str) -> str:
-        """Our key of an intent; empty for one that somebody else made. Raises Refused for one that is not there."""
+        """Return our key of an intent, empty if it has none. Raises StripeRefused if there is no such intent."""
         intent = await self._call(lambda c: c.v1.payment_intents.retrieve_async(intent_id))
         return str(getattr(intent.metadata, KEY, "") or "")
 
-    async def changed(self, since: datetime, until: datetime) -> list[str]:
-        """The intents of which a refund or dispute moved, by Stripe's events, which it keeps for 30 days."""
+    async def changed_intents(self, since: datetime, until: datetime) -> list[str]:
+        """Return the intents whose refunds or disputes changed, by Stripe's events, which it keeps for 30 days."""
         params: stripe.params.EventListParams = {
-            "types": list(MOVES),
+            "types": list(CHANGE_EVENTS),
             "created": {"gte": int(since.timestamp()), "lte": int(until.timestamp())},
             "limit": 100,
         }
@@ -223,22 +223,22 @@ class StripeApi:
     async def close(self) -> None:
         """Close the connections."""
         if self._http is not None:
-            await self._http.close_async()  # type: ignore[no-untyped-call] # not typed by its authors
+            await self._http.close_async()  # type: ignore[no-untyped-call] # the library does not type it
 
     async def _call(self, work: Callable[[stripe.StripeClient], Awaitable[R]]) -> R:
         client = self._client or await self._connect()
-        return await self._breaker.call(lambda: self._once(work(client)))
+        return await self._breaker.call(lambda: self._classify(work(client)))
 
     async def _connect(self) -> stripe.StripeClient:
         async with self._connecting:
             if self._client is None:
-                self._client = await asyncio.to_thread(self._make)
+                self._client = await asyncio.to_thread(self._create_client)
             return self._client
 
-    def _make(self) -> stripe.StripeClient:
-        import stripe  # only this adapter's cost: 0.2 s of CPU, 15 MB
+    def _create_client(self) -> stripe.StripeClient:
+        import stripe  # costs 0.2 s of CPU and 15 MB
 
-        proxy = proxy_for(self._base)  # aiohttp does not ask the environment
+        proxy = proxy_for(self._base)  # aiohttp does not read the environment here
         self._http = stripe.AIOHTTPClient(timeout=self._seconds, proxy=proxy)
         return stripe.StripeClient(
             self._api_key,
@@ -247,58 +247,61 @@ class StripeApi:
             max_network_retries=self._retries,
         )
 
-    async def _once(self, call: Awaitable[R]) -> R:
-        import aiohttp  # there already: the client needed them
+    async def _classify(self, call: Awaitable[R]) -> R:
+        # Both are imported already: the client needed them.
+        import aiohttp
         import stripe
 
         try:
             async with asyncio.timeout(self._seconds):
                 return await call
         except stripe.CardError as error:
-            raise Declined(_verdict(error.error)) from None
+            raise ChargeDeclined(_decline_outcome(error.error)) from None
         except (stripe.StripeError, aiohttp.ClientError, TimeoutError) as error:
-            raise _translated(error) from None
+            raise _translate(error) from None
 
 
-def _once(key: str) -> stripe.RequestOptions:
+def _with_key(key: str) -> stripe.RequestOptions:
     return {"idempotency_key": key}
 
 
 def _units(amount: Money) -> int:
-    """The amount as Stripe counts it. Raises Declined for one that Stripe cannot express."""
+    """Return the amount in Stripe's units. Raises ChargeDeclined for one that Stripe cannot express."""
     try:
         return LIMITS.to_provider(amount)
     except ValueError as error:
         log.error("amount_not_chargeable", extra={"problem": str(error)})
-        raise Declined(ChargeOutcome.AMOUNT_NOT_CHARGEABLE) from None
+        raise ChargeDeclined(ChargeOutcome.AMOUNT_NOT_CHARGEABLE) from None
 
 
-def _translated(error: Exception) -> Exception:
-    """What an error of the library, the network or the clock means here.
+def _translate(error: Exception) -> Exception:
+    """Translate an error of the library or the network, or a timeout.
 
-    Returns Declined where the customer's card or token, or the amount, is at fault; Refused for any other final answer;
-    else UNAVAILABLE: for what passes, and for what only an operator can mend, which the alert on
-    `shop_payment_provider_errors_total{kind="configuration"}` tells of.
+    Returns ChargeDeclined if the customer's card or token, or the amount, is at fault, and StripeRefused for any other
+    final answer. Everything else is UNAVAILABLE: transient faults, and those that only an operator can fix, which
+    raise the alert on `shop_payment_provider_errors_total{kind="configuration"}`.
     """
-    import stripe  # there already: an error of its own is at hand
+    import stripe  # imported already by the caller
 
     status, code = getattr(error, "http_status", None), getattr(error, "code", None)
     param = getattr(error, "param", None)
     about = {"error": type(error).__name__, "status": status, "code": code, "param": param}
-    ours = isinstance(error, (stripe.AuthenticationError, stripe.PermissionError, stripe.IdempotencyError))
-    final = status is not None and 400 <= status < 500 and status not in _PASSING
-    if final and not ours and not isinstance(error, stripe.RateLimitError):
-        if param in _OF_THE_CUSTOMER:
+    is_configuration = isinstance(
+        error, (stripe.AuthenticationError, stripe.PermissionError, stripe.IdempotencyError)
+    )
+    final = status is not None and 400 <= status < 500 and status not in _TRANSIENT_STATUSES
+    if final and not is_configuration and not isinstance(error, stripe.RateLimitError):
+        if param in _CUSTOMER_PARAMS:
             log.warning("stripe_declined", extra=about)
-            return Declined(ChargeOutcome.PAYMENT_DECLINED)
-        if param in _OF_THE_AMOUNT or code in _AMOUNT_CODES:
+            return ChargeDeclined(ChargeOutcome.PAYMENT_DECLINED)
+        if param in _AMOUNT_PARAMS or code in _AMOUNT_CODES:
             log.error("stripe_refused_amount", extra=about)
-            return Declined(ChargeOutcome.AMOUNT_NOT_CHARGEABLE)
-        if code not in _OF_THE_OPERATOR:
+            return ChargeDeclined(ChargeOutcome.AMOUNT_NOT_CHARGEABLE)
+        if code not in _CONFIGURATION_CODES:
             log.warning("stripe_refused", extra=about)
-            return Refused(code or "invalid_request")
-        ours = True
-    if ours:
+            return StripeRefused(code or "invalid_request")
+        is_configuration = True
+    if is_configuration:
         log.error("stripe_misconfigured", extra=about)
         PROVIDER_ERRORS.labels("configuration").inc()
     else:
@@ -307,8 +310,8 @@ def _translated(error: Exception) -> Exception:
     return provider_unavailable()
 
 
-def _verdict(error: object) -> ChargeOutcome:
-    if getattr(error, "decline_code", "") == "insufficient_funds":  # absent where nobody declined
+def _decline_outcome(error: object) -> ChargeOutcome:
+    if getattr(error, "decline_code", "") == "insufficient_funds":  # absent if no issuer declined
         return ChargeOutcome.INSUFFICIENT_FUNDS
     return ChargeOutcome.PAYMENT_DECLINED
 
@@ -321,12 +324,12 @@ def _intent(intent: stripe.PaymentIntent) -> Intent:
     elif intent.status == "canceled":
         outcome = ChargeOutcome.VOIDED
     elif intent.status == "requires_payment_method" and error:
-        outcome = _verdict(error)
+        outcome = _decline_outcome(error)
     return Intent(intent.id, outcome, intent.status in ("requires_payment_method", "requires_confirmation"))
 
 
 async def _all(listing: Awaitable[stripe.ListObject[T]]) -> list[T]:
-    """All pages of a list."""
+    """Return the items of all pages of a list."""
     return [thing async for thing in (await listing).auto_paging_iter()]
 
 

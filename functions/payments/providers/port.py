@@ -1,0 +1,223 @@
+"""The port of payment providers, which move the money. Adapters: `simulated.py` and `stripe_provider.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol, TypeVar
+
+from events.catalog import Money
+from functions.runtime.errors import ServiceError, unavailable
+from functions.runtime.store.port import Page
+from observability.failpoints import failpoint
+
+R = TypeVar("R")
+
+NO_MONEY = Money(0, "XXX")
+"""The amount of a void, with ISO 4217's code for no currency."""
+
+
+class ChargeOutcome(StrEnum):
+    """The final answer to a charge. Orders shows the refusals as reasons.
+
+    AMOUNT_NOT_CHARGEABLE means that the provider does not take the amount or the currency, whatever the card.
+    """
+
+    CAPTURED = "CAPTURED"
+    PAYMENT_DECLINED = "PAYMENT_DECLINED"
+    INSUFFICIENT_FUNDS = "INSUFFICIENT_FUNDS"
+    AMOUNT_NOT_CHARGEABLE = "AMOUNT_NOT_CHARGEABLE"
+    VOIDED = "VOIDED"
+
+
+class RefundOutcome(StrEnum):
+    """The final answer to a refund."""
+
+    SUCCEEDED = "SUCCEEDED"
+    REFUSED = "REFUSED"
+
+
+@dataclass
+class LedgerEntry:
+    """One entry of the provider's ledger; its id is the idempotency key of the call that made it.
+
+    `kind` is `charge`, `refund` or `dispute`. `outcome` is `succeeded` or the reason of the refusal; of a dispute it is
+    `open`, `won` or `lost`. `amount` is what moved, zero for what was refused. `returned` is the sum refunded or lost
+    of a charge, in minor units. Until `locked_until` the charge is disputed and cannot be refunded. `moved_at` is set
+    on entries that were not made by the shop, and is when their `outcome` takes effect: until then a dispute is open.
+    """
+
+    id: str
+    kind: str
+    payment_id: str
+    amount: Money
+    outcome: str
+    at: datetime
+    returned: int = 0
+    locked_until: datetime | None = None
+    moved_at: datetime | None = None
+    version: int = 0
+
+
+class RefundState(StrEnum):
+    """The state of a refund at the provider."""
+
+    PENDING = "PENDING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True)
+class RefundRecord:
+    """A refund at the provider. `key` is its idempotency key, or empty if it was not requested here."""
+
+    provider_id: str
+    key: str
+    amount: Money
+    state: RefundState
+
+
+@dataclass(frozen=True)
+class DisputeRecord:
+    """A dispute at the provider. `state` is OPEN, WON or LOST."""
+
+    provider_id: str
+    amount: Money
+    reason: str
+    state: str
+    refundable: bool
+
+
+@dataclass(frozen=True)
+class Statement:
+    """All refunds and disputes of one charge at the provider, whoever made them."""
+
+    refunds: Sequence[RefundRecord] = ()
+    disputes: Sequence[DisputeRecord] = ()
+
+
+class PaymentProvider(Protocol):
+    """Moves money, at most once per idempotency key: a repeated key gets the answer of the first call.
+
+    Every method may raise UNAVAILABLE (PAYMENT_PROVIDER_UNAVAILABLE). The money may have moved all the same, which a
+    repetition of the call finds out.
+    """
+
+    async def charge(self, key: str, amount: Money, token: str) -> ChargeOutcome:
+        """Authorise and capture `amount`, unless `void` came first. The token is neither kept nor logged."""
+
+    async def void(self, key: str) -> ChargeOutcome:
+        """Prevent any charge with `key`. Returns VOIDED, or the outcome of the charge that happened before."""
+
+    async def refund(self, key: str, charge_key: str, amount: Money) -> RefundOutcome:
+        """Refund `amount` of the charge made with `charge_key`."""
+
+    async def statement(self, charge_key: str) -> Statement:
+        """Return every refund and dispute of the charge made with `charge_key`; empty if there was no charge."""
+
+    async def find_charge_key(self, provider_id: str) -> str:
+        """Return the key of the charge that has this id at the provider; empty if it is not one of ours."""
+
+    async def changed_charges(self, since: datetime, until: datetime) -> Sequence[str]:
+        """Return the keys of the charges whose refunds or disputes were made or changed between the two times."""
+
+    async def ledger(self, limit: int, cursor: str | None) -> Page[LedgerEntry]:
+        """List the ledger, oldest first."""
+
+    async def close(self) -> None:
+        """Close files and connections."""
+
+
+@dataclass(frozen=True)
+class ProviderEvent:
+    """An event that the provider sends to the webhook.
+
+    `kind` is `charge`, `refund`, `dispute`, or empty for anything else. `key` is our idempotency key of the object, or
+    empty if the event has none. `provider_id` is the provider's id of the object, `charge_id` that of the charge that
+    a refund or dispute belongs to.
+    """
+
+    id: str
+    type: str
+    kind: str
+    key: str
+    provider_id: str
+    charge_id: str
+    reason: str
+
+
+class Webhook(Protocol):
+    """Verifies and parses the events that a provider sends."""
+
+    async def parse(self, payload: bytes, signature: str) -> ProviderEvent:
+        """Verify the signature and parse the event.
+
+        Raises:
+            InvalidArgument: SIGNATURE_INVALID (not the provider's, or too old), WEBHOOK_MALFORMED.
+        """
+
+
+def provider_unavailable() -> ServiceError:
+    """The error that every adapter raises for a transient fault of its own or of the network, and for a timeout."""
+    return unavailable(
+        "PAYMENT_PROVIDER_UNAVAILABLE", "The payment provider does not answer. Try again later."
+    )
+
+
+class TimeLimitedProvider:
+    """A provider whose calls fail with UNAVAILABLE after `seconds`."""
+
+    def __init__(self, provider: PaymentProvider, seconds: float) -> None:
+        self._provider = provider
+        self._seconds = seconds
+
+    async def charge(self, key: str, amount: Money, token: str) -> ChargeOutcome:
+        """See PaymentProvider."""
+        failpoint("provider.charge.before")
+        outcome = await self._limited(self._provider.charge(key, amount, token))
+        failpoint("provider.charge.after")
+        return outcome
+
+    async def void(self, key: str) -> ChargeOutcome:
+        """See PaymentProvider."""
+        failpoint("provider.void.before")
+        outcome = await self._limited(self._provider.void(key))
+        failpoint("provider.void.after")
+        return outcome
+
+    async def refund(self, key: str, charge_key: str, amount: Money) -> RefundOutcome:
+        """See PaymentProvider."""
+        failpoint("provider.refund.before")
+        outcome = await self._limited(self._provider.refund(key, charge_key, amount))
+        failpoint("provider.refund.after")
+        return outcome
+
+    async def statement(self, charge_key: str) -> Statement:
+        """See PaymentProvider."""
+        return await self._limited(self._provider.statement(charge_key))
+
+    async def find_charge_key(self, provider_id: str) -> str:
+        """See PaymentProvider."""
+        return await self._limited(self._provider.find_charge_key(provider_id))
+
+    async def changed_charges(self, since: datetime, until: datetime) -> Sequence[str]:
+        """See PaymentProvider."""
+        return await self._limited(self._provider.changed_charges(since, until))
+
+    async def ledger(self, limit: int, cursor: str | None) -> Page[LedgerEntry]:
+        """See PaymentProvider."""
+        return await self._limited(self._provider.ledger(limit, cursor))
+
+    async def close(self) -> None:
+        """See PaymentProvider."""
+        await self._provider.close()
+
+    async def _limited(self, call: Awaitable[R]) -> R:
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await call
+        except TimeoutError:
+            raise provider_unavailable() from None
