@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from events.client import Client, RequestFailed
 from events.cloudevent import header_block, header_value
+from events.http_client import Client, RequestFailed
 from events.outbox import OutboxRow
 from events.signatures import EXTENSION, Signer
 from observability.failpoints import failpoint

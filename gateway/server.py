@@ -14,7 +14,7 @@ import msgspec
 import uvicorn
 from fastapi import FastAPI
 
-from events.server import HttpProtocol, Server, bind
+from events.http_server import HttpProtocol, Server, bind
 from functions.runtime.credentials import refuse_weak
 from functions.runtime.errors import ServiceError
 from functions.runtime.settings import SettingsError, load

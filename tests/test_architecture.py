@@ -89,6 +89,7 @@ def test_a_new_service_folder_is_told_what_it_lacks(tree: Path) -> None:
         ("functions/runtime/app.py", "from functions.orders.domain import Order"),
         ("functions/runtime/app.py", "from functions import orders"),
         ("events/outbox.py", "from functions.runtime.errors import invalid"),
+        ("events/dead_letters/app.py", "from knative.local.broker import config"),
         ("observability/logs.py", "import events.catalog"),
         ("functions/returns/service.py", "from functions.returns.tests.world import World"),
         ("functions/returns/service.py", "from proto.shop.orders.v1 import orders_pb2"),

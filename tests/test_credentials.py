@@ -71,8 +71,8 @@ def test_the_gateways_key_is_looked_at_and_broker_and_dead_letters_hold_no_secre
     root = Path(__file__).parents[1]
     fields = {name.removesuffix("_file") for name in Gateway.__struct_fields__ if LOOKS_SECRET.match(name)}
     assert fields == set(Gateway.SECRETS) == {"service_key"}
-    for part in ("broker", "deadletters"):
-        read = re.findall(r'environ\b[^"]*"([A-Z_]+)"', (root / f"events/{part}/__main__.py").read_text())
+    for part in ("knative/local/broker", "events/dead_letters"):
+        read = re.findall(r'environ\b[^"]*"([A-Z_]+)"', (root / f"{part}/__main__.py").read_text())
         assert len(read) > 3
         assert not [name for name in read if LOOKS_SECRET.match(name.lower())]
 

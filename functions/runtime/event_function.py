@@ -248,7 +248,7 @@ async def _body(request: Request) -> bytes:
             raise _TOO_LARGE
     if declared and len(chunks) != int(
         length
-    ):  # servers other than ours lose it (see events.server.HttpProtocol)
+    ):  # servers other than ours lose it (see events.http_server.HttpProtocol)
         raise invalid("The body is not as long as Content-Length says.", reason="EVENT_INCOMPLETE")
     return bytes(chunks)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import uvicorn
 
-from events.server import HttpProtocol, Server, bind
+from events.http_server import HttpProtocol, Server, bind
 from functions.runtime.app import Function
 from functions.runtime.errors import ServiceError
 from functions.runtime.event_function import EventFunction

@@ -8,7 +8,7 @@ import uvicorn
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from events.server import Server, bind
+from events.http_server import Server, bind
 from gateway.tests.conftest import Start
 
 

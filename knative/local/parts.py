@@ -224,9 +224,11 @@ def _seen(part: Part, console: Part, shell: Mapping[str, str]) -> dict[str, str]
 def _broker(ports: Ports, data: Path, shell: Mapping[str, str], launch: Launch) -> Part:
     port = ports.http[BROKER]
     arguments = ("--config", f"{data}/broker.yaml", "--port", str(port), "--data", f"{data}/broker")
-    sources = ("events", "events/broker", "events/deadletters", "observability")
+    sources = ("events", "knative/local/broker", "events/dead_letters", "observability")
     env = {**shell, "HTTP_PORT": str(port), "SERVICE_KEYS_FILE": f"{data}/secrets/{_KEYS}"}
-    return Part(BROKER, launch("events.broker", *arguments), env, port, starts=0, ends=2, sources=sources)
+    return Part(
+        BROKER, launch("knative.local.broker", *arguments), env, port, starts=0, ends=2, sources=sources
+    )
 
 
 def _service(name: str, env: Mapping[str, str], ports: Ports, launch: Launch) -> Part:

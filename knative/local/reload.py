@@ -9,13 +9,21 @@ from typing import Final
 from knative.local.parts import Part
 
 MANIFESTS: Final = "knative/base"
-_WATCHED: Final = ("functions", "gateway", "events", "observability", "proto", MANIFESTS)
+_WATCHED: Final = (
+    "functions",
+    "gateway",
+    "events",
+    "observability",
+    "proto",
+    "knative/local/broker",
+    MANIFESTS,
+)
 
 
 def affected(parts: Sequence[Part], changed: Iterable[str]) -> list[Part]:
     """The parts that one of the changed paths (relative to the repository) is a source of; tests are none.
 
-    Where folders lie in one another, a path belongs to the innermost: events/broker concerns nobody but the broker.
+    A path belongs to the innermost source folder: events/dead_letters concerns the broker alone, events everybody.
     """
     folders = {folder for part in parts for folder in part.sources}
     touched = {

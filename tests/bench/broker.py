@@ -27,7 +27,7 @@ async def broker(folder: Path, seconds: float, rounds: int, hello_rate: float) -
         port, sink = free_port(), free_port()
         config = folder / f"broker-{number}.yaml"
         config.write_text(_TRIGGER.format(sink=sink))
-        command = ["-m", "events.broker", "--config", str(config), "--port", str(port)]
+        command = ["-m", "knative.local.broker", "--config", str(config), "--port", str(port)]
         with ExitStack() as stack:
             stack.enter_context(running(["-m", "tests.bench.floors", "sink", str(sink)], sink))
             data = ["--data", str(folder / f"broker-{number}")]

@@ -11,6 +11,7 @@ from tests import architecture
 
 ROOT = Path(__file__).parents[2]
 BROKER, GATEWAY = "broker", "gateway"
+_IN_BROKER = ("knative/local/broker/", "events/dead_letters/", "events/journal.py")
 
 # Where a shared file's point is met in fewer processes than its place in the tree tells, and why.
 _ONLY_IN: dict[str, Callable[[str], bool]] = {
@@ -66,13 +67,14 @@ def shots(found: Sequence[Point], root: Path = ROOT) -> list[Shot]:
 
 
 def _parts(point: Point, domains: Sequence[str]) -> list[str]:
+    if point.path.startswith(_IN_BROKER):
+        return [BROKER]
     folder, _, rest = point.path.partition("/")
     inner = rest.partition("/")[0]
     if folder == GATEWAY:
         return [GATEWAY]
     if folder == "events":
-        within = [BROKER] if inner in ("broker", "deadletters", "client.py") else []
-        return within if inner in ("broker", "deadletters") else [*domains, *within]
+        return [*domains, BROKER] if inner == "http_client.py" else list(domains)
     if inner == "runtime":
         return [*domains, GATEWAY] if rest == "runtime/grpc_client.py" else list(domains)
     return [inner]

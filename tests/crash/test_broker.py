@@ -12,9 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from events.broker.tests.support import as_yaml, broker, free_port, ready, subscribed, trigger, until
-from events.client import Client, RequestFailed
 from events.cloudevent import header_block
+from events.http_client import Client, RequestFailed
+from events.tests.support import free_port, ready, subscribed, until
+from knative.local.broker.tests.support import as_yaml, broker, trigger
 from tests.crash.points import ROOT
 
 EVENTS, PUBLISHERS = 10_000, 16
@@ -31,7 +32,15 @@ class Killed:
         self.times = 0
         self.is_enough = False
         self._port = port
-        self._command = [sys.executable, "-m", "events.broker", "--config", str(config), "--data", str(data)]
+        self._command = [
+            sys.executable,
+            "-m",
+            "knative.local.broker",
+            "--config",
+            str(config),
+            "--data",
+            str(data),
+        ]
         self._command += ["--port", str(port)]
         self._process: asyncio.subprocess.Process | None = None
 

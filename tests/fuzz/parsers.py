@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
-from events.broker.config import ConfigError, load
-from events.broker.filters import FilterError, compile_filters
 from events.cloudevent import BadEvent, binary_headers, parse, to_structured
 from events.service_keys import PrivateKey, ServiceKeys
 from functions.runtime.clock import ManualClock
@@ -26,6 +24,8 @@ from functions.runtime.tokens import JwtVerifier, ServiceTokens
 from gateway.request_body import check_content_type
 from gateway.request_body import parse as parse_body
 from gateway.responses import _tags
+from knative.local.broker.config import ConfigError, load
+from knative.local.broker.filters import FilterError, compile_filters
 
 _LISTING = Listing("Order", "by_user", "usr_1", True)
 _KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from events import publisher
-from events.broker import dispatcher
 from events.outbox import Outbox, OutboxRow
 from functions.runtime.event_function import EventFunction
 from functions.runtime.grpc_client import GrpcClient
@@ -21,6 +20,7 @@ from gateway.app import create_app
 from gateway.clients import Client
 from gateway.middleware.edge import Edge as GatewayEdge
 from gateway.settings import Settings
+from knative.local.broker import dispatcher
 from observability import context, tracing
 from tests.edges import CONFIRMED, PLACED, Edge, lines
 from tests.integration.recorded import Recorded, operations

@@ -16,10 +16,8 @@ from typing import Any
 
 import aiohttp
 
-from events.broker.app import BrokerApp
-from events.broker.config import load as load_broker
-from events.broker.serve import serving
 from events.catalog import Payload, SweepDue
+from events.http_server import serving
 from events.service_tokens import DEAD_LETTERS, dead_letter_callers
 from functions.runtime import identity
 from functions.runtime.clock import ManualClock, SystemClock
@@ -30,6 +28,8 @@ from functions.runtime.settings import load
 from functions.runtime.testing import posted
 from functions.runtime.tokens import ServiceTokens
 from knative.local import manifests, parts, ports
+from knative.local.broker.app import BrokerApp
+from knative.local.broker.config import load as load_broker
 from knative.setup.secrets import Folder, fill_keys
 from proto.shop.money.v1 import money_pb2
 from proto.shop.orders.v1 import orders_pb2, orders_pb2_grpc

@@ -63,7 +63,7 @@ def test_a_part_is_told_nothing_that_its_settings_do_not_know(name: str) -> None
 @pytest.mark.parametrize(
     ("name", "folder"),
     [
-        ("broker", "events"),
+        ("broker", "knative/local/broker"),
         ("setup", "knative/setup"),
         ("tick", "knative/setup"),
         ("catalogue", "knative/setup"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from events.broker.config import Delivery
 from events.catalog import SUBSCRIBERS, SweepDue, trigger_name
 from functions.notifications import sending
 from functions.runtime.concurrency import SWEEP_SECONDS
 from knative.local import manifests as m
+from knative.local.broker.config import Delivery
 
 
 def test_each_trigger_retries_and_then_keeps_what_could_not_be_delivered(base: m.Manifests) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import uvicorn
 
-from events.server import HttpProtocol, Server, bind
+from events.http_server import HttpProtocol, Server, bind
 from events.service_tokens import DEAD_LETTERS
 from functions.runtime.clock import SystemClock
 from functions.runtime.factories import service_tokens

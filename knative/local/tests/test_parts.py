@@ -82,7 +82,7 @@ def test_the_broker_gets_the_triggers_with_local_addresses_and_all_else_untouche
 
 
 def test_the_broker_accepts_its_configuration() -> None:
-    from events.broker.config import load
+    from knative.local.broker.config import load
 
     config = load(parts.derive(BASE, PORTS, DATA, {}).broker_config)
     assert len(config.triggers["shop/default"]) == len(BASE.of(m.EVENTING, "Trigger"))

@@ -21,7 +21,7 @@ FUNCTIONS = set(parts.domains(BASE))
         ("functions/orders/notes.txt", set()),
         ("functions/runtime/rpc/server.py", FUNCTIONS | {"gateway"}),
         ("gateway/main.py", {"gateway"}),
-        ("events/broker/ingress.py", {"broker"}),
+        ("knative/local/broker/ingress.py", {"broker"}),
         ("events/catalog.py", FUNCTIONS | {"gateway", "broker"}),
         ("proto/shop/orders/v1/orders_pb2.py", FUNCTIONS | {"gateway"}),
     ],

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from events.broker.config import load
+from knative.local.broker.config import load
 from knative.local.manifests import ManifestError
 from knative.local.ports import DOMAINS
 from knative.setup import compose

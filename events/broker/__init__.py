@@ -1,5 +1,0 @@
-"""Knative's Broker and Trigger semantics for one machine: durable, filtered, retried, dead-lettered.
-
-In a process of its own: `python -m events.broker --config FILE`. Inside another one (tests):
-`events.broker.app.BrokerApp`, an ASGI application with `start()` and `stop()`.
-"""

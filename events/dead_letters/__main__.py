@@ -1,0 +1,101 @@
+"""`python -m events.dead_letters`: the dead-letter sink as a service of its own, for a cluster.
+
+HTTP_PORT or PORT (8080); METRICS_PORT, if metrics are to have a port of their own; DATA_DIR, or the directory of
+STORE_URL (sqlite:///abs/path); BROKER_URL, where replayed events go; SERVICE_KEYS or SERVICE_KEYS_FILE (a JWKS) and
+TOKEN_ISSUER, by which it knows who may read and replay.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import uvloop
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from events.cloudevent import CloudEvent, header_block
+from events.dead_letters.app import DeadLetters, Replay, ReplayFailed
+from events.http_client import Client, RequestFailed
+from events.http_server import run_service
+from events.journal import StorageError
+from events.service_tokens import dead_letter_callers
+from observability import logs, tracing
+from observability.endpoint import Endpoint
+
+log = logging.getLogger("shop.deadletters")
+
+_TIMEOUT = 10.0
+
+
+def replay_over_http(client: Client, url: str) -> Replay:
+    """Replays by POST to the broker's address."""
+    endpoint = client.endpoint(url)
+
+    async def replay(event: CloudEvent, broker: str | None) -> None:
+        try:
+            answer = await client.post(endpoint, header_block(event.attributes), event.data, _TIMEOUT)
+        except RequestFailed as error:
+            raise ReplayFailed(str(error)) from None
+        if not 200 <= answer.status < 300:
+            raise ReplayFailed(f"it answered {answer.status}")
+
+    return replay
+
+
+def data_dir(environ: Mapping[str, str]) -> Path:
+    """Where the entries are kept. Raises ValueError for a STORE_URL that is no SQLite directory."""
+    if environ.get("DATA_DIR"):
+        return Path(environ["DATA_DIR"])
+    url = environ.get("STORE_URL") or "sqlite:///.data/deadletters"
+    if not url.startswith("sqlite:///"):
+        raise ValueError(f"STORE_URL: {url.partition(':')[0]} is not supported here, only sqlite:///")
+    return Path(url.removeprefix("sqlite:///"))
+
+
+async def serve(environ: Mapping[str, str]) -> None:
+    """Serve until a signal."""
+    url = environ.get("BROKER_URL", "http://127.0.0.1:8090/shop/default")
+    registry = CollectorRegistry()
+    app = DeadLetters(
+        data_dir(environ),
+        replay=replay_over_http(Client(), url),
+        registry=registry,
+        callers=dead_letter_callers(environ, time.time),
+    )
+    port = int(environ.get("HTTP_PORT") or environ.get("PORT") or "8080")
+    host = environ.get("HTTP_HOST", "0.0.0.0")  # noqa: S104 - in a container every interface is the pod's
+    endpoint = Endpoint(partial(exposition, registry), hold=0)  # what it counts is in its store, too
+    if environ.get("METRICS_PORT"):
+        await endpoint.start(host, int(environ["METRICS_PORT"]))
+    await run_service(app, host, port, lambda address: log.info("dead letters ready", extra={"url": address}))
+    await endpoint.stop()
+
+
+async def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
+    """What its metrics port answers."""
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+def main() -> int:
+    """The exit code: 0 after a signal, 1 when it cannot start (the log says why)."""
+    logs.configure("dead-letters", os.environ.get("LOG_LEVEL", "INFO"))
+    end_tracing = tracing.configure("dead-letters")
+    try:
+        uvloop.run(serve(os.environ))
+    except (OSError, StorageError, ValueError) as error:
+        log.error("the dead-letter sink cannot start: %s", error)
+        return 1
+    finally:
+        end_tracing()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

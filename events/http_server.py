@@ -1,0 +1,179 @@
+"""Serve HTTP with uvicorn: inside a running loop (`serving`), or as a process until a signal (`run_service`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Protocol
+
+import httptools
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from events.asgi import Receive, Scope, Send
+from observability import garbage
+
+_log = logging.getLogger("shop.http")
+_GRACE_SECONDS = 10
+
+
+class Service(Protocol):
+    """An ASGI application that is started and stopped on the loop that serves it."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
+@contextlib.asynccontextmanager
+async def serving(service: Service, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+    """Serve within the running loop; yields the base URL without a trailing slash.
+
+    On exit the service stops first, while it can still be reached by its own requests that are under way.
+    """
+    listening = bind(host, port)
+    try:
+        await service.start()
+    except BaseException:
+        listening.close()
+        raise
+    config = uvicorn.Config(
+        service,
+        loop="none",
+        http=HttpProtocol,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    server = Server(config)
+    await server.begin(listening)
+    try:
+        yield f"http://{host}:{listening.getsockname()[1]}"
+    finally:
+        await service.stop()
+        await server.end()
+
+
+async def run_service(service: Service, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; `ready` is called with the URL once requests are taken."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with serving(service, host, port) as url:
+        ready(url)
+        garbage.settle()
+        await stop.wait()
+        _log.info("stopping")
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handlers, which would raise a signal again at its end: the process has its own."""
+
+    _task: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+    async def begin(self, listening: socket.socket) -> None:
+        """Serve in the background; returns once requests are taken."""
+        self._task = asyncio.create_task(self.serve(sockets=[listening]))
+        while not self.started:
+            if self._task.done():
+                await self._task
+            await asyncio.sleep(0.001)
+
+    async def end(self) -> None:
+        """Take no more requests; those under way get the configured time."""
+        self.should_exit = True
+        if self._task is not None:
+            await self._task
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 protocol, which ignores an offer to upgrade (RFC 9110, section 7.8).
+
+    httptools stops at the head of a request with `Upgrade` and hands its body to nobody: curl's --http2 and Java's
+    HttpClient send such an offer with every first request. Here the same parser reads the request once more, without
+    the offer. CONNECT, after whose head the same happens, is no offer and stays refused.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._renew_parser()
+
+    def on_headers_complete(self) -> None:
+        """Start the request, unless it has to be read once more."""
+        if not self._is_offer():
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """End the request's body, unless the request has to be read once more."""
+        if not self._is_offer():
+            super().on_message_complete()
+
+    def decline_upgrade(self, rest: bytes) -> None:
+        """Read the request whose head has just ended without its offer, then `rest`. Raises HttpParserError."""
+        if not self._is_offer():
+            return
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % header for header in _without_offer(self.headers)]
+        self._renew_parser()
+        self.parser.feed_data(b"\r\n".join([*lines, b"", rest]))
+
+    def _is_offer(self) -> bool:
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _renew_parser(self) -> None:
+        self.parser = _RequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
+
+
+class _RequestParser(httptools.HttpRequestParser):
+    """httptools' parser; tells its protocol where it stopped for an upgrade."""
+
+    def __init__(self, protocol: HttpProtocol) -> None:
+        super().__init__(protocol)
+        self._protocol = protocol
+
+    def feed_data(self, data: Any) -> None:
+        """Parse bytes. Raises HttpParserError."""
+        try:
+            super().feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            self._protocol.decline_upgrade(data[stop.args[0] :])
+
+
+def _without_offer(headers: list[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    for name, value in headers:
+        if name != b"connection":
+            kept = [] if name in _OFFER else [value]
+        else:
+            options = [option.strip() for option in value.split(b",")]
+            kept = [option for option in options if option.lower() not in _OFFER]
+        if kept:
+            yield name, b", ".join(kept)
+
+
+_OFFER = (b"upgrade", b"http2-settings")
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening address, IPv4 or IPv6, port 0 for any free one. Raises OSError when it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)

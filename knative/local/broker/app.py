@@ -1,0 +1,213 @@
+"""The broker as one ASGI application: intake, health, metrics, and the dead-letter sink beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from events.asgi import (
+    Problem,
+    Receive,
+    Scope,
+    Send,
+    header,
+    method_not_allowed,
+    query,
+    read_body,
+    respond,
+    respond_json,
+    respond_problem,
+)
+from events.cloudevent import BadEvent, CloudEvent, parse
+from events.dead_letters.app import DeadLetters, ReplayFailed
+from events.http_client import Client
+from events.journal import StorageError
+from events.service_tokens import Callers
+from knative.local.broker.config import BrokerConfig, Trigger
+from knative.local.broker.dispatcher import Dispatcher, Limits
+from knative.local.broker.ingress import Ingress
+from knative.local.broker.metrics import Metrics, TriggerMetrics
+from knative.local.broker.storage import Storage
+from observability.failpoints import failpoint
+
+log = logging.getLogger("shop.broker")
+
+DEAD_LETTERS: Final = "/dead-letters"
+_WEBHOOK: Final = (
+    (b"webhook-allowed-origin", b"*"),
+    (b"webhook-allowed-rate", b"*"),
+    (b"allow", b"POST, OPTIONS"),
+)
+
+
+class BrokerApp:
+    """An ASGI application; `start` it on the loop that serves it, and `stop` it there.
+
+    `data_dir` is made if need be and holds `broker.db` and `deadletters.db`. `clock` is Unix time; `callers`
+    are those of the dead letters.
+    """
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        data_dir: Path,
+        *,
+        registry: CollectorRegistry | None = None,
+        limits: Limits | None = None,
+        callers: Callers | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._data_dir = data_dir
+        self._metrics = Metrics(registry or CollectorRegistry())
+        self._limits = limits or Limits()
+        self._clock = clock
+        self._ready, self._stopped = False, True
+        self._ingresses: dict[str, Ingress] = {}
+        self._paths: dict[str, Ingress] = {}
+        self._dispatchers: list[Dispatcher] = []
+        self.dead_letters = DeadLetters(
+            data_dir, replay=self._replay, registry=self._metrics.registry, callers=callers, clock=clock
+        )
+
+    async def start(self) -> None:
+        """Open the storage and resume what is pending. Raises StorageError (SchemaTooNew)."""
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        self._storage = Storage(self._data_dir / "broker.db")
+        self._client = Client()
+        await self.dead_letters.start()
+        triggers = [trigger for group in self._config.triggers.values() for trigger in group]
+        ids = self._storage.trigger_ids(trigger.key for trigger in triggers)
+        for key, group in self._config.triggers.items():
+            dispatchers = [self._dispatcher(trigger, ids[trigger.key]) for trigger in group]
+            self._dispatchers += dispatchers
+            ingress = Ingress(key, self._storage, dispatchers, self._metrics, self._clock)
+            self._ingresses[key] = self._paths[f"/{key}"] = self._paths[f"/{key}/"] = ingress
+        if len(self._ingresses) == 1:
+            self._paths["/"] = next(iter(self._ingresses.values()))
+        self._resume(ids)
+        self._ready, self._stopped = True, False
+
+    async def stop(self, grace: float = 10.0) -> None:
+        """Refuse new events, let requests on their way end within `grace` seconds, and close the storage."""
+        self._ready = False
+        if self._stopped:
+            return
+        self._stopped = True
+        await asyncio.gather(*(dispatcher.stop(grace) for dispatcher in self._dispatchers))
+        self._client.close()
+        await self.dead_letters.stop()
+        await self._storage.close()
+
+    def refuse(self) -> None:
+        """Take in nothing more (503) and say not ready; what is on its way goes on."""
+        self._ready = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI; the lifespan is not served: whoever runs the application starts and stops it."""
+        if scope["type"] != "http":
+            raise ValueError(f"{scope['type']} is not served")
+        try:
+            ingress = self._paths.get(scope["path"])
+            if ingress is not None:
+                query(scope)
+                await self._take(ingress, scope, receive, send)
+            else:
+                await self._others(scope, receive, send)
+        except Problem as problem:
+            self._metrics.rejected.labels(problem.reason).inc()
+            await respond_problem(send, problem)
+
+    async def _take(self, ingress: Ingress, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            if scope["method"] != "OPTIONS":
+                raise method_not_allowed("POST", "OPTIONS")
+            await respond(
+                send, 200, headers=_WEBHOOK
+            )  # CloudEvents' web hook handshake, as Knative answers it
+            return
+        body = await read_body(receive)
+        if not self._ready:
+            raise Problem(503, "SHUTTING_DOWN", "the broker is stopping", ((b"retry-after", b"1"),))
+        try:
+            failpoint("broker.accept.before")
+            await ingress.accept(parse(scope["headers"], body))
+            failpoint("broker.accept.after")
+        except BadEvent as error:
+            status = 415 if error.reason == "UNSUPPORTED_FORMAT" else 400
+            correlation = header(scope, b"ce-correlationid")[:64]
+            fields = {"broker": ingress.key, "reason": error.reason, "why": str(error)}
+            log.warning("event refused", extra={**fields, "correlation_id": correlation})
+            raise Problem(status, error.reason, str(error)) from None
+        except StorageError:
+            raise Problem(503, "STORAGE", "the event cannot be kept now", ((b"retry-after", b"1"),)) from None
+        failpoint("broker.acknowledge.before")
+        await respond(send, 202)
+        failpoint("broker.acknowledge.after")
+
+    async def _others(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if path == DEAD_LETTERS or path.startswith(f"{DEAD_LETTERS}/"):
+            await self.dead_letters({**scope, "path": path.removeprefix(DEAD_LETTERS) or "/"}, receive, send)
+            return
+        if path not in ("/healthz/live", "/healthz/ready", "/metrics"):
+            raise Problem(404, "NOT_FOUND", "no broker has this address")
+        if scope["method"] not in ("GET", "HEAD"):
+            raise method_not_allowed("GET", "HEAD")
+        if path == "/metrics":
+            encode, content_type = choose_encoder(header(scope, b"accept"))
+            await respond(send, 200, encode(self._metrics.registry), content_type.encode())
+        elif path == "/healthz/live" or self._serves():
+            await respond_json(send, 200, {"status": "ok"})
+        else:
+            raise Problem(503, "NOT_READY", "starting, stopping, or the storage does not answer")
+
+    def _serves(self) -> bool:
+        try:
+            if self._ready:
+                self._storage.check()
+        except sqlite3.Error:
+            return False
+        return self._ready
+
+    def _dispatcher(self, trigger: Trigger, number: int) -> Dispatcher:
+        return Dispatcher(
+            trigger,
+            number,
+            self._storage,
+            self._client,
+            TriggerMetrics(self._metrics, trigger.key),
+            reply=partial(self._reply, trigger.broker),
+            limits=self._limits,
+            clock=self._clock,
+        )
+
+    def _resume(self, ids: dict[str, int]) -> None:
+        depths = self._storage.depths()
+        for dispatcher in self._dispatchers:
+            dispatcher.start(depths.pop(dispatcher.id, 0))
+        names = {number: key for key, number in ids.items()}
+        for number, count in depths.items():
+            # Kept, since a trigger that is back under its name goes on where it was.
+            log.warning(
+                "deliveries of an unknown trigger rest", extra={"trigger": names[number], "count": count}
+            )
+
+    async def _reply(self, key: str, event: CloudEvent, ttl: int, done: tuple[int, int]) -> None:
+        await self._ingresses[key].reply(event, ttl, done)
+
+    async def _replay(self, event: CloudEvent, broker: str | None) -> None:
+        ingress = self._ingresses.get(broker or "") or next(iter(self._ingresses.values()))
+        try:
+            await ingress.accept([event])
+        except (BadEvent, StorageError) as error:
+            raise ReplayFailed(str(error)) from None

@@ -1,0 +1,193 @@
+"""Brokers and Triggers from their manifests (`eventing.knative.dev/v1`), checked as a whole at start."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+from urllib.parse import urljoin, urlsplit
+
+import yaml
+
+from knative.local.broker.filters import Filter, FilterError, compile_filters
+
+Resolver = Callable[[Mapping[str, Any], str], str]
+"""From a `ref` (apiVersion, kind, name, namespace) and the namespace of its manifest to an http URL."""
+
+_GROUP: Final = "eventing.knative.dev/v1"
+_DURATION = re.compile(
+    r"P(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?"
+    r"(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+(?:[.,]\d+)?)S)?)?"
+)
+_SECONDS: Final = {"weeks": 604800, "days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
+
+
+class ConfigError(ValueError):
+    """A manifest that the broker cannot honour; the message names it and says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A DeliverySpec; durations in seconds. Its defaults are those of a Broker that says nothing in Knative
+    (configmap config-br-defaults), but for the timeout, which Knative leaves open."""
+
+    retry: int = 10
+    exponential: bool = True
+    backoff_delay: float = 0.2
+    timeout: float = 30.0
+    retry_after_max: float = 60.0
+    structured: bool = False
+    dead_letter_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """One subscription: `key` is namespace/name, `broker` the key of its broker."""
+
+    key: str
+    namespace: str
+    broker: str
+    subscriber_url: str
+    passes: Filter | None
+    delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerConfig:
+    """The brokers' keys (namespace/name) with their triggers, in the order of the manifests."""
+
+    triggers: Mapping[str, tuple[Trigger, ...]] = field(default_factory=dict)
+
+
+def load(text: str, resolve: Resolver | None = None) -> BrokerConfig:
+    """Read a YAML stream of manifests; other kinds are passed over. Raises ConfigError."""
+    try:
+        documents = [document for document in yaml.safe_load_all(text) if document is not None]
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, nested without end
+        raise ConfigError(f"the configuration is no YAML: {error}") from None
+    return from_documents(documents, resolve)
+
+
+def from_documents(documents: Iterable[Any], resolve: Resolver | None = None) -> BrokerConfig:
+    """As `load`, from manifests that are parsed already."""
+    manifests = [_Manifest(document, resolve) for document in documents if _is_eventing(document)]
+    brokers = {m.key: m.delivery(None) for m in manifests if m.kind == "Broker"}
+    found: dict[str, list[Trigger]] = {key: [] for key in brokers}
+    seen: set[str] = set()
+    for manifest in manifests:
+        if manifest.kind == "Trigger":
+            trigger = manifest.trigger(brokers)
+            if trigger.key in seen:
+                raise ConfigError(f"{manifest.title}: defined twice")
+            seen.add(trigger.key)
+            found[trigger.broker].append(trigger)
+    if not found:
+        raise ConfigError("the configuration holds no Broker")
+    return BrokerConfig({key: tuple(triggers) for key, triggers in found.items()})
+
+
+def parse_duration(text: object) -> float:
+    """Seconds of an ISO 8601 duration without years and months ("PT0.5S"). Raises ValueError."""
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    parts = {name: value for name, value in match.groupdict().items() if value} if match else {}
+    if not parts:
+        raise ValueError(f"{text!r} is no ISO 8601 duration such as PT0.5S")
+    return sum(float(value.replace(",", ".")) * _SECONDS[name] for name, value in parts.items())
+
+
+def _is_eventing(document: object) -> bool:
+    return (
+        isinstance(document, dict)
+        and document.get("apiVersion") == _GROUP
+        and document.get("kind") in ("Broker", "Trigger")
+    )
+
+
+def _section(where: str, value: object) -> Mapping[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: a mapping is expected")
+    return value or {}
+
+
+class _Manifest:
+    def __init__(self, document: Mapping[str, Any], resolve: Resolver | None) -> None:
+        self.kind: str = document["kind"]
+        metadata = _section(f"a {self.kind}'s metadata", document.get("metadata"))
+        self.name = metadata.get("name")
+        self.namespace: str = metadata.get("namespace") or "default"
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigError(f"a {self.kind} has no metadata.name")
+        self.key = f"{self.namespace}/{self.name}"
+        self.title = f"{self.kind} {self.key}"
+        self._spec = _section(f"{self.title}: spec", document.get("spec"))
+        self._resolve = resolve
+
+    def trigger(self, brokers: Mapping[str, Delivery | None]) -> Trigger:
+        reference = _section(f"{self.title}: spec.brokerRef", self._spec.get("brokerRef"))
+        name = self._spec.get("broker") or reference.get("name")
+        broker = f"{self.namespace}/{name}"
+        if broker not in brokers:
+            raise ConfigError(f"{self.title}: there is no Broker {broker}")
+        try:
+            passes = compile_filters(self._spec)
+        except FilterError as error:
+            raise ConfigError(f"{self.title}: {error}") from None
+        subscriber = self._destination("subscriber", self._spec.get("subscriber"))
+        delivery = self.delivery(brokers[broker]) or Delivery()
+        return Trigger(self.key, self.namespace, broker, subscriber, passes, delivery)
+
+    def delivery(self, inherited: Delivery | None) -> Delivery | None:
+        """The DeliverySpec replaces the broker's as a whole, as in Knative; the sink alone falls back."""
+        if self._spec.get("delivery") is None:
+            return inherited
+        spec = _section(f"{self.title}: spec.delivery", self._spec["delivery"])
+        sink, url = spec.get("deadLetterSink"), inherited.dead_letter_url if inherited else None
+        if sink:
+            url = self._destination("spec.delivery.deadLetterSink", sink)
+        try:
+            return replace(_delivery(spec), dead_letter_url=url)
+        except ValueError as error:
+            raise ConfigError(f"{self.title}: {error}") from None
+
+    def _destination(self, where: str, value: object) -> str:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{self.title}: {where} is missing")
+        ref, uri = _section(f"{self.title}: {where}.ref", value.get("ref")), value.get("uri")
+        if ref:
+            if self._resolve is None:
+                raise ConfigError(f"{self.title}: {where}.ref {ref.get('name')!r} is not resolved to a URL")
+            uri = urljoin(self._resolve(ref, self.namespace), str(uri or ""))
+        try:
+            parts = urlsplit(uri) if isinstance(uri, str) else None
+        except ValueError:
+            parts = None
+        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"{self.title}: {where}: {uri!r} is no http URL")
+        return str(uri)
+
+
+def _delivery(spec: Mapping[str, Any]) -> Delivery:
+    retry, policy, form = spec.get("retry", 0), spec.get("backoffPolicy"), spec.get("format")
+    if isinstance(retry, bool) or not isinstance(retry, int) or retry < 0:
+        raise ValueError(f"spec.delivery.retry: {retry!r} is no number of retries")
+    if policy not in (None, "exponential", "linear"):
+        raise ValueError(f"spec.delivery.backoffPolicy: {policy!r} is neither exponential nor linear")
+    if form not in (None, "json", "binary"):
+        raise ValueError(f"spec.delivery.format: {form!r} is neither json nor binary")
+    timeout = _seconds(spec, "timeout", 30.0)
+    if timeout == 0:
+        raise ValueError("spec.delivery.timeout: more than zero is expected")
+    # Without a policy or a delay Knative retries at once.
+    delay = _seconds(spec, "backoffDelay", 0.0) if policy else 0.0
+    after_max = _seconds(spec, "retryAfterMax", 60.0)
+    return Delivery(retry, policy != "linear", delay, timeout, after_max, form == "json")
+
+
+def _seconds(spec: Mapping[str, Any], name: str, default: float) -> float:
+    if spec.get(name) is None:
+        return default
+    try:
+        return parse_duration(spec[name])
+    except ValueError as error:
+        raise ValueError(f"spec.delivery.{name}: {error}") from None

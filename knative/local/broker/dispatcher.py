@@ -1,0 +1,272 @@
+"""One trigger's deliveries: to its subscriber, again after a failure, and at last to the dead-letter sink.
+
+Each trigger has a lane of its own for its subscriber and one for its dead-letter sink, so that nothing slow
+holds up anything else. What is pending is in memory up to a bound, in order; the rest stays in the database and
+is read back when there is room. Timers are in memory too; the time they stand for is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from events.cloudevent import CloudEvent, header_block, to_structured
+from events.http_client import Client, Endpoint, RequestFailed
+from events.journal import StorageError
+from knative.local.broker import delivery as rules
+from knative.local.broker.config import Trigger
+from knative.local.broker.delivery import Delivered, Failed
+from knative.local.broker.metrics import TriggerMetrics
+from knative.local.broker.spans import burying, delivering
+from knative.local.broker.storage import Failure, Storage, StoredEvent, trace_headers
+from knative.local.broker.worker_queue import Lane
+from observability import context, tracing
+from observability.failpoints import failpoint
+
+log = logging.getLogger("shop.broker")
+
+_STRUCTURED_HEAD = b"content-type: application/cloudevents+json; charset=utf-8\r\n"
+_STORAGE_PAUSE = 1.0
+# What of an event a line in the log names, where it has it.
+_LOGGED = {"subject": "subject", "correlationid": "correlation_id"}
+
+
+class Limits(NamedTuple):
+    """Per trigger: requests at once, and deliveries held in memory."""
+
+    parallel: int = 32
+    in_memory: int = 10_000
+
+
+class _Live:
+    __slots__ = ("attempts", "event")
+
+    def __init__(self, event: StoredEvent, attempts: int = 0) -> None:
+        self.event = event
+        self.attempts = attempts
+
+
+class _Dead:
+    """A delivery to the dead-letter sink; its event stays on the disk until it is sent."""
+
+    __slots__ = ("attempts", "seq")
+
+    def __init__(self, seq: int, attempts: int = 0) -> None:
+        self.seq = seq
+        self.attempts = attempts
+
+
+Reply = Callable[[CloudEvent, int, tuple[int, int]], Awaitable[None]]
+"""Take in a reply with the ttl of the event it answers; ends the delivery (trigger id, seq) in one commit."""
+
+
+class Dispatcher:
+    """See the module. `clock` is Unix time."""
+
+    def __init__(
+        self,
+        trigger: Trigger,
+        trigger_id: int,
+        storage: Storage,
+        client: Client,
+        metrics: TriggerMetrics,
+        *,
+        reply: Reply,
+        limits: Limits,
+        clock: Callable[[], float],
+    ) -> None:
+        self.id = trigger_id
+        self.trigger = trigger
+        self._policy = trigger.delivery
+        self._storage = storage
+        self._client = client
+        self._metrics = metrics
+        self._reply = reply
+        self._limits = limits
+        self._clock = clock
+        self._subscriber, self._sink = _endpoints(client, trigger)
+        self._live: Lane[_Live] = Lane(self._deliver, limits.parallel)
+        self._dead: Lane[_Dead] = Lane(self._bury, max(1, limits.parallel // 4))
+        self._held = 0  # live deliveries in memory: ready, on their way, or waiting for their timer
+        self._last = 0  # the newest event that was brought into memory
+        self._more_on_disk = False
+
+    def start(self, depth: int) -> None:
+        """Resume what a former run left behind; `depth` is how much that is."""
+        self._metrics.depth = depth
+        if depth == 0:
+            return
+        self._refill()
+        now = self._clock()
+        for seq, attempts, next_at in self._storage.dead_pending(self.id):
+            self._dead.push_later(_Dead(seq, attempts), next_at - now)
+
+    async def stop(self, grace: float) -> None:
+        """Let the requests on their way end, within `grace` seconds."""
+        await asyncio.gather(self._live.stop(grace), self._dead.stop(grace))
+
+    def enqueue(self, event: StoredEvent) -> None:
+        """Deliver an event that has just become durable."""
+        self._metrics.depth += 1
+        if event.seq <= self._last:
+            return  # a refill that ran after the commit has found it already
+        if self._more_on_disk or self._held >= self._limits.in_memory:
+            self._more_on_disk = True
+            return
+        self._hold(event.seq)
+        self._live.push(_Live(event))
+
+    def _hold(self, seq: int) -> None:
+        self._held += 1
+        self._last = seq
+
+    def _refill(self) -> None:
+        now = self._clock()
+        room = self._limits.in_memory - self._held
+        found = self._storage.pending(self.id, self._last, room)
+        self._more_on_disk = len(found) == room
+        for event, attempts, next_at in found:
+            self._hold(event.seq)
+            self._live.push_later(_Live(event, attempts), next_at - now)
+
+    def _released(self) -> None:
+        self._held -= 1
+        if self._more_on_disk and self._held <= self._limits.in_memory // 2:
+            self._refill()
+
+    async def _deliver(self, live: _Live) -> None:
+        failpoint("broker.deliver.before")
+        outcome = await self._attempt(live)
+        failpoint("broker.deliver.after")
+        try:
+            if isinstance(outcome, Delivered):
+                await self._succeeded(live.event, outcome)
+            else:
+                await self._failed(live, outcome)
+        except StorageError:
+            # What happened cannot be written down: it happens again, which "at least once" allows.
+            self._live.push_later(live, _STORAGE_PAUSE)
+
+    async def _attempt(self, live: _Live) -> Delivered | Failed:
+        """One request to the subscriber: where a trace gets its span."""
+        event = live.event
+        if not tracing.enabled():
+            return await self._request(event, event.trace)
+        with delivering(self.trigger.key, event.attributes, live.attempts) as span:
+            here = context.current()
+            outcome = await self._request(event, trace_headers(here.traceparent, here.tracestate))
+            if isinstance(outcome, Failed):
+                tracing.failed(span, str(outcome.code))
+            return outcome
+
+    async def _request(self, event: StoredEvent, trace: bytes) -> Delivered | Failed:
+        head, body = event.head, event.data
+        if self._policy.structured:
+            head, body = _STRUCTURED_HEAD, to_structured(event.cloudevent())
+        started = time.perf_counter()
+        outcome: Delivered | Failed
+        try:
+            response = await self._client.post(self._subscriber, head + trace, body, self._policy.timeout)
+            outcome = rules.judge(response, self._clock())
+        except RequestFailed as error:
+            outcome = rules.unreachable(str(error))
+        self._metrics.latency.observe(time.perf_counter() - started)
+        return outcome
+
+    async def _succeeded(self, event: StoredEvent, outcome: Delivered) -> None:
+        if outcome.reply is not None:
+            await self._reply(outcome.reply, event.ttl, (self.id, event.seq))
+            self._metrics.replies.inc()
+        else:
+            self._storage.done(self.id, event.seq)
+        self._metrics.succeeded.inc()
+        self._metrics.delivered.inc()
+        self._metrics.depth -= 1
+        self._released()
+
+    async def _failed(self, live: _Live, failed: Failed) -> None:
+        self._metrics.failed.inc()
+        live.attempts += 1
+        if failed.retryable and live.attempts <= self._policy.retry:
+            wait = rules.delay(self._policy, live.attempts, failed.retry_after)
+            self._storage.retry(self.id, live.event.seq, live.attempts, self._clock() + wait)
+            self._metrics.retries.inc()
+            self._live.push_later(live, wait)
+            self._log("delivery failed, retrying", live.event, failed, attempts=live.attempts, wait=wait)
+        else:
+            await self._give_up(live, failed)
+            self._released()
+
+    async def _give_up(self, live: _Live, failed: Failed) -> None:
+        event = live.event
+        if self._sink is None:
+            self._storage.done(self.id, event.seq)
+            self._metrics.dropped.inc()
+            self._metrics.depth -= 1
+            self._log("event dropped: no dead-letter sink", event, failed, attempts=live.attempts)
+            return
+        failpoint("broker.give-up.before")
+        failure = rules.failure(self.trigger.subscriber_url, failed, live.attempts)
+        await self._storage.dead(self.id, event.seq, failure)
+        failpoint("broker.give-up.after")
+        self._log("delivery given up: to the dead-letter sink", event, failed, attempts=live.attempts)
+        self._dead.push(_Dead(event.seq))
+
+    async def _bury(self, dead: _Dead) -> None:
+        event, failure = self._storage.dead_letter(self.id, dead.seq)
+        if self._sink is None:  # it had one when the delivery was given up
+            self._metrics.dropped.inc()
+            log.warning("event dropped: no dead-letter sink any more", extra=self._fields(event.attributes))
+        elif await self._sent(self._sink, event, failure):
+            self._metrics.dead_lettered.inc()
+        else:
+            self._metrics.sink_failures.inc()
+            dead.attempts += 1
+            wait = rules.dead_letter_delay(dead.attempts)
+            self._storage.retry(self.id, dead.seq, dead.attempts, self._clock() + wait)
+            self._dead.push_later(dead, wait)
+            log.warning("the dead-letter sink failed, retrying", extra=self._fields(event.attributes))
+            return
+        self._storage.done(self.id, dead.seq)
+        self._metrics.depth -= 1
+
+    async def _sent(self, sink: Endpoint, event: CloudEvent, failure: Failure) -> bool:
+        head = header_block(rules.dead_letter_attributes(event.attributes, failure))
+        head += b"kn-attempts: %d\r\n" % failure.attempts
+        with burying(self.trigger.key, event.attributes) as span:
+            try:
+                failpoint("broker.bury.before")
+                status = (await self._client.post(sink, head, event.data, self._policy.timeout)).status
+                failpoint("broker.bury.after")
+            except RequestFailed:
+                status = 0
+            if not 200 <= status < 300:
+                tracing.failed(span, str(status or "unreachable"))
+                return False
+        return True
+
+    def _log(self, message: str, event: StoredEvent, failed: Failed, **more: object) -> None:
+        more |= {"subscriber": self.trigger.subscriber_url, "code": failed.code}
+        if failed.explained:
+            # The code alone (Knative's 500 or 502) reads as if the subscriber had answered with it.
+            more["reason"] = failed.body.decode(errors="replace")
+        log.warning(message, extra={**self._fields(event.attributes), **more})
+
+    def _fields(self, attributes: dict[str, str]) -> dict[str, str]:
+        fields = {"trigger": self.trigger.key, "event_id": attributes["id"], "event_type": attributes["type"]}
+        for attribute, field in _LOGGED.items():
+            if attribute in attributes:
+                fields[field] = attributes[attribute]
+        return fields
+
+
+def _endpoints(client: Client, trigger: Trigger) -> tuple[Endpoint, Endpoint | None]:
+    """The subscriber, asked for a reply, and the dead-letter sink, told where the event was to go."""
+    extra = f"kn-namespace: {trigger.namespace}\r\n".encode()
+    subscriber = client.endpoint(trigger.subscriber_url, b"prefer: reply\r\n" + extra)
+    origin = f"kn-trigger: {trigger.key}\r\nkn-broker: {trigger.broker}\r\n".encode()
+    sink = trigger.delivery.dead_letter_url
+    return subscriber, client.endpoint(sink, extra + origin) if sink else None

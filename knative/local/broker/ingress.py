@@ -1,0 +1,85 @@
+"""The way into a broker, for events from outside and for replies: durable, then routed, then acknowledged."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from events.cloudevent import BadEvent, CloudEvent
+from knative.local.broker.delivery import ARRIVAL, TTL, incoming_ttl
+from knative.local.broker.dispatcher import Dispatcher
+from knative.local.broker.metrics import Metrics
+from knative.local.broker.storage import Storage, StoredEvent
+
+log = logging.getLogger("shop.broker")
+
+
+class Ingress:
+    """One broker's: `key` is namespace/name. `clock` is Unix time."""
+
+    def __init__(
+        self,
+        key: str,
+        storage: Storage,
+        dispatchers: Sequence[Dispatcher],
+        metrics: Metrics,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.key = key
+        self._storage = storage
+        self._routes = [(dispatcher.trigger.passes, dispatcher) for dispatcher in dispatchers]
+        self._received = metrics.received.labels(key)
+        self._expired = metrics.expired.labels(key)
+        self._clock = clock
+
+    async def accept(self, events: Sequence[CloudEvent]) -> None:
+        """Take in all events or none; they are durable on return.
+
+        Raises BadEvent (TTL_EXHAUSTED) and StorageError.
+        """
+        ttls = [incoming_ttl(event.attributes) for event in events]
+        if min(ttls, default=1) <= 0:
+            index = ttls.index(0)
+            self._drop(events[index])
+            raise BadEvent("TTL_EXHAUSTED", f"event {index}: its {TTL} has run out")
+        await self._commit([self._route(event, ttl) for event, ttl in zip(events, ttls, strict=True)])
+        self._received.inc(len(events))
+
+    async def reply(self, event: CloudEvent, ttl: int, done: tuple[int, int]) -> None:
+        """Take in a reply to an event of this ttl, and end its delivery (trigger id, seq), in one commit."""
+        event.attributes.pop(TTL, None)
+        if ttl <= 1:
+            self._drop(event)
+            self._storage.done(*done)
+            return
+        await self._commit([self._route(event, ttl - 1)], done)
+        self._received.inc()
+
+    async def _commit(
+        self, routed: Sequence[tuple[StoredEvent, list[Dispatcher]]], done: tuple[int, int] | None = None
+    ) -> None:
+        def enqueue() -> None:
+            for event, dispatchers in routed:
+                for dispatcher in dispatchers:
+                    dispatcher.enqueue(event)
+
+        wanted = [(event, tuple(d.id for d in dispatchers)) for event, dispatchers in routed if dispatchers]
+        if wanted:
+            await self._storage.accept(wanted, enqueue, done)
+        elif done is not None:
+            self._storage.done(*done)
+
+    def _route(self, event: CloudEvent, ttl: int) -> tuple[StoredEvent, list[Dispatcher]]:
+        attributes = event.attributes
+        attributes[ARRIVAL] = datetime.fromtimestamp(self._clock(), UTC).isoformat()[:-6] + "Z"
+        dispatchers = [
+            dispatcher for passes, dispatcher in self._routes if passes is None or passes(attributes)
+        ]
+        return self._storage.stored(ttl, attributes, event.data), dispatchers
+
+    def _drop(self, event: CloudEvent) -> None:
+        self._expired.inc()
+        fields = {"broker": self.key, "event_id": event.id, "event_type": event.type}
+        log.warning("event dropped: its ttl has run out", extra=fields)

@@ -1,0 +1,202 @@
+"""What the broker keeps: events, and one row per event and trigger until that delivery is done.
+
+`deliveries.error` is NULL while the subscriber is tried; then it says what went wrong and the row waits for
+the dead-letter sink. An event goes with its last delivery.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from events.cloudevent import CloudEvent, header_block, header_value
+from events.journal import Journal, Row, connect
+
+SCHEMA_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE events (
+  seq INTEGER PRIMARY KEY,
+  ttl INTEGER NOT NULL,
+  attributes TEXT NOT NULL, -- JSON object of strings
+  data BLOB NOT NULL
+);
+CREATE TABLE triggers (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE);
+CREATE TABLE deliveries (
+  trigger INTEGER NOT NULL,
+  event INTEGER NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  next_at REAL NOT NULL DEFAULT 0, -- Unix time
+  error TEXT,
+  PRIMARY KEY (trigger, event)
+) WITHOUT ROWID;
+CREATE INDEX deliveries_by_event ON deliveries (event)
+"""
+_INSERT_EVENT: Final = "INSERT INTO events (seq, ttl, attributes, data) VALUES (?, ?, ?, ?)"
+_INSERT_DELIVERY: Final = "INSERT INTO deliveries (trigger, event) VALUES (?, ?)"
+_RETRY: Final = "UPDATE deliveries SET attempts = ?, next_at = ? WHERE trigger = ? AND event = ?"
+_DEAD: Final = "UPDATE deliveries SET attempts = 0, next_at = 0, error = ? WHERE trigger = ? AND event = ?"
+_DONE: Final = "DELETE FROM deliveries WHERE trigger = ? AND event = ?"
+_SWEEP: Final = "DELETE FROM events WHERE seq = ?1 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event = ?1)"
+_SELECT_PENDING: Final = (
+    "SELECT d.event, d.attempts, d.next_at, e.ttl, e.attributes, e.data FROM deliveries d "
+    "JOIN events e ON e.seq = d.event "
+    "WHERE d.trigger = ? AND d.event > ? AND d.error IS NULL ORDER BY d.event LIMIT ?"
+)
+_SELECT_DEAD: Final = (
+    "SELECT event, attempts, next_at FROM deliveries WHERE trigger = ? AND error IS NOT NULL ORDER BY event"
+)
+_SELECT_DEAD_LETTER: Final = (
+    "SELECT e.attributes, e.data, d.error FROM deliveries d JOIN events e ON e.seq = d.event "
+    "WHERE d.trigger = ? AND d.event = ?"
+)
+_decode_attributes = msgspec.json.Decoder(dict[str, str]).decode
+_encode = msgspec.json.encode
+
+
+class StoredEvent:
+    """An event that is durable; `head` is its header block (without the ttl), made once for all triggers."""
+
+    __slots__ = ("attributes", "data", "head", "seq", "trace", "ttl")
+
+    def __init__(self, seq: int, ttl: int, attributes: dict[str, str], data: bytes) -> None:
+        self.seq = seq
+        self.ttl = ttl
+        self.attributes = attributes
+        self.data = data
+        self.head = header_block(attributes)
+        self.trace = trace_headers(attributes.get("traceparent"), attributes.get("tracestate"))
+
+    def cloudevent(self) -> CloudEvent:
+        return CloudEvent(self.attributes, self.data)
+
+
+def trace_headers(traceparent: str | None, tracestate: str | None) -> bytes:
+    """W3C's headers beside the extensions of the same names: they are what HTTP instrumentation reads."""
+    if not traceparent:
+        return b""
+    lines = b"traceparent: %b\r\n" % header_value(traceparent)
+    return (
+        lines + b"tracestate: %b\r\n" % tracestate.encode() if tracestate and tracestate.isascii() else lines
+    )
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a delivery is given up: the values of knativeerrordest, knativeerrorcode and knativeerrordata.
+
+    `attempts` is how often it was tried.
+    """
+
+    dest: str
+    code: int
+    data: str
+    attempts: int = 0
+
+
+class Pending(NamedTuple):
+    event: StoredEvent
+    attempts: int
+    next_at: float
+
+
+class DeadPending(NamedTuple):
+    seq: int
+    attempts: int
+    next_at: float
+
+
+Accepted = tuple[StoredEvent, tuple[int, ...]]
+"""An event and the ids of the triggers that want it."""
+
+
+class Storage:
+    """The broker's database. Reads go through a connection of their own: they never wait for a commit."""
+
+    def __init__(self, path: Path) -> None:
+        db = connect(path, _SCHEMA, SCHEMA_VERSION)
+        self._read = sqlite3.connect(path, isolation_level=None)
+        self._read.execute("PRAGMA query_only=ON")
+        statements = (_INSERT_EVENT, _INSERT_DELIVERY, _RETRY, _DEAD, _DONE, _SWEEP)
+        self._seq = int(db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
+        self._db = db
+        self._journal = Journal(db, statements)
+
+    def trigger_ids(self, keys: Iterable[str]) -> dict[str, int]:
+        """Ids for these triggers, made where they are new. To be called before anything is written."""
+        for key in keys:
+            self._db.execute("INSERT INTO triggers (key) VALUES (?) ON CONFLICT DO NOTHING", (key,))
+        return dict(self._db.execute("SELECT key, id FROM triggers"))
+
+    def depths(self) -> dict[int, int]:
+        """Deliveries by trigger's id, those of triggers that are gone included."""
+        return dict(self._read.execute("SELECT trigger, count(*) FROM deliveries GROUP BY trigger"))
+
+    def stored(self, ttl: int, attributes: dict[str, str], data: bytes) -> StoredEvent:
+        """The event under the next number; nothing is written yet."""
+        self._seq += 1
+        return StoredEvent(self._seq, ttl, attributes, data)
+
+    async def accept(
+        self,
+        accepted: Iterable[Accepted],
+        then: Callable[[], None],
+        done: tuple[int, int] | None = None,
+    ) -> None:
+        """Make events and their deliveries durable; `done` (trigger, seq) ends a delivery in the same commit.
+
+        `then` runs after the commit, in the order of the calls. Raises StorageError: nothing is written.
+        """
+        rows: list[tuple[str, Row]] = []
+        for event, triggers in accepted:
+            rows.append(
+                (_INSERT_EVENT, (event.seq, event.ttl, _encode(event.attributes).decode(), event.data))
+            )
+            rows += [(_INSERT_DELIVERY, (trigger, event.seq)) for trigger in triggers]
+        if done is not None:
+            rows += ((_DONE, done), (_SWEEP, (done[1],)))
+        await self._journal.commit(rows, then)
+
+    def done(self, trigger: int, seq: int) -> None:
+        """End a delivery; the event goes when it was the last."""
+        self._journal.later(_DONE, (trigger, seq))
+        self._journal.later(_SWEEP, (seq,))
+
+    def retry(self, trigger: int, seq: int, attempts: int, next_at: float) -> None:
+        """Keep how often a delivery was tried, and when it is due again (Unix time)."""
+        self._journal.later(_RETRY, (attempts, next_at, trigger, seq))
+
+    async def dead(self, trigger: int, seq: int, failure: Failure) -> None:
+        """Hand a delivery over to the dead-letter sink. Raises StorageError."""
+        await self._journal.commit(((_DEAD, (_encode(failure).decode(), trigger, seq)),))
+
+    def pending(self, trigger: int, after: int, limit: int) -> list[Pending]:
+        """A trigger's deliveries to its subscriber, in order of arrival, after the event numbered `after`."""
+        rows = self._read.execute(_SELECT_PENDING, (trigger, after, limit))
+        return [
+            Pending(StoredEvent(seq, ttl, _decode_attributes(attributes), data), attempts, next_at)
+            for seq, attempts, next_at, ttl, attributes, data in rows
+        ]
+
+    def dead_pending(self, trigger: int) -> list[DeadPending]:
+        """A trigger's deliveries to the dead-letter sink, without their events."""
+        return [DeadPending(*row) for row in self._read.execute(_SELECT_DEAD, (trigger,))]
+
+    def dead_letter(self, trigger: int, seq: int) -> tuple[CloudEvent, Failure]:
+        """The event of such a delivery, and why it failed."""
+        attributes, data, error = self._read.execute(_SELECT_DEAD_LETTER, (trigger, seq)).fetchone()
+        return CloudEvent(_decode_attributes(attributes), data), msgspec.json.decode(error, type=Failure)
+
+    def check(self) -> None:
+        """Raise sqlite3.Error when the database does not answer."""
+        self._read.execute("SELECT 1 FROM triggers LIMIT 1").fetchall()
+
+    async def flush(self) -> None:
+        """Return when all writes so far are durable."""
+        await self._journal.flush()
+
+    async def close(self) -> None:
+        await self._journal.close()
+        self._read.close()
