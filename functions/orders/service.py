@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 
 from events.catalog import (
     Money,
@@ -38,7 +39,7 @@ from functions.runtime.idempotency import idempotency_record, wrong_key
 from functions.runtime.identity import Identity, require_admin, require_person, require_service
 from functions.runtime.ids import is_id, new_id
 from functions.runtime.inbox import InboxRecord
-from functions.runtime.paging import page_limit
+from functions.runtime.paging import all_pages, page_limit
 from functions.runtime.store.port import Page
 
 log = logging.getLogger("shop.orders")
@@ -337,20 +338,15 @@ class OrdersService:
         interrupted erasure is done again.
         """
         await self._orders.close_account(event.user_id, self._clock.now())
-        cursor: str | None = None
-        while True:
-            page = await self._orders.page(event.user_id, None, _BATCH, cursor)
-            for order in page.items:
+        async for orders in all_pages(partial(self._orders.page, event.user_id, None, _BATCH)):
+            for order in orders:
                 await self._orders.change(order.id, lambda order: order.erase_person(self._clock.now()))
-            cursor = page.next_cursor
-            if cursor is None:
-                break
         await self._orders.finish_erasure(inbox)
         log.info("person_erased", extra={"user_id": event.user_id})
 
     async def sweep(self) -> None:
         """Cancel orders that have waited for stock or payment for `order_timeout`. Concurrent sweeps do no harm."""
-        cancelled, cursor = 0, None
+        cancelled = 0
 
         async def time_out(order_id: str) -> None:
             nonlocal cancelled
@@ -359,12 +355,9 @@ class OrdersService:
             )
             cancelled += order.cancel_reason == TIMED_OUT
 
-        for _ in range(_SWEEP_PAGES):
-            page = await self._orders.waiting_since(self._clock.now() - self._order_timeout, _BATCH, cursor)
-            await gather_logged([time_out(order.id) for order in page.items], log)
-            cursor = page.next_cursor
-            if cursor is None:
-                break
+        before = self._clock.now() - self._order_timeout
+        async for orders in all_pages(partial(self._orders.waiting_since, before, _BATCH), _SWEEP_PAGES):
+            await gather_logged([time_out(order.id) for order in orders], log)
         if cancelled:
             log.info("overdue_orders_cancelled", extra={"count": cancelled})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
 
 from functions.runtime.errors import invalid
 from functions.runtime.store.port import E, Page
@@ -12,7 +13,7 @@ MAX_LIMIT = 100
 
 
 def page_limit(limit: int) -> int:
-    """`limit` as asked for, 20 for 0; raises INVALID_ARGUMENT outside 1 to 100."""
+    """Return `limit`, or 20 for 0; raise InvalidArgument outside 1 to 100."""
     if limit == 0:
         return DEFAULT_LIMIT
     if not 1 <= limit <= MAX_LIMIT:
@@ -20,10 +21,17 @@ def page_limit(limit: int) -> int:
     return limit
 
 
-async def all_pages(read: Callable[[str | None], Awaitable[Page[E]]]) -> AsyncIterator[list[E]]:
-    """Yield the items of each page of a list; `read` gets the cursor of the page, None for the first."""
-    page = await read(None)
-    yield page.items
-    while page.next_cursor is not None:
-        page = await read(page.next_cursor)
+async def all_pages(
+    read: Callable[[str | None], Awaitable[Page[E]]], limit: int | None = None
+) -> AsyncIterator[list[E]]:
+    """Yield the items of each page of a list, of the first `limit` pages if that is given.
+
+    `read` gets the cursor of the page, None for the first.
+    """
+    cursor: str | None = None
+    for number in count(1):
+        page = await read(cursor)
         yield page.items
+        cursor = page.next_cursor
+        if cursor is None or number == limit:
+            return

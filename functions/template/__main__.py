@@ -32,7 +32,7 @@ _NEXT = """\
 Edit next:
   proto/shop/{name}/v1/{name}.proto  its calls; then make proto-gen
   functions/{name}/domain.py        its entities and their rules; then service.py, store.py, rpc.py
-  events/catalog.py                 {event} and further events, and who hears them; then make schemas
+  events/catalog.py                 {event} and further events, and their subscribers; then make schemas
   functions/{name}/subscriptions.py the events that it hears, with a Trigger for each type in knative/base/{name}.yaml
   gateway/routes/                   a file of its own if it has a public face
   knative/overlays/production/      the account in roles.yaml
@@ -100,14 +100,14 @@ def _own(root: Path, name: str) -> list[Path]:
 
 def _users(root: Path, name: str, events: list[str]) -> list[str]:
     """Return the modules of others that import the service or its events."""
-    wanted = re.compile("|".join(rf"\b{word}\b" for word in (rf"(functions|proto\.shop)\.{name}", *events)))
+    names = re.compile("|".join(rf"\b{word}\b" for word in (rf"(functions|proto\.shop)\.{name}", *events)))
     own = tuple(map(str, (*_own(root, name), root / CATALOG, root / "functions" / "template")))
     folders = ("functions", "gateway", "knative", "events", "observability", "tests")
     modules = (path for folder in folders for path in sorted((root / folder).rglob("*.py")))
     return [
         str(path.relative_to(root))
         for path in modules
-        if not str(path).startswith(own) and wanted.search(path.read_text())
+        if not str(path).startswith(own) and names.search(path.read_text())
     ]
 
 

@@ -46,7 +46,7 @@ R = TypeVar("R")
 ORDER_TIMEOUT = timedelta(minutes=15)
 ADA = Identity("usr_" + "a" * 32, frozenset({CUSTOMER}))
 BOB = Identity("usr_" + "b" * 32, frozenset({CUSTOMER}))
-BOSS = Identity("usr_" + "c" * 32, frozenset({CUSTOMER, ADMIN}))
+ADMINISTRATOR = Identity("usr_" + "c" * 32, frozenset({CUSTOMER, ADMIN}))
 PAYMENTS = Identity("payments", frozenset({SERVICE}))
 TEAPOT, CUP, RETIRED, YEN = (f"prd_{digit * 32}" for digit in "1234")
 TOK_OK = "tok_ok"

@@ -67,9 +67,9 @@ async def served() -> AsyncIterator[tuple[Products, ProductsCatalogue]]:
     server.add_generic_rpc_handlers([products.handler()])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    peer = GrpcClient(f"127.0.0.1:{port}", TOKENS, "products")
-    yield products, ProductsCatalogue(peer)
-    await peer.close()
+    client = GrpcClient(f"127.0.0.1:{port}", TOKENS, "products")
+    yield products, ProductsCatalogue(client)
+    await client.close()
     await server.stop(0)
 
 
@@ -104,8 +104,8 @@ async def test_a_passing_fault_is_tried_again(served: tuple[Products, ProductsCa
 
 
 async def test_a_catalogue_that_cannot_be_reached_is_a_passing_fault() -> None:
-    peer = GrpcClient("127.0.0.1:1", TOKENS)
+    client = GrpcClient("127.0.0.1:1", TOKENS)
     with pytest.raises(ServiceError) as caught:
-        await ProductsCatalogue(peer).offers([TEAPOT])
+        await ProductsCatalogue(client).offers([TEAPOT])
     assert caught.value.code is Code.UNAVAILABLE
-    await peer.close()
+    await client.close()

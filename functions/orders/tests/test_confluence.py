@@ -1,4 +1,4 @@
-"""Any order of arrival and any number of deliveries ends in the same state."""
+"""Any order of arrival and any number of deliveries end in the same state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from functions.orders.domain import FINAL, TRANSITIONS, Order, Status
 from functions.orders.service import CancelOrder
 from functions.orders.tests.shop import (
     ADA,
-    BOSS,
+    ADMINISTRATOR,
     ORDER_TIMEOUT,
     Shop,
     captured,
@@ -45,8 +45,8 @@ EVENTS: dict[str, Callable[[Order], Any]] = {
     "dispute lost": lambda order: decided(order, "LOST"),
     "deleted": lambda _: deleted(ADA),
 }
-# The sets of news that one order can cause, and where each must end however it arrives.
-STORIES: dict[tuple[str, ...], Status] = {
+# The sets of events and commands that one order can see, and the state in which each must end in any order.
+SCENARIOS: dict[tuple[str, ...], Status] = {
     ("reserved",): Status.RESERVED,
     ("reserved", "captured"): Status.CONFIRMED,
     ("captured",): Status.CONFIRMED,
@@ -72,15 +72,15 @@ MOVES = [*EVENTS, "cancel", "sweep", "wait", "ship", "deliver"]
 
 
 async def do(shop: Shop, order: Order, move: str, event_id: str = "") -> None:
-    """Make one move; an illegal transition is an answer, not a failure."""
+    """Make one move; an illegal transition is allowed to fail."""
     try:
         match move:
             case "cancel":
                 await shop.orders.cancel(CancelOrder(order.id), ADA)
             case "ship":
-                await shop.orders.ship(order.id, BOSS)
+                await shop.orders.ship(order.id, ADMINISTRATOR)
             case "deliver":
-                await shop.orders.deliver(order.id, BOSS)
+                await shop.orders.deliver(order.id, ADMINISTRATOR)
             case "sweep":
                 await shop.sweep()
             case "wait":
@@ -93,10 +93,10 @@ async def do(shop: Shop, order: Order, move: str, event_id: str = "") -> None:
 
 @st.composite
 def deliveries(draw: st.DrawFn) -> tuple[tuple[str, ...], list[str]]:
-    """A story, and its news in some order, each once or several times."""
-    story = draw(st.sampled_from(sorted(STORIES)))
-    repeats = draw(st.lists(st.sampled_from(story), max_size=5))
-    return story, draw(st.permutations([*story, *repeats]))
+    """Draw a scenario, and its moves in some order, each once or several times."""
+    scenario = draw(st.sampled_from(sorted(SCENARIOS)))
+    repeats = draw(st.lists(st.sampled_from(scenario), max_size=5))
+    return scenario, draw(st.permutations([*scenario, *repeats]))
 
 
 @settings(deadline=None, max_examples=150)
@@ -104,8 +104,8 @@ def deliveries(draw: st.DrawFn) -> tuple[tuple[str, ...], list[str]]:
 def test_every_order_of_arrival_ends_in_the_same_state(
     drawn: tuple[tuple[str, ...], list[str]], as_duplicates: bool
 ) -> None:
-    """Repeats come as the same event (the inbox catches them) or as new ones (only the state does)."""
-    story, moves = drawn
+    """Repeats come as the same event, which the inbox stops, or as new events, which only the state stops."""
+    scenario, moves = drawn
 
     async def runner() -> None:
         shop = Shop()
@@ -114,7 +114,7 @@ def test_every_order_of_arrival_ends_in_the_same_state(
             await do(shop, order, move, event_id=move if as_duplicates else "")
             shop.clock.advance(timedelta(seconds=1))
         end = await shop.read(order.id)
-        assert end.status is STORIES[story]
+        assert end.status is SCENARIOS[scenario]
         sums = {
             "refunded": 100,
             "refunded again": 50,
@@ -122,8 +122,10 @@ def test_every_order_of_arrival_ends_in_the_same_state(
             "refunded whole": end.total.amount,
         }
         assert end.refunded.amount == sum(sums.get(move, 0) for move in set(moves))
-        assert end.disputed == ("disputed" in story and not {"dispute won", "dispute lost"} & set(story))
-        assert (end.shipping_address is None) == ("deleted" in story)
+        assert end.disputed == (
+            "disputed" in scenario and not {"dispute won", "dispute lost"} & set(scenario)
+        )
+        assert (end.shipping_address is None) == ("deleted" in scenario)
 
     asyncio.run(runner())
 

@@ -11,7 +11,7 @@ import pytest
 from events.catalog import OrderDelivered, OrderShipped
 from functions.orders.domain import PLATFORM_REASONS, Order, Status
 from functions.orders.service import CancelOrder, ListOrders
-from functions.orders.tests.shop import ADA, BOB, BOSS, PAYMENTS, Shop, captured, rejected, reserved
+from functions.orders.tests.shop import ADA, ADMINISTRATOR, BOB, PAYMENTS, Shop, captured, rejected, reserved
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.identity import ANONYMOUS, Identity
 from functions.runtime.store.port import Page
@@ -29,7 +29,7 @@ async def refused(call: Awaitable[object]) -> tuple[Code, str]:
 
 async def test_one_reads_ones_own_order_and_an_admin_reads_any(shop: Shop) -> None:
     order = await shop.place()
-    for caller in (ADA, BOSS):
+    for caller in (ADA, ADMINISTRATOR):
         assert (await shop.orders.get(order.id, caller)).id == order.id
 
 
@@ -82,7 +82,7 @@ async def test_ones_own_orders_are_listed_newest_first_page_by_page(shop: Shop) 
 async def test_a_listing_by_status_follows_the_orders(shop: Shop) -> None:
     ids = await placed_in_a_row(shop, 3)
     await shop.receive(captured(await shop.read(ids[1])))
-    for caller, everybody in ((ADA, False), (BOSS, True)):
+    for caller, everybody in ((ADA, False), (ADMINISTRATOR, True)):
         confirmed = await listed(shop, caller, everybody=everybody, status=Status.CONFIRMED)
         waiting = await listed(shop, caller, everybody=everybody, status=Status.PLACED)
         assert [order.id for order in confirmed.items] == [ids[1]]
@@ -91,12 +91,12 @@ async def test_a_listing_by_status_follows_the_orders(shop: Shop) -> None:
 
 async def test_an_admin_lists_everybodys_or_one_persons_orders(shop: Shop) -> None:
     adas, bobs = await placed_in_a_row(shop, 2), await placed_in_a_row(shop, 2, caller=BOB)
-    everybodys = await listed(shop, BOSS, everybody=True)
+    everybodys = await listed(shop, ADMINISTRATOR, everybody=True)
     assert [order.id for order in everybodys.items] == (adas + bobs)[::-1]
     for everybody in (True, False):
-        one = await listed(shop, BOSS, user_id=BOB.subject, everybody=everybody)
+        one = await listed(shop, ADMINISTRATOR, user_id=BOB.subject, everybody=everybody)
         assert [order.id for order in one.items] == bobs[::-1]
-    assert not (await listed(shop, BOSS)).items
+    assert not (await listed(shop, ADMINISTRATOR)).items
 
 
 async def test_a_customer_lists_nobody_elses_orders(shop: Shop) -> None:
@@ -161,15 +161,15 @@ async def test_cancelling_twice_is_cancelling_once(shop: Shop) -> None:
 async def test_cancelling_what_someone_else_cancelled_is_illegal(shop: Shop) -> None:
     order = await shop.place()
     await shop.receive(rejected(order))
-    for caller in (ADA, BOSS):
+    for caller in (ADA, ADMINISTRATOR):
         call = shop.orders.cancel(CancelOrder(order.id), caller)
         assert await refused(call) == (Code.FAILED_PRECONDITION, "ILLEGAL_TRANSITION")
 
 
 async def test_an_admin_ships_and_delivers_a_confirmed_order(shop: Shop) -> None:
     order = await shop.confirmed()
-    shipped = await shop.orders.ship(order.id, BOSS)
-    delivered = await shop.orders.deliver(order.id, BOSS)
+    shipped = await shop.orders.ship(order.id, ADMINISTRATOR)
+    delivered = await shop.orders.deliver(order.id, ADMINISTRATOR)
     assert (shipped.status, delivered.status) == (Status.SHIPPED, Status.DELIVERED)
     assert [entry.status.value for entry in delivered.timeline] == [
         "PLACED",
@@ -190,13 +190,13 @@ async def test_a_customer_ships_and_delivers_nothing(shop: Shop) -> None:
 async def test_no_step_is_skipped_and_none_is_taken_twice(shop: Shop) -> None:
     illegal = (Code.FAILED_PRECONDITION, "ILLEGAL_TRANSITION")
     order = await shop.place()
-    assert await refused(shop.orders.ship(order.id, BOSS)) == illegal
+    assert await refused(shop.orders.ship(order.id, ADMINISTRATOR)) == illegal
     await shop.receive(reserved(order))
-    assert await refused(shop.orders.ship(order.id, BOSS)) == illegal
+    assert await refused(shop.orders.ship(order.id, ADMINISTRATOR)) == illegal
     await shop.receive(captured(order))
-    assert await refused(shop.orders.deliver(order.id, BOSS)) == illegal
-    await shop.orders.ship(order.id, BOSS)
-    assert await refused(shop.orders.ship(order.id, BOSS)) == illegal
+    assert await refused(shop.orders.deliver(order.id, ADMINISTRATOR)) == illegal
+    await shop.orders.ship(order.id, ADMINISTRATOR)
+    assert await refused(shop.orders.ship(order.id, ADMINISTRATOR)) == illegal
     assert await refused(shop.orders.cancel(CancelOrder(order.id), ADA)) == illegal
-    await shop.orders.deliver(order.id, BOSS)
+    await shop.orders.deliver(order.id, ADMINISTRATOR)
     assert await refused(shop.orders.cancel(CancelOrder(order.id), ADA)) == illegal

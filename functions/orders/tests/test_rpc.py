@@ -20,8 +20,8 @@ from functions.orders.settings import Settings
 from functions.orders.store import MAPPINGS
 from functions.orders.tests.shop import (
     ADA,
+    ADMINISTRATOR,
     BOB,
-    BOSS,
     HOME,
     TEAPOT,
     FakeCatalogue,
@@ -39,7 +39,7 @@ from proto.shop.orders.v1 import orders_pb2 as pb
 from proto.shop.orders.v1 import orders_pb2_grpc
 
 AS_ADA, AS_BOB = bearer(f"user:{ADA.subject}"), bearer(f"user:{BOB.subject}")
-AS_BOSS, AS_PAYMENTS = bearer(f"admin:{BOSS.subject}"), bearer("service:payments")
+AS_ADMINISTRATOR, AS_PAYMENTS = bearer(f"admin:{ADMINISTRATOR.subject}"), bearer("service:payments")
 SOON = 5.0
 SHIP_TO = pb.ShippingAddress(**vars(HOME))
 
@@ -126,7 +126,7 @@ async def test_one_person_watches_a_bounded_number_and_takes_nothing_from_others
 
     refusals = [from_rpc_error(each) for each in opened if isinstance(each, grpc.aio.AioRpcError)]
     assert [error.reason for error in refusals] == ["TOO_MANY_WATCHERS"] * 10
-    other: Any = server.stub.WatchOrder(watched, metadata=AS_BOSS)
+    other: Any = server.stub.WatchOrder(watched, metadata=AS_ADMINISTRATOR)
     assert (await other.read()).order.id == order.id
     for stream in (*streams, other):
         stream.cancel()
@@ -145,9 +145,9 @@ async def test_an_order_lives_its_whole_life_by_grpc_and_events(server: RunningO
     assert await server.receive(reserved(order), "e1") == 204
     assert await server.receive(captured(order), "e2") == 204
     assert await server.receive(captured(order), "e2") == 204
-    await server.stub.ShipOrder(pb.ShipOrderRequest(order_id=placed.id), metadata=AS_BOSS)
+    await server.stub.ShipOrder(pb.ShipOrderRequest(order_id=placed.id), metadata=AS_ADMINISTRATOR)
     done = (
-        await server.stub.DeliverOrder(pb.DeliverOrderRequest(order_id=placed.id), metadata=AS_BOSS)
+        await server.stub.DeliverOrder(pb.DeliverOrderRequest(order_id=placed.id), metadata=AS_ADMINISTRATOR)
     ).order
     read = (await server.stub.GetOrder(pb.GetOrderRequest(order_id=placed.id), metadata=AS_ADA)).order
     assert read == done
@@ -212,7 +212,7 @@ async def test_orders_are_listed_page_by_page_and_by_status(server: RunningOrder
     assert [order.id for order in [*page.orders, *rest.orders]] == [second.id, first.id]
     assert rest.next_cursor == ""
     request = pb.ListOrdersRequest(all=True, status=pb.ORDER_STATUS_CANCELLED)
-    cancelled = await server.stub.ListOrders(request, metadata=AS_BOSS)
+    cancelled = await server.stub.ListOrders(request, metadata=AS_ADMINISTRATOR)
     assert [order.cancel_reason for order in cancelled.orders] == ["CUSTOMER_REQUEST"]
 
 
@@ -231,7 +231,7 @@ async def test_payments_is_told_what_to_charge_until_the_order_is_paid(server: R
     await server.receive(captured(order))
     after = (await server.stub.GetPaymentInstruction(request, metadata=AS_PAYMENTS)).payment_instruction
     assert (after.payable, after.payment_token) == (False, "")
-    for other in (AS_ADA, AS_BOSS, bearer("service:products")):
+    for other in (AS_ADA, AS_ADMINISTRATOR, bearer("service:products")):
         error = await refused(server.stub.GetPaymentInstruction(request, metadata=other))
         assert error.code is Code.PERMISSION_DENIED
 

@@ -14,8 +14,8 @@ from functions.orders.service import CancelOrder
 from functions.orders.subscriptions import subscriptions
 from functions.orders.tests.shop import (
     ADA,
+    ADMINISTRATOR,
     BOB,
-    BOSS,
     ORDER_TIMEOUT,
     FailingStore,
     Shop,
@@ -103,7 +103,7 @@ async def test_an_expired_reservation_cancels_even_a_paid_order(shop: Shop, paid
 
 async def test_stock_lost_after_shipping_is_only_noted_and_only_once(shop: Shop) -> None:
     order = await shop.confirmed()
-    await shop.orders.ship(order.id, BOSS)
+    await shop.orders.ship(order.id, ADMINISTRATOR)
     for _ in range(2):
         await shop.receive(rejected(order, "RESERVATION_EXPIRED"))
     shipped = await shop.read(order.id)
@@ -134,8 +134,8 @@ async def test_an_old_payment_is_no_news_for_an_order_cancelled_after_it(shop: S
 async def test_late_stock_for_a_cancelled_order_changes_nothing(shop: Shop) -> None:
     order = await shop.place()
     cancelled = await shop.orders.cancel(CancelOrder(order.id), ADA)
-    for news in (reserved(order), rejected(order), declined(order)):
-        await shop.receive(news)
+    for event in (reserved(order), rejected(order), declined(order)):
+        await shop.receive(event)
     assert await shop.read(order.id) == cancelled
 
 
@@ -172,9 +172,9 @@ async def test_a_refund_in_another_currency_is_refused(shop: Shop) -> None:
 
 async def test_an_event_for_an_unknown_order_fails_for_good(shop: Shop) -> None:
     ghost = replace(await shop.place(), id="ord_" + "f" * 32)
-    for news in (reserved(ghost), rejected(ghost), captured(ghost), declined(ghost), refunded(ghost, 1)):
+    for event in (reserved(ghost), rejected(ghost), captured(ghost), declined(ghost), refunded(ghost, 1)):
         with pytest.raises(ServiceError) as caught:
-            await shop.receive(news)
+            await shop.receive(event)
         assert caught.value.code is Code.NOT_FOUND
 
 
@@ -231,7 +231,7 @@ async def test_a_sweep_goes_through_more_than_a_page(shop: Shop) -> None:
 
 async def test_a_deleted_account_leaves_no_name_behind(shop: Shop) -> None:
     done = await shop.confirmed()
-    await shop.orders.ship(done.id, BOSS)
+    await shop.orders.ship(done.id, ADMINISTRATOR)
     cancelled = await shop.place(place_order(key="k"))
     await shop.orders.cancel(CancelOrder(cancelled.id), ADA)
     for _ in range(120):
@@ -250,7 +250,7 @@ async def test_a_deleted_account_leaves_no_name_behind(shop: Shop) -> None:
 
 async def test_a_deleted_accounts_orders_are_cancelled_unless_shipped(shop: Shop) -> None:
     placed, paid, shipped = await shop.place(), await shop.confirmed(), await shop.confirmed()
-    await shop.orders.ship(shipped.id, BOSS)
+    await shop.orders.ship(shipped.id, ADMINISTRATOR)
     await shop.receive(deleted(ADA))
     assert [(await shop.read(order.id)).status for order in (placed, paid, shipped)] == [
         Status.CANCELLED,
@@ -275,7 +275,7 @@ async def test_an_erasure_that_breaks_off_is_done_again(shop: Shop) -> None:
 
 async def refused_to_ship(shop: Shop, order: Order) -> ServiceError:
     with pytest.raises(ServiceError) as raised:
-        await shop.orders.ship(order.id, BOSS)
+        await shop.orders.ship(order.id, ADMINISTRATOR)
     assert raised.value.code is Code.FAILED_PRECONDITION
     return raised.value
 
@@ -297,7 +297,7 @@ async def test_a_full_refund_before_shipping_cancels_the_order_so_that_its_stock
 async def test_an_order_that_was_refunded_in_part_may_be_shipped(shop: Shop) -> None:
     order = await shop.confirmed()
     await shop.receive(refunded(order, order.total.amount - 1))
-    assert (await shop.orders.ship(order.id, BOSS)).status is Status.SHIPPED
+    assert (await shop.orders.ship(order.id, ADMINISTRATOR)).status is Status.SHIPPED
 
 
 async def test_parts_that_make_the_whole_cancel_it_too_and_the_mail_promises_nothing_more(
@@ -312,10 +312,10 @@ async def test_parts_that_make_the_whole_cancel_it_too_and_the_mail_promises_not
 
 async def test_a_full_refund_of_a_shipped_order_changes_nothing_but_its_timeline(shop: Shop) -> None:
     order = await shop.confirmed()
-    await shop.orders.ship(order.id, BOSS)
+    await shop.orders.ship(order.id, ADMINISTRATOR)
     await shop.receive(refunded(order, order.total.amount))
     assert steps(await shop.read(order.id))[-1] == ("SHIPPED", "REFUNDED")
-    assert (await shop.orders.deliver(order.id, BOSS)).status is Status.DELIVERED
+    assert (await shop.orders.deliver(order.id, ADMINISTRATOR)).status is Status.DELIVERED
 
 
 @pytest.mark.parametrize("outcome", ["WON", "LOST"])
@@ -325,7 +325,7 @@ async def test_a_disputed_order_is_not_shipped_until_that_is_decided(shop: Shop,
     assert (await refused_to_ship(shop, order)).reason == "ORDER_DISPUTED"
     await shop.receive(decided(order, outcome))
     if outcome == "WON":
-        assert (await shop.orders.ship(order.id, BOSS)).status is Status.SHIPPED
+        assert (await shop.orders.ship(order.id, ADMINISTRATOR)).status is Status.SHIPPED
     else:
         assert shop.cancellations == ["DISPUTE_LOST"]
     reasons = [reason for _, reason in steps(await shop.read(order.id)) if reason]

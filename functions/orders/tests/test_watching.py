@@ -10,7 +10,7 @@ import pytest
 
 from functions.orders.domain import Order, Status
 from functions.orders.service import CancelOrder
-from functions.orders.tests.shop import ADA, BOSS, Shop, captured, orders_service, rejected, reserved
+from functions.orders.tests.shop import ADA, ADMINISTRATOR, Shop, captured, orders_service, rejected, reserved
 from functions.orders.watchers import Watchers
 from functions.runtime.errors import Code, ServiceError, unavailable
 
@@ -19,7 +19,7 @@ FAST = 0.01
 
 
 class CountingStore:
-    """Counts reads of watched orders, and fails as many of them as told."""
+    """Counts reads of watched orders, and raises `failures` first."""
 
     def __init__(self, shop: Shop) -> None:
         self._store = shop.memory
@@ -58,8 +58,8 @@ async def test_a_watcher_sees_the_order_at_once_and_each_change_until_it_is_fina
     assert (await next_of(stream)).status is Status.RESERVED
     await shop.receive(captured(order))
     assert (await next_of(stream)).status is Status.CONFIRMED
-    await shop.orders.ship(order.id, BOSS)
-    await shop.orders.deliver(order.id, BOSS)
+    await shop.orders.ship(order.id, ADMINISTRATOR)
+    await shop.orders.deliver(order.id, ADMINISTRATOR)
     assert (await all_of(stream))[-1] is Status.DELIVERED
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from events.catalog import OrderCancelled, OrderConfirmed, OrderPlaced, Payload
@@ -20,7 +21,7 @@ from functions.runtime.idempotency import fingerprint, idempotency_record, wrong
 from functions.runtime.identity import Identity, require_admin
 from functions.runtime.ids import new_id
 from functions.runtime.inbox import InboxRecord
-from functions.runtime.paging import page_limit
+from functions.runtime.paging import all_pages, page_limit
 from functions.runtime.store.port import Changes, Entity, Page, Ref, Store
 from functions.runtime.text import TextError, clean_line
 from observability.failpoints import failpoint
@@ -197,17 +198,13 @@ class StockService:
 
     async def sweep(self) -> None:
         """Release expired reservations. Concurrent sweeps do no harm."""
-        now, cursor = self._clock.now(), None
-        for _ in range(_SWEEP_PAGES):
-            page = await expired_reservations(self._store, now, _BATCH, cursor)
-            expire = [
-                self._change(expired.id, now, lambda reservation, stocks: reservation.expire(stocks, now))
-                for expired in page.items
-            ]
-            await gather_logged(expire, log)
-            cursor = page.next_cursor
-            if cursor is None:
-                break
+        now = self._clock.now()
+
+        def expire(reservation: Reservation, stocks: Stocks) -> list[Payload]:
+            return reservation.expire(stocks, now)
+
+        async for expired in all_pages(partial(expired_reservations, self._store, now, _BATCH), _SWEEP_PAGES):
+            await gather_logged([self._change(it.id, now, expire) for it in expired], log)
 
     async def _change(
         self,
@@ -223,7 +220,7 @@ class StockService:
         they were stored in between, the transaction is prepared again.
         """
         seen = await self._store.get(Reservation, order_id)
-        held = [line.product_id for line in seen.lines] if seen else []
+        reserved = [line.product_id for line in seen.lines] if seen else []
 
         async def attempt(ids: list[str]) -> Reservation:
             refs = [Ref(Reservation, order_id), *(Ref(Stock, product_id) for product_id in ids)]
@@ -234,7 +231,7 @@ class StockService:
             failpoint("products.reservation.after")
             return changed
 
-        reservation = await with_references(dict.fromkeys([*product_ids, *held]), attempt)
+        reservation = await with_references(dict.fromkeys([*product_ids, *reserved]), attempt)
         log.info("reservation", extra={"order_id": order_id, "state": reservation.state.value})
 
 

@@ -1,4 +1,4 @@
-"""Any order of arrival, and any number of deliveries."""
+"""Stock adds up for any order of arrival and any number of deliveries."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ EVENTS: st.SearchStrategy[Step] = st.sampled_from(["placed", "confirmed", "cance
 ON_HAND = 10
 
 
-class Story:
-    """Some orders for two products of which there are not enough for all."""
+class Scenario:
+    """Some orders for two products, of which there are not enough for all."""
 
     def __init__(self, orders: int) -> None:
         clock = ManualClock()
@@ -37,7 +37,7 @@ class Story:
         self.products = [(await self.shop.add(ON_HAND)).id for _ in range(2)]
 
     async def take(self, order: int, step: Step, *, again: bool) -> None:
-        """One step of one order; `again`: as the very same event, else as a new one."""
+        """Take one step of one order; `again` delivers the same event, otherwise a new one."""
         if step == "expire":
             self.shop.clock.advance(RESERVATION_TIME)
             await self.shop.sweep()
@@ -57,7 +57,7 @@ class Story:
         return [(await self.shop.reservation(order)).state for order in self.orders]
 
     async def check(self) -> None:
-        """What is on the shelf and what was sold is what there was; what is held is what is reserved."""
+        """Check that pieces on hand and pieces sold add up, and that reservations match the stock."""
         known = [await self.shop.store.get_many(kind.type, self.orders) for kind in MAPPINGS[-1:]]
         reservations = [r for found in known for r in found.values()]
         for product_id in self.products:
@@ -77,12 +77,12 @@ class Story:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), STEPS, st.booleans()), max_size=40))
-def test_stock_adds_up_after_every_step_of_any_story(steps: list[tuple[int, Step, bool]]) -> None:
+def test_stock_adds_up_after_every_step_of_any_scenario(steps: list[tuple[int, Step, bool]]) -> None:
     async def play() -> None:
-        story = Story(6)
-        await story.begin()
+        scenario = Scenario(6)
+        await scenario.begin()
         for order, step, again in steps:
-            await story.take(order, step, again=again)
+            await scenario.take(order, step, again=again)
 
     asyncio.run(play())
 
@@ -90,11 +90,11 @@ def test_stock_adds_up_after_every_step_of_any_story(steps: list[tuple[int, Step
 @given(st.lists(st.tuples(EVENTS, st.booleans()), min_size=1, max_size=10))
 def test_an_order_ends_the_same_whatever_order_its_events_came_in(steps: list[tuple[Step, bool]]) -> None:
     async def play() -> None:
-        story = Story(1)
-        await story.begin()
+        scenario = Scenario(1)
+        await scenario.begin()
         for step, again in steps:
-            await story.take(0, step, again=again)
-        assert await story.states() == [end_of({step for step, _ in steps})]
+            await scenario.take(0, step, again=again)
+        assert await scenario.states() == [end_of({step for step, _ in steps})]
 
     asyncio.run(play())
 
@@ -102,17 +102,17 @@ def test_an_order_ends_the_same_whatever_order_its_events_came_in(steps: list[tu
 @given(st.permutations(["placed", "confirmed", "placed", "confirmed", "expire", "expire"]))
 def test_an_expiry_in_between_does_not_keep_a_paid_order_from_its_pieces(steps: list[Step]) -> None:
     async def play() -> None:
-        story = Story(1)
-        await story.begin()
+        scenario = Scenario(1)
+        await scenario.begin()
         for step in steps:
-            await story.take(0, step, again=False)
-        assert await story.states() == [State.COMMITTED]
+            await scenario.take(0, step, again=False)
+        assert await scenario.states() == [State.COMMITTED]
 
     asyncio.run(play())
 
 
 def end_of(seen: set[Step]) -> State:
-    """Where an order ends of which these events have arrived."""
+    """Return the state of an order of which these events have arrived."""
     if "cancelled" in seen:
         return State.RELEASED
     if "confirmed" in seen:
