@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from functions.runtime.app import Function, Hook, RpcService
 from functions.runtime.clock import Clock, SystemClock
 from functions.runtime.errors import ServiceError
@@ -9,16 +11,29 @@ from functions.runtime.factories import event_signer, event_verifier, open_store
 from functions.runtime.settings import SettingsError
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
-from functions.users import service
-from functions.users.devices import Devices
-from functions.users.keys import KeyRing
-from functions.users.passwords import Hasher
-from functions.users.proof import Proof
+from functions.users.auth.authenticator import PasswordAuthenticator
+from functions.users.auth.devices import DeviceTokens
+from functions.users.auth.email_change import EmailChangeService
+from functions.users.auth.passwords import PasswordHasher
+from functions.users.auth.recovery import RecoveryService
+from functions.users.auth.sessions import SessionsService
+from functions.users.auth.signing_keys import SigningKeysService
+from functions.users.auth.throttle import Throttle, ThrottleLimits
+from functions.users.auth.tokens import AccessTokens
+from functions.users.service import UsersService
 from functions.users.settings import Settings
 from functions.users.store import MAPPINGS
 from functions.users.subscriptions import subscriptions
-from functions.users.throttle import Limits, Throttle
-from functions.users.tokens import AccessTokens
+
+
+class Services(NamedTuple):
+    """The use cases of the domain."""
+
+    users: UsersService
+    sessions: SessionsService
+    recovery: RecoveryService
+    email_changes: EmailChangeService
+    keys: SigningKeysService
 
 
 def bootstrap(
@@ -28,31 +43,23 @@ def bootstrap(
     clock: Clock | None = None,
     verifier: TokenVerifier | None = None,
 ) -> Function:
-    """The users service as `settings` want it; what is passed in replaces the real thing."""
+    """Compose the users service; what is passed in replaces the real collaborator."""
     clock = clock or SystemClock()
     store = store or open_store(settings, "users", MAPPINGS, clock)
-    keys = KeyRing(store, clock)
-    hasher = _hasher(settings)
-    throttle = Throttle(store, clock, _limits(settings))
-    devices = Devices(store, clock)
-    proof = Proof(store, hasher, throttle, devices, clock)
-    tokens = AccessTokens(keys, settings.token_issuer, settings.token_audience, clock)
+    hasher = make_hasher(settings)
+    services = compose(settings, store, hasher, clock)
 
-    def services() -> list[RpcService]:
-        from functions.users.rpc import ACCESS, Users  # gRPC only where its door opens
+    def rpc_services() -> list[RpcService]:
+        from functions.users.rpc import ACCESS, UsersServicer  # imports gRPC, which only this role needs
         from proto.shop.users.v1.users_pb2_grpc import add_UsersServiceServicer_to_server
 
-        servicer = Users(
-            store=store,
-            hasher=hasher,
-            keys=keys,
-            tokens=tokens,
-            proof=proof,
-            throttle=throttle,
-            devices=devices,
-            clock=clock,
-            discreet=settings.registration == "private",
-            address_header=settings.client_address_header.lower(),
+        servicer = UsersServicer(
+            services.users,
+            services.sessions,
+            services.recovery,
+            services.email_changes,
+            services.keys,
+            client_address_header=settings.client_address_header.lower(),
         )
         return [
             RpcService(add_UsersServiceServicer_to_server, servicer, "shop.users.v1.UsersService", ACCESS)
@@ -62,29 +69,51 @@ def bootstrap(
         name="users",
         settings=settings,
         store=store,
-        services=services,
-        subscriptions=subscriptions(store=store, keys=keys, clock=clock),
-        # By its own keys: no call to itself over the network.
-        verifier=verifier or token_verifier(settings, "users", keys.key_set, clock),
+        services=rpc_services,
+        subscriptions=subscriptions(services.users, services.keys),
+        # With its own keys: it does not call itself over the network.
+        verifier=verifier or token_verifier(settings, "users", services.keys.key_set, clock),
         clock=clock,
         signer=event_signer(settings, "users"),
         signatures=event_verifier(settings, "users"),
-        on_start=_first_start(settings, store, keys, hasher, clock),
+        on_start=_start_hooks(settings, services),
         on_stop=[hasher.close],
     )
 
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(
+def compose(settings: Settings, store: Store, hasher: PasswordHasher, clock: Clock) -> Services:
+    """Compose the use cases from their collaborators."""
+    limits = ThrottleLimits(
         failures_per_address=settings.login_failures_per_address,
         failures_per_account=settings.login_failures_per_account,
         registrations_per_address=settings.registrations_per_address,
         registrations_in_all=settings.registrations_in_all,
     )
+    throttle = Throttle(store, clock, limits)
+    devices = DeviceTokens(store, clock)
+    authenticator = PasswordAuthenticator(store, hasher, throttle, devices, clock)
+    keys = SigningKeysService(store, clock)
+    tokens = AccessTokens(keys, settings.token_issuer, settings.token_audience, clock)
+    users = UsersService(
+        store,
+        hasher,
+        authenticator,
+        throttle,
+        clock,
+        hide_account_existence=settings.registration == "private",
+    )
+    return Services(
+        users=users,
+        sessions=SessionsService(store, authenticator, tokens, devices, clock),
+        recovery=RecoveryService(store, hasher, throttle, clock),
+        email_changes=EmailChangeService(store, clock),
+        keys=keys,
+    )
 
 
-def _hasher(settings: Settings) -> Hasher:
-    return Hasher(
+def make_hasher(settings: Settings) -> PasswordHasher:
+    """Make the hasher that the settings describe; its threads start with the first hash."""
+    return PasswordHasher(
         time_cost=settings.argon2_time_cost,
         memory_kib=settings.argon2_memory_kib,
         concurrency=settings.hash_concurrency,
@@ -92,18 +121,18 @@ def _hasher(settings: Settings) -> Hasher:
     )
 
 
-def _first_start(settings: Settings, store: Store, keys: KeyRing, hasher: Hasher, clock: Clock) -> list[Hook]:
-    async def make_keys() -> None:
-        await keys.ready()
+def _start_hooks(settings: Settings, services: Services) -> list[Hook]:
+    async def ensure_keys() -> None:
+        await services.keys.ensure()
 
-    async def make_admin() -> None:
+    async def ensure_admin() -> None:
         email, password = settings.admin_email, settings.admin_password
         if not email and not password:
             return
         if not email or not password:
             raise SettingsError("ADMIN_EMAIL, ADMIN_PASSWORD: must be given together")
         try:
-            await service.ensure_admin(email, password, store=store, hasher=hasher, clock=clock)
+            await services.users.ensure_admin(email, password)
         except ServiceError as error:
             if not error.violations:
                 raise
@@ -112,4 +141,4 @@ def _first_start(settings: Settings, store: Store, keys: KeyRing, hasher: Hasher
             )
             raise SettingsError(text) from None
 
-    return [make_keys, make_admin]
+    return [ensure_keys, ensure_admin]

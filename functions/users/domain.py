@@ -1,4 +1,4 @@
-"""Accounts and sessions: the person, what proves them, their addresses, who administers, who is logged in."""
+"""Entities of accounts: the user, their credentials, e-mail claims, addresses and sessions; who administers."""
 
 from __future__ import annotations
 
@@ -9,20 +9,29 @@ from hmac import compare_digest
 
 from events.catalog import Payload, UserDeleted, UserRegistered
 from functions.runtime.addresses import PostalAddress
-from functions.runtime.errors import Code, ServiceError, aborted, failed_precondition, invalid, not_found
+from functions.runtime.errors import (
+    Code,
+    ServiceError,
+    aborted,
+    already_exists,
+    failed_precondition,
+    invalid,
+    not_found,
+)
+from functions.runtime.formats import MAX_NAME
+from functions.runtime.text import TextError, clean_line
 
 CUSTOMER, ADMIN = "customer", "admin"
 ROLES = frozenset({CUSTOMER, ADMIN})
 MAX_ADDRESSES = 20
 SESSION_LIFE = timedelta(days=30)
-ATTEMPTS_WINDOW = timedelta(minutes=15)
-UNDO_LIFE = timedelta(days=7)
+UNDO_PERIOD = timedelta(days=7)
 MAX_FORMER_EMAILS = 5
 
 
 @dataclass
 class FormerEmail:
-    """An address that the account had, which may take it back until `until`; `email` is its digest."""
+    """An address that the account had; its reader may undo the change until `until`. `email` is its digest."""
 
     change_id: str
     email: str
@@ -31,7 +40,7 @@ class FormerEmail:
 
 @dataclass
 class User:
-    """A person's profile. What names them stays out of the repr, and so out of logs."""
+    """A person's profile. What identifies the person is left out of the repr, and so out of logs."""
 
     id: str
     email: str = field(repr=False)
@@ -39,7 +48,7 @@ class User:
     roles: list[str]
     created_at: datetime
     updated_at: datetime
-    # When `email` came to be this one: a bounce from before speaks of another address.
+    # Since when `email` is the account's: a bounce from before is about another address.
     email_since: datetime
     email_deliverable: bool = True
     email_verified: bool = False
@@ -53,7 +62,7 @@ class User:
     def register(
         user_id: str, email: str, name: str, roles: Iterable[str], now: datetime
     ) -> tuple[User, list[Payload]]:
-        """A new account and the event that tells of it."""
+        """Make an account and the event that announces it."""
         user = User(user_id, email, name, sorted(roles), now, now, email_since=now)
         return user, [UserRegistered(user_id=user_id)]
 
@@ -63,70 +72,70 @@ class User:
         return ADMIN in self.roles
 
     def require_version(self, version: int | None) -> None:
-        """Raises ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one."""
+        """Raise ABORTED (VERSION_MISMATCH) if `version` is given and not the stored one."""
         if version is not None and version != self.version:
-            raise aborted("VERSION_MISMATCH", "The account was changed in the meantime; read it again.")
+            raise _changed_meanwhile()
 
     def require_email(self, email: str) -> None:
-        """Raises ABORTED (VERSION_MISMATCH) when the e-mail is another one by now."""
+        """Raise ABORTED (VERSION_MISMATCH) if the account has another e-mail address."""
         if email != self.email:
-            raise aborted("VERSION_MISMATCH", "The account was changed in the meantime; read it again.")
+            raise _changed_meanwhile()
+
+    def require_emails(self, seen: User) -> None:
+        """Raise ABORTED (VERSION_MISMATCH) if the current or a former address differs from that in `seen`."""
+        self.require_email(seen.email)
+        if self.former_emails != seen.former_emails:
+            raise _changed_meanwhile()
 
     def rename(self, name: str, now: datetime) -> None:
         """Change the name shown to people."""
         self.name = name
         self.updated_at = now
 
-    def require_emails(self, seen: User) -> None:
-        """Raise ABORTED (VERSION_MISMATCH) when the present or a former address is another one than in `seen`."""
-        self.require_email(seen.email)
-        if self.former_emails != seen.former_emails:
-            raise aborted("VERSION_MISMATCH", "The account was changed in the meantime; read it again.")
-
     def expect_email(self, until: datetime | None, now: datetime) -> None:
-        """Note that another address waits for its code until then; None: not any more."""
+        """Record that a change of the address waits for its code until then; None cancels it."""
         self.pending_until = until
         self.updated_at = now
 
-    def move_to(self, email: str, now: datetime) -> None:
-        """Change the e-mail to an address whose mail was proved to be read."""
+    def change_email(self, email: str, now: datetime) -> None:
+        """Change the address to one whose mail the person has proved to read."""
         self.email = email
         self.email_deliverable = self.email_verified = True
         self.pending_until = None
         self.email_since = self.updated_at = now
 
     def undoable(self, now: datetime) -> list[FormerEmail]:
-        """Return the former addresses that may still take the account back, oldest first."""
+        """Return the former addresses whose readers may still undo the change, oldest first."""
         return [former for former in self.former_emails if now < former.until]
 
     def verify_email(self, now: datetime) -> None:
-        """Somebody proved that they read this account's mail."""
+        """Record that the person has proved to read this account's mail."""
         self.email_verified = True
         self.updated_at = now
 
-    def bounced(self, at: datetime, now: datetime) -> bool:
-        """The address will never take mail, said at `at`; whether that changes anything."""
+    def mark_undeliverable(self, at: datetime, now: datetime) -> bool:
+        """Record that the address does not accept mail, as of `at`; return whether that changes anything."""
         if not self.email_deliverable or at < self.email_since:
             return False
         self.email_deliverable = False
         self.updated_at = now
         return True
 
-    def assign(self, roles: frozenset[str], now: datetime) -> None:
+    def assign_roles(self, roles: frozenset[str], now: datetime) -> None:
         """Replace the roles."""
         self.roles = sorted(roles)
         self.updated_at = now
 
     def delete(self) -> list[Payload]:
-        """The account ends."""
+        """Return the event of the account's deletion."""
         return [UserDeleted(user_id=self.id)]
 
 
 @dataclass
 class Credentials:
-    """What proves a person, under their account's id; apart from the profile, which thus shows no hash.
+    """The password's hash, under the account's id; separate from the profile, which thus never contains it.
 
-    `generation` grows when every session must end (`account_access`): a session of another generation is over.
+    `generation` grows when every session must end (`auth.account_access`): a session of another generation has ended.
     """
 
     id: str
@@ -135,27 +144,28 @@ class Credentials:
     version: int = 0
 
     def replace(self, known_hash: str, new_hash: str) -> None:
-        """Set a new password; raises ABORTED when another one was set since `known_hash` was checked."""
+        """Set a new password; raise ABORTED if another one was set since `known_hash` was checked."""
         if self.password_hash != known_hash:
             raise aborted("VERSION_MISMATCH", "The password was changed in the meantime.")
         self.password_hash = new_hash
 
     def lock(self) -> None:
-        """Make every password wrong until a new one is set."""
+        """Reject every password until a new one is set."""
         self.password_hash = ""
 
     def rehash(self, known_hash: str, new_hash: str) -> None:
-        """The same password, hashed by newer parameters; nothing if it was replaced since."""
+        """Store the hash of the same password with newer parameters; ignore it if the password was replaced since."""
         if self.password_hash == known_hash:
             self.password_hash = new_hash
 
 
 @dataclass
 class EmailClaim:
-    """Whose an e-mail address is; `id` is its digest, so that no key in the store names a person.
+    """The account that an e-mail address belongs to; `id` is its digest, so that no key in the store names a person.
 
-    With `until` it is a former address: it proves nothing, but nobody else gets it before then, so that the change can
-    be undone. `folding` is the version of the rules that made the digest (`rules.FOLDING`; 1 in rows without it).
+    With `until` it is a former address: it proves nothing, but nobody else can register it before then, so that the
+    change can be undone. `folding` is the version of the rules that made the digest (`emails.FOLDING`; 1 in rows
+    without it).
     """
 
     id: str
@@ -176,24 +186,21 @@ class EmailClaim:
 
 @dataclass
 class AdminRoster:
-    """Every account with the role admin, in one entity: two who demote each other at once still leave one."""
+    """Every account with the role admin, in one entity: two admins who demote each other at once leave one."""
 
     id: str = "admins"
     user_ids: list[str] = field(default_factory=list)
     version: int = 0
 
     def record(self, user: User) -> None:
-        """Bring the roster in line with the roles of `user`."""
+        """Add or remove the account according to its roles. Raises what `remove` raises."""
         if user.is_admin and user.id not in self.user_ids:
             self.user_ids.append(user.id)
         elif not user.is_admin:
-            self.strike(user.id)
+            self.remove(user.id)
 
-    def strike(self, user_id: str) -> None:
-        """This account is no admin any more.
-
-        Raises FAILED_PRECONDITION (LAST_ADMIN) if it was the only one.
-        """
+    def remove(self, user_id: str) -> None:
+        """Remove an account; raise FAILED_PRECONDITION (LAST_ADMIN) if it is the only one."""
         if user_id not in self.user_ids:
             return
         if len(self.user_ids) == 1:
@@ -203,7 +210,7 @@ class AdminRoster:
 
 @dataclass(frozen=True, repr=False)
 class Address(PostalAddress):
-    """A postal address in somebody's book."""
+    """A postal address in a person's address book."""
 
     id: str = ""
 
@@ -217,7 +224,7 @@ class AddressBook:
     version: int = 0
 
     def add(self, address: Address) -> None:
-        """Raises RESOURCE_EXHAUSTED (TOO_MANY_ADDRESSES) beyond 20."""
+        """Add an address; raise RESOURCE_EXHAUSTED (TOO_MANY_ADDRESSES) beyond 20."""
         if len(self.addresses) >= MAX_ADDRESSES:
             # Waiting does not help: no retry_after.
             text = f"At most {MAX_ADDRESSES} addresses are kept."
@@ -225,11 +232,11 @@ class AddressBook:
         self.addresses.append(address)
 
     def replace(self, address: Address) -> None:
-        """Raises NOT_FOUND (ADDRESS_NOT_FOUND)."""
+        """Replace the address with the same id; raise NOT_FOUND (ADDRESS_NOT_FOUND)."""
         self.addresses[self._position(address.id)] = address
 
     def remove(self, address_id: str) -> None:
-        """Raises NOT_FOUND (ADDRESS_NOT_FOUND)."""
+        """Remove an address; raise NOT_FOUND (ADDRESS_NOT_FOUND)."""
         del self.addresses[self._position(address_id)]
 
     def _position(self, address_id: str) -> int:
@@ -241,11 +248,11 @@ class AddressBook:
 
 @dataclass
 class Session:
-    """One login and every token that came of it; only the digest of the latest refresh token is kept."""
+    """One login and every token that came of it; only the digest of the latest refresh token is stored."""
 
     id: str
     user_id: str
-    # That of the credentials by which it was started: see Credentials.
+    # That of the credentials with which it was started: see Credentials.
     generation: int
     token_digest: str = field(repr=False)
     created_at: datetime
@@ -254,19 +261,19 @@ class Session:
 
     @staticmethod
     def start(session_id: str, credentials: Credentials, token_digest: str, now: datetime) -> Session:
-        """A session of 30 days, however often it is refreshed."""
+        """Start a session of 30 days, however often it is refreshed."""
         return Session(
             session_id, credentials.id, credentials.generation, token_digest, now, now + SESSION_LIFE
         )
 
-    def is_over(self, credentials: Credentials, now: datetime) -> bool:
-        """Its time has passed, or the password was replaced since."""
+    def has_ended(self, credentials: Credentials, now: datetime) -> bool:
+        """Return whether it has expired, or the password was replaced since."""
         return now >= self.expires_at or self.generation != credentials.generation
 
     def rotate(self, presented: str, successor: str) -> bool:
-        """Trade the presented token for its successor (digests both); False when it is not the latest one.
+        """Exchange the presented token for its successor (digests both); return False if it is not the latest one.
 
-        A token of this session that is not the latest was traded before: somebody has a copy, and the session
+        A token of this session that is not the latest was exchanged before: somebody has a copy, and the session
         must end.
         """
         if not compare_digest(presented, self.token_digest):
@@ -275,46 +282,16 @@ class Session:
         return True
 
 
-@dataclass
-class LoginAttempts:
-    """Failed proofs in the last 15 minutes, of one account or from one network address; `id` is a digest."""
-
-    id: str
-    failures: list[datetime] = field(default_factory=list)
-    version: int = 0
-
-    @property
-    def expires_at(self) -> datetime | None:
-        """When the last failure stops counting."""
-        return max(self.failures) + ATTEMPTS_WINDOW if self.failures else None
-
-    def wait(self, limit: int, now: datetime) -> float:
-        """Seconds until another attempt is allowed; 0 for at once."""
-        recent = self._recent(now)
-        if len(recent) < limit:
-            return 0.0
-        return (recent[-limit] + ATTEMPTS_WINDOW - now).total_seconds()
-
-    def fail(self, limit: int, now: datetime) -> None:
-        """Count a failure; no more than `limit` are worth remembering."""
-        self.failures = [*self._recent(now), now][-limit:]
-
-    def _recent(self, now: datetime) -> list[datetime]:
-        return [at for at in self.failures if at + ATTEMPTS_WINDOW > now]
-
-
-@dataclass
-class Tally:
-    """How often something happened within a window of time, which ends at `expires_at`; the window is in the id."""
-
-    id: str
-    expires_at: datetime
-    count: int = 0
-    version: int = 0
+def clean_name(text: str) -> str:
+    """Return the name that is shown to people, as a clean line; raise INVALID_ARGUMENT with the field's name."""
+    try:
+        return clean_line(text, MAX_NAME)
+    except TextError as error:
+        raise invalid("The name is not valid.", ("name", str(error))) from None
 
 
 def known_roles(roles: Iterable[str]) -> frozenset[str]:
-    """`roles` as a set; raises INVALID_ARGUMENT when empty or with a role that there is not."""
+    """Return `roles` as a set; raise INVALID_ARGUMENT if there is none, or an unknown one."""
     wanted = frozenset(roles)
     if not wanted or not wanted <= ROLES:
         raise invalid(
@@ -323,6 +300,22 @@ def known_roles(roles: Iterable[str]) -> frozenset[str]:
     return wanted
 
 
+def existing(user: User | None) -> User:
+    """Return the user; raise NOT_FOUND (USER_NOT_FOUND) for None."""
+    if user is None:
+        raise no_such_user()
+    return user
+
+
 def no_such_user() -> ServiceError:
     """NOT_FOUND (USER_NOT_FOUND)."""
     return not_found("User", "USER_NOT_FOUND")
+
+
+def email_taken() -> ServiceError:
+    """ALREADY_EXISTS (EMAIL_TAKEN)."""
+    return already_exists("EMAIL_TAKEN", "There is an account with this e-mail address already.")
+
+
+def _changed_meanwhile() -> ServiceError:
+    return aborted("VERSION_MISMATCH", "The account was changed in the meantime; read it again.")

@@ -1,380 +1,519 @@
-"""Use cases of accounts: registration, profiles, roles, addresses, contacts."""
+"""Use cases of accounts: registration, profile, password, roles, addresses, export, deletion, contacts."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from events.catalog import UserChallenged, UserEmailChangeRequested
+from events.catalog import (
+    NotificationBounced,
+    UserChallenged,
+    UserEmailChangeRequested,
+    UserPasswordChanged,
+)
+from functions.runtime.addresses import normalise
 from functions.runtime.clock import Clock
 from functions.runtime.errors import ServiceError, already_exists, exhausted, invalid
 from functions.runtime.identity import Identity, require_admin, require_self_or_admin, require_service
 from functions.runtime.ids import new_id
+from functions.runtime.inbox import InboxRecord
 from functions.runtime.paging import MAX_LIMIT, page_limit
-from functions.runtime.store.port import Changes, IdempotencyRecord, Page, Ref, Store
-from functions.users.account_access import AccountAccess
-from functions.users.challenge import Challenge, Purpose, challenge_id
+from functions.runtime.store.port import Changes, Entity, Page, Ref, Store
+from functions.users.auth.account_access import AccountAccess
+from functions.users.auth.authenticator import PasswordAuthenticator
+from functions.users.auth.challenges import Challenge, Purpose, challenge_id
+from functions.users.auth.email_change import former_refs
+from functions.users.auth.passwords import PasswordHasher, check_password
+from functions.users.auth.throttle import Throttle
 from functions.users.domain import (
     ADMIN,
     CUSTOMER,
+    Address,
     AddressBook,
     AdminRoster,
     Credentials,
     EmailClaim,
     User,
+    clean_name,
+    email_taken,
+    existing,
     known_roles,
     no_such_user,
 )
-from functions.users.email_change import former_refs
-from functions.users.keys import KeyRing
-from functions.users.passwords import Hasher
-from functions.users.proof import Proof
-from functions.users.rules import FOLDING, check_password, clean_name, normal_email
-from functions.users.store import ROSTER_ID, earlier_key, email_key, newest_users
-from functions.users.throttle import Throttle
+from functions.users.emails import FOLDING, email_key, legacy_email_key, normalise_email
+from functions.users.store import ROSTER_ID, newest_users
 from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.users")
 
 
 @dataclass(frozen=True, repr=False)
-class Registration:
-    """A new account; `client_address` may be empty. `first_admin`: only where there has never been an administrator."""
+class RegisterUser:
+    """Create an account. `client_address` may be empty."""
 
     email: str
     password: str
     name: str
-    roles: Sequence[str] = (CUSTOMER,)
     client_address: str = ""
-    first_admin: bool = False
+
+
+@dataclass(frozen=True)
+class ListUsers:
+    """List accounts. `limit` 0 gives the default page; an empty `cursor` the first one."""
+
+    limit: int = 0
+    cursor: str = ""
 
 
 @dataclass(frozen=True, repr=False)
-class ProfileChange:
-    """What to change; None leaves it. `version`: the one that was read, None for whatever is stored.
+class UpdateUser:
+    """Change a profile. None leaves a field as it is.
 
-    `current_password` is the caller's; empty where their login is recent.
+    `version` is the one that was read, None for any. `current_password` is the caller's; empty if their login is
+    recent.
     """
 
+    user_id: str
     name: str | None = None
     email: str | None = None
     version: int | None = None
     current_password: str = ""
 
 
-async def register(
-    wanted: Registration,
-    *,
-    discreet: bool = False,
-    store: Store,
-    hasher: Hasher,
-    throttle: Throttle | None = None,
-    clock: Clock,
-) -> User:
-    """Create an account; without a `throttle` it does not count as a registration.
+@dataclass(frozen=True, repr=False)
+class ChangePassword:
+    """Replace the password of the caller's account."""
 
-    An address that has an account raises ALREADY_EXISTS (EMAIL_TAKEN); where `discreet`, it gets the answer of a new
-    one, after the same work, and its owner gets a mail: whoever asks does not learn who has an account.
+    user_id: str
+    current_password: str
+    new_password: str
 
-    Raises:
-        InvalidArgument: INVALID_ARGUMENT, WEAK_PASSWORD.
-        ResourceExhausted: TOO_MANY_REGISTRATIONS.
-        AlreadyExists: EMAIL_TAKEN; ADMIN_EXISTS for a `first_admin` who would not be the first.
+
+@dataclass(frozen=True, repr=False)
+class SetRoles:
+    """Replace the roles of an account. `current_password` is the caller's; empty if their login is recent."""
+
+    user_id: str
+    roles: Sequence[str]
+    current_password: str = ""
+
+
+@dataclass(frozen=True, repr=False)
+class ExportUser:
+    """Read all that is stored about a person. `current_password` is the caller's; empty if their login is recent."""
+
+    user_id: str
+    current_password: str = ""
+
+
+@dataclass(frozen=True, repr=False)
+class DeleteUser:
+    """Delete an account. `current_password` is the caller's; empty if their login is recent."""
+
+    user_id: str
+    current_password: str = ""
+
+
+@dataclass(frozen=True)
+class GetContacts:
+    """Read how to reach people: the accounts among `user_ids`, and every admin if `admins`."""
+
+    user_ids: Sequence[str] = ()
+    admins: bool = False
+
+
+class UsersService:
+    """Use cases of accounts. Collaborators are fixed at start; methods are safe to call concurrently.
+
+    `hide_account_existence`: registering with an address that has an account is answered like any registration.
     """
-    email = normal_email(wanted.email)
-    name = clean_name(wanted.name)
-    check_password(wanted.password, email)
-    if throttle is not None:
-        await throttle.register(wanted.client_address)
-    claim = EmailClaim(email_key(email), new_id("usr"), folding=FOLDING)
-    known = await store.get(EmailClaim, claim.id)
-    if known and known.is_taken(clock.now()) and not discreet:
-        raise _email_taken()  # before the dear hash; the transaction below is what decides
-    held = await _held_under_earlier_rules(wanted.email, store=store)
-    credentials = Credentials(claim.user_id, await hasher.hash(wanted.password))
-    user, events = User.register(claim.user_id, email, name, wanted.roles, clock.now())
-    challenge = challenge_id(Purpose.REGISTRATION, known.user_id if known else user.id)
-    refs = [Ref(EmailClaim, claim.id), Ref(Challenge, challenge)]
-    refs += [Ref(kind, user.id) for kind in (Credentials, User, AddressBook)]
-    if user.is_admin:
-        refs.append(Ref(AdminRoster, ROSTER_ID))
 
-    def change(found: Sequence[Any]) -> Changes[User]:
-        taken = found[0] is not None and found[0].is_taken(clock.now())
-        if (taken or held) and not discreet:
-            raise _email_taken()
-        if taken:
-            return _known_already(found[0], found[1], challenge, user, clock.now())
-        if held:
-            return Changes(replace(user, version=1))
-        if wanted.first_admin and found[5] is not None:
-            raise already_exists("ADMIN_EXISTS", "There is or was an administrator already.")
-        enrolled = _enrolled(user, found[5:])
-        return Changes(user, put=[claim, credentials, user, AddressBook(user.id), *enrolled], events=events)
+    def __init__(
+        self,
+        store: Store,
+        hasher: PasswordHasher,
+        authenticator: PasswordAuthenticator,
+        throttle: Throttle,
+        clock: Clock,
+        *,
+        hide_account_existence: bool,
+    ) -> None:
+        self._store = store
+        self._hasher = hasher
+        self._authenticator = authenticator
+        self._throttle = throttle
+        self._clock = clock
+        self._hide_account_existence = hide_account_existence
 
-    failpoint("users.register.before")
-    registered = await store.transact(refs, change)
-    if registered is user:
-        log.info("user_registered", extra={"user_id": user.id})
-    else:
-        log.info("registered_again", extra={"user_id": known.user_id if known else ""})
-    failpoint("users.register.after")
-    return registered
+    async def register(self, command: RegisterUser) -> User:
+        """Create an account with the role customer.
+
+        If the existence of accounts is hidden, an address that has one gets the answer of a new account, after the same
+        work, and its owner gets a mail.
+
+        Raises:
+            InvalidArgument: INVALID_ARGUMENT, WEAK_PASSWORD.
+            ResourceExhausted: TOO_MANY_REGISTRATIONS.
+            AlreadyExists: EMAIL_TAKEN, unless the existence of accounts is hidden.
+        """
+        email, name = _checked(command)
+        await self._throttle.registration(command.client_address)
+        return await self._create(command, email, name, hide_account_existence=self._hide_account_existence)
+
+    async def ensure_admin(self, email: str, password: str) -> None:
+        """Create the first administrator, if there has never been one. An account with this e-mail stays as it is.
+
+        The roster of administrators shows whether there has been one: it is stored with the first and never deleted.
+        So neither another address nor a deleted account brings back an administrator with the password in the settings.
+
+        Raises:
+            InvalidArgument: INVALID_ARGUMENT, WEAK_PASSWORD.
+        """
+        if await self._store.get(AdminRoster, ROSTER_ID) is not None:
+            log.warning("ADMIN_PASSWORD is not needed any more: remove it from the environment")
+            return
+        command = RegisterUser(email, password, "Administrator")
+        try:
+            await self._create(command, *_checked(command), first_admin=True)
+        except ServiceError as error:
+            if error.reason not in (
+                "EMAIL_TAKEN",
+                "ADMIN_EXISTS",
+            ):  # by another process that starts right now
+                raise
+        if await self._store.get(AdminRoster, ROSTER_ID) is None:
+            log.warning("the account of ADMIN_EMAIL does not have the role admin")
+
+    async def get(self, user_id: str, caller: Identity) -> User:
+        """Return a profile, for its owner and admins. Raises NOT_FOUND (USER_NOT_FOUND)."""
+        require_self_or_admin(caller, user_id)
+        return existing(await self._store.get(User, user_id))
+
+    async def list_users(self, query: ListUsers, caller: Identity) -> Page[User]:
+        """Return a page of accounts, newest first; for admins. Raises INVALID_ARGUMENT (INVALID_CURSOR)."""
+        require_admin(caller)
+        return await newest_users(self._store, page_limit(query.limit), query.cursor or None)
+
+    async def update(self, command: UpdateUser, caller: Identity) -> User:
+        """Change the name, and mail a code to another e-mail address, which becomes the account's once it is confirmed.
+
+        The current e-mail address cancels a change that waits for its code.
+
+        Raises:
+            Unauthenticated: REAUTHENTICATION_REQUIRED, INVALID_CREDENTIALS, for another e-mail.
+            Aborted: VERSION_MISMATCH.
+            AlreadyExists: EMAIL_TAKEN.
+            InvalidArgument: INVALID_ARGUMENT.
+            ResourceExhausted: TOO_MANY_ATTEMPTS, for the sixth e-mail in 15 minutes or the fourth mail.
+        """
+        user_id = command.user_id
+        seen = await self.get(user_id, caller)
+        seen.require_version(command.version)
+        name = seen.name if command.name is None else clean_name(command.name)
+        email = seen.email if command.email is None else normalise_email(command.email)
+        cancels = command.email is not None and email == seen.email and seen.pending_until is not None
+        if (name, email) == (seen.name, seen.email) and not cancels:
+            return seen
+        if email != seen.email:
+            await self._authenticator.reauthenticate(caller, command.current_password)
+            await self._throttle.email_change(user_id)
+        key, claim_id = challenge_id(Purpose.EMAIL_CHANGE, user_id), email_key(email)
+
+        def change(found: Sequence[Any]) -> Changes[User]:
+            user, challenge, claim, now = existing(found[0]), found[1], found[2], self._clock.now()
+            user.require_version(command.version)
+            if command.name is not None:
+                user.rename(name, now)
+            if cancels:
+                user.expect_email(None, now)
+                return Changes(user, put=[user], delete=[challenge] if challenge else [])
+            if email == seen.email:
+                return Changes(user, put=[user])
+            user.require_email(seen.email)
+            if claim and claim.is_taken(now) and claim.user_id != user_id:
+                raise email_taken()
+            challenge = challenge or Challenge(key, user_id, claim_id, now)
+            if not challenge.request(Purpose.EMAIL_CHANGE, claim_id, now, address=email):
+                raise exhausted("TOO_MANY_ATTEMPTS", "The mail was sent several times; look for it.", 900)
+            user.expect_email(challenge.expires_at, now)
+            return Changes(user, put=[user, challenge], events=[UserEmailChangeRequested(user_id=user_id)])
+
+        refs = [Ref(User, user_id), Ref(Challenge, key), Ref(EmailClaim, claim_id)]
+        failpoint("users.update.before")
+        user = await self._store.transact(refs, change)
+        failpoint("users.update.after")
+        return user
+
+    async def change_password(self, command: ChangePassword, caller: Identity) -> None:
+        """Replace the password, and end all access so far (see `auth.account_access`).
+
+        Raises:
+            Unauthenticated: INVALID_CREDENTIALS, for the current password.
+            ResourceExhausted: TOO_MANY_ATTEMPTS.
+            InvalidArgument: WEAK_PASSWORD, for the new one.
+            Aborted: VERSION_MISMATCH, if another password was set at the same moment.
+        """
+        user_id = command.user_id
+        user = await self.get(user_id, caller)
+        check_password(command.new_password, user.email, "new_password")
+        known = await self._authenticator.check_current(user_id, command.current_password)
+        new_hash = await self._hasher.hash(command.new_password)
+
+        def change(found: Sequence[Any]) -> Changes[None]:
+            access = AccountAccess.from_found(found)
+            if access.credentials is None:
+                raise no_such_user()
+            access.credentials.replace(known.password_hash, new_hash)
+            put, delete = access.revoke(user_id, self._clock.now())
+            return Changes(None, put=put, delete=delete, events=[UserPasswordChanged(user_id=user_id)])
+
+        failpoint("users.password.before")
+        await self._store.transact(AccountAccess.refs(user_id), change)
+        failpoint("users.password.after")
+        log.info("password_changed", extra={"user_id": user_id})
+
+    async def set_roles(self, command: SetRoles, caller: Identity) -> User:
+        """Replace the roles of an account; for admins. Its access tokens and mailed tokens become invalid.
+
+        Raises:
+            InvalidArgument: INVALID_ARGUMENT, for an unknown role.
+            Unauthenticated: REAUTHENTICATION_REQUIRED, INVALID_CREDENTIALS, about the calling admin.
+            FailedPrecondition: LAST_ADMIN.
+        """
+        require_admin(caller)
+        roles, user_id = known_roles(command.roles), command.user_id
+        await self._authenticator.reauthenticate(caller, command.current_password)
+
+        def change(found: Sequence[Any]) -> Changes[User]:
+            user, roster, now = existing(found[0]), found[1] or AdminRoster(), self._clock.now()
+            user.assign_roles(roles, now)
+            roster.record(user)
+            put, delete = AccountAccess.from_found(found[2:]).revoke(user_id, now, keep_sessions=True)
+            return Changes(user, put=[user, roster, *put], delete=delete)
+
+        refs = [Ref(User, user_id), Ref(AdminRoster, ROSTER_ID), *AccountAccess.refs(user_id)]
+        user = await self._store.transact(refs, change)
+        log.info("roles_set", extra={"user_id": user_id, "roles": user.roles, "by": caller.subject})
+        return user
+
+    async def export(self, command: ExportUser, caller: Identity) -> tuple[User, AddressBook]:
+        """Return all that is stored about a person.
+
+        Raises:
+            Unauthenticated: REAUTHENTICATION_REQUIRED, INVALID_CREDENTIALS.
+            NotFound: USER_NOT_FOUND.
+        """
+        user = await self.get(command.user_id, caller)
+        await self._authenticator.reauthenticate(caller, command.current_password)
+        book = await self._store.get(AddressBook, command.user_id)
+        return user, book or AddressBook(command.user_id)
+
+    async def delete(self, command: DeleteUser, caller: Identity) -> None:
+        """Delete all that identifies the person, including the digests of their addresses; end all access.
+
+        Raises:
+            Unauthenticated: REAUTHENTICATION_REQUIRED, INVALID_CREDENTIALS.
+            FailedPrecondition: LAST_ADMIN.
+            Aborted: VERSION_MISMATCH, if the e-mail address was changed at the same moment.
+        """
+        user_id = command.user_id
+        seen = await self.get(user_id, caller)
+        await self._authenticator.reauthenticate(caller, command.current_password)
+        access_refs = AccountAccess.refs(user_id)
+
+        def change(found: Sequence[Any]) -> Changes[None]:
+            user, roster = existing(found[0]), found[1]
+            access, owned = found[2 : 2 + len(access_refs)], found[2 + len(access_refs) :]
+            user.require_emails(seen)  # the claims that were read are those of the addresses in `seen`
+            put, delete = AccountAccess.from_found(access).delete(user_id, self._clock.now())
+            if roster and user.is_admin:
+                roster.remove(user.id)
+                put.append(roster)
+            # A former address may be somebody else's by now.
+            owned = [each for each in owned if each and getattr(each, "user_id", user_id) == user_id]
+            return Changes(None, put=put, delete=[*delete, user, *owned], events=user.delete())
+
+        refs = [
+            Ref(User, user_id),
+            Ref(AdminRoster, ROSTER_ID),
+            *access_refs,
+            Ref(AddressBook, user_id),
+            Ref(EmailClaim, email_key(seen.email)),
+            *former_refs(seen),
+        ]
+        failpoint("users.delete.before")
+        await self._store.transact(refs, change)
+        self._store.request_purge()
+        log.info("user_deleted", extra={"user_id": user_id, "by": caller.subject})
+        failpoint("users.delete.after")
+
+    async def list_addresses(self, user_id: str, caller: Identity) -> list[Address]:
+        """Return a person's addresses, oldest first. Raises NOT_FOUND (USER_NOT_FOUND)."""
+        require_self_or_admin(caller, user_id)
+        book = await self._store.get(AddressBook, user_id)
+        if book is None:
+            raise no_such_user()
+        return book.addresses
+
+    async def add_address(self, user_id: str, address: Address, caller: Identity) -> Address:
+        """Store another address, under a new id.
+
+        Raises:
+            InvalidArgument: INVALID_ARGUMENT.
+            ResourceExhausted: TOO_MANY_ADDRESSES.
+        """
+        require_self_or_admin(caller, user_id)
+        checked = _checked_address(address, new_id("adr"))
+        await self._edit_addresses(user_id, lambda book: book.add(checked))
+        return checked
+
+    async def update_address(self, user_id: str, address: Address, caller: Identity) -> Address:
+        """Replace the address with this id.
+
+        Raises:
+            InvalidArgument: INVALID_ARGUMENT.
+            NotFound: ADDRESS_NOT_FOUND.
+        """
+        require_self_or_admin(caller, user_id)
+        checked = _checked_address(address, address.id)
+        await self._edit_addresses(user_id, lambda book: book.replace(checked))
+        return checked
+
+    async def delete_address(self, user_id: str, address_id: str, caller: Identity) -> None:
+        """Delete an address. Raises NOT_FOUND (ADDRESS_NOT_FOUND)."""
+        require_self_or_admin(caller, user_id)
+        await self._edit_addresses(user_id, lambda book: book.remove(address_id))
+
+    async def get_contacts(self, query: GetContacts, caller: Identity) -> list[User]:
+        """Return the accounts asked for, without those that do not exist; for notifications only."""
+        require_service(caller, "notifications")
+        if len(query.user_ids) > MAX_LIMIT:
+            raise invalid("Too many accounts at once.", ("user_ids", f"must be at most {MAX_LIMIT}"))
+        wanted = dict.fromkeys(query.user_ids)
+        if query.admins:
+            roster = await self._store.get(AdminRoster, ROSTER_ID)
+            wanted.update(dict.fromkeys(roster.user_ids if roster else ()))
+        return list((await self._store.get_many(User, list(wanted))).values())
+
+    async def on_notification_bounced(self, event: NotificationBounced, inbox: InboxRecord) -> None:
+        """Mark the account's address undeliverable; ignore a bounce from before the account had this address."""
+
+        def change(found: Sequence[Any]) -> Changes[bool]:
+            user: User | None = found[0]
+            changed = user is not None and user.mark_undeliverable(inbox.time, self._clock.now())
+            return Changes(changed, put=[user] if user and changed else [])
+
+        failpoint("users.bounced.before")
+        changed = await self._store.transact([Ref(User, event.user_id)], change, idempotency=inbox)
+        failpoint("users.bounced.after")
+        if changed:
+            log.info("email_undeliverable", extra={"user_id": event.user_id})
+
+    async def _create(
+        self,
+        command: RegisterUser,
+        email: str,
+        name: str,
+        *,
+        hide_account_existence: bool = False,
+        first_admin: bool = False,
+    ) -> User:
+        """Create an account with a normalised e-mail address and a clean name.
+
+        Raises:
+            AlreadyExists: EMAIL_TAKEN, unless the existence of accounts is hidden; ADMIN_EXISTS for a `first_admin` who
+                would not be the first.
+        """
+        claim = EmailClaim(email_key(email), new_id("usr"), folding=FOLDING)
+        known = await self._store.get(EmailClaim, claim.id)
+        if known and known.is_taken(self._clock.now()) and not hide_account_existence:
+            raise email_taken()  # before the expensive hash; the transaction below decides
+        reserved = await self._is_reserved_for_legacy_account(command.email)
+        credentials = Credentials(claim.user_id, await self._hasher.hash(command.password))
+        roles = (ADMIN, CUSTOMER) if first_admin else (CUSTOMER,)
+        user, events = User.register(claim.user_id, email, name, roles, self._clock.now())
+        challenge = challenge_id(Purpose.REGISTRATION, known.user_id if known else user.id)
+
+        def change(found: Sequence[Any]) -> Changes[User]:
+            taken = found[0] is not None and found[0].is_taken(self._clock.now())
+            if (taken or reserved) and not hide_account_existence:
+                raise email_taken()
+            if taken:
+                return _answer_like_new(user, found[0], found[1], challenge, self._clock.now())
+            if reserved:
+                return Changes(replace(user, version=1))
+            put: list[Entity] = [claim, credentials, user, AddressBook(user.id)]
+            if first_admin:
+                if found[5] is not None:
+                    raise already_exists("ADMIN_EXISTS", "There is or was an administrator already.")
+                put.append(AdminRoster(user_ids=[user.id]))
+            return Changes(user, put=put, events=events)
+
+        refs = [Ref(EmailClaim, claim.id), Ref(Challenge, challenge)]
+        refs += [Ref(kind, user.id) for kind in (Credentials, User, AddressBook)]
+        refs += [Ref(AdminRoster, ROSTER_ID)] if first_admin else []
+        failpoint("users.register.before")
+        registered = await self._store.transact(refs, change)
+        if registered is user:
+            log.info("user_registered", extra={"user_id": user.id})
+        else:
+            log.info("registered_again", extra={"user_id": known.user_id if known else ""})
+        failpoint("users.register.after")
+        return registered
+
+    async def _is_reserved_for_legacy_account(self, email: str) -> bool:
+        """Return whether the owner of an account that FOLDING 1 stored under another address may have meant this one.
+
+        Nobody else may register it until that owner has proved to read the mail of the stored address.
+        """
+        key = legacy_email_key(email)
+        if key is None:
+            return False
+        claim = await self._store.get(EmailClaim, key)
+        owner = await self._store.get(User, claim.user_id if claim else "usr_nobody")
+        return bool(claim and claim.folding == 1 and claim.is_current and owner and not owner.email_verified)
+
+    async def _edit_addresses(self, user_id: str, edit: Callable[[AddressBook], None]) -> None:
+        def change(book: AddressBook | None) -> tuple[AddressBook, Sequence[Any]]:
+            if book is None:  # created and deleted with the account
+                raise no_such_user()
+            edit(book)
+            return book, ()
+
+        await self._store.update(AddressBook, user_id, change)
 
 
-async def _held_under_earlier_rules(email: str, *, store: Store) -> bool:
-    """Return whether an account of an earlier version may be this address, though kept as another.
+def _checked(command: RegisterUser) -> tuple[str, str]:
+    """Return the normalised e-mail address and the clean name.
 
-    Until its owner has proved to read the mail of the one that is kept, nobody else may register as them.
+    Raises INVALID_ARGUMENT (INVALID_ARGUMENT, WEAK_PASSWORD).
     """
-    key = earlier_key(email)
-    if key is None:
-        return False
-    claim = await store.get(EmailClaim, key)
-    owner = await store.get(User, claim.user_id if claim else "usr_nobody")
-    return bool(claim and claim.folding == 1 and claim.is_current and owner and not owner.email_verified)
+    email, name = normalise_email(command.email), clean_name(command.name)
+    check_password(command.password, email)
+    return email, name
 
 
-def _known_already(
-    claim: EmailClaim, found: Challenge | None, key: str, user: User, now: datetime
+def _answer_like_new(
+    user: User, claim: EmailClaim, found: Challenge | None, key: str, now: datetime
 ) -> Changes[User]:
-    """The answer that a new account would get, and a mail to the owner, who may have forgotten the password.
+    """Return the answer that a new account would get, and mail the owner, who may have forgotten the password.
 
-    A former address gets no mail: it is kept for the account that had it, to undo the change.
+    A former address gets no mail: it is reserved for the account that had it, so that the change can be undone.
     """
     answer = replace(user, version=1)
     if not claim.is_current or key != challenge_id(Purpose.REGISTRATION, claim.user_id):
-        return Changes(answer)  # the latter: registered this very moment, they will remember
+        return Changes(answer)  # the latter: registered just now, so the owner needs no mail
     challenge = found or Challenge(key, claim.user_id, claim.id, now)
-    asked = challenge.ask(Purpose.REGISTRATION, claim.id, now)
-    told = UserChallenged(user_id=claim.user_id, purpose="PASSWORD_RESET", occasion="REGISTRATION")
-    return Changes(answer, put=[challenge], events=[told] if asked else [])
+    requested = challenge.request(Purpose.REGISTRATION, claim.id, now)
+    event = UserChallenged(user_id=claim.user_id, purpose="PASSWORD_RESET", occasion="REGISTRATION")
+    return Changes(answer, put=[challenge], events=[event] if requested else [])
 
 
-def _enrolled(user: User, rosters: Sequence[AdminRoster | None]) -> list[AdminRoster]:
-    enrolled = [roster or AdminRoster() for roster in rosters]
-    for roster in enrolled:
-        roster.record(user)
-    return enrolled
-
-
-async def ensure_admin(email: str, password: str, *, store: Store, hasher: Hasher, clock: Clock) -> None:
-    """Make the first administrator, if there has never been one; an account that has this e-mail is left as it is.
-
-    The roster of administrators is the mark: it is made with the first one and never removed, so that neither another
-    address nor a deleted account brings back the administrator with the password that lies in the settings.
-    """
-    if await store.get(AdminRoster, ROSTER_ID) is not None:
-        log.warning("ADMIN_PASSWORD is not needed any more: remove it from where it lies")
-        return
-    try:
-        wanted = Registration(email, password, "Administrator", roles=(ADMIN, CUSTOMER), first_admin=True)
-        await register(wanted, store=store, hasher=hasher, clock=clock)
-    except ServiceError as error:
-        if error.reason not in ("EMAIL_TAKEN", "ADMIN_EXISTS"):  # by another process that starts right now
-            raise
-    if await store.get(AdminRoster, ROSTER_ID) is None:
-        log.warning("the account of ADMIN_EMAIL has not the role admin")
-
-
-async def get_user(user_id: str, caller: Identity, *, store: Store) -> User:
-    """A profile, for its owner and admins. Raises NOT_FOUND (USER_NOT_FOUND)."""
-    require_self_or_admin(caller, user_id)
-    return _existing(await store.get(User, user_id))
-
-
-async def list_users(limit: int, cursor: str, caller: Identity, *, store: Store) -> Page[User]:
-    """Accounts, newest first, for admins."""
-    require_admin(caller)
-    return await newest_users(store, page_limit(limit), cursor or None)
-
-
-async def update_user(
-    user_id: str,
-    wanted: ProfileChange,
-    caller: Identity,
-    *,
-    store: Store,
-    throttle: Throttle,
-    proof: Proof,
-    clock: Clock,
-) -> User:
-    """Change the name where given; have a code mailed to another e-mail where given, which counts once it comes back.
-
-    The present e-mail cancels a change that waits for its code.
-
-    Raises:
-        Unauthenticated: REAUTHENTICATION_REQUIRED, INVALID_CREDENTIALS, for another e-mail.
-        Aborted: VERSION_MISMATCH.
-        AlreadyExists: EMAIL_TAKEN.
-        InvalidArgument: INVALID_ARGUMENT.
-        ResourceExhausted: TOO_MANY_ATTEMPTS, for the sixth e-mail in 15 minutes or the fourth mail.
-    """
-    seen = await get_user(user_id, caller, store=store)
-    seen.require_version(wanted.version)
-    name = seen.name if wanted.name is None else clean_name(wanted.name)
-    email = seen.email if wanted.email is None else normal_email(wanted.email)
-    cancels = wanted.email is not None and email == seen.email and seen.pending_until is not None
-    if (name, email) == (seen.name, seen.email) and not cancels:
-        return seen
-    if email != seen.email:
-        await proof.reauthenticate(caller, wanted.current_password)
-        await throttle.move(user_id)
-
-    def change(found: Sequence[Any]) -> Changes[User]:
-        user, challenge, claim = _existing(found[0]), found[1], found[2]
-        user.require_version(wanted.version)
-        if wanted.name is not None:
-            user.rename(name, clock.now())
-        if cancels:
-            user.expect_email(None, clock.now())
-            return Changes(user, put=[user], delete=[challenge] if challenge else [])
-        if email == seen.email:
-            return Changes(user, put=[user])
-        user.require_email(seen.email)
-        if claim and claim.is_taken(clock.now()) and claim.user_id != user_id:
-            raise _email_taken()
-        challenge = challenge or Challenge(key, user_id, claim_id, clock.now())
-        if not challenge.ask(Purpose.EMAIL_CHANGE, claim_id, clock.now(), address=email):
-            raise exhausted("TOO_MANY_ATTEMPTS", "The mail was sent several times; look for it.", 900)
-        user.expect_email(challenge.expires_at, clock.now())
-        return Changes(user, put=[user, challenge], events=[UserEmailChangeRequested(user_id=user_id)])
-
-    key, claim_id = challenge_id(Purpose.EMAIL_CHANGE, user_id), email_key(email)
-    failpoint("users.update.before")
-    user = await store.transact([Ref(User, user_id), Ref(Challenge, key), Ref(EmailClaim, claim_id)], change)
-    failpoint("users.update.after")
-    return user
-
-
-async def set_roles(
-    user_id: str,
-    roles: Sequence[str],
-    caller: Identity,
-    *,
-    current_password: str = "",
-    store: Store,
-    proof: Proof,
-    clock: Clock,
-) -> User:
-    """Replace the roles of an account, for admins; access tokens and mailed codes from before are void.
-
-    Raises:
-        Unauthenticated: REAUTHENTICATION_REQUIRED, INVALID_CREDENTIALS, about the admin who calls.
-        FailedPrecondition: LAST_ADMIN.
-    """
-    require_admin(caller)
-    wanted = known_roles(roles)
-    await proof.reauthenticate(caller, current_password)
-
-    def change(found: Sequence[Any]) -> Changes[User]:
-        user, roster = _existing(found[0]), found[1] or AdminRoster()
-        user.assign(wanted, clock.now())
-        roster.record(user)
-        put, delete = AccountAccess.of(found[2:]).end(user_id, clock.now(), keep_sessions=True)
-        return Changes(user, put=[user, roster, *put], delete=delete)
-
-    refs = [Ref(User, user_id), Ref(AdminRoster, ROSTER_ID), *AccountAccess.refs(user_id)]
-    user = await store.transact(refs, change)
-    log.info("roles_set", extra={"user_id": user_id, "roles": user.roles, "by": caller.subject})
-    return user
-
-
-async def export_user(
-    user_id: str, caller: Identity, *, current_password: str = "", store: Store, proof: Proof
-) -> tuple[User, AddressBook]:
-    """Return all that is kept here about a person.
-
-    Raises UNAUTHENTICATED (REAUTHENTICATION_REQUIRED, INVALID_CREDENTIALS), NOT_FOUND (USER_NOT_FOUND).
-    """
-    user = await get_user(user_id, caller, store=store)
-    await proof.reauthenticate(caller, current_password)
-    return user, await store.get(AddressBook, user_id) or AddressBook(user_id)
-
-
-async def delete_user(
-    user_id: str, caller: Identity, *, current_password: str = "", store: Store, proof: Proof, clock: Clock
-) -> None:
-    """Delete all that names the person, digests of the addresses too; all access ends.
-
-    Raises:
-        Unauthenticated: REAUTHENTICATION_REQUIRED, INVALID_CREDENTIALS.
-        FailedPrecondition: LAST_ADMIN.
-    """
-    seen = await get_user(user_id, caller, store=store)
-    await proof.reauthenticate(caller, current_password)
-
-    def change(found: Sequence[Any]) -> Changes[None]:
-        user, own, roster = _existing(found[0]), found[1 : -(len(access) + 1)], found[-(len(access) + 1)]
-        user.require_emails(seen)  # the claims at hand are those of the addresses that were seen
-        put, delete = AccountAccess.of(found[-len(access) :]).erase(user_id, clock.now())
-        if roster and user.is_admin:
-            roster.strike(user.id)
-            put.append(roster)
-        # A former address may be somebody else's by now.
-        own = [each for each in own if each and getattr(each, "user_id", user_id) == user_id]
-        return Changes(None, put=put, delete=[*delete, user, *own], events=user.delete())
-
-    access = AccountAccess.refs(user_id)
-    refs = [
-        Ref(User, user_id),
-        Ref(AddressBook, user_id),
-        Ref(EmailClaim, email_key(seen.email)),
-        *former_refs(seen),
-        Ref(AdminRoster, ROSTER_ID),
-        *access,
-    ]
-    failpoint("users.delete.before")
-    await store.transact(refs, change)
-    store.request_purge()
-    log.info("user_deleted", extra={"user_id": user_id, "by": caller.subject})
-    failpoint("users.delete.after")
-
-
-async def contacts(user_ids: Sequence[str], admins: bool, caller: Identity, *, store: Store) -> list[User]:
-    """Those of `user_ids` who have an account, and every admin if wanted; for notifications only."""
-    require_service(caller, "notifications")
-    if len(user_ids) > MAX_LIMIT:
-        raise invalid("Too many accounts at once.", ("user_ids", f"must be at most {MAX_LIMIT}"))
-    wanted = dict.fromkeys(user_ids)
-    if admins:
-        roster = await store.get(AdminRoster, ROSTER_ID)
-        wanted.update(dict.fromkeys(roster.user_ids if roster else ()))
-    return list((await store.get_many(User, list(wanted))).values())
-
-
-async def mark_undeliverable(
-    user_id: str, at: datetime, *, store: Store, clock: Clock, idempotency: IdempotencyRecord
-) -> None:
-    """The account's address bounced at `at`; nothing if it is gone or has another address since."""
-
-    def change(found: Sequence[Any]) -> Changes[bool]:
-        user: User | None = found[0]
-        changed = user is not None and user.bounced(at, clock.now())
-        return Changes(changed, put=[user] if user and changed else [])
-
-    failpoint("users.bounced.before")
-    bounced = await store.transact([Ref(User, user_id)], change, idempotency=idempotency)
-    failpoint("users.bounced.after")
-    if bounced:
-        log.info("email_undeliverable", extra={"user_id": user_id})
-
-
-async def rotate_keys(caller: Identity, *, keys: KeyRing) -> str:
-    """Sign with a new key from now on, for admins; gives the new JWKS."""
-    require_admin(caller)
-    log.info("keys_rotated", extra={"by": caller.subject})
-    return await keys.rotate()
-
-
-def _existing(user: User | None) -> User:
-    if user is None:
-        raise no_such_user()
-    return user
-
-
-def _email_taken() -> ServiceError:
-    return already_exists("EMAIL_TAKEN", "There is an account with this e-mail address already.")
+def _checked_address(address: Address, address_id: str) -> Address:
+    clean, wrong = normalise(address, "address")
+    if wrong:
+        raise invalid("The address is not valid.", *wrong)
+    return replace(clean, id=address_id)

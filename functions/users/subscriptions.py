@@ -4,22 +4,10 @@ from __future__ import annotations
 
 from events.catalog import NotificationBounced, Payload, SweepDue
 from functions.runtime.app import Handler
-from functions.runtime.clock import Clock
-from functions.runtime.inbox import InboxRecord
-from functions.runtime.store.port import Store
-from functions.users import service
-from functions.users.keys import KeyRing
+from functions.users.auth.signing_keys import SigningKeysService
+from functions.users.service import UsersService
 
 
-def subscriptions(*, store: Store, keys: KeyRing, clock: Clock) -> dict[type[Payload], Handler]:
-    """Use case by event type. Expired sessions and attempts are removed by the runtime's own sweep."""
-
-    async def bounced(event: NotificationBounced, inbox: InboxRecord) -> None:
-        await service.mark_undeliverable(
-            event.user_id, inbox.time, store=store, clock=clock, idempotency=inbox
-        )
-
-    async def sweep(_: SweepDue, inbox: InboxRecord) -> None:
-        await keys.sweep(inbox)
-
-    return {NotificationBounced: bounced, SweepDue: sweep}
+def subscriptions(users: UsersService, keys: SigningKeysService) -> dict[type[Payload], Handler]:
+    """Return the handler of each event type. The runtime's own sweep deletes expired sessions and attempts."""
+    return {NotificationBounced: users.on_notification_bounced, SweepDue: keys.on_sweep_due}

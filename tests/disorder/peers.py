@@ -11,13 +11,12 @@ from functions.orders.pricing import Offer
 from functions.orders.service import OrdersService
 from functions.payments.clients import Instruction
 from functions.products.service import ProductsService
-from functions.runtime.clock import Clock
 from functions.runtime.errors import Code, ServiceError, unavailable
 from functions.runtime.identity import SERVICE, Identity
-from functions.runtime.store.port import Store
-from functions.users import recovery
-from functions.users import service as users
-from functions.users.challenge import Purpose
+from functions.users.auth.challenges import Purpose
+from functions.users.auth.recovery import IssueMailedToken
+from functions.users.bootstrap import Services as UsersServices
+from functions.users.service import GetContacts
 
 
 def part(name: str) -> Identity:
@@ -26,10 +25,9 @@ def part(name: str) -> Identity:
 
 
 class GrpcClient:
-    """A store of somebody else's, through their use cases; while `down`, nobody answers."""
+    """Another domain's use cases, called directly; while `down`, it does not answer."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self) -> None:
         self.down = False
 
     async def _reach(self) -> None:
@@ -41,8 +39,8 @@ class GrpcClient:
 class ProductsPeer(GrpcClient):
     """Products, as orders knows it."""
 
-    def __init__(self, products: ProductsService, store: Store) -> None:
-        super().__init__(store)
+    def __init__(self, products: ProductsService) -> None:
+        super().__init__()
         self._products = products
 
     async def offers(self, product_ids: Sequence[str]) -> dict[str, Offer]:
@@ -55,8 +53,8 @@ class ProductsPeer(GrpcClient):
 class OrdersPeer(GrpcClient):
     """Orders, as payments knows it."""
 
-    def __init__(self, orders: OrdersService, store: Store) -> None:
-        super().__init__(store)
+    def __init__(self, orders: OrdersService) -> None:
+        super().__init__()
         self._orders = orders
 
     async def payment_instruction(self, order_id: str) -> Instruction:
@@ -69,9 +67,9 @@ class OrdersPeer(GrpcClient):
 class UsersPeer(GrpcClient):
     """Users, as notifications knows it."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        super().__init__(store)
-        self._clock = clock
+    def __init__(self, accounts: UsersServices) -> None:
+        super().__init__()
+        self._accounts = accounts
 
     async def contact(self, user_id: str) -> Contact | None:
         """See functions.notifications.clients.Users."""
@@ -84,11 +82,9 @@ class UsersPeer(GrpcClient):
     async def mailed_token(self, user_id: str, purpose: str, change_id: str = "") -> MailedCode | None:
         """See functions.notifications.clients.Users."""
         await self._reach()
-        who = part("notifications")
+        command = IssueMailedToken(user_id, Purpose(purpose), change_id)
         try:
-            code = await recovery.issue(
-                user_id, Purpose(purpose), change_id, who, store=self._store, clock=self._clock
-            )
+            code = await self._accounts.recovery.issue_mailed_token(command, part("notifications"))
         except ServiceError as error:
             assert error.code is Code.NOT_FOUND  # noqa: PT017 - as the real one
             return None
@@ -96,7 +92,7 @@ class UsersPeer(GrpcClient):
 
     async def _ask(self, user_ids: Sequence[str], *, admins: bool = False) -> list[Contact]:
         await self._reach()
-        found = await users.contacts(user_ids, admins, part("notifications"), store=self._store)
+        found = await self._accounts.users.get_contacts(GetContacts(user_ids, admins), part("notifications"))
         return [Contact(user.id, user.email, user.name, user.email_deliverable) for user in found]
 
 

@@ -40,13 +40,13 @@ from functions.runtime.ids import uuid7
 from functions.runtime.settings import load
 from functions.runtime.store.port import Store
 from functions.runtime.testing import KEYS, FakeVerifier, keyed, signer
-from functions.users import email_change, recovery, sessions
-from functions.users import service as users
-from functions.users.challenge import Purpose
-from functions.users.devices import Devices
-from functions.users.proof import Proof
-from functions.users.tests.world import cheap_hasher
-from functions.users.throttle import Limits, Throttle
+from functions.users.auth.challenges import Purpose
+from functions.users.bootstrap import compose as compose_users
+from functions.users.domain import AdminRoster
+from functions.users.service import ChangePassword, DeleteUser, RegisterUser, UpdateUser
+from functions.users.settings import Settings as UsersSettings
+from functions.users.store import ROSTER_ID
+from functions.users.tests.accounts import cheap_hasher
 from tests.architecture import domains
 from tests.disorder.peers import OrdersPeer, Postman, ProductsPeer, UsersPeer
 from tests.disorder.stores import OpenStore
@@ -91,10 +91,13 @@ class World:
         self.postman = Postman()
         self._products = products_service(self.store["products"], self.clock)
         self._stock = stock_service(self.store["products"], self.clock)
-        self.catalogue = ProductsPeer(self._products, self.store["products"])
+        self.catalogue = ProductsPeer(self._products)
         self._orders = orders_service(self.store["orders"], self.clock, self.catalogue)
-        self.instructions = OrdersPeer(self._orders, self.store["orders"])
-        self.contacts = UsersPeer(self.store["users"], self.clock)
+        self.instructions = OrdersPeer(self._orders)
+        self.accounts = compose_users(
+            UsersSettings(registration="open"), self.store["users"], _hasher, self.clock
+        )
+        self.contacts = UsersPeer(self.accounts)
         replaced: dict[str, dict[str, Any]] = {
             "orders": {"catalogue": self.catalogue},
             "payments": {"provider": self.provider, "orders": self.instructions},
@@ -104,10 +107,6 @@ class World:
         self._doors = {
             name: EventFunction(function, self._forget(name)) for name, function in self.functions.items()
         }
-        accounts = self.store["users"]
-        devices = Devices(accounts, self.clock)
-        self._throttle = Throttle(accounts, self.clock, Limits())
-        self._proof = Proof(accounts, _hasher, self._throttle, devices, self.clock)
         self._refunds = RefundsService(
             self.store["payments"], self.provider, self.clock, settle_after=SETTLE_AFTER, limits=SIMULATED
         )
@@ -129,7 +128,11 @@ class World:
         for function in self.functions.values():
             for hook in function.on_start:
                 await hook()
-        self.boss = await self.register("boss@example.com", ADMIN, CUSTOMER)
+        await self.accounts.users.ensure_admin("boss@example.com", PASSWORD)
+        roster = await self.store["users"].get(AdminRoster, ROSTER_ID)
+        assert roster
+        self.boss = Identity(roster.user_ids[0], frozenset({ADMIN, CUSTOMER}), auth_time=float("inf"))
+        self.people[self.boss.subject] = self.boss
 
     async def close(self) -> None:
         """Let go of files."""
@@ -138,47 +141,30 @@ class World:
 
     # What people do
 
-    async def register(self, email: str, *roles: str) -> Identity:
+    async def register(self, email: str) -> Identity:
         """A new account."""
-        wanted = users.Registration(email, PASSWORD, "Ada", roles or (CUSTOMER,))
-        user = await users.register(wanted, store=self.store["users"], hasher=_hasher, clock=self.clock)
+        user = await self.accounts.users.register(RegisterUser(email, PASSWORD, "Ada"))
         who = self.people[user.id] = Identity(user.id, frozenset(user.roles), auth_time=float("inf"))
         return who
 
     async def ask_for_verification(self, who: Identity) -> None:
         """The person wants a mail that proves their address."""
-        await recovery.request_verification(who.subject, who, store=self.store["users"], clock=self.clock)
+        await self.accounts.recovery.request_verification(who.subject, who)
 
     async def ask_for_email(self, who: Identity, email: str) -> None:
         """The person wants another address."""
-        await users.update_user(
-            who.subject,
-            users.ProfileChange(email=email),
-            who,
-            store=self.store["users"],
-            throttle=self._throttle,
-            proof=self._proof,
-            clock=self.clock,
-        )
+        await self.accounts.users.update(UpdateUser(who.subject, email=email), who)
 
     async def confirm_email(self, who: Identity) -> None:
         """They read the mail at the other address."""
         code = await self.contacts.mailed_token(who.subject, Purpose.EMAIL_CHANGE)
         assert code is not None
-        await email_change.confirm(code.token, store=self.store["users"], clock=self.clock)
+        await self.accounts.email_changes.confirm(code.token)
 
     async def change_password(self, who: Identity) -> None:
         """The person chooses another password."""
-        await sessions.change_password(
-            who.subject,
-            PASSWORD,
-            f"{PASSWORD}, another",
-            who,
-            store=self.store["users"],
-            hasher=_hasher,
-            proof=self._proof,
-            clock=self.clock,
-        )
+        command = ChangePassword(who.subject, PASSWORD, f"{PASSWORD}, another")
+        await self.accounts.users.change_password(command, who)
 
     async def add_product(self, on_hand: int) -> str:
         """For sale, with stock; its id."""
@@ -240,9 +226,7 @@ class World:
 
     async def delete_account(self, user_id: str) -> None:
         """The person leaves."""
-        await users.delete_user(
-            user_id, self.people[user_id], store=self.store["users"], proof=self._proof, clock=self.clock
-        )
+        await self.accounts.users.delete(DeleteUser(user_id), self.people[user_id])
         self.deleted[user_id] = self.clock.now()
 
     # What the platform does

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from functions.runtime.tests.conftest import moto  # noqa: F401 - a fixture
-from functions.users.tests.world import World
+from functions.users.tests.accounts import Accounts
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
+async def accounts() -> AsyncIterator[Accounts]:
     """An empty users service."""
-    world = World()
-    yield world
-    await world.hasher.close()
+    accounts = Accounts()
+    yield accounts
+    await accounts.hasher.close()

@@ -14,7 +14,7 @@ from functions.runtime.testing import FakeVerifier, bearer, keyed, posted
 from functions.users.bootstrap import bootstrap
 from functions.users.domain import User
 from functions.users.settings import Settings
-from functions.users.tests.world import PASSWORD
+from functions.users.tests.accounts import PASSWORD
 from proto.shop.users.v1 import users_pb2 as pb
 from proto.shop.users.v1 import users_pb2_grpc
 

@@ -8,239 +8,235 @@ import pytest
 
 from events.catalog import UserChallenged
 from functions.runtime.errors import Code, ServiceError
-from functions.users import recovery
-from functions.users.challenge import Challenge, Purpose, challenge_id
+from functions.users.auth.challenges import Challenge, Purpose, challenge_id
 from functions.users.domain import User
-from functions.users.tests.world import PASSWORD, World, me, service_named
+from functions.users.tests.accounts import PASSWORD, Accounts, identity_of, service_named
 
 NEW = "another horse, another kingdom"
 
 
-async def reason(world: World, token: str, new: str = NEW) -> str:
+async def reason(accounts: Accounts, token: str, new: str = NEW) -> str:
     with pytest.raises(ServiceError) as raised:
-        await world.reset_password(token, new)
+        await accounts.reset_password(token, new)
     assert raised.value.code is Code.INVALID_ARGUMENT
     return raised.value.reason
 
 
-async def verify(world: World, token: str) -> None:
-    await recovery.verify_email(token, store=world.store, clock=world.clock)
-
-
-async def ask_to_verify(world: World, user: User) -> None:
-    await recovery.request_verification(user.id, me(user), store=world.store, clock=world.clock)
-
-
-def kept(world: World) -> str:
+def kept(accounts: Accounts) -> str:
     """All that the store holds."""
-    return str(world.memory.__dict__)
+    return str(accounts.memory.__dict__)
 
 
-def mails(world: World) -> list[UserChallenged]:
-    return [payload for payload in world.memory.events if isinstance(payload, UserChallenged)]
+def mails(accounts: Accounts) -> list[UserChallenged]:
+    return [payload for payload in accounts.memory.events if isinstance(payload, UserChallenged)]
 
 
-async def test_a_mailed_token_replaces_the_password_and_ends_every_session(world: World) -> None:
-    user = await world.register()
-    session = await world.login()
-    await world.forget_password(" ADA@example.com")
-    assert [(mail.user_id, mail.purpose) for mail in mails(world)] == [(user.id, "PASSWORD_RESET")]
-    await world.reset_password(await world.mailed(user), NEW)
+async def test_a_mailed_token_replaces_the_password_and_ends_every_session(accounts: Accounts) -> None:
+    user = await accounts.register()
+    session = await accounts.login()
+    await accounts.request_reset(" ADA@example.com")
+    assert [(mail.user_id, mail.purpose) for mail in mails(accounts)] == [(user.id, "PASSWORD_RESET")]
+    await accounts.reset_password(await accounts.mailed_token(user), NEW)
     with pytest.raises(ServiceError):
-        await world.refresh(session.refresh_token)
+        await accounts.refresh(session.refresh_token)
     with pytest.raises(ServiceError):
-        await world.login(password=PASSWORD)
-    assert (await world.login(password=NEW)).user_id == user.id
-    stored = await world.store.get(User, user.id)
+        await accounts.login(password=PASSWORD)
+    assert (await accounts.login(password=NEW)).user_id == user.id
+    stored = await accounts.store.get(User, user.id)
     assert stored is not None
     assert stored.email_verified, "whoever has the token reads the mail"
 
 
-async def test_a_token_works_once(world: World) -> None:
-    user = await world.register()
-    await world.forget_password()
-    token = await world.mailed(user)
-    await world.reset_password(token, NEW)
-    assert await reason(world, token) == "MAILED_TOKEN_INVALID"
+async def test_a_token_works_once(accounts: Accounts) -> None:
+    user = await accounts.register()
+    await accounts.request_reset()
+    token = await accounts.mailed_token(user)
+    await accounts.reset_password(token, NEW)
+    assert await reason(accounts, token) == "MAILED_TOKEN_INVALID"
 
 
-async def test_a_weak_password_leaves_the_token_as_it_was(world: World) -> None:
-    user = await world.register()
-    await world.forget_password()
-    token = await world.mailed(user)
-    assert await reason(world, token, "1234567890") == "WEAK_PASSWORD"
-    await world.reset_password(token, NEW)
+async def test_a_weak_password_leaves_the_token_as_it_was(accounts: Accounts) -> None:
+    user = await accounts.register()
+    await accounts.request_reset()
+    token = await accounts.mailed_token(user)
+    assert await reason(accounts, token, "1234567890") == "WEAK_PASSWORD"
+    await accounts.reset_password(token, NEW)
 
 
-async def test_a_second_request_leaves_the_first_mail_good_and_one_use_voids_both(world: World) -> None:
-    user = await world.register()
-    await world.forget_password()
-    first = await world.mailed(user)
-    await world.forget_password()  # perhaps by a stranger
-    second, third = await world.mailed(user), await world.mailed(user)
-    await world.reset_password(first, NEW)
+async def test_a_second_request_leaves_the_first_mail_good_and_one_use_voids_both(accounts: Accounts) -> None:
+    user = await accounts.register()
+    await accounts.request_reset()
+    first = await accounts.mailed_token(user)
+    await accounts.request_reset()  # perhaps by a stranger
+    second, third = await accounts.mailed_token(user), await accounts.mailed_token(user)
+    await accounts.reset_password(first, NEW)
     for token in (second, third):
-        assert await reason(world, token) == "MAILED_TOKEN_INVALID"
+        assert await reason(accounts, token) == "MAILED_TOKEN_INVALID"
 
 
-async def test_a_later_request_does_not_lengthen_the_life_of_an_earlier_mail(world: World) -> None:
-    user = await world.register()
-    await world.forget_password()
-    first = await world.mailed(user)
-    world.clock.advance(timedelta(minutes=50))
-    await world.forget_password()
-    second = await world.mailed(user)
-    world.clock.advance(timedelta(minutes=10))
-    assert await reason(world, first) == "MAILED_TOKEN_INVALID"
-    await world.reset_password(second, NEW)
+async def test_a_later_request_does_not_lengthen_the_life_of_an_earlier_mail(accounts: Accounts) -> None:
+    user = await accounts.register()
+    await accounts.request_reset()
+    first = await accounts.mailed_token(user)
+    accounts.clock.advance(timedelta(minutes=50))
+    await accounts.request_reset()
+    second = await accounts.mailed_token(user)
+    accounts.clock.advance(timedelta(minutes=10))
+    assert await reason(accounts, first) == "MAILED_TOKEN_INVALID"
+    await accounts.reset_password(second, NEW)
 
 
 async def test_strangers_who_register_with_an_address_neither_void_its_codes_nor_use_up_its_quota(
-    world: World,
+    accounts: Accounts,
 ) -> None:
-    user = await world.register()
-    await world.forget_password()
-    mailed = await world.mailed(user)
+    user = await accounts.register()
+    await accounts.request_reset()
+    mailed = await accounts.mailed_token(user)
     for _ in range(10):
-        await world.register(password=NEW, discreet=True)
-        world.clock.advance(timedelta(minutes=2))
-    before = len(mails(world))
-    await world.forget_password()
-    assert len(mails(world)) == before + 1, "the owner's own request is heard"
-    await world.reset_password(mailed, NEW)
-    assert (await world.login(password=NEW)).user_id == user.id
+        await accounts.register(password=NEW, private=True)
+        accounts.clock.advance(timedelta(minutes=2))
+    before = len(mails(accounts))
+    await accounts.request_reset()
+    assert len(mails(accounts)) == before + 1, "the owner's own request is heard"
+    await accounts.reset_password(mailed, NEW)
+    assert (await accounts.login(password=NEW)).user_id == user.id
 
 
-async def test_strangers_who_ask_for_resets_do_not_void_the_code_in_the_mail(world: World) -> None:
-    user = await world.register()
-    await world.forget_password()
-    mailed = await world.mailed(user)
+async def test_strangers_who_ask_for_resets_do_not_void_the_code_in_the_mail(accounts: Accounts) -> None:
+    user = await accounts.register()
+    await accounts.request_reset()
+    mailed = await accounts.mailed_token(user)
     for _ in range(20):
-        await world.forget_password(address="192.0.2.66")
-        await world.mailed(user)
-        world.clock.advance(timedelta(minutes=2))
-    await world.reset_password(mailed, NEW)
+        await accounts.request_reset(address="192.0.2.66")
+        await accounts.mailed_token(user)
+        accounts.clock.advance(timedelta(minutes=2))
+    await accounts.reset_password(mailed, NEW)
 
 
 async def test_who_was_told_of_a_registration_may_set_a_new_password_and_void_what_else_was_mailed(
-    world: World,
+    accounts: Accounts,
 ) -> None:
-    user = await world.register()
-    await world.forget_password()
-    mailed = await world.mailed(user)
-    await world.register(password=NEW, discreet=True)
-    await world.reset_password(await world.mailed(user, Purpose.REGISTRATION), NEW)
-    assert await reason(world, mailed) == "MAILED_TOKEN_INVALID"
+    user = await accounts.register()
+    await accounts.request_reset()
+    mailed = await accounts.mailed_token(user)
+    await accounts.register(password=NEW, private=True)
+    await accounts.reset_password(await accounts.mailed_token(user, Purpose.REGISTRATION), NEW)
+    assert await reason(accounts, mailed) == "MAILED_TOKEN_INVALID"
 
 
 @pytest.mark.parametrize(
     "token",
     ["", "mt_", "mt_" + "A" * 64, "rt_" + "A" * 64, "mt_" + "!" * 64, "mt_" + "\u00e9" * 64, "a" * 9999],
 )
-async def test_what_was_never_mailed_is_refused(world: World, token: str) -> None:
-    await world.register()
-    await world.forget_password()
-    assert await reason(world, token) == "MAILED_TOKEN_INVALID"
+async def test_what_was_never_mailed_is_refused(accounts: Accounts, token: str) -> None:
+    await accounts.register()
+    await accounts.request_reset()
+    assert await reason(accounts, token) == "MAILED_TOKEN_INVALID"
 
 
-async def test_a_token_lasts_an_hour(world: World) -> None:
-    user = await world.register()
-    await world.forget_password()
-    token = await world.mailed(user)
-    world.clock.advance(timedelta(hours=1))
-    assert await reason(world, token) == "MAILED_TOKEN_INVALID"
+async def test_a_token_lasts_an_hour(accounts: Accounts) -> None:
+    user = await accounts.register()
+    await accounts.request_reset()
+    token = await accounts.mailed_token(user)
+    accounts.clock.advance(timedelta(hours=1))
+    assert await reason(accounts, token) == "MAILED_TOKEN_INVALID"
     with pytest.raises(ServiceError, match="Challenge"):
-        await world.mailed(user)
+        await accounts.mailed_token(user)
 
 
-async def test_a_token_for_another_address_is_void(world: World) -> None:
-    user = await world.register()
-    await world.forget_password()
-    token = await world.mailed(user)
-    await world.move(user, "new@example.com")
-    assert await reason(world, token) == "MAILED_TOKEN_INVALID"
+async def test_a_token_for_another_address_is_void(accounts: Accounts) -> None:
+    user = await accounts.register()
+    await accounts.request_reset()
+    token = await accounts.mailed_token(user)
+    await accounts.change_email(user, "new@example.com")
+    assert await reason(accounts, token) == "MAILED_TOKEN_INVALID"
 
 
-async def test_one_purpose_is_no_proof_for_another(world: World) -> None:
-    user = await world.register()
-    await ask_to_verify(world, user)
-    await world.forget_password()
-    await world.mailed(user)
-    assert await reason(world, await world.mailed(user, Purpose.EMAIL_VERIFICATION)) == "MAILED_TOKEN_INVALID"
+async def test_one_purpose_is_no_proof_for_another(accounts: Accounts) -> None:
+    user = await accounts.register()
+    await accounts.request_verification(user)
+    await accounts.request_reset()
+    await accounts.mailed_token(user)
+    assert (
+        await reason(accounts, await accounts.mailed_token(user, Purpose.EMAIL_VERIFICATION))
+        == "MAILED_TOKEN_INVALID"
+    )
 
 
-async def test_an_unknown_address_leaves_the_same_trace_and_tells_nobody(world: World) -> None:
+async def test_an_unknown_address_leaves_the_same_trace_and_tells_nobody(accounts: Accounts) -> None:
     for email in ("nobody@example.com", "no address"):
-        before = kept(world).count('"asked"')
-        await world.forget_password(email)
-        assert kept(world).count('"asked"') == before + 1, "a challenge, as for a known one"
-    assert mails(world) == []
+        before = kept(accounts).count('"asked"')
+        await accounts.request_reset(email)
+        assert kept(accounts).count('"asked"') == before + 1, "a challenge, as for a known one"
+    assert mails(accounts) == []
 
 
-async def test_at_most_three_mails_go_out_in_15_minutes_and_the_answer_stays_the_same(world: World) -> None:
-    await world.register()
+async def test_at_most_three_mails_go_out_in_15_minutes_and_the_answer_stays_the_same(
+    accounts: Accounts,
+) -> None:
+    await accounts.register()
     for _ in range(5):
-        await world.forget_password()
-    assert len(mails(world)) == 3
-    world.clock.advance(timedelta(minutes=15))
-    await world.forget_password()
-    assert len(mails(world)) == 4
+        await accounts.request_reset()
+    assert len(mails(accounts)) == 3
+    accounts.clock.advance(timedelta(minutes=15))
+    await accounts.request_reset()
+    assert len(mails(accounts)) == 4
 
 
-async def test_a_network_address_cannot_mail_the_whole_town(world: World) -> None:
-    for number in range(world.limits.failures_per_address):
-        await world.forget_password(f"neighbour{number}@example.com", "192.0.2.7")
+async def test_a_network_address_cannot_mail_the_whole_town(accounts: Accounts) -> None:
+    for number in range(accounts.settings.login_failures_per_address):
+        await accounts.request_reset(f"neighbour{number}@example.com", "192.0.2.7")
     with pytest.raises(ServiceError) as raised:
-        await world.forget_password("one@example.com", "192.0.2.7")
+        await accounts.request_reset("one@example.com", "192.0.2.7")
     assert raised.value.reason == "TOO_MANY_ATTEMPTS"
-    await world.forget_password("one@example.com", "192.0.2.8")
+    await accounts.request_reset("one@example.com", "192.0.2.8")
 
 
-async def test_a_reset_lets_in_whoever_was_locked_out(world: World) -> None:
-    user = await world.register()
+async def test_a_reset_lets_in_whoever_was_locked_out(accounts: Accounts) -> None:
+    user = await accounts.register()
     for _ in range(5):
         with pytest.raises(ServiceError):
-            await world.login(password="wrong password")
-    await world.forget_password()
-    await world.reset_password(await world.mailed(user), NEW)
-    assert (await world.login(password=NEW)).user_id == user.id
+            await accounts.login(password="wrong password")
+    await accounts.request_reset()
+    await accounts.reset_password(await accounts.mailed_token(user), NEW)
+    assert (await accounts.login(password=NEW)).user_id == user.id
 
 
-async def test_an_address_is_verified_by_its_token(world: World) -> None:
-    user = await world.register()
+async def test_an_address_is_verified_by_its_token(accounts: Accounts) -> None:
+    user = await accounts.register()
     assert not user.email_verified
-    await ask_to_verify(world, user)
-    await verify(world, await world.mailed(user, Purpose.EMAIL_VERIFICATION))
-    stored = await world.store.get(User, user.id)
+    await accounts.request_verification(user)
+    await accounts.recovery.verify_email(await accounts.mailed_token(user, Purpose.EMAIL_VERIFICATION))
+    stored = await accounts.store.get(User, user.id)
     assert stored is not None
     assert stored.email_verified
-    await ask_to_verify(world, user)
-    assert len(mails(world)) == 1, "nothing is sent to a verified address"
+    await accounts.request_verification(user)
+    assert len(mails(accounts)) == 1, "nothing is sent to a verified address"
 
 
-async def test_asking_again_and_again_for_the_verification_is_refused(world: World) -> None:
-    user = await world.register()
+async def test_asking_again_and_again_for_the_verification_is_refused(accounts: Accounts) -> None:
+    user = await accounts.register()
     for _ in range(3):
-        await ask_to_verify(world, user)
+        await accounts.request_verification(user)
     with pytest.raises(ServiceError) as raised:
-        await ask_to_verify(world, user)
+        await accounts.request_verification(user)
     assert raised.value.reason == "TOO_MANY_ATTEMPTS"
 
 
-async def test_only_notifications_may_ask_for_a_token(world: World) -> None:
-    user, admin = await world.register(), await world.register_admin()
-    await world.forget_password()
-    for caller in (service_named("orders"), me(admin), me(user)):
+async def test_only_notifications_may_ask_for_a_token(accounts: Accounts) -> None:
+    user, admin = await accounts.register(), await accounts.register_admin()
+    await accounts.request_reset()
+    for caller in (service_named("orders"), identity_of(admin), identity_of(user)):
         with pytest.raises(ServiceError) as raised:
-            await world.issue(user, Purpose.PASSWORD_RESET, caller=caller)
+            await accounts.issue(user, Purpose.PASSWORD_RESET, caller=caller)
         assert raised.value.code is Code.PERMISSION_DENIED
 
 
-async def test_no_token_is_kept(world: World) -> None:
-    user = await world.register()
-    await world.forget_password()
-    token = await world.mailed(user)
-    challenge = await world.store.get(Challenge, challenge_id(Purpose.PASSWORD_RESET, user.id))
+async def test_no_token_is_kept(accounts: Accounts) -> None:
+    user = await accounts.register()
+    await accounts.request_reset()
+    token = await accounts.mailed_token(user)
+    challenge = await accounts.store.get(Challenge, challenge_id(Purpose.PASSWORD_RESET, user.id))
     assert challenge is not None
     assert challenge.issued[0].digest not in repr(challenge)
-    assert token not in kept(world)
+    assert token not in kept(accounts)

@@ -35,7 +35,7 @@ from functions.users.bootstrap import bootstrap
 from functions.users.rpc import ACCESS
 from functions.users.settings import Settings
 from functions.users.store import MAPPINGS
-from functions.users.tests.world import PASSWORD
+from functions.users.tests.accounts import PASSWORD
 from proto.shop.users.v1 import users_pb2 as pb
 from proto.shop.users.v1 import users_pb2_grpc
 

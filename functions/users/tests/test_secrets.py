@@ -9,32 +9,36 @@ import pytest
 from functions.runtime.errors import ServiceError
 from functions.runtime.identity import Identity
 from functions.runtime.settings import load
-from functions.users import addresses, service, sessions
+from functions.users.auth.tokens import parse_refresh_token
 from functions.users.domain import Address, AddressBook, Credentials, Session
+from functions.users.emails import account_key
+from functions.users.service import RegisterUser, UpdateUser
 from functions.users.settings import Settings
-from functions.users.store import account_key
-from functions.users.tests.world import PASSWORD, World, me
-from functions.users.tokens import parse_refresh_token
+from functions.users.tests.accounts import PASSWORD, Accounts, identity_of
 
 EMAIL, NAME = "ada.lovelace@example.com", "Augusta Ada King"
 
 
-async def test_entities_show_neither_secrets_nor_persons(world: World) -> None:
-    user = await world.register(EMAIL, name=NAME)
-    tokens = await world.login(EMAIL)
+async def test_entities_show_neither_secrets_nor_persons(accounts: Accounts) -> None:
+    user = await accounts.register(EMAIL, name=NAME)
+    tokens = await accounts.login(EMAIL)
     parsed = parse_refresh_token(tokens.refresh_token, 0)
     assert parsed
-    home = await addresses.add_address(
-        user.id, Address(NAME, "1 Engine Street", "London", "N1 9GU", "GB"), me(user), store=world.store
+    home = await accounts.users.add_address(
+        user.id,
+        Address(NAME, "1 Engine Street", "London", "N1 9GU", "GB"),
+        identity_of(user),
     )
-    credentials = await world.store.get(Credentials, user.id)
-    session = await world.store.get(Session, parsed.session_id)
-    book = await world.store.get(AddressBook, user.id)
-    keys = await world.keys.ready()
+    credentials = await accounts.store.get(Credentials, user.id)
+    session = await accounts.store.get(Session, parsed.session_id)
+    book = await accounts.store.get(AddressBook, user.id)
+    keys = await accounts.keys.ensure()
     assert credentials
     assert session
-    shown = repr([user, credentials, session, book, home, keys, keys.current, tokens, vars(world).values()])
-    shown += repr([service.Registration(EMAIL, PASSWORD, NAME), service.ProfileChange(NAME, EMAIL)])
+    shown = repr(
+        [user, credentials, session, book, home, keys, keys.current, tokens, vars(accounts).values()]
+    )
+    shown += repr([RegisterUser(EMAIL, PASSWORD, NAME), UpdateUser("usr_x", NAME, EMAIL)])
     for secret in (
         EMAIL,
         NAME,
@@ -58,27 +62,27 @@ def test_settings_do_not_show_the_password_of_the_administrator() -> None:
 
 
 async def test_logs_and_errors_name_accounts_by_id_only(
-    world: World, caplog: pytest.LogCaptureFixture
+    accounts: Accounts, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    user = await world.register(EMAIL, name=NAME)
-    first = await world.login(EMAIL, address="192.0.2.1")
-    second = await world.refresh(first.refresh_token)
+    user = await accounts.register(EMAIL, name=NAME)
+    first = await accounts.login(EMAIL, address="192.0.2.1")
+    second = await accounts.refresh(first.refresh_token)
     errors = []
     for use in (
-        world.register(EMAIL, name=NAME),
-        world.login(EMAIL, "not the password"),
-        world.refresh(first.refresh_token),
-        world.refresh(second.refresh_token),
-        world.update(user, email=f"{EMAIL}@"),
-        world.change_password(user, "not the password", "another fine password"),
-        world.change_password(user, PASSWORD, EMAIL),
+        accounts.register(EMAIL, name=NAME),
+        accounts.login(EMAIL, "not the password"),
+        accounts.refresh(first.refresh_token),
+        accounts.refresh(second.refresh_token),
+        accounts.update(user, email=f"{EMAIL}@"),
+        accounts.change_password(user, "not the password", "another fine password"),
+        accounts.change_password(user, PASSWORD, EMAIL),
     ):
         with pytest.raises(ServiceError) as raised:
             await use
         errors.append((repr(raised.value), raised.value.message, raised.value.violations))
-    await sessions.logout(first.refresh_token, store=world.store, clock=world.clock)
-    await world.delete(user)
+    await accounts.logout(first)
+    await accounts.delete(user)
     shown = repr([vars(record) for record in caplog.records]) + repr(errors)
     assert user.id in shown
     for secret in (
@@ -93,10 +97,10 @@ async def test_logs_and_errors_name_accounts_by_id_only(
         assert secret not in shown, secret
 
 
-async def test_an_attempt_is_kept_without_the_address_it_was_for(world: World) -> None:
+async def test_an_attempt_is_kept_without_the_address_it_was_for(accounts: Accounts) -> None:
     with pytest.raises(ServiceError):
-        await world.login(EMAIL, "not the password", "192.0.2.1")
-    kept = str(world.memory.__dict__)
+        await accounts.login(EMAIL, "not the password", "192.0.2.1")
+    kept = str(accounts.memory.__dict__)
     assert "failures" in kept
     for named in (EMAIL, account_key(EMAIL), "192.0.2.1"):
         assert named not in kept

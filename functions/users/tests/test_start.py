@@ -18,7 +18,7 @@ from functions.users.bootstrap import bootstrap
 from functions.users.domain import AdminRoster, Credentials, User
 from functions.users.settings import Settings
 from functions.users.store import MAPPINGS, newest_users
-from functions.users.tests.world import PASSWORD, World, me
+from functions.users.tests.accounts import PASSWORD, Accounts, identity_of
 
 
 async def start(store: MemoryStore, *, email: str = "", password: str = "") -> None:
@@ -33,17 +33,17 @@ def store() -> MemoryStore:
     return MemoryStore(MAPPINGS, ManualClock(), lost_races=1)
 
 
-async def accounts(store: MemoryStore) -> list[User]:
+async def registered(store: MemoryStore) -> list[User]:
     return (await newest_users(store, 100, None)).items
 
 
 async def test_the_first_start_makes_the_administrator_and_later_ones_nothing(store: MemoryStore) -> None:
     await start(store, email="Root@example.com", password=PASSWORD)
-    made = await accounts(store)
+    made = await registered(store)
     assert [(user.email, user.roles) for user in made] == [("root@example.com", ["admin", "customer"])]
     credentials = await store.get(Credentials, made[0].id)
     await start(store, email="root@example.com", password="quite another password")
-    assert await accounts(store) == made
+    assert await registered(store) == made
     assert await store.get(Credentials, made[0].id) == credentials
     assert len(await recorded(store)) == 1
 
@@ -53,36 +53,36 @@ async def test_the_first_administrator_does_not_come_back(
 ) -> None:
     await start(store, email="root@example.com", password=PASSWORD)
     assert "ADMIN_PASSWORD" not in caplog.text
-    world = World(store)
-    (first,) = await accounts(store)
-    other = await world.register_admin("other@example.com")
-    await world.delete(first, by=me(other))
+    accounts = Accounts(store)
+    (first,) = await registered(store)
+    other = await accounts.register_admin("other@example.com")
+    await accounts.delete(first, by=identity_of(other))
     await start(store, email="root@example.com", password=PASSWORD)
     await start(store, email="somebody.else@example.com", password=PASSWORD)
-    assert await accounts(store) == [other]
+    assert await registered(store) == [other]
     assert "ADMIN_PASSWORD is not needed any more" in caplog.text
     assert PASSWORD not in caplog.text
-    await world.hasher.close()
+    await accounts.hasher.close()
 
 
 async def test_of_ten_first_starts_at_once_one_makes_the_administrator(store: MemoryStore) -> None:
     emails = [f"root{number}@example.com" for number in range(10)]
     await asyncio.gather(*(start(store, email=email, password=PASSWORD) for email in emails))
-    assert len(await accounts(store)) == 1
+    assert len(await registered(store)) == 1
 
 
 async def test_an_account_that_is_there_already_does_not_become_an_administrator(store: MemoryStore) -> None:
-    world = World(store)
-    await world.register("root@example.com")
+    accounts = Accounts(store)
+    await accounts.register("root@example.com")
     await start(store, email="root@example.com", password="quite another password")
-    assert [user.roles for user in await accounts(store)] == [["customer"]]
-    await world.login("root@example.com")
-    await world.hasher.close()
+    assert [user.roles for user in await registered(store)] == [["customer"]]
+    await accounts.login("root@example.com")
+    await accounts.hasher.close()
 
 
 async def test_without_the_settings_there_is_no_administrator(store: MemoryStore) -> None:
     await start(store)
-    assert await accounts(store) == []
+    assert await registered(store) == []
     assert await store.get(AdminRoster, "admins") is None
 
 

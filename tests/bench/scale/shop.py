@@ -22,7 +22,7 @@ from functions.runtime.currencies import SIMULATED
 from functions.runtime.ids import new_id
 from functions.runtime.store.port import Entity
 from functions.users.domain import AddressBook, Credentials, EmailClaim, User
-from functions.users.store import email_key
+from functions.users.emails import email_key
 
 CATEGORIES = ("coffee", "kitchen", "garden", "books", "bath", "office", "toys", "music", "lights", "tools")
 COMMON = "kettle"

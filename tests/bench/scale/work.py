@@ -25,9 +25,11 @@ from functions.runtime.ids import new_id, uuid7
 from functions.runtime.inbox import inbox_record
 from functions.runtime.store.cursors import Listing, cursor_after
 from functions.runtime.store.port import Changes, IdempotencyRecord, Store
-from functions.users import service as user_service
+from functions.users.bootstrap import compose, make_hasher
 from functions.users.domain import EmailClaim
-from functions.users.store import email_key
+from functions.users.emails import email_key
+from functions.users.service import ListUsers
+from functions.users.settings import Settings as UsersSettings
 from tests.bench.scale.shop import CATEGORIES, COMMON, OrderSample, sku
 
 _BOSS = Identity(new_id("usr"), frozenset({"customer", "admin"}))
@@ -59,6 +61,8 @@ class World:
         self.stores = stores
         self.meter = meter
         self.people = stores["users"]
+        settings = UsersSettings()
+        self.users = compose(settings, self.people, make_hasher(settings), SystemClock()).users
         self.clock = SystemClock()
         self.orders = orders_service(stores["orders"], self.clock, _Catalogue())
         self.products = products_service(stores["products"], self.clock)
@@ -225,7 +229,7 @@ async def _sweep_reservations(world: World) -> None:
 
 async def _get_user(world: World) -> None:
     who = world.customer()
-    await user_service.get_user(who.subject, who, store=world.people)
+    await world.users.get(who.subject, who)
 
 
 async def _find_email(world: World) -> None:
@@ -233,7 +237,7 @@ async def _find_email(world: World) -> None:
 
 
 async def _list_users(world: World) -> None:
-    await user_service.list_users(_PAGE, "", _BOSS, store=world.people)
+    await world.users.list_users(ListUsers(_PAGE), _BOSS)
 
 
 async def _make_guards(world: World) -> None:

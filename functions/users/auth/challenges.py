@@ -1,4 +1,4 @@
-"""Proof that somebody reads an address's mail: to set a password, to verify, change or take back an address."""
+"""Challenges: mailed tokens that prove that somebody reads an address's mail."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from hmac import compare_digest
 
 from functions.runtime.errors import ServiceError, invalid
 
-MAILS = 3
+MAX_MAILS = 3
 _WINDOW = timedelta(minutes=15)
 MAX_ISSUED = 100
 """Far more than the quota of requests lets strangers cause; each failed attempt to send a mail issues one, too."""
 
 
 class Purpose(StrEnum):
-    """What the proof is for."""
+    """What the answer to a challenge allows."""
 
     PASSWORD_RESET = "PASSWORD_RESET"  # noqa: S105 - a name, no password
-    # A new password, for the owner of an address that somebody tried to register. Apart from PASSWORD_RESET, so that
+    # A new password, for the owner of an address that somebody tried to register. Separate from PASSWORD_RESET, so that
     # strangers use up no quota but their own.
     REGISTRATION = "REGISTRATION"
     EMAIL_VERIFICATION = "EMAIL_VERIFICATION"
@@ -28,12 +28,12 @@ class Purpose(StrEnum):
     EMAIL_UNDO = "EMAIL_UNDO"
 
     @property
-    def life(self) -> timedelta:
+    def lifetime(self) -> timedelta:
         """How long a challenge may be answered."""
-        return _LIVES[self]
+        return _LIFETIMES[self]
 
 
-_LIVES = {
+_LIFETIMES = {
     Purpose.PASSWORD_RESET: timedelta(hours=1),
     Purpose.REGISTRATION: timedelta(hours=1),
     Purpose.EMAIL_VERIFICATION: timedelta(hours=24),
@@ -41,17 +41,17 @@ _LIVES = {
     Purpose.EMAIL_UNDO: timedelta(days=7),
 }
 PASSWORD_RESETS = (Purpose.PASSWORD_RESET, Purpose.REGISTRATION)
-OF_ACCOUNT = tuple(purpose for purpose in Purpose if purpose is not Purpose.EMAIL_UNDO)
+ACCOUNT_PURPOSES = tuple(purpose for purpose in Purpose if purpose is not Purpose.EMAIL_UNDO)
 """Purposes with one challenge for each account; EMAIL_UNDO has one for each change of an address."""
 
 
 def challenge_id(purpose: Purpose, owner_id: str) -> str:
-    """Derive the id of the one challenge that an account, or a change of its address, has for a purpose."""
+    """Return the id of the one challenge that an account, or a change of its address, has for a purpose."""
     return "chl_" + sha256(f"{purpose}\n{owner_id}".encode()).hexdigest()[:32]
 
 
 def invalid_mailed_token() -> ServiceError:
-    """INVALID_ARGUMENT (MAILED_TOKEN_INVALID): one answer for whatever is wrong with it."""
+    """INVALID_ARGUMENT (MAILED_TOKEN_INVALID): the same error whatever is wrong with the token."""
     return invalid(
         "The token is not valid, or not any more.",
         ("token", "must be one that was mailed, used once, in time"),
@@ -61,7 +61,7 @@ def invalid_mailed_token() -> ServiceError:
 
 @dataclass
 class IssuedToken:
-    """A token that was handed out to be mailed, by its digest."""
+    """A token that was issued to be mailed, by its digest."""
 
     digest: str = field(repr=False)
     expires_at: datetime
@@ -69,11 +69,12 @@ class IssuedToken:
 
 @dataclass
 class Challenge:
-    """What is to be answered, once, with one of the tokens that were mailed.
+    """A challenge to be answered once, with any of the tokens that were mailed for it.
 
-    `email` is the digest of the address that the mail goes to: the proof is void for any other. `address` is that
-    address where it is not (or no longer) the account's. `asked` are the latest requests. A new request leaves the
-    tokens of earlier mails good until they expire: whoever asks on behalf of somebody else must not void their mail.
+    `email` is the digest of the address that the mail goes to: the tokens prove nothing about another one. `address` is
+    that address itself where it is not (or no longer) the account's. `asked` holds the times of the latest requests. A
+    new request leaves the tokens of earlier mails valid until they expire, so that a stranger's request cannot
+    invalidate the owner's mail.
     """
 
     id: str
@@ -85,26 +86,26 @@ class Challenge:
     issued: list[IssuedToken] = field(default_factory=list)
     version: int = 0
 
-    def ask(self, purpose: Purpose, email: str, now: datetime, address: str = "") -> bool:
-        """Take a request; return False, and change nothing, after three within 15 minutes."""
+    def request(self, purpose: Purpose, email: str, now: datetime, address: str = "") -> bool:
+        """Record a request for a mail; return False, and change nothing, after three within 15 minutes."""
         recent = [at for at in self.asked if at + _WINDOW > now]
-        if len(recent) >= MAILS:
+        if len(recent) >= MAX_MAILS:
             return False
         if email != self.email:
             self.issued = []
         self.asked = [*recent, now]
-        self.email, self.address, self.expires_at = email, address, now + purpose.life
+        self.email, self.address, self.expires_at = email, address, now + purpose.lifetime
         return True
 
     def issue(self, token_digest: str, now: datetime) -> bool:
-        """Let this token answer, too; return False when there is no time left for it."""
+        """Accept this token as an answer, too; return False if the challenge has expired."""
         if now >= self.expires_at:
             return False
-        living = [token for token in self.issued if now < token.expires_at]
-        self.issued = [*living, IssuedToken(token_digest, self.expires_at)][-MAX_ISSUED:]
+        unexpired = [token for token in self.issued if now < token.expires_at]
+        self.issued = [*unexpired, IssuedToken(token_digest, self.expires_at)][-MAX_ISSUED:]
         return True
 
     def is_answered_by(self, token_digest: str, email: str, now: datetime) -> bool:
-        """Return whether this is one of the tokens, in time, for the address with the digest `email`."""
-        living = [token.digest for token in self.issued if now < token.expires_at]
-        return any(compare_digest(token_digest, digest) for digest in living) and email == self.email
+        """Return whether the token is one of those issued, unexpired, for the address with the digest `email`."""
+        unexpired = [token.digest for token in self.issued if now < token.expires_at]
+        return any(compare_digest(token_digest, digest) for digest in unexpired) and email == self.email

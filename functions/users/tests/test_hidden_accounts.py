@@ -20,17 +20,17 @@ from functions.runtime.errors import ServiceError
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import Changes, IdempotencyRecord, Ref
 from functions.runtime.store.testing import recorded
-from functions.users.challenge import Purpose
+from functions.users.auth.challenges import Purpose
+from functions.users.auth.passwords import PasswordHasher
 from functions.users.domain import User
-from functions.users.passwords import Hasher
 from functions.users.store import MAPPINGS
-from functions.users.tests.world import PASSWORD, World
+from functions.users.tests.accounts import PASSWORD, Accounts
 
 KNOWN, UNKNOWN = "ada@example.com", "nobody@example.com"
 OTHER = "another horse, another kingdom"
 
 
-class CountedHasher(Hasher):
+class CountedHasher(PasswordHasher):
     """Notes each hash that is computed."""
 
     def __init__(self, work: list[str]) -> None:
@@ -84,90 +84,90 @@ async def work() -> list[str]:
 
 
 @pytest.fixture
-async def world(work: list[str]) -> AsyncIterator[World]:
+async def accounts(work: list[str]) -> AsyncIterator[Accounts]:
     """With one account, and its work counted."""
     store = CountedStore(MAPPINGS, ManualClock())
     store.work = work
-    world = World(store, CountedHasher(work))
-    await world.register(KNOWN)
-    yield world
-    await world.hasher.close()
+    accounts = Accounts(store, CountedHasher(work))
+    await accounts.register(KNOWN)
+    yield accounts
+    await accounts.hasher.close()
 
 
-Use = Callable[[World, str], Awaitable[Any]]
+Use = Callable[[Accounts, str], Awaitable[Any]]
 USES: dict[str, Use] = {
-    "a login": lambda world, email: world.login(email, "not the password", "192.0.2.1"),
-    "a login with a device token": lambda world, email: world.login(
+    "a login": lambda accounts, email: accounts.login(email, "not the password", "192.0.2.1"),
+    "a login with a device token": lambda accounts, email: accounts.login(
         email, "not the password", "192.0.2.1", "dt_" + "A" * 96
     ),
-    "a login as written before": lambda world, email: world.login(
+    "a login as written before": lambda accounts, email: accounts.login(
         email.replace("example", "fu\u00dfball.example"), "not the password"
     ),
-    "a reset": lambda world, email: world.forget_password(email, "192.0.2.1"),
-    "a registration": lambda world, email: world.register(email, password=OTHER, discreet=True),
+    "a reset": lambda accounts, email: accounts.request_reset(email, "192.0.2.1"),
+    "a registration": lambda accounts, email: accounts.register(email, password=OTHER, private=True),
 }
 
 
-async def worked(world: World, work: list[str], use: Use, email: str) -> list[str]:
+async def worked(accounts: Accounts, work: list[str], use: Use, email: str) -> list[str]:
     """What this use costs, whether it is refused or not."""
     work.clear()
-    await asyncio.gather(use(world, email), return_exceptions=True)
+    await asyncio.gather(use(accounts, email), return_exceptions=True)
     return list(work)
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
 async def test_a_known_and_an_unknown_address_cost_the_same_work(
-    world: World, work: list[str], use: Use
+    accounts: Accounts, work: list[str], use: Use
 ) -> None:
-    await worked(world, work, use, UNKNOWN)  # what a process does once
-    known, unknown = [await worked(world, work, use, email) for email in (KNOWN, UNKNOWN)]
+    await worked(accounts, work, use, UNKNOWN)  # what a process does once
+    known, unknown = [await worked(accounts, work, use, email) for email in (KNOWN, UNKNOWN)]
     assert known == unknown
     assert len(known) > 1
 
 
 @pytest.mark.parametrize("attempts", [1, 10])
 async def test_registering_again_is_answered_like_registering_and_changes_nothing(
-    world: World, attempts: int
+    accounts: Accounts, attempts: int
 ) -> None:
-    new = await world.register(UNKNOWN, name="Eve", discreet=True)
+    new = await accounts.register(UNKNOWN, name="Eve", private=True)
     again = new
     for _ in range(attempts):
-        again = await world.register(KNOWN.upper(), password=OTHER, name="Eve", discreet=True)
+        again = await accounts.register(KNOWN.upper(), password=OTHER, name="Eve", private=True)
     assert again == replace(new, id=again.id, email=KNOWN)
-    assert (await world.login(KNOWN, PASSWORD)).user_id != again.id
+    assert (await accounts.login(KNOWN, PASSWORD)).user_id != again.id
     with pytest.raises(ServiceError):
-        await world.login(KNOWN, OTHER)
-    assert await world.store.get(User, again.id) is None
+        await accounts.login(KNOWN, OTHER)
+    assert await accounts.store.get(User, again.id) is None
 
 
 async def test_who_has_the_address_is_told_at_most_three_times_and_may_set_a_new_password(
-    world: World,
+    accounts: Accounts,
 ) -> None:
-    user_id = (await world.login(KNOWN)).user_id
+    user_id = (await accounts.login(KNOWN)).user_id
     for _ in range(5):
-        await world.register(KNOWN, password=OTHER, discreet=True)
+        await accounts.register(KNOWN, password=OTHER, private=True)
     told = UserChallenged(user_id=user_id, purpose="PASSWORD_RESET", occasion="REGISTRATION")
-    assert await recorded(world.store) == [UserRegistered(user_id=user_id), told, told, told]
-    owner = await world.store.get(User, user_id)
+    assert await recorded(accounts.store) == [UserRegistered(user_id=user_id), told, told, told]
+    owner = await accounts.store.get(User, user_id)
     assert owner
-    await world.reset_password(await world.mailed(owner, Purpose.REGISTRATION), OTHER)
-    assert (await world.login(KNOWN, OTHER)).user_id == user_id
+    await accounts.reset_password(await accounts.mailed_token(owner, Purpose.REGISTRATION), OTHER)
+    assert (await accounts.login(KNOWN, OTHER)).user_id == user_id
 
 
-async def test_of_50_discreet_registrations_at_once_one_makes_the_account(world: World) -> None:
-    tries = [world.register(UNKNOWN, discreet=True) for _ in range(50)]
+async def test_of_50_private_registrations_at_once_one_makes_the_account(accounts: Accounts) -> None:
+    tries = [accounts.register(UNKNOWN, private=True) for _ in range(50)]
     answers = await asyncio.gather(*tries)
-    user_id = (await world.login(UNKNOWN)).user_id
+    user_id = (await accounts.login(UNKNOWN)).user_id
     assert len({answer.id for answer in answers}) == 50
     assert [answer.id for answer in answers].count(user_id) == 1
     assert {answer.version for answer in answers} == {1}
 
 
-async def test_moving_tells_who_has_an_account_only_so_often(world: World) -> None:
-    mover = await world.register("mover@example.com")
-    tries = [world.update(mover, email=KNOWN) for _ in range(8)]
+async def test_moving_tells_who_has_an_account_only_so_often(accounts: Accounts) -> None:
+    mover = await accounts.register("mover@example.com")
+    tries = [accounts.update(mover, email=KNOWN) for _ in range(8)]
     outcomes = await asyncio.gather(*tries, return_exceptions=True)
     reasons = Counter(each.reason for each in outcomes if isinstance(each, ServiceError))
     assert reasons == {"EMAIL_TAKEN": 5, "TOO_MANY_ATTEMPTS": 3}
-    world.clock.advance(timedelta(minutes=15))
-    assert (await world.update(mover, email=UNKNOWN)).pending_until
+    accounts.clock.advance(timedelta(minutes=15))
+    assert (await accounts.update(mover, email=UNKNOWN)).pending_until

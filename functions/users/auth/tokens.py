@@ -1,4 +1,4 @@
-"""The tokens of a session: a signed one that services verify, an opaque one that is traded for the next."""
+"""The texts of tokens: signed access tokens, and opaque refresh and mailed tokens."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ from typing import NamedTuple
 from uuid import UUID
 
 from functions.runtime.clock import Clock
-from functions.runtime.ids import new_id, uuid7
+from functions.runtime.ids import uuid7
+from functions.users.auth.challenges import invalid_mailed_token
+from functions.users.auth.signing_keys import ACCESS_TOKEN_LIFE, SigningKeysService
 from functions.users.domain import Session, User
-from functions.users.keys import KeyRing
-from functions.users.keyset import ACCESS_LIFE
 
-_REFRESH, _MAILED = "rt_", "mt_"  # let scanners for leaked secrets know them
+_REFRESH, _MAILED = "rt_", "mt_"  # prefixes by which scanners for leaked secrets recognise them
 _SECRET_BYTES = 32
 _TOKEN_CHARS = 3 + 64  # the prefix; 16 bytes of an id and the secret, in base64url
 
 
 @dataclass(frozen=True, repr=False)
-class Tokens:
-    """What a login or a refresh gives; `expires_in` seconds of the access token, `device_token` only by a login."""
+class SessionTokens:
+    """The tokens of a login or a refresh. The access token expires in `expires_in` seconds; only a login gives a
+    `device_token`."""
 
     user_id: str
     access_token: str
     refresh_token: str
     device_token: str = ""
-    expires_in: int = int(ACCESS_LIFE.total_seconds())
+    expires_in: int = int(ACCESS_TOKEN_LIFE.total_seconds())
 
 
 class RefreshToken(NamedTuple):
-    """A refresh token as the store knows it: of which session, and the SHA-256 of its text."""
+    """A refresh token as the store knows it: its session, and the SHA-256 of its text."""
 
     session_id: str
     digest: str
 
 
 class MailedToken(NamedTuple):
-    """A token that went out by mail, as the store knows it: whose, and the SHA-256 of its text.
+    """A mailed token as the store knows it: its owner, and the SHA-256 of its text.
 
-    `owner` are the 32 hexadecimal digits of the id of an account, or of a change of its address.
+    `owner` is the 32 hexadecimal digits of the id of an account, or of a change of its address.
     """
 
     owner: str
@@ -50,33 +51,34 @@ class MailedToken(NamedTuple):
 
     @property
     def user_id(self) -> str:
-        """The account, if it is one's."""
+        """The id of the account, if the owner is one."""
         return f"usr_{self.owner}"
 
     @property
     def change_id(self) -> str:
-        """The change of an address, if it is one's."""
+        """The id of the change of an address, if the owner is one."""
         return f"emc_{self.owner}"
 
 
 class AccessTokens:
-    """Mints access tokens: EdDSA, 15 minutes."""
+    """Signs access tokens: EdDSA, 15 minutes."""
 
-    def __init__(self, keys: KeyRing, issuer: str, audience: str, clock: Clock) -> None:
+    def __init__(self, keys: SigningKeysService, issuer: str, audience: str, clock: Clock) -> None:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
         self._clock = clock
 
-    async def mint(self, user: User, session: Session) -> str:
-        """Sign a JWT that says who `user` is and what they may do, until the session ends.
+    async def sign(self, user: User, session: Session) -> str:
+        """Return a JWT with the identity and the roles of `user` in this session.
 
-        Its `auth_time` (OpenID Connect Core 1.0, section 2) is the time of the login, however often it was refreshed.
+        Its `auth_time` (OpenID Connect Core 1.0, section 2) is the time of the login, however often the session was
+        refreshed.
         """
         import jwt
 
         kid, key = await self._keys.signer()
-        # With fractions: whoever logs in again right after a change has a token from after it.
+        # With fractions of a second: a login right after a change gives a token from after it.
         now = self._clock.now().timestamp()
         claims = {
             "iss": self._issuer,
@@ -86,43 +88,40 @@ class AccessTokens:
             "jti": uuid7(),
             "iat": now,
             "auth_time": session.created_at.timestamp(),
-            "exp": int(now + ACCESS_LIFE.total_seconds()),
+            "exp": int(now + ACCESS_TOKEN_LIFE.total_seconds()),
             "roles": user.roles,
             "typ": "access",
         }
         return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": kid})
 
 
-def new_session_id() -> str:
-    """`ses_...`."""
-    return new_id("ses")
-
-
 def new_refresh_token(session_id: str, epoch: int) -> tuple[str, RefreshToken]:
-    """256 random bits that belong to this session: the text for its owner, and what the store may know.
+    """Make a token of 256 random bits for this session: the text for its owner, and what the store may know.
 
-    Here and below, `epoch` is that of the store: a token of another one matches nothing.
+    Here and below, `epoch` is the store's: a token of another one matches nothing.
     """
     text = _new(_REFRESH, session_id)
     return text, RefreshToken(session_id, _digest(text, epoch))
 
 
 def parse_refresh_token(text: str, epoch: int) -> RefreshToken | None:
-    """What `text` claims to be; None when it cannot be one of ours."""
+    """Return what `text` claims to be; None if it has not the form of a refresh token."""
     owner = _owner(_REFRESH, text)
     return RefreshToken(f"ses_{owner}", _digest(text, epoch)) if owner else None
 
 
 def new_mailed_token(owner_id: str, epoch: int) -> tuple[str, MailedToken]:
-    """256 random bits that belong to this account or change: the text to be mailed, and what the store may know."""
+    """Make a token of 256 random bits for this account or change: the text to mail, and what the store may know."""
     text = _new(_MAILED, owner_id)
     return text, MailedToken(owner_id[-32:], _digest(text, epoch))
 
 
-def parse_mailed_token(text: str, epoch: int) -> MailedToken | None:
-    """What `text` claims to be; None when it cannot be one of ours."""
+def parse_mailed_token(text: str, epoch: int) -> MailedToken:
+    """Return what `text` claims to be; raise INVALID_ARGUMENT (MAILED_TOKEN_INVALID) for any other text."""
     owner = _owner(_MAILED, text)
-    return MailedToken(owner, _digest(text, epoch)) if owner else None
+    if owner is None:
+        raise invalid_mailed_token()
+    return MailedToken(owner, _digest(text, epoch))
 
 
 def _new(prefix: str, owner_id: str) -> str:
@@ -131,7 +130,7 @@ def _new(prefix: str, owner_id: str) -> str:
 
 
 def _owner(prefix: str, text: str) -> str | None:
-    """The 32 hexadecimal digits of whose it claims to be."""
+    """Return the 32 hexadecimal digits of the owner that the text claims to have."""
     if len(text) != _TOKEN_CHARS or not text.startswith(prefix) or not text.isascii():
         return None
     try:

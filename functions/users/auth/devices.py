@@ -1,7 +1,7 @@
 """Device tokens: they show that somebody logged in to an account from this device before.
 
 After OWASP's device cookies (https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies):
-wrong passwords of strangers then hold up strangers, and not the owner. A token proves nothing else.
+wrong passwords of strangers then delay strangers, and not the owner. A token proves nothing else.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functions.runtime.clock import Clock
 from functions.runtime.store.port import Store
 from functions.users.domain import Credentials
 
-DEVICE_LIFE = timedelta(days=180)
+DEVICE_TOKEN_LIFE = timedelta(days=180)
 _PREFIX = "dt_"
 _KEY_ID = "devices"
 _ID_BYTES, _TIME_BYTES, _MAC_BYTES = 16, 8, 32
@@ -29,24 +29,24 @@ _CHARS = len(_PREFIX) + _BYTES * 4 // 3
 
 @dataclass
 class DeviceKey:
-    """The key that authenticates device tokens; deleting it makes every device a stranger's."""
+    """The key that authenticates device tokens. Deleting it makes every device unknown."""
 
     id: str
     key: str = field(repr=False)
     version: int = 0
 
 
-class Device(NamedTuple):
+class KnownDevice(NamedTuple):
     """A device from which somebody logged in to the account before."""
 
     id: str
 
 
-class Devices:
-    """Issue and recognise device tokens: nothing is stored for a device.
+class DeviceTokens:
+    """Issues and recognises device tokens. Nothing is stored for a device.
 
     A token holds the account, a random id of the device and the time of the login, under an HMAC which also covers the
-    generation of the credentials and the store's epoch: a new password or a restore makes every device a stranger's.
+    generation of the credentials and the store's epoch: a new password or a restore makes every device unknown.
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
@@ -54,8 +54,8 @@ class Devices:
         self._clock = clock
         self._key = b""
 
-    async def issue(self, credentials: Credentials, known: Device | None) -> str:
-        """Return a token for the device that just logged in; a known device keeps its id."""
+    async def issue(self, credentials: Credentials, known: KnownDevice | None) -> str:
+        """Return a token for the device that has just logged in; a known device keeps its id."""
         device = bytes.fromhex(known.id) if known else secrets.token_bytes(_ID_BYTES)
         at = int(self._clock.now().timestamp()).to_bytes(_TIME_BYTES)
         body = UUID(credentials.id[-32:]).bytes + device + at
@@ -63,17 +63,19 @@ class Devices:
             "ascii"
         )
 
-    async def recognise(self, token: str, credentials: Credentials | None) -> Device | None:
-        """Return the device if the token is one of ours, of this account, and not older than 180 days."""
+    async def recognise(self, token: str, credentials: Credentials | None) -> KnownDevice | None:
+        """Return the device if the token was issued here, for this account, in the last 180 days."""
         raw = _parse(token)
         if raw is None:
             return None
         body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-        right = hmac.compare_digest(mac, await self._mac(body, credentials.generation if credentials else 0))
-        if not right or credentials is None or credentials.id[-32:] != body[:16].hex():
+        genuine = hmac.compare_digest(
+            mac, await self._mac(body, credentials.generation if credentials else 0)
+        )
+        if not genuine or credentials is None or credentials.id[-32:] != body[:16].hex():
             return None
         age = self._clock.now().timestamp() - int.from_bytes(body[-_TIME_BYTES:])
-        return Device(body[16:-_TIME_BYTES].hex()) if age < DEVICE_LIFE.total_seconds() else None
+        return KnownDevice(body[16:-_TIME_BYTES].hex()) if age < DEVICE_TOKEN_LIFE.total_seconds() else None
 
     async def _mac(self, body: bytes, generation: int) -> bytes:
         if not self._key:
@@ -87,7 +89,7 @@ class Devices:
 
 
 def _parse(token: str) -> bytes | None:
-    """Return the bytes of what looks like a token of ours; None for anything else."""
+    """Return the bytes of a text that has the form of a device token; None for any other text."""
     if len(token) != _CHARS or not token.startswith(_PREFIX) or not token.isascii():
         return None
     try:

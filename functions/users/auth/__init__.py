@@ -1,0 +1,1 @@
+"""Authentication: passwords, sessions, tokens, signing keys, revocations, account recovery."""

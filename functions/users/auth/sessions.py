@@ -1,0 +1,141 @@
+"""Use cases of sessions: login, refresh, logout."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from functions.runtime.clock import Clock
+from functions.runtime.errors import ServiceError, unauthenticated
+from functions.runtime.ids import new_id
+from functions.runtime.store.port import Changes, Ref, Store
+from functions.users.auth.authenticator import LogIn, PasswordAuthenticator
+from functions.users.auth.devices import DeviceTokens
+from functions.users.auth.revocations import Revocation
+from functions.users.auth.throttle import invalid_credentials
+from functions.users.auth.tokens import AccessTokens, SessionTokens, new_refresh_token, parse_refresh_token
+from functions.users.domain import Credentials, Session, User
+from observability.failpoints import failpoint
+
+log = logging.getLogger("shop.users")
+
+
+class SessionsService:
+    """Use cases of sessions. Collaborators are fixed at start; methods are safe to call concurrently."""
+
+    def __init__(
+        self,
+        store: Store,
+        authenticator: PasswordAuthenticator,
+        tokens: AccessTokens,
+        devices: DeviceTokens,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._authenticator = authenticator
+        self._tokens = tokens
+        self._devices = devices
+        self._clock = clock
+
+    async def login(self, command: LogIn) -> SessionTokens:
+        """Start a session.
+
+        Raises:
+            Unauthenticated: INVALID_CREDENTIALS.
+            ResourceExhausted: TOO_MANY_ATTEMPTS.
+        """
+        credentials, device, misfolded = await self._authenticator.authenticate(command)
+        user = await self._store.get(User, credentials.id)
+        if user is None:
+            raise invalid_credentials()  # deleted just now
+        if misfolded and user.email_deliverable and not user.email_verified:
+            await self._distrust_email(user)
+        text, token = new_refresh_token(new_id("ses"), await self._store.epoch())
+        session = Session.start(token.session_id, credentials, token.digest, self._clock.now())
+        failpoint("users.login.before")
+        await self._store.update(Session, session.id, lambda _: (session, ()))
+        failpoint("users.login.after")
+        log.info("session_started", extra={"user_id": user.id})
+        device_token = await self._devices.issue(credentials, device)
+        return SessionTokens(user.id, await self._tokens.sign(user, session), text, device_token)
+
+    async def refresh(self, refresh_token: str) -> SessionTokens:
+        """Exchange a refresh token for new tokens.
+
+        A token that was exchanged before ends the session, even at once and by its owner, whose lost answer cannot be
+        told from a thief's copy. The session's access tokens become invalid within a minute. So this call must not be
+        retried.
+
+        Raises:
+            Unauthenticated: INVALID_REFRESH_TOKEN, REFRESH_TOKEN_REUSED.
+        """
+        epoch = await self._store.epoch()
+        presented = parse_refresh_token(refresh_token, epoch)
+        known = await self._store.get(Session, presented.session_id) if presented else None
+        if presented is None or known is None:
+            raise _invalid_refresh_token()
+        text, successor = new_refresh_token(known.id, epoch)
+
+        def change(found: Sequence[Any]) -> Changes[bool]:
+            session: Session | None = found[0]
+            credentials: Credentials | None = found[1]
+            if session is None or credentials is None or session.has_ended(credentials, self._clock.now()):
+                raise _invalid_refresh_token()
+            if not session.rotate(presented.digest, successor.digest):
+                return Changes(False)
+            return Changes(True, put=[session])
+
+        failpoint("users.refresh.before")
+        exchanged = await self._store.transact(
+            [Ref(Session, known.id), Ref(Credentials, known.user_id)], change
+        )
+        failpoint("users.refresh.after")
+        if not exchanged:
+            await self._end(
+                known.id
+            )  # in a transaction of its own, so that a refresh reads only what it needs
+            log.warning("refresh_token_reused", extra={"user_id": known.user_id})
+            raise unauthenticated("REFRESH_TOKEN_REUSED", "This session has ended for safety; log in again.")
+        user = await self._store.get(User, known.user_id)
+        if user is None:
+            raise _invalid_refresh_token()
+        return SessionTokens(user.id, await self._tokens.sign(user, known), text)
+
+    async def logout(self, refresh_token: str) -> None:
+        """End the session of any of its refresh tokens; ignore an unknown token.
+
+        The session's access tokens become invalid within a minute.
+        """
+        token = parse_refresh_token(refresh_token, await self._store.epoch())
+        if token is not None and await self._store.get(Session, token.session_id) is not None:
+            await self._end(token.session_id)
+
+    async def _end(self, session_id: str) -> None:
+        """Delete the session and revoke its access tokens."""
+        revocation = Revocation.of_session(session_id, self._clock.now())
+
+        def change(found: Sequence[Any]) -> Changes[None]:
+            session: Session | None = found[0]
+            return Changes(None, put=[revocation], delete=[session]) if session else Changes(None)
+
+        failpoint("users.session.before")
+        await self._store.transact([Ref(Session, session_id), Ref(Revocation, revocation.id)], change)
+        failpoint("users.session.after")
+
+    async def _distrust_email(self, seen: User) -> None:
+        """Stop mail to an address that FOLDING 1 made of another one: it is in somebody else's domain."""
+
+        def change(user: User | None) -> tuple[User, Sequence[Any]]:
+            if user is None:
+                raise invalid_credentials()  # deleted just now
+            if user.email == seen.email:
+                user.mark_undeliverable(self._clock.now(), self._clock.now())
+            return user, ()
+
+        await self._store.update(User, seen.id, change)
+        log.warning("email_misfolded", extra={"user_id": seen.id})
+
+
+def _invalid_refresh_token() -> ServiceError:
+    return unauthenticated("INVALID_REFRESH_TOKEN", "The session is over; log in again.")

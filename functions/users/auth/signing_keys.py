@@ -1,0 +1,251 @@
+"""The keys of access tokens: one signs, the next is already published, retired ones still verify."""
+
+from __future__ import annotations
+
+import json
+import logging
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from events.catalog import Payload, SweepDue
+from functions.runtime.clock import Clock
+from functions.runtime.errors import exhausted
+from functions.runtime.identity import Identity, require_admin
+from functions.runtime.inbox import InboxRecord
+from functions.runtime.key_set import Fetched, Revoked
+from functions.runtime.store.port import Store
+from functions.users.auth.revocations import (
+    LEGACY_REVOCATIONS_IDS,
+    RETENTION,
+    LegacyRevocations,
+    revoked_since,
+)
+from observability.failpoints import failpoint
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+log = logging.getLogger("shop.users")
+
+KEY_SET_ID = "signing"
+ACCESS_TOKEN_LIFE = timedelta(minutes=15)
+SIGNING_PERIOD = timedelta(days=30)
+SIGNER_CACHE = timedelta(seconds=30)
+"""How long a process may sign with the key that it knows before it reads the key set again."""
+RETIRED_KEY_LIFE = ACCESS_TOKEN_LIFE + SIGNER_CACHE + timedelta(seconds=90)
+"""Until the last token of a retired key has expired everywhere: its life, a stale signer, and clock differences."""
+MAX_RETIRED_KEYS = 8
+PUBLICATION_DELAY = timedelta(minutes=1)
+"""Until every verifier has read a key that was published: verifiers read again every 25 seconds."""
+_REVOCATIONS_PER_PAGE = 1000  # some 70 KB
+_OVERLAP = timedelta(minutes=1)
+
+
+@dataclass
+class SigningKey:
+    """An Ed25519 key pair. `kid` names it in tokens; `public` and `private` are its raw bytes in base64url."""
+
+    kid: str
+    public: str
+    private: str = field(repr=False)
+    signs_since: datetime | None = None
+    verifies_until: datetime | None = None
+
+
+@dataclass
+class SigningKeySet:
+    """All keys of access tokens, in one entity, so that every process agrees on which one signs."""
+
+    id: str
+    current: SigningKey
+    upcoming: SigningKey
+    retired: list[SigningKey] = field(default_factory=list)
+    # The store's epoch. After a restore all keys are new, so that access tokens from before it are refused.
+    epoch: int = 0
+    version: int = 0
+
+    @staticmethod
+    def first(current: SigningKey, upcoming: SigningKey, now: datetime, epoch: int = 0) -> SigningKeySet:
+        """Make the key set of a platform's first start, or of the first start after a restore."""
+        current.signs_since = now
+        return SigningKeySet(KEY_SET_ID, current, upcoming, epoch=epoch)
+
+    def is_rotation_due(self, now: datetime) -> bool:
+        """Return whether the current key has signed for 30 days."""
+        return self.current.signs_since is None or now - self.current.signs_since >= SIGNING_PERIOD
+
+    def rotate(self, fresh: SigningKey, now: datetime) -> None:
+        """Sign with the upcoming key from now on, and publish `fresh` as the next one.
+
+        The private half of the retired key is deleted. Raises RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS) within a minute
+        of the last rotation, because not every verifier knows the upcoming key yet, and while eight retired keys still
+        verify, because each makes every verifier's key set longer.
+        """
+        self.prune(now)
+        allowed_at = now
+        if self.retired and self.current.signs_since is not None:
+            allowed_at = self.current.signs_since + PUBLICATION_DELAY
+        if len(self.retired) >= MAX_RETIRED_KEYS:
+            allowed_at = min(key.verifies_until or now for key in self.retired)
+        if allowed_at > now:
+            wait = (allowed_at - now).total_seconds()
+            raise exhausted("TOO_MANY_ROTATIONS", "The keys were rotated too often.", max(wait, 1.0))
+        self.current.private = ""
+        self.current.verifies_until = now + RETIRED_KEY_LIFE
+        self.retired.append(self.current)
+        self.current, self.upcoming = self.upcoming, fresh
+        self.current.signs_since = now
+
+    def prune(self, now: datetime) -> bool:
+        """Delete retired keys whose tokens have all expired; return whether there were any."""
+        verifying = [key for key in self.retired if _verifies(key, now)]
+        found = len(verifying) < len(self.retired)
+        self.retired = verifying
+        return found
+
+    def published(self, now: datetime) -> Sequence[SigningKey]:
+        """Return the keys that verifiers need, including the upcoming one: they must know it before it signs."""
+        return [self.current, self.upcoming, *(key for key in self.retired if _verifies(key, now))]
+
+
+class SigningKeysService:
+    """Use cases of the signing keys. They are in the store; a process remembers the current one for half a minute."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._signer: tuple[str, Ed25519PrivateKey] | None = None
+        self._signer_until = clock.now()
+
+    async def ensure(self) -> SigningKeySet:
+        """Return the key set, made if this epoch has none. Processes that start at once agree on one."""
+        found, epoch = await self._store.get(SigningKeySet, KEY_SET_ID), await self._store.epoch()
+        if found and found.epoch == epoch:
+            return found
+        first = SigningKeySet.first(new_signing_key(), new_signing_key(), self._clock.now(), epoch)
+        return await self._store.update(
+            SigningKeySet, KEY_SET_ID, lambda known: (known if known and known.epoch == epoch else first, ())
+        )
+
+    async def signer(self) -> tuple[str, Ed25519PrivateKey]:
+        """Return the id and the private half of the key that signs now."""
+        now = self._clock.now()
+        if self._signer is None or now >= self._signer_until:
+            current = (await self.ensure()).current
+            if self._signer is None or self._signer[0] != current.kid:
+                self._signer = current.kid, _private_key(current)
+            self._signer_until = now + SIGNER_CACHE
+        return self._signer
+
+    async def jwks(self) -> str:
+        """Return the public keys as JSON text of RFC 7517 (OKP keys of RFC 8037)."""
+        return _as_jwks(await self.ensure(), self._clock.now())
+
+    async def key_set(self, since: float | None, cursor: str) -> Fetched:
+        """Return the public keys, and a page of the revocations since a time, oldest first. None: all that are kept.
+
+        `as_of` of the answer is a minute ago: by then every transaction that had begun is over, by every process's
+        clock. Raises INVALID_ARGUMENT (INVALID_CURSOR).
+        """
+        now = self._clock.now()
+        begin = now - RETENTION
+        if since:
+            begin = max(begin, datetime.fromtimestamp(min(since, now.timestamp()), UTC))
+        page = await revoked_since(self._store, begin, _REVOCATIONS_PER_PAGE, cursor or None)
+        revoked = [Revoked(each.id, each.at.timestamp(), each.before.timestamp()) for each in page.items]
+        if not cursor:
+            revoked = [*await self._legacy_revocations(now), *revoked]
+        as_of = (now - _OVERLAP).timestamp()
+        return Fetched(await self.jwks(), revoked, page.next_cursor or "", as_of)
+
+    async def rotate(self, caller: Identity) -> str:
+        """Sign with the next key from now on; for admins. Returns the new JWKS.
+
+        Raises RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS).
+        """
+        require_admin(caller)
+        await self.ensure()
+        fresh = new_signing_key()
+
+        def change(keys: SigningKeySet | None) -> tuple[SigningKeySet, list[Payload]]:
+            keys = _existing(keys)
+            keys.rotate(fresh, self._clock.now())
+            return keys, []
+
+        failpoint("users.keys.before")
+        keys = await self._store.update(SigningKeySet, KEY_SET_ID, change)
+        failpoint("users.keys.after")
+        log.info("keys_rotated", extra={"by": caller.subject})
+        self._forget_signer()
+        return _as_jwks(keys, self._clock.now())
+
+    async def on_sweep_due(self, _: SweepDue, inbox: InboxRecord) -> None:
+        """Rotate a key that has signed for 30 days, and delete retired keys whose tokens have all expired."""
+        now = self._clock.now()
+        keys = await self.ensure()
+        if not keys.is_rotation_due(now) and not keys.prune(now):
+            return
+        fresh = new_signing_key()
+
+        def change(keys: SigningKeySet | None) -> tuple[SigningKeySet, list[Payload]]:
+            keys = _existing(keys)
+            keys.prune(now)
+            if keys.is_rotation_due(now):  # unless another process has rotated it
+                keys.rotate(fresh, now)
+            return keys, []
+
+        await self._store.update(SigningKeySet, KEY_SET_ID, change, idempotency=inbox)
+        self._forget_signer()
+
+    async def _legacy_revocations(self, now: datetime) -> list[Revoked]:
+        lists = await self._store.get_many(LegacyRevocations, LEGACY_REVOCATIONS_IDS)
+        found = [entry for tokens in lists.values() for entry in tokens.effective(now).items()]
+        return [Revoked(digest, at, at) for digest, at in found]
+
+    def _forget_signer(self) -> None:
+        """Read the key set at the next use, so that this process signs with the new key at once."""
+        self._signer_until = self._clock.now()
+
+
+def new_signing_key() -> SigningKey:
+    """Make an Ed25519 key pair; its id is its RFC 7638 thumbprint."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    private = Ed25519PrivateKey.generate()
+    public = _encode(private.public_key().public_bytes_raw())
+    members = f'{{"crv":"Ed25519","kty":"OKP","x":"{public}"}}'
+    return SigningKey(
+        _encode(sha256(members.encode()).digest()), public, _encode(private.private_bytes_raw())
+    )
+
+
+def _verifies(key: SigningKey, now: datetime) -> bool:
+    return key.verifies_until is None or key.verifies_until > now
+
+
+def _as_jwks(keys: SigningKeySet, now: datetime) -> str:
+    members = [
+        {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.kid, "x": key.public}
+        for key in keys.published(now)
+    ]
+    return json.dumps({"keys": members}, separators=(",", ":"))
+
+
+def _private_key(key: SigningKey) -> Ed25519PrivateKey:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.from_private_bytes(urlsafe_b64decode(key.private + "="))
+
+
+def _existing(keys: SigningKeySet | None) -> SigningKeySet:
+    if keys is None:
+        raise RuntimeError("the key set is gone from the store")
+    return keys
+
+
+def _encode(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
