@@ -68,19 +68,19 @@ setup: $(READY) ## Install the locked requirements into .venv, as every target d
 up: $(READY) ## Start the whole platform on this machine (Ctrl-C stops it)
 	@exec $(RUN) -m knative.local $(UP_ARGS)
 
-demo: $(READY) ## Live a customer's story against the running platform
+demo: $(READY) ## Place four orders on the running platform, and check that stock and money add up
 	@exec $(RUN) -m knative.local.demo $(ARGS)
 
-tables: $(READY) ## Make the DynamoDB tables that STORE_URL names (dynamodb://prefix?endpoint=...)
+tables: $(READY) ## Create the DynamoDB tables that STORE_URL names (dynamodb://prefix?endpoint=...)
 	@$(RUN) -m functions.runtime.store.dynamodb.tables
 
-epoch: $(READY) ## After a restore by the database's own means: refuse what was issued before (STORE_URL)
+epoch: $(READY) ## After a restore by the database itself: begin a new epoch, so that older tokens are refused (STORE_URL)
 	@$(RUN) -m functions.runtime.store.epochs
 
 backup: $(READY) ## Copy the state of the platform, running or not (TO=backups/<time>)
 	@$(RUN) -m knative.local.backup backup $(call optional,$(TO)) $(ARGS)
 
-restore: $(READY) ## Put a backup back (FROM=folder); the platform must be stopped
+restore: $(READY) ## Restore a backup (FROM=folder); the platform must be stopped
 	@$(RUN) -m knative.local.backup restore $(call optional,$(FROM)) $(ARGS)
 
 ##@ Check
@@ -93,7 +93,7 @@ test: $(READY) ## Run all tests: unit, manifests, integration, end to end, attac
 	@$(PYTEST) tests/crash -m "not slow" $(ARGS)
 	@$(MAKE) test-clients
 
-test-clients: $(READY) $(CLIENTS_READY) ## Generate clients in four languages, compile them, live a story with each (needs Java, Maven, Go, Node)
+test-clients: $(READY) $(CLIENTS_READY) ## Generate clients in four languages, compile them, place an order with each (needs Java, Maven, Go, Node)
 	@! command -v mvn >/dev/null || ! command -v javac >/dev/null || $(MAKE) $(JAVA_READY)
 	@! command -v npm >/dev/null || $(MAKE) $(NODE_READY)
 	@$(PYTEST) -o faulthandler_timeout=0 tests/clients $(ARGS)
@@ -113,7 +113,7 @@ test-security: $(READY) ## Attack a running platform: its own, unless E2E_BASE_U
 test-attack: $(READY) ## Attack the platform on a cluster from pods in it (KUBECONFIG, E2E_BASE_URL, E2E_HOST, E2E_GRPC_HOST)
 	@$(PYTEST) -o faulthandler_timeout=0 tests/attack $(ARGS)
 
-fuzz: $(READY) $(FUZZ_READY) ## Fuzz the API, the event and gRPC doors and the parsers for FUZZ_MINUTES=10
+fuzz: $(READY) $(FUZZ_READY) ## Fuzz the API, event functions, gRPC and the parsers for FUZZ_MINUTES=10
 	@for parser in $$($(RUN) -c 'from tests.fuzz.parsers import PARSERS; print(*PARSERS)'); do \
 		echo "$$parser"; \
 		PYTHONPATH=$$(echo $(FUZZ)/lib/python*/site-packages) $(RUN) -m tests.fuzz.guided $$parser \
@@ -121,7 +121,7 @@ fuzz: $(READY) $(FUZZ_READY) ## Fuzz the API, the event and gRPC doors and the p
 	done
 	@FUZZ_MINUTES=$(FUZZ_MINUTES) $(PYTEST) -o faulthandler_timeout=0 tests/fuzz $(ARGS)
 
-test-crash: $(READY) ## Kill every part at every failpoint, and the broker for ever, under load; events in disorder (minutes)
+test-crash: $(READY) ## Kill every part at every failpoint under load, and the broker every 2 s; events in disorder (minutes)
 	@DISORDER_EXAMPLES=$(or $(DISORDER_EXAMPLES),100) \
 		$(PYTEST) -o faulthandler_timeout=0 tests/crash $(wildcard tests/disorder) $(ARGS)
 
@@ -158,13 +158,13 @@ audit-manifests: $(READY) $(AUDIT_READY) ## Check rendered manifests and Dockerf
 	@if command -v go >/dev/null; then $(MAKE) $(KUBE_SCORE) && $(RUN) -m tests.manifests.score $(KUBE_SCORE); \
 	else echo "Skipped: without Go, kube-score cannot check the manifests."; fi
 
-audit: $(READY) $(SUPPLY_READY) ## Known weaknesses and licences of the requirements; SBOMs into build/sbom
+audit: $(READY) $(SUPPLY_READY) ## Check the requirements for known weaknesses and licences; write SBOMs into build/sbom
 	@$(RUN) -m requirements.supply $(SUPPLY)/bin $(VENV) build/sbom
 
-bench: $(READY) ## Measure the platform against its floor and its budgets
+bench: $(READY) ## Measure the platform against bare servers and its budgets; write docs/benchmarks.md
 	@$(RUN) -m tests.bench $(ARGS)
 
-bench-scale: $(READY) ## Compare what use cases cost with 1,000 and with 1,000,000 orders (some minutes, 5 GB of disk)
+bench-scale: $(READY) ## Compare the cost of use cases with 1,000 and with 1,000,000 orders (some minutes, 5 GB of disk)
 	@$(RUN) -m tests.bench.scale $(ARGS)
 
 ##@ Read
@@ -180,24 +180,24 @@ docs-serve: $(DOCS_READY) ## Show the documentation at 127.0.0.1:8000, and again
 
 ##@ Change
 .PHONY: new-service remove-service format proto-gen publish-protos schemas dashboards requirements clean
-new-service: $(READY) ## Add a service from the template: NAME=inventory, what it keeps by ENTITY=stock_item
+new-service: $(READY) ## Add a service from the template: NAME=inventory ENTITY=stock_item
 	@test -n $(call quote,$(NAME)) || { echo "Which one? make new-service NAME=inventory" >&2; exit 2; }
 	@$(RUN) -m functions.template new $(call quote,$(NAME)) --entity $(call quote,$(ENTITY))
 	@$(MAKE) proto-gen schemas
 
-remove-service: $(READY) ## Take such a service away again: NAME=inventory
+remove-service: $(READY) ## Remove such a service: NAME=inventory
 	@test -n $(call quote,$(NAME)) || { echo "Which one? make remove-service NAME=inventory" >&2; exit 2; }
 	@$(RUN) -m functions.template remove $(call quote,$(NAME))
 	@$(MAKE) schemas
 
-format: $(READY) ## Format the sources and mend what can be mended
+format: $(READY) ## Format the sources and fix what can be fixed
 	@$(RUN) -m ruff check --fix-only --quiet .
 	@$(RUN) -m ruff format .
 
 proto-gen: $(READY) ## Generate the modules beside the .proto files
 	@$(RUN) -m proto.generate
 
-publish-protos: $(READY) ## Say that the protos are published as they are: what breaks their clients fails from then on
+publish-protos: $(READY) ## Declare the protos published as they are: a change that breaks their clients fails from then on
 	@$(RUN) -m proto.generate $(PUBLISHED)
 
 schemas: $(READY) ## Generate the events' JSON Schemas, the AsyncAPI document, EventTypes and docs/configuration.md
@@ -208,7 +208,7 @@ schemas: $(READY) ## Generate the events' JSON Schemas, the AsyncAPI document, E
 dashboards: $(READY) ## Generate Grafana's dashboards
 	@$(RUN) -m observability.grafana.generate
 
-requirements: $(READY) ## Lock the requirements anew, to the newest versions with UPGRADE=1
+requirements: $(READY) ## Lock the requirements again; UPGRADE=1 takes the newest versions
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/dev.txt requirements/dev.in
 	@$(COMPILE) -c requirements/dev.txt -o requirements/function.txt requirements/function.in
 	@$(COMPILE) -c requirements/dev.txt -o requirements/gateway.txt requirements/gateway.in
@@ -218,7 +218,7 @@ requirements: $(READY) ## Lock the requirements anew, to the newest versions wit
 		$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/$$apart.txt requirements/$$apart.in || exit 1; \
 	done
 
-clean: ## Remove what was made here: the environment, caches and the platform's data
+clean: ## Remove everything made here: environments, caches and the platform's data
 	@rm -rf $(VENV) $(AUDIT) $(SUPPLY) $(FUZZ) $(CLIENTS) $(DOCS) .data .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist $(TOOLS)
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -24,7 +24,7 @@ from tests.manifests.rendered import of, render
 
 PRODUCTION = "knative/overlays/production"
 SERVICES = [GATEWAY, *(f"{domain}{role}" for domain in domains(ROOT) for role in ("", "-events"))]
-# As knative/README.md has people make them.
+# As docs/kubernetes.md has people make them.
 KEYS = {domain: PrivateKey.generate(domain) for domain in (*domains(ROOT), GATEWAY)}
 PUBLIC = reduce(lambda known, key: known.with_key(key.service, key.public), KEYS.values(), ServiceKeys({}))
 SECRETS = {
