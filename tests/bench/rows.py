@@ -37,7 +37,7 @@ async def unary_rpc(shop: BenchShop, seconds: float, rounds: int) -> Row:
             grpc_get(shop.address("products"), shop.product, shop.token) as our_call,
         ):
             return await in_turn(
-                "unary RPC, all of the door",
+                "unary RPC, all steps of the server",
                 lambda: drive(floor_call, [bare], seconds),
                 lambda: drive(our_call, [shop.child("products")], seconds),
                 rounds,
