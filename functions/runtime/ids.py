@@ -12,23 +12,23 @@ _ID = re.compile(r"[a-z]{3}_[0-9a-f]{32}")
 
 
 def uuid7() -> str:
-    """A UUIDv7 in its 36-character form."""
+    """Return a new UUIDv7 in its 36-character form."""
     digits = _next()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def new_id(prefix: str) -> str:
-    """`prefix` (three letters), an underscore and 32 hexadecimal digits of a UUIDv7."""
+    """Return `prefix` (three letters), an underscore and the 32 hexadecimal digits of a new UUIDv7."""
     return f"{prefix}_{_next()}"
 
 
 def is_id(prefix: str, value: str) -> bool:
-    """Whether `value` has the shape of an id with this prefix."""
+    """Return whether `value` has the form of an id with this prefix."""
     return value.startswith(prefix) and _ID.fullmatch(value) is not None
 
 
 def made_at(value: str) -> datetime:
-    """When an id of `new_id` was made, in UTC, to the millisecond."""
+    """Return when an id of `new_id` was made, in UTC, to the millisecond."""
     return datetime.fromtimestamp(int(value[4:16], 16) / 1000, UTC)
 
 
@@ -45,7 +45,7 @@ class _Generator:
     def next(self) -> str:
         fresh = secrets.randbits(_RANDOM_BITS)
         with self._lock:
-            millis = time.time_ns() // 1_000_000
+            millis = max(time.time_ns() // 1_000_000, self._millis)  # also if the clock is set back
             if millis == self._millis:
                 # A random step keeps the next id unguessable, and leaves room for a billion ids a millisecond.
                 fresh = self._random + 1 + (fresh & _STEP_MASK)
@@ -57,8 +57,7 @@ class _Generator:
 
 
 _RANDOM_BITS = 74
-_START_MASK = (
-    1 << (_RANDOM_BITS - 1)
-) - 1  # The first of a millisecond leaves the upper half to those that follow.
+# The first id of a millisecond leaves the upper half to those that follow.
+_START_MASK = (1 << (_RANDOM_BITS - 1)) - 1
 _STEP_MASK = (1 << 43) - 1
 _next = _Generator().next

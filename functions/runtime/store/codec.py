@@ -1,4 +1,4 @@
-"""Between entities and bytes, the same for every adapter: JSON by msgspec, which a person can read, too."""
+"""Encoding of entities, the same for every adapter: JSON by msgspec."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ encode = msgspec.json.Encoder().encode
 
 
 def decoder(cls: Any) -> msgspec.json.Decoder[Any]:
-    """The decoder of a class, made once."""
+    """Return the decoder of a class, which is made once."""
     found = _decoders.get(cls)
     if found is None:
         found = _decoders[cls] = msgspec.json.Decoder(cls)
@@ -29,52 +29,56 @@ def decoder(cls: Any) -> msgspec.json.Decoder[Any]:
 
 
 def micros(at: datetime) -> int:
-    """A time as whole microseconds since 1970, which sort and compare in any database."""
+    """Return a time in whole microseconds since 1970, which any database can compare."""
     return (at - _EPOCH) // _MICROSECOND
 
 
 def from_micros(at: int) -> datetime:
-    """The inverse of `micros`."""
+    """Invert `micros`."""
     return _EPOCH + at * _MICROSECOND
 
 
 def encode_keys(keys: Iterable[IndexKey]) -> bytes:
-    """An entity's index entries, kept beside it: what goes is what was written, whatever the code says."""
+    """Encode an entity's index entries.
+
+    They are stored with the entity, so that the entries removed later are those that were written, even if the code
+    has changed since.
+    """
     return encode(sorted(set(keys)))
 
 
 def decode_keys(keys: bytes) -> list[IndexKey]:
-    """The inverse of `encode_keys`."""
+    """Invert `encode_keys`."""
     return _keys.decode(keys) if keys != b"[]" else []
 
 
 class Codec(Generic[E]):
-    """A `EntityMapping` with its decoder."""
+    """An entity mapping with its decoder."""
 
-    def __init__(self, kind: EntityMapping[E]) -> None:
-        self.kind = kind
-        self.name = kind.name
-        self._decode = decoder(kind.type).decode
+    def __init__(self, mapping: EntityMapping[E]) -> None:
+        self.mapping = mapping
+        self.name = mapping.name
+        self._decode = decoder(mapping.type).decode
 
     def decode(self, data: bytes) -> E:
-        """A fresh entity."""
+        """Return a new entity."""
         entity: E = self._decode(data)
         return entity
 
 
 class CodecRegistry:
-    """The kinds of one store, by class."""
+    """The codecs of one store, by class and by stored name."""
 
     def __init__(self, mappings: Iterable[EntityMapping[Any]]) -> None:
-        self._by_type = {kind.type: Codec(kind) for kind in mappings}
+        self._by_type = {mapping.type: Codec(mapping) for mapping in mappings}
         names = [codec.name for codec in self._by_type.values()]
         if len(set(names)) != len(names):
-            raise ValueError(f"two kinds share a name: {sorted(names)}")
+            raise ValueError(f"two mappings share a name: {sorted(names)}")
         self.by_name = {codec.name: codec for codec in self._by_type.values()}
 
     def of(self, cls: type[E]) -> Codec[E]:
-        """Raises ValueError for a class that this store was not opened with."""
+        """Return the codec of a class. Raises ValueError for a class that this store was not opened with."""
         try:
             return self._by_type[cls]
         except KeyError:
-            raise ValueError(f"{cls.__name__} is not among the kinds of this store") from None
+            raise ValueError(f"{cls.__name__} has no mapping in this store") from None

@@ -1,6 +1,6 @@
-"""What every adapter does between reading and writing: run `change`, and work out the rows to write.
+"""What every adapter does between reading and writing: call `change`, and work out the rows to write.
 
-Nothing here touches a database, and what can fail on the caller's side fails here, before the first write.
+Nothing here calls a database. Errors of the caller are raised here, before the first write.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
-from uuid import UUID
 
 from events.catalog import Payload
 from events.outbox import OutboxRow
@@ -27,23 +26,8 @@ from functions.runtime.store.port import PAGE_BYTES, AlreadyDone, Changes, Idemp
 from observability.context import Context
 
 
-class _EventIds:
-    """UUIDv7s that ascend even within a millisecond, so that their order is that of the events."""
-
-    def __init__(self) -> None:
-        self._last = ""
-
-    def __call__(self) -> str:
-        fresh = uuid7()
-        self._last = fresh if fresh > self._last else str(UUID(int=UUID(self._last).int + 1))
-        return self._last
-
-
-_event_id = _EventIds()
-
-
 class Stored(NamedTuple):
-    """An entity as it lies in the database; `expires` in microseconds."""
+    """An entity as stored. `expires` is in microseconds since 1970."""
 
     version: int
     data: bytes
@@ -51,12 +35,12 @@ class Stored(NamedTuple):
     expires: int | None = None
 
     def is_over(self, due: int) -> bool:
-        """Whether its time is over at `due` (microseconds): it is then absent, whether or not it is removed yet."""
+        """Return whether it has expired at `due` (microseconds since 1970), and so counts as absent."""
         return self.expires is not None and self.expires <= due
 
 
 class Write(NamedTuple):
-    """One entity to write (`new`) or to remove (`new` is None), on condition that it is still as `old`."""
+    """One entity to write, or to remove if `new` is None, on condition that it is still as `old`."""
 
     kind: str
     id: str
@@ -67,7 +51,7 @@ class Write(NamedTuple):
 
 
 class IdempotencyRow(NamedTuple):
-    """A guard as stored; `answer` is None for an inbox mark, `expires` in microseconds."""
+    """An idempotency record as stored. `answer` is None in an inbox record. `expires` is in microseconds since 1970."""
 
     key: str
     fingerprint: str
@@ -76,7 +60,7 @@ class IdempotencyRow(NamedTuple):
 
 
 class Request(NamedTuple):
-    """One transaction as asked for; `origin` is the context of the work that asks."""
+    """One transaction to carry out. `origin` is the context of the caller: correlation id and trace."""
 
     refs: Sequence[Ref]
     change: Callable[[Sequence[Any]], Changes[Any]]
@@ -85,7 +69,7 @@ class Request(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """All that one transaction writes, and what its caller gets."""
+    """What one transaction writes, and what it returns to the caller."""
 
     result: Any
     writes: Sequence[Write]
@@ -94,7 +78,7 @@ class Plan(NamedTuple):
 
 
 def fitting(sizes: Iterable[int], limit: int) -> int:
-    """How many of the entities of these sizes (in bytes) one page has: see `Store.page`."""
+    """Return how many of the entities of these sizes (in bytes) fit into one page: see `Store.page`."""
     count = total = 0
     for size in sizes:
         total += size
@@ -104,25 +88,41 @@ def fitting(sizes: Iterable[int], limit: int) -> int:
     return count
 
 
-def replay(idempotency: IdempotencyRecord, found: IdempotencyRow | None, now: datetime) -> tuple[bool, Any]:
-    """Whether the guard says that the work is done, and with what answer.
+def plan_once(
+    codecs: CodecRegistry,
+    request: Request,
+    find_record: Callable[[str], IdempotencyRow | None],
+    find: Callable[[Ref], Stored | None],
+    now: datetime,
+    epoch: int,
+) -> Plan:
+    """Plan a transaction, or replay the result of an earlier one with the same idempotency record.
 
-    Raises AlreadyDone for an inbox mark, INVALID_ARGUMENT for a key that was used for another request.
+    `find_record` and `find` read a record by its key and an entity. A replay writes nothing. Raises AlreadyDone for an
+    event whose effect was committed, INVALID_ARGUMENT for a key that was used for another request, and what `plan`
+    raises.
     """
-    if found is None or found.expires <= micros(now):
-        return False, None
+    idempotency = request.idempotency
+    if idempotency is not None:
+        record = find_record(idempotency.key)
+        if record is not None and record.expires > micros(now):
+            return Plan(_replay(idempotency, record), (), (), None)
+    found = {ref: stored for ref in request.refs if (stored := find(ref)) is not None}
+    return plan(codecs, request, found, now, epoch)
+
+
+def _replay(idempotency: IdempotencyRecord, found: IdempotencyRow) -> Any:
     if idempotency.answer is None:
         raise AlreadyDone(idempotency.key)
     if found.answer is None or found.fingerprint != idempotency.fingerprint:
         raise invalid("This idempotency key was used for another request.", reason="IDEMPOTENCY_KEY_REUSED")
-    return True, decoder(idempotency.answer).decode(found.answer)
+    return decoder(idempotency.answer).decode(found.answer)
 
 
-def outbox_rows(events: Iterable[Payload], now: datetime, origin: Context) -> list[OutboxRow]:
-    """The rows of the events that a change recorded, in the context of the work that asked for it."""
+def _outbox_rows(events: Iterable[Payload], now: datetime, origin: Context) -> list[OutboxRow]:
     return [
         OutboxRow(
-            _event_id(),
+            uuid7(),
             event.TYPE,
             event.SOURCE,
             event.subject,
@@ -139,9 +139,9 @@ def outbox_rows(events: Iterable[Payload], now: datetime, origin: Context) -> li
 def plan(
     codecs: CodecRegistry, request: Request, found: Mapping[Ref, Stored], now: datetime, epoch: int = 0
 ) -> Plan:
-    """Run `change` on fresh copies of what was found and work out what to write; versions are above `epoch`.
+    """Call `change` with copies of the entities found, and work out what to write. Versions are above `epoch`.
 
-    Raises what `change` raises, and ValueError when it wants to write what it was not given.
+    Raises what `change` raises, and ValueError if it wants to write an entity that is not among the refs.
     """
     copies: dict[Ref, Any] = {
         ref: codecs.of(ref.type).decode(found[ref].data) if ref in found else None for ref in request.refs
@@ -158,7 +158,7 @@ def plan(
     return Plan(
         changes.result,
         list(writes.values()),
-        outbox_rows(changes.events, now, request.origin),
+        _outbox_rows(changes.events, now, request.origin),
         _record(request.idempotency, changes, now),
     )
 
@@ -174,8 +174,8 @@ def _own_ref(entity: Any, given: Mapping[Ref, Any], writes: Mapping[Ref, Write])
 
 def _put(codec: Codec[Any], entity: Any, old: Stored | None, epoch: int) -> Write:
     entity.version = max(old.version if old else 0, epoch) + 1
-    keys = encode_keys(codec.kind.indexes(entity))
-    expires = codec.kind.expires_at(entity)
+    keys = encode_keys(codec.mapping.indexes(entity))
+    expires = codec.mapping.expires_at(entity)
     new = Stored(entity.version, encode(entity), keys, micros(expires) if expires else None)
     old_keys = old.keys if old else b"[]"
     if old_keys == keys:

@@ -1,10 +1,9 @@
-"""The store port: entities, indexes, events and guards that commit together.
+"""The store port: entities, index entries, events and idempotency records that commit together.
 
-A domain declares `EntityMapping`s in its store.py and hands pure `change` functions to `Store.transact` or
-`Store.update`. An adapter reads the entities named, calls `change`, and writes entities, index entries,
-outbox rows and the guard (inbox mark or idempotency record) in one transaction, conditional on each
-version; a lost race runs `change` again. One contract suite
-(functions/runtime/tests/test_store_*.py) runs over every adapter.
+A domain declares `EntityMapping`s in its store.py and passes pure `change` functions to `Store.transact` or
+`Store.update`. An adapter reads the entities named, calls `change`, and writes entities, index entries, outbox rows and
+the idempotency record in one transaction, conditional on each version. After a lost race it calls `change` again. One
+contract suite (functions/runtime/tests/test_store_*.py) runs over every adapter.
 """
 
 from __future__ import annotations
@@ -16,24 +15,25 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from events.catalog import Payload
 from events.outbox import OutboxRow
+from functions.runtime.errors import ServiceError, unavailable
 
 
 class Entity(Protocol):
-    """A dataclass with an id and the version that the store last wrote (0: not stored yet)."""
+    """A dataclass with an id and the version that the store last wrote (0 if it is not stored yet)."""
 
     id: str
     version: int
 
 
 PAGE_BYTES = 1024 * 1024
-"""Of one page's entities as stored, which is more than as a message: a quarter of what a caller takes (4 MiB)."""
+"""Bytes of one page's entities as stored. Messages are smaller, so a page fits well into a client's limit of 4 MiB."""
 
 E = TypeVar("E", bound=Entity)
 R = TypeVar("R")
 
 
 class IndexKey(NamedTuple):
-    """One entry: `page(cls, index, partition)` lists the entities of a partition by `sort`, then id."""
+    """One index entry. `Store.page` lists the entities of a partition in the order of `sort`, then of their ids."""
 
     name: str
     partition: str
@@ -50,11 +50,11 @@ def _never(_: Any) -> datetime | None:
 
 @dataclass(frozen=True)
 class EntityMapping(Generic[E]):
-    """How one class of entities is kept.
+    """How one class of entities is stored.
 
-    `name` goes into keys and never changes. `indexes` gives an entity's entries, several per index where
-    wanted (words of a text). `expires_at` says from when on it is absent: no read gives it, a `change` gets None, and
-    one made anew under its id starts afresh. `Store.expire` removes it some time later.
+    `name` is part of keys and never changes. `indexes` returns an entity's index entries; there may be several in one
+    index (the words of a text). `expires_at` returns the time from which the entity counts as absent: no read returns
+    it, `change` gets None, and a new entity under its id begins at version 1. `Store.expire` removes it later.
     """
 
     type: type[E]
@@ -64,7 +64,7 @@ class EntityMapping(Generic[E]):
 
 
 class Ref(NamedTuple):
-    """An entity by class and id."""
+    """Refers to an entity by class and id."""
 
     type: type[Any]
     id: str
@@ -72,7 +72,7 @@ class Ref(NamedTuple):
 
 @dataclass(frozen=True)
 class Page(Generic[E]):
-    """One page, which may have fewer items than asked for; `next_cursor` is opaque, and None at the end."""
+    """One page of a list. It may have fewer items than the limit. `next_cursor` is opaque, and None at the end."""
 
     items: list[E]
     next_cursor: str | None = None
@@ -80,13 +80,12 @@ class Page(Generic[E]):
 
 @dataclass(frozen=True)
 class IdempotencyRecord:
-    """A guard that commits with the state, so that work is done once.
+    """A record that commits with the state, so that the work takes effect once.
 
-    `key` is unique in the domain's store. Without `answer` it is an inbox mark: a second transaction with
-    it raises `AlreadyDone`. With `answer` (an entity class) it is an idempotency record: a second one with
-    the same `fingerprint` gets the result of the first, decoded as that class, and `change` does not run;
-    another fingerprint raises INVALID_ARGUMENT with reason IDEMPOTENCY_KEY_REUSED. It is forgotten after
-    `ttl`.
+    `key` is unique in the domain's store. With `answer` (an entity class), a second transaction with the same key and
+    `fingerprint` returns the result of the first, decoded as that class, without calling `change`; another fingerprint
+    raises INVALID_ARGUMENT (IDEMPOTENCY_KEY_REUSED). Without `answer` it is an inbox record: a second transaction
+    raises `AlreadyDone`. The record expires after `ttl`.
     """
 
     key: str
@@ -96,12 +95,19 @@ class IdempotencyRecord:
 
 
 class AlreadyDone(Exception):
-    """The inbox mark is there: the effect was committed before. No error: the event door acknowledges it."""
+    """The inbox record exists: the event's effect was committed before. The event function acknowledges the event."""
+
+
+def store_unavailable(
+    message: str = "The store cannot be reached at the moment.",
+) -> ServiceError:
+    """Make the error of a database that does not answer, or of a store that is closed."""
+    return unavailable("STORE_UNAVAILABLE", message)
 
 
 @dataclass(frozen=True)
 class Changes(Generic[R]):
-    """What a `change` wants written; everything in `put` and `delete` must be among the refs it was given."""
+    """What a `change` wants to write. Entities in `put` and `delete` must be among the refs of the transaction."""
 
     result: R
     put: Sequence[Entity] = ()
@@ -110,16 +116,16 @@ class Changes(Generic[R]):
 
 
 class Store(Protocol):
-    """Durable state of one domain. Every method raises UNAVAILABLE if the database is not reached in time.
+    """Durable state of one domain. Every method raises UNAVAILABLE if the database does not answer in time.
 
-    Entities handed out are the caller's own: changing one changes nothing in the store.
+    Entities returned are copies: changing one changes nothing in the store.
     """
 
     async def get(self, cls: type[E], entity_id: str) -> E | None:
-        """The entity as last committed, or None."""
+        """Return the entity as last committed, or None."""
 
     async def get_many(self, cls: type[E], ids: Sequence[str]) -> dict[str, E]:
-        """Those of `ids` that exist, by id."""
+        """Return the entities that exist among `ids`, by id."""
 
     async def page(
         self,
@@ -133,13 +139,14 @@ class Store(Protocol):
         until: str | None = None,
         since: str | None = None,
     ) -> Page[E]:
-        """Entities of one partition by sort key; `until` is an inclusive upper bound of it (for what is due), `since`
-        an inclusive lower one, with the first page of an ascending list.
+        """Return entities of one partition in the order of their sort keys.
 
-        A page ends at `limit` entities, or before the one with which their stored data would exceed PAGE_BYTES: then it
-        fits into a message, however large they are. There is one entity at least, unless the list has ended.
+        `until` is an inclusive upper bound of the sort key (for what is due). `since` is an inclusive lower bound, for
+        the first page of an ascending list. A page ends at `limit` entities, or before the entity whose stored data
+        would exceed PAGE_BYTES in all. It has at least one entity, unless the list has ended.
 
-        Raises INVALID_ARGUMENT with reason INVALID_CURSOR for a cursor that this listing never gave out.
+        Raises:
+            InvalidArgument: INVALID_CURSOR for a cursor that this list did not return.
         """
 
     async def update(
@@ -150,10 +157,10 @@ class Store(Protocol):
         *,
         idempotency: IdempotencyRecord | None = None,
     ) -> E:
-        """Create or change one entity; returns it as committed (with its new version).
+        """Create or change one entity. Returns it as committed, with its new version.
 
-        `change` is pure: it gets a copy of its own (None when there is none), may raise ServiceError
-        (nothing is then written), and may be called again when a race was lost.
+        `change` is pure: it gets a copy of the entity, or None. It may raise ServiceError; then nothing is written.
+        It is called again after a lost race.
         """
 
     async def transact(
@@ -163,38 +170,39 @@ class Store(Protocol):
         *,
         idempotency: IdempotencyRecord | None = None,
     ) -> R:
-        """The same for several entities at once: `change` gets them in `refs`' order, None where absent.
+        """Create or change several entities at once. Returns the `result` of the changes.
 
-        A ref that is named twice stands for one and the same entity.
+        `change` is as in `update`, and gets the entities in the order of `refs`, None for each that is absent. Equal
+        refs get the same copy.
         """
 
     async def outbox(self, before: datetime, limit: int) -> list[OutboxRow]:
-        """Rows not yet published that were written before `before`, oldest first."""
+        """Return unpublished rows that were written before `before`, oldest first."""
 
     async def outbox_published(self, ids: Sequence[str]) -> None:
-        """Forget these rows: the broker has them."""
+        """Remove these rows, which the broker has accepted."""
 
     async def outbox_state(self) -> tuple[int, datetime | None]:
-        """How many rows wait, and when the oldest was written."""
+        """Return the number of unpublished rows, and when the oldest was written."""
 
     def on_commit(self, listener: Callable[[Sequence[OutboxRow]], None]) -> None:
-        """Call `listener` (it must not block) with the rows of every commit, right after it."""
+        """Call `listener`, which must not block, with the outbox rows of every commit, right after it."""
 
     async def expire(self, now: datetime, limit: int = 1000) -> int:
-        """Remove entities and guards whose time is over; how many."""
+        """Remove up to `limit` expired entities and idempotency records. Returns their number."""
 
     def request_purge(self) -> None:
-        """What was just removed names a person: the next `expire` removes its traces from the store's files, too."""
+        """Make the next `expire` erase the traces of removed data from the store's files, too."""
 
     async def epoch(self) -> int:
-        """Which life of the data this is: 0, or when a restore began it (milliseconds since 1970).
+        """Return when the data were last restored, in milliseconds since 1970; 0 if never.
 
-        Versions written in it are above it, so that no version, and no ETag, ever stands for two contents; cursors of
-        another are refused. It stays the same as long as the store is open.
+        Every version written later is greater, so that no version, and no ETag, ever stands for two contents. Cursors
+        of another epoch are refused. The epoch does not change while the store is open.
         """
 
     async def ping(self) -> None:
-        """Prove that reads and writes would work; raises UNAVAILABLE."""
+        """Raise UNAVAILABLE unless the database answers."""
 
     async def close(self) -> None:
-        """Finish what is under way and let go of files and connections."""
+        """Finish the work in progress and release files and connections."""

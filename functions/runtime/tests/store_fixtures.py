@@ -29,8 +29,8 @@ ADAPTERS: dict[str, Callable[[Path, Clock], Store]] = {
 }
 DATABASES: dict[str, Callable[[str], Connection]] = {
     # One call at a time: moto's transactions do not bear others beside them.
-    "moto": lambda url: Connection(url, threads=1, read_timeout=30, patience=30),
-    "dynamodb_local": lambda url: Connection(url, read_timeout=30, patience=30),
+    "moto": lambda url: Connection(url, threads=1, read_timeout=30, timeout=30),
+    "dynamodb_local": lambda url: Connection(url, read_timeout=30, timeout=30),
 }
 """Adapters on a server, by the name of the fixture that runs it; patient, since two cores do all the work."""
 

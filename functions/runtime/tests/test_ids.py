@@ -4,6 +4,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
+import pytest
+
 from functions.runtime.ids import is_id, new_id, uuid7
 
 
@@ -39,3 +41,10 @@ def test_an_id_has_its_prefix_and_nothing_else_passes_for_one() -> None:
     assert is_id("ord", made)
     for wrong in ("", "ord_", made.upper(), made + "0", made[:-1], made.replace("ord", "usr"), f"{made}\n"):
         assert not is_id("ord", wrong)
+
+
+def test_ids_sort_in_the_order_made_also_when_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = uuid7()
+    monkeypatch.setattr("functions.runtime.ids.time.time_ns", lambda: 1_000_000_000)
+
+    assert uuid7() > before

@@ -130,7 +130,7 @@ async def test_a_database_that_does_not_answer_is_unavailable_in_time(
     where: str, credentials: str, request: pytest.FixtureRequest
 ) -> None:
     connection = Connection(
-        request.getfixturevalue(where), connect_timeout=0.1, read_timeout=0.1, patience=1, first_pause=0.01
+        request.getfixturevalue(where), connect_timeout=0.1, read_timeout=0.1, timeout=1, first_pause=0.01
     )
     store = DynamoDBStore("t", MAPPINGS, ManualClock(), connection)
     started = time.monotonic()

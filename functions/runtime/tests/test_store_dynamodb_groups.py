@@ -212,10 +212,10 @@ async def test_who_waits_too_long_for_others_is_told_so_and_does_not_hold_up_the
 
     groups = Groups(run)
     first, late, patient = job(60), job(0.01), job(60)
-    others = [asyncio.create_task(groups.do(it)) for it in (first, patient)]
+    others = [asyncio.create_task(groups.run(it)) for it in (first, patient)]
     await asyncio.sleep(0)
     with pytest.raises(ServiceError) as caught:
-        await groups.do(late)
+        await groups.run(late)
     ends.set()
 
     assert (caught.value.code, caught.value.reason) == (Code.UNAVAILABLE, "STORE_UNAVAILABLE")

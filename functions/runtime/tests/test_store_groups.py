@@ -78,7 +78,7 @@ async def test_a_strangers_short_write_is_waited_for(path: Path) -> None:
 
 
 async def test_a_strangers_long_write_makes_the_store_unavailable_for_as_long(path: Path) -> None:
-    store = opened(path, patience=0.5)
+    store = opened(path, timeout=0.5)
     stranger = sqlite3.connect(path, isolation_level=None)
     stranger.execute("BEGIN IMMEDIATE")
 
@@ -124,7 +124,7 @@ async def test_an_overdue_commit_makes_the_store_unavailable_until_it_ends(
     path: Path, disk: type[Disk]
 ) -> None:
     disk.gate = threading.Event()
-    store = opened(path, connection=disk, patience=0.5)
+    store = opened(path, connection=disk, timeout=0.5)
     heard = asyncio.Event()
     store.on_commit(lambda _: heard.set())
     first = asyncio.create_task(store.update(Counter, "c", adding(events=[happened()])))

@@ -75,7 +75,7 @@ async def test_writers_wait_while_traces_are_removed_and_lose_nothing(path: Path
 
 
 async def test_traces_that_somebody_still_reads_go_with_the_next_sweep(path: Path) -> None:
-    store = SQLiteStore(path, MAPPINGS, ManualClock(), patience=0.1)
+    store = SQLiteStore(path, MAPPINGS, ManualClock(), timeout=0.1)
     await put(store, Document("d", tags={"text": ["secret"]}))
     reader = sqlite3.connect(path)
     reader.execute("BEGIN")

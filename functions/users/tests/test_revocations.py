@@ -178,7 +178,7 @@ class Spy:
 @pytest.fixture
 async def spied(moto: str) -> AsyncIterator[tuple[Accounts, Spy]]:
     """A users service on DynamoDB, and what it writes."""
-    connection = Connection(moto, threads=1, read_timeout=30, patience=30)
+    connection = Connection(moto, threads=1, read_timeout=30, timeout=30)
     spy = Spy(make_client(connection))
     create(spy, "spied-users")
     accounts = Accounts()

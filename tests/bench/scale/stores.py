@@ -64,7 +64,7 @@ def open_dynamodb(url: str, folder: Path) -> World:
 
 
 def _patient(url: str) -> Connection:
-    return Connection(url, patience=30, read_timeout=30)  # two cores do all the work
+    return Connection(url, timeout=30, read_timeout=30)  # two cores do all the work
 
 
 def _fill(folder: Path, size: Size, sink: Callable[[str], Sink]) -> None:

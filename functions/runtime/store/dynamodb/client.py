@@ -18,14 +18,15 @@ from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 from functions.runtime import aws
-from functions.runtime.errors import ServiceError, unavailable
 from functions.runtime.settings import SettingsError
+from functions.runtime.store.base import log
+from functions.runtime.store.port import store_unavailable
 
 _PREFIX = "shop-"
 
 
 class Address(NamedTuple):
-    """What the tables' names begin with, and where they are; None: where boto3's own settings say."""
+    """The prefix of the tables' names, and where the tables are. None leaves the choice to boto3's own settings."""
 
     prefix: str
     endpoint: str | None
@@ -33,7 +34,10 @@ class Address(NamedTuple):
 
 
 def dynamodb_url(url: str) -> Address:
-    """`dynamodb:` or `dynamodb://prefix?endpoint=http://host:port&region=eu-central-1`; raises SettingsError."""
+    """Parse STORE_URL: `dynamodb:` or `dynamodb://prefix?endpoint=http://host:port&region=eu-central-1`.
+
+    Raises SettingsError.
+    """
     parts = urlsplit(url)
     given = parse_qs(parts.query, keep_blank_values=True)
     prefix = parts.netloc or _PREFIX
@@ -70,7 +74,7 @@ _AGAIN = frozenset(
     }
 )
 PROBE = "probe"
-"""The name of a call that is meant to be refused."""
+"""The name of a call that the database is expected to refuse."""
 CONFLICTS = frozenset(
     {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "DuplicateItem"}
 )
@@ -78,15 +82,15 @@ _OURS = frozenset({"ValidationException", "IdempotentParameterMismatchException"
 
 
 class LostRace(Exception):
-    """A condition of a transaction did not hold: somebody else was faster."""
+    """A condition of a transaction did not hold, because another transaction was faster."""
 
 
 class Refused(RuntimeError):
-    """The database found a request wrong: a fault of ours, which no retry mends."""
+    """The database rejected a request as wrong. A retry does not help."""
 
 
 class NoTransactions(RuntimeError):
-    """The database speaks DynamoDB's language, but knows no transactions."""
+    """The database has the API of DynamoDB, but no transactions."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -95,16 +99,16 @@ class NoTransactions(RuntimeError):
         )
 
 
-class Again(Exception):
-    """Worth another attempt."""
+class Retriable(Exception):
+    """A call failed and is worth another attempt."""
 
 
 class NoTable(Exception):
-    """The table is not there."""
+    """The table does not exist."""
 
 
 class Cancelled(Exception):
-    """A transaction was not done, for these reasons."""
+    """A transaction was cancelled, for these reasons."""
 
     def __init__(self, reasons: Sequence[str]) -> None:
         super().__init__(", ".join(reasons))
@@ -112,7 +116,7 @@ class Cancelled(Exception):
 
 
 def invoke(operation: str, work: Callable[[], T]) -> T:
-    """What `work` returns; raises the errors of this module, and UNAVAILABLE for all that is nobody's here."""
+    """Return what `work` returns. Raises the errors of this module, and UNAVAILABLE for every other error of boto3."""
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError  # only this adapter's cost
 
     try:
@@ -120,10 +124,10 @@ def invoke(operation: str, work: Callable[[], T]) -> T:
     except ClientError as error:
         raise _translated(operation, error.response) from error
     except HTTPClientError as error:
-        raise Again(str(error)) from error
+        raise Retriable(str(error)) from error
     except BotoCoreError as error:  # no credentials, no region
-        _log.error("DynamoDB cannot be used: %s", error, extra={"operation": operation})
-        raise unreachable() from error
+        log.error("DynamoDB cannot be used: %s", error, extra={"operation": operation})
+        raise store_unavailable() from error
 
 
 def _translated(operation: str, response: dict[str, Any]) -> Exception:
@@ -132,30 +136,24 @@ def _translated(operation: str, response: dict[str, Any]) -> Exception:
     if code == "TransactionCanceledException":
         return Cancelled([reason.get("Code", "None") for reason in response.get("CancellationReasons", ())])
     if code in _AGAIN or response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
-        return Again(code)
+        return Retriable(code)
     level = logging.DEBUG if operation == PROBE else logging.ERROR
-    _log.log(level, "DynamoDB refused a call: %s: %s", code, message, extra={"operation": operation})
+    log.log(level, "DynamoDB refused a call: %s: %s", code, message, extra={"operation": operation})
     if code == "UnknownOperationException":
         return NoTransactions()
     if code == "ResourceNotFoundException":
         return NoTable(operation)
-    return Refused(f"{operation}: {code}") if code in _OURS else unreachable()
+    return Refused(f"{operation}: {code}") if code in _OURS else store_unavailable()
 
 
-def unreachable() -> ServiceError:
-    """UNAVAILABLE, as every store says it."""
-    return unavailable("STORE_UNAVAILABLE", "The store cannot be reached at the moment.")
-
-
-_log = logging.getLogger("shop.store")
 _CONNECTING = 30.0  # seconds
 
 
 class Connection(NamedTuple):
-    """How the database is reached; what is None comes from boto3's own chain (AWS_REGION and so on).
+    """How to reach the database. Values that are None come from boto3's own chain (AWS_REGION and so on).
 
-    Times in seconds: `patience` bounds an operation with all its retries, the others one attempt. `first_pause`
-    doubles with each retry up to `longest_pause`, and is drawn between nothing and that.
+    Times are in seconds. `timeout` bounds an operation with all its retries, the other timeouts one attempt. The pause
+    before a retry is random, at most `first_pause`, which doubles with each retry up to `longest_pause`.
     """
 
     endpoint: str | None = None
@@ -163,14 +161,14 @@ class Connection(NamedTuple):
     threads: int = 16
     connect_timeout: float = 1.0
     read_timeout: float = 2.0
-    patience: float = 5.0
+    timeout: float = 5.0
     attempts: int = 10
     first_pause: float = 0.02
     longest_pause: float = 0.5
 
 
 def make_client(connection: Connection) -> Any:
-    """DynamoDB's client, without the retries and checks that are ours."""
+    """Return a client of DynamoDB without botocore's retries and validation."""
     return aws.make_client(
         "dynamodb",
         connection.region,
@@ -178,15 +176,17 @@ def make_client(connection: Connection) -> Any:
         connect_timeout=connection.connect_timeout,
         read_timeout=connection.read_timeout,
         max_pool_connections=connection.threads,
-        parameter_validation=False,  # a fifth of a call's cost, and the store's tests know the shapes
+        parameter_validation=False,  # a fifth of a call's cost; the contract suite checks the parameters
         retries={"mode": "standard", "total_max_attempts": 1},
         tcp_keepalive=True,
     )
 
 
 class Database:
-    """One client, made at first use; `prepare` (for tables that may be missing) runs before its first call, and again
-    when a table turns out to be gone, as after a restart of a DynamoDB Local in memory.
+    """One client, which is made at first use.
+
+    `prepare` creates tables that may be missing. It runs before the first call, and again if a table is gone, as after
+    a restart of a DynamoDB Local in memory. `make` makes the client; tests pass one that fails.
     """
 
     def __init__(
@@ -207,30 +207,33 @@ class Database:
         self._has_transactions = False
 
     async def begin(self) -> float:
-        """When an operation that begins now is to be given up, by the loop's clock.
+        """Return the deadline of an operation that begins now, by the loop's clock.
 
-        The first one makes the client before, which takes its time on a busy machine, and longer where tables are to be
-        made. Raises UNAVAILABLE.
+        The first call makes the client, which may take seconds on a busy machine, and longer where tables are created.
+        Raises UNAVAILABLE.
         """
         loop = asyncio.get_running_loop()
         if self._client is None:
-            await self._connect(loop.time() + max(_CONNECTING, self._connection.patience))
-        return loop.time() + self._connection.patience
+            await self._connect(loop.time() + max(_CONNECTING, self._connection.timeout))
+        return loop.time() + self._connection.timeout
 
     async def call(self, operation: str, deadline: float, **parameters: Any) -> dict[str, Any]:
-        """The answer of an operation (`get_item`), for which any number of times is as good as once.
+        """Call an idempotent operation (`get_item`), with retries, and return its answer.
 
-        Raises UNAVAILABLE when it could not be had by `deadline`, Refused for a request that is wrong.
+        Raises UNAVAILABLE if there is no answer by `deadline`, Refused for a wrong request.
         """
         for attempt in range(self._connection.attempts):
             try:
                 return await self._once(operation, parameters, deadline)
-            except Again as error:
+            except Retriable as error:
                 await self.pause(attempt, deadline, error)
         raise AssertionError("unreachable")
 
     async def transact(self, actions: Sequence[dict[str, Any]], deadline: float) -> None:
-        """TransactWriteItems, once however often the answer is lost; raises LostRace, and what `call` does."""
+        """Call TransactWriteItems. It takes effect once, however often the answer is lost.
+
+        Raises LostRace, and what `call` raises.
+        """
         parameters = {"TransactItems": actions, "ClientRequestToken": str(uuid4())}
         unsure = False
         failures = conflicts = 0
@@ -244,46 +247,46 @@ class Database:
                     raise Refused(f"transaction cancelled: {error}") from None
                 if not unsure:
                     parameters["ClientRequestToken"] = str(uuid4())
-                await self.pause(conflicts, deadline, error, patiently=True)
+                await self.pause(conflicts, deadline, error, unlimited=True)
                 conflicts += 1
-            except Again as error:
-                unsure = True  # it may have been done: DynamoDB knows by the token
+            except Retriable as error:
+                unsure = True  # it may have taken effect; DynamoDB recognises the token
                 await self.pause(failures, deadline, error)
                 failures += 1
             else:
                 return
 
     async def require_transactions(self, deadline: float) -> None:
-        """Raise NoTransactions where there are none: asked once, of an endpoint of one's own only."""
+        """Raise NoTransactions if the database has none. Only a configured endpoint is asked, and only once."""
         if self._has_transactions or self._connection.endpoint is None:
             return
         try:
-            await self._guarded(PROBE, lambda: self._client.transact_write_items(TransactItems=[]), deadline)
-        except Again:
-            return  # the next one may tell
+            await self._run(PROBE, lambda: self._client.transact_write_items(TransactItems=[]), deadline)
+        except Retriable:
+            return  # asked again by the next call
         except Refused:
-            pass  # as DynamoDB does with an empty one
+            pass  # DynamoDB refuses an empty transaction
         self._has_transactions = True
 
     async def pause(
-        self, attempt: int, deadline: float, error: Exception, *, patiently: bool = False
+        self, attempt: int, deadline: float, error: Exception, *, unlimited: bool = False
     ) -> None:
-        """Wait a random while before the attempt after `attempt` (from 0).
+        """Wait for a random time before the attempt that follows `attempt` (from 0).
 
-        Raises UNAVAILABLE when that was the last: the deadline comes before, or, unless `patiently` (somebody else was
-        faster, so the database is well), there were enough.
+        Raises UNAVAILABLE if the deadline comes first, or if there were `Connection.attempts`, unless `unlimited`:
+        after a lost race the database works, and only the deadline ends the attempts.
         """
         settings = self._connection
         longest = min(settings.longest_pause, settings.first_pause * 2.0 ** min(attempt, 16))
         seconds = random.uniform(0, longest)
         late = asyncio.get_running_loop().time() + seconds >= deadline
-        if self._closed or late or (attempt + 1 >= settings.attempts and not patiently):
-            _log.error("DynamoDB was given up: %s", error, extra={"attempts": attempt + 1})
-            raise unreachable() from error
+        if self._closed or late or (attempt + 1 >= settings.attempts and not unlimited):
+            log.error("DynamoDB was given up: %s", error, extra={"attempts": attempt + 1})
+            raise store_unavailable() from error
         await asyncio.sleep(seconds)
 
     async def close(self) -> None:
-        """Take no more calls, and wait for those under way."""
+        """Refuse later calls, and wait for those in progress."""
         self._closed = True
         pool, self._pool = self._pool, None
         if pool:
@@ -296,8 +299,8 @@ class Database:
             attempt = 0
             while self._client is None:
                 try:
-                    await self._guarded("connect", self._make_client, deadline)
-                except Again as error:
+                    await self._run("connect", self._make_client, deadline)
+                except Retriable as error:
                     await self.pause(attempt, deadline, error)
                     attempt += 1
 
@@ -310,41 +313,40 @@ class Database:
     async def _once(self, operation: str, parameters: dict[str, Any], deadline: float) -> dict[str, Any]:
         call = getattr(self._client, operation)
         try:
-            answer: dict[str, Any] = await self._guarded(operation, lambda: call(**parameters), deadline)
+            answer: dict[str, Any] = await self._run(operation, lambda: call(**parameters), deadline)
         except NoTable as error:
             await self._make_tables(deadline)
-            raise Again(str(error)) from error
+            raise Retriable(str(error)) from error
         return answer
 
     async def _make_tables(self, deadline: float) -> None:
-        """Raises UNAVAILABLE where that is not ours to do."""
+        """Create missing tables. Raises UNAVAILABLE if this process does not create tables."""
         prepare, client = self._prepare, self._client
         if prepare is None:
-            raise unreachable()
-        async with self._connecting:  # the first makes them, for the others they are then there
-            await self._guarded("create_table", lambda: prepare(client), deadline)
+            raise store_unavailable()
+        async with self._connecting:  # the first caller creates them, the others find them
+            await self._run("create_table", lambda: prepare(client), deadline)
 
-    async def _guarded(self, operation: str, work: Callable[[], T], deadline: float) -> T:
+    async def _run(self, operation: str, work: Callable[[], T], deadline: float) -> T:
         if self._closed:
-            raise unavailable("STORE_UNAVAILABLE", "The store is closed.")
+            raise store_unavailable("The store is closed.")
         try:
             async with asyncio.timeout_at(deadline):
                 return await self._in_thread(lambda: invoke(operation, work))
         except TimeoutError:
-            _log.error("DynamoDB did not answer in time", extra={"operation": operation})
-            raise unreachable() from None
+            log.error("DynamoDB did not answer in time", extra={"operation": operation})
+            raise store_unavailable() from None
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
-        await (
-            self._slots.acquire()
-        )  # waiting here ends with the deadline, and waiting in the pool's queue would not
+        # Waiting here ends at the deadline; waiting in the pool's queue would not.
+        await self._slots.acquire()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._connection.threads, "store-dynamodb")
         future = self._pool.submit(work)
 
         def free(_: object) -> None:
-            with suppress(RuntimeError):  # the loop was closed without waiting for us
+            with suppress(RuntimeError):  # the loop was closed before the call ended
                 loop.call_soon_threadsafe(self._slots.release)
 
         future.add_done_callback(free)

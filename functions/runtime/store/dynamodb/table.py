@@ -6,14 +6,14 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from events.outbox import OutboxRow
+from functions.runtime.store.base import Found, Range
 from functions.runtime.store.codec import from_micros, micros
 from functions.runtime.store.dynamodb import layout
 from functions.runtime.store.dynamodb.client import Database
 from functions.runtime.store.dynamodb.layout import Item
-from functions.runtime.store.planning import Stored
 from functions.runtime.store.port import IndexKey
 from observability.failpoints import failpoint
 
@@ -22,11 +22,11 @@ _WRITE = 25  # and BatchWriteItem
 
 
 class NotAll(Exception):
-    """DynamoDB left a part of a batch undone, as it does when throttled."""
+    """DynamoDB did only a part of a batch, as it does when it throttles."""
 
 
 class Table:
-    """One table of a database. Every read but that of `expiring` sees what was committed before it."""
+    """One table of a database. Reads are strongly consistent, except `expiring`."""
 
     def __init__(self, name: str, database: Database) -> None:
         self.name = name
@@ -39,13 +39,13 @@ class Table:
         self.close = database.close
 
     async def epoch(self, deadline: float) -> int:
-        """Which life of the data this is, as read when first asked for."""
+        """Return the epoch of the data, which is read once."""
         if self._epoch is None:
             self._epoch = layout.epoch_of(await self.get(layout.epoch_key(), deadline))
         return self._epoch
 
     async def get(self, key: Item, deadline: float) -> Item | None:
-        """One item, or None."""
+        """Return one item, or None."""
         answer = await self._database.call(
             "get_item", deadline, TableName=self.name, Key=key, ConsistentRead=True
         )
@@ -53,7 +53,7 @@ class Table:
         return item
 
     async def read(self, keys: Sequence[Item], deadline: float) -> dict[str, Item]:
-        """Those of the items that exist, by `pk`, in no particular order; a key may be named twice."""
+        """Return the items that exist among `keys`, by `pk`, in no particular order. Keys may repeat."""
         unique = list({key["pk"]["S"]: key for key in keys}.values())
         if len(unique) == 1:
             item = await self.get(unique[0], deadline)
@@ -64,20 +64,23 @@ class Table:
             found.update((item["pk"]["S"], item) for item in items)
         return found
 
-    async def forget(self, keys: Sequence[Item], deadline: float) -> None:
-        """Remove these items, whether or not they exist."""
+    async def remove(self, keys: Sequence[Item], deadline: float) -> None:
+        """Remove these items. Items that do not exist are ignored."""
         chunks = [keys[start : start + _WRITE] for start in range(0, len(keys), _WRITE)]
-        await asyncio.gather(*(self._forget(chunk, deadline) for chunk in chunks))
+        await asyncio.gather(*(self._remove(chunk, deadline) for chunk in chunks))
 
     async def query(self, deadline: float, **parameters: Any) -> tuple[list[Item], Item | None]:
-        """One page of a Query: its items, and where the next begins (None at the end)."""
+        """Return one page of a Query: its items, and the key at which the next page begins (None at the end)."""
         answer = await self._database.call("query", deadline, TableName=self.name, **parameters)
         return answer["Items"], answer.get("LastEvaluatedKey")
 
     async def partition(
         self, pk: str, deadline: float, *, pages: int | None = None, **parameters: Any
     ) -> AsyncIterator[list[Item]]:
-        """A partition in order of `sk`, page by page; `parameters` as of a Query, its values by `values`."""
+        """Yield the pages of a partition in the order of `sk`.
+
+        `parameters` are those of a Query; `condition` and `values` add to its key condition. At most `pages` are read.
+        """
         values = {":pk": {"S": pk}, **parameters.pop("values", {})}
         condition = "pk = :pk" + parameters.pop("condition", "")
         start: Item | None = None
@@ -96,7 +99,10 @@ class Table:
             pages = pages - 1 if pages else None
 
     async def expiring(self, shard: int, due: int, limit: int, deadline: float) -> list[Item]:
-        """Keys of what has ended by `due` (microseconds); may lag behind by a moment, so each is to be checked."""
+        """Return the keys of what has expired by `due` (microseconds since 1970).
+
+        The index is eventually consistent, so the caller checks each item.
+        """
         found: list[Item] = []
         start: Item | None = None
         while len(found) < limit:
@@ -129,7 +135,7 @@ class Table:
                 attempt += 1
         return found
 
-    async def _forget(self, keys: Sequence[Item], deadline: float) -> None:
+    async def _remove(self, keys: Sequence[Item], deadline: float) -> None:
         left: dict[str, Any] = {self.name: [{"DeleteRequest": {"Key": key}} for key in keys]}
         attempt = 0
         while left:
@@ -142,34 +148,20 @@ class Table:
                 attempt += 1
 
 
-Found = tuple[tuple[str, str], Stored]
-"""An entity with its place, (sort, id)."""
+async def read_range(table: Table, wanted: Range, limit: int, now: datetime) -> list[Found]:
+    """Return the first `limit` entities of the range: index entries by Query, their entities by BatchGetItem.
 
-
-class Range(NamedTuple):
-    """A part of one listing: what follows `after` (sort, id), with sort keys up to `until`."""
-
-    kind: str
-    name: str
-    partition: str
-    after: tuple[str, str] | None
-    until: str | None
-    descending: bool
-
-
-async def listed(table: Table, wanted: Range, limit: int, now: datetime) -> list[Found]:
-    """The first `limit` entities of the range.
-
-    Between the reads of an entry and of its entity that may have moved or gone: then it is left out, so that
-    everything listed is as the listing says.
+    An entity that moved or was removed between the two reads is left out, so that each entity returned belongs to the
+    listing.
     """
+    partition = layout.entry_partition(wanted.kind, wanted.name, wanted.partition)
     bounds = _bounds(wanted)
-    if bounds is None:
+    if bounds is None or not layout.fits(partition, layout.place(*wanted.after) if wanted.after else ""):
         return []
     found: list[Found] = []
     deadline = await table.begin()
     pages = table.partition(
-        layout.entry_partition(wanted.kind, wanted.name, wanted.partition),
+        partition,
         deadline,
         ProjectionExpression="sk",
         ScanIndexForward=not wanted.descending,
@@ -186,14 +178,14 @@ async def listed(table: Table, wanted: Range, limit: int, now: datetime) -> list
                 continue
             stored = layout.stored_of(item)
             if IndexKey(wanted.name, wanted.partition, place[0]) in layout.entries_of(stored):
-                found.append((place, stored))
+                found.append((*place, stored.data))
         if len(found) >= limit:
             break
     return found[:limit]
 
 
 def _bounds(wanted: Range) -> dict[str, Any] | None:
-    """The range as a condition of a Query; None when nothing can lie in it."""
+    """Return the range as parameters of a Query, or None if it is empty."""
     after = layout.place(*wanted.after) if wanted.after else None
     until = layout.last_place(wanted.until) if wanted.until is not None else None
     if wanted.descending:
@@ -205,33 +197,33 @@ def _bounds(wanted: Range) -> dict[str, Any] | None:
         return {"condition": " AND sk > :after", "values": {":after": {"S": after}}}
     if after >= until:
         return None
-    # A Query takes one condition: just after `after` is after it with the lowest character there is.
+    # A Query takes one condition on the sort key, so the lower bound is the least key that is greater than `after`.
     values = {":after": {"S": after + "\x00"}, ":end": {"S": until}}
     return {"condition": " AND sk BETWEEN :after AND :end", "values": values}
 
 
 _PAGE = 500
-_COUNTED = 10  # pages of 1 MB per shard: further than that nobody counts
+_COUNTED = 10  # pages of 1 MB that are counted in each shard
 
 
 class OutboxTable:
-    """The rows of one table that wait to be published."""
+    """The outbox of one table: a few partitions, each in the order of the rows' ids, merged when read."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        # Items that hold several rows, each with those that are not published yet. Forgotten in a crash, whereupon all
-        # of them are published again, as any row whose removal was lost.
+        # The unpublished rows of each item that holds several, by the item's first row. A crash loses this; then all
+        # rows of the item are published again, like any row whose removal was lost.
         self._packs: dict[str, set[str]] = {}
         self._pack_of: dict[str, str] = {}
 
     def written(self, items: Sequence[Item]) -> None:
-        """Remember which rows lie together."""
+        """Remember which rows share an item."""
         for item in items:
             if "more" in item:
-                self._unpacked(item)
+                self._unpack(item)
 
     async def read(self, before: datetime, limit: int, deadline: float) -> list[OutboxRow]:
-        """Rows written before `before`, by id, which is by age."""
+        """Return rows written before `before`, in the order of their ids, which is that of their age."""
         shards = [_Shard(self._rows(shard, before, limit, deadline)) for shard in range(layout.OUTBOX_SHARDS)]
         await asyncio.gather(*(shard.fill() for shard in shards))
         rows: list[OutboxRow] = []
@@ -245,8 +237,8 @@ class OutboxTable:
                 await oldest.fill()
         return rows
 
-    async def published(self, ids: Sequence[str], deadline: float) -> None:
-        """Remove these rows."""
+    async def remove(self, ids: Sequence[str], deadline: float) -> None:
+        """Remove these rows. An item that holds several goes with its last one."""
         whole: dict[str, None] = {}
         for row_id in ids:
             first = self._pack_of.get(row_id)
@@ -256,7 +248,7 @@ class OutboxTable:
             self._packs[first].discard(row_id)
             if not self._packs[first]:
                 whole[first] = None
-        await self._table.forget([layout.outbox_key(row_id) for row_id in whole], deadline)
+        await self._table.remove([layout.outbox_key(row_id) for row_id in whole], deadline)
         for row_id in ids:
             first = self._pack_of.get(row_id)
             if first in whole:
@@ -264,7 +256,7 @@ class OutboxTable:
                 del self._pack_of[row_id]
 
     async def state(self, deadline: float) -> tuple[int, datetime | None]:
-        """How many wait, and the oldest one's time; beyond some ten thousand rows a shard, at least so many."""
+        """Return the number of rows, and when the oldest was written. Counting stops at some ten thousand a shard."""
         shards = await asyncio.gather(
             *(self._state(shard, deadline) for shard in range(layout.OUTBOX_SHARDS))
         )
@@ -297,10 +289,10 @@ class OutboxTable:
         async for items in pages:
             rows: list[OutboxRow] = []
             for item in items:
-                rows += self._unpacked(item) if "more" in item else layout.outbox_rows_of(item)
+                rows += self._unpack(item) if "more" in item else layout.outbox_rows_of(item)
             yield rows
 
-    def _unpacked(self, item: Item) -> list[OutboxRow]:
+    def _unpack(self, item: Item) -> list[OutboxRow]:
         rows = layout.outbox_rows_of(item)
         first = rows[0].id
         left = self._packs.setdefault(first, {row.id for row in rows})
@@ -314,7 +306,7 @@ class _Shard:
         self._pages = pages
 
     async def fill(self) -> None:
-        """Read on until there are rows, or no more."""
+        """Read pages until one has rows, or there are no more."""
         while not self.rows:
             try:
                 self.rows.extend(await anext(self._pages))

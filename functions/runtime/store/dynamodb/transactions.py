@@ -18,93 +18,93 @@ from uuid import uuid4
 
 from events.outbox import OutboxRow
 from functions.runtime.clock import Clock
-from functions.runtime.errors import ServiceError, unavailable
+from functions.runtime.errors import ServiceError
 from functions.runtime.store.codec import CodecRegistry, micros
 from functions.runtime.store.dynamodb import layout
 from functions.runtime.store.dynamodb.client import LostRace, Refused
 from functions.runtime.store.dynamodb.layout import Item
 from functions.runtime.store.dynamodb.table import Table
-from functions.runtime.store.planning import IdempotencyRow, Plan, Request, Stored, Write, plan, replay
-from functions.runtime.store.port import Ref
+from functions.runtime.store.planning import IdempotencyRow, Plan, Request, Stored, Write, plan_once
+from functions.runtime.store.port import Ref, store_unavailable
 from observability.failpoints import failpoint
 
 LARGEST_GROUP = 32
-"""Transactions in a group. A hundred items is all that DynamoDB takes, so rarely more would fit."""
+"""Transactions in a group. DynamoDB takes a hundred items, so more would rarely fit."""
 
 
 class Job:
-    """One transaction: what is asked for, the keys of all that it touches, and its answer to come."""
+    """One transaction: its request, the keys of everything it touches, and its future result."""
 
     def __init__(self, request: Request, keys: Iterable[str], deadline: float) -> None:
         self.request = request
         self.keys = frozenset(keys)
         self.deadline = deadline
-        self.context: Context = copy_context()  # so that what `change` logs is its caller's
-        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.context: Context = copy_context()  # what `change` logs belongs to its caller
+        self.outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def fail(self, error: BaseException) -> None:
-        """Answer with an error, unless nobody waits any more."""
-        if not self.answer.done():
-            self.answer.set_exception(error)
+        """Set the error, unless the caller has given up."""
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
 
     def succeed(self, result: Any) -> None:
-        """Answer."""
-        if not self.answer.done():
-            self.answer.set_result(result)
+        """Set the result, unless the caller has given up."""
+        if not self.outcome.done():
+            self.outcome.set_result(result)
 
 
 class Groups:
-    """Joins jobs and runs each group by `run`, which answers its jobs, but for those that it returns: they had no room.
+    """Joins jobs into groups, and runs each group by `run_group`.
 
-    `run` raises nothing.
+    `run_group` sets the outcome of its jobs, and returns those that did not fit into the transaction. It never raises.
     """
 
-    def __init__(self, run: Callable[[Sequence[Job]], Awaitable[Sequence[Job]]]) -> None:
-        self._run = run
+    def __init__(self, run_group: Callable[[Sequence[Job]], Awaitable[Sequence[Job]]]) -> None:
+        self._run_group = run_group
         self._waiting: deque[Job] = deque()
         self._busy: set[str] = set()
         self._running: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def do(self, job: Job) -> Any:
-        """The job's answer; raises UNAVAILABLE when its turn has not come by its deadline.
+    async def run(self, job: Job) -> Any:
+        """Run a job and return its result. Raises UNAVAILABLE if it has not begun by its deadline.
 
-        A caller that is cancelled while the job waits takes it back; later, it is done all the same.
+        If the caller is cancelled while the job waits, the job is withdrawn; once it has begun, it is carried out.
         """
         if self._closed:
-            raise unavailable("STORE_UNAVAILABLE", "The store is closed.")
+            raise store_unavailable("The store is closed.")
         self._waiting.append(job)
         self._start()
         try:
-            await asyncio.wait([job.answer], timeout=job.deadline - asyncio.get_running_loop().time())
+            await asyncio.wait([job.outcome], timeout=job.deadline - asyncio.get_running_loop().time())
         except asyncio.CancelledError:
-            job.answer.cancel()
+            job.outcome.cancel()
             raise
-        if not job.answer.done() and job in self._waiting:
+        if not job.outcome.done() and job in self._waiting:
             self._waiting.remove(job)
             raise _overdue()
-        return await job.answer
+        return await job.outcome
 
     async def close(self) -> None:
-        """Take no more, and finish what there is."""
+        """Refuse later jobs, and finish those accepted."""
         self._closed = True
         while self._running:
             await asyncio.wait(self._running)
 
     def _start(self) -> None:
-        """Start all groups that can be; first come, first served for each key."""
+        """Start every group that can run. Jobs of one key run in the order of their arrival."""
         taken = set(self._busy)
         groups: list[list[Job]] = []
         owners: dict[str, list[Job]] = {}
         left: deque[Job] = deque()
         for job in self._waiting:
-            if job.answer.done():  # its caller gave up
+            if job.outcome.done():  # its caller has given up
                 continue
             wanted = {id(owners[key]): owners[key] for key in job.keys if key in owners}
             group = next(iter(wanted.values()), None)
             if taken & job.keys or len(wanted) > 1 or (group and len(group) >= LARGEST_GROUP):
                 left.append(job)
-                taken |= job.keys  # whoever comes after must not overtake
+                taken |= job.keys  # later jobs must not overtake it
                 continue
             if group is None:
                 group = []
@@ -115,12 +115,12 @@ class Groups:
         for group in groups:
             keys = frozenset[str]().union(*(job.keys for job in group))
             self._busy |= keys
-            task = asyncio.create_task(self._run_group(group, keys))
+            task = asyncio.create_task(self._run_task(group, keys))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _run_group(self, group: Sequence[Job], keys: frozenset[str]) -> None:
-        left = await self._run(group)
+    async def _run_task(self, group: Sequence[Job], keys: frozenset[str]) -> None:
+        left = await self._run_group(group)
         self._busy -= keys
         now = asyncio.get_running_loop().time()
         for job in reversed(left):
@@ -132,34 +132,37 @@ class Groups:
 
 
 def _overdue() -> Exception:
-    return unavailable("STORE_UNAVAILABLE", "Too many want to change the same at the moment.")
+    return store_unavailable("Too many transactions want to change the same entity at the moment.")
 
 
 Action = dict[str, Any]
 LARGEST = 100
-"""Actions of one transaction of DynamoDB."""
-_PACK_BYTES = 200_000  # of DynamoDB's 400 KB for an item
+"""Actions that DynamoDB takes in one transaction."""
+_PACK_BYTES = 200_000  # half of the 400 KB that an item of DynamoDB may have
 
 
 class TooLarge(ValueError):
-    """A transaction wants to touch more items than DynamoDB can change at once."""
+    """A transaction touches more items than DynamoDB changes at once."""
 
 
 class Actions:
-    """Makes the actions of transactions of one table. A mark is an entity's `v` as read, None where it was absent."""
+    """Makes the actions (puts, deletes, checks) of one table.
+
+    A `condition` is an entity's attribute `v` as read, or None if it was absent.
+    """
 
     def __init__(self, table: str) -> None:
         self._table = table
 
     def write(self, write: Write, condition: str | None, token: str) -> Iterator[Action]:
-        """An entity with its index entries, on condition that it is still as marked; `token` is the transaction's."""
+        """Write an entity and its index entries, if it is unchanged. `token` is the transaction's."""
         kind, key, new = write.kind, write.id, write.new
         for entry in write.removed:
             yield self._delete(layout.entry_key(kind, key, entry))
         if new is None:
             yield self._delete(layout.entity_key(kind, key), **_still(condition))
             return
-        # Entries end with their entity: when that moves, all of them are written anew.
+        # Entries expire with their entity: if its expiry changes, all of them are written again.
         moved = write.old is not None and write.old.expires != new.expires
         for entry in layout.entries_of(new) if moved else write.added:
             yield self._put(layout.entry_item(kind, key, entry, new.expires))
@@ -167,11 +170,11 @@ class Actions:
         yield self._put(item, **_still(condition))
 
     def check(self, key: Item, condition: str | None) -> Action:
-        """An entity that was only read is still as marked."""
+        """Check that an entity that was only read is unchanged."""
         return {"ConditionCheck": {"TableName": self._table, "Key": key, **_still(condition)}}
 
     def record(self, record: IdempotencyRow, now: datetime) -> Action:
-        """A guard that is not there yet, or has ended."""
+        """Write an idempotency record, if there is none or it has expired."""
         return self._put(
             layout.record_item(record),
             ConditionExpression="attribute_not_exists(pk) OR ex <= :now",
@@ -179,18 +182,18 @@ class Actions:
         )
 
     def outbox(self, rows: Sequence[OutboxRow], room: int) -> list[Action]:
-        """The rows: each by itself where there is room for that, and else several in one item."""
+        """Write outbox rows: each in an item of its own if `room` allows, or else several in one item."""
         return [self._put(layout.outbox_item(pack), **_still(None)) for pack in _packs(rows, room)]
 
     def removal(self, item: Item) -> list[Action]:
-        """Of an entity (its item) with its index entries, if it is still the same."""
+        """Remove an entity and its index entries, if it is unchanged."""
         kind, entity_id = item["pk"]["S"].split("#", 2)[1:]
         stored = layout.stored_of(item)
         write = Write(kind, entity_id, stored, None, (), layout.entries_of(stored))
         return list(self.write(write, item["v"]["S"], ""))
 
     def record_removal(self, key: Item, due: int) -> list[Action]:
-        """Of a guard, if it has not been put anew in the meantime."""
+        """Remove an idempotency record, if it has not been written again in the meantime."""
         condition = "attribute_not_exists(pk) OR ex <= :due"
         return [
             self._delete(key, ConditionExpression=condition, ExpressionAttributeValues=_number(":due", due))
@@ -204,7 +207,7 @@ class Actions:
 
 
 def merged(kind: str, entity_id: str, before: Stored | None, after: Stored | None) -> Write:
-    """One write in place of several of the same entity."""
+    """Merge several writes of one entity into one."""
     old, new = set(layout.entries_of(before)), set(layout.entries_of(after))
     return Write(kind, entity_id, before, after, sorted(new - old), sorted(old - new))
 
@@ -234,33 +237,37 @@ def _number(name: str, value: int) -> Item:
 
 
 class Draft:
-    """Begun on what was read: `items` by their `pk`, none of them over."""
+    """A group of transactions that becomes one: each sees what those before it would write.
+
+    `items` are the items read, by `pk`, without expired entities.
+    """
 
     def __init__(self, codecs: CodecRegistry, items: Mapping[str, Item], now: datetime, epoch: int) -> None:
-        self._shapes = codecs
+        self._codecs = codecs
         self._items = items
         self._now = now
         self._epoch = epoch
-        self._entities: dict[Ref, Stored] = {}  # as the next job is to find them
+        self._entities: dict[Ref, Stored] = {}  # as the next job finds them
         self._touched: set[Ref] = set()
-        self._read: dict[Ref, None] = {}  # what those that write anything relied on
+        self._read: dict[Ref, None] = {}  # what the jobs that write have read
         self._records: dict[str, IdempotencyRow] = {}
         self._size = 0
         self.outbox: list[OutboxRow] = []
         self.outcomes: list[tuple[Job, Any, Exception | None]] = []
 
     def add(self, job: Job) -> bool:
-        """Run the job's `change`; False, and nothing is added, when the transaction has no room for it.
+        """Call the job's `change`. Returns False, and adds nothing, if the transaction has no room for it.
 
-        What it returned or raised is its outcome, to be told once the rest has been committed, since it may rest on
-        that.
+        The outcome is set after the commit, because it may depend on jobs before it in the group.
         """
         try:
-            done, planned = job.context.run(self._plan, job.request)
+            planned = job.context.run(
+                plan_once, self._codecs, job.request, self._find_record, self._find, self._now, self._epoch
+            )
         except Exception as error:
             self.outcomes.append((job, None, error))
             return True
-        if not done and (planned.writes or planned.outbox or planned.record):
+        if planned.writes or planned.outbox or planned.record:
             size = _size(planned) + len(job.request.refs)
             if self._size and self._size + size > LARGEST:
                 return False
@@ -270,11 +277,11 @@ class Draft:
         return True
 
     def actions(self, make: Actions) -> list[Action]:
-        """The whole as one transaction; raises TooLarge."""
+        """Return the actions of the whole group. Raises TooLarge."""
         token = uuid4().hex
         actions: list[Action] = []
         for ref in self._read:
-            kind, before, after = self._shapes.of(ref.type).name, self._before(ref), self._entities.get(ref)
+            kind, before, after = self._codecs.of(ref.type).name, self._before(ref), self._entities.get(ref)
             condition = self._mark(ref)
             if ref in self._touched and (before or after):
                 actions += make.write(merged(kind, ref.id, before, after), condition, token)
@@ -286,22 +293,10 @@ class Draft:
             raise TooLarge(f"this transaction has {len(actions)} items, and DynamoDB allows {LARGEST}")
         return actions
 
-    def _plan(self, request: Request) -> tuple[bool, Plan]:
-        if request.idempotency:
-            done, answer = replay(request.idempotency, self._record(request.idempotency.key), self._now)
-            if done:
-                return True, Plan(answer, (), (), None)
-        found: dict[Ref, Stored] = {}
-        for ref in request.refs:
-            stored = self._entities.get(ref) if ref in self._touched else self._before(ref)
-            if stored:
-                found[ref] = stored
-        return False, plan(self._shapes, request, found, self._now, self._epoch)
-
     def _keep(self, request: Request, planned: Plan) -> None:
         self._read.update(dict.fromkeys(request.refs))
         for write in planned.writes:
-            ref = Ref(self._shapes.by_name[write.kind].kind.type, write.id)
+            ref = Ref(self._codecs.by_name[write.kind].mapping.type, write.id)
             self._touched.add(ref)
             if write.new:
                 self._entities[ref] = write.new
@@ -311,9 +306,12 @@ class Draft:
             self._records[planned.record.key] = planned.record
         self.outbox += planned.outbox
 
-    def _record(self, key: str) -> IdempotencyRow | None:
+    def _find_record(self, key: str) -> IdempotencyRow | None:
         item = self._items.get(layout.record_key(key)["pk"]["S"])
         return self._records.get(key) or (layout.record_of(key, item) if item else None)
+
+    def _find(self, ref: Ref) -> Stored | None:
+        return self._entities.get(ref) if ref in self._touched else self._before(ref)
 
     def _before(self, ref: Ref) -> Stored | None:
         item = self._items.get(self._key(ref)["pk"]["S"])
@@ -324,11 +322,11 @@ class Draft:
         return str(item["v"]["S"]) if item else None
 
     def _key(self, ref: Ref) -> Item:
-        return layout.entity_key(self._shapes.of(ref.type).name, ref.id)
+        return layout.entity_key(self._codecs.of(ref.type).name, ref.id)
 
 
 def _size(planned: Plan) -> int:
-    """At most so many actions: all the entries of an entity, since all are written when its end moves."""
+    """Return an upper bound of the actions: all entries of an entity, since all may have to be written again."""
     return sum(map(_entries, planned.writes)) + len(planned.outbox) + (planned.record is not None)
 
 
@@ -340,30 +338,30 @@ Committed = Callable[[Sequence[OutboxRow], Sequence[Action]], None]
 
 
 class Writer:
-    """Writes transactions of one table, and tells `committed` of each that was."""
+    """Commits groups of transactions to one table, and calls `committed` after each commit."""
 
     def __init__(self, table: Table, codecs: CodecRegistry, clock: Clock, committed: Committed) -> None:
         self.actions = Actions(table.name)
         self._table = table
-        self._shapes = codecs
+        self._codecs = codecs
         self._clock = clock
         self._committed = committed
 
     def keys(self, request: Request) -> list[str]:
-        """The `pk`s of all that a transaction reads: the refs, and the guard."""
+        """Return the `pk`s of what a transaction reads: its refs and its idempotency record."""
         return [key["pk"]["S"] for key in self._keys(request)]
 
     async def run(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        """Do these as one transaction and answer them, but for those returned, which had no room in it."""
+        """Commit these jobs as one transaction and set their outcomes. Returns the jobs that had no room in it."""
         try:
             return await self._run(jobs)
         except (Refused, TooLarge) as error:
             if len(jobs) == 1:
                 jobs[0].fail(error)
                 return ()
-            return [left for job in jobs for left in await self.run([job])]  # whose fault is it?
+            return [left for job in jobs for left in await self.run([job])]  # find the job that caused it
         except ServiceError as error:
-            for job in jobs:  # each its own, since raising changes an exception
+            for job in jobs:  # one each, since raising changes an exception
                 job.fail(ServiceError(error.code, error.reason, error.message))
         except BaseException as error:
             for job in jobs:
@@ -373,7 +371,10 @@ class Writer:
         return ()
 
     async def remove(self, removals: Sequence[Sequence[Action]], deadline: float) -> int:
-        """Do these, each in one piece and independent of the others; how many were still so that they could be."""
+        """Carry out these removals, each atomic and independent of the others.
+
+        Returns the number of those whose conditions held.
+        """
         groups: list[list[Sequence[Action]]] = []
         size = LARGEST
         for removal in removals:
@@ -385,10 +386,10 @@ class Writer:
         return sum(await asyncio.gather(*(self._remove_group(group, deadline) for group in groups)))
 
     async def _run(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        """Only what is written rests on proof that all was so at one moment.
+        """Read, plan and commit until no race is lost.
 
-        The reads are not of one moment, the condition of the transaction is. A `change` that refuses, or wants nothing
-        written, and is alone, has read each entity as it was at some moment of the call.
+        The reads are not a snapshot; the conditions of the transaction prove that nothing changed since. A `change`
+        that raises or writes nothing, alone in its group, has seen each entity as it was at some moment of the call.
         """
         deadline = await self._table.begin()
         lost = 0
@@ -402,7 +403,7 @@ class Writer:
                     failpoint("dynamodb.commit.after")
                     self._committed(draft.outbox, actions)
             except LostRace as error:
-                await self._table.pause(lost, deadline, error, patiently=True)
+                await self._table.pause(lost, deadline, error, unlimited=True)
                 lost += 1
                 continue
             for job, result, refusal in draft.outcomes:
@@ -416,13 +417,14 @@ class Writer:
         now = self._clock.now()
         keys = [key for job in jobs for key in self._keys(job.request)]
         items, epoch = await asyncio.gather(self._table.read(keys, deadline), self._table.epoch(deadline))
-        # Guards that are over stay: the draft knows. Entities go at once, so that a new one starts afresh.
+        # Expired entities are removed at once, so that a new one begins at version 1; the draft ignores expired
+        # records.
         over = [item for item in items.values() if item["sk"]["S"] == "e" and layout.is_over(item, now)]
         if over and await self.remove([self.actions.removal(item) for item in over], deadline) < len(over):
             raise LostRace
         for item in over:
             del items[item["pk"]["S"]]
-        draft = Draft(self._shapes, items, now, epoch)
+        draft = Draft(self._codecs, items, now, epoch)
         for number, job in enumerate(jobs):
             if not draft.add(job):
                 return draft, jobs[number:]
@@ -438,5 +440,5 @@ class Writer:
         return len(group)
 
     def _keys(self, request: Request) -> list[Item]:
-        keys = [layout.entity_key(self._shapes.of(ref.type).name, ref.id) for ref in request.refs]
+        keys = [layout.entity_key(self._codecs.of(ref.type).name, ref.id) for ref in request.refs]
         return [*keys, layout.record_key(request.idempotency.key)] if request.idempotency else keys

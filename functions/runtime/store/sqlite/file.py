@@ -11,25 +11,25 @@ from pathlib import Path
 from functions.runtime.store.sqlite.schema import StoreFileError, migrate
 
 _CHECKED_AT_START = 4 * 2**20
-"""Bytes that are checked whole in some 10 ms. Of a larger file the start looks at the beginning and the length only,
-and a backup, which takes its time, at all of it."""
+"""Bytes. Checking a file of this size takes some 10 ms. Of a larger file the start checks the beginning and the length
+only; a backup checks all of it."""
 _REWRITTEN = 16 * 2**20
-"""Bytes that are rewritten in less than half a second, for which writers wait."""
+"""Bytes. Rewriting a file of this size takes less than half a second, for which writers wait."""
 
 
 class StoreInUseError(StoreFileError):
-    """Another process (or another store of this one) has the file open for writing."""
+    """Another process, or another store of this process, has the file open for writing."""
 
 
 class CorruptFileError(StoreFileError):
-    """The file is damaged, or is none of SQLite's."""
+    """The file is damaged, or is not a SQLite file."""
 
 
 class SQLiteFile:
-    """A file with one owner: `writer` and `reader` connections, and the lock that keeps other owners away.
+    """A file with one owner: `writer` and `reader` connections, and a lock that excludes other owners.
 
-    Whoever only reads (a backup, a person with a shell) may open it beside us. Raises StoreFileError: in use, damaged,
-    or written by a later release; the file is then left as it is.
+    Processes that only read (a backup, a shell) may open it at the same time. Raises StoreFileError if the file is in
+    use, damaged, or written by a later release; the file is then unchanged.
     """
 
     def __init__(self, path: Path, connection: type[sqlite3.Connection]) -> None:
@@ -49,14 +49,16 @@ class SQLiteFile:
             raise
 
     def close(self) -> None:
-        """Close both connections, which merges the log into the file, and let go of the lock."""
+        """Close both connections, which merges the log into the file, and release the lock."""
         self.reader.close()
         self.writer.close()
         os.close(self._lock)
 
     def purge(self) -> bool:
-        """Leave no trace of what was removed, neither in the log nor (in a file of up to 16 MiB) in the unused parts of
-        pages, where SQLite may keep a copy of a row that it moved; whether that worked. Not within a transaction.
+        """Erase the traces of removed rows. Returns whether that worked.
+
+        Traces are in the log, and in the unused parts of pages, where SQLite may keep a copy of a row that it moved.
+        The latter are erased in files of up to 16 MiB only. Not to be called within a transaction.
         """
         execute = self.writer.execute
         pages, page = (execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
@@ -76,28 +78,28 @@ class SQLiteFile:
             raise
         self.reader = self._connect()
         self.reader.execute("PRAGMA query_only = ON")
-        self.reader.execute("PRAGMA mmap_size = 2147418112")  # a third less per read; more there is not
+        self.reader.execute("PRAGMA mmap_size = 2147418112")  # saves a third of a read; the maximum
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self._path,
-            timeout=0,  # waiting would hold the event loop; the group commit tries again by itself
+            timeout=0,  # waiting would block the event loop; the group commit retries by itself
             isolation_level=None,
             check_same_thread=False,  # COMMIT runs in a thread of its own, never beside another statement
             factory=self._factory,
         )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA secure_delete = ON")  # what is removed is overwritten with zeros
+        connection.execute("PRAGMA secure_delete = ON")  # removed rows are overwritten with zeros
         connection.execute("PRAGMA cache_size = -16384")  # KiB: the inner pages of a million entities
         connection.execute("PRAGMA temp_store = MEMORY")
         return connection
 
 
 def check(path: Path, whole_up_to: int | None = None) -> None:
-    """Raise CorruptFileError for a damaged database; one of more than `whole_up_to` bytes is not read whole.
+    """Raise CorruptFileError for a damaged database. A file of more than `whole_up_to` bytes is not read whole.
 
-    Reads only. Beside an owner that writes it sees what is committed.
+    Reads only. It sees what is committed, also while an owner writes.
     """
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
@@ -127,7 +129,7 @@ def _corrupt(path: Path, why: str) -> CorruptFileError:
 
 
 def _lock(path: Path) -> int:
-    # A lock of the kernel's: it ends with the process, however that ends.
+    # The kernel releases it when the process ends, however that ends.
     fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,8 +1,7 @@
-"""Group commit: statements run on the event loop's thread, only the wait for the disk runs elsewhere.
+"""Group commit: statements run on the event loop's thread, and only the wait for the disk runs in another.
 
-While one group commits, the jobs that arrive wait and make the next group, so the busier the store, the
-fewer syncs per job. A job runs in one piece on the loop's thread, hence alone: it never sees another half
-done.
+Jobs that arrive while one group commits make the next group, so the busier the store, the fewer syncs per job. A job
+runs without interruption on the loop's thread, so it never sees another one half done.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple, TypeVar
 
-from functions.runtime.errors import ServiceError, unavailable
+from functions.runtime.store.port import store_unavailable
 from observability.failpoints import failpoint
 
 T = TypeVar("T")
@@ -34,55 +33,55 @@ class _Job(NamedTuple):
 
 
 class GroupCommit:
-    """Runs jobs in transactions of a connection that nobody else writes through.
+    """Runs jobs in transactions of a connection that nothing else writes through.
 
-    `patience` is in seconds: a job that has not begun, or whose commit has not ended, by then fails with
-    UNAVAILABLE.
+    A job that has not begun, or whose commit has not ended, within `timeout` seconds fails with UNAVAILABLE.
     """
 
-    def __init__(self, connection: sqlite3.Connection, patience: float) -> None:
+    def __init__(self, connection: sqlite3.Connection, timeout: float) -> None:
         self._connection = connection
-        self._patience = patience
+        self._timeout = timeout
         self._commits: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
-        self._thread = Thread(target=_work_off, args=(self._commits,), name="store-commit", daemon=True)
+        self._thread = Thread(target=_run_commits, args=(self._commits,), name="store-commit", daemon=True)
         self._thread.start()
         self._waiting: deque[_Job] = deque()
-        self._apart: deque[tuple[Callable[[], bool], asyncio.Future[bool]]] = deque()
+        self._exclusive: deque[tuple[Callable[[], bool], asyncio.Future[bool]]] = deque()
         self._group: list[tuple[_Job, Any]] = []
-        self._busy = False  # a group is under way, or about to be
-        self._stuck = False  # it is overdue
+        self._busy = False  # a group runs, or is about to
+        self._stuck = False  # its commit is overdue
         self._closed = False
         self._idle: asyncio.Event | None = None
 
     async def run(self, work: Callable[[], T], committed: Callable[[T], None] | None = None) -> T:
-        """What `work` returns, once that is committed; `committed` is called with it then, even if nobody
-        waits.
+        """Return what `work` returns, once that is committed. Then `committed` is called with it, even if the caller
+        has given up.
 
-        Raises what `work` raises, and then nothing of it is written; UNAVAILABLE when the database fails.
+        Raises what `work` raises, and then writes nothing; UNAVAILABLE if the database fails.
         """
         if self._closed or self._stuck:
-            raise _unavailable()
+            raise store_unavailable()
         loop = asyncio.get_running_loop()
         job = _Job(work, loop.create_future(), committed)
         self._waiting.append(job)
-        self._wake(loop)
+        self._ensure_running(loop)
         result: T = await job.done
         return result
 
     async def run_exclusive(self, work: Callable[[], bool]) -> bool:
-        """What `work` returns, run in the thread between two groups, outside of any transaction; False when the
-        database fails. Who writes meanwhile waits.
+        """Run `work` in the thread between two groups, outside any transaction, while writers wait.
+
+        Returns what `work` returns, or False if the database fails.
         """
         if self._closed or self._stuck:
-            raise _unavailable()
+            raise store_unavailable()
         loop = asyncio.get_running_loop()
         done: asyncio.Future[bool] = loop.create_future()
-        self._apart.append((work, done))
-        self._wake(loop)
+        self._exclusive.append((work, done))
+        self._ensure_running(loop)
         return await done
 
     async def close(self) -> bool:
-        """Finish what was accepted; False when it was closed before."""
+        """Finish the jobs accepted. Returns False if it was closed before."""
         if self._closed:
             return False
         self._closed = True
@@ -93,14 +92,14 @@ class GroupCommit:
         self._thread.join()
         return True
 
-    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _ensure_running(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._busy:
             self._busy = True
-            self._again(loop)
+            self._schedule(loop)
 
     def _next(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
-        if self._apart:
-            self._run_apart(loop, *self._apart.popleft())
+        if self._exclusive:
+            self._run_alone(loop, *self._exclusive.popleft())
             return
         if not self._waiting:
             self._busy = False
@@ -110,22 +109,22 @@ class GroupCommit:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
-            if loop.time() < deadline:  # a stranger writes: it will be done soon
+            if loop.time() < deadline:  # another process writes: retry
                 loop.call_later(_BUSY_RETRY, self._next, loop, deadline)
                 return
             _log.error("the database takes no transaction: %s", error)
             self._fail_waiting()
-            self._again(loop)
+            self._schedule(loop)
             return
         self._run_group(loop)
 
-    def _run_apart(
+    def _run_alone(
         self, loop: asyncio.AbstractEventLoop, work: Callable[[], bool], done: asyncio.Future[bool]
     ) -> None:
         def finished(outcome: bool) -> None:
             if not done.done():
                 done.set_result(outcome)
-            self._again(loop)
+            self._schedule(loop)
 
         self._commits.put(lambda: loop.call_soon_threadsafe(finished, _succeeds(work)))
 
@@ -133,12 +132,12 @@ class GroupCommit:
         before = self._connection.total_changes
         while self._waiting and len(self._group) < _LARGEST_GROUP:
             if not self._run_job(self._waiting.popleft()):
-                self._again(loop)
+                self._schedule(loop)
                 return
-        if self._connection.total_changes == before:  # nothing to sync
+        if self._connection.total_changes == before:  # nothing was written, so there is nothing to sync
             self._end_group(loop, _commit(self._connection))
             return
-        watch = loop.call_later(self._patience, self._overdue)
+        watch = loop.call_later(self._timeout, self._overdue)
 
         def finished(error: Exception | None) -> None:
             watch.cancel()
@@ -147,7 +146,7 @@ class GroupCommit:
         self._commits.put(lambda: loop.call_soon_threadsafe(finished, _commit(self._connection)))
 
     def _run_job(self, job: _Job) -> bool:
-        """Whether the group goes on; if not, it was rolled back, and who can be run again waits again."""
+        """Return whether the group goes on. If not, it was rolled back, and its other jobs wait for the next group."""
         if job.done.done():  # its caller gave up
             return True
         before = self._connection.total_changes
@@ -155,7 +154,7 @@ class GroupCommit:
             self._group.append((job, job.work()))
         except Exception as error:
             broken = _is_broken(error)
-            _fail(job, _unavailable() if broken else error)
+            _fail(job, store_unavailable() if broken else error)
             if not broken and self._connection.total_changes == before:
                 return True
             self._abandon_group(error if broken else None)
@@ -165,12 +164,12 @@ class GroupCommit:
     def _abandon_group(self, error: Exception | None) -> None:
         group, self._group = self._group, []
         _rollback(self._connection)
-        if error is None:  # only the job that failed is to blame: the others start over
+        if error is None:  # caused by the failed job alone: run the others again
             self._waiting.extendleft(job for job, _ in reversed(group))
             return
         _log.error("the database failed: %s", error)
         for job, _ in group:
-            _fail(job, _unavailable())
+            _fail(job, store_unavailable())
 
     def _end_group(self, loop: asyncio.AbstractEventLoop, error: Exception | None) -> None:
         group, self._group = self._group, []
@@ -179,32 +178,32 @@ class GroupCommit:
             _log.error("a commit failed: %s", error)
         for job, result in group:
             if error:
-                _fail(job, _unavailable())
+                _fail(job, store_unavailable())
                 continue
             if not job.done.done():
                 job.done.set_result(result)
             if job.committed:
                 job.committed(result)
-        self._again(loop)
+        self._schedule(loop)
 
-    def _again(self, loop: asyncio.AbstractEventLoop) -> None:
-        loop.call_soon(self._next, loop, loop.time() + self._patience)
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_soon(self._next, loop, loop.time() + self._timeout)
 
     def _overdue(self) -> None:
-        _log.error("a commit takes more than %s s", self._patience)
+        _log.error("a commit takes more than %s s", self._timeout)
         self._stuck = True
         for job, _ in self._group:
-            _fail(job, _unavailable())
+            _fail(job, store_unavailable())
         self._fail_waiting()
 
     def _fail_waiting(self) -> None:
         while self._waiting:
-            _fail(self._waiting.popleft(), _unavailable())
+            _fail(self._waiting.popleft(), store_unavailable())
 
 
-def _work_off(commits: SimpleQueue[Callable[[], object] | None]) -> None:
+def _run_commits(commits: SimpleQueue[Callable[[], object] | None]) -> None:
     while (commit := commits.get()) is not None:
-        with suppress(RuntimeError):  # the loop was closed without waiting for us
+        with suppress(RuntimeError):  # the loop was closed before the commit ended
             commit()
 
 
@@ -236,14 +235,10 @@ def _rollback(connection: sqlite3.Connection) -> None:
 
 
 def _is_broken(error: Exception) -> bool:
-    """Whether the database is at fault, rather than the job."""
+    """Return whether the database caused the error, and not the job."""
     return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
 
 
 def _fail(job: _Job, error: Exception) -> None:
     if not job.done.done():
         job.done.set_exception(error)
-
-
-def _unavailable() -> ServiceError:
-    return unavailable("STORE_UNAVAILABLE", "The store cannot be reached at the moment.")

@@ -26,7 +26,10 @@ ORDER BY entry.sort {way}, entry.id {way} LIMIT ?
 
 
 def page_statement(*, after: bool, until: bool, descending: bool) -> str:
-    """Sort, id and data of one partition. Values: kind, index, partition, sort and id `after`, `until`, now, limit."""
+    """Return the statement that selects sort key, id and data of a partition's entities.
+
+    Its values are kind, index, partition, the sort key and id of `after`, `until`, now, and the limit.
+    """
     return _PAGE.format(
         after=f" AND (entry.sort, entry.id) {'<' if descending else '>'} (?, ?)" if after else "",
         until=" AND entry.sort <= ?" if until else "",
@@ -35,7 +38,7 @@ def page_statement(*, after: bool, until: bool, descending: bool) -> str:
 
 
 def apply(execute: Callable[[str, tuple[Any, ...]], Any], write: Write) -> None:
-    """Write one entity, or remove it, with what changes of its entries."""
+    """Write or remove one entity and its index entries."""
     kind, key, old, new = write.kind, write.id, write.old, write.new
     row = None
     if new is None:

@@ -1,6 +1,6 @@
-"""The schema of a store's SQLite file, and how files of earlier releases come to it.
+"""The schema of a store's SQLite file, and its migrations.
 
-Every change is one transaction with its `user_version`: whenever the process is killed, the file has either the old
+A migration and its `user_version` commit in one transaction: if the process is killed, the file has either the old
 schema or the new one.
 """
 
@@ -13,8 +13,8 @@ from functions.runtime.settings import SettingsError
 
 VERSION = 3
 
-# Entities lie by number, since a B-tree by key would have whole rows in its inner pages and become deep; entries know
-# the number, so that a page costs one look-up less for each entity.
+# Entities are stored by row number: a B-tree by key would hold whole rows in its inner pages and become deep. Index
+# entries have the row number, which saves one look-up for each entity of a page.
 _ENTITY = """
 CREATE TABLE entity (
     row INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, version INTEGER NOT NULL, data BLOB NOT NULL,
@@ -69,20 +69,20 @@ _MIGRATIONS = {
     ),
     2: _EPOCH,
 }
-"""By the version that each starts from: 0 is an empty file, and goes to the newest at once."""
+"""By the version that each starts from. 0 is an empty file, which gets the newest schema at once."""
 
 
 class StoreFileError(SettingsError):
-    """A store's file cannot be used; the message names it and says what to do."""
+    """A store's file cannot be used. The message names it and says what to do."""
 
 
 class SchemaTooNewError(StoreFileError):
-    """The file was written by a later release, which this one cannot read safely."""
+    """The file was written by a later release and cannot be read safely."""
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the file to this release's schema; raises SchemaTooNewError, and leaves such a file as it is."""
-    version = _version(connection)
+    """Migrate the file to this release's schema. Raises SchemaTooNewError and leaves such a file unchanged."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > VERSION:
         raise SchemaTooNewError(
             f"STORE_URL: {path} has schema {version}, this release knows up to {VERSION}: use the later release"
@@ -93,7 +93,3 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         for statement in (*_MIGRATIONS[version], f"PRAGMA user_version = {after}", "COMMIT"):
             connection.execute(statement)
         version = after
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])

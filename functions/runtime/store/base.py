@@ -1,0 +1,138 @@
+"""What all adapters do alike. An adapter reads and writes; this class does the rest of the port."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from events.catalog import Payload
+from events.outbox import OutboxRow
+from functions.runtime.clock import Clock
+from functions.runtime.store.codec import CodecRegistry
+from functions.runtime.store.cursors import Listing, cursor_after, lower_bound
+from functions.runtime.store.planning import Request, fitting
+from functions.runtime.store.port import Changes, Entity, EntityMapping, IdempotencyRecord, Page, Ref
+from observability.context import current
+
+E = TypeVar("E", bound=Entity)
+R = TypeVar("R")
+
+log = logging.getLogger("shop.store")
+
+
+class Range(NamedTuple):
+    """A part of one listing: what follows `after` (sort, id), with sort keys up to `until`."""
+
+    kind: str
+    name: str
+    partition: str
+    after: tuple[str, str] | None
+    until: str | None
+    descending: bool
+
+
+Found = tuple[str, str, bytes]
+"""Sort key, id and stored data of an entity in a listing."""
+
+
+class StoreBase(ABC):
+    """Base of the adapters of `Store`."""
+
+    def __init__(self, mappings: Sequence[EntityMapping[Any]], clock: Clock) -> None:
+        self._codecs = CodecRegistry(mappings)
+        self._clock = clock
+        self._listeners: list[Callable[[Sequence[OutboxRow]], None]] = []
+
+    @abstractmethod
+    async def _read_many(self, kind: str, ids: Sequence[str]) -> Mapping[str, bytes]:
+        """Return the stored data of the entities that exist among `ids` and have not expired."""
+
+    @abstractmethod
+    async def _read_range(self, wanted: Range, limit: int) -> Sequence[Found]:
+        """Return the first `limit` entities of the range that have not expired."""
+
+    @abstractmethod
+    async def _commit(self, request: Request) -> Any:
+        """Carry out one transaction and return its result."""
+
+    @abstractmethod
+    async def epoch(self) -> int:
+        """See the port."""
+
+    async def get(self, cls: type[E], entity_id: str) -> E | None:
+        """See the port."""
+        return (await self.get_many(cls, (entity_id,))).get(entity_id)
+
+    async def get_many(self, cls: type[E], ids: Sequence[str]) -> dict[str, E]:
+        """See the port."""
+        codec = self._codecs.of(cls)
+        found = await self._read_many(codec.name, ids)
+        return {entity_id: codec.decode(data) for entity_id, data in found.items()}
+
+    async def page(
+        self,
+        cls: type[E],
+        index: str,
+        partition: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        descending: bool = False,
+        until: str | None = None,
+        since: str | None = None,
+    ) -> Page[E]:
+        """See the port."""
+        codec = self._codecs.of(cls)
+        listing = Listing(codec.name, index, partition, descending, await self.epoch())
+        after = lower_bound(listing, cursor, since)
+        found = await self._read_range(
+            Range(codec.name, index, partition, after, until, descending), limit + 1
+        )
+        fit = fitting((len(data) for _, _, data in found), limit)
+        items = [codec.decode(data) for _, _, data in found[:fit]]
+        return Page(items, cursor_after(listing, *found[fit - 1][:2]) if len(found) > fit else None)
+
+    async def update(
+        self,
+        cls: type[E],
+        entity_id: str,
+        change: Callable[[E | None], tuple[E, Sequence[Payload]]],
+        *,
+        idempotency: IdempotencyRecord | None = None,
+    ) -> E:
+        """See the port."""
+
+        def changes(found: Sequence[Any]) -> Changes[E]:
+            entity, events = change(found[0])
+            return Changes(entity, (entity,), (), events)
+
+        result: E = await self._commit(Request([Ref(cls, entity_id)], changes, idempotency, current()))
+        return result
+
+    async def transact(
+        self,
+        refs: Sequence[Ref],
+        change: Callable[[Sequence[Any]], Changes[R]],
+        *,
+        idempotency: IdempotencyRecord | None = None,
+    ) -> R:
+        """See the port."""
+        result: R = await self._commit(Request(refs, change, idempotency, current()))
+        return result
+
+    def on_commit(self, listener: Callable[[Sequence[OutboxRow]], None]) -> None:
+        """See the port."""
+        self._listeners.append(listener)
+
+    def request_purge(self) -> None:  # noqa: B027 - most adapters have no files to purge
+        """Do nothing: the adapter has no files of its own."""
+
+    def _notify(self, rows: Sequence[OutboxRow]) -> None:
+        """Call the commit listeners. An error of one is logged and does not keep the others from being called."""
+        for listener in self._listeners if rows else ():
+            try:
+                listener(rows)
+            except Exception:
+                log.exception("a commit listener failed")
