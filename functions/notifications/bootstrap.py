@@ -6,9 +6,12 @@ from email.errors import MessageError
 from functools import partial
 from typing import TYPE_CHECKING
 
-from functions.notifications.channels import Channel, Mailbox
-from functions.notifications.clients import Users, UsersPeer
-from functions.notifications.desk import Desk
+from functions.notifications.channels.feedback import FeedbackService
+from functions.notifications.channels.mailbox import Mailbox
+from functions.notifications.channels.port import Channel
+from functions.notifications.clients import Users, UsersClient
+from functions.notifications.sending import MessageSender
+from functions.notifications.service import NotificationsService
 from functions.notifications.settings import Settings
 from functions.notifications.store import MAPPINGS
 from functions.notifications.subscriptions import subscriptions
@@ -16,7 +19,6 @@ from functions.runtime import factories
 from functions.runtime.app import Function, Hook, RpcService
 from functions.runtime.clock import Clock, SystemClock
 from functions.runtime.credentials import secret
-from functions.runtime.grpc_client import GrpcClient
 from functions.runtime.settings import SettingsError
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
@@ -34,49 +36,45 @@ def bootstrap(
     users: Users | None = None,
     verifier: TokenVerifier | None = None,
 ) -> Function:
-    """Compose the service; what is passed in takes the place of the real thing."""
+    """Compose the service. Each argument replaces what the settings would create."""
     clock = clock or SystemClock()
     channel = channel or open_channel(settings)
-    closing: list[Hook] = []
-    users = users or _users(settings, clock, closing)
-    verifier = verifier or _verifier(settings, clock, closing)
+    on_stop: list[Hook] = []
+    if users is None:
+        address = settings.users_address
+        client = factories.service_client(settings, "notifications", "users", address, clock, on_stop)
+        users = UsersClient(client)
+    verifier = verifier or factories.remote_verifier(settings, "notifications", clock, on_stop)
     store = store or factories.open_store(settings, "notifications", MAPPINGS, clock)
-    events_secret = secret(settings, "mail_events_secret")
-    shows_tokens = settings.shop_env == "development"
-    desk = Desk(store, channel, users, clock, shows_tokens, events_secret, settings.unverified_mails_per_day)
+    sender = MessageSender(
+        store,
+        channel,
+        users,
+        clock,
+        shows_tokens=settings.shop_env == "development",
+        unverified_mails_per_day=settings.unverified_mails_per_day,
+    )
+    notifications = NotificationsService(store, sender, clock)
+    feedback = FeedbackService(store, clock, secret=secret(settings, "mail_events_secret"))
     return Function(
         name="notifications",
         settings=settings,
         store=store,
-        services=partial(_services, desk),
-        subscriptions=subscriptions(desk),
+        services=partial(_services, notifications, feedback),
+        subscriptions=subscriptions(notifications),
         verifier=verifier,
         clock=clock,
         signer=factories.event_signer(settings, "notifications"),
         signatures=factories.event_verifier(settings, "notifications"),
-        on_stop=closing,
+        on_stop=on_stop,
     )
-
-
-def _users(settings: Settings, clock: Clock, closing: list[Hook]) -> Users:
-    peer = GrpcClient(
-        settings.users_address, factories.service_tokens(settings, "notifications", clock), "users"
-    )
-    closing.append(peer.close)
-    return UsersPeer(peer)
-
-
-def _verifier(settings: Settings, clock: Clock, closing: list[Hook]) -> TokenVerifier:
-    users = GrpcClient(settings.users_address)
-    closing.append(users.close)
-    return factories.token_verifier(settings, "notifications", factories.remote_keys(users), clock)
 
 
 def open_channel(settings: Settings) -> Channel:
-    """Open the channel that MAIL_CHANNEL and SMTP_URL choose.
+    """Open the channel that MAIL_CHANNEL and SMTP_URL select.
 
     Raises:
-        SettingsError: a setting of it cannot be, or nothing would be sent in production.
+        SettingsError: a setting of the channel is not valid, or production would send no mail.
     """
     production = settings.shop_env == "production"
     smtp_url = secret(settings, "smtp_url")
@@ -84,10 +82,10 @@ def open_channel(settings: Settings) -> Channel:
         if production and settings.role != "rpc":  # the rpc role sends nothing
             raise SettingsError("MAIL_CHANNEL: production must send mail: set SMTP_URL, or MAIL_CHANNEL=ses")
         return Mailbox()
-    sender = _mailbox("MAIL_FROM", settings.mail_from)
-    reply_to = _mailbox("MAIL_REPLY_TO", settings.mail_reply_to) if settings.mail_reply_to else None
+    sender = _parse_sender("MAIL_FROM", settings.mail_from)
+    reply_to = _parse_sender("MAIL_REPLY_TO", settings.mail_reply_to) if settings.mail_reply_to else None
     if settings.mail_channel == "ses":
-        from functions.notifications.ses import SesChannel  # only where mail goes out by it
+        from functions.notifications.channels.ses import SesChannel  # imported only if it is used
 
         return SesChannel(
             sender,
@@ -97,13 +95,13 @@ def open_channel(settings: Settings) -> Channel:
             settings.ses_endpoint,
             reply_to=reply_to,
         )
-    from functions.notifications.smtp import SmtpChannel, parse_url  # only where mail goes out
+    from functions.notifications.channels.smtp import SmtpChannel, parse_url  # imported only if it is used
 
     return SmtpChannel(parse_url(smtp_url, production=production), sender, settings.mail_timeout, reply_to)
 
 
-def _mailbox(variable: str, value: str) -> Address:
-    from functions.notifications.mime import parse_mailbox  # only where mail goes out
+def _parse_sender(variable: str, value: str) -> Address:
+    from functions.notifications.channels.mime import parse_mailbox  # imported only if mail is sent
 
     try:
         return parse_mailbox(value)
@@ -113,9 +111,11 @@ def _mailbox(variable: str, value: str) -> Address:
         ) from None
 
 
-def _services(desk: Desk) -> list[RpcService]:
-    from functions.notifications.rpc import ACCESS, Notifications  # gRPC only where its door opens
+def _services(notifications: NotificationsService, feedback: FeedbackService) -> list[RpcService]:
+    # Imported here, since the event role does not import gRPC.
+    from functions.notifications.rpc import ACCESS, NotificationsServicer
     from proto.shop.notifications.v1.notifications_pb2_grpc import add_NotificationsServiceServicer_to_server
 
+    servicer = NotificationsServicer(notifications, feedback)
     name = "shop.notifications.v1.NotificationsService"
-    return [RpcService(add_NotificationsServiceServicer_to_server, Notifications(desk), name, ACCESS)]
+    return [RpcService(add_NotificationsServiceServicer_to_server, servicer, name, ACCESS)]

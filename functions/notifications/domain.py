@@ -1,4 +1,4 @@
-"""Messages to people and what people want to be told: their states, and the events that tell of them."""
+"""Messages to users and their notification preferences: transitions, and the events that these record."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from events.catalog import NotificationBounced, Payload
 from functions.runtime.errors import aborted
 
 TO_ANOTHER_ADDRESS = frozenset({"email_change", "email_changed"})
-"""Templates of messages to an address that is not, or no longer, the account's: what becomes of them says nothing of
-the account's own."""
-_WAITS = [timedelta(minutes=minutes) for minutes in (1, 2, 4, 8, 16, 32, 60)]
+"""Templates of messages to an address that is not, or no longer, the account's. A bounce of such a message says nothing
+about the account's own address."""
+_RETRY_DELAYS = [timedelta(minutes=minutes) for minutes in (1, 2, 4, 8, 16, 32, 60)]
 UNVERIFIED_WINDOW = timedelta(hours=24)
-MAX_ATTEMPTS = len(_WAITS) + 4 * 24
-"""Then four days are over: a mail server that is down for a weekend costs no message (RFC 5321, 4.5.4.1)."""
+MAX_ATTEMPTS = len(_RETRY_DELAYS) + 4 * 24
+"""Attempts within four days, so that no message is lost to a mail server that is down for a weekend (RFC 5321,
+section 4.5.4.1)."""
 
 
 class NotificationStatus(StrEnum):
-    """Where a message stands; all but PENDING are final."""
+    """The state of a message. All but PENDING are final."""
 
     PENDING = "PENDING"
     SENT = "SENT"
@@ -31,15 +32,13 @@ class NotificationStatus(StrEnum):
 
 
 def notification_id(source: str, event_id: str, user_id: str) -> str:
-    """Derived from the event and the recipient, so that an event is told once to each, however often it
-    comes.
-    """
+    """Return the id of the message about an event to a user. It is derived, so that the message is written once."""
     return "ntf_" + hashlib.sha256(f"{source}\n{event_id}\n{user_id}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class Message:
-    """What is to be said: the template and the texts that it needs; nothing in them names a person."""
+    """The content of a message: a template and its parameters, which hold no personal data."""
 
     template: str
     params: dict[str, str]
@@ -48,11 +47,10 @@ class Message:
 
 @dataclass
 class Notification:
-    """A message to one person. Neither address nor name is kept: they are asked for when it is sent.
+    """A message to one user. Address and name are not stored: users is asked for them when it is sent.
 
-    `params` are the template's, so that the text can be written anew with the person's name. Until it is
-    final, `due_at` is when it may be tried (again): an attempt sets it ahead first, so that no two try at
-    once.
+    `params` are the template's, so that the text can be rendered again with the user's name. While the message is
+    pending, `due_at` is when it may be sent next. Each attempt moves it ahead first, so that no two run at once.
     """
 
     id: str
@@ -73,34 +71,34 @@ class Notification:
 
     @property
     def pending(self) -> bool:
-        """Waits to be sent, or is being sent."""
+        """Whether the message is waiting to be sent, or is being sent."""
         return self.status is NotificationStatus.PENDING
 
     @property
     def exhausted(self) -> bool:
-        """Has been tried as often as it may."""
+        """Whether no attempt is left."""
         return self.attempts >= MAX_ATTEMPTS
 
-    def attempt(self, now: datetime) -> None:
-        """Somebody tries to send it now; nobody else does for a while, longer each time."""
-        self.due_at = now + _WAITS[min(self.attempts, len(_WAITS) - 1)]
+    def begin_attempt(self, now: datetime) -> None:
+        """Count an attempt, and move `due_at` ahead by a delay that grows with each."""
+        self.due_at = now + _RETRY_DELAYS[min(self.attempts, len(_RETRY_DELAYS) - 1)]
         self.attempts += 1
 
-    def sent(self, now: datetime) -> list[Payload]:
-        """The channel took it."""
+    def mark_sent(self, now: datetime) -> list[Payload]:
+        """Record that the channel accepted the message."""
         self.sent_at = now
         return self._end(NotificationStatus.SENT)
 
     def fail(self, reason: str) -> list[Payload]:
-        """The channel refused it for good, or too often."""
+        """Record that the channel refused the message for good, or that no attempt is left."""
         return self._end(NotificationStatus.FAILED, reason)
 
     def suppress(self, reason: str) -> list[Payload]:
-        """The person does not want it, or cannot be reached."""
+        """Record that the user does not want the message or cannot be reached."""
         return self._end(NotificationStatus.SUPPRESSED, reason)
 
     def bounce(self) -> list[Payload]:
-        """The address will never take mail."""
+        """Record that the address does not exist or accepts no mail."""
         self._end(NotificationStatus.BOUNCED, "BOUNCED")
         if self.template in TO_ANOTHER_ADDRESS:
             return []
@@ -113,7 +111,7 @@ class Notification:
 
 @dataclass
 class Preferences:
-    """What a person (the id) wants to be told; version 0 while the defaults hold."""
+    """The notification preferences of a user (the id). The version is 0 while the defaults apply."""
 
     id: str
     email_enabled: bool = True
@@ -125,8 +123,10 @@ class Preferences:
         return self.email_enabled and template not in self.muted
 
     def change(self, email_enabled: bool | None, muted: Sequence[str] | None, version: int | None) -> None:
-        """Replace what is given. Raises ABORTED (VERSION_MISMATCH) unless `version` is None or the stored
-        one.
+        """Replace each value that is not None.
+
+        Raises:
+            Aborted: VERSION_MISMATCH, if `version` is neither None nor the stored one.
         """
         if version is not None and version != self.version:
             raise aborted("VERSION_MISMATCH", "The preferences have changed since they were read.")
@@ -138,9 +138,9 @@ class Preferences:
 
 @dataclass
 class UnverifiedMail:
-    """Mail of the last 24 hours to an address that nobody has verified, under the account's id.
+    """The mail of the last 24 hours to the unverified address of a user (the id).
 
-    `sent` is when, by notification: a repeated attempt counts once.
+    `sent` has the time by notification id, so that a repeated attempt counts once.
     """
 
     id: str
@@ -159,12 +159,3 @@ class UnverifiedMail:
             return False
         self.sent = {**recent, notification_id: recent.get(notification_id, now)}
         return True
-
-
-@dataclass
-class Erasure:
-    """An account that was deleted (its id), kept a while so that late events write to nobody."""
-
-    id: str
-    at: datetime
-    version: int = 0

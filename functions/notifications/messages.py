@@ -1,4 +1,4 @@
-"""What each event gives people to read."""
+"""The message that each event leads to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from events.catalog import (
 from functions.notifications.domain import Message
 from functions.notifications.rendering import amount
 
-_WHY = {
+_REASONS = {
     "ACCOUNT_DELETED": "the account was deleted",
     "AMOUNT_NOT_CHARGEABLE": "we cannot charge this amount; nothing is wrong with your card",
     "CUSTOMER_REQUEST": "as you asked",
@@ -34,28 +34,28 @@ _WHY = {
 
 
 def welcome(event: UserRegistered) -> Message:
-    """To the person."""
+    """To the user."""
     return Message("welcome", {})
 
 
 def challenged(event: UserChallenged) -> Message:
-    """To whoever reads the account's mail."""
-    known_already = event.occasion == "REGISTRATION"
-    return Message("already_registered" if known_already else event.purpose.lower(), {})
+    """To the account's address, which may be someone else's."""
+    is_registered = event.occasion == "REGISTRATION"
+    return Message("already_registered" if is_registered else event.purpose.lower(), {})
 
 
 def email_change_requested(event: UserEmailChangeRequested) -> Message:
-    """To whoever reads the mail of the address that an account wants."""
+    """To the new address that the user asked for."""
     return Message("email_change", {})
 
 
 def email_changed(event: UserEmailChanged) -> Message:
-    """To the address that the account had before."""
+    """To the account's former address."""
     return Message("email_changed", {"change_id": event.change_id})
 
 
 def password_changed(event: UserPasswordChanged) -> Message:
-    """To the person."""
+    """To the user."""
     return Message("password_changed", {})
 
 
@@ -65,12 +65,14 @@ def order_confirmed(event: OrderConfirmed) -> Message:
 
 
 def order_cancelled(event: OrderCancelled) -> Message:
-    """To the buyer, with the reason in words; one that we have no words for may be the customer's own, and is left out.
+    """To the buyer, with the reason in words if `_REASONS` has it.
 
-    A customer whose address nobody verified would write to whoever reads it.
+    Any other reason may be the customer's own text. It is left out, since the address may be someone else's.
     """
     returned = "yes" if event.money_returned else ""
-    return _about(event.order_id, "order_cancelled", why=_WHY.get(event.reason, ""), money_returned=returned)
+    return _about(
+        event.order_id, "order_cancelled", why=_REASONS.get(event.reason, ""), money_returned=returned
+    )
 
 
 def order_shipped(event: OrderShipped) -> Message:

@@ -1,4 +1,4 @@
-"""Render messages from templates/: `subject.txt` (one line) and `body.txt` a message, `layout.html` for all."""
+"""Render messages from templates/: each has `subject.txt` and `body.txt`; `layout.html` is shared."""
 
 from __future__ import annotations
 
@@ -30,44 +30,44 @@ TEMPLATES = frozenset(
         "password_changed",
     }
 )
-WITH_TOKEN = {
+TOKEN_PURPOSES = {
     "password_reset": "PASSWORD_RESET",
     "email_verification": "EMAIL_VERIFICATION",
     "already_registered": "REGISTRATION",
     "email_change": "EMAIL_CHANGE",
     "email_changed": "EMAIL_UNDO",
 }
-"""Templates whose mail carries a token, which nothing keeps, by its purpose."""
+"""The purpose of the token that a template's mail carries, by template. The token is stored nowhere."""
 
-OF_SECURITY = frozenset({*WITH_TOKEN, "password_changed"})
-"""Templates that nobody can mute, least of all somebody who took an account over; users bounds how many there are."""
+SECURITY_TEMPLATES = frozenset({*TOKEN_PURPOSES, "password_changed"})
+"""Templates that cannot be muted, so that a person who took over an account cannot. Users limits their number."""
 
-TO_ADMINISTRATORS = frozenset({"stock_low"})
+ADMIN_TEMPLATES = frozenset({"stock_low"})
 """Templates of messages to every administrator."""
 
 
 def subject(template: str, params: dict[str, str]) -> str:
-    """The subject, always one line."""
+    """Return the subject, always one line."""
     return " ".join(_render(template, "subject.txt", params).split())
 
 
 def body(template: str, params: dict[str, str], name: str = "", token: str = "") -> str:
-    """The text; it greets by `name` where one is given. Without its `token` a text says that the mail has it."""
+    """Return the text. It greets by `name` if one is given. Without a `token` it says that the e-mail has it."""
     known = {**params, "name": " ".join(name.split()), "token": token}
     return _render(template, "body.txt", known) + "\n"
 
 
 def html(subject_line: str, text: str) -> str:
-    """Return the HTML part of a mail: the words of its text, laid out for screens of any width.
+    """Return the HTML part of a mail: the words of its text in a layout for screens of any width.
 
-    Paragraphs of the text are separated by an empty line; one that is indented is a code.
+    An empty line separates paragraphs of the text; an indented paragraph is a code.
     """
     blocks = [block if block.startswith("    ") else block.strip() for block in text.split("\n\n")]
     return _environment().get_template("layout.html").render(subject=subject_line, blocks=blocks)
 
 
 def amount(money: Money) -> str:
-    """`1,234.50 EUR`: major units with as many decimals as the currency has, and its code."""
+    """Return `1,234.50 EUR`: major units with as many decimals as the currency has, and its code."""
     digits = exponent(money.currency)
     whole, part = divmod(money.amount, 10**digits)
     decimals = f".{part:0{digits}}" if digits else ""
@@ -80,7 +80,7 @@ def _render(template: str, file: str, params: dict[str, str]) -> str:
 
 @cache
 def _environment() -> Environment:
-    """Sandboxed, and strict: a text with a hole in it is an error, not a message."""
+    """Return the Jinja environment: sandboxed, and strict, so that a missing parameter is an error."""
     from jinja2 import FileSystemLoader, StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
 

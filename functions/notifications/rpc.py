@@ -1,12 +1,12 @@
-"""The gRPC door: proto to use case and back."""
+"""The gRPC servicer of notifications: proto to command, entity to proto."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from functions.notifications import feedback, service
-from functions.notifications.desk import Desk
+from functions.notifications.channels.feedback import FeedbackService
 from functions.notifications.domain import Notification, Preferences
+from functions.notifications.service import ListNotifications, NotificationsService, UpdatePreferences
 from functions.runtime.access import ANYBODY, SIGNED_IN
 from functions.runtime.identity import current_caller
 from functions.runtime.messages import timestamp
@@ -20,22 +20,22 @@ ACCESS = {
     "GetPreferences": SIGNED_IN,
     "UpdatePreferences": SIGNED_IN,
 }
-"""Who may call; the use cases ask for more."""
+"""The callers of each method; the use cases check ownership."""
 
 
-class Notifications(notifications_pb2_grpc.NotificationsServiceServicer):
+class NotificationsServicer(notifications_pb2_grpc.NotificationsServiceServicer):
     """See notifications.proto."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, notifications: NotificationsService, feedback: FeedbackService) -> None:
+        self._notifications = notifications
+        self._feedback = feedback
 
     async def ListNotifications(
         self, request: pb.ListNotificationsRequest, context: Any
     ) -> pb.ListNotificationsResponse:
         """See notifications.proto."""
-        page = await service.notifications_of(
-            request.user_id, request.limit, request.cursor, current_caller(), self._desk
-        )
+        query = ListNotifications(request.user_id, request.limit, request.cursor)
+        page = await self._notifications.list_notifications(query, current_caller())
         return pb.ListNotificationsResponse(
             notifications=map(_notification, page.items), next_cursor=page.next_cursor or ""
         )
@@ -44,39 +44,34 @@ class Notifications(notifications_pb2_grpc.NotificationsServiceServicer):
         self, request: pb.GetNotificationRequest, context: Any
     ) -> pb.GetNotificationResponse:
         """See notifications.proto."""
-        return pb.GetNotificationResponse(
-            notification=_notification(
-                await service.notification(request.notification_id, current_caller(), self._desk)
-            )
-        )
+        found = await self._notifications.get(request.notification_id, current_caller())
+        return pb.GetNotificationResponse(notification=_notification(found))
 
     async def GetPreferences(
         self, request: pb.GetPreferencesRequest, context: Any
     ) -> pb.GetPreferencesResponse:
         """See notifications.proto."""
-        return pb.GetPreferencesResponse(
-            preferences=_preferences(await service.preferences(request.user_id, current_caller(), self._desk))
-        )
+        found = await self._notifications.get_preferences(request.user_id, current_caller())
+        return pb.GetPreferencesResponse(preferences=_preferences(found))
 
     async def UpdatePreferences(
         self, request: pb.UpdatePreferencesRequest, context: Any
     ) -> pb.UpdatePreferencesResponse:
         """See notifications.proto."""
-        changed = await service.update_preferences(
+        command = UpdatePreferences(
             request.user_id,
             request.email_enabled if request.HasField("email_enabled") else None,
             request.muted_templates.names if request.HasField("muted_templates") else None,
             request.version if request.HasField("version") else None,
-            current_caller(),
-            self._desk,
         )
+        changed = await self._notifications.update_preferences(command, current_caller())
         return pb.UpdatePreferencesResponse(preferences=_preferences(changed))
 
     async def ReceiveMailEvent(
         self, request: pb.ReceiveMailEventRequest, context: Any
     ) -> pb.ReceiveMailEventResponse:
         """See notifications.proto."""
-        await feedback.receive(request.payload, request.secret, self._desk)
+        await self._feedback.receive(request.payload, request.secret)
         return pb.ReceiveMailEventResponse()
 
 

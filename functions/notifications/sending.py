@@ -1,8 +1,8 @@
-"""Use cases: telling people, once per event and recipient.
+"""Record messages and send them, once for each event and recipient.
 
-A message is committed before anything is sent, under an id derived from event and recipient; then the
-event is as good as handled, for whatever fails from there on is taken up by the sweep. A crash between
-sending and the commit of SENT sends twice, with the same Message-ID.
+A message is committed before it is sent, under an id derived from the event and the recipient. From then on the event
+is handled: the sweep retries whatever fails. A crash between sending and the commit of SENT sends the message twice,
+with the same Message-ID.
 """
 
 from __future__ import annotations
@@ -10,211 +10,222 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from events.catalog import ERASED_USER_ID, Payload
 from functions.notifications import rendering, store
-from functions.notifications.channels import Bounced, Mail, Refused
-from functions.notifications.clients import MailedCode
-from functions.notifications.desk import Desk
+from functions.notifications.channels.port import Bounced, Channel, Mail, MailRefused
+from functions.notifications.clients import MailedCode, Users
 from functions.notifications.domain import (
     TO_ANOTHER_ADDRESS,
-    Erasure,
     Message,
     Notification,
     Preferences,
     UnverifiedMail,
     notification_id,
 )
+from functions.runtime.clock import Clock
 from functions.runtime.concurrency import gather_logged
+from functions.runtime.erasure import Erasure
 from functions.runtime.errors import ServiceError
-from functions.runtime.store.port import Changes, Ref
+from functions.runtime.inbox import InboxRecord
+from functions.runtime.paging import all_pages
+from functions.runtime.store.port import Changes, Ref, Store
 from observability import tracing
 from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.notifications")
 
-SWEEP_SECONDS = 20.0  # within a delivery: after 30 s the broker sends the tick again
+Outcome = Callable[[Notification], Sequence[Payload]]
+"""The transition of a notification after an attempt to send it."""
 
-Verdict = Callable[[Notification], Sequence[Payload]]
 
+class MessageSender:
+    """Records messages and sends them. Methods are safe to call concurrently.
 
-async def tell(user_id: str, message: Message, source: str, event_id: str, desk: Desk) -> None:
-    """Tell one person what an event says. Returns once the message is committed, sent or to be sent by
-    the sweep.
+    New messages go to `channel`. `shows_tokens` lets a mailbox, which sends nothing, store the token that a mail would
+    carry; it is for development. An unverified address gets at most `unverified_mails_per_day` mails in 24 hours, not
+    counting security mails.
     """
-    if user_id == ERASED_USER_ID:
-        return
-    key, token = notification_id(source, event_id, user_id), ""
-    if message.template in rendering.WITH_TOKEN and desk.shows_tokens and not desk.channel.needs_address:
-        if await desk.store.get(Notification, key):
-            return  # a token for nobody would void the one that is shown
-        code = await _code(user_id, message.template, message.params, desk)
-        token = code.token if code else ""
-    recorded = await _record(key, user_id, message, token, desk)
-    if recorded is not None and recorded.pending:
-        await _send(recorded, desk)
+
+    def __init__(
+        self,
+        store: Store,
+        channel: Channel,
+        users: Users,
+        clock: Clock,
+        *,
+        shows_tokens: bool = False,
+        unverified_mails_per_day: int = 10,
+    ) -> None:
+        self._store = store
+        self._channel = channel
+        self._users = users
+        self._clock = clock
+        self._shows_tokens = shows_tokens
+        self._unverified_mails_per_day = unverified_mails_per_day
+
+    async def notify(self, user_id: str, message: Message, inbox: InboxRecord) -> None:
+        """Write a message about an event to a user. It is committed on return, and sent now or by the sweep."""
+        if user_id == ERASED_USER_ID:
+            return
+        key, token = notification_id(inbox.source, inbox.event_id, user_id), ""
+        carries_token = message.template in rendering.TOKEN_PURPOSES
+        if carries_token and self._shows_tokens and not self._channel.needs_address:
+            if await self._store.get(Notification, key):
+                return  # a new token would invalidate the one that the mailbox shows
+            code = await self._issue_token(user_id, message.template, message.params)
+            token = code.token if code else ""
+        recorded = await self._record(key, user_id, message, token)
+        if recorded is not None and recorded.pending:
+            await self._send(recorded)
+
+    async def notify_administrators(self, message: Message, inbox: InboxRecord) -> None:
+        """Write a message to every administrator. Raises UNAVAILABLE if users does not answer."""
+        administrators = await self._users.administrators()
+        await asyncio.gather(*(self.notify(user_id, message, inbox) for user_id in administrators))
+
+    async def send_due(self) -> None:
+        """Send the messages that are due, after a crash or a transient fault."""
+        async for due in all_pages(partial(store.due, self._store, self._clock.now())):
+            await gather_logged([self._retry(waiting.id, waiting.user_id) for waiting in due], log)
+
+    async def _record(self, key: str, user_id: str, message: Message, token: str) -> Notification | None:
+        """Commit a new message; None if it exists or its user was deleted. The caller sends it if it is PENDING."""
+        now = self._clock.now()
+        template, params = message.template, message.params
+        subject, body = rendering.subject(template, params), rendering.body(template, params, token=token)
+        channel = self._channel
+
+        def change(found: Sequence[Any]) -> Changes[Notification | None]:
+            known, preferences, erasure = found
+            if known is not None or erasure is not None:
+                return Changes(None)
+            new = Notification(
+                key, user_id, channel.name, template, params, subject, body, message.order_id, now
+            )
+            if not _is_wanted(template, preferences):
+                new.suppress("UNWANTED")
+            elif channel.needs_address:
+                new.begin_attempt(now)
+            else:
+                new.mark_sent(now)
+            return Changes(new, put=[new])
+
+        refs = [Ref(Notification, key), Ref(Preferences, user_id), Ref(Erasure, user_id)]
+        failpoint("notifications.record.before")
+        recorded = await self._store.transact(refs, change)
+        failpoint("notifications.record.after")
+        return recorded
+
+    async def _retry(self, key: str, user_id: str) -> None:
+        """Send a message that is due, unless another attempt has begun meanwhile."""
+        now = self._clock.now()
+
+        def change(found: Sequence[Any]) -> Changes[Notification | None]:
+            known, preferences = found
+            if known is None or known.due_at is None or known.due_at > now:
+                return Changes(None)
+            if not _is_wanted(known.template, preferences):
+                known.suppress("UNWANTED")
+            elif known.exhausted:
+                known.fail("TOO_MANY_ATTEMPTS")
+            else:
+                known.begin_attempt(now)
+            return Changes(known, put=[known])
+
+        failpoint("notifications.retry.before")
+        taken = await self._store.transact([Ref(Notification, key), Ref(Preferences, user_id)], change)
+        failpoint("notifications.retry.after")
+        if taken is not None and taken.pending:
+            await self._send(taken)
+
+    async def _send(self, notification: Notification) -> None:
+        """Make one attempt and commit its outcome. After a transient fault the message stays due for the sweep."""
+        fields = {"notification_id": notification.id, "template": notification.template}
+        try:
+            outcome = await self._attempt(notification)
+        except (
+            ServiceError
+        ) as error:  # also a permanent one: the event is not at fault, and attempts are counted
+            log.warning("notification_left_pending", extra={**fields, "reason": error.reason})
+            return
+
+        def change(found: Sequence[Any]) -> Changes[None]:
+            known: Notification | None = found[0]
+            if known is None or not known.pending:
+                return Changes(None)  # deleted with its user, or settled by another attempt
+            return Changes(None, events=outcome(known), put=[known])
+
+        failpoint("notifications.settle.before")
+        await self._store.transact([Ref(Notification, notification.id)], change)
+        failpoint("notifications.settle.after")
+
+    async def _attempt(self, notification: Notification) -> Outcome:
+        """Send a message and return the outcome. Raises ServiceError if it may be retried."""
+        contact = await self._users.contact(notification.user_id)
+        if contact is None:
+            return lambda known: known.suppress("UNKNOWN_PERSON")
+        if not contact.deliverable and notification.template not in TO_ANOTHER_ADDRESS:
+            return lambda known: known.suppress("UNDELIVERABLE")
+        if not contact.verified and not await self._count_unverified(notification):
+            return lambda known: known.suppress("ADDRESS_UNVERIFIED")
+        token, address = "", contact.email
+        if notification.template in rendering.TOKEN_PURPOSES:
+            code = await self._issue_token(notification.user_id, notification.template, notification.params)
+            if code is None:
+                return lambda known: known.suppress("NOTHING_TO_PROVE")
+            token, address = code.token, code.email or contact.email
+        now = self._clock.now()
+        # The name of an unverified account may be a stranger's message to the owner of the address.
+        name = contact.name if contact.verified and address == contact.email else ""
+        subject = notification.subject
+        text = rendering.body(notification.template, notification.params, name, token)
+        return await self._deliver(
+            Mail(notification.id, subject, text, now, address, name, rendering.html(subject, text)),
+            notification.template,
+        )
+
+    async def _deliver(self, mail: Mail, template: str) -> Outcome:
+        attributes = {"shop.template": template, "shop.channel": self._channel.name}
+        try:
+            operation = tracing.Operation(f"send {template}", "CLIENT", attributes)
+            with operation.span(harmless=(Bounced, MailRefused)):
+                failpoint("notifications.send.before")
+                await self._channel.send(mail)
+                failpoint("notifications.send.after")
+        except Bounced:
+            return lambda known: known.bounce()
+        except MailRefused as refused:
+            reason = str(refused)
+            return lambda known: known.fail(reason)
+        return lambda known: known.mark_sent(mail.at)
+
+    async def _issue_token(self, user_id: str, template: str, params: Mapping[str, str]) -> MailedCode | None:
+        """Ask users for the token of a mail of this template; None if there is nothing to prove any more."""
+        purpose = rendering.TOKEN_PURPOSES[template]
+        return await self._users.mailed_token(user_id, purpose, params.get("change_id", ""))
+
+    async def _count_unverified(self, notification: Notification) -> bool:
+        """Count a mail to an unverified address; return whether it may be sent.
+
+        Security mails are limited by users, and a customer cannot cause mails to administrators.
+        """
+        if notification.template in rendering.SECURITY_TEMPLATES | rendering.ADMIN_TEMPLATES:
+            return True
+        user_id, now, limit = notification.user_id, self._clock.now(), self._unverified_mails_per_day
+
+        def change(found: Sequence[Any]) -> Changes[bool]:
+            mail, erasure = found
+            mail = mail or UnverifiedMail(user_id)
+            if erasure is not None or not mail.allow(notification.id, limit, now):
+                return Changes(False)
+            return Changes(True, put=[mail])
+
+        return await self._store.transact([Ref(UnverifiedMail, user_id), Ref(Erasure, user_id)], change)
 
 
-async def tell_administrators(message: Message, source: str, event_id: str, desk: Desk) -> None:
-    """Tell every administrator. Raises UNAVAILABLE while users cannot say who they are."""
-    administrators = await desk.users.administrators()
-    await asyncio.gather(*(tell(user_id, message, source, event_id, desk) for user_id in administrators))
-
-
-async def sweep(desk: Desk) -> None:
-    """Send what is due: left by a crash, or refused for the moment."""
-    now = desk.clock.now()
-    try:
-        async with asyncio.timeout(SWEEP_SECONDS):
-            cursor, more = None, True
-            while more:
-                page = await store.due(desk.store, now, cursor)
-                await gather_logged(
-                    [_try_again(waiting.id, waiting.user_id, desk) for waiting in page.items], log
-                )
-                cursor, more = page.next_cursor, page.next_cursor is not None
-    except TimeoutError:
-        log.warning("sweep_unfinished")
-
-
-async def _record(key: str, user_id: str, message: Message, token: str, desk: Desk) -> Notification | None:
-    """Commit the message, unless it is there, or its person is gone: None then. Who calls sends what is
-    PENDING.
-    """
-    now = desk.clock.now()
-    template, params = message.template, message.params
-    subject, body = rendering.subject(template, params), rendering.body(template, params, token=token)
-    channel = desk.channel
-
-    def change(found: Sequence[Any]) -> Changes[Notification | None]:
-        known, preferences, request_purge = found
-        if known is not None or request_purge is not None:
-            return Changes(None)
-        new = Notification(key, user_id, channel.name, template, params, subject, body, message.order_id, now)
-        if not _wanted(template, preferences):
-            new.suppress("UNWANTED")
-        elif channel.needs_address:
-            new.attempt(now)
-        else:
-            new.sent(now)
-        return Changes(new, put=[new])
-
-    failpoint("notifications.record.before")
-    recorded = await desk.store.transact([Ref(Notification, key), *_person(user_id)], change)
-    failpoint("notifications.record.after")
-    return recorded
-
-
-async def _try_again(key: str, user_id: str, desk: Desk) -> None:
-    """Take up a message that is due, unless somebody else just did."""
-    now = desk.clock.now()
-
-    def change(found: Sequence[Any]) -> Changes[Notification | None]:
-        known, preferences, _ = found
-        if known is None or known.due_at is None or known.due_at > now:
-            return Changes(None)
-        if not _wanted(known.template, preferences):
-            known.suppress("UNWANTED")
-        elif known.exhausted:
-            known.fail("TOO_MANY_ATTEMPTS")
-        else:
-            known.attempt(now)
-        return Changes(known, put=[known])
-
-    failpoint("notifications.retry.before")
-    taken = await desk.store.transact([Ref(Notification, key), *_person(user_id)], change)
-    failpoint("notifications.retry.after")
-    if taken is not None and taken.pending:
-        await _send(taken, desk)
-
-
-async def _send(notification: Notification, desk: Desk) -> None:
-    """One attempt, and its outcome committed; a passing fault leaves the message due for the sweep."""
-    about = {"notification_id": notification.id, "template": notification.template}
-    try:
-        verdict = await _attempt(notification, desk)
-    except ServiceError as error:  # even one that lasts: the event is not at fault, and attempts are counted
-        log.warning("notification_left_pending", extra={**about, "reason": error.reason})
-        return
-
-    def change(found: Sequence[Any]) -> Changes[None]:
-        known: Notification | None = found[0]
-        if known is None or not known.pending:
-            return Changes(None)  # deleted with its person, or settled by somebody else
-        return Changes(None, events=verdict(known), put=[known])
-
-    failpoint("notifications.settle.before")
-    await desk.store.transact([Ref(Notification, notification.id)], change)
-    failpoint("notifications.settle.after")
-
-
-async def _attempt(notification: Notification, desk: Desk) -> Verdict:
-    """Send it; what became of it. Raises ServiceError, transient, when it may be tried again."""
-    contact = await desk.users.contact(notification.user_id)
-    if contact is None:
-        return lambda known: known.suppress("UNKNOWN_PERSON")
-    if not contact.deliverable and notification.template not in TO_ANOTHER_ADDRESS:
-        return lambda known: known.suppress("UNDELIVERABLE")
-    if not contact.verified and not await _within_budget(notification, desk):
-        return lambda known: known.suppress("ADDRESS_UNVERIFIED")
-    token, address = "", contact.email
-    if notification.template in rendering.WITH_TOKEN:
-        code = await _code(notification.user_id, notification.template, notification.params, desk)
-        if code is None:
-            return lambda known: known.suppress("NOTHING_TO_PROVE")
-        token, address = code.token, code.email or contact.email
-    now = desk.clock.now()
-    # Until somebody proved that they read this mail, a name may be a stranger's message to its owner.
-    name = contact.name if contact.verified and address == contact.email else ""
-    subject = notification.subject
-    text = rendering.body(notification.template, notification.params, name, token)
-    mail = Mail(notification.id, subject, text, now, address, name, rendering.html(subject, text))
-    about = {"shop.template": notification.template, "shop.channel": desk.channel.name}
-    try:
-        operation = tracing.Operation(f"send {notification.template}", "CLIENT", about)
-        with operation.span(harmless=(Bounced, Refused)):
-            failpoint("notifications.send.before")
-            await desk.channel.send(mail)
-            failpoint("notifications.send.after")
-    except Bounced:
-        return lambda known: known.bounce()
-    except Refused as refused:
-        reason = str(refused)
-        return lambda known: known.fail(reason)
-    return lambda known: known.sent(now)
-
-
-async def _code(user_id: str, template: str, params: Mapping[str, str], desk: Desk) -> MailedCode | None:
-    """Ask users for the token that a mail of this template carries; None when there is nothing to prove any more."""
-    return await desk.users.mailed_token(user_id, rendering.WITH_TOKEN[template], params.get("change_id", ""))
-
-
-async def _within_budget(notification: Notification, desk: Desk) -> bool:
-    """Count a mail to an unverified address; return whether it may be sent.
-
-    Codes have limits of their own, at users; what administrators are told is not a customer's to trigger.
-    """
-    if notification.template in rendering.OF_SECURITY | rendering.TO_ADMINISTRATORS:
-        return True
-
-    def change(found: Sequence[Any]) -> Changes[bool]:
-        mail, request_purge = found
-        mail = mail or UnverifiedMail(notification.user_id)
-        if request_purge is not None or not mail.allow(
-            notification.id, desk.unverified_mails_per_day, desk.clock.now()
-        ):
-            return Changes(False)
-        return Changes(True, put=[mail])
-
-    user_id = notification.user_id
-    return await desk.store.transact([Ref(UnverifiedMail, user_id), Ref(Erasure, user_id)], change)
-
-
-def _wanted(template: str, preferences: Preferences | None) -> bool:
-    """Whether to send it; what somebody asked for a moment ago, or must know, is not muted."""
-    return template in rendering.OF_SECURITY or preferences is None or preferences.wants(template)
-
-
-def _person(user_id: str) -> tuple[Ref, Ref]:
-    return Ref(Preferences, user_id), Ref(Erasure, user_id)
+def _is_wanted(template: str, preferences: Preferences | None) -> bool:
+    """Return whether the user wants a message. Security mails are always sent."""
+    return template in rendering.SECURITY_TEMPLATES or preferences is None or preferences.wants(template)

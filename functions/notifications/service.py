@@ -1,102 +1,203 @@
-"""Use cases: reading messages, preferences, erasing a person. Telling people things is in sending.py."""
+"""Use cases of notifications: tell users what happened, list messages, and change preferences."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from functions.notifications import store
-from functions.notifications.desk import Desk
-from functions.notifications.domain import Erasure, Notification, Preferences, UnverifiedMail
+from events.catalog import (
+    OrderCancelled,
+    OrderConfirmed,
+    OrderDelivered,
+    OrderShipped,
+    PaymentRefunded,
+    StockLow,
+    UserChallenged,
+    UserDeleted,
+    UserEmailChanged,
+    UserEmailChangeRequested,
+    UserPasswordChanged,
+    UserRegistered,
+)
+from functions.notifications import messages, store
+from functions.notifications.domain import Notification, Preferences, UnverifiedMail
 from functions.notifications.rendering import TEMPLATES
+from functions.notifications.sending import MessageSender
+from functions.runtime.clock import Clock
+from functions.runtime.concurrency import sweep_deadline
+from functions.runtime.erasure import Erasure, record_erasure
 from functions.runtime.errors import invalid, not_found
 from functions.runtime.identity import Identity, require_self_or_admin, require_signed_in
 from functions.runtime.ids import is_id
+from functions.runtime.inbox import InboxRecord
 from functions.runtime.paging import page_limit
-from functions.runtime.store.port import Changes, Page, Ref
+from functions.runtime.store.port import Changes, Page, Ref, Store
 from observability.failpoints import failpoint
 
-_ERASED_AT_ONCE = 50
+log = logging.getLogger("shop.notifications")
+
+_ERASURE_BATCH = 50
 
 
-async def notifications_of(
-    user_id: str, limit: int, cursor: str, caller: Identity, desk: Desk
-) -> Page[Notification]:
-    """A person's messages, newest first; an empty `user_id` means the caller's own."""
-    user_id = _person(user_id, caller)
-    return await store.notifications_of(desk.store, user_id, page_limit(limit), cursor or None)
+@dataclass(frozen=True)
+class ListNotifications:
+    """List the messages to a user, or to the caller if `user_id` is empty."""
+
+    user_id: str
+    limit: int
+    cursor: str
 
 
-async def notification(message_id: str, caller: Identity, desk: Desk) -> Notification:
-    """One message, for its person or an admin; to others NOT_FOUND."""
-    require_signed_in(caller)
-    found = await desk.store.get(Notification, message_id)
-    if found is None or not (caller.is_admin or (caller.subject == found.user_id and not caller.is_service)):
-        raise not_found("Notification", "NOTIFICATION_NOT_FOUND")
-    return found
+@dataclass(frozen=True)
+class UpdatePreferences:
+    """Replace each preference that is not None, of a user or of the caller if `user_id` is empty.
+
+    `muted` are names of templates. `version` is the version that the caller has read; None skips the check.
+    """
+
+    user_id: str = ""
+    email_enabled: bool | None = None
+    muted: Sequence[str] | None = None
+    version: int | None = None
 
 
-async def preferences(user_id: str, caller: Identity, desk: Desk) -> Preferences:
-    """What a person wants to be told: everything, by default."""
-    user_id = _person(user_id, caller)
-    return await desk.store.get(Preferences, user_id) or Preferences(user_id)
+class NotificationsService:
+    """Use cases of notifications. Collaborators are fixed at start; methods are safe to call concurrently."""
 
+    def __init__(self, store: Store, sender: MessageSender, clock: Clock) -> None:
+        self._store = store
+        self._sender = sender
+        self._clock = clock
 
-async def update_preferences(
-    user_id: str,
-    email_enabled: bool | None,
-    muted: Sequence[str] | None,
-    version: int | None,
-    caller: Identity,
-    desk: Desk,
-) -> Preferences:
-    """Replace what is not None. Raises INVALID_ARGUMENT (TEMPLATE_UNKNOWN), ABORTED (VERSION_MISMATCH)."""
-    user_id = _person(user_id, caller)
-    unknown = sorted(set(muted or ()) - TEMPLATES)
-    if unknown:
-        known = ", ".join(sorted(TEMPLATES))
-        raise invalid(
-            "There is no such template.",
-            ("muted_templates", f"must be among {known}"),
-            reason="TEMPLATE_UNKNOWN",
+    async def list_notifications(self, query: ListNotifications, caller: Identity) -> Page[Notification]:
+        """List a user's messages, newest first.
+
+        Raises:
+            PermissionDenied: the caller is neither that user nor an admin.
+        """
+        user_id = _authorized_user(query.user_id, caller)
+        return await store.notifications_of(
+            self._store, user_id, page_limit(query.limit), query.cursor or None
         )
 
-    def change(found: Sequence[Any]) -> Changes[Preferences]:
-        stored, request_purge = found
-        if request_purge is not None:
-            raise not_found("User", "USER_NOT_FOUND")
-        changed = stored or Preferences(user_id)
-        changed.change(email_enabled, muted, version)
-        return Changes(changed, put=[changed])
+    async def get(self, notification_id: str, caller: Identity) -> Notification:
+        """Return a message.
 
-    return await desk.store.transact([Ref(Preferences, user_id), Ref(Erasure, user_id)], change)
+        Raises:
+            NotFound: NOTIFICATION_NOT_FOUND, also if the caller is neither its recipient nor an admin.
+        """
+        require_signed_in(caller)
+        found = await self._store.get(Notification, notification_id)
+        is_recipient = found is not None and caller.subject == found.user_id and not caller.is_service
+        if found is None or not (caller.is_admin or is_recipient):
+            raise not_found("Notification", "NOTIFICATION_NOT_FOUND")
+        return found
+
+    async def get_preferences(self, user_id: str, caller: Identity) -> Preferences:
+        """Return a user's preferences, or the caller's if `user_id` is empty. By default all messages are sent."""
+        user_id = _authorized_user(user_id, caller)
+        return await self._store.get(Preferences, user_id) or Preferences(user_id)
+
+    async def update_preferences(self, command: UpdatePreferences, caller: Identity) -> Preferences:
+        """Change a user's preferences.
+
+        Raises:
+            InvalidArgument: TEMPLATE_UNKNOWN.
+            NotFound: USER_NOT_FOUND for a deleted account.
+            Aborted: VERSION_MISMATCH.
+        """
+        user_id = _authorized_user(command.user_id, caller)
+        if set(command.muted or ()) - TEMPLATES:
+            known = ", ".join(sorted(TEMPLATES))
+            raise invalid(
+                "There is no such template.",
+                ("muted_templates", f"must be among {known}"),
+                reason="TEMPLATE_UNKNOWN",
+            )
+
+        def change(found: Sequence[Any]) -> Changes[Preferences]:
+            stored, erasure = found
+            if erasure is not None:
+                raise not_found("User", "USER_NOT_FOUND")
+            changed = stored or Preferences(user_id)
+            changed.change(command.email_enabled, command.muted, command.version)
+            return Changes(changed, put=[changed])
+
+        return await self._store.transact([Ref(Preferences, user_id), Ref(Erasure, user_id)], change)
+
+    async def on_user_registered(self, event: UserRegistered, inbox: InboxRecord) -> None:
+        """Welcome the user."""
+        await self._sender.notify(event.user_id, messages.welcome(event), inbox)
+
+    async def on_user_challenged(self, event: UserChallenged, inbox: InboxRecord) -> None:
+        """Mail the token that proves that the user reads the account's mail."""
+        await self._sender.notify(event.user_id, messages.challenged(event), inbox)
+
+    async def on_email_change_requested(self, event: UserEmailChangeRequested, inbox: InboxRecord) -> None:
+        """Mail the confirmation token to the new address."""
+        await self._sender.notify(event.user_id, messages.email_change_requested(event), inbox)
+
+    async def on_email_changed(self, event: UserEmailChanged, inbox: InboxRecord) -> None:
+        """Mail the token that undoes the change to the former address."""
+        await self._sender.notify(event.user_id, messages.email_changed(event), inbox)
+
+    async def on_password_changed(self, event: UserPasswordChanged, inbox: InboxRecord) -> None:
+        """Tell the user that the password was changed."""
+        await self._sender.notify(event.user_id, messages.password_changed(event), inbox)
+
+    async def on_order_confirmed(self, event: OrderConfirmed, inbox: InboxRecord) -> None:
+        """Tell the buyer."""
+        await self._sender.notify(event.user_id, messages.order_confirmed(event), inbox)
+
+    async def on_order_cancelled(self, event: OrderCancelled, inbox: InboxRecord) -> None:
+        """Tell the buyer."""
+        await self._sender.notify(event.user_id, messages.order_cancelled(event), inbox)
+
+    async def on_order_shipped(self, event: OrderShipped, inbox: InboxRecord) -> None:
+        """Tell the buyer."""
+        await self._sender.notify(event.user_id, messages.order_shipped(event), inbox)
+
+    async def on_order_delivered(self, event: OrderDelivered, inbox: InboxRecord) -> None:
+        """Tell the buyer."""
+        await self._sender.notify(event.user_id, messages.order_delivered(event), inbox)
+
+    async def on_payment_refunded(self, event: PaymentRefunded, inbox: InboxRecord) -> None:
+        """Tell the buyer."""
+        await self._sender.notify(event.user_id, messages.payment_refunded(event), inbox)
+
+    async def on_stock_low(self, event: StockLow, inbox: InboxRecord) -> None:
+        """Tell every administrator. Raises UNAVAILABLE if users does not answer."""
+        await self._sender.notify_administrators(messages.stock_low(event), inbox)
+
+    async def on_user_deleted(self, event: UserDeleted, inbox: InboxRecord) -> None:
+        """Delete the user's messages and preferences. Repeatable."""
+        user_id = event.user_id
+        await record_erasure(self._store, user_id, self._clock.now())
+        await self._delete([Ref(Preferences, user_id), Ref(UnverifiedMail, user_id)])
+        while (page := await store.notifications_of(self._store, user_id, _ERASURE_BATCH, None)).items:
+            await self._delete([Ref(Notification, message.id) for message in page.items])
+        self._store.request_purge()
+
+    async def sweep(self) -> None:
+        """Send the messages that are due."""
+        async with sweep_deadline(log):
+            await self._sender.send_due()
+
+    async def _delete(self, refs: Sequence[Ref]) -> None:
+        def change(found: Sequence[Any]) -> Changes[None]:
+            return Changes(None, delete=[entity for entity in found if entity is not None])
+
+        failpoint("notifications.erase.before")
+        await self._store.transact(refs, change)
+        failpoint("notifications.erase.after")
 
 
-async def erase(user_id: str, desk: Desk) -> None:
-    """An account is deleted: so is all that was written to the person. Repeatable."""
-    now = desk.clock.now()
-    await desk.store.transact(
-        [Ref(Erasure, user_id)], lambda found: Changes(None, [] if found[0] else [Erasure(user_id, now)])
-    )
-    await _delete([Ref(Preferences, user_id), Ref(UnverifiedMail, user_id)], desk)
-    while (page := await store.notifications_of(desk.store, user_id, _ERASED_AT_ONCE, None)).items:
-        await _delete([Ref(Notification, message.id) for message in page.items], desk)
-    desk.store.request_purge()
-
-
-async def _delete(refs: Sequence[Ref], desk: Desk) -> None:
-    def change(found: Sequence[Any]) -> Changes[None]:
-        return Changes(None, delete=[entity for entity in found if entity is not None])
-
-    failpoint("notifications.erase.before")
-    await desk.store.transact(refs, change)
-    failpoint("notifications.erase.after")
-
-
-def _person(user_id: str, caller: Identity) -> str:
-    """Whom a request is about; raises unless the caller is that person or an admin."""
+def _authorized_user(user_id: str, caller: Identity) -> str:
+    """Return the id of the user that a request is about. Raises unless the caller is that user or an admin."""
     user_id = user_id or caller.subject
     require_self_or_admin(caller, user_id)
     if not is_id("usr", user_id):
-        raise invalid("This is no user's id.", ("user_id", "must be usr_ and 32 hexadecimal digits"))
+        raise invalid("The user id is not valid.", ("user_id", "must be usr_ and 32 hexadecimal digits"))
     return user_id

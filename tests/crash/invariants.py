@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from functions.notifications.smtp import AT_ONCE
+from functions.notifications.channels.smtp import MAX_CONNECTIONS
 from knative.local.demo.shop import Person, Shop
 from tests.crash.mail import MailServer
 from tests.crash.patience import PRICE
@@ -147,6 +147,6 @@ async def unsent(shop: Shop, people: list[Person], mail: MailServer, deaths: int
     found = [f"{m['template']} {m['id']} is still to be sent" for m in messages if m["status"] == "PENDING"]
     found += [f"{key} says that it was sent, and was not" for key in sent if not mail.taken[key]]
     again = sum(mail.taken[key] - 1 for key in sent if mail.taken[key])
-    if again > deaths * AT_ONCE:
+    if again > deaths * MAX_CONNECTIONS:
         found.append(f"{again} messages were sent again")
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from functions.notifications.channels import Bounced, Mail
+from functions.notifications.channels.port import Bounced, Mail
 from functions.notifications.clients import Contact, MailedCode
 from functions.orders.pricing import Offer
 from functions.orders.service import OrdersService
@@ -108,7 +108,7 @@ class Postman:
         self.sent: list[str] = []
 
     async def send(self, mail: Mail) -> None:
-        """See functions.notifications.channels.Channel."""
+        """See functions.notifications.channels.port.Channel."""
         await asyncio.sleep(0)
         if self.down:
             raise unavailable("MAIL_UNAVAILABLE", "No mail goes out.")

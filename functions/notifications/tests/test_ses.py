@@ -1,4 +1,4 @@
-"""Mail through Amazon SES: against moto's, and against a client that does as it is told."""
+"""Mail through Amazon SES, against moto and against a fake client."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.ses.models import ses_backends
 
 from functions.notifications.bootstrap import open_channel
-from functions.notifications.channels import Refused
-from functions.notifications.ses import SesChannel
+from functions.notifications.channels.port import MailRefused
+from functions.notifications.channels.ses import SesChannel
 from functions.notifications.settings import Settings
 from functions.notifications.tests.test_smtp import MAIL, SENDER
 from functions.runtime.aws import make_client
@@ -35,7 +35,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 class FakeSes:
-    """SES's client: `answers` are given one a call, the errors raised."""
+    """A fake client of SES: each call consumes one of `answers`, and raises it if it is an error."""
 
     def __init__(self, *answers: Exception | None) -> None:
         self.answers = list(answers)
@@ -44,7 +44,7 @@ class FakeSes:
         self.waits: threading.Event | None = None
 
     def channel(self, seconds: float = 5.0, configuration_set: str = "") -> SesChannel:
-        return SesChannel(SENDER, seconds, configuration_set, make=lambda *_, **__: self)
+        return SesChannel(SENDER, seconds, configuration_set, create_client=lambda *_, **__: self)
 
     def send_email(self, **parameters: Any) -> dict[str, str]:
         self.threads.add(threading.get_ident())
@@ -73,7 +73,7 @@ async def test_a_message_arrives_whole(aws: Any) -> None:
 
 async def test_a_sender_that_aws_does_not_know_is_refused(aws: Any) -> None:
     channel = open_channel(Settings(mail_channel="ses", mail_from="who@else.example", ses_region=REGION))
-    with pytest.raises(Refused, match="MESSAGE_REFUSED"):
+    with pytest.raises(MailRefused, match="MESSAGE_REFUSED"):
         await channel.send(MAIL)
     assert aws.sent_messages == []
 
@@ -96,7 +96,7 @@ async def test_the_event_loop_is_never_held_up() -> None:
 
 @pytest.mark.parametrize("code", ["MessageRejected", "BadRequestException"])
 async def test_a_message_that_ses_will_not_take_is_refused(code: str) -> None:
-    with pytest.raises(Refused, match="MESSAGE_REFUSED"):
+    with pytest.raises(MailRefused, match="MESSAGE_REFUSED"):
         await FakeSes(refusal(code)).channel().send(MAIL)
 
 

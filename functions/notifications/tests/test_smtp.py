@@ -15,11 +15,12 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope
 
 from functions.notifications import rendering
 from functions.notifications.bootstrap import open_channel
-from functions.notifications.channels import Bounced, Mail, Mailbox, Refused
-from functions.notifications.mime import compose, parse_mailbox
+from functions.notifications.channels.mailbox import Mailbox
+from functions.notifications.channels.mime import compose, parse_mailbox
+from functions.notifications.channels.port import Bounced, Mail, MailRefused
+from functions.notifications.channels.smtp import SmtpChannel, SmtpServer, parse_url
 from functions.notifications.settings import Settings
-from functions.notifications.smtp import Server, SmtpChannel, parse_url
-from functions.notifications.tests.office import ORDER, Office
+from functions.notifications.tests.shop import ORDER, Shop
 from functions.notifications.tests.test_telling import CONFIRMED
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
@@ -36,7 +37,7 @@ def test_the_settings_do_not_show_the_password_of_the_mail_server() -> None:
 
 
 def text_of(message: EmailMessage) -> str:
-    """The plain text part."""
+    """Return the plain text part."""
     part = message.get_body(("plain",))
     assert part is not None
     content = part.get_content()
@@ -44,12 +45,12 @@ def text_of(message: EmailMessage) -> str:
     return content
 
 
-class PostOffice:
-    """What the server does with mail: the answers to RCPT and DATA, and what it took."""
+class MailServer:
+    """A mail server: its answers to RCPT and DATA, and what it received."""
 
     def __init__(self) -> None:
         self.recipient, self.data, self.delay = "250 OK", "250 OK", 0.0
-        self.taken: list[EmailMessage] = []
+        self.received: list[EmailMessage] = []
         self.senders: list[str | None] = []
         self.recipients: list[str] = []
         self.port = 0
@@ -68,7 +69,7 @@ class PostOffice:
             assert isinstance(content, bytes)
             message = message_from_bytes(content, policy=default)
             assert isinstance(message, EmailMessage)
-            self.taken.append(message)
+            self.received.append(message)
             self.senders.append(envelope.mail_from)
             self.recipients += envelope.rcpt_tos
         return self.data
@@ -76,7 +77,7 @@ class PostOffice:
     def channel(
         self, seconds: float = 5.0, user: str | None = None, password: str | None = None
     ) -> SmtpChannel:
-        return SmtpChannel(Server("127.0.0.1", self.port, False, False, user, password), SENDER, seconds)
+        return SmtpChannel(SmtpServer("127.0.0.1", self.port, False, False, user, password), SENDER, seconds)
 
 
 def _allow_ada(server: SMTP, session: Any, envelope: Envelope, mechanism: str, data: Any) -> AuthResult:
@@ -84,22 +85,22 @@ def _allow_ada(server: SMTP, session: Any, envelope: Envelope, mechanism: str, d
 
 
 @pytest.fixture
-async def office() -> AsyncIterator[PostOffice]:
-    office = PostOffice()
+async def mail_server() -> AsyncIterator[MailServer]:
+    mail_server = MailServer()
 
     def protocol() -> SMTP:
-        return SMTP(office, hostname="test", authenticator=_allow_ada, auth_require_tls=False)
+        return SMTP(mail_server, hostname="test", authenticator=_allow_ada, auth_require_tls=False)
 
     server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
-    office.port = server.sockets[0].getsockname()[1]
-    yield office
+    mail_server.port = server.sockets[0].getsockname()[1]
+    yield mail_server
     server.close()
     await server.wait_closed()
 
 
-async def test_a_message_arrives_whole(office: PostOffice) -> None:
-    await office.channel().send(MAIL)
-    (message,) = office.taken
+async def test_a_message_arrives_whole(mail_server: MailServer) -> None:
+    await mail_server.channel().send(MAIL)
+    (message,) = mail_server.received
     assert message["To"] == "Ada Lovelace <ada@example.org>"
     assert (message["From"], message["Subject"]) == ("The Shop <shop@shop.local>", "Grüße")
     assert message["Message-ID"] == f"<{MAIL.id}@shop.local>"
@@ -107,75 +108,79 @@ async def test_a_message_arrives_whole(office: PostOffice) -> None:
     assert text_of(message).splitlines() == ["Hello Ada,"]
 
 
-async def test_many_messages_at_once_all_arrive(office: PostOffice) -> None:
-    channel = office.channel()
+async def test_many_messages_at_once_all_arrive(mail_server: MailServer) -> None:
+    channel = mail_server.channel()
     await asyncio.gather(*(channel.send(MAIL) for _ in range(20)))
-    assert len(office.taken) == 20
+    assert len(mail_server.received) == 20
 
 
 @pytest.mark.parametrize("answer", ["550 5.1.1 no such user", "550 no such user", "553 5.1.3 bad address"])
-async def test_a_refused_recipient_is_a_hard_bounce(office: PostOffice, answer: str) -> None:
-    office.recipient = answer
+async def test_a_refused_recipient_is_a_hard_bounce(mail_server: MailServer, answer: str) -> None:
+    mail_server.recipient = answer
     with pytest.raises(Bounced):
-        await office.channel().send(MAIL)
+        await mail_server.channel().send(MAIL)
 
 
 @pytest.mark.parametrize("answer", ["550 5.7.1 looks like spam", "552 5.2.2 mailbox full"])
 async def test_a_refusal_that_does_not_blame_the_address_is_no_bounce(
-    office: PostOffice, answer: str
+    mail_server: MailServer, answer: str
 ) -> None:
-    office.recipient = answer
-    with pytest.raises(Refused):
-        await office.channel().send(MAIL)
+    mail_server.recipient = answer
+    with pytest.raises(MailRefused):
+        await mail_server.channel().send(MAIL)
 
 
-async def test_a_refused_text_is_no_bounce(office: PostOffice) -> None:
-    office.data = "554 5.6.0 not like this"
-    with pytest.raises(Refused):
-        await office.channel().send(MAIL)
+async def test_a_refused_text_is_no_bounce(mail_server: MailServer) -> None:
+    mail_server.data = "554 5.6.0 not like this"
+    with pytest.raises(MailRefused):
+        await mail_server.channel().send(MAIL)
 
 
 @pytest.mark.parametrize(("recipient", "data"), [("450 4.2.1 later", "250 OK"), ("250 OK", "451 later")])
-async def test_a_passing_refusal_may_be_repeated(office: PostOffice, recipient: str, data: str) -> None:
-    office.recipient, office.data = recipient, data
+async def test_a_passing_refusal_may_be_repeated(mail_server: MailServer, recipient: str, data: str) -> None:
+    mail_server.recipient, mail_server.data = recipient, data
     with pytest.raises(ServiceError) as raised:
-        await office.channel().send(MAIL)
+        await mail_server.channel().send(MAIL)
     assert (raised.value.code, raised.value.reason) == (Code.UNAVAILABLE, "MAIL_UNAVAILABLE")
 
 
-async def test_a_server_that_is_away_or_slow_may_be_tried_again(office: PostOffice) -> None:
-    office.delay = 60
-    away = SmtpChannel(Server("127.0.0.1", 1, False, False), SENDER, 5)
-    for channel in (office.channel(seconds=0.2), away):
+async def test_a_server_that_is_away_or_slow_may_be_tried_again(mail_server: MailServer) -> None:
+    mail_server.delay = 60
+    away = SmtpChannel(SmtpServer("127.0.0.1", 1, False, False), SENDER, 5)
+    for channel in (mail_server.channel(seconds=0.2), away):
         with pytest.raises(ServiceError) as raised:
             await channel.send(MAIL)
         assert raised.value.code is Code.UNAVAILABLE
 
 
-async def test_the_password_of_the_url_is_used_and_a_wrong_one_loses_nothing(office: PostOffice) -> None:
-    await office.channel(user="ada", password="p@ss").send(MAIL)
-    assert len(office.taken) == 1
+async def test_the_password_of_the_url_is_used_and_a_wrong_one_loses_nothing(mail_server: MailServer) -> None:
+    await mail_server.channel(user="ada", password="p@ss").send(MAIL)
+    assert len(mail_server.received) == 1
     with pytest.raises(ServiceError):
-        await office.channel(user="ada", password="wrong").send(MAIL)
+        await mail_server.channel(user="ada", password="wrong").send(MAIL)
 
 
 async def test_nothing_about_the_person_is_logged(
-    office: PostOffice, caplog: pytest.LogCaptureFixture
+    mail_server: MailServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG", logger="shop")
-    for office.recipient in ("550 5.1.1 <ada@example.org> unknown", "450 <ada@example.org> later", "250 OK"):
-        (outcome,) = await asyncio.gather(office.channel().send(MAIL), return_exceptions=True)
+    for mail_server.recipient in (
+        "550 5.1.1 <ada@example.org> unknown",
+        "450 <ada@example.org> later",
+        "250 OK",
+    ):
+        (outcome,) = await asyncio.gather(mail_server.channel().send(MAIL), return_exceptions=True)
         assert "ada" not in repr(outcome)
     assert "ada" not in caplog.text
     assert "ada" not in repr(MAIL).lower()
 
 
 async def test_an_order_is_confirmed_by_mail_and_a_repetition_has_the_same_message_id(
-    office: PostOffice,
+    mail_server: MailServer,
 ) -> None:
-    shop = Office(office.channel())
+    shop = Shop(mail_server.channel())
     await shop.receive(CONFIRMED)
-    (message,) = office.taken
+    (message,) = mail_server.received
     assert ORDER in text_of(message)
     assert message["Message-ID"] == f"<{(await shop.message()).id}@shop.local>"
 
@@ -184,7 +189,7 @@ async def test_an_order_is_confirmed_by_mail_and_a_repetition_has_the_same_messa
     "address", ["", "ada", "ada@", "a da@example.org", "ada@example.org\r\nBcc: eve@example.org"]
 )
 def test_an_address_that_no_header_can_hold_is_refused(address: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(MailRefused):
         compose(Mail(MAIL.id, "s", "b", MAIL.at, address), SENDER)
 
 
@@ -219,10 +224,10 @@ async def test_every_line_on_the_wire_is_within_the_standard(name: str, address:
     assert message["To"].addresses[0].addr_spec == address
 
 
-async def test_a_mail_has_the_same_words_as_text_and_as_html(office: PostOffice) -> None:
-    shop = Office(office.channel())
+async def test_a_mail_has_the_same_words_as_text_and_as_html(mail_server: MailServer) -> None:
+    shop = Shop(mail_server.channel())
     await shop.receive(CONFIRMED)
-    (message,) = office.taken
+    (message,) = mail_server.received
     assert message.get_content_type() == "multipart/alternative"
     part = message.get_body(("html",))
     assert part is not None
@@ -232,52 +237,56 @@ async def test_a_mail_has_the_same_words_as_text_and_as_html(office: PostOffice)
     assert "width=device-width" in html
 
 
-async def test_the_sender_may_have_a_name_and_answers_go_where_the_settings_say(office: PostOffice) -> None:
+async def test_the_sender_may_have_a_name_and_answers_go_where_the_settings_say(
+    mail_server: MailServer,
+) -> None:
     variables = {
-        "SMTP_URL": f"smtp://127.0.0.1:{office.port}",
+        "SMTP_URL": f"smtp://127.0.0.1:{mail_server.port}",
         "MAIL_FROM": "Müller & Söhne <shop@müller.example>",
         "MAIL_REPLY_TO": '"Help, always" <help@example.org>',
     }
     await open_channel(load(Settings, variables)).send(MAIL)
-    (message,) = office.taken
+    (message,) = mail_server.received
     assert message["From"].addresses[0].display_name == "Müller & Söhne"
     assert message["From"].addresses[0].addr_spec == "shop@xn--mller-kva.example"
     assert message["Reply-To"].addresses[0].addr_spec == "help@example.org"
     assert message["Message-ID"] == f"<{MAIL.id}@xn--mller-kva.example>"
-    assert office.senders == ["shop@xn--mller-kva.example"]
+    assert mail_server.senders == ["shop@xn--mller-kva.example"]
 
 
-async def test_mail_to_an_international_domain_goes_to_that_domain_and_no_other(office: PostOffice) -> None:
-    await office.channel().send(Mail(MAIL.id, "s", "b", MAIL.at, "max@fußball.example"))
-    (message,) = office.taken
+async def test_mail_to_an_international_domain_goes_to_that_domain_and_no_other(
+    mail_server: MailServer,
+) -> None:
+    await mail_server.channel().send(Mail(MAIL.id, "s", "b", MAIL.at, "max@fußball.example"))
+    (message,) = mail_server.received
     assert message["To"] == "max@xn--fuball-cta.example"
-    assert office.recipients == ["max@xn--fuball-cta.example"]
+    assert mail_server.recipients == ["max@xn--fuball-cta.example"]
 
 
 @pytest.mark.parametrize(
     ("url", "server"),
     [
-        ("smtp://localhost", Server("localhost", 25, False, None)),
-        ("smtp://a%40b:p%2Fw@mail:2525", Server("mail", 2525, False, None, "a@b", "p/w")),
-        ("smtp://mail?starttls=1", Server("mail", 587, False, True)),
-        ("smtp://mail?starttls=0", Server("mail", 25, False, False)),
-        ("smtps://mail", Server("mail", 465, True, None)),
+        ("smtp://localhost", SmtpServer("localhost", 25, False, None)),
+        ("smtp://a%40b:p%2Fw@mail:2525", SmtpServer("mail", 2525, False, None, "a@b", "p/w")),
+        ("smtp://mail?starttls=1", SmtpServer("mail", 587, False, True)),
+        ("smtp://mail?starttls=0", SmtpServer("mail", 25, False, False)),
+        ("smtps://mail", SmtpServer("mail", 465, True, None)),
     ],
 )
-def test_a_url_names_a_server(url: str, server: Server) -> None:
+def test_a_url_names_a_server(url: str, server: SmtpServer) -> None:
     assert parse_url(url) == server
 
 
 @pytest.mark.parametrize(
     ("url", "server"),
     [
-        ("smtp://mail", Server("mail", 587, False, True)),
-        ("smtp://mail:25", Server("mail", 25, False, True)),
-        ("smtps://mail", Server("mail", 465, True, None)),
-        ("smtps://mail?starttls=0", Server("mail", 465, True, False)),
+        ("smtp://mail", SmtpServer("mail", 587, False, True)),
+        ("smtp://mail:25", SmtpServer("mail", 25, False, True)),
+        ("smtps://mail", SmtpServer("mail", 465, True, None)),
+        ("smtps://mail?starttls=0", SmtpServer("mail", 465, True, False)),
     ],
 )
-def test_production_insists_on_tls(url: str, server: Server) -> None:
+def test_production_insists_on_tls(url: str, server: SmtpServer) -> None:
     assert parse_url(url, production=True) == server
 
 

@@ -1,4 +1,4 @@
-"""Mail over TLS: a server with a certificate that is trusted, or not; with STARTTLS, or none."""
+"""Mail over TLS: servers with and without a trusted certificate, and with and without STARTTLS."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from functions.notifications.smtp import SmtpChannel, parse_url
+from functions.notifications.channels.smtp import SmtpChannel, parse_url
 from functions.notifications.tests.test_smtp import MAIL, SENDER
 from functions.runtime.errors import ServiceError
 
 
-class PostOffice:
-    """Which messages came, and over what: True for TLS."""
+class MailServer:
+    """A mail server; `encrypted` has an entry for each message, True if it came over TLS."""
 
     def __init__(self) -> None:
         self.encrypted: list[bool] = []
@@ -63,23 +63,23 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine trusts the certificate, as it would its own authority's."""
+    """Let the machine trust the certificate."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 
 
 @pytest.fixture
 async def serve(certificate: Path) -> AsyncIterator[Callable[..., Awaitable[int]]]:
-    """Starts a mail server: implicit TLS, STARTTLS (which it insists on), or neither; returns its port."""
+    """Start a mail server with implicit TLS, required STARTTLS, or neither; return its port."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     async with AsyncExitStack() as stack:
 
-        async def start(office: PostOffice, tls: str = "") -> int:
+        async def start(mail_server: MailServer, tls: str = "") -> int:
             options: dict[str, Any] = {"authenticator": _allow_ada, "auth_require_tls": tls != "implicit"}
             if tls == "starttls":
                 options |= {"tls_context": context, "require_starttls": True}
             server = await asyncio.get_running_loop().create_server(
-                lambda: SMTP(office, hostname="test", **options),
+                lambda: SMTP(mail_server, hostname="test", **options),
                 "127.0.0.1",
                 0,
                 ssl=context if tls == "implicit" else None,
@@ -107,40 +107,40 @@ def channel(url: str) -> SmtpChannel:
 async def test_password_and_mail_go_over_tls(
     serve: Callable[..., Awaitable[int]], tls: str, url: str
 ) -> None:
-    office = PostOffice()
-    await channel(url.format(await serve(office, tls))).send(MAIL)
-    assert office.encrypted == [True]
+    mail_server = MailServer()
+    await channel(url.format(await serve(mail_server, tls))).send(MAIL)
+    assert mail_server.encrypted == [True]
 
 
 @pytest.mark.parametrize(("tls", "url"), [("starttls", "smtp://{}?starttls=1"), ("implicit", "smtps://{}")])
 async def test_a_certificate_that_is_not_trusted_gets_no_mail(
     serve: Callable[..., Awaitable[int]], tls: str, url: str
 ) -> None:
-    office = PostOffice()
+    mail_server = MailServer()
     with pytest.raises(ServiceError) as raised:
-        await channel(url.format(f"127.0.0.1:{await serve(office, tls)}")).send(MAIL)
+        await channel(url.format(f"127.0.0.1:{await serve(mail_server, tls)}")).send(MAIL)
     assert raised.value.reason == "MAIL_UNAVAILABLE"
-    assert office.encrypted == []
+    assert mail_server.encrypted == []
 
 
 async def test_a_server_without_starttls_gets_no_mail_where_it_is_insisted_on(
     serve: Callable[..., Awaitable[int]],
 ) -> None:
-    office = PostOffice()
-    port = await serve(office)
+    mail_server = MailServer()
+    port = await serve(mail_server)
     with pytest.raises(ServiceError) as raised:
         await channel(f"smtp://127.0.0.1:{port}?starttls=1").send(MAIL)
     assert raised.value.reason == "MAIL_UNAVAILABLE"
-    assert office.encrypted == []
+    assert mail_server.encrypted == []
     await channel(f"smtp://127.0.0.1:{port}").send(MAIL)
-    assert office.encrypted == [False]
+    assert mail_server.encrypted == [False]
 
 
 @pytest.mark.usefixtures("trusted")
 async def test_a_wrong_password_leaves_the_message_due(serve: Callable[..., Awaitable[int]]) -> None:
-    office = PostOffice()
-    port = await serve(office, "starttls")
+    mail_server = MailServer()
+    port = await serve(mail_server, "starttls")
     with pytest.raises(ServiceError) as raised:
         await channel(f"smtp://ada:wrong@127.0.0.1:{port}?starttls=1").send(MAIL)
     assert raised.value.reason == "MAIL_UNAVAILABLE"
-    assert office.encrypted == []
+    assert mail_server.encrypted == []

@@ -1,4 +1,4 @@
-"""People are told what happened, once."""
+"""Users are told what happened, once."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from events.catalog import (
     StockLow,
     UserRegistered,
 )
-from functions.notifications import service
-from functions.notifications.channels import Bounced, Mailbox, Refused
+from functions.notifications.channels.mailbox import Mailbox
+from functions.notifications.channels.port import Bounced, MailRefused
 from functions.notifications.clients import Contact
 from functions.notifications.domain import Notification
-from functions.notifications.tests.office import ADA, AWAY, BOB, ORDER, Office
+from functions.notifications.service import UpdatePreferences
+from functions.notifications.tests.shop import ADA, AWAY, BOB, ORDER, Shop
 from functions.runtime.errors import Code, ServiceError, denied
 from functions.runtime.identity import Identity
 
@@ -54,124 +55,124 @@ EVENTS: list[tuple[Payload, str, str]] = [
 
 @pytest.mark.parametrize(("event", "template", "order_id"), EVENTS, ids=lambda value: str(value)[:20])
 async def test_every_event_writes_its_message(event: Payload, template: str, order_id: str) -> None:
-    office = Office(lost_races=1)
-    await office.receive(event)
-    message = await office.message()
+    shop = Shop(lost_races=1)
+    await shop.receive(event)
+    message = await shop.message()
     assert (message.template, message.order_id, message.status) == (template, order_id, "SENT")
-    (mail,) = office.post.sent
+    (mail,) = shop.smtp.sent
     assert (mail.address, mail.subject) == ("ada@example.org", message.subject)
     assert mail.body.startswith("Hello Ada,\n")
 
 
 async def test_the_mailbox_holds_the_message_at_once_and_asks_nobody() -> None:
-    office = Office(Mailbox(), lost_races=1)
-    office.users.fault = AWAY
-    await office.receive(CONFIRMED)
-    message = await office.message()
-    assert (message.channel, message.status, message.sent_at) == ("mailbox", "SENT", office.clock.now())
+    shop = Shop(Mailbox(), lost_races=1)
+    shop.users.fault = AWAY
+    await shop.receive(CONFIRMED)
+    message = await shop.message()
+    assert (message.channel, message.status, message.sent_at) == ("mailbox", "SENT", shop.clock.now())
     assert "1,234.50 EUR" in message.body
     assert message.version == 1
 
 
 async def test_neither_address_nor_name_is_kept() -> None:
-    office = Office()
-    await office.receive(CONFIRMED)
-    kept = repr(office.store._entities)
+    shop = Shop()
+    await shop.receive(CONFIRMED)
+    kept = repr(shop.store._entities)
     assert "ada@example.org" not in kept
     assert "Ada" not in kept
-    assert "ada@example.org" not in repr(office.post.sent) + repr(office.users.contacts)
+    assert "ada@example.org" not in repr(shop.smtp.sent) + repr(shop.users.contacts)
 
 
 async def test_a_repeated_event_says_nothing_again() -> None:
-    office = Office()
+    shop = Shop()
     for _ in range(3):
-        await office.receive(CONFIRMED)
-    await office.sweep()
-    assert len(await office.messages()) == len(office.post.sent) == 1
+        await shop.receive(CONFIRMED)
+    await shop.sweep()
+    assert len(await shop.messages()) == len(shop.smtp.sent) == 1
 
 
 async def test_the_same_event_many_times_at_once_is_told_once() -> None:
-    office = Office()
-    await asyncio.gather(*(office.receive(CONFIRMED) for _ in range(20)))
-    assert len(office.post.sent) == 1
+    shop = Shop()
+    await asyncio.gather(*(shop.receive(CONFIRMED) for _ in range(20)))
+    assert len(shop.smtp.sent) == 1
 
 
 async def test_two_events_of_one_kind_are_two_messages() -> None:
-    office = Office()
-    await office.receive(CONFIRMED, "one")
-    await office.receive(CONFIRMED, "two")
-    assert len(office.post.sent) == 2
+    shop = Shop()
+    await shop.receive(CONFIRMED, "one")
+    await shop.receive(CONFIRMED, "two")
+    assert len(shop.smtp.sent) == 2
 
 
 async def test_every_administrator_is_told_of_low_stock_once() -> None:
-    office = Office()
-    await office.receive(LOW)
-    office.users.admins.append("usr_" + "3" * 32)  # an admin who came between two deliveries
-    await office.receive(LOW)
-    assert sorted(mail.address for mail in office.post.sent) == ["ada@example.org", "bob@example.org"]
-    assert (await office.message(BOB)).subject == "Stock is low: MUG-1"
+    shop = Shop()
+    await shop.receive(LOW)
+    shop.users.admins.append("usr_" + "3" * 32)  # an admin who came between two deliveries
+    await shop.receive(LOW)
+    assert sorted(mail.address for mail in shop.smtp.sent) == ["ada@example.org", "bob@example.org"]
+    assert (await shop.message(BOB)).subject == "Stock is low: MUG-1"
 
 
 async def test_low_stock_comes_again_while_users_cannot_name_the_administrators() -> None:
-    office = Office()
-    office.users.fault = AWAY
+    shop = Shop()
+    shop.users.fault = AWAY
     with pytest.raises(ServiceError) as raised:
-        await office.receive(LOW)
+        await shop.receive(LOW)
     assert raised.value.code is Code.UNAVAILABLE
-    office.users.fault = None
-    await office.receive(LOW)
-    assert len(office.post.sent) == 2
+    shop.users.fault = None
+    await shop.receive(LOW)
+    assert len(shop.smtp.sent) == 2
 
 
 @pytest.mark.parametrize("fault", ["post", "users"])
 async def test_what_cannot_be_sent_now_is_sent_by_the_sweep(fault: str) -> None:
-    office = Office()
-    office.post.down = fault == "post"
-    office.users.fault = AWAY if fault == "users" else None
-    await office.receive(CONFIRMED)  # acknowledged: it is recorded
-    assert (await office.message()).status == "PENDING"
-    office.post.down, office.users.fault = False, None
-    await office.sweep()
-    assert (await office.message()).status == "SENT"
-    assert len(office.post.sent) == 1
+    shop = Shop()
+    shop.smtp.down = fault == "post"
+    shop.users.fault = AWAY if fault == "users" else None
+    await shop.receive(CONFIRMED)  # acknowledged: it is recorded
+    assert (await shop.message()).status == "PENDING"
+    shop.smtp.down, shop.users.fault = False, None
+    await shop.sweep()
+    assert (await shop.message()).status == "SENT"
+    assert len(shop.smtp.sent) == 1
 
 
 async def test_a_users_service_that_refuses_us_makes_no_dead_letter_of_the_event() -> None:
-    office = Office()
-    office.users.fault = denied()
-    await office.receive(CONFIRMED)
-    assert (await office.message()).status == "PENDING"
+    shop = Shop()
+    shop.users.fault = denied()
+    await shop.receive(CONFIRMED)
+    assert (await shop.message()).status == "PENDING"
 
 
 async def test_the_sweep_lets_a_sending_in_progress_be() -> None:
-    office = Office()
-    office.post.down = True
-    await office.receive(CONFIRMED)
-    office.post.down = False
-    await office.sweep(after=timedelta(seconds=30))
-    assert office.post.sent == []
+    shop = Shop()
+    shop.smtp.down = True
+    await shop.receive(CONFIRMED)
+    shop.smtp.down = False
+    await shop.sweep(after=timedelta(seconds=30))
+    assert shop.smtp.sent == []
 
 
 async def test_two_sweeps_at_once_send_one_mail() -> None:
-    office = Office(lost_races=1)
-    office.post.down = True
-    await office.receive(CONFIRMED)
-    office.post.down = False
-    office.clock.advance(timedelta(hours=1))
-    await asyncio.gather(*(office.sweep(after=timedelta()) for _ in range(5)))
-    assert len(office.post.sent) == 1
+    shop = Shop(lost_races=1)
+    shop.smtp.down = True
+    await shop.receive(CONFIRMED)
+    shop.smtp.down = False
+    shop.clock.advance(timedelta(hours=1))
+    await asyncio.gather(*(shop.sweep(after=timedelta()) for _ in range(5)))
+    assert len(shop.smtp.sent) == 1
 
 
 async def test_a_crash_after_sending_repeats_the_same_mail_not_another() -> None:
-    office = Office()
-    office.post.crash = True
+    shop = Shop()
+    shop.smtp.crash = True
     with pytest.raises(KeyboardInterrupt):
-        await _raising(office.receive(CONFIRMED))
-    await office.receive(CONFIRMED)  # the broker brings it again
-    await office.sweep()
-    first, second = office.post.sent
+        await _raising(shop.receive(CONFIRMED))
+    await shop.receive(CONFIRMED)  # the broker brings it again
+    await shop.sweep()
+    first, second = shop.smtp.sent
     assert first.id == second.id
-    assert (await office.message()).status == "SENT"
+    assert (await shop.message()).status == "SENT"
 
 
 async def _raising(call: object) -> None:
@@ -182,23 +183,23 @@ async def _raising(call: object) -> None:
 
 
 async def test_a_hard_bounce_is_told_to_users() -> None:
-    office = Office()
-    office.post.faults = [Bounced()]
-    await office.receive(CONFIRMED)
-    message = await office.message()
+    shop = Shop()
+    shop.smtp.faults = [Bounced()]
+    await shop.receive(CONFIRMED)
+    message = await shop.message()
     assert message.status == "BOUNCED"
-    assert office.store.events == [NotificationBounced(notification_id=message.id, user_id=ADA)]
-    await office.sweep()
-    assert office.post.sent == []
+    assert shop.store.events == [NotificationBounced(notification_id=message.id, user_id=ADA)]
+    await shop.sweep()
+    assert shop.smtp.sent == []
 
 
 async def test_a_refused_message_fails_with_its_reason() -> None:
-    office = Office()
-    office.post.faults = [Refused("MESSAGE_REFUSED")]
-    await office.receive(CONFIRMED)
-    message = await office.message()
+    shop = Shop()
+    shop.smtp.faults = [MailRefused("MESSAGE_REFUSED")]
+    await shop.receive(CONFIRMED)
+    message = await shop.message()
     assert (message.status, message.reason) == ("FAILED", "MESSAGE_REFUSED")
-    assert office.store.events == []
+    assert shop.store.events == []
 
 
 @pytest.mark.parametrize(
@@ -206,12 +207,12 @@ async def test_a_refused_message_fails_with_its_reason() -> None:
     [(None, "UNKNOWN_PERSON"), (Contact(ADA, "ada@example.org", "Ada", deliverable=False), "UNDELIVERABLE")],
 )
 async def test_who_cannot_be_reached_is_not_written_to(contact: Contact | None, reason: str) -> None:
-    office = Office()
-    office.users.contacts = {ADA: contact} if contact else {}
-    await office.receive(CONFIRMED)
-    message = await office.message()
+    shop = Shop()
+    shop.users.contacts = {ADA: contact} if contact else {}
+    await shop.receive(CONFIRMED)
+    message = await shop.message()
     assert (message.status, message.reason) == ("SUPPRESSED", reason)
-    assert office.post.sent == []
+    assert shop.smtp.sent == []
 
 
 @pytest.mark.parametrize("channel", [Mailbox(), None])
@@ -219,65 +220,65 @@ async def test_who_cannot_be_reached_is_not_written_to(contact: Contact | None, 
 async def test_what_a_person_does_not_want_is_suppressed(
     channel: Mailbox | None, enabled: bool, muted: list[str]
 ) -> None:
-    office = Office(channel)
+    shop = Shop(channel)
     caller = Identity(ADA, frozenset({"customer"}))
-    await service.update_preferences("", enabled, muted, None, caller, office.desk)
-    await office.receive(CONFIRMED)
-    assert (await office.message()).status == "SUPPRESSED"
-    assert office.post.sent == []
+    await shop.notifications.update_preferences(UpdatePreferences(email_enabled=enabled, muted=muted), caller)
+    await shop.receive(CONFIRMED)
+    assert (await shop.message()).status == "SUPPRESSED"
+    assert shop.smtp.sent == []
 
 
 async def test_preferences_changed_while_a_message_waits_are_respected() -> None:
-    office = Office()
-    office.post.down = True
-    await office.receive(CONFIRMED)
-    office.post.down = False
+    shop = Shop()
+    shop.smtp.down = True
+    await shop.receive(CONFIRMED)
+    shop.smtp.down = False
     caller = Identity(ADA, frozenset({"customer"}))
-    await service.update_preferences("", False, None, None, caller, office.desk)
-    await office.sweep()
-    assert (await office.message()).status == "SUPPRESSED"
+    await shop.notifications.update_preferences(UpdatePreferences(email_enabled=False), caller)
+    await shop.sweep()
+    assert (await shop.message()).status == "SUPPRESSED"
 
 
 async def test_nobody_is_not_written_to() -> None:
-    office = Office(Mailbox())
-    await office.receive(OrderShipped(order_id=ORDER, user_id=ERASED_USER_ID))
-    assert await office.messages(ERASED_USER_ID) == []
+    shop = Shop(Mailbox())
+    await shop.receive(OrderShipped(order_id=ORDER, user_id=ERASED_USER_ID))
+    assert await shop.messages(ERASED_USER_ID) == []
 
 
 async def test_a_deleted_account_loses_its_messages_and_preferences() -> None:
-    office = Office(Mailbox(), lost_races=1)
+    shop = Shop(Mailbox(), lost_races=1)
     for number in range(60):
-        await office.receive(CONFIRMED, str(number))
+        await shop.receive(CONFIRMED, str(number))
     caller = Identity(ADA, frozenset({"customer"}))
-    await service.update_preferences("", False, None, None, caller, office.desk)
-    await office.forget(ADA)
-    await office.forget(ADA)
-    assert await office.messages() == []
-    assert (await service.preferences("", caller, office.desk)).version == 0
+    await shop.notifications.update_preferences(UpdatePreferences(email_enabled=False), caller)
+    await shop.forget(ADA)
+    await shop.forget(ADA)
+    assert await shop.messages() == []
+    assert (await shop.notifications.get_preferences("", caller)).version == 0
 
 
 async def test_a_deleted_account_is_written_to_no_more() -> None:
-    office = Office(Mailbox())
-    await office.forget(ADA)
-    await office.receive(CONFIRMED)
-    assert await office.messages() == []
+    shop = Shop(Mailbox())
+    await shop.forget(ADA)
+    await shop.receive(CONFIRMED)
+    assert await shop.messages() == []
     caller = Identity(ADA, frozenset({"customer"}))
     with pytest.raises(ServiceError) as raised:
-        await service.update_preferences("", False, None, None, caller, office.desk)
+        await shop.notifications.update_preferences(UpdatePreferences(email_enabled=False), caller)
     assert raised.value.reason == "USER_NOT_FOUND"
 
 
 async def test_a_message_deleted_while_it_is_sent_stays_deleted() -> None:
-    office = Office()
-    sending = asyncio.create_task(office.receive(CONFIRMED))
+    shop = Shop()
+    sending = asyncio.create_task(shop.receive(CONFIRMED))
     await asyncio.sleep(0)
-    await office.forget(ADA)
+    await shop.forget(ADA)
     await sending
-    assert await office.messages() == []
+    assert await shop.messages() == []
 
 
 async def test_what_failed_for_good_is_not_due_any_more() -> None:
-    office = Office()
-    office.post.faults = [Bounced()]
-    await office.receive(CONFIRMED)
-    assert (await office.store.page(Notification, "due", "all", limit=10)).items == []
+    shop = Shop()
+    shop.smtp.faults = [Bounced()]
+    await shop.receive(CONFIRMED)
+    assert (await shop.store.page(Notification, "due", "all", limit=10)).items == []

@@ -1,4 +1,4 @@
-"""Every template gives a text that a person can read."""
+"""Every template renders a readable text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from events.catalog import (
 )
 from functions.notifications import messages, rendering
 from functions.notifications.domain import Message
-from functions.notifications.tests.office import ADA, ORDER
+from functions.notifications.tests.shop import ADA, ORDER
 from functions.notifications.tests.test_telling import EVENTS, LOW
 
 ALL = [
@@ -50,7 +50,7 @@ def test_a_template_is_rendered_whole(message: Message) -> None:
     bodies = [rendering.body(message.template, message.params, token=token) for token in ("", "mt_token")]
     assert subject
     assert "\n" not in subject
-    assert ("mt_token" in bodies[1]) == (message.template in rendering.WITH_TOKEN)
+    assert ("mt_token" in bodies[1]) == (message.template in rendering.TOKEN_PURPOSES)
     for body in bodies:
         assert body.startswith("Hello,\n\n")
         assert body.endswith("The shop\n")

@@ -1,4 +1,4 @@
-"""Mail over SMTP (RFC 5321), one connection a message."""
+"""Mail over SMTP (RFC 5321), with one connection a message."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from functions.notifications.channels import Bounced, Mail, Refused, mail_unavailable
-from functions.notifications.mime import compose
+from functions.notifications.channels.mime import compose
+from functions.notifications.channels.port import Bounced, Mail, MailRefused, mail_unavailable
 from functions.runtime.circuit_breaker import CircuitBreaker
 from functions.runtime.credentials import weakness
 from functions.runtime.errors import ServiceError
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("shop.notifications")
 
-AT_ONCE = 8
+MAX_CONNECTIONS = 8
 _PORTS = {"smtp": 25, "smtps": 465}
 _STARTTLS = {"1": True, "0": False}
-# Enhanced status codes (RFC 3463) that blame the message or a passing state, not the address: 5.2.2 mailbox full, 5.2.3
-# too long, 5.3 mail system, 5.6 content, 5.7 policy.
-_NOT_THE_ADDRESS = ("5.2.2", "5.2.3", "5.3.", "5.6.", "5.7.")
+# Enhanced status codes (RFC 3463) for which the message or a transient state is at fault, not the address: 5.2.2
+# mailbox full, 5.2.3 too long, 5.3 mail system, 5.6 content, 5.7 policy.
+_MESSAGE_FAULTS = ("5.2.2", "5.2.3", "5.3.", "5.6.", "5.7.")
 
 
 @dataclass(frozen=True)
-class Server:
-    """Where mail is handed in. `starttls`: True insists, None takes it when offered."""
+class SmtpServer:
+    """The mail server that SMTP_URL names. `starttls` is required if True, and used if offered if None."""
 
     host: str
     port: int
@@ -43,7 +43,7 @@ class Server:
     password: str | None = field(default=None, repr=False)
 
 
-def parse_url(url: str, *, production: bool = False) -> Server:
+def parse_url(url: str, *, production: bool = False) -> SmtpServer:
     """Return the server that SMTP_URL names.
 
     In production the connection is encrypted and the certificate checked: STARTTLS is required unless the scheme is
@@ -65,7 +65,7 @@ def parse_url(url: str, *, production: bool = False) -> Server:
     return server
 
 
-def _parse(url: str, production: bool) -> Server:
+def _parse(url: str, production: bool) -> SmtpServer:
     parts = urlsplit(url)
     tls = parts.scheme == "smtps"
     asked = parse_qs(parts.query, keep_blank_values=True).get("starttls", [""])[0]
@@ -73,7 +73,7 @@ def _parse(url: str, production: bool) -> Server:
     port = _PORTS[parts.scheme]
     if not parts.hostname:
         raise ValueError("no host")
-    return Server(
+    return SmtpServer(
         host=parts.hostname,
         port=parts.port or (587 if starttls and not tls else port),
         tls=tls,
@@ -84,35 +84,35 @@ def _parse(url: str, production: bool) -> Server:
 
 
 class SmtpChannel:
-    """See Channel. Mail comes from `sender`, answers go to `reply_to`, `seconds` bounds one sending."""
+    """See Channel. Mail comes from `sender`, replies go to `reply_to`, and sending one mail takes `seconds` at most."""
 
     name = "smtp"
     needs_address = True
 
     def __init__(
-        self, server: Server, sender: Address, seconds: float, reply_to: Address | None = None
+        self, server: SmtpServer, sender: Address, seconds: float, reply_to: Address | None = None
     ) -> None:
         self._server = server
         self._sender = sender
         self._reply_to = reply_to
         self._seconds = seconds
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._connections = asyncio.Semaphore(MAX_CONNECTIONS)
         self._breaker = CircuitBreaker("smtp")
 
     async def send(self, mail: Mail) -> None:
         """See Channel."""
         message = compose(mail, self._sender, self._reply_to)
         (recipient,) = message["To"].addresses
-        await self._breaker.call(lambda: self._in_time(message, recipient.addr_spec))
+        await self._breaker.call(lambda: self._send_in_time(message, recipient.addr_spec))
 
-    async def _in_time(self, message: EmailMessage, address: str) -> None:
+    async def _send_in_time(self, message: EmailMessage, address: str) -> None:
         try:
-            async with asyncio.timeout(self._seconds), self._turns:
-                await self._hand_in(message, address)
+            async with asyncio.timeout(self._seconds), self._connections:
+                await self._send(message, address)
         except TimeoutError:
-            raise _passing("timeout") from None
+            raise _unavailable("timeout") from None
 
-    async def _hand_in(self, message: EmailMessage, address: str) -> None:
+    async def _send(self, message: EmailMessage, address: str) -> None:
         from aiosmtplib import errors
 
         try:
@@ -121,12 +121,14 @@ class SmtpChannel:
         except errors.SMTPRecipientsRefused as refused:
             raise _refusal(refused.recipients[0].code, refused.recipients[0].message) from None
         except (errors.SMTPDataError, errors.SMTPSenderRefused) as refused:
-            raise _passing(str(refused.code)) if refused.code < 500 else Refused("MESSAGE_REFUSED") from None
+            raise (
+                _unavailable(str(refused.code)) if refused.code < 500 else MailRefused("MESSAGE_REFUSED")
+            ) from None
         except errors.SMTPNotSupported:
-            raise Refused("NOT_SUPPORTED_BY_SERVER") from None
+            raise MailRefused("NOT_SUPPORTED_BY_SERVER") from None
         except (errors.SMTPException, OSError) as error:
-            # Ours to mend (a password, a certificate) or passing: never the person's fault, so it is tried again.
-            raise _passing(type(error).__name__) from None
+            # A transient fault, or one of the configuration (a password, a certificate), so the mail is retried.
+            raise _unavailable(type(error).__name__) from None
 
     def _client(self) -> SMTP:
         from aiosmtplib import SMTP
@@ -144,12 +146,12 @@ class SmtpChannel:
 
 
 def _refusal(code: int, text: str) -> Exception:
-    """What the server's refusal of a recipient means; its text may hold the address and goes no further."""
+    """Translate a refusal of the recipient. Its text may hold the address, so it is not passed on."""
     if code < 500:
-        return _passing(str(code))
-    return Refused("MESSAGE_REFUSED") if text.startswith(_NOT_THE_ADDRESS) else Bounced()
+        return _unavailable(str(code))
+    return MailRefused("MESSAGE_REFUSED") if text.startswith(_MESSAGE_FAULTS) else Bounced()
 
 
-def _passing(what: str) -> ServiceError:
+def _unavailable(what: str) -> ServiceError:
     log.warning("smtp_unavailable", extra={"error": what})
     return mail_unavailable()

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from functions.notifications.channels import NOTIFICATION_TAG, Mail, Refused, mail_unavailable
-from functions.notifications.mime import compose
+from functions.notifications.channels.mime import compose
+from functions.notifications.channels.port import NOTIFICATION_TAG, Mail, MailRefused, mail_unavailable
 from functions.runtime.aws import make_client
 from functions.runtime.circuit_breaker import CircuitBreaker
 from functions.runtime.errors import ServiceError
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("shop.notifications")
 
-AT_ONCE = 8
+MAX_THREADS = 8
 ATTEMPTS = 3
-# The message or the address is at fault. All the rest (throttling, a paused account, a missing role) is ours to mend or
-# passes, so the message stays due.
+# The message or the address is at fault. Every other error (throttling, a paused account, a missing role) is transient
+# or one of the configuration, so the message is retried.
 _REFUSALS = frozenset({"MessageRejected", "BadRequestException"})
 
 
 class SesChannel:
-    """See Channel. Mail comes from `sender`, answers go to `reply_to`, `seconds` bounds one sending.
+    """See Channel. Mail comes from `sender`, replies go to `reply_to`, and sending one mail takes `seconds` at most.
 
-    Each mail carries its notification's id as a tag, by which SES's later word of a bounce finds it (feedback.py);
-    `configuration_set`, where there is one, has it say that word.
+    Each mail carries its notification's id as a tag, by which a later report of a bounce identifies it (feedback.py).
+    SES sends such reports if `configuration_set` is given.
     """
 
     name = "ses"
@@ -46,26 +46,26 @@ class SesChannel:
         endpoint: str = "",
         *,
         reply_to: Address | None = None,
-        make: Callable[..., Any] = make_client,
+        create_client: Callable[..., Any] = make_client,
     ) -> None:
         self._sender = sender
         self._reply_to = reply_to
         self._seconds = seconds
         self._options = {"ConfigurationSetName": configuration_set} if configuration_set else {}
-        self._make = partial(
-            make,
+        self._create_client = partial(
+            create_client,
             "sesv2",
             region or None,
             endpoint or None,
             connect_timeout=min(3.0, seconds),
             read_timeout=seconds,
-            max_pool_connections=AT_ONCE,
+            max_pool_connections=MAX_THREADS,
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS},  # with jitter
         )
         self._client: Any = None
         self._connecting = asyncio.Lock()
-        # Of its own: a slow SES takes no thread from the store. The threads end with the process.
-        self._threads = ThreadPoolExecutor(AT_ONCE, "ses")
+        # Its own pool, so that a slow SES takes no thread from the store. The threads end with the process.
+        self._threads = ThreadPoolExecutor(MAX_THREADS, "ses")
         self._breaker = CircuitBreaker("ses")
 
     async def send(self, mail: Mail) -> None:
@@ -73,7 +73,7 @@ class SesChannel:
         message = compose(mail, self._sender, self._reply_to)
         (recipient,) = message["To"].addresses
         if not recipient.addr_spec.isascii():
-            raise Refused("NOT_SUPPORTED_BY_SERVER")  # SES has no SMTPUTF8
+            raise MailRefused("NOT_SUPPORTED_BY_SERVER")  # SES has no SMTPUTF8
         parameters = {
             "FromEmailAddress": self._sender.addr_spec,
             "Destination": {"ToAddresses": [recipient.addr_spec]},
@@ -81,36 +81,36 @@ class SesChannel:
             "EmailTags": [{"Name": NOTIFICATION_TAG, "Value": mail.id}],
             **self._options,
         }
-        await self._breaker.call(lambda: self._in_time(parameters))
+        await self._breaker.call(lambda: self._send_in_time(parameters))
 
-    async def _in_time(self, parameters: dict[str, Any]) -> None:
+    async def _send_in_time(self, parameters: dict[str, Any]) -> None:
         try:
             async with asyncio.timeout(self._seconds):
                 async with self._connecting:
                     if self._client is None:
-                        self._client = await self._in_thread(self._make)
+                        self._client = await self._in_thread(self._create_client)
                 await self._in_thread(partial(self._client.send_email, **parameters))
         except TimeoutError:
-            raise _passing("timeout") from None
+            raise _unavailable("timeout") from None
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, _invoke, work)
 
 
 def _invoke(work: Callable[[], Any]) -> Any:
-    from botocore.exceptions import BotoCoreError, ClientError  # only this adapter's cost
+    from botocore.exceptions import BotoCoreError, ClientError  # imported only if SES is used
 
     try:
         return work()
-    except ClientError as error:  # its message may hold the address and goes no further
+    except ClientError as error:  # its message may hold the address, so it is not passed on
         code = error.response.get("Error", {}).get("Code", "")
         if code in _REFUSALS:
-            raise Refused("MESSAGE_REFUSED") from None
-        raise _passing(code) from None
+            raise MailRefused("MESSAGE_REFUSED") from None
+        raise _unavailable(code) from None
     except BotoCoreError as error:  # no credentials, no region, no connection
-        raise _passing(type(error).__name__) from None
+        raise _unavailable(type(error).__name__) from None
 
 
-def _passing(what: str) -> ServiceError:
+def _unavailable(what: str) -> ServiceError:
     log.warning("ses_unavailable", extra={"error": what})
     return mail_unavailable()

@@ -1,4 +1,4 @@
-"""Notifications over a store in memory, with a users service and a channel that do as they are told."""
+"""A notifications service over a store in memory, with a fake users service and channel that fail on request."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import asyncio
 from datetime import timedelta
 
 from events.catalog import Payload, SweepDue, UserDeleted
-from functions.notifications.channels import Channel, Mail
+from functions.notifications.channels.feedback import FeedbackService
+from functions.notifications.channels.port import Channel, Mail
 from functions.notifications.clients import Contact, MailedCode
-from functions.notifications.desk import Desk
 from functions.notifications.domain import Notification
+from functions.notifications.sending import MessageSender
+from functions.notifications.service import NotificationsService
 from functions.notifications.store import MAPPINGS
 from functions.notifications.subscriptions import subscriptions
 from functions.runtime.clock import ManualClock
@@ -24,7 +26,7 @@ AWAY = unavailable("PEER_UNAVAILABLE", "Users does not answer.")
 
 
 class FakeUsers:
-    """Who has an account."""
+    """The users service, with the accounts of Ada and Bob, who are administrators."""
 
     def __init__(self) -> None:
         self.contacts = {
@@ -58,9 +60,10 @@ class FakeUsers:
             raise self.fault
 
 
-class FakePost:
-    """A channel that needs addresses; `faults` are raised one a call, before or (a crash) after the mail
-    left.
+class FakeSmtp:
+    """A channel that needs addresses. Each call consumes and raises one of `faults`.
+
+    `crash` ends the process after the next mail was sent.
     """
 
     name = "smtp"
@@ -81,11 +84,11 @@ class FakePost:
         self.sent.append(mail)
         if self.crash:
             self.crash = False
-            raise KeyboardInterrupt  # the process is gone: nothing of ours may catch it
+            raise KeyboardInterrupt  # the process ends: no handler may catch this
 
 
-class Office:
-    """One notifications service, driven through its event door."""
+class Shop:
+    """A notifications service that receives events, with `smtp` as its channel unless one is given."""
 
     def __init__(
         self,
@@ -98,14 +101,15 @@ class Office:
         self.clock = ManualClock()
         self.store = MemoryStore(MAPPINGS, self.clock, lost_races=lost_races)
         self.users = FakeUsers()
-        self.post = FakePost()
-        self.desk = Desk(
-            self.store, channel or self.post, self.users, self.clock, shows_tokens, mail_events_secret
-        )
-        self._handlers = subscriptions(self.desk)
+        self.smtp = FakeSmtp()
+        self.channel = channel or self.smtp
+        sender = MessageSender(self.store, self.channel, self.users, self.clock, shows_tokens=shows_tokens)
+        self.notifications = NotificationsService(self.store, sender, self.clock)
+        self.feedback = FeedbackService(self.store, self.clock, secret=mail_events_secret)
+        self._handlers = subscriptions(self.notifications)
 
     async def receive(self, payload: Payload, event_id: str = "") -> None:
-        """One delivery; the same payload is the same event unless `event_id` says otherwise."""
+        """Deliver an event. Its id follows from the payload, unless one is given."""
         event_id = event_id or f"{payload.TYPE}/{payload.subject}"
         inbox = inbox_record(payload.SOURCE, event_id, self.clock.now())
         await self._handlers[type(payload)](payload, inbox)
@@ -118,11 +122,11 @@ class Office:
         await self.receive(UserDeleted(user_id=user_id))
 
     async def messages(self, user_id: str = ADA) -> list[Notification]:
-        """What was written to a person, newest first."""
+        """Return the messages to a user, newest first."""
         page = await self.store.page(Notification, "user", user_id, limit=100, descending=True)
         return page.items
 
     async def message(self, user_id: str = ADA) -> Notification:
-        """The one message to a person."""
+        """Return the only message to a user."""
         (only,) = await self.messages(user_id)
         return only

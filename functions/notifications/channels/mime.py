@@ -7,13 +7,13 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
 
-from functions.notifications.channels import Mail, Refused
+from functions.notifications.channels.port import Mail, MailRefused
 
 
 def parse_mailbox(text: str) -> Address:
     """Parse a mailbox: `shop@example.com`, or with a display name `The Shop <shop@example.com>`.
 
-    Raises ValueError for anything else. The domain comes back in its ASCII form.
+    The domain is returned in its ASCII form. Raises ValueError for anything else.
     """
     header = SMTP_POLICY.header_factory("From", text)
     if header.defects or len(header.addresses) != 1:
@@ -23,7 +23,7 @@ def parse_mailbox(text: str) -> Address:
 
 
 def ascii_domain(address: str) -> str:
-    """Return `address` with its domain as mail servers know it: `max@xn--fuball-cta.example` (IDNA 2008).
+    """Return `address` with its domain in ASCII, as mail servers need it: `max@xn--fuball-cta.example` (IDNA 2008).
 
     Raises ValueError for a domain that has no such form.
     """
@@ -36,13 +36,13 @@ def ascii_domain(address: str) -> str:
 
 
 def compose(mail: Mail, sender: Address, reply_to: Address | None = None) -> EmailMessage:
-    """Return the message as it goes over the wire: a text part and, where the mail has one, an HTML part.
+    """Return the message with a text part and, if the mail has one, an HTML part.
 
-    Both parts are quoted-printable, so that no line is longer than 76 characters and every server takes it. The
-    Message-ID comes from the notification: a repetition has the same one.
+    Both parts are quoted-printable, so that no line is longer than 76 characters and every server accepts it. The
+    Message-ID is derived from the notification, so that a repetition has the same one.
 
     Raises:
-        Refused: ADDRESS_MALFORMED, when no header can hold the recipient's address.
+        MailRefused: ADDRESS_MALFORMED, if no header can hold the recipient's address.
     """
     message = EmailMessage(SMTP_POLICY)
     message["Message-ID"] = f"<{mail.id}@{sender.domain}>"
@@ -53,7 +53,7 @@ def compose(mail: Mail, sender: Address, reply_to: Address | None = None) -> Ema
     try:
         message["To"] = Address(" ".join(mail.name.split()), addr_spec=ascii_domain(mail.address))
     except (ValueError, IndexError, MessageError):
-        raise Refused("ADDRESS_MALFORMED") from None
+        raise MailRefused("ADDRESS_MALFORMED") from None
     message["Subject"] = mail.subject
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(mail.body, cte="quoted-printable")
