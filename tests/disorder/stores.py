@@ -1,4 +1,4 @@
-"""The stores that the domains stand on here."""
+"""The stores of the domains: in memory with interleaved calls, or on disk."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from functions.runtime.store.sqlite.store import SQLiteStore
 OpenStore = Callable[[str, Sequence[EntityMapping[Any]], ManualClock], Store]
 
 
-class Restless(MemoryStore):
-    """In memory, but whoever asks may have to wait for others first: as many turns as `chance` says.
+class InterleavingStore(MemoryStore):
+    """A memory store whose calls yield to other tasks a random number of times.
 
-    What `broken` names cannot be written, as if its data were spoiled.
+    A transaction with an entity in `broken` fails, as if its data were corrupt.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Restless(MemoryStore):
     async def transact(self, refs: Sequence[Ref], *args: Any, **kwargs: Any) -> Any:
         await self._wait()
         if any(ref.id in self.broken for ref in refs):
-            raise RuntimeError("spoiled")
+            raise RuntimeError("corrupt")
         done = await super().transact(refs, *args, **kwargs)
         await self._wait()
         return done
@@ -50,11 +50,11 @@ class Restless(MemoryStore):
             await asyncio.sleep(0)
 
 
-def restless(chance: random.Random) -> OpenStore:
-    """Every domain in memory."""
-    return lambda _, mappings, clock: Restless(mappings, clock, chance)
+def interleaving(chance: random.Random) -> OpenStore:
+    """Return a factory of stores in memory."""
+    return lambda _, mappings, clock: InterleavingStore(mappings, clock, chance)
 
 
 def on_disk(folder: Path) -> OpenStore:
-    """Every domain in a file of its own."""
+    """Return a factory of SQLite stores, a file for each domain."""
     return lambda name, mappings, clock: SQLiteStore(folder / f"{name}.db", mappings, clock)

@@ -1,4 +1,4 @@
-"""Several ticks at once, as from two brokers or a tick that is sent again, do what one does; and one failure is one."""
+"""Concurrent sweeps, as from two brokers or a repeated tick, do what one does; a failing entity stops no other."""
 
 from __future__ import annotations
 
@@ -16,111 +16,117 @@ from events.catalog import OrderCancelled, PaymentCaptured, StockRejected, Stock
 from functions.orders.domain import Order, Status
 from functions.products.stock.domain import Reservation, State
 from tests.disorder.invariants import always, ledger
-from tests.disorder.stores import Restless, on_disk, restless
-from tests.disorder.world import HANDLED, World
+from tests.disorder.platform import HANDLED, Platform
+from tests.disorder.stores import InterleavingStore, interleaving, on_disk
 
 MANY = 210  # more than two pages of every sweep
 
 
 @pytest.fixture(params=["memory", "disk"])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    world = World(restless(random.Random(7)) if request.param == "memory" else on_disk(tmp_path))
-    await world.start()
-    yield world
-    await world.close()
+async def platform(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Platform]:
+    platform = Platform(interleaving(random.Random(7)) if request.param == "memory" else on_disk(tmp_path))
+    await platform.start()
+    yield platform
+    await platform.close()
 
 
-async def sweep_at_once(world: World, domain: str) -> None:
-    assert await asyncio.gather(*(world.sweep(domain) for _ in range(3))) == [HANDLED] * 3
-    await world.collect()
+async def sweep_at_once(platform: Platform, domain: str) -> None:
+    assert await asyncio.gather(*(platform.sweep(domain) for _ in range(3))) == [HANDLED] * 3
+    await platform.publish_committed()
 
 
-async def deliver(world: World, *domains: str) -> None:
-    """What is on its way to these domains, and what that causes."""
-    await world.collect()
-    while parcels := [parcel for parcel in world.pending if parcel.domain in domains]:
-        await asyncio.gather(*(world.deliver(parcel) for parcel in parcels))
-        await world.collect()
+async def deliver(platform: Platform, *domains: str) -> None:
+    """Deliver pending events of these domains, and those that they cause."""
+    await platform.publish_committed()
+    while deliveries := [delivery for delivery in platform.pending if delivery.domain in domains]:
+        await asyncio.gather(*(platform.deliver(delivery) for delivery in deliveries))
+        await platform.publish_committed()
 
 
-async def placed(world: World, count: int, *, flaky: bool = False) -> list[str]:
-    ada = await world.register("ada@example.com")
-    product = await world.add_product(count)
+async def placed(platform: Platform, count: int, *, flaky: bool = False) -> list[str]:
+    ada = await platform.register("ada@example.com")
+    product = await platform.add_product(count)
     token = "tok_flaky" if flaky else "tok_ok"
-    wanted = (world.place(ada, {product: 1}, token) for _ in range(count))
+    wanted = (platform.place(ada, {product: 1}, token) for _ in range(count))
     return [order.id for order in await asyncio.gather(*wanted)]
 
 
-def told(world: World, kind: type[Any]) -> Counter[str]:
-    """How often each order's news of this kind was sent; what is delivered once counts once."""
-    ids = {parcel.row.id: parcel.row.subject for parcel in world.pending if parcel.row.type == kind.TYPE}
+def sent_of(platform: Platform, kind: type[Any]) -> Counter[str]:
+    """Count the events of this type by order."""
+    ids = {
+        delivery.row.id: delivery.row.subject
+        for delivery in platform.pending
+        if delivery.row.type == kind.TYPE
+    }
     return Counter(ids.values())
 
 
-async def test_orders_that_stopped_moving_are_cancelled_once(world: World) -> None:
-    orders = await placed(world, MANY)
-    world.clock.advance(timedelta(minutes=16))
-    await sweep_at_once(world, "orders")
+async def test_orders_that_stopped_moving_are_cancelled_once(platform: Platform) -> None:
+    orders = await placed(platform, MANY)
+    platform.clock.advance(timedelta(minutes=16))
+    await sweep_at_once(platform, "orders")
 
-    assert told(world, OrderCancelled) == dict.fromkeys(orders, 1)
-    found = await world.store["orders"].get_many(Order, orders)
+    assert sent_of(platform, OrderCancelled) == dict.fromkeys(orders, 1)
+    found = await platform.store["orders"].get_many(Order, orders)
     assert {(order.status, order.cancel_reason) for order in found.values()} == {
         (Status.CANCELLED, "TIMED_OUT")
     }
 
 
-async def test_expired_reservations_are_let_go_once(world: World) -> None:
-    orders = await placed(world, MANY)
-    await deliver(world, "products")
-    world.clock.advance(timedelta(minutes=21))
-    await sweep_at_once(world, "products")
+async def test_expired_reservations_are_released_once(platform: Platform) -> None:
+    orders = await placed(platform, MANY)
+    await deliver(platform, "products")
+    platform.clock.advance(timedelta(minutes=21))
+    await sweep_at_once(platform, "products")
 
-    assert told(world, StockRejected) == dict.fromkeys(orders, 1)
-    found = await world.store["products"].get_many(Reservation, orders)
+    assert sent_of(platform, StockRejected) == dict.fromkeys(orders, 1)
+    found = await platform.store["products"].get_many(Reservation, orders)
     assert {reservation.state for reservation in found.values()} == {State.RELEASED}
-    await always(world)
+    await always(platform)
 
 
-async def test_charges_that_were_left_pending_are_made_once(world: World) -> None:
-    orders = await placed(world, 30, flaky=True)
-    await deliver(world, "products")
-    charges = [parcel for parcel in world.pending if parcel.row.type == StockReserved.TYPE]
-    for parcel in charges:
-        if parcel.domain == "payments":
-            await world.deliver(parcel)  # in vain, the first time
+async def test_charges_that_were_left_pending_are_made_once(platform: Platform) -> None:
+    orders = await placed(platform, 30, flaky=True)
+    await deliver(platform, "products")
+    charges = [delivery for delivery in platform.pending if delivery.row.type == StockReserved.TYPE]
+    for delivery in charges:
+        if delivery.domain == "payments":
+            await platform.deliver(delivery)  # the first charge fails
     for _ in range(3):
-        world.clock.advance(timedelta(minutes=1))
-        await sweep_at_once(world, "payments")
+        platform.clock.advance(timedelta(minutes=1))
+        await sweep_at_once(platform, "payments")
 
-    assert told(world, PaymentCaptured) == dict.fromkeys(orders, 1)
-    assert [books.charges for books in (await ledger(world)).values()] == [[1250]] * 30
+    assert sent_of(platform, PaymentCaptured) == dict.fromkeys(orders, 1)
+    assert [totals.charges for totals in (await ledger(platform)).values()] == [[1250]] * 30
 
 
-async def test_mail_that_waits_goes_out_once(world: World) -> None:
-    world.postman.down = True
+async def test_mail_that_waits_goes_out_once(platform: Platform) -> None:
+    platform.mail_channel.down = True
     for number in range(30):
-        await world.register(f"{number}@example.com")
-    await deliver(world, "notifications")
-    world.postman.down = False
-    world.clock.advance(timedelta(minutes=10))
-    await sweep_at_once(world, "notifications")
+        await platform.register(f"{number}@example.com")
+    await deliver(platform, "notifications")
+    platform.mail_channel.down = False
+    platform.clock.advance(timedelta(minutes=10))
+    await sweep_at_once(platform, "notifications")
 
-    assert len(world.postman.sent) == 31
-    assert max(Counter(world.postman.sent).values()) == 1
+    assert len(platform.mail_channel.sent) == 31
+    assert max(Counter(platform.mail_channel.sent).values()) == 1
 
 
 @pytest.mark.parametrize(
     ("domain", "pause", "kind"), [("orders", 16, OrderCancelled), ("products", 21, StockRejected)]
 )
-async def test_what_breaks_a_sweep_holds_up_no_other(domain: str, pause: int, kind: type[Any]) -> None:
-    world = World(restless(random.Random(7)))
-    await world.start()
-    first, *others = await placed(world, 12)
-    await deliver(world, "products")
-    store = world.store[domain]
-    assert isinstance(store, Restless)
+async def test_an_entity_that_cannot_be_written_stops_no_other(
+    domain: str, pause: int, kind: type[Any]
+) -> None:
+    platform = Platform(interleaving(random.Random(7)))
+    await platform.start()
+    first, *others = await placed(platform, 12)
+    await deliver(platform, "products")
+    store = platform.store[domain]
+    assert isinstance(store, InterleavingStore)
     store.broken.add(first)
-    world.clock.advance(timedelta(minutes=pause))
-    await sweep_at_once(world, domain)
+    platform.clock.advance(timedelta(minutes=pause))
+    await sweep_at_once(platform, domain)
 
-    assert told(world, kind) == dict.fromkeys(others, 1)
+    assert sent_of(platform, kind) == dict.fromkeys(others, 1)

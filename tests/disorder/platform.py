@@ -1,8 +1,8 @@
-"""All five domains with their real use cases and event doors, and a mail between them that is in no hurry.
+"""All domains with their real use cases and event functions, and a broker that delivers when a test says so.
 
-Each domain is composed by its own bootstrap over a store of its own; questions to other domains are calls of their
-use cases instead of gRPC. What commits goes into `pending` as one parcel for each subscriber, and stays there until
-somebody delivers it: late, twice, or before what came first.
+Each domain is composed by its own bootstrap over a store of its own; calls to other domains run their use cases instead
+of gRPC. Committed events go into `pending` as one delivery for each subscriber. A test delivers them: late, twice, or
+out of order.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from functions.users.settings import Settings as UsersSettings
 from functions.users.store import ROSTER_ID
 from functions.users.tests.accounts import cheap_hasher
 from tests.architecture import domains
-from tests.disorder.peers import OrdersPeer, Postman, ProductsPeer, UsersPeer
+from tests.disorder.fakes import FakeMailChannel, InProcessOrders, InProcessProducts, InProcessUsers
 from tests.disorder.stores import OpenStore
 
 DOMAINS = tuple(domains(Path(__file__).parents[2]))
@@ -61,50 +61,50 @@ _ALL = datetime.max.replace(tzinfo=UTC)
 _hasher = cheap_hasher()
 
 
-class Parcel(NamedTuple):
-    """An event on its way to one subscriber."""
+class Delivery(NamedTuple):
+    """An event that is to be delivered to one subscriber."""
 
     domain: str
     row: OutboxRow
 
 
-class World:
-    """The platform without its doors to people. `refused` is what a broker would have kept as dead letters."""
+class Platform:
+    """The domains without servers. `refused` are the deliveries that a broker would keep as dead letters."""
 
     def __init__(self, open_store: OpenStore) -> None:
         self.clock = ManualClock()
-        self.pending: list[Parcel] = []
-        self.delivered: list[Parcel] = []
-        self.refused: list[tuple[Parcel, int]] = []
+        self.pending: list[Delivery] = []
+        self.delivered: list[Delivery] = []
+        self.refused: list[tuple[Delivery, int]] = []
         self.orders: dict[str, Order] = {}  # as placed
-        self.products: dict[str, int] = {}  # pieces put on the shelf so far
+        self.products: dict[str, int] = {}  # pieces that were ever added
         self.people: dict[str, Identity] = {}
         self.deleted: dict[str, datetime] = {}
         self.store: dict[str, Store] = {
             name: open_store(name, importlib.import_module(f"functions.{name}.store").MAPPINGS, self.clock)
             for name in DOMAINS
         }
-        self.books = open_store("ledger", simulated.MAPPINGS, self.clock)
-        simulation = simulated.SimulatedProvider(self.books, self.clock, slow_seconds=0)
+        self.provider_store = open_store("ledger", simulated.MAPPINGS, self.clock)
+        simulation = simulated.SimulatedProvider(self.provider_store, self.clock, slow_seconds=0)
         self.bank = SimulatedBank(simulation)
         self.provider = FaultyProvider(simulation)
-        self.postman = Postman()
+        self.mail_channel = FakeMailChannel()
         self._products = products_service(self.store["products"], self.clock)
         self._stock = stock_service(self.store["products"], self.clock)
-        self.catalogue = ProductsPeer(self._products)
+        self.catalogue = InProcessProducts(self._products)
         self._orders = orders_service(self.store["orders"], self.clock, self.catalogue)
-        self.instructions = OrdersPeer(self._orders)
+        self.instructions = InProcessOrders(self._orders)
         self.accounts = compose_users(
             UsersSettings(registration="open"), self.store["users"], _hasher, self.clock
         )
-        self.contacts = UsersPeer(self.accounts)
+        self.contacts = InProcessUsers(self.accounts)
         replaced: dict[str, dict[str, Any]] = {
             "orders": {"catalogue": self.catalogue},
             "payments": {"provider": self.provider, "orders": self.instructions},
-            "notifications": {"channel": self.postman, "users": self.contacts},
+            "notifications": {"channel": self.mail_channel, "users": self.contacts},
         }
         self.functions = {name: self._compose(name, **replaced.get(name, {})) for name in DOMAINS}
-        self._doors = {
+        self._event_functions = {
             name: EventFunction(function, self._forget(name)) for name, function in self.functions.items()
         }
         self._refunds = RefundsService(
@@ -124,171 +124,175 @@ class World:
         return forget
 
     async def start(self) -> None:
-        """The administrator, and what every function does before it serves."""
+        """Run every function's start hooks and create the administrator."""
         for function in self.functions.values():
             for hook in function.on_start:
                 await hook()
-        await self.accounts.users.ensure_admin("boss@example.com", PASSWORD)
+        await self.accounts.users.ensure_admin("admin@example.com", PASSWORD)
         roster = await self.store["users"].get(AdminRoster, ROSTER_ID)
         assert roster
-        self.boss = Identity(roster.user_ids[0], frozenset({ADMIN, CUSTOMER}), auth_time=float("inf"))
-        self.people[self.boss.subject] = self.boss
+        self.administrator = Identity(
+            roster.user_ids[0], frozenset({ADMIN, CUSTOMER}), auth_time=float("inf")
+        )
+        self.people[self.administrator.subject] = self.administrator
 
     async def close(self) -> None:
-        """Let go of files."""
-        for store in (*self.store.values(), self.books):
+        """Close the stores."""
+        for store in (*self.store.values(), self.provider_store):
             await store.close()
 
-    # What people do
+    # Actions of people
 
     async def register(self, email: str) -> Identity:
-        """A new account."""
+        """Register an account."""
         user = await self.accounts.users.register(RegisterUser(email, PASSWORD, "Ada"))
-        who = self.people[user.id] = Identity(user.id, frozenset(user.roles), auth_time=float("inf"))
-        return who
+        caller = self.people[user.id] = Identity(user.id, frozenset(user.roles), auth_time=float("inf"))
+        return caller
 
-    async def ask_for_verification(self, who: Identity) -> None:
-        """The person wants a mail that proves their address."""
-        await self.accounts.recovery.request_verification(who.subject, who)
+    async def ask_for_verification(self, caller: Identity) -> None:
+        """Ask for a mail that verifies the caller's address."""
+        await self.accounts.recovery.request_verification(caller.subject, caller)
 
-    async def ask_for_email(self, who: Identity, email: str) -> None:
-        """The person wants another address."""
-        await self.accounts.users.update(UpdateUser(who.subject, email=email), who)
+    async def ask_for_email(self, caller: Identity, email: str) -> None:
+        """Ask for another address."""
+        await self.accounts.users.update(UpdateUser(caller.subject, email=email), caller)
 
-    async def confirm_email(self, who: Identity) -> None:
-        """They read the mail at the other address."""
-        code = await self.contacts.mailed_token(who.subject, Purpose.EMAIL_CHANGE)
+    async def confirm_email(self, caller: Identity) -> None:
+        """Confirm the other address by the code that was mailed to it."""
+        code = await self.contacts.mailed_token(caller.subject, Purpose.EMAIL_CHANGE)
         assert code is not None
         await self.accounts.email_changes.confirm(code.token)
 
-    async def change_password(self, who: Identity) -> None:
-        """The person chooses another password."""
-        command = ChangePassword(who.subject, PASSWORD, f"{PASSWORD}, another")
-        await self.accounts.users.change_password(command, who)
+    async def change_password(self, caller: Identity) -> None:
+        """Change the caller's password."""
+        command = ChangePassword(caller.subject, PASSWORD, f"{PASSWORD}, another")
+        await self.accounts.users.change_password(command, caller)
 
     async def add_product(self, on_hand: int) -> str:
-        """For sale, with stock; its id."""
+        """Add a product with stock, and return its id."""
         command = CreateProduct(sku=uuid7(), name="Teapot", category="kitchen", price=PRICE)
-        product = await self._products.create(command, self.boss)
+        product = await self._products.create(command, self.administrator)
         self.products[product.id] = 0
         await self.restock(product.id, on_hand)
         return product.id
 
     async def restock(self, product_id: str, pieces: int) -> None:
-        """More of it arrives."""
+        """Add pieces to the stock."""
         found = await self.store["products"].get(Stock, product_id)
         assert found is not None
         command = SetStock(product_id, found.on_hand + pieces, version=found.version)
-        await self._stock.set(command, self.boss)
+        await self._stock.set(command, self.administrator)
         self.products[product_id] += pieces
 
-    async def place(self, who: Identity, lines: dict[str, int], token: str, key: str | None = None) -> Order:
-        """Order something."""
+    async def place(
+        self, caller: Identity, lines: dict[str, int], token: str, key: str | None = None
+    ) -> Order:
+        """Place an order."""
         requested = [RequestedLine(product_id, quantity) for product_id, quantity in lines.items()]
         command = PlaceOrder(requested, HOME, token, key, fingerprint=f"{lines}{token}")
-        order = await self._orders.place(command, who)
+        order = await self._orders.place(command, caller)
         self.orders[order.id] = order
         return order
 
-    async def cancel(self, order_id: str, who: Identity) -> None:
-        """Before it is shipped."""
-        await self._orders.cancel(CancelOrder(order_id), who)
+    async def cancel(self, order_id: str, caller: Identity) -> None:
+        """Cancel an order."""
+        await self._orders.cancel(CancelOrder(order_id), caller)
 
     async def ship(self, order_id: str) -> None:
-        """It leaves."""
-        await self._orders.ship(order_id, self.boss)
+        """Ship an order."""
+        await self._orders.ship(order_id, self.administrator)
 
-    async def arrive(self, order_id: str) -> None:
-        """It is there."""
-        await self._orders.deliver(order_id, self.boss)
+    async def deliver_order(self, order_id: str) -> None:
+        """Record that an order arrived."""
+        await self._orders.deliver(order_id, self.administrator)
 
     async def refund(self, order_id: str, amount: int | None, key: str | None = None) -> Refund:
-        """Give some of the money back; None for all that is left."""
+        """Refund an amount, or all that is left for None."""
         money = None if amount is None else Money(amount, PRICE.currency)
         command = RefundPayment(payment_id(order_id), money, idempotency_key=key)
-        return await self._refunds.refund(command, self.boss)
+        return await self._refunds.refund(command, self.administrator)
 
     async def refund_elsewhere(self, order_id: str, amount: int) -> None:
-        """Somebody gives money back on the provider's own pages."""
+        """Refund on the provider's own pages."""
         await self.bank.refund(f"re_{uuid7()}", payment_id(order_id), Money(amount, PRICE.currency))
 
     async def return_refund(self, order_id: str) -> None:
-        """The customer's bank sends a refund back."""
+        """Let the customer's bank return a refund."""
         await self.bank.bounce(payment_id(order_id))
 
     async def dispute(self, order_id: str) -> None:
-        """The customer's bank disputes the charge, where there is one."""
+        """Let the customer's bank dispute the charge, if there is one."""
         await self.bank.dispute(payment_id(order_id))
 
     async def decide(self, order_id: str, *, won: bool) -> None:
-        """The bank closes what is open."""
+        """Let the bank close the open disputes."""
         await self.bank.decide(payment_id(order_id), won=won)
 
     async def delete_account(self, user_id: str) -> None:
-        """The person leaves."""
+        """Delete an account by its owner."""
         await self.accounts.users.delete(DeleteUser(user_id), self.people[user_id])
         self.deleted[user_id] = self.clock.now()
 
-    # What the platform does
+    # Actions of the platform
 
-    async def live(self, *work: Awaitable[Any]) -> None:
-        """Let all of it happen at once, each to its end."""
+    async def run_concurrently(self, *work: Awaitable[Any]) -> None:
+        """Run all concurrently to their end, publish what committed, and raise the first failure."""
         self.clock.advance(timedelta(seconds=1))
         results = await asyncio.gather(*work, return_exceptions=True)
-        await self.collect()
+        await self.publish_committed()
         for result in results:
             if isinstance(result, BaseException):
                 raise result
 
-    async def settle(self, shuffle: Callable[[list[Parcel]], None]) -> None:
-        """All works again; everything is delivered, in whatever order, and swept, until nothing moves."""
+    async def settle(self, shuffle: Callable[[list[Delivery]], None]) -> None:
+        """End all faults, then deliver everything in the order of `shuffle` and sweep, until nothing changes."""
         self.outage(on=False)
         self.provider.faults.clear()
         await self.deliver_all(shuffle)
         for order_id in self.orders:
             await self.decide(order_id, won=True)
         quiet = 0
-        while quiet < 3:  # a message is tried again after an hour at most, everything else sooner
+        while quiet < 3:  # a message is retried after an hour at most, everything else sooner
             self.clock.advance(timedelta(hours=1))
-            await self.live(*(self.sweep(domain) for domain in DOMAINS for _ in range(2)))
+            await self.run_concurrently(*(self.sweep(domain) for domain in DOMAINS for _ in range(2)))
             quiet = 0 if self.pending else quiet + 1
             await self.deliver_all(shuffle)
 
-    async def deliver_all(self, shuffle: Callable[[list[Parcel]], None]) -> None:
-        """What is on its way, and what comes of it."""
+    async def deliver_all(self, shuffle: Callable[[list[Delivery]], None]) -> None:
+        """Deliver all pending events, and those that they cause."""
         for _ in range(50):
             if not self.pending:
                 return
-            parcels = list(self.pending)
-            shuffle(parcels)
-            await self.live(*(self.deliver(parcel) for parcel in parcels))
+            deliveries = list(self.pending)
+            shuffle(deliveries)
+            await self.run_concurrently(*(self.deliver(delivery) for delivery in deliveries))
         raise AssertionError(f"never handled: {self.pending}")
 
-    async def collect(self) -> None:
-        """What has committed is published: one parcel for each subscriber."""
+    async def publish_committed(self) -> None:
+        """Publish committed events: one delivery for each subscriber."""
         for name, store in self.store.items():
             rows = await store.outbox(_ALL, 1000)
             for row in rows:
                 assert row.source == f"/{name}"
-                self.pending += [Parcel(domain, row) for domain in SUBSCRIBERS[CATALOG[row.type]]]
+                self.pending += [Delivery(domain, row) for domain in SUBSCRIBERS[CATALOG[row.type]]]
             await store.outbox_published([row.id for row in rows])
 
-    async def deliver(self, parcel: Parcel) -> int:
-        """Hand it to its subscriber once; what is not handled stays pending, or is refused for good."""
-        status = await self.post(parcel)
-        if status == HANDLED and parcel in self.pending:
-            self.pending.remove(parcel)
-            self.delivered.append(parcel)
+    async def deliver(self, delivery: Delivery) -> int:
+        """Deliver an event once, and return the status. An unhandled one stays pending, or is refused for good."""
+        status = await self.post(delivery)
+        if status == HANDLED and delivery in self.pending:
+            self.pending.remove(delivery)
+            self.delivered.append(delivery)
         elif status not in (HANDLED, LATER):
-            self.refused.append((parcel, status))
+            self.refused.append((delivery, status))
         return status
 
-    async def post(self, parcel: Parcel) -> int:
-        """The subscriber's answer: an HTTP status."""
-        # A tick's source is no service: nobody looks at its signature.
-        sender = signer(parcel.row.source[1:] if parcel.row.source[1:] in KEYS else "users")
-        lines = (line.split(b": ", 1) for line in headers(parcel.row, sender).splitlines())
-        length = (b"content-length", b"%d" % len(parcel.row.data))
+    async def post(self, delivery: Delivery) -> int:
+        """Post an event to its subscriber, and return the HTTP status."""
+        # The source of a tick is no service; its signature is not checked.
+        sender = signer(delivery.row.source[1:] if delivery.row.source[1:] in KEYS else "users")
+        lines = (line.split(b": ", 1) for line in headers(delivery.row, sender).splitlines())
+        length = (b"content-length", b"%d" % len(delivery.row.data))
         scope = {
             "type": "http",
             "method": "POST",
@@ -297,18 +301,18 @@ class World:
         }
 
         async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": parcel.row.data, "more_body": False}
+            return {"type": "http.request", "body": delivery.row.data, "more_body": False}
 
-        response = await self._doors[parcel.domain](Request(scope, receive))
+        response = await self._event_functions[delivery.domain](Request(scope, receive))
         return response.status_code
 
     async def sweep(self, domain: str) -> int:
-        """A PingSource's tick reaches one domain."""
+        """Deliver a PingSource's tick to one domain, and return the status."""
         now = self.clock.now()
         row = OutboxRow(uuid7(), SweepDue.TYPE, SweepDue.SOURCE, "", now, b'{"sweep": "all"}', "", "", "")
-        return await self.post(Parcel(domain, row))
+        return await self.post(Delivery(domain, row))
 
     def outage(self, *, on: bool) -> None:
-        """Nobody answers anybody, no money moves and no mail goes out; or all works again."""
-        for part in (self.catalogue, self.instructions, self.contacts, self.provider, self.postman):
+        """Make all calls to other domains, the provider and the mail channel fail, or end that."""
+        for part in (self.catalogue, self.instructions, self.contacts, self.provider, self.mail_channel):
             part.down = on

@@ -1,4 +1,4 @@
-"""What domains ask each other and the world, without a network: the same use cases, and silence when told so."""
+"""Clients of other domains that call the use cases in this process, and a fake mail channel; each can be `down`."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from functions.users.bootstrap import Services as UsersServices
 from functions.users.service import GetContacts
 
 
-def part(name: str) -> Identity:
-    """A part of the platform, as caller."""
+def service_identity(name: str) -> Identity:
+    """Return the identity of a service."""
     return Identity(name, frozenset({SERVICE}))
 
 
-class GrpcClient:
-    """Another domain's use cases, called directly; while `down`, it does not answer."""
+class InProcessClient:
+    """Calls another domain's use cases directly; while `down`, calls fail."""
 
     def __init__(self) -> None:
         self.down = False
 
     async def _reach(self) -> None:
-        await asyncio.sleep(0)  # others get their turn, as during a real call
+        await asyncio.sleep(0)  # let other tasks run, as during a real call
         if self.down:
             raise unavailable("PEER_UNAVAILABLE", "The service does not answer.")
 
 
-class ProductsPeer(GrpcClient):
-    """Products, as orders knows it."""
+class InProcessProducts(InProcessClient):
+    """The client of products in orders."""
 
     def __init__(self, products: ProductsService) -> None:
         super().__init__()
@@ -46,12 +46,12 @@ class ProductsPeer(GrpcClient):
     async def offers(self, product_ids: Sequence[str]) -> dict[str, Offer]:
         """See functions.orders.clients.Catalogue."""
         await self._reach()
-        found = await self._products.get_many(product_ids, part("orders"))
+        found = await self._products.get_many(product_ids, service_identity("orders"))
         return {p.id: Offer(p.id, p.sku, p.name, p.price, p.active) for p in found}
 
 
-class OrdersPeer(GrpcClient):
-    """Orders, as payments knows it."""
+class InProcessOrders(InProcessClient):
+    """The client of orders in payments."""
 
     def __init__(self, orders: OrdersService) -> None:
         super().__init__()
@@ -60,12 +60,12 @@ class OrdersPeer(GrpcClient):
     async def payment_instruction(self, order_id: str) -> Instruction:
         """See functions.payments.clients.Orders."""
         await self._reach()
-        order = await self._orders.get_payment_instruction(order_id, part("payments"))
+        order = await self._orders.get_payment_instruction(order_id, service_identity("payments"))
         return Instruction(order.id, order.user_id, order.total, order.payable, order.payment_token)
 
 
-class UsersPeer(GrpcClient):
-    """Users, as notifications knows it."""
+class InProcessUsers(InProcessClient):
+    """The client of users in notifications."""
 
     def __init__(self, accounts: UsersServices) -> None:
         super().__init__()
@@ -84,7 +84,9 @@ class UsersPeer(GrpcClient):
         await self._reach()
         command = IssueMailedToken(user_id, Purpose(purpose), change_id)
         try:
-            code = await self._accounts.recovery.issue_mailed_token(command, part("notifications"))
+            code = await self._accounts.recovery.issue_mailed_token(
+                command, service_identity("notifications")
+            )
         except ServiceError as error:
             assert error.code is Code.NOT_FOUND  # noqa: PT017 - as the real one
             return None
@@ -92,12 +94,14 @@ class UsersPeer(GrpcClient):
 
     async def _ask(self, user_ids: Sequence[str], *, admins: bool = False) -> list[Contact]:
         await self._reach()
-        found = await self._accounts.users.get_contacts(GetContacts(user_ids, admins), part("notifications"))
+        found = await self._accounts.users.get_contacts(
+            GetContacts(user_ids, admins), service_identity("notifications")
+        )
         return [Contact(user.id, user.email, user.name, user.email_deliverable) for user in found]
 
 
-class Postman:
-    """A mail channel that counts what it took, by the notification's id, and bounces addresses in `dead`."""
+class FakeMailChannel:
+    """A mail channel that keeps the ids of sent notifications, and bounces mail to addresses in `dead`."""
 
     name = "smtp"
     needs_address = True
