@@ -17,7 +17,7 @@ from tests.bench.report import markdown, write_table
 from tests.bench.row import Row
 from tests.bench.scale import stores
 from tests.bench.scale.shop import Size
-from tests.bench.scale.work import OPERATIONS, World
+from tests.bench.scale.work import OPERATIONS, Workload
 from tests.bench.scale.worker import Worker
 
 BUDGET = 1.5
@@ -88,7 +88,7 @@ def _large(orders: int) -> Size:
 
 
 def _compared(
-    opened: Callable[[Path], World],
+    opened: Callable[[Path], Workload],
     folder: Path,
     sizes: dict[str, Size],
     options: argparse.Namespace,

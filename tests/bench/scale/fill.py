@@ -1,4 +1,4 @@
-"""Filling stores faster than their doors would: rows as the adapters write them, by the adapters' own code, in bulk."""
+"""Fills stores in bulk with rows that the adapters' own code makes, faster than their public methods."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _STEP = 20_000
 
 
 class Sink(Protocol):
-    """Where rows go."""
+    """The destination of rows."""
 
     def add(self, write: Write) -> None:
-        """Take one."""
+        """Add a row."""
 
     def close(self) -> None:
-        """Finish."""
+        """Write what is left and close."""
 
 
 def fill(open_sink: Callable[[str], Sink], size: shop.Size, sample: Path) -> None:
-    """Fill the stores of all domains, telling of the progress, and write what to ask for into `sample`."""
+    """Fill the stores of all domains, report the progress, and write a sample of ids into `sample`."""
     people, goods, asked = list[str](), list[str](), list[shop.OrderSample]()
     random = Random(1)
     for entities in _filled(open_sink, "users", shop.users(size.users), size.users):

@@ -1,7 +1,7 @@
-"""A shop's history, of any size, made by the domains' own code: what the stores are filled with.
+"""A shop's history of any size, made by the domains' own code, with which the stores are filled.
 
-Everything is drawn from a seeded generator but the ids, which only time orders. A tenth of the orders was cancelled,
-a fixed few wait for payment, however large the shop, since what waits does not grow with what is past.
+Everything but the ids comes from a seeded generator. A tenth of the orders is cancelled. The number of orders that wait
+for payment is fixed, because it does not grow with a shop's past.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ CATEGORIES = ("coffee", "kitchen", "garden", "books", "bath", "office", "toys", 
 COMMON = "kettle"
 """A word of one product in twenty."""
 WAITING = 50
-"""Orders that are not paid yet."""
+"""How many orders are not paid yet."""
 
-_LIVES = 200
+_PATTERNS = 200
 _START = datetime(2020, 1, 1, tzinfo=UTC)
 _SYLLABLES = ("ka", "mo", "ri", "te", "lu", "san", "der", "vel", "pin", "gor", "hal", "zi")
 _HOME = PostalAddress("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "GB")
 
 
 class Size(NamedTuple):
-    """How many of each."""
+    """The numbers of entities."""
 
     orders: int
     products: int
@@ -45,7 +45,7 @@ class Size(NamedTuple):
 
 
 class OrderSample(NamedTuple):
-    """An order to ask for."""
+    """An order that an operation may read."""
 
     id: str
     user_id: str
@@ -53,7 +53,7 @@ class OrderSample(NamedTuple):
 
 
 def users(count: int) -> Iterator[Sequence[Entity]]:
-    """Accounts, each with all that belongs to it."""
+    """Yield accounts, each with everything that belongs to it."""
     for number in range(count):
         email, at = f"person.{number}@example.com", _START + timedelta(minutes=number)
         user, _ = User.register(new_id("usr"), email, f"Person {number}", ("customer",), at)
@@ -62,7 +62,7 @@ def users(count: int) -> Iterator[Sequence[Entity]]:
 
 
 def products(count: int) -> Iterator[Sequence[Entity]]:
-    """A catalogue, ten thousand pieces of each product in stock; the categories' counts come last."""
+    """Yield a catalogue with ten thousand pieces of each product; the categories' counts come last."""
     random = Random(count)
     for number in range(count):
         at = _START + timedelta(minutes=number)
@@ -85,7 +85,7 @@ def _create_product(number: int, random: Random) -> CreateProduct:
 
 
 def sku(number: int) -> str:
-    """The SKU of a product: half of all begin with the same letters."""
+    """Return the SKU of a product: half of all begin with the same letters."""
     return f"{'KET' if number % 2 else 'SHP'}-{number:06d}"
 
 
@@ -94,19 +94,19 @@ def _word(random: Random) -> str:
 
 
 def orders(count: int, user_ids: Sequence[str], product_ids: Sequence[str]) -> Iterator[Order]:
-    """Orders, oldest first; the last `WAITING` of them wait for their payment.
+    """Yield orders, oldest first; the last `WAITING` of them wait for their payment.
 
-    Only the first `_LIVES` were lived by the domain's rules; the others are like one of them, but for whose and when.
+    `_PATTERNS` orders go through the domain's transitions; the others are copies of one with another user and time.
     """
     random, paid = Random(count), count - WAITING
-    lives = [_lived(product_ids, random, cancelled=number % 10 == 0) for number in range(_LIVES)]
+    patterns = [_final_order(product_ids, random, cancelled=number % 10 == 0) for number in range(_PATTERNS)]
     for number in range(count):
         if number < paid:
-            at, like = _START + timedelta(seconds=10 * number), random.choice(lives)
+            at, pattern = _START + timedelta(seconds=10 * number), random.choice(patterns)
         else:
-            at, like = datetime.now(UTC), _placed(product_ids, random)
-        who = user_ids[number % len(user_ids)]
-        yield replace(like, id=new_id("ord"), user_id=who, created_at=at, updated_at=at, moved_at=at)
+            at, pattern = datetime.now(UTC), _placed(product_ids, random)
+        user_id = user_ids[number % len(user_ids)]
+        yield replace(pattern, id=new_id("ord"), user_id=user_id, created_at=at, updated_at=at, moved_at=at)
 
 
 def _placed(product_ids: Sequence[str], random: Random) -> Order:
@@ -120,7 +120,7 @@ def _placed(product_ids: Sequence[str], random: Random) -> Order:
     return order
 
 
-def _lived(product_ids: Sequence[str], random: Random, *, cancelled: bool) -> Order:
+def _final_order(product_ids: Sequence[str], random: Random, *, cancelled: bool) -> Order:
     order = _placed(product_ids, random)
     order.stock_reserved(_START + timedelta(seconds=1))
     order.payment_captured(_START + timedelta(seconds=2), order.total)

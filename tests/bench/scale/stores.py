@@ -16,7 +16,7 @@ from functions.runtime.store.sqlite.store import SQLiteStore
 from tests.bench.scale.fill import MAPPINGS, Sink, fill
 from tests.bench.scale.shop import Size
 from tests.bench.scale.sinks import DynamoDBSink, SQLiteSink
-from tests.bench.scale.work import World
+from tests.bench.scale.work import Workload
 
 
 def fill_sqlite(folder: Path, size: Size) -> None:
@@ -24,14 +24,14 @@ def fill_sqlite(folder: Path, size: Size) -> None:
     _fill(folder, size, lambda name: SQLiteSink(folder / f"{name}.db"))
 
 
-def open_sqlite(clock: str, folder: Path) -> World:
+def open_sqlite(clock: str, folder: Path) -> Workload:
     """Open what `fill_sqlite` filled; costs are seconds, of the CPU (the kernel's too) or by the wall."""
     stores = {
         name: SQLiteStore(folder / f"{name}.db", mappings, SystemClock())
         for name, mappings in MAPPINGS.items()
     }
     meter = {"cpu": time.process_time, "wall": time.perf_counter}[clock]
-    return World(stores, folder / "sample.json", meter)
+    return Workload(stores, folder / "sample.json", meter)
 
 
 def fill_dynamodb(url: str, folder: Path, size: Size) -> None:
@@ -46,7 +46,7 @@ def fill_dynamodb(url: str, folder: Path, size: Size) -> None:
     _fill(folder, size, sink)
 
 
-def open_dynamodb(url: str, folder: Path) -> World:
+def open_dynamodb(url: str, folder: Path) -> Workload:
     """Open what `fill_dynamodb` filled; costs are capacity units, read and written."""
     units = [0.0]
     connection = _patient(url)
@@ -60,7 +60,7 @@ def open_dynamodb(url: str, folder: Path) -> World:
         )
         for name, mappings in MAPPINGS.items()
     }
-    return World(stores, folder / "sample.json", lambda: units[0])
+    return Workload(stores, folder / "sample.json", lambda: units[0])
 
 
 def _patient(url: str) -> Connection:

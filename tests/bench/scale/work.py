@@ -1,4 +1,4 @@
-"""What is measured: the domains' own use cases, on things drawn at random from all that a shop has."""
+"""The measured operations: the domains' use cases, on entities drawn at random from the stores."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from functions.users.service import ListUsers
 from functions.users.settings import Settings as UsersSettings
 from tests.bench.scale.shop import CATEGORIES, COMMON, OrderSample, sku
 
-_BOSS = Identity(new_id("usr"), frozenset({"customer", "admin"}))
+_ADMINISTRATOR = Identity(new_id("usr"), frozenset({"customer", "admin"}))
 _HOME = PostalAddress("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "GB")
 _PAGE = 20
 _MANY = 20_000  # the first 20,000 map the pages of a large file, which is not what is to be measured
 
 
 class _Catalogue:
-    """Prices without a call: another domain's cost is measured there."""
+    """A catalogue without a call: the cost of products is measured there."""
 
     async def offers(self, product_ids: Sequence[str]) -> dict[str, Offer]:
         return {
@@ -48,14 +48,14 @@ class _Catalogue:
 
 
 class _OlderClock:
-    """What is placed by it is overdue."""
+    """A clock that is slow, so that orders placed by it are overdue."""
 
     def now(self) -> Any:
         return SystemClock().now() - 2 * ORDER_TIMEOUT
 
 
-class World:
-    """The domains' stores, opened, and what to ask of them; `meter` reads what was spent so far."""
+class Workload:
+    """The domains' services over open stores, and samples of their entities; `meter` reads what was spent so far."""
 
     def __init__(self, stores: Mapping[str, Store], sample: Path, meter: Callable[[], float]) -> None:
         self.stores = stores
@@ -75,183 +75,185 @@ class World:
         self._products: list[str] = drawn["products"]
         self._users: list[str] = drawn["users"]
         self.last: Any = None
-        """What `prepare` of an operation made for it."""
+        """What `prepare` of an operation has made."""
 
     def order(self) -> OrderSample:
-        """Any order."""
+        """Return a random order."""
         return self.random.choice(self._orders)
 
     def product(self) -> str:
-        """Any product's id."""
+        """Return a random product's id."""
         return self.random.choice(self._products)
 
     def number(self) -> int:
-        """Any product's or account's number."""
+        """Return a random product's or account's number."""
         return self.random.randrange(min(len(self._products), len(self._users)))
 
     def customer(self) -> Identity:
-        """Anybody."""
+        """Return a random customer."""
         return Identity(self.random.choice(self._users), frozenset({"customer"}))
 
     async def tidy(self) -> None:
-        """Publish nothing, but forget the events, as if they were."""
+        """Remove the events of the outbox, as if they were published."""
         for store in self.stores.values():
             while rows := await store.outbox(self.clock.now() + timedelta(days=1), 1000):
                 await store.outbox_published([row.id for row in rows])
 
     async def close(self) -> None:
-        """Let go of the stores."""
+        """Close the stores."""
         for store in self.stores.values():
             await store.close()
 
 
-Step = Callable[[World], Awaitable[Any]]
+Step = Callable[[Workload], Awaitable[Any]]
 
 
 class Operation(NamedTuple):
-    """Something to measure: `call` is timed, `prepare`, which may make its case, is not."""
+    """An operation to measure: `call` is timed; `prepare`, which may set it up, is not."""
 
     call: Step
     prepare: Step | None = None
     calls: int = 500
 
 
-async def measure(world: World, operation: Operation, calls: int) -> float:
-    """What one call spends, on average."""
+async def measure(workload: Workload, operation: Operation, calls: int) -> float:
+    """Return what one call spends on average."""
     total = 0.0
     for _ in range(calls):
         if operation.prepare:
-            await operation.prepare(world)
-        before = world.meter()
-        await operation.call(world)
-        total += world.meter() - before
-    await world.tidy()
+            await operation.prepare(workload)
+        before = workload.meter()
+        await operation.call(workload)
+        total += workload.meter() - before
+    await workload.tidy()
     return total / calls
 
 
-async def _get_order(world: World) -> None:
-    order = world.order()
-    found = await world.orders.get(order.id, Identity(order.user_id, frozenset({"customer"})))
+async def _get_order(workload: Workload) -> None:
+    order = workload.order()
+    found = await workload.orders.get(order.id, Identity(order.user_id, frozenset({"customer"})))
     assert found.id == order.id
 
 
-async def _list_orders(world: World, who: Identity, cursor: str = "") -> None:
-    query = ListOrders(everybody=who is _BOSS, limit=_PAGE, cursor=cursor)
-    await world.orders.list_orders(query, who)
+async def _list_orders(workload: Workload, caller: Identity, cursor: str = "") -> None:
+    query = ListOrders(everybody=caller is _ADMINISTRATOR, limit=_PAGE, cursor=cursor)
+    await workload.orders.list_orders(query, caller)
 
 
-async def _list_mine(world: World) -> None:
-    await _list_orders(world, Identity(world.order().user_id, frozenset({"customer"})))
+async def _list_mine(workload: Workload) -> None:
+    await _list_orders(workload, Identity(workload.order().user_id, frozenset({"customer"})))
 
 
-async def _list_all(world: World) -> None:
-    await _list_orders(world, _BOSS)
+async def _list_all(workload: Workload) -> None:
+    await _list_orders(workload, _ADMINISTRATOR)
 
 
-async def _list_deep(world: World) -> None:
-    order = world.order()
+async def _list_deep(workload: Workload) -> None:
+    order = workload.order()
     listing = Listing("order", "all", "any", descending=True)
-    await _list_orders(world, _BOSS, cursor_after(listing, order.created_at, order.id))
+    await _list_orders(workload, _ADMINISTRATOR, cursor_after(listing, order.created_at, order.id))
 
 
-async def _place(world: World) -> None:
-    command = PlaceOrder([RequestedLine(world.product(), 1)], _HOME, "tok_ok", uuid7(), fingerprint="f")
-    world.last = await world.orders.place(command, world.customer())
+async def _place(workload: Workload) -> None:
+    command = PlaceOrder([RequestedLine(workload.product(), 1)], _HOME, "tok_ok", uuid7(), fingerprint="f")
+    workload.last = await workload.orders.place(command, workload.customer())
 
 
-async def _capture(world: World) -> None:
-    order: Order = world.last
+async def _capture(workload: Workload) -> None:
+    order: Order = workload.last
     event = PaymentCaptured(order_id=order.id, payment_id="pay", amount=order.total)
-    await world.orders.on_payment_captured(event, inbox_record("/payments", uuid7(), world.clock.now()))
+    await workload.orders.on_payment_captured(event, inbox_record("/payments", uuid7(), workload.clock.now()))
 
 
-async def _place_overdue(world: World) -> None:
-    command = PlaceOrder([RequestedLine(world.product(), 1)], _HOME, "tok_ok")
-    await world.overdue_orders.place(command, world.customer())
+async def _place_overdue(workload: Workload) -> None:
+    command = PlaceOrder([RequestedLine(workload.product(), 1)], _HOME, "tok_ok")
+    await workload.overdue_orders.place(command, workload.customer())
 
 
-async def _sweep_orders(world: World) -> None:
-    await world.orders.sweep()
+async def _sweep_orders(workload: Workload) -> None:
+    await workload.orders.sweep()
 
 
-async def _get_product(world: World) -> None:
-    world.last = await world.products.get(world.product(), ANONYMOUS)
+async def _get_product(workload: Workload) -> None:
+    workload.last = await workload.products.get(workload.product(), ANONYMOUS)
 
 
-async def _list_category(world: World) -> None:
-    await _search(world, "", category=world.random.choice(CATEGORIES))
+async def _list_category(workload: Workload) -> None:
+    await _search(workload, "", category=workload.random.choice(CATEGORIES))
 
 
-async def _search(world: World, text: str, category: str = "", *, found: bool = True) -> Sequence[Product]:
-    page = await world.products.list_products(ListProducts(category, text, _PAGE), ANONYMOUS)
+async def _search(
+    workload: Workload, text: str, category: str = "", *, found: bool = True
+) -> Sequence[Product]:
+    page = await workload.products.list_products(ListProducts(category, text, _PAGE), ANONYMOUS)
     assert bool(page.items) == found, text
     return page.items
 
 
-async def _search_common(world: World) -> None:
-    await _search(world, COMMON)
+async def _search_common(workload: Workload) -> None:
+    await _search(workload, COMMON)
 
 
-async def _search_prefix(world: World) -> None:
-    await _search(world, COMMON[:4])
+async def _search_prefix(workload: Workload) -> None:
+    await _search(workload, COMMON[:4])
 
 
-async def _search_two(world: World) -> None:
-    name = world.last.name.lower().split()
-    await _search(world, f"{name[0][:4]} {name[1]}")
+async def _search_two(workload: Workload) -> None:
+    name = workload.last.name.lower().split()
+    await _search(workload, f"{name[0][:4]} {name[1]}")
 
 
-async def _search_rare(world: World) -> None:
-    await _search(world, sku(world.number()))
+async def _search_rare(workload: Workload) -> None:
+    await _search(workload, sku(workload.number()))
 
 
-async def _search_nothing(world: World) -> None:
-    await _search(world, "kettlexyz", found=False)
+async def _search_nothing(workload: Workload) -> None:
+    await _search(workload, "kettlexyz", found=False)
 
 
-async def _reserve(world: World) -> None:
-    await _reserve_by(world.stock, world)
+async def _reserve(workload: Workload) -> None:
+    await _reserve_by(workload.stock, workload)
 
 
-async def _reserve_by(stock: StockService, world: World) -> None:
-    line = Line(world.product(), 1, Money(1990, "EUR"))
+async def _reserve_by(stock: StockService, workload: Workload) -> None:
+    line = Line(workload.product(), 1, Money(1990, "EUR"))
     order = OrderPlaced(order_id=new_id("ord"), user_id="usr", lines=[line], total=line.unit_price)
-    await stock.on_order_placed(order, inbox_record("/orders", uuid7(), world.clock.now()))
+    await stock.on_order_placed(order, inbox_record("/orders", uuid7(), workload.clock.now()))
 
 
-async def _reserve_overdue(world: World) -> None:
-    await _reserve_by(world.expired_stock, world)
+async def _reserve_overdue(workload: Workload) -> None:
+    await _reserve_by(workload.expired_stock, workload)
 
 
-async def _sweep_reservations(world: World) -> None:
-    await world.stock.sweep()
+async def _sweep_reservations(workload: Workload) -> None:
+    await workload.stock.sweep()
 
 
-async def _get_user(world: World) -> None:
-    who = world.customer()
-    await world.users.get(who.subject, who)
+async def _get_user(workload: Workload) -> None:
+    who = workload.customer()
+    await workload.users.get(who.subject, who)
 
 
-async def _find_email(world: World) -> None:
-    assert await world.people.get(EmailClaim, email_key(f"person.{world.number()}@example.com"))
+async def _find_email(workload: Workload) -> None:
+    assert await workload.people.get(EmailClaim, email_key(f"person.{workload.number()}@example.com"))
 
 
-async def _list_users(world: World) -> None:
-    await world.users.list_users(ListUsers(_PAGE), _BOSS)
+async def _list_users(workload: Workload) -> None:
+    await workload.users.list_users(ListUsers(_PAGE), _ADMINISTRATOR)
 
 
-async def _make_guards(world: World) -> None:
+async def _make_guards(workload: Workload) -> None:
     for _ in range(20):
         record = IdempotencyRecord(uuid7(), timedelta(seconds=-1))
-        await world.stores["orders"].transact([], lambda _: Changes(None), idempotency=record)
+        await workload.stores["orders"].transact([], lambda _: Changes(None), idempotency=record)
 
 
-async def _expire(world: World) -> None:
-    await world.stores["orders"].expire(world.clock.now())
+async def _expire(workload: Workload) -> None:
+    await workload.stores["orders"].expire(workload.clock.now())
 
 
-async def _sweep_outbox(world: World) -> None:
-    await world.stores["orders"].outbox(world.clock.now(), 5000)
+async def _sweep_outbox(workload: Workload) -> None:
+    await workload.stores["orders"].outbox(workload.clock.now(), 5000)
 
 
 OPERATIONS: dict[str, Operation] = {

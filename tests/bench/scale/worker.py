@@ -9,16 +9,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from tests.bench.scale.work import OPERATIONS, World, measure
+from tests.bench.scale.work import OPERATIONS, Workload, measure
 
 _state: dict[str, Any] = {}
 
 
 class Worker:
-    """One such process; `open_world` is a function of a module, and gets `where`."""
+    """One such process; `open_workload` is a function of a module, and gets `where`."""
 
-    def __init__(self, open_world: Callable[[Path], World], where: Path) -> None:
-        self._pool = ProcessPoolExecutor(1, get_context("spawn"), _open, (open_world, where))
+    def __init__(self, open_workload: Callable[[Path], Workload], where: Path) -> None:
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"), _open, (open_workload, where))
 
     def measure(self, name: str, all_calls: bool = True) -> float:
         """What one call of an operation spends: the mean of its usual calls, or of a tenth of them."""
@@ -34,22 +34,22 @@ class Worker:
         self._pool.shutdown()
 
 
-def _open(open_world: Callable[[Path], World], where: Path) -> None:
+def _open(open_workload: Callable[[Path], Workload], where: Path) -> None:
     import uvloop
 
     _state["runner"] = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    _state["world"] = _state["runner"].run(_made(open_world, where))
+    _state["workload"] = _state["runner"].run(_made(open_workload, where))
     _state["at rest"] = _own()  # with the ids to draw from, of which a large shop has many
 
 
-async def _made(open_world: Callable[[Path], World], where: Path) -> World:
-    return open_world(where)
+async def _made(open_workload: Callable[[Path], Workload], where: Path) -> Workload:
+    return open_workload(where)
 
 
 def _measure(name: str, all_calls: bool) -> float:
     operation = OPERATIONS[name]
     calls = operation.calls if all_calls else max(1, operation.calls // 10)
-    spent: float = _state["runner"].run(measure(_state["world"], operation, calls))
+    spent: float = _state["runner"].run(measure(_state["workload"], operation, calls))
     return spent
 
 
@@ -66,5 +66,5 @@ def _own() -> float:
 
 
 def _close() -> None:
-    _state["runner"].run(_state["world"].close())
+    _state["runner"].run(_state["workload"].close())
     _state["runner"].close()
