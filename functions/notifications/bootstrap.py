@@ -36,7 +36,7 @@ def bootstrap(
     users: Users | None = None,
     verifier: TokenVerifier | None = None,
 ) -> Function:
-    """Compose the service. Each argument replaces what the settings would create."""
+    """Compose the service; an argument replaces what the settings would give."""
     clock = clock or SystemClock()
     channel = channel or open_channel(settings)
     on_stop: list[Hook] = []

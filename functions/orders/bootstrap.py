@@ -21,11 +21,9 @@ from functions.runtime.factories import (
     event_signer,
     event_verifier,
     open_store,
-    remote_keys,
-    service_tokens,
-    token_verifier,
+    remote_verifier,
+    service_client,
 )
-from functions.runtime.grpc_client import GrpcClient
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
 
@@ -42,10 +40,13 @@ def bootstrap(
     clock = clock or SystemClock()
     store = store or open_store(settings, "orders", MAPPINGS, clock)
     watchers = Watchers(store, settings.watch_poll_seconds, settings.watch_limit, settings.watch_limit_each)
-    stops: list[Hook] = []
+    on_stop: list[Hook] = []
+    if catalogue is None:
+        address = settings.products_address
+        catalogue = ProductsCatalogue(service_client(settings, "orders", "products", address, clock, on_stop))
     service = OrdersService(
         OrderRepository(store, _velocity_limits(settings), watchers.notify),
-        catalogue or _catalogue(settings, clock, stops),
+        catalogue,
         clock,
         watchers,
         StreamTickets(store, clock),
@@ -58,13 +59,13 @@ def bootstrap(
         store=store,
         services=partial(_services, settings, service),
         subscriptions=subscriptions(service),
-        verifier=verifier or _verifier(settings, clock, stops),
+        verifier=verifier or remote_verifier(settings, "orders", clock, on_stop),
         clock=clock,
         signer=event_signer(settings, "orders"),
         signatures=event_verifier(settings, "orders"),
         event_metrics=EVENT_METRICS,
         on_drain=[watchers.close],
-        on_stop=stops,
+        on_stop=on_stop,
     )
 
 
@@ -85,15 +86,3 @@ def _velocity_limits(settings: Settings) -> VelocityLimits | None:
         settings.declines_per_hour_per_address,
     )
     return limits if any(vars(limits).values()) else None
-
-
-def _catalogue(settings: Settings, clock: Clock, stops: list[Hook]) -> Catalogue:
-    products = GrpcClient(settings.products_address, service_tokens(settings, "orders", clock), "products")
-    stops.append(products.close)
-    return ProductsCatalogue(products)
-
-
-def _verifier(settings: Settings, clock: Clock, stops: list[Hook]) -> TokenVerifier:
-    users = GrpcClient(settings.users_address)
-    stops.append(users.close)
-    return token_verifier(settings, "orders", remote_keys(users), clock)

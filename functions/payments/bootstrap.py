@@ -37,7 +37,7 @@ def bootstrap(
     orders: Orders | None = None,
     verifier: TokenVerifier | None = None,
 ) -> Function:
-    """Compose the service. Each argument replaces what the settings would create."""
+    """Compose the service; an argument replaces what the settings would give."""
     clock = clock or SystemClock()
     on_stop: list[Hook] = []
     if provider is None:

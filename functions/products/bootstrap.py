@@ -11,11 +11,10 @@ from functions.products.settings import Settings
 from functions.products.stock.service import StockService
 from functions.products.store import MAPPINGS
 from functions.products.subscriptions import subscriptions
-from functions.runtime.app import Function, RpcService
+from functions.runtime.app import Function, Hook, RpcService
 from functions.runtime.clock import Clock, SystemClock
 from functions.runtime.currencies import PROVIDERS
-from functions.runtime.factories import event_signer, event_verifier, open_store, remote_keys, token_verifier
-from functions.runtime.grpc_client import GrpcClient
+from functions.runtime.factories import event_signer, event_verifier, open_store, remote_verifier
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
 
@@ -36,18 +35,18 @@ def bootstrap(
     stock = StockService(
         store, products, clock, reservation_time=timedelta(minutes=settings.reservation_minutes)
     )
-    users = GrpcClient(settings.users_address)
+    on_stop: list[Hook] = []
     return Function(
         name="products",
         settings=settings,
         store=store,
         services=partial(_services, products, stock),
         subscriptions=subscriptions(products, stock),
-        verifier=verifier or token_verifier(settings, "products", remote_keys(users), clock),
+        verifier=verifier or remote_verifier(settings, "products", clock, on_stop),
         clock=clock,
         signer=event_signer(settings, "products"),
         signatures=event_verifier(settings, "products"),
-        on_stop=[users.close],
+        on_stop=on_stop,
     )
 
 
