@@ -126,7 +126,7 @@ class SigningKeysService:
         found, epoch = await self._store.get(SigningKeySet, KEY_SET_ID), await self._store.epoch()
         if found and found.epoch == epoch:
             return found
-        first = SigningKeySet.first(new_signing_key(), new_signing_key(), self._clock.now(), epoch)
+        first = SigningKeySet.first(_new_key(), _new_key(), self._clock.now(), epoch)
         return await self._store.update(
             SigningKeySet, KEY_SET_ID, lambda known: (known if known and known.epoch == epoch else first, ())
         )
@@ -169,7 +169,7 @@ class SigningKeysService:
         """
         require_admin(caller)
         await self.ensure()
-        fresh = new_signing_key()
+        fresh = _new_key()
 
         def change(keys: SigningKeySet | None) -> tuple[SigningKeySet, list[Payload]]:
             keys = _existing(keys)
@@ -189,7 +189,7 @@ class SigningKeysService:
         keys = await self.ensure()
         if not keys.is_rotation_due(now) and not keys.prune(now):
             return
-        fresh = new_signing_key()
+        fresh = _new_key()
 
         def change(keys: SigningKeySet | None) -> tuple[SigningKeySet, list[Payload]]:
             keys = _existing(keys)
@@ -211,7 +211,7 @@ class SigningKeysService:
         self._signer_until = self._clock.now()
 
 
-def new_signing_key() -> SigningKey:
+def _new_key() -> SigningKey:
     """Make an Ed25519 key pair; its id is its RFC 7638 thumbprint."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 

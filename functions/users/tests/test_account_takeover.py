@@ -1,4 +1,4 @@
-"""A stolen access token does not take an account over, and what moved an account can be undone."""
+"""Account takeover: what a stolen access token cannot do, and how a changed e-mail address is undone."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ async def reason(use: Awaitable[object]) -> str:
     return raised.value.reason
 
 
-def told(accounts: Accounts) -> list[object]:
-    """What notifications hears of, but for registrations."""
+def published(accounts: Accounts) -> list[object]:
+    """The recorded events, except registrations."""
     return [event for event in accounts.memory.events if not type(event).__name__.endswith("Registered")]
 
 
 async def undo_token(accounts: Accounts, user: User) -> str:
-    """The token in the mail to the address that was left last."""
+    """Issue the token that undoes the latest change of address."""
     change = next(event for event in reversed(accounts.memory.events) if isinstance(event, UserEmailChanged))
     return (await accounts.issue(user, Purpose.EMAIL_UNDO, change.change_id)).token
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-async def test_what_moves_ends_or_shows_a_whole_account_needs_a_recent_login_or_the_password(
+async def test_changing_the_email_deleting_or_exporting_an_account_needs_a_recent_login_or_the_password(
     accounts: Accounts, use: Use
 ) -> None:
     ada = await accounts.register()
@@ -69,14 +69,14 @@ async def test_what_moves_ends_or_shows_a_whole_account_needs_a_recent_login_or_
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-async def test_after_a_recent_login_no_password_is_asked_for(accounts: Accounts, use: Use) -> None:
+async def test_a_recent_login_needs_no_password(accounts: Accounts, use: Use) -> None:
     ada = await accounts.register()
     login = identity_of(ada, accounts.clock.now())
     accounts.clock.advance(timedelta(minutes=5))
     await use(accounts, ada, login, "")
 
 
-async def test_a_refreshed_token_is_no_recent_login(accounts: Accounts) -> None:
+async def test_a_refreshed_token_does_not_count_as_a_recent_login(accounts: Accounts) -> None:
     ada = await accounts.register()
     tokens, verifier = await accounts.login(), accounts.new_verifier()
     accounts.clock.advance(timedelta(minutes=6))
@@ -86,7 +86,7 @@ async def test_a_refreshed_token_is_no_recent_login(accounts: Accounts) -> None:
     await accounts.delete(ada, by=caller)
 
 
-async def test_a_token_that_does_not_say_when_its_person_logged_in_is_no_recent_login(
+async def test_a_token_without_the_time_of_the_login_does_not_count_as_a_recent_login(
     accounts: Accounts,
 ) -> None:
     ada = await accounts.register()
@@ -95,7 +95,7 @@ async def test_a_token_that_does_not_say_when_its_person_logged_in_is_no_recent_
     assert (await accounts.update(ada, by=caller, name="Countess")).name == "Countess"
 
 
-async def test_an_administrator_proves_themselves_and_not_the_person(accounts: Accounts) -> None:
+async def test_an_administrator_reauthenticates_with_their_own_password(accounts: Accounts) -> None:
     ada, root = await accounts.register(), await accounts.register_admin()
     old = identity_of(root, accounts.clock.now() - timedelta(hours=1))
     for use in (
@@ -106,7 +106,7 @@ async def test_an_administrator_proves_themselves_and_not_the_person(accounts: A
     await accounts.delete(ada, by=old, password=PASSWORD)
 
 
-async def test_guessing_the_password_with_a_stolen_token_is_bounded(accounts: Accounts) -> None:
+async def test_guessing_the_password_with_a_stolen_token_is_limited(accounts: Accounts) -> None:
     ada = await accounts.register()
     stolen = Identity(ada.id, frozenset({"customer"}))
     for _ in range(5):
@@ -114,12 +114,12 @@ async def test_guessing_the_password_with_a_stolen_token_is_bounded(accounts: Ac
     assert await reason(accounts.delete(ada, by=stolen, password=PASSWORD)) == "TOO_MANY_ATTEMPTS"
 
 
-async def test_a_new_address_counts_once_its_code_came_back(accounts: Accounts) -> None:
+async def test_a_new_address_counts_once_its_code_is_confirmed(accounts: Accounts) -> None:
     ada = await accounts.register()
     pending = await accounts.update(ada, email=NEW.upper())
     assert pending.email == OLD
     assert await accounts.email_changes.pending_email(pending) == NEW
-    assert told(accounts) == [UserEmailChangeRequested(user_id=ada.id)]
+    assert published(accounts) == [UserEmailChangeRequested(user_id=ada.id)]
     code = await accounts.issue(ada, Purpose.EMAIL_CHANGE)
     assert code.email == NEW
     await accounts.email_changes.confirm(code.token)
@@ -130,7 +130,7 @@ async def test_a_new_address_counts_once_its_code_came_back(accounts: Accounts) 
     assert await reason(accounts.login(OLD)) == "INVALID_CREDENTIALS"
 
 
-async def test_an_address_that_did_not_answer_opens_nothing(accounts: Accounts) -> None:
+async def test_an_unconfirmed_address_gives_no_access(accounts: Accounts) -> None:
     ada = await accounts.register()
     await accounts.update(ada, email=NEW)
     assert await reason(accounts.login(NEW)) == "INVALID_CREDENTIALS"
@@ -166,7 +166,7 @@ async def test_the_code_of_a_new_address_works_once_for_a_day_and_only_the_lates
         assert await reason(accounts.email_changes.undo(wrong)) == "MAILED_TOKEN_INVALID"
 
 
-async def test_the_present_address_cancels_a_change(accounts: Accounts) -> None:
+async def test_the_current_address_cancels_a_change(accounts: Accounts) -> None:
     ada = await accounts.register()
     await accounts.update(ada, email=NEW)
     code = await accounts.mailed_token(ada, Purpose.EMAIL_CHANGE)
@@ -183,10 +183,12 @@ async def test_a_new_password_cancels_a_change(accounts: Accounts) -> None:
     assert await reason(accounts.email_changes.confirm(code)) == "MAILED_TOKEN_INVALID"
 
 
-async def test_the_former_address_is_told_and_takes_the_account_back_from_a_thief(accounts: Accounts) -> None:
+async def test_the_former_address_is_notified_and_takes_the_account_back_from_a_thief(
+    accounts: Accounts,
+) -> None:
     ada = await accounts.register()
     await accounts.change_email(ada, NEW)
-    change = told(accounts)[-1]
+    change = published(accounts)[-1]
     assert isinstance(change, UserEmailChanged)
     code = await accounts.issue(ada, Purpose.EMAIL_UNDO, change.change_id)
     assert code.email == OLD
@@ -206,7 +208,7 @@ async def test_the_former_address_is_told_and_takes_the_account_back_from_a_thie
             assert await reason(accounts.login(email, password)) == "INVALID_CREDENTIALS"
     assert await reason(accounts.reset_password(outstanding, PASSWORD)) == "MAILED_TOKEN_INVALID"
     assert await reason(accounts.email_changes.undo(code.token)) == "MAILED_TOKEN_INVALID"
-    assert told(accounts)[-1] == UserChallenged(user_id=ada.id, purpose="PASSWORD_RESET")
+    assert published(accounts)[-1] == UserChallenged(user_id=ada.id, purpose="PASSWORD_RESET")
     mailed = await accounts.issue(ada, Purpose.PASSWORD_RESET)
     assert mailed.email == OLD
     await accounts.reset_password(mailed.token, "a third horse, a third kingdom")
@@ -214,7 +216,7 @@ async def test_the_former_address_is_told_and_takes_the_account_back_from_a_thie
     assert (await accounts.register(NEW)).id != ada.id, "the thief's address is free"
 
 
-async def test_access_tokens_from_before_an_undone_change_are_void(accounts: Accounts) -> None:
+async def test_access_tokens_from_before_an_undone_change_are_invalid(accounts: Accounts) -> None:
     ada = await accounts.register()
     await accounts.change_email(ada, NEW)
     thief = (await accounts.login(NEW)).access_token
@@ -223,7 +225,7 @@ async def test_access_tokens_from_before_an_undone_change_are_void(accounts: Acc
     assert await reason(accounts.new_verifier().verify(thief)) == "TOKEN_EXPIRED"
 
 
-async def test_for_seven_days_nobody_else_gets_the_former_address(accounts: Accounts) -> None:
+async def test_nobody_else_gets_the_former_address_for_seven_days(accounts: Accounts) -> None:
     ada = await accounts.register()
     await accounts.change_email(ada, NEW)
     code = await undo_token(accounts, ada)
@@ -241,7 +243,7 @@ async def test_for_seven_days_nobody_else_gets_the_former_address(accounts: Acco
     assert (await accounts.login(OLD)).user_id != ada.id, "what is somebody else's by now stays"
 
 
-async def test_a_second_change_does_not_take_the_first_addresss_right_to_undo(accounts: Accounts) -> None:
+async def test_after_a_second_change_the_first_address_may_still_undo(accounts: Accounts) -> None:
     ada = await accounts.register()
     await accounts.change_email(ada, NEW)
     first = await undo_token(accounts, ada)
@@ -254,7 +256,7 @@ async def test_a_second_change_does_not_take_the_first_addresss_right_to_undo(ac
         assert await accounts.store.get(EmailClaim, email_key(free)) is None
 
 
-async def test_undoing_the_second_change_leaves_the_first(accounts: Accounts) -> None:
+async def test_undoing_the_second_change_keeps_the_first(accounts: Accounts) -> None:
     ada = await accounts.register()
     await accounts.change_email(ada, NEW)
     first = await undo_token(accounts, ada)
@@ -265,7 +267,7 @@ async def test_undoing_the_second_change_leaves_the_first(accounts: Accounts) ->
     assert (await accounts.stored(ada)).email == OLD
 
 
-async def test_an_owner_who_moves_back_leaves_the_thief_nothing_to_undo(accounts: Accounts) -> None:
+async def test_a_change_back_to_a_former_address_leaves_nothing_to_undo(accounts: Accounts) -> None:
     ada = await accounts.register()
     await accounts.change_email(ada, NEW)
     await accounts.change_email(ada, OLD)
@@ -276,7 +278,7 @@ async def test_an_owner_who_moves_back_leaves_the_thief_nothing_to_undo(accounts
     assert (await accounts.login(OLD)).user_id == ada.id
 
 
-async def test_an_address_changes_five_times_in_seven_days(accounts: Accounts) -> None:
+async def test_an_address_changes_at_most_five_times_in_seven_days(accounts: Accounts) -> None:
     ada = await accounts.register()
     for number in range(5):
         await accounts.change_email(ada, f"ada{number}@example.com")
@@ -286,7 +288,7 @@ async def test_an_address_changes_five_times_in_seven_days(accounts: Accounts) -
     await accounts.change_email(ada, NEWER)
 
 
-async def test_an_address_whose_mail_reaches_nobody_is_not_kept(accounts: Accounts) -> None:
+async def test_an_undeliverable_former_address_is_not_reserved(accounts: Accounts) -> None:
     ada = await accounts.register()
 
     def bounced(found: User | None) -> tuple[User, list[UserPasswordChanged]]:
@@ -301,7 +303,7 @@ async def test_an_address_whose_mail_reaches_nobody_is_not_kept(accounts: Accoun
     assert (await accounts.register(OLD)).id != ada.id
 
 
-async def test_who_leaves_takes_every_address_along(accounts: Accounts) -> None:
+async def test_deleting_an_account_deletes_every_former_address(accounts: Accounts) -> None:
     ada = await accounts.register()
     await accounts.change_email(ada, NEW)
     code = await undo_token(accounts, ada)
@@ -316,20 +318,20 @@ async def test_who_leaves_takes_every_address_along(accounts: Accounts) -> None:
 
 
 @pytest.mark.parametrize("how", ["changed", "reset"])
-async def test_a_new_password_is_told(accounts: Accounts, how: str) -> None:
+async def test_a_new_password_is_announced_to_the_owner(accounts: Accounts, how: str) -> None:
     ada = await accounts.register()
     if how == "changed":
         await accounts.change_password(ada, PASSWORD, OTHER)
     else:
         await accounts.request_reset()
         await accounts.reset_password(await accounts.mailed_token(ada), OTHER)
-    assert told(accounts)[-1] == UserPasswordChanged(user_id=ada.id)
+    assert published(accounts)[-1] == UserPasswordChanged(user_id=ada.id)
 
 
-async def test_a_code_for_another_account_or_change_is_not_handed_out(accounts: Accounts) -> None:
+async def test_a_code_for_another_account_or_change_is_not_issued(accounts: Accounts) -> None:
     ada, eve = await accounts.register(), await accounts.register("eve@example.com")
     await accounts.change_email(ada, NEW)
-    change = told(accounts)[-1]
+    change = published(accounts)[-1]
     assert isinstance(change, UserEmailChanged)
     for user, change_id in ((eve, change.change_id), (ada, ""), (ada, "emc_" + "0" * 32), (ada, "x" * 999)):
         assert await reason(accounts.issue(user, Purpose.EMAIL_UNDO, change_id)) == "CHALLENGE_NOT_FOUND"

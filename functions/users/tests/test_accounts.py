@@ -32,7 +32,7 @@ from functions.users.store import MAPPINGS
 from functions.users.tests.accounts import PASSWORD, Accounts, identity_of, service_named
 
 
-async def test_registering_makes_a_customer_and_says_so_without_naming_them(accounts: Accounts) -> None:
+async def test_registering_creates_a_customer_and_publishes_no_personal_data(accounts: Accounts) -> None:
     user = await accounts.register(" Ada@Example.com ", name=" Ada ")
     assert (user.email, user.name, user.roles, user.version) == ("ada@example.com", "Ada", ["customer"], 1)
     assert user.email_deliverable
@@ -41,7 +41,7 @@ async def test_registering_makes_a_customer_and_says_so_without_naming_them(acco
     assert await accounts.users.get(user.id, identity_of(user)) == user
 
 
-async def test_an_address_has_one_account_however_it_is_written(accounts: Accounts) -> None:
+async def test_an_address_has_one_account_in_any_spelling(accounts: Accounts) -> None:
     await accounts.register("ada@example.com")
     with pytest.raises(ServiceError) as raised:
         await accounts.register("ADA@EXAMPLE.COM")
@@ -49,7 +49,9 @@ async def test_an_address_has_one_account_however_it_is_written(accounts: Accoun
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_of_50_registrations_of_one_address_at_once_one_succeeds(kind: str, tmp_path: Path) -> None:
+async def test_one_of_50_simultaneous_registrations_of_one_address_succeeds(
+    kind: str, tmp_path: Path
+) -> None:
     accounts = Accounts()
     if kind == "sqlite":
         accounts = Accounts(SQLiteStore(tmp_path / "users.db", MAPPINGS, accounts.clock))
@@ -72,7 +74,7 @@ async def test_of_50_registrations_of_one_address_at_once_one_succeeds(kind: str
         ("ada@example.com", PASSWORD, "A" * 101, "name"),
     ],
 )
-async def test_a_registration_that_is_wrong_says_which_field(
+async def test_an_invalid_registration_names_the_field(
     accounts: Accounts, email: str, password: str, name: str, field: str
 ) -> None:
     with pytest.raises(ServiceError) as raised:
@@ -82,18 +84,18 @@ async def test_a_registration_that_is_wrong_says_which_field(
 
 
 @pytest.mark.parametrize("given", ["", "\u3164", "x" * 101, "Ada\r\nBcc: x", "Ada \u202e", "x" * 1_000_000])
-def test_a_name_is_a_line_that_can_be_seen(given: str) -> None:
+def test_an_invisible_or_multiline_name_is_refused(given: str) -> None:
     with pytest.raises(ServiceError) as raised:
         clean_name(given)
     assert raised.value.violations[0].field == "name"
 
 
 @pytest.mark.parametrize("given", ["  Zoe\u0308 ", "山田　太郎"])
-def test_a_name_is_kept_as_it_is_written(given: str) -> None:
+def test_a_name_is_stored_as_it_is_written(given: str) -> None:
     assert clean_name(given) == {"  Zoe\u0308 ": "Zoë"}.get(given, given)
 
 
-async def test_only_the_person_and_admins_read_change_or_delete_an_account(accounts: Accounts) -> None:
+async def test_only_the_owner_and_admins_read_change_or_delete_an_account(accounts: Accounts) -> None:
     ada, eve, root = (
         await accounts.register(),
         await accounts.register("eve@example.com"),
@@ -146,7 +148,7 @@ async def test_accounts_are_listed_newest_first_and_by_pages(accounts: Accounts)
     assert raised.value.reason == "INVALID_CURSOR"
 
 
-async def test_a_profile_is_changed_where_asked_and_its_version_grows(accounts: Accounts) -> None:
+async def test_a_changed_profile_has_a_new_version(accounts: Accounts) -> None:
     user = await accounts.register()
     accounts.clock.advance(timedelta(minutes=1))
     renamed = await accounts.update(user, name="Countess", version=user.version)
@@ -158,7 +160,7 @@ async def test_a_profile_is_changed_where_asked_and_its_version_grows(accounts: 
     assert (await accounts.update(user, name="Countess")).version == 2, "nothing changed, nothing written"
 
 
-async def test_of_changes_to_one_version_at_once_one_succeeds(accounts: Accounts) -> None:
+async def test_one_of_several_simultaneous_changes_to_a_version_succeeds(accounts: Accounts) -> None:
     user = await accounts.register()
     tries = await asyncio.gather(
         *(accounts.update(user, name=f"Ada {number}", version=user.version) for number in range(10)),
@@ -167,7 +169,7 @@ async def test_of_changes_to_one_version_at_once_one_succeeds(accounts: Accounts
     assert sum(isinstance(each, User) for each in tries) == 1
 
 
-async def test_an_address_of_another_account_cannot_be_had(accounts: Accounts) -> None:
+async def test_the_address_of_another_account_is_refused(accounts: Accounts) -> None:
     ada = await accounts.register("ada@example.com")
     await accounts.register("eve@example.com")
     with pytest.raises(ServiceError) as raised:
@@ -176,7 +178,7 @@ async def test_an_address_of_another_account_cannot_be_had(accounts: Accounts) -
     assert (await accounts.stored(ada)).pending_until is None
 
 
-async def test_two_who_move_to_one_address_at_once_do_not_both_get_it(accounts: Accounts) -> None:
+async def test_one_of_two_simultaneous_changes_to_the_same_address_succeeds(accounts: Accounts) -> None:
     ada, eve = await accounts.register("ada@example.com"), await accounts.register("eve@example.com")
     codes = []
     for user in (ada, eve):
@@ -225,7 +227,7 @@ async def test_deleting_an_account_frees_its_address_and_ends_its_sessions(accou
     assert raised.value.reason == "INVALID_REFRESH_TOKEN"
 
 
-async def test_an_admin_gives_and_takes_roles_and_the_next_tokens_say_so(accounts: Accounts) -> None:
+async def test_an_admin_changes_roles_and_the_next_tokens_contain_them(accounts: Accounts) -> None:
     root, ada = await accounts.register_admin(), await accounts.register()
     tokens = await accounts.login()
     promoted = await accounts.set_roles(ada, "customer", "admin", "admin", by=root)
@@ -239,14 +241,14 @@ async def test_an_admin_gives_and_takes_roles_and_the_next_tokens_say_so(account
 
 
 @pytest.mark.parametrize("roles", [(), ("root",), ("customer", "service")])
-async def test_roles_that_there_are_not_are_refused(accounts: Accounts, roles: tuple[str, ...]) -> None:
+async def test_unknown_roles_are_refused(accounts: Accounts, roles: tuple[str, ...]) -> None:
     root = await accounts.register_admin()
     with pytest.raises(ServiceError) as raised:
         await accounts.set_roles(root, *roles, by=root)
     assert raised.value.code is Code.INVALID_ARGUMENT
 
 
-async def test_the_last_admin_can_neither_step_down_nor_be_deleted(accounts: Accounts) -> None:
+async def test_the_last_admin_can_neither_resign_nor_be_deleted(accounts: Accounts) -> None:
     first, second = await accounts.register_admin(), await accounts.register_admin("second@example.com")
     await asyncio.gather(
         accounts.set_roles(first, "customer", by=second),
@@ -265,7 +267,7 @@ async def test_the_last_admin_can_neither_step_down_nor_be_deleted(accounts: Acc
     assert (raised.value.code, raised.value.reason) == (Code.FAILED_PRECONDITION, "LAST_ADMIN")
 
 
-async def test_roles_of_nobody_are_not_found(accounts: Accounts) -> None:
+async def test_roles_of_an_unknown_account_are_not_found(accounts: Accounts) -> None:
     root = await accounts.register_admin()
     await accounts.set_roles(root, "admin", by=root)
     root.id = "usr_" + "0" * 32
@@ -289,7 +291,9 @@ async def test_contacts_are_for_the_notifications_service_only(accounts: Account
         await accounts.users.get_contacts(GetContacts(["usr_x"] * 101), notifications)
 
 
-async def test_a_bounce_marks_the_address_once_and_a_new_address_starts_afresh(accounts: Accounts) -> None:
+async def test_a_bounce_marks_the_address_once_and_does_not_affect_a_later_address(
+    accounts: Accounts,
+) -> None:
     user = await accounts.register()
     bounced = NotificationBounced(notification_id="ntf_" + "0" * 32, user_id=user.id)
     at = accounts.clock.now()
@@ -307,7 +311,7 @@ async def test_a_bounce_marks_the_address_once_and_a_new_address_starts_afresh(a
     assert stored.email_deliverable, "the bounce is older than the address"
 
 
-async def test_a_bounce_of_somebody_who_left_is_nothing(accounts: Accounts) -> None:
+async def test_a_bounce_of_a_deleted_account_is_ignored(accounts: Accounts) -> None:
     bounced = NotificationBounced(notification_id="ntf_" + "0" * 32, user_id="usr_gone")
     inbox = inbox_record("/notifications", "1", accounts.clock.now())
     await accounts.users.on_notification_bounced(bounced, inbox)

@@ -15,7 +15,7 @@ from functions.users.tests.accounts import Accounts, identity_of
 HOME = Address(" Ada ", "1 Engine Street", "London", "N1 9GU", "gb")
 
 
-async def test_addresses_are_kept_oldest_first_each_under_an_id_of_its_own(accounts: Accounts) -> None:
+async def test_addresses_are_listed_oldest_first_each_with_its_own_id(accounts: Accounts) -> None:
     user = await accounts.register()
     home = await accounts.users.add_address(user.id, HOME, identity_of(user))
     work = await accounts.users.add_address(user.id, replace(HOME, id=home.id), identity_of(user))
@@ -41,7 +41,7 @@ async def test_an_address_is_replaced_and_removed_by_its_id(accounts: Accounts) 
         assert raised.value.reason == "ADDRESS_NOT_FOUND"
 
 
-async def test_at_most_20_addresses_are_kept_however_many_come_at_once(accounts: Accounts) -> None:
+async def test_at_most_20_addresses_are_stored_even_if_more_arrive_at_once(accounts: Accounts) -> None:
     user = await accounts.register()
     tries = await asyncio.gather(
         *(accounts.users.add_address(user.id, HOME, identity_of(user)) for _ in range(MAX_ADDRESSES + 3)),
@@ -71,14 +71,14 @@ async def test_an_address_does_not_change_the_version_of_the_profile(accounts: A
         ("country", "ZZ"),
     ],
 )
-async def test_an_address_that_is_wrong_says_which_field(accounts: Accounts, field: str, value: str) -> None:
+async def test_an_invalid_address_names_the_field(accounts: Accounts, field: str, value: str) -> None:
     user = await accounts.register()
     with pytest.raises(ServiceError) as raised:
         await accounts.users.add_address(user.id, replace(HOME, **{field: value}), identity_of(user))
     assert [violation.field for violation in raised.value.violations] == [f"address.{field}"]
 
 
-async def test_a_book_knows_what_each_country_asks_for(accounts: Accounts) -> None:
+async def test_addresses_follow_the_rules_of_their_country(accounts: Accounts) -> None:
     user = await accounts.register()
     tokyo = Address("山田　太郎", "千代田1-1", "千代田区", "100-0001", "JP")
     kept = await accounts.users.add_address(user.id, tokyo, identity_of(user))
@@ -90,6 +90,6 @@ async def test_a_book_knows_what_each_country_asks_for(accounts: Accounts) -> No
     assert [violation.field for violation in raised.value.violations] == ["address.postal_code"]
 
 
-def test_an_address_that_was_stored_before_there_were_states_is_read() -> None:
+def test_an_address_stored_without_a_state_can_be_read() -> None:
     old = b'{"id":"adr_1","name":"Ada","line1":"1","line2":"","city":"London","postal_code":"N1","country":"GB"}'
     assert msgspec.json.decode(old, type=Address).state == ""

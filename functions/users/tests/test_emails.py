@@ -25,7 +25,7 @@ from functions.users.emails import account_key, legacy_email, normalise_email
         ("a" * 64 + "@example.com", "a" * 64 + "@example.com"),
     ],
 )
-def test_an_address_has_one_form_however_it_is_written(given: str, kept: str) -> None:
+def test_an_address_has_one_form_in_any_spelling(given: str, kept: str) -> None:
     assert normalise_email(given) == kept
 
 
@@ -62,7 +62,7 @@ def test_an_address_has_one_form_however_it_is_written(given: str, kept: str) ->
         "ada@" + "ü" * 70 + ".com",
     ],
 )
-def test_what_is_no_address_is_refused_without_repeating_it(given: str) -> None:
+def test_an_invalid_address_is_refused_and_not_repeated_in_the_error(given: str) -> None:
     with pytest.raises(ServiceError) as raised:
         normalise_email(given)
     assert raised.value.code is Code.INVALID_ARGUMENT
@@ -70,7 +70,7 @@ def test_what_is_no_address_is_refused_without_repeating_it(given: str) -> None:
     assert len(given) < 13 or given not in f"{raised.value!r} {raised.value} {raised.value.violations}"
 
 
-def test_the_key_of_an_account_is_the_same_however_its_address_is_written() -> None:
+def test_the_key_of_an_account_is_the_same_in_any_spelling() -> None:
     assert account_key(" ADA@Example.com") == account_key("ada@example.com")
     assert account_key("not an address") != account_key("another")
     assert "example" not in account_key("ada@example.com")
@@ -87,9 +87,7 @@ def test_the_key_of_an_account_is_the_same_however_its_address_is_written() -> N
         ("not an address", None),
     ],
 )
-def test_what_earlier_versions_made_of_an_address_is_known_where_it_differs(
-    given: str, kept: str | None
-) -> None:
+def test_the_legacy_form_of_an_address_is_known_where_it_differs(given: str, kept: str | None) -> None:
     assert legacy_email(given) == kept
 
 

@@ -1,4 +1,4 @@
-"""After a restore: tokens of the life before are refused, and a new login works as ever."""
+"""After a restore tokens from before it are refused, and a new login works."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functions.users.domain import Credentials
 from functions.users.tests.accounts import Accounts
 
 
-async def test_tokens_of_the_life_before_a_restore_open_nothing(accounts: Accounts) -> None:
+async def test_tokens_from_before_a_restore_are_refused(accounts: Accounts) -> None:
     ada = await accounts.register()
     before = await accounts.login()
     await accounts.request_reset(ada.email)
@@ -44,7 +44,7 @@ async def test_processes_that_start_after_a_restore_agree_on_new_keys(accounts: 
     assert old.upcoming.kid not in {first.current.kid, first.upcoming.kid}
 
 
-async def test_a_device_that_was_remembered_before_a_restore_is_a_strangers(accounts: Accounts) -> None:
+async def test_a_device_known_before_a_restore_is_unknown_after_it(accounts: Accounts) -> None:
     ada = await accounts.register()
     credentials = await accounts.store.get(Credentials, ada.id)
     assert credentials

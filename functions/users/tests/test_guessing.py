@@ -1,4 +1,4 @@
-"""Guessing passwords and accounts."""
+"""Limits on guessing passwords and accounts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def failing(accounts: Accounts, email: str, password: str = WRONG, address
 
 
 @pytest.mark.parametrize("email", ["ada@example.com", "nobody@example.com", "not an address", ""])
-async def test_every_account_that_could_be_answers_alike(accounts: Accounts, email: str) -> None:
+async def test_existing_and_missing_accounts_get_the_same_answer(accounts: Accounts, email: str) -> None:
     await accounts.register("ada@example.com")
     wrong = await failing(accounts, email)
     assert wrong.code is Code.UNAUTHENTICATED
@@ -66,7 +66,7 @@ async def test_after_five_failures_even_the_right_password_waits_15_minutes(acco
     await accounts.login()
 
 
-async def test_a_strangers_failures_do_not_hold_up_the_owner_elsewhere(accounts: Accounts) -> None:
+async def test_a_strangers_failures_do_not_delay_the_owner_elsewhere(accounts: Accounts) -> None:
     await accounts.register()
     for _ in range(9):
         await failing(accounts, "ada@example.com", address="192.0.2.66")
@@ -74,7 +74,7 @@ async def test_a_strangers_failures_do_not_hold_up_the_owner_elsewhere(accounts:
     await accounts.login(address="192.0.2.1")
 
 
-async def test_strangers_with_many_addresses_hold_up_strangers_and_no_known_device(
+async def test_strangers_with_many_addresses_delay_strangers_and_no_known_device(
     accounts: Accounts,
 ) -> None:
     await accounts.register()
@@ -92,7 +92,7 @@ async def test_strangers_with_many_addresses_hold_up_strangers_and_no_known_devi
 async def test_a_known_device_has_five_failures_of_its_own(accounts: Accounts) -> None:
     await accounts.register()
     device = (await accounts.login()).device_token
-    for number in range(5):  # from wherever it is
+    for number in range(5):  # from any network address
         with pytest.raises(ServiceError):
             await accounts.login(password=WRONG, address=f"192.0.2.{number}", device_token=device)
     with pytest.raises(ServiceError) as raised:
@@ -122,7 +122,7 @@ async def lock_out_strangers(accounts: Accounts) -> None:
 
 
 @pytest.mark.parametrize("what", ["another's", "old", "altered", "from before a new password", "garbage"])
-async def test_a_device_token_that_proves_nothing_makes_a_stranger(accounts: Accounts, what: str) -> None:
+async def test_an_invalid_device_token_counts_as_no_device(accounts: Accounts, what: str) -> None:
     user = await accounts.register()
     await accounts.register("eve@example.com")
     token = (await accounts.login()).device_token
@@ -144,7 +144,7 @@ async def test_a_device_token_that_proves_nothing_makes_a_stranger(accounts: Acc
     assert raised.value.reason == "TOO_MANY_ATTEMPTS"
 
 
-async def test_a_device_is_known_to_every_process_and_its_token_is_nowhere_in_the_store(
+async def test_a_device_is_known_to_every_process_and_its_token_is_not_stored(
     accounts: Accounts,
 ) -> None:
     await accounts.register()
@@ -155,7 +155,7 @@ async def test_a_device_is_known_to_every_process_and_its_token_is_nowhere_in_th
     await accounts.login(device_token=token)
 
 
-async def test_a_new_password_lets_the_owner_in_whatever_strangers_did(accounts: Accounts) -> None:
+async def test_a_new_password_lets_the_owner_in_after_a_lockout(accounts: Accounts) -> None:
     user = await accounts.register()
     await lock_out_strangers(accounts)
     await accounts.request_reset(address="192.0.2.1")
@@ -165,13 +165,13 @@ async def test_a_new_password_lets_the_owner_in_whatever_strangers_did(accounts:
 
 async def test_the_window_slides(accounts: Accounts) -> None:
     await accounts.register()
-    for _ in range(20):  # four every 15 minutes: never too many
+    for _ in range(20):  # four every 15 minutes are below the limit
         assert (await failing(accounts, "ada@example.com")).reason == "INVALID_CREDENTIALS"
         accounts.clock.advance(timedelta(minutes=15) / 4)
     await accounts.login()
 
 
-async def test_a_success_forgets_the_failures_before_it(accounts: Accounts) -> None:
+async def test_a_successful_login_resets_the_failures(accounts: Accounts) -> None:
     await accounts.register()
     for _ in range(3):
         for _ in range(4):
@@ -179,14 +179,14 @@ async def test_a_success_forgets_the_failures_before_it(accounts: Accounts) -> N
         await accounts.login()
 
 
-async def test_failures_of_one_account_do_not_hold_up_another(accounts: Accounts) -> None:
+async def test_failures_at_one_account_do_not_delay_another(accounts: Accounts) -> None:
     await accounts.register()
     for _ in range(6):
         await failing(accounts, "eve@example.com")
     await accounts.login()
 
 
-async def test_failures_outlive_the_process_and_are_forgotten_in_time(accounts: Accounts) -> None:
+async def test_failures_outlive_the_process_and_expire(accounts: Accounts) -> None:
     await accounts.register()
     for _ in range(5):
         await failing(accounts, "ada@example.com")
@@ -198,18 +198,18 @@ async def test_failures_outlive_the_process_and_are_forgotten_in_time(accounts: 
     assert "failures" not in str(accounts.memory.__dict__)
 
 
-async def test_a_burst_of_guesses_gets_five_answers(accounts: Accounts) -> None:
+async def test_five_of_a_burst_of_guesses_are_checked(accounts: Accounts) -> None:
     await accounts.register()
     guesses = await asyncio.gather(*(failing(accounts, "ada@example.com") for _ in range(30)))
     assert Counter(guess.reason for guess in guesses) == {"INVALID_CREDENTIALS": 5, "TOO_MANY_ATTEMPTS": 25}
 
 
-async def test_many_who_know_the_password_may_come_at_once(accounts: Accounts) -> None:
+async def test_many_logins_with_the_right_password_may_run_at_once(accounts: Accounts) -> None:
     await accounts.register()
     assert len(await asyncio.gather(*(accounts.login() for _ in range(30)))) == 30
 
 
-async def test_a_network_address_that_tries_many_accounts_is_held_up_too() -> None:
+async def test_a_network_address_that_tries_many_accounts_is_delayed_too() -> None:
     accounts = Accounts(login_failures_per_address=7)
     await accounts.register()
     for number in range(7):
@@ -220,7 +220,7 @@ async def test_a_network_address_that_tries_many_accounts_is_held_up_too() -> No
     await accounts.hasher.close()
 
 
-async def test_guessing_the_present_password_counts_as_well(accounts: Accounts) -> None:
+async def test_guesses_of_the_current_password_count_as_well(accounts: Accounts) -> None:
     user = await accounts.register()
     for _ in range(5):
         with pytest.raises(ServiceError):
@@ -231,7 +231,7 @@ async def test_guessing_the_present_password_counts_as_well(accounts: Accounts) 
     assert (await accounts.login()).user_id == user.id, "the owner is not locked out by it"
 
 
-async def test_no_more_failures_are_remembered_than_count(accounts: Accounts) -> None:
+async def test_no_more_failures_are_stored_than_count(accounts: Accounts) -> None:
     attempts = FailedAttempts("x")
     for _ in range(50):
         attempts.fail(5, accounts.clock.now())

@@ -1,6 +1,6 @@
-"""Whoever asks does not learn who has an account: not by the answer, and not by the work that it takes.
+"""Neither the answer nor the work that it takes shows whether an address has an account.
 
-Work is counted, not timed: hashes computed, and what the store is asked for and told to write.
+Work is counted, not timed: the hashes, reads and writes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OTHER = "another horse, another kingdom"
 
 
 class CountedHasher(PasswordHasher):
-    """Notes each hash that is computed."""
+    """Records each hash."""
 
     def __init__(self, work: list[str]) -> None:
         super().__init__(time_cost=1, memory_kib=8, concurrency=2, queue=100)
@@ -47,7 +47,7 @@ class CountedHasher(PasswordHasher):
 
 
 class CountedStore(MemoryStore):
-    """Notes each call, and whether it wrote."""
+    """Records each call, and whether it wrote."""
 
     work: list[str]
 
@@ -85,7 +85,7 @@ async def work() -> list[str]:
 
 @pytest.fixture
 async def accounts(work: list[str]) -> AsyncIterator[Accounts]:
-    """With one account, and its work counted."""
+    """A users service with one account, whose work is recorded."""
     store = CountedStore(MAPPINGS, ManualClock())
     store.work = work
     accounts = Accounts(store, CountedHasher(work))
@@ -109,24 +109,24 @@ USES: dict[str, Use] = {
 
 
 async def worked(accounts: Accounts, work: list[str], use: Use, email: str) -> list[str]:
-    """What this use costs, whether it is refused or not."""
+    """Return the work of this use case, whether it is refused or not."""
     work.clear()
     await asyncio.gather(use(accounts, email), return_exceptions=True)
     return list(work)
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-async def test_a_known_and_an_unknown_address_cost_the_same_work(
+async def test_a_known_and_an_unknown_address_cause_the_same_work(
     accounts: Accounts, work: list[str], use: Use
 ) -> None:
-    await worked(accounts, work, use, UNKNOWN)  # what a process does once
+    await worked(accounts, work, use, UNKNOWN)  # work that a process does only once
     known, unknown = [await worked(accounts, work, use, email) for email in (KNOWN, UNKNOWN)]
     assert known == unknown
     assert len(known) > 1
 
 
 @pytest.mark.parametrize("attempts", [1, 10])
-async def test_registering_again_is_answered_like_registering_and_changes_nothing(
+async def test_a_second_registration_gets_the_same_answer_and_changes_nothing(
     accounts: Accounts, attempts: int
 ) -> None:
     new = await accounts.register(UNKNOWN, name="Eve", private=True)
@@ -140,7 +140,7 @@ async def test_registering_again_is_answered_like_registering_and_changes_nothin
     assert await accounts.store.get(User, again.id) is None
 
 
-async def test_who_has_the_address_is_told_at_most_three_times_and_may_set_a_new_password(
+async def test_the_owner_of_the_address_is_notified_at_most_three_times_and_may_set_a_new_password(
     accounts: Accounts,
 ) -> None:
     user_id = (await accounts.login(KNOWN)).user_id
@@ -154,7 +154,7 @@ async def test_who_has_the_address_is_told_at_most_three_times_and_may_set_a_new
     assert (await accounts.login(KNOWN, OTHER)).user_id == user_id
 
 
-async def test_of_50_private_registrations_at_once_one_makes_the_account(accounts: Accounts) -> None:
+async def test_one_of_50_simultaneous_private_registrations_creates_the_account(accounts: Accounts) -> None:
     tries = [accounts.register(UNKNOWN, private=True) for _ in range(50)]
     answers = await asyncio.gather(*tries)
     user_id = (await accounts.login(UNKNOWN)).user_id
@@ -163,7 +163,7 @@ async def test_of_50_private_registrations_at_once_one_makes_the_account(account
     assert {answer.version for answer in answers} == {1}
 
 
-async def test_moving_tells_who_has_an_account_only_so_often(accounts: Accounts) -> None:
+async def test_changes_of_address_reveal_accounts_at_most_five_times(accounts: Accounts) -> None:
     mover = await accounts.register("mover@example.com")
     tries = [accounts.update(mover, email=KNOWN) for _ in range(8)]
     outcomes = await asyncio.gather(*tries, return_exceptions=True)

@@ -48,7 +48,7 @@ async def test_the_key_set_is_that_of_rfc_7517_and_shows_no_private_key(accounts
         assert (key["kty"], key["crv"], key["alg"], key["use"]) == ("OKP", "Ed25519", "EdDSA", "sig")
 
 
-async def test_who_lost_a_role_or_changed_a_password_is_published_as_a_digest_until_their_tokens_expire(
+async def test_a_revocation_is_published_as_a_digest_until_its_tokens_expire(
     accounts: Accounts,
 ) -> None:
     root, ada = await accounts.register_admin(), await accounts.register()
@@ -60,7 +60,7 @@ async def test_who_lost_a_role_or_changed_a_password_is_published_as_a_digest_un
     assert (await accounts.keys.key_set(None, "")).revoked == []
 
 
-async def test_logging_out_here_leaves_the_session_there(accounts: Accounts) -> None:
+async def test_logging_out_of_one_session_keeps_another(accounts: Accounts) -> None:
     await accounts.register()
     here, there = await accounts.login(), await accounts.login()
     await accounts.logout(here)
@@ -71,7 +71,7 @@ async def test_logging_out_here_leaves_the_session_there(accounts: Accounts) -> 
 
 
 @pytest.mark.parametrize("change", ["roles", "password", "account", "logout", "reuse"])
-async def test_a_token_from_before_a_change_is_void_within_a_minute_and_one_from_after_it_is_not(
+async def test_a_token_from_before_a_change_is_invalid_within_a_minute_and_one_from_after_it_is_valid(
     accounts: Accounts, change: str
 ) -> None:
     root, ada = await accounts.register_admin(), await accounts.register()
@@ -112,7 +112,7 @@ async def test_the_next_key_is_published_before_it_signs(accounts: Accounts) -> 
     assert {old, new} == set(before)
 
 
-async def test_a_token_of_the_old_key_verifies_until_it_expires_then_the_key_goes(accounts: Accounts) -> None:
+async def test_a_token_of_a_retired_key_verifies_until_it_expires(accounts: Accounts) -> None:
     user = await accounts.register()
     token = (await accounts.login()).access_token
     await accounts.keys.rotate(ROOT)
@@ -125,7 +125,7 @@ async def test_a_token_of_the_old_key_verifies_until_it_expires_then_the_key_goe
         await accounts.new_verifier().verify(token)
 
 
-async def test_a_retired_key_can_sign_no_more(accounts: Accounts) -> None:
+async def test_a_retired_key_cannot_sign(accounts: Accounts) -> None:
     await accounts.keys.rotate(ROOT)
     keys = await accounts.store.get(SigningKeySet, KEY_SET_ID)
     assert keys
@@ -141,7 +141,7 @@ async def test_another_process_signs_with_the_new_key_within_half_a_minute(accou
     assert (await other.signer())[0] == (await accounts.keys.signer())[0] != before
 
 
-async def test_first_starts_at_once_agree_on_one_key_set(tmp_path: Path) -> None:
+async def test_simultaneous_first_starts_agree_on_one_key_set(tmp_path: Path) -> None:
     clock = ManualClock()
     store = SQLiteStore(tmp_path / "users.db", MAPPINGS, clock)
     sets = await asyncio.gather(*(SigningKeysService(store, clock).ensure() for _ in range(20)))
@@ -162,7 +162,7 @@ async def test_the_sweep_rotates_a_key_that_has_signed_for_30_days(accounts: Acc
     assert (await accounts.keys.signer())[0] == second
 
 
-async def test_a_tick_that_comes_twice_rotates_once(accounts: Accounts) -> None:
+async def test_a_tick_that_arrives_twice_rotates_once(accounts: Accounts) -> None:
     await accounts.keys.ensure()
     once = tick(1)
     accounts.clock.advance(30 * DAY)
@@ -174,7 +174,7 @@ async def test_a_tick_that_comes_twice_rotates_once(accounts: Accounts) -> None:
     assert (await accounts.keys.signer())[0] == first
 
 
-async def test_sweeps_at_once_rotate_once(accounts: Accounts) -> None:
+async def test_simultaneous_sweeps_rotate_once(accounts: Accounts) -> None:
     await accounts.keys.ensure()
     accounts.clock.advance(30 * DAY)
     processes = [SigningKeysService(accounts.store, accounts.clock) for _ in range(5)]
@@ -185,14 +185,14 @@ async def test_sweeps_at_once_rotate_once(accounts: Accounts) -> None:
     assert len(keys.retired) == 1
 
 
-async def test_the_sweep_forgets_retired_keys(accounts: Accounts) -> None:
+async def test_the_sweep_deletes_retired_keys(accounts: Accounts) -> None:
     await accounts.keys.rotate(ROOT)
     accounts.clock.advance(timedelta(hours=1))
     await accounts.keys.on_sweep_due(SweepDue(), tick(1))
     assert (await accounts.keys.ensure()).retired == []
 
 
-async def test_a_key_signs_only_once_every_verifier_can_have_read_it(accounts: Accounts) -> None:
+async def test_a_key_signs_once_every_verifier_has_had_time_to_read_it(accounts: Accounts) -> None:
     await accounts.keys.rotate(ROOT)
     accounts.clock.advance(timedelta(seconds=59))
     with pytest.raises(ServiceError) as raised:
@@ -202,7 +202,7 @@ async def test_a_key_signs_only_once_every_verifier_can_have_read_it(accounts: A
     await accounts.keys.rotate(ROOT)
 
 
-async def test_keys_cannot_be_rotated_without_end(accounts: Accounts) -> None:
+async def test_keys_cannot_be_rotated_without_limit(accounts: Accounts) -> None:
     for _ in range(8):
         await accounts.keys.rotate(ROOT)
         accounts.clock.advance(timedelta(minutes=1))

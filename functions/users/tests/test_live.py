@@ -1,4 +1,4 @@
-"""Both doors of a whole process, over SQLite."""
+"""A whole process with its gRPC and event servers, over SQLite."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cloud_event(type: str, source: str, id: str) -> dict[str, str]:  # noqa: A00
     }
 
 
-async def test_a_bounce_that_is_delivered_twice_counts_once_and_a_sweep_is_taken(tmp_path: Path) -> None:
+async def test_a_bounce_delivered_twice_counts_once_and_a_sweep_is_accepted(tmp_path: Path) -> None:
     settings = Settings(
         # SQLAlchemy's form: four slashes and an absolute path.
         store_url=f"sqlite:///{tmp_path}",

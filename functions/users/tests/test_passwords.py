@@ -23,7 +23,7 @@ def test_a_password_has_10_to_128_characters(given: str) -> None:
     "given",
     ["Password123", "qwertyuiop", "1234567890", "aaaaaaaaaaaa", "ada.lovelace", "ada.lovelace@example.com"],
 )
-def test_a_password_that_is_tried_first_is_refused(given: str) -> None:
+def test_a_common_password_is_refused(given: str) -> None:
     with pytest.raises(ServiceError) as raised:
         check_password(given, "ada.lovelace@example.com", "new_password")
     assert raised.value.reason == "WEAK_PASSWORD"
@@ -31,11 +31,11 @@ def test_a_password_that_is_tried_first_is_refused(given: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["a horse, a kingdom", "x1y2" * 32, "пароль-длинный", "ten chars!"])
-def test_other_passwords_are_taken(given: str) -> None:
+def test_other_passwords_are_accepted(given: str) -> None:
     check_password(given, "ada@example.com")
 
 
-async def test_more_hashes_than_can_be_answered_in_time_are_refused_at_once() -> None:
+async def test_hashes_beyond_the_queue_are_refused_at_once() -> None:
     hasher = cheap_hasher(concurrency=1, queue=3)
     tries = await asyncio.gather(*(hasher.hash(PASSWORD) for _ in range(10)), return_exceptions=True)
     refused = [each for each in tries if isinstance(each, ServiceError)]
@@ -46,7 +46,7 @@ async def test_more_hashes_than_can_be_answered_in_time_are_refused_at_once() ->
     await hasher.close()
 
 
-async def test_a_hash_that_is_none_matches_nothing() -> None:
+async def test_an_invalid_or_missing_hash_matches_nothing() -> None:
     hasher = cheap_hasher()
     assert not await hasher.verify(PASSWORD, "not a hash")
     assert not await hasher.verify(PASSWORD, None)

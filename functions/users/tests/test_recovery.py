@@ -1,4 +1,4 @@
-"""Forgotten passwords and unverified addresses: what a mailed token proves, once."""
+"""Mailed tokens: reset a forgotten password, verify an address."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ async def reason(accounts: Accounts, token: str, new: str = NEW) -> str:
     return raised.value.reason
 
 
-def kept(accounts: Accounts) -> str:
-    """All that the store holds."""
+def stored_text(accounts: Accounts) -> str:
+    """The text of everything in the store."""
     return str(accounts.memory.__dict__)
 
 
@@ -55,7 +55,7 @@ async def test_a_token_works_once(accounts: Accounts) -> None:
     assert await reason(accounts, token) == "MAILED_TOKEN_INVALID"
 
 
-async def test_a_weak_password_leaves_the_token_as_it_was(accounts: Accounts) -> None:
+async def test_a_weak_password_leaves_the_token_valid(accounts: Accounts) -> None:
     user = await accounts.register()
     await accounts.request_reset()
     token = await accounts.mailed_token(user)
@@ -63,7 +63,9 @@ async def test_a_weak_password_leaves_the_token_as_it_was(accounts: Accounts) ->
     await accounts.reset_password(token, NEW)
 
 
-async def test_a_second_request_leaves_the_first_mail_good_and_one_use_voids_both(accounts: Accounts) -> None:
+async def test_a_second_request_keeps_the_first_mail_valid_and_one_use_invalidates_both(
+    accounts: Accounts,
+) -> None:
     user = await accounts.register()
     await accounts.request_reset()
     first = await accounts.mailed_token(user)
@@ -74,7 +76,7 @@ async def test_a_second_request_leaves_the_first_mail_good_and_one_use_voids_bot
         assert await reason(accounts, token) == "MAILED_TOKEN_INVALID"
 
 
-async def test_a_later_request_does_not_lengthen_the_life_of_an_earlier_mail(accounts: Accounts) -> None:
+async def test_a_later_request_does_not_extend_an_earlier_mail(accounts: Accounts) -> None:
     user = await accounts.register()
     await accounts.request_reset()
     first = await accounts.mailed_token(user)
@@ -86,7 +88,7 @@ async def test_a_later_request_does_not_lengthen_the_life_of_an_earlier_mail(acc
     await accounts.reset_password(second, NEW)
 
 
-async def test_strangers_who_register_with_an_address_neither_void_its_codes_nor_use_up_its_quota(
+async def test_strangers_who_register_with_an_address_neither_invalidate_its_codes_nor_use_up_its_quota(
     accounts: Accounts,
 ) -> None:
     user = await accounts.register()
@@ -102,7 +104,7 @@ async def test_strangers_who_register_with_an_address_neither_void_its_codes_nor
     assert (await accounts.login(password=NEW)).user_id == user.id
 
 
-async def test_strangers_who_ask_for_resets_do_not_void_the_code_in_the_mail(accounts: Accounts) -> None:
+async def test_strangers_who_request_resets_do_not_invalidate_a_mailed_code(accounts: Accounts) -> None:
     user = await accounts.register()
     await accounts.request_reset()
     mailed = await accounts.mailed_token(user)
@@ -113,7 +115,7 @@ async def test_strangers_who_ask_for_resets_do_not_void_the_code_in_the_mail(acc
     await accounts.reset_password(mailed, NEW)
 
 
-async def test_who_was_told_of_a_registration_may_set_a_new_password_and_void_what_else_was_mailed(
+async def test_the_code_of_a_registration_mail_sets_a_new_password_and_invalidates_other_mails(
     accounts: Accounts,
 ) -> None:
     user = await accounts.register()
@@ -128,13 +130,13 @@ async def test_who_was_told_of_a_registration_may_set_a_new_password_and_void_wh
     "token",
     ["", "mt_", "mt_" + "A" * 64, "rt_" + "A" * 64, "mt_" + "!" * 64, "mt_" + "\u00e9" * 64, "a" * 9999],
 )
-async def test_what_was_never_mailed_is_refused(accounts: Accounts, token: str) -> None:
+async def test_a_token_that_was_never_mailed_is_refused(accounts: Accounts, token: str) -> None:
     await accounts.register()
     await accounts.request_reset()
     assert await reason(accounts, token) == "MAILED_TOKEN_INVALID"
 
 
-async def test_a_token_lasts_an_hour(accounts: Accounts) -> None:
+async def test_a_reset_token_expires_after_an_hour(accounts: Accounts) -> None:
     user = await accounts.register()
     await accounts.request_reset()
     token = await accounts.mailed_token(user)
@@ -144,7 +146,7 @@ async def test_a_token_lasts_an_hour(accounts: Accounts) -> None:
         await accounts.mailed_token(user)
 
 
-async def test_a_token_for_another_address_is_void(accounts: Accounts) -> None:
+async def test_a_token_mailed_to_an_earlier_address_is_invalid(accounts: Accounts) -> None:
     user = await accounts.register()
     await accounts.request_reset()
     token = await accounts.mailed_token(user)
@@ -152,7 +154,7 @@ async def test_a_token_for_another_address_is_void(accounts: Accounts) -> None:
     assert await reason(accounts, token) == "MAILED_TOKEN_INVALID"
 
 
-async def test_one_purpose_is_no_proof_for_another(accounts: Accounts) -> None:
+async def test_a_token_for_one_purpose_proves_nothing_for_another(accounts: Accounts) -> None:
     user = await accounts.register()
     await accounts.request_verification(user)
     await accounts.request_reset()
@@ -163,11 +165,11 @@ async def test_one_purpose_is_no_proof_for_another(accounts: Accounts) -> None:
     )
 
 
-async def test_an_unknown_address_leaves_the_same_trace_and_tells_nobody(accounts: Accounts) -> None:
+async def test_an_unknown_address_gets_a_challenge_and_no_mail(accounts: Accounts) -> None:
     for email in ("nobody@example.com", "no address"):
-        before = kept(accounts).count('"asked"')
+        before = stored_text(accounts).count('"asked"')
         await accounts.request_reset(email)
-        assert kept(accounts).count('"asked"') == before + 1, "a challenge, as for a known one"
+        assert stored_text(accounts).count('"asked"') == before + 1, "a challenge, as for a known one"
     assert mails(accounts) == []
 
 
@@ -183,7 +185,7 @@ async def test_at_most_three_mails_go_out_in_15_minutes_and_the_answer_stays_the
     assert len(mails(accounts)) == 4
 
 
-async def test_a_network_address_cannot_mail_the_whole_town(accounts: Accounts) -> None:
+async def test_a_network_address_causes_only_so_many_mails(accounts: Accounts) -> None:
     for number in range(accounts.settings.login_failures_per_address):
         await accounts.request_reset(f"neighbour{number}@example.com", "192.0.2.7")
     with pytest.raises(ServiceError) as raised:
@@ -192,7 +194,7 @@ async def test_a_network_address_cannot_mail_the_whole_town(accounts: Accounts) 
     await accounts.request_reset("one@example.com", "192.0.2.8")
 
 
-async def test_a_reset_lets_in_whoever_was_locked_out(accounts: Accounts) -> None:
+async def test_a_reset_ends_a_lockout(accounts: Accounts) -> None:
     user = await accounts.register()
     for _ in range(5):
         with pytest.raises(ServiceError):
@@ -214,7 +216,7 @@ async def test_an_address_is_verified_by_its_token(accounts: Accounts) -> None:
     assert len(mails(accounts)) == 1, "nothing is sent to a verified address"
 
 
-async def test_asking_again_and_again_for_the_verification_is_refused(accounts: Accounts) -> None:
+async def test_a_fourth_request_for_verification_is_refused(accounts: Accounts) -> None:
     user = await accounts.register()
     for _ in range(3):
         await accounts.request_verification(user)
@@ -223,7 +225,7 @@ async def test_asking_again_and_again_for_the_verification_is_refused(accounts: 
     assert raised.value.reason == "TOO_MANY_ATTEMPTS"
 
 
-async def test_only_notifications_may_ask_for_a_token(accounts: Accounts) -> None:
+async def test_only_notifications_may_issue_a_token(accounts: Accounts) -> None:
     user, admin = await accounts.register(), await accounts.register_admin()
     await accounts.request_reset()
     for caller in (service_named("orders"), identity_of(admin), identity_of(user)):
@@ -232,11 +234,11 @@ async def test_only_notifications_may_ask_for_a_token(accounts: Accounts) -> Non
         assert raised.value.code is Code.PERMISSION_DENIED
 
 
-async def test_no_token_is_kept(accounts: Accounts) -> None:
+async def test_no_token_is_stored(accounts: Accounts) -> None:
     user = await accounts.register()
     await accounts.request_reset()
     token = await accounts.mailed_token(user)
     challenge = await accounts.store.get(Challenge, challenge_id(Purpose.PASSWORD_RESET, user.id))
     assert challenge is not None
     assert challenge.issued[0].digest not in repr(challenge)
-    assert token not in kept(accounts)
+    assert token not in stored_text(accounts)

@@ -1,4 +1,4 @@
-"""How many accounts may be made, and what an address of an earlier version is worth."""
+"""Limits on registrations, and addresses that an earlier version stored in another form."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_a_network_address_registers_only_so_many(private: bool) -> None:
     await accounts.hasher.close()
 
 
-async def test_all_together_register_only_so_many_also_at_once() -> None:
+async def test_registrations_are_limited_in_all_even_if_simultaneous() -> None:
     accounts = Accounts(registrations_in_all=4)
     tries = [register(accounts, number, f"192.0.2.{number}") for number in range(10)]
     assert Counter(await asyncio.gather(*tries)) == {"": 4, "TOO_MANY_REGISTRATIONS": 6}
@@ -58,7 +58,7 @@ async def test_all_together_register_only_so_many_also_at_once() -> None:
     await accounts.hasher.close()
 
 
-async def test_what_is_no_registration_does_not_count() -> None:
+async def test_an_invalid_registration_does_not_count() -> None:
     accounts = Accounts(registrations_per_address=1)
     for _ in range(5):
         with pytest.raises(ServiceError):
@@ -67,15 +67,15 @@ async def test_what_is_no_registration_does_not_count() -> None:
     await accounts.hasher.close()
 
 
-async def made_by_an_earlier_version(accounts: Accounts, *, verified: bool = False) -> User:
-    """Max, who wrote TODAY, as a version without `folding` kept him."""
+async def legacy_account(accounts: Accounts, *, verified: bool = False) -> User:
+    """Register TODAY as a version without `folding` stored it."""
     user = await accounts.register(EARLIER)
 
-    def as_before(found: EmailClaim | None) -> tuple[EmailClaim, list[object]]:
+    def without_folding(found: EmailClaim | None) -> tuple[EmailClaim, list[object]]:
         assert found
         return EmailClaim(found.id, found.user_id), []
 
-    await accounts.store.update(EmailClaim, email_key(EARLIER), as_before)  # type: ignore[arg-type] # no events
+    await accounts.store.update(EmailClaim, email_key(EARLIER), without_folding)  # type: ignore[arg-type] # no events
     if verified:
 
         def prove(found: User | None) -> tuple[User, list[object]]:
@@ -88,17 +88,15 @@ async def made_by_an_earlier_version(accounts: Accounts, *, verified: bool = Fal
 
 
 @pytest.mark.parametrize("written", [TODAY, TODAY.upper().replace("SS", "\u1e9e"), EARLIER])
-async def test_an_account_of_an_earlier_version_logs_in_however_it_was_written(
-    accounts: Accounts, written: str
-) -> None:
-    user = await made_by_an_earlier_version(accounts)
+async def test_a_legacy_account_logs_in_with_either_spelling(accounts: Accounts, written: str) -> None:
+    user = await legacy_account(accounts)
     assert (await accounts.login(written)).user_id == user.id
 
 
-async def test_a_login_that_shows_the_kept_address_to_be_anothers_stops_mail_to_it(
+async def test_a_login_that_shows_the_stored_address_to_be_another_domains_stops_mail_to_it(
     accounts: Accounts,
 ) -> None:
-    user = await made_by_an_earlier_version(accounts)
+    user = await legacy_account(accounts)
     await accounts.login(EARLIER)
     assert (await accounts.users.get_contacts(GetContacts([user.id]), NOTIFICATIONS))[0].email_deliverable
     await accounts.login(TODAY)
@@ -106,7 +104,7 @@ async def test_a_login_that_shows_the_kept_address_to_be_anothers_stops_mail_to_
 
 
 async def test_a_verified_address_stays_deliverable(accounts: Accounts) -> None:
-    user = await made_by_an_earlier_version(accounts, verified=True)
+    user = await legacy_account(accounts, verified=True)
     await accounts.login(TODAY)
     stored = await accounts.store.get(User, user.id)
     assert stored
@@ -114,10 +112,10 @@ async def test_a_verified_address_stays_deliverable(accounts: Accounts) -> None:
 
 
 @pytest.mark.parametrize("private", [True, False])
-async def test_nobody_takes_the_name_that_an_earlier_account_logs_in_with(
+async def test_nobody_registers_the_address_that_a_legacy_account_logs_in_with(
     accounts: Accounts, private: bool
 ) -> None:
-    user = await made_by_an_earlier_version(accounts)
+    user = await legacy_account(accounts)
     password = "quite another password"
     if private:
         answer = await accounts.register(TODAY, password=password, private=True)
@@ -131,7 +129,7 @@ async def test_nobody_takes_the_name_that_an_earlier_account_logs_in_with(
         await accounts.login(TODAY, password)
 
 
-async def test_two_domains_are_two_people(accounts: Accounts) -> None:
+async def test_addresses_in_two_domains_are_two_accounts(accounts: Accounts) -> None:
     one, other = (
         await accounts.register(EARLIER),
         await accounts.register(TODAY, password="quite another password"),
@@ -141,8 +139,8 @@ async def test_two_domains_are_two_people(accounts: Accounts) -> None:
     assert other.email == "max@xn--fuball-cta.example"
 
 
-async def test_nothing_is_mailed_to_the_other_domain_by_todays_name(accounts: Accounts) -> None:
-    await made_by_an_earlier_version(accounts)
+async def test_a_reset_by_todays_form_mails_nothing_to_the_other_domain(accounts: Accounts) -> None:
+    await legacy_account(accounts)
     before = len(accounts.memory.events)
     await accounts.request_reset(TODAY)
     assert len(accounts.memory.events) == before

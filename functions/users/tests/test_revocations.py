@@ -1,4 +1,4 @@
-"""Who changes what proves them, or logs out: all that was issued before ends, and nobody else's."""
+"""A changed password, e-mail address or role and a logout end what was issued before, and nothing else."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ async def refusal(verifier: JwtVerifier, token: str) -> str:
     return refused.value.reason
 
 
-async def end(accounts: Accounts, revocation: Revocation) -> None:
-    """Somebody else's."""
+async def store_revocation(accounts: Accounts, revocation: Revocation) -> None:
+    """Store a revocation of another user."""
     await accounts.store.update(Revocation, revocation.id, lambda _: (revocation, ()))
 
 
-async def test_thousands_who_log_out_push_nobody_out_of_the_revoked(accounts: Accounts) -> None:
+async def test_thousands_of_logouts_displace_no_other_revocation(accounts: Accounts) -> None:
     root, ada = await accounts.register_admin(), await accounts.register()
     login = await accounts.login()
     mine = await accounts.login()
@@ -43,7 +43,7 @@ async def test_thousands_who_log_out_push_nobody_out_of_the_revoked(accounts: Ac
     await accounts.set_roles(ada, "customer", by=root)
     await accounts.logout(mine)
     for number in range(OTHERS):
-        await end(accounts, Revocation.of_session(f"ses_{number}", accounts.clock.now()))
+        await store_revocation(accounts, Revocation.of_session(f"ses_{number}", accounts.clock.now()))
 
     verifier = accounts.new_verifier()
     assert await refusal(verifier, login.access_token) == "TOKEN_EXPIRED"
@@ -51,10 +51,10 @@ async def test_thousands_who_log_out_push_nobody_out_of_the_revoked(accounts: Ac
     assert (await verifier.verify((await accounts.login()).access_token)).subject == ada.id
 
 
-async def test_a_verifier_that_knows_the_revocations_is_told_the_new_ones_only(accounts: Accounts) -> None:
+async def test_a_verifier_gets_only_the_revocations_since_its_last_request(accounts: Accounts) -> None:
     ada = await accounts.register()
     for number in range(2_500):
-        await end(accounts, Revocation.of_session(f"ses_{number}", accounts.clock.now()))
+        await store_revocation(accounts, Revocation.of_session(f"ses_{number}", accounts.clock.now()))
     accounts.clock.advance(timedelta(minutes=2))
     first, told = await accounts.keys.key_set(None, ""), 0
     page = first
@@ -71,11 +71,11 @@ async def test_a_verifier_that_knows_the_revocations_is_told_the_new_ones_only(a
     assert [each.digest for each in second.revoked] == [subject_digest(ada.id)]
     third = await accounts.keys.key_set(
         second.as_of, ""
-    )  # overlaps by a minute: transactions end late, clocks differ
+    )  # answers overlap by a minute, because transactions end late and clocks differ
     assert [each.digest for each in third.revoked] == [subject_digest(ada.id)]
 
 
-async def test_a_revocation_is_kept_until_its_tokens_have_expired_and_no_longer(accounts: Accounts) -> None:
+async def test_a_revocation_is_deleted_once_its_tokens_have_expired(accounts: Accounts) -> None:
     await accounts.register()
     session = await accounts.login()
     await accounts.logout(session)
@@ -88,7 +88,7 @@ async def test_a_revocation_is_kept_until_its_tokens_have_expired_and_no_longer(
     assert await accounts.store.get(Revocation, key) is None
 
 
-async def test_the_lists_of_earlier_releases_are_still_heeded(accounts: Accounts) -> None:
+async def test_the_revocation_lists_of_earlier_releases_are_still_read(accounts: Accounts) -> None:
     ada = await accounts.register()
     token = (await accounts.login()).access_token
     void = {subject_digest(ada.id): (accounts.clock.now() + timedelta(seconds=1)).timestamp()}
@@ -120,7 +120,7 @@ async def change(accounts: Accounts, ada: User, root: User, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["password", "reset", "email", "roles", "account"])
-async def test_what_was_mailed_before_a_change_proves_nothing_after_it(accounts: Accounts, what: str) -> None:
+async def test_a_code_mailed_before_a_change_is_invalid_after_it(accounts: Accounts, what: str) -> None:
     root, ada = await accounts.register_admin(), await accounts.register()
     await accounts.request_verification(ada)
     verification = await accounts.mailed_token(ada, Purpose.EMAIL_VERIFICATION)
@@ -136,12 +136,12 @@ async def test_what_was_mailed_before_a_change_proves_nothing_after_it(accounts:
         await accounts.recovery.verify_email(verification)
     assert refused.value.reason == "MAILED_TOKEN_INVALID"
     with pytest.raises(ServiceError) as refused:
-        await accounts.mailed_token(ada)  # nor does a mail that is still on its way get a code
+        await accounts.mailed_token(ada)  # a mail that is not sent yet gets no code either
     assert refused.value.reason == "CHALLENGE_NOT_FOUND"
 
 
 @pytest.mark.parametrize("what", ["password", "reset", "email", "undone", "roles", "account"])
-async def test_an_access_token_from_before_a_change_is_void(accounts: Accounts, what: str) -> None:
+async def test_an_access_token_from_before_a_change_is_invalid(accounts: Accounts, what: str) -> None:
     root, ada = await accounts.register_admin(), await accounts.register()
     token = (await accounts.login()).access_token
     accounts.clock.advance(timedelta(milliseconds=1))
@@ -150,7 +150,7 @@ async def test_an_access_token_from_before_a_change_is_void(accounts: Accounts, 
 
 
 @pytest.mark.parametrize("what", ["password", "reset", "undone", "account"])
-async def test_a_session_from_before_a_new_password_is_over(accounts: Accounts, what: str) -> None:
+async def test_a_session_from_before_a_new_password_has_ended(accounts: Accounts, what: str) -> None:
     root, ada = await accounts.register_admin(), await accounts.register()
     session = await accounts.login()
     await change(accounts, ada, root, what)
@@ -159,8 +159,8 @@ async def test_a_session_from_before_a_new_password_is_over(accounts: Accounts, 
     assert refused.value.reason == "INVALID_REFRESH_TOKEN"
 
 
-class Spy:
-    """A DynamoDB client that notes the keys of each transaction."""
+class RecordingClient:
+    """A DynamoDB client that records the keys of each transaction."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -176,32 +176,34 @@ class Spy:
 
 
 @pytest.fixture
-async def spied(moto: str) -> AsyncIterator[tuple[Accounts, Spy]]:
-    """A users service on DynamoDB, and what it writes."""
+async def dynamodb_accounts(moto: str) -> AsyncIterator[tuple[Accounts, RecordingClient]]:
+    """A users service on DynamoDB, and the recorder of its writes."""
     connection = Connection(moto, threads=1, read_timeout=30, timeout=30)
-    spy = Spy(make_client(connection))
-    create(spy, "spied-users")
+    client = RecordingClient(make_client(connection))
+    create(client, "recorded-users")
     accounts = Accounts()
-    database = Database(connection, make=lambda _: spy)
-    accounts = Accounts(DynamoDBStore("spied-users", MAPPINGS, accounts.clock, connection, database=database))
-    yield accounts, spy
+    database = Database(connection, make=lambda _: client)
+    accounts = Accounts(
+        DynamoDBStore("recorded-users", MAPPINGS, accounts.clock, connection, database=database)
+    )
+    yield accounts, client
     await accounts.hasher.close()
     await accounts.store.close()
 
 
-async def test_on_dynamodb_a_refresh_and_a_logout_touch_nothing_that_people_share(
-    spied: tuple[Accounts, Spy],
+async def test_on_dynamodb_a_refresh_and_a_logout_write_nothing_that_users_share(
+    dynamodb_accounts: tuple[Accounts, RecordingClient],
 ) -> None:
-    accounts, spy = spied
+    accounts, client = dynamodb_accounts
     ada = await accounts.register()
     session = await accounts.login()
-    spy.transactions.clear()
+    client.transactions.clear()
 
     session = await accounts.refresh(session.refresh_token)
-    (refresh,) = spy.transactions
-    spy.transactions.clear()
+    (refresh,) = client.transactions
+    client.transactions.clear()
     await accounts.logout(session)
-    (logout,) = spy.transactions
+    (logout,) = client.transactions
 
     assert {pk.rpartition("#")[0] for pk in refresh} == {"e#session", "e#credentials"}
     assert f"e#credentials#{ada.id}" in refresh

@@ -1,4 +1,4 @@
-"""The gRPC door, through a real server: what calls carry, what they answer, who may call."""
+"""The gRPC methods through a real server: requests, answers, errors, and the callers that are admitted."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ADMIN = "root@example.com"
 
 
 class Platform:
-    """A served users service and a client of it."""
+    """A users service behind a gRPC server, and a client of it."""
 
     def __init__(self, folder: Path) -> None:
         self.keys = service_key_files(folder, "users", "notifications", "orders")
@@ -139,7 +139,7 @@ async def test_a_person_registers_logs_in_and_reads_and_changes_their_profile(pl
     assert (stale.code, stale.reason) == (Code.ABORTED, "VERSION_MISMATCH")
 
 
-async def test_an_e_mail_moves_and_comes_back_by_mailed_codes(platform: Platform) -> None:
+async def test_an_email_change_is_confirmed_and_undone_by_mailed_codes(platform: Platform) -> None:
     user = await platform.register()
     old = await platform.token()
     platform.clock.advance(timedelta(minutes=6))
@@ -162,7 +162,7 @@ async def test_an_e_mail_moves_and_comes_back_by_mailed_codes(platform: Platform
     assert gone.reason == "INVALID_CREDENTIALS"
 
 
-async def test_a_device_that_logged_in_before_is_let_in(platform: Platform) -> None:
+async def test_a_known_device_logs_in_during_a_lockout(platform: Platform) -> None:
     await platform.register()
     device = (await platform.login()).device_token
     for _ in range(5):
@@ -183,7 +183,7 @@ async def test_a_session_is_refreshed_and_ended(platform: Platform) -> None:
     assert (over.code, over.reason) == (Code.UNAUTHENTICATED, "INVALID_REFRESH_TOKEN")
 
 
-async def test_who_registers_again_learns_nothing(platform: Platform) -> None:
+async def test_a_second_registration_reveals_nothing(platform: Platform) -> None:
     first, again = await platform.register(), await platform.register()
     assert again.id.startswith("usr_")
     assert again.id != first.id
@@ -194,7 +194,7 @@ async def test_who_registers_again_learns_nothing(platform: Platform) -> None:
     assert again == first
 
 
-async def test_failures_carry_code_reason_fields_and_when_to_come_again(platform: Platform) -> None:
+async def test_errors_contain_code_reason_fields_and_retry_time(platform: Platform) -> None:
     wrong = await failure(
         platform.users.Register(pb.RegisterRequest(email="ada@example.com", password="short", name="Ada"))
     )
@@ -208,7 +208,7 @@ async def test_failures_carry_code_reason_fields_and_when_to_come_again(platform
     assert limited.retry_after == 900
 
 
-async def test_every_method_but_the_public_ones_wants_a_token(platform: Platform) -> None:
+async def test_every_method_except_the_public_ones_requires_a_token(platform: Platform) -> None:
     for method in pb.DESCRIPTOR.services_by_name["UsersService"].methods:
         call: Callable[..., Awaitable[Any]] = getattr(platform.users, method.name)
         request = getattr(pb, method.input_type.name)()
@@ -218,7 +218,7 @@ async def test_every_method_but_the_public_ones_wants_a_token(platform: Platform
             assert (await failure(call(request, metadata=metadata))).code is Code.UNAUTHENTICATED, method.name
 
 
-async def test_a_customer_reaches_neither_others_nor_what_is_for_admins_and_services(
+async def test_a_customer_is_refused_other_accounts_and_methods_for_admins_and_services(
     platform: Platform,
 ) -> None:
     ada, eve = await platform.register(), await platform.register("eve@example.com")
@@ -243,7 +243,9 @@ async def test_a_customer_reaches_neither_others_nor_what_is_for_admins_and_serv
         assert (await failure(call)).code is Code.PERMISSION_DENIED
 
 
-async def test_a_grpc_client_cannot_guess_on_by_claiming_another_network_address(platform: Platform) -> None:
+async def test_a_grpc_client_cannot_avoid_the_throttle_with_a_false_network_address(
+    platform: Platform,
+) -> None:
     async def guess(number: int) -> ServiceError:
         request = pb.LoginRequest(
             email=f"nobody-{number}@example.com", password=PASSWORD, client_address=f"198.51.100.{number}"
@@ -275,7 +277,7 @@ async def test_addresses_are_added_listed_replaced_and_removed(platform: Platfor
     assert not listed.addresses
 
 
-async def test_a_new_password_is_taken_for_the_old_one(platform: Platform) -> None:
+async def test_a_new_password_replaces_the_old_one(platform: Platform) -> None:
     user = await platform.register()
     request = pb.ChangePasswordRequest(
         user_id=user.id, current_password=PASSWORD, new_password="another fine password"
@@ -285,7 +287,7 @@ async def test_a_new_password_is_taken_for_the_old_one(platform: Platform) -> No
     await platform.login(password="another fine password")
 
 
-async def test_the_administrator_of_the_settings_lists_promotes_and_deletes(platform: Platform) -> None:
+async def test_the_administrator_from_the_settings_lists_promotes_and_deletes(platform: Platform) -> None:
     ada = await platform.register()
     root, users = await platform.token(ADMIN), platform.users
     first = await users.ListUsers(pb.ListUsersRequest(limit=1), metadata=root)
@@ -300,7 +302,7 @@ async def test_the_administrator_of_the_settings_lists_promotes_and_deletes(plat
     assert platform.store.events[-2:] == [UserRegistered(user_id=ada.id), UserDeleted(user_id=ada.id)]
 
 
-async def test_rotated_keys_leave_tokens_valid_and_sign_new_ones(platform: Platform) -> None:
+async def test_tokens_stay_valid_after_a_rotation_of_keys(platform: Platform) -> None:
     root = await platform.token(ADMIN)
     before = json.loads(((await platform.users.GetJwks(pb.GetJwksRequest())).jwks).json)["keys"]
     after = json.loads(((await platform.users.RotateKeys(pb.RotateKeysRequest(), metadata=root)).jwks).json)[
@@ -314,7 +316,7 @@ async def test_rotated_keys_leave_tokens_valid_and_sign_new_ones(platform: Platf
     assert expired.reason == "TOKEN_EXPIRED"
 
 
-async def test_notifications_learn_how_to_reach_people_and_that_an_address_bounced(
+async def test_notifications_gets_contacts_and_a_bounce_marks_the_address(
     platform: Platform,
 ) -> None:
     ada = await platform.register()
@@ -330,11 +332,11 @@ async def test_notifications_learn_how_to_reach_people_and_that_an_address_bounc
         ada.email: False,
         ADMIN: True,
     }
-    # What an unverified person wrote goes into no mail.
+    # No mail contains a name that an unverified person chose.
     assert {(contact.name, contact.verified) for contact in answer.contacts} == {("", False)}
 
 
-async def test_the_sweep_rotates_keys_when_it_is_time(platform: Platform) -> None:
+async def test_the_sweep_rotates_keys_when_due(platform: Platform) -> None:
     before = ((await platform.users.GetJwks(pb.GetJwksRequest())).jwks).json
     platform.clock.advance(timedelta(days=30))
     event = SweepDue()
@@ -346,7 +348,7 @@ async def test_the_sweep_rotates_keys_when_it_is_time(platform: Platform) -> Non
 @pytest.mark.parametrize(
     "since", [Timestamp(nanos=-1), Timestamp(seconds=-(10**15)), Timestamp(seconds=10**15, nanos=10**9 - 1)]
 )
-async def test_a_time_that_is_none_is_the_callers_fault(platform: Platform, since: Timestamp) -> None:
+async def test_an_invalid_time_is_an_invalid_argument(platform: Platform, since: Timestamp) -> None:
     refused = await failure(platform.users.GetJwks(pb.GetJwksRequest(revoked_since=since)))
     assert refused.code is Code.INVALID_ARGUMENT
     assert [violation.field for violation in refused.violations] == ["revoked_since"]

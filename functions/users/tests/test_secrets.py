@@ -1,4 +1,4 @@
-"""Nothing secret, and nothing that names a person, shows in a repr, an error or a log line."""
+"""No repr, error or log line contains a secret or personal data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from functions.users.tests.accounts import PASSWORD, Accounts, identity_of
 EMAIL, NAME = "ada.lovelace@example.com", "Augusta Ada King"
 
 
-async def test_entities_show_neither_secrets_nor_persons(accounts: Accounts) -> None:
+async def test_reprs_contain_neither_secrets_nor_personal_data(accounts: Accounts) -> None:
     user = await accounts.register(EMAIL, name=NAME)
     tokens = await accounts.login(EMAIL)
     parsed = parse_refresh_token(tokens.refresh_token, 0)
@@ -61,7 +61,7 @@ def test_settings_do_not_show_the_password_of_the_administrator() -> None:
     assert EMAIL not in repr(settings)
 
 
-async def test_logs_and_errors_name_accounts_by_id_only(
+async def test_logs_and_errors_identify_accounts_by_id_only(
     accounts: Accounts, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -97,7 +97,7 @@ async def test_logs_and_errors_name_accounts_by_id_only(
         assert secret not in shown, secret
 
 
-async def test_an_attempt_is_kept_without_the_address_it_was_for(accounts: Accounts) -> None:
+async def test_a_failed_attempt_is_stored_without_the_address(accounts: Accounts) -> None:
     with pytest.raises(ServiceError):
         await accounts.login(EMAIL, "not the password", "192.0.2.1")
     kept = str(accounts.memory.__dict__)

@@ -29,7 +29,7 @@ async def refused(accounts: Accounts, refresh_token: str) -> str:
     return raised.value.reason
 
 
-async def test_an_access_token_says_who_and_what_for_15_minutes(accounts: Accounts) -> None:
+async def test_an_access_token_contains_identity_and_roles_for_15_minutes(accounts: Accounts) -> None:
     user = await accounts.register()
     tokens = await accounts.login(" ADA@example.com ")
     claims = claims_of(tokens.access_token)
@@ -79,7 +79,7 @@ async def test_no_two_tokens_are_the_same(accounts: Accounts) -> None:
     assert first.refresh_token != second.refresh_token
 
 
-async def test_refreshing_trades_the_token_for_the_next_one(accounts: Accounts) -> None:
+async def test_refreshing_exchanges_the_token_for_the_next_one(accounts: Accounts) -> None:
     user = await accounts.register()
     tokens = await accounts.login()
     for _ in range(3):
@@ -90,7 +90,7 @@ async def test_refreshing_trades_the_token_for_the_next_one(accounts: Accounts) 
         tokens = following
 
 
-async def test_using_a_traded_token_again_ends_the_whole_session(accounts: Accounts) -> None:
+async def test_reusing_an_exchanged_token_ends_the_whole_session(accounts: Accounts) -> None:
     await accounts.register()
     stolen = await accounts.login()
     bystander = await accounts.login()
@@ -101,7 +101,7 @@ async def test_using_a_traded_token_again_ends_the_whole_session(accounts: Accou
     await accounts.refresh(bystander.refresh_token)  # another session of the same person goes on
 
 
-async def test_of_two_who_trade_one_token_at_once_one_gets_tokens_and_both_lose_the_session(
+async def test_one_of_two_simultaneous_refreshes_gets_tokens_and_both_lose_the_session(
     accounts: Accounts,
 ) -> None:
     await accounts.register()
@@ -115,7 +115,7 @@ async def test_of_two_who_trade_one_token_at_once_one_gets_tokens_and_both_lose_
 @pytest.mark.parametrize(
     "token", ["", "rt_", "x" * 67, "rt_" + "A" * 64, "rt_" + "!" * 64, "rt_" + "é" * 64, "a" * 9999]
 )
-async def test_a_token_that_was_never_given_out_is_invalid(accounts: Accounts, token: str) -> None:
+async def test_a_token_that_was_never_issued_is_invalid(accounts: Accounts, token: str) -> None:
     assert await refused(accounts, token) == "INVALID_REFRESH_TOKEN"
     await accounts.sessions.logout(token)
 
@@ -141,7 +141,7 @@ async def test_logging_out_ends_the_session_of_any_of_its_tokens(accounts: Accou
     assert await refused(accounts, second.refresh_token) == "INVALID_REFRESH_TOKEN"
 
 
-async def test_the_store_knows_no_refresh_token_only_its_digest(accounts: Accounts) -> None:
+async def test_only_the_digest_of_a_refresh_token_is_stored(accounts: Accounts) -> None:
     await accounts.register()
     text = (await accounts.login()).refresh_token
     parsed = parse_refresh_token(text, 0)
@@ -164,7 +164,7 @@ async def test_changing_the_password_ends_every_session_and_the_old_password(acc
     await accounts.refresh((await accounts.login(password="another fine password")).refresh_token)
 
 
-async def test_changing_the_password_takes_the_present_one_and_a_good_new_one(accounts: Accounts) -> None:
+async def test_changing_the_password_needs_the_current_one_and_a_valid_new_one(accounts: Accounts) -> None:
     user = await accounts.register()
     with pytest.raises(ServiceError) as raised:
         await accounts.change_password(user, "not the password", "another fine password")
@@ -180,7 +180,7 @@ async def test_changing_the_password_takes_the_present_one_and_a_good_new_one(ac
     await accounts.login()
 
 
-async def test_of_two_changes_of_the_password_at_once_one_holds(accounts: Accounts) -> None:
+async def test_one_of_two_simultaneous_password_changes_succeeds(accounts: Accounts) -> None:
     user = await accounts.register()
     news = ["another fine password", "yet another password"]
     tries = await asyncio.gather(
@@ -189,7 +189,7 @@ async def test_of_two_changes_of_the_password_at_once_one_holds(accounts: Accoun
     assert sum(each is None for each in tries) == 1
 
 
-async def test_a_login_hashes_anew_when_the_parameters_have_changed(accounts: Accounts) -> None:
+async def test_a_login_rehashes_when_the_parameters_have_changed(accounts: Accounts) -> None:
     user = await accounts.register()
     before = await accounts.store.get(Credentials, user.id)
     tokens = await accounts.login()

@@ -1,4 +1,4 @@
-"""Starting: the first administrator, what the settings must say, and how little is imported."""
+"""Start of the process: the first administrator, invalid settings, imports."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def registered(store: MemoryStore) -> list[User]:
     return (await newest_users(store, 100, None)).items
 
 
-async def test_the_first_start_makes_the_administrator_and_later_ones_nothing(store: MemoryStore) -> None:
+async def test_only_the_first_start_creates_the_administrator(store: MemoryStore) -> None:
     await start(store, email="Root@example.com", password=PASSWORD)
     made = await registered(store)
     assert [(user.email, user.roles) for user in made] == [("root@example.com", ["admin", "customer"])]
@@ -48,7 +48,7 @@ async def test_the_first_start_makes_the_administrator_and_later_ones_nothing(st
     assert len(await recorded(store)) == 1
 
 
-async def test_the_first_administrator_does_not_come_back(
+async def test_a_deleted_first_administrator_is_not_created_again(
     store: MemoryStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     await start(store, email="root@example.com", password=PASSWORD)
@@ -65,13 +65,13 @@ async def test_the_first_administrator_does_not_come_back(
     await accounts.hasher.close()
 
 
-async def test_of_ten_first_starts_at_once_one_makes_the_administrator(store: MemoryStore) -> None:
+async def test_one_of_ten_simultaneous_first_starts_creates_the_administrator(store: MemoryStore) -> None:
     emails = [f"root{number}@example.com" for number in range(10)]
     await asyncio.gather(*(start(store, email=email, password=PASSWORD) for email in emails))
     assert len(await registered(store)) == 1
 
 
-async def test_an_account_that_is_there_already_does_not_become_an_administrator(store: MemoryStore) -> None:
+async def test_an_existing_account_does_not_become_an_administrator(store: MemoryStore) -> None:
     accounts = Accounts(store)
     await accounts.register("root@example.com")
     await start(store, email="root@example.com", password="quite another password")
@@ -95,7 +95,7 @@ async def test_without_the_settings_there_is_no_administrator(store: MemoryStore
         ("root@example.com", "admin12345", "ADMIN_PASSWORD"),
     ],
 )
-async def test_an_administrator_that_cannot_be_is_named_by_variable_without_its_value(
+async def test_invalid_settings_of_the_administrator_are_named_without_their_values(
     store: MemoryStore, email: str, password: str, named: str
 ) -> None:
     with pytest.raises(SettingsError, match=named) as raised:
@@ -110,12 +110,12 @@ def test_hashing_cannot_be_made_weak_from_the_environment(variable: str) -> None
         load(Settings, {variable: "0"})
 
 
-def test_every_event_for_users_has_a_use_case(store: MemoryStore) -> None:
+def test_every_event_for_users_has_a_handler(store: MemoryStore) -> None:
     function = bootstrap(Settings(), store=store, clock=ManualClock(), verifier=FakeVerifier())
     assert {payload.TYPE for payload in function.subscriptions} == subscriptions_of("users")
 
 
-def test_importing_the_service_imports_nothing_that_only_some_calls_need() -> None:
+def test_importing_the_service_does_not_import_heavy_libraries() -> None:
     code = "import functions.users.bootstrap, sys; print(*sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {
