@@ -138,7 +138,7 @@ class ServiceRunner:
         self.ready = False
         grace = self.settings.drain_seconds
         if self._rpc is not None:
-            await self._rpc.serving(False)
+            await self._rpc.set_serving(False)
         for hook in self.function.on_drain:
             await hook()
         closing = [door.stop(grace) for door in (self._rpc, self._http) if door is not None]

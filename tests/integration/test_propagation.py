@@ -14,7 +14,7 @@ from events import publisher
 from events.outbox import Outbox, OutboxRow
 from functions.runtime.event_function import EventFunction
 from functions.runtime.grpc_client import GrpcClient
-from functions.runtime.rpc.server import Door
+from functions.runtime.rpc.interceptor import Interceptor
 from functions.runtime.settings import load
 from gateway.app import create_app
 from gateway.clients import Client
@@ -80,9 +80,9 @@ def rpc_client(original: Any, *given: Any, **named: Any) -> Any:
     return [(key, value) for key, value in original(*given, **named) if key != "traceparent"]
 
 
-@method(Door, "enter")
-def rpc_server(original: Any, door: Door, call: Any) -> Any:
-    authorization = original(door, call)
+@method(Interceptor, "begin")
+def rpc_server(original: Any, interceptor: Interceptor, call: Any) -> Any:
+    authorization = original(interceptor, call)
     context.enter(lost())
     return authorization
 
@@ -108,9 +108,9 @@ def delivery(_: Any, *__: Any) -> bytes:
 
 
 @method(EventFunction, "_deliver")
-def subscriber(original: Any, door: EventFunction, event: Any, _: Any) -> Any:
+def subscriber(original: Any, function: EventFunction, event: Any, _: Any) -> Any:
     del event["traceparent"]
-    return original(door, event, {})
+    return original(function, event, {})
 
 
 HOPS: dict[str, Break] = {

@@ -1,6 +1,4 @@
-"""ServiceError to gRPC status and back: `google.rpc` ErrorInfo, BadRequest and RetryInfo in the status
-details.
-"""
+"""ServiceError to gRPC status and back, with `google.rpc` ErrorInfo, BadRequest and RetryInfo in the status details."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from functions.runtime.errors import Code, ServiceError, Violation, invalid, una
 log = logging.getLogger("shop.rpc")
 
 DOMAIN = "shop"
-_LARGER = "essage larger than max"
+_TOO_LARGE_TEXT = "essage larger than max"
 STATUS_DETAILS = "grpc-status-details-bin"
 _TO_GRPC: dict[Code, grpc.StatusCode] = {code: getattr(grpc.StatusCode, code.value) for code in Code}
 _FROM_GRPC = {status: code for code, status in _TO_GRPC.items()} | {
@@ -30,12 +28,12 @@ _FROM_GRPC = {status: code for code, status in _TO_GRPC.items()} | {
 
 
 def status_code(error: ServiceError) -> grpc.StatusCode:
-    """The canonical gRPC code."""
+    """Return the canonical gRPC code."""
     return _TO_GRPC[error.code]
 
 
 def trailing_metadata(error: ServiceError) -> tuple[tuple[str, bytes], ...]:
-    """The rich status, as trailing metadata."""
+    """Return the rich status as trailing metadata."""
     status = Status(code=_TO_GRPC[error.code].value[0], message=error.message)
     amounts = {name: f"{money.amount} {money.currency}" for name, money in error.amounts.items()}
     status.details.append(_pack(details.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=amounts)))
@@ -52,8 +50,9 @@ def trailing_metadata(error: ServiceError) -> tuple[tuple[str, bytes], ...]:
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> ServiceError:
-    """What the peer raised; faults of the transport become UNAVAILABLE or DEADLINE_EXCEEDED with a neutral
-    text.
+    """Return the error that the server raised.
+
+    Faults of the transport become UNAVAILABLE or DEADLINE_EXCEEDED, with a neutral message.
     """
     status = _rich_status(error)
     if status is None:
@@ -73,17 +72,17 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> ServiceError:
 
 
 def unreachable() -> ServiceError:
-    """The peer is not there."""
+    """Make the error of a service that cannot be reached."""
     return unavailable("SERVICE_UNAVAILABLE", "A part of the platform cannot be reached.")
 
 
 def _too_large(error: grpc.aio.AioRpcError) -> ServiceError | None:
-    """What a message beyond the limits is: a fault of the platform where it is an answer, of the caller else.
+    """Return the error of a message beyond the limits: INTERNAL for a response, INVALID_ARGUMENT for a request.
 
-    gRPC has one code for both, and for too many calls; waiting helps in neither case.
+    gRPC has one code for both, and for too many calls. Waiting helps in neither case.
     """
     details = error.details() or ""
-    if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED or _LARGER not in details:
+    if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED or _TOO_LARGE_TEXT not in details:
         return None
     if details.startswith("SERVER"):
         return invalid("The request is too large.", reason="MESSAGE_TOO_LARGE")

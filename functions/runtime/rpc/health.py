@@ -10,17 +10,17 @@ NAME = "grpc.health.v1.Health"
 
 
 class Health(health.aio.HealthServicer):
-    """The package's servicer, and `List`, which it leaves out."""
+    """The servicer of grpcio-health-checking, with `List`, which it lacks."""
 
     def __init__(self) -> None:
         super().__init__()
         self._statuses: dict[str, Any] = {}
 
     async def set(self, service: str, status: Any) -> None:
-        """Set what Check and Watch answer for one service, and List for all."""
+        """Set the status of one service, as Check, Watch and List report it."""
         self._statuses[service] = health_pb2.HealthCheckResponse(status=status)
         await super().set(service, status)
 
     async def List(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC names methods in CamelCase
-        """The status of each service; the whole server's by the name of an empty string."""
+        """Return the status of each service; the whole server has the empty name."""
         return health_pb2.HealthListResponse(statuses=self._statuses)  # type: ignore[attr-defined] # the stubs are older

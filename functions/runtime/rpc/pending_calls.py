@@ -1,7 +1,7 @@
 """Calls whose request message has not arrived yet, bounded in time and number.
 
 A gRPC call exists from its HEADERS on. A client may open thousands on one connection and never send a message. Such
-half-open calls hold no slot of the concurrency limit: they wait here.
+half-open calls wait here and do not count against the limit of running calls.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ WAITING_CALLS = 1_000
 MESSAGE_SECONDS = 5.0
 
 
-class Arrivals:
-    """Receives request messages: each within `seconds`, at most `limit` awaited at a time.
+class PendingCalls:
+    """Receives request messages: each within `seconds`, at most `limit` calls at a time.
 
-    When the limit is reached, the oldest waiting call of the peer with the most waiting calls is refused. So a peer
-    that opens calls without end displaces its own; a call whose message comes at once is not affected.
+    At the limit, the oldest pending call of the peer with the most pending calls is refused. So a peer that opens calls
+    without end displaces its own; a call whose message arrives at once is not affected.
     """
 
     def __init__(self, limit: int = WAITING_CALLS, seconds: float = MESSAGE_SECONDS) -> None:
         self._limit = limit
         self._seconds = seconds
         self._count = 0
-        self._by_peer: dict[str, dict[asyncio.Timeout, None]] = {}
+        self._pending: dict[str, dict[asyncio.Timeout, None]] = {}
         self._displaced: set[asyncio.Timeout] = set()
 
-    async def message(self, call: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        """The request message of `call`; None where it is not one of the method.
+    async def receive(self, call: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        """Return the request message of `call`, or None for bytes that are not the method's message.
 
         Raises INVALID_ARGUMENT (MESSAGE_MISSING), RESOURCE_EXHAUSTED (TOO_MANY_CALLS).
         """
@@ -42,33 +42,33 @@ class Arrivals:
         timeout = asyncio.timeout(self._seconds)
         try:
             async with timeout:
-                waiting = self._by_peer.setdefault(peer, {})
+                waiting = self._pending.setdefault(peer, {})
                 waiting[timeout] = None
                 self._count += 1
                 try:
                     request = await call.read()
                 finally:
-                    self._leave(peer, timeout)
+                    self._remove(peer, timeout)
         except TimeoutError:
             raise self._refusal(timeout) from None
-        self._displaced.discard(timeout)  # its message came at the same moment
+        self._displaced.discard(timeout)  # its message arrived at the same moment
         if request is grpc.aio.EOF:
             raise invalid("The call has no message.", reason="MESSAGE_MISSING")
         return request
 
     def _displace(self) -> None:
-        greediest = max(self._by_peer.values(), key=len)
-        oldest = next((timeout for timeout in greediest if timeout not in self._displaced), None)
+        largest = max(self._pending.values(), key=len)
+        oldest = next((timeout for timeout in largest if timeout not in self._displaced), None)
         if oldest is not None:
             self._displaced.add(oldest)
             oldest.reschedule(asyncio.get_running_loop().time())
 
-    def _leave(self, peer: str, timeout: asyncio.Timeout) -> None:
-        waiting = self._by_peer[peer]
+    def _remove(self, peer: str, timeout: asyncio.Timeout) -> None:
+        waiting = self._pending[peer]
         del waiting[timeout]
         self._count -= 1
         if not waiting:
-            del self._by_peer[peer]
+            del self._pending[peer]
 
     def _refusal(self, timeout: asyncio.Timeout) -> ServiceError:
         if timeout in self._displaced:
@@ -78,5 +78,5 @@ class Arrivals:
 
 
 def address(peer: str) -> str:
-    """The network address in gRPC's name of a peer: `ipv4:192.0.2.1:50000` without its port."""
+    """Return the network address of a peer: `ipv4:192.0.2.1:50000` without its port."""
     return peer.rpartition(":")[0]

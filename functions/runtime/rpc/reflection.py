@@ -1,7 +1,7 @@
-"""Server reflection, v1 beside v1alpha: current clients ask for v1, older ones for v1alpha.
+"""Server reflection, v1 and v1alpha: current clients use v1, older ones v1alpha.
 
-grpcio-reflection has v1alpha only. Both have the same messages, so one servicer answers both; v1's descriptor is
-v1alpha's under the other name.
+grpcio-reflection has v1alpha only. Both have the same messages, so one servicer answers both. The descriptor of v1 is
+that of v1alpha under the other name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NAME = "grpc.reflection.v1.ServerReflection"
 
 
 def enable_reflection(services: Sequence[str], server: grpc.aio.Server) -> None:
-    """Answer reflection's requests for `services` and for reflection itself."""
+    """Serve reflection of `services` and of reflection itself."""
     pool = descriptor_pool.Default()
     _describe(pool)
     names = [*services, reflection.SERVICE_NAME, NAME]

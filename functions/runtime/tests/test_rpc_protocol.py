@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from functions.runtime.app import RpcService
 from functions.runtime.errors import Code
 from functions.runtime.rpc.errors import from_rpc_error
-from functions.runtime.rpc.pending_calls import Arrivals, address
+from functions.runtime.rpc.pending_calls import PendingCalls, address
 from functions.runtime.rpc.server import RpcServer
 from functions.runtime.testing import FakeVerifier, bearer
 from functions.runtime.tests.test_rpc import ACCESS, Orders
@@ -30,10 +30,10 @@ AS_SOMEBODY = bearer("user:usr_1")
 
 
 @asynccontextmanager
-async def served(arrivals: Arrivals) -> AsyncIterator[grpc.aio.Channel]:
+async def served(pending: PendingCalls) -> AsyncIterator[grpc.aio.Channel]:
     servicer = Orders()  # type: ignore[abstract]  # a fake has what is called
     service = RpcService(orders_pb2_grpc.add_OrdersServiceServicer_to_server, servicer, SERVICE, ACCESS)
-    server = RpcServer("orders", [service], FakeVerifier(), reflection=True, arrivals=arrivals)
+    server = RpcServer("orders", [service], FakeVerifier(), reflection=True, pending=pending)
     port = await server.start("127.0.0.1:0")
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield channel
@@ -53,7 +53,7 @@ async def get(channel: grpc.aio.Channel) -> Any:
 
 @pytest.mark.parametrize("path", [f"/{SERVICE}/GetOrder", f"/{SERVICE}/WatchOrder", f"/{HEALTH}/Check"])
 async def test_a_call_whose_message_does_not_come_is_ended(path: str) -> None:
-    async with served(Arrivals(seconds=0.1)) as channel:
+    async with served(PendingCalls(seconds=0.1)) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await half_open(channel, path)
         error = from_rpc_error(caught.value)
@@ -61,7 +61,7 @@ async def test_a_call_whose_message_does_not_come_is_ended(path: str) -> None:
 
 
 async def test_a_call_that_ends_without_a_message_is_refused_at_once() -> None:
-    async with served(Arrivals(seconds=60)) as channel:
+    async with served(PendingCalls(seconds=60)) as channel:
         call = half_open(channel)
         await call.done_writing()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -70,7 +70,7 @@ async def test_a_call_that_ends_without_a_message_is_refused_at_once() -> None:
 
 
 async def test_calls_without_a_message_displace_each_other_and_nobody_else() -> None:
-    async with served(Arrivals(limit=5, seconds=60)) as channel:
+    async with served(PendingCalls(limit=5, seconds=60)) as channel:
         opened = [half_open(channel) for _ in range(MANY)]
         reasons = [asyncio.ensure_future(reason(call)) for call in opened]
         for _ in range(10):
@@ -93,7 +93,7 @@ async def reason(call: Any) -> str:
 
 
 async def test_a_call_with_a_slow_message_is_answered() -> None:
-    async with served(Arrivals(limit=5, seconds=60)) as channel:
+    async with served(PendingCalls(limit=5, seconds=60)) as channel:
         slow = half_open(channel)
         assert (await get(channel)).order.id == "ord_1"
         await slow.write(pb.GetOrderRequest(order_id="ord_2").SerializeToString())
@@ -110,7 +110,7 @@ def test_a_peer_is_an_address_whatever_its_port(peer: str, expected: str) -> Non
 
 
 async def test_trailing_metadata_tells_the_correlation_id_of_answers_and_errors() -> None:
-    async with served(Arrivals()) as channel:
+    async with served(PendingCalls()) as channel:
         sent = (*AS_SOMEBODY, ("x-correlation-id", "correlation-1234"))
         stub: Any = orders_pb2_grpc.OrdersServiceStub(channel)
         answered = stub.GetOrder(pb.GetOrderRequest(), metadata=sent)
@@ -127,7 +127,7 @@ async def test_trailing_metadata_tells_the_correlation_id_of_answers_and_errors(
 
 
 async def test_health_lists_every_service() -> None:
-    async with served(Arrivals()) as channel:
+    async with served(PendingCalls()) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthListRequest()  # type: ignore[attr-defined] # the stubs are older
         listed = await stub.List(request)
@@ -141,7 +141,7 @@ async def test_health_lists_every_service() -> None:
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
 async def test_reflection_lists_and_describes_all_services(version: str) -> None:
     name = f"grpc.reflection.{version}.ServerReflection"
-    async with served(Arrivals()) as channel:
+    async with served(PendingCalls()) as channel:
         ask: Any = channel.stream_stream(
             f"/{name}/ServerReflectionInfo",
             request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
