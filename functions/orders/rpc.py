@@ -155,18 +155,6 @@ def _status(number: int) -> Status | None:
     return _FROM_PROTO[number]
 
 
-def _shipping_address(address: PostalAddress) -> pb.ShippingAddress:
-    return pb.ShippingAddress(
-        name=address.name,
-        line1=address.line1,
-        line2=address.line2,
-        city=address.city,
-        state=address.state,
-        postal_code=address.postal_code,
-        country=address.country,
-    )
-
-
 def _order(order: Order) -> pb.Order:
     address = order.shipping_address
     return pb.Order(
@@ -184,7 +172,7 @@ def _order(order: Order) -> pb.Order:
             for line in order.lines
         ],
         total=money(order.total),
-        shipping_address=_shipping_address(address) if address else None,
+        shipping_address=pb.ShippingAddress(**vars(address)) if address else None,
         created_at=timestamp(order.created_at),
         updated_at=timestamp(order.updated_at),
         timeline=[
