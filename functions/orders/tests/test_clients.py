@@ -1,4 +1,4 @@
-"""Asking the products service for prices, over a real channel."""
+"""The client of products, over a real channel."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOKENS = ServiceTokens(KEY, "issuer", SystemClock())
 
 
 class Products:
-    """Knows two products; remembers what it was asked, and by which token."""
+    """A server with two products that keeps the requested ids and the token."""
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
@@ -50,7 +50,7 @@ class Products:
         return pb.BatchGetProductsResponse(products=[p for p in known if p.id in request.product_ids])
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """The one method that orders calls."""
+        """Return the handler of the one method that orders calls."""
         method = grpc.unary_unary_rpc_method_handler(
             self.batch_get,
             request_deserializer=pb.BatchGetProductsRequest.FromString,

@@ -1,4 +1,4 @@
-"""Reading, listing, cancelling, shipping and delivering: who may, and in which state."""
+"""Reading, listing, cancelling, shipping and delivering: permitted callers and states."""
 
 from __future__ import annotations
 

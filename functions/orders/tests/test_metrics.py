@@ -1,4 +1,4 @@
-"""Orders in numbers."""
+"""Metrics of orders."""
 
 from datetime import timedelta
 

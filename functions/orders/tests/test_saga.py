@@ -1,4 +1,4 @@
-"""What events do to an order: in order, late, twice, and when they should never have come."""
+"""The effect of events on an order: in order, late, repeated, and in states that do not expect them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stream tickets: each opens one order once, for half a minute, and is nowhere to be read."""
+"""Stream tickets: each opens one order once within 30 seconds, and no secret of it is stored."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from functions.runtime.identity import ANONYMOUS
 from functions.runtime.store.sqlite.store import SQLiteStore
 
 TOKEN = "header.payload.signature"
-WHO = replace(ADA, token=TOKEN)
+CALLER = replace(ADA, token=TOKEN)
 
 
 async def issued(shop: Shop, order_id: str) -> IssuedTicket:
-    return await shop.orders.create_stream_ticket(order_id, WHO)
+    return await shop.orders.create_stream_ticket(order_id, CALLER)
 
 
 async def redeem(shop: Shop, order_id: str, ticket: str) -> str:
     return await shop.orders.redeem_stream_ticket(order_id, ticket)
 
 
-async def test_a_ticket_stands_for_the_token_of_who_asked_for_it() -> None:
+async def test_a_ticket_stands_for_its_callers_token() -> None:
     shop = Shop()
     order = await shop.place()
     ticket = await issued(shop, order.id)
@@ -90,7 +90,7 @@ def written_to(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.iterdir())
 
 
-async def test_neither_ticket_nor_token_lies_in_the_store(tmp_path: Path) -> None:
+async def test_neither_ticket_nor_token_is_stored_in_plain(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "orders.db", MAPPINGS, ManualClock())
     shop = Shop(store)
     order = await shop.place()

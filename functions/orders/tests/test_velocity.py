@@ -1,4 +1,4 @@
-"""Velocity limits: what a newcomer may do, what a customer with history may, and that time gives it back."""
+"""Velocity limits: of a new account, of a customer with history, and how they recover with time."""
 
 from __future__ import annotations
 

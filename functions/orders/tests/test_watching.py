@@ -1,4 +1,4 @@
-"""Watching an order: what a stream sends, when it ends, and what it costs."""
+"""Streams of an order: what they send, when they end, and what they cost."""
 
 from __future__ import annotations
 

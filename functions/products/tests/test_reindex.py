@@ -1,4 +1,4 @@
-"""Texts of an earlier release are folded anew by the sweep."""
+"""The sweep folds texts of an earlier release again."""
 
 from __future__ import annotations
 
