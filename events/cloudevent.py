@@ -1,36 +1,20 @@
-"""CloudEvents 1.0 over HTTP: binary, structured and batched messages in, binary and structured ones out.
+"""CloudEvents 1.0 over HTTP: parse binary, structured and batched messages, write binary and structured ones.
 
-Stdlib and msgspec only, and lean: the broker handles each event with it. Attribute values are strings
-of CloudEvents' type system ("42", "true"); data is bytes and stays byte-exact.
+Not the CloudEvents SDK: the broker handles each event with this module, on the standard library and msgspec. Attribute
+values are strings of CloudEvents' type system ("42", "true"); data is bytes and stays byte-exact.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from events.cloudevent_core import BadEvent, CloudEvent, attribute_name, is_json, validate
-from events.cloudevent_json import parse_batch, parse_structured, to_structured
-
-__all__ = [
-    "BATCH",
-    "STRUCTURED",
-    "BadEvent",
-    "CloudEvent",
-    "binary_headers",
-    "header_block",
-    "header_value",
-    "is_cloudevent",
-    "is_json",
-    "parse",
-    "parse_batch",
-    "parse_binary",
-    "parse_structured",
-    "to_structured",
-    "validate",
-]
+import msgspec
 
 STRUCTURED: Final = "application/cloudevents+json"
 BATCH: Final = "application/cloudevents-batch+json"
@@ -49,6 +33,64 @@ _CHARSETS: Final = {
 _names: dict[bytes, str] = {}
 _wire_names: dict[str, bytes] = {}
 _NAMES_KEPT: Final = 512  # names come from outside: the caches are bounded
+_ATTRIBUTE_NAME: Final = re.compile(r"[a-z0-9]{1,64}")
+# CloudEvents' String type: no control characters, no surrogates, no noncharacters.
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+_objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_lists = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+
+
+class BadEvent(ValueError):
+    """A message that is no CloudEvent. `reason` is stable and UPPER_SNAKE, the text is for people."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class CloudEvent:
+    """Context attributes (extensions and datacontenttype included) and data, b"" when there is none."""
+
+    __slots__ = ("attributes", "data")
+
+    def __init__(self, attributes: dict[str, str], data: bytes = b"") -> None:
+        self.attributes = attributes
+        self.data = data
+
+    @property
+    def id(self) -> str:
+        return self.attributes["id"]
+
+    @property
+    def source(self) -> str:
+        return self.attributes["source"]
+
+    @property
+    def type(self) -> str:
+        return self.attributes["type"]
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a media type (parameters allowed) is JSON."""
+    media = content_type.partition(";")[0].strip().lower()
+    return media.endswith(("/json", "+json"))
+
+
+def validate(attributes: dict[str, str]) -> None:
+    """Raise BadEvent unless these are an event's attributes; empty optional ones are removed."""
+    if attributes.get("specversion") != "1.0":
+        raise _bad_version(attributes)
+    for name in ("id", "source", "type"):
+        if not attributes.get(name):
+            raise BadEvent("MISSING_ATTRIBUTE", f"the required attribute {name} is missing or empty")
+    for name in ("subject", "time", "dataschema", "datacontenttype"):
+        if attributes.get(name) == "":  # optional ones that are empty count as absent, as in Knative
+            del attributes[name]
+    for name, value in attributes.items():
+        if not value.isprintable() and _FORBIDDEN.search(value):
+            raise BadEvent("INVALID_ATTRIBUTE_VALUE", f"the value of {name} holds control characters")
+    _validate_formats(attributes)
 
 
 def is_cloudevent(headers: Headers) -> bool:
@@ -128,6 +170,38 @@ def binary_headers(event: CloudEvent) -> dict[str, str]:
     }
 
 
+def parse_structured(body: bytes, charset: str = "utf-8") -> CloudEvent:
+    """Parse one event of the JSON format."""
+    try:
+        return _from_json(_objects.decode(_utf8(body, charset)))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadEvent("MALFORMED_JSON", f"the body is no JSON object: {error}") from None
+
+
+def parse_batch(body: bytes, charset: str = "utf-8") -> list[CloudEvent]:
+    """Parse a JSON batch; the message of a BadEvent names the index of the bad one."""
+    try:
+        items = _lists.decode(_utf8(body, charset))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadEvent("MALFORMED_JSON", f"the body is no JSON array of objects: {error}") from None
+    events = []
+    for index, item in enumerate(items):
+        try:
+            events.append(_from_json(item))
+        except BadEvent as error:
+            raise BadEvent(error.reason, f"event {index} of the batch: {error}") from None
+    return events
+
+
+def to_structured(event: CloudEvent) -> bytes:
+    """The event in the JSON format; JSON data stays as it is, other data goes as a string or in base64."""
+    document: dict[str, object] = dict(event.attributes)
+    if event.data:
+        key, value = _json_data(event)
+        document[key] = value
+    return msgspec.json.encode(document)
+
+
 def _parse_formatted(content_type: str, body: bytes) -> list[CloudEvent]:
     media, _, parameters = content_type.partition(";")
     found = re.search(r'charset\s*=\s*"?([^\s;"]+)', parameters, re.IGNORECASE)
@@ -139,7 +213,7 @@ def _parse_formatted(content_type: str, body: bytes) -> list[CloudEvent]:
 
 
 def _attribute_name(key: bytes) -> str:
-    name = attribute_name(key[3:].decode("latin-1"))
+    name = _checked_name(key[3:].decode("latin-1"))
     if name in ("data", "datacontenttype"):
         raise BadEvent("INVALID_ATTRIBUTE_NAME", f"{name} travels as the body and its Content-Type")
     if len(_names) < _NAMES_KEPT:
@@ -164,3 +238,93 @@ def _header_value(name: str, raw: bytes) -> str:
     except UnicodeDecodeError:
         raise BadEvent("INVALID_UTF8", f"the value of {name} is not UTF-8") from None
     return text
+
+
+def _json_data(event: CloudEvent) -> tuple[str, object]:
+    content_type = event.attributes.get("datacontenttype", "")
+    try:
+        if is_json(content_type):
+            msgspec.json.decode(event.data)
+            event.data.decode()
+            return "data", msgspec.Raw(event.data)
+        if content_type.lower().startswith("text/"):
+            return "data", event.data.decode()
+    except (ValueError, RecursionError):
+        pass  # it is not what its type says: base64 keeps it whole
+    return "data_base64", base64.b64encode(event.data).decode()
+
+
+def _utf8(body: bytes, charset: str) -> bytes:
+    """The body in UTF-8, checked as a whole: what stays raw (data) is not looked at again."""
+    try:
+        text = body.decode(charset)
+    except UnicodeDecodeError:
+        raise BadEvent("INVALID_UTF8", f"the body is not {charset}") from None
+    return body if charset == "utf-8" else text.encode()
+
+
+def _from_json(document: dict[str, msgspec.Raw]) -> CloudEvent:
+    data, encoded = document.pop("data", None), document.pop("data_base64", None)
+    attributes: dict[str, str] = {}
+    for name, raw in document.items():
+        value = msgspec.json.decode(raw)
+        if value is not None:
+            attributes[_checked_name(name)] = _attribute_text(name, value)
+    validate(attributes)
+    if encoded is not None:
+        return CloudEvent(attributes, _base64_data(encoded, data))
+    if data is None or bytes(data) == b"null":
+        return CloudEvent(attributes)
+    if is_json(attributes.setdefault("datacontenttype", "application/json")):
+        return CloudEvent(attributes, bytes(data))
+    value = msgspec.json.decode(data)
+    return CloudEvent(attributes, value.encode() if isinstance(value, str) else bytes(data))
+
+
+def _attribute_text(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and -(2**31) <= value < 2**31:
+        return str(value)
+    raise BadEvent("INVALID_ATTRIBUTE_VALUE", f"{name} is no string, boolean or 32-bit integer")
+
+
+def _base64_data(encoded: msgspec.Raw, data: msgspec.Raw | None) -> bytes:
+    value = msgspec.json.decode(encoded)
+    if data is not None or not isinstance(value, str):
+        raise BadEvent("INVALID_DATA", "data_base64 is a string, and excludes data")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise BadEvent("INVALID_DATA", "data_base64 is no base64") from None
+
+
+def _checked_name(text: str) -> str:
+    """The name, checked. CloudEvents only recommends 20 characters at most; somewhere there has to be a bound."""
+    if not _ATTRIBUTE_NAME.fullmatch(text):
+        raise BadEvent("INVALID_ATTRIBUTE_NAME", f"{text[:40]!r} is no attribute name ([a-z0-9], up to 64)")
+    return text
+
+
+def _validate_formats(attributes: dict[str, str]) -> None:
+    for name in ("source", "dataschema"):
+        if name in attributes and len(attributes[name].split(None, 1)) != 1:
+            raise BadEvent("INVALID_ATTRIBUTE_VALUE", f"{name} is no URI reference")
+    if not attributes.get("datacontenttype", "").isascii():
+        raise BadEvent("INVALID_ATTRIBUTE_VALUE", "datacontenttype is no media type")
+    time = attributes.get("time")
+    if time is not None:
+        try:
+            valid = _TIME.fullmatch(time) is not None and datetime.fromisoformat(time.upper()) is not None
+        except ValueError:
+            valid = False
+        if not valid:
+            raise BadEvent("INVALID_ATTRIBUTE_VALUE", "time is no RFC 3339 timestamp")
+
+
+def _bad_version(attributes: dict[str, str]) -> BadEvent:
+    if not attributes.get("specversion"):
+        return BadEvent("MISSING_ATTRIBUTE", "no CloudEvent: the required attribute specversion is missing")
+    return BadEvent("UNSUPPORTED_SPECVERSION", "only specversion 1.0 is understood")

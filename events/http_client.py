@@ -37,7 +37,7 @@ class Response(NamedTuple):
     body: bytes
 
 
-class Endpoint:
+class HttpTarget:
     """Where requests go: a URL, ready to be written, and the idle connections of its origin."""
 
     __slots__ = ("host", "idle", "port", "prefix", "tls", "url")
@@ -54,7 +54,7 @@ class Endpoint:
         self.prefix = f"POST {target} HTTP/1.1\r\nhost: {host}\r\n".encode() + headers
 
 
-class Client:
+class HttpClient:
     """Connections by origin; `post` is safe to call many times at once."""
 
     def __init__(self) -> None:
@@ -62,15 +62,15 @@ class Client:
         self._open: set[_Connection] = set()
         self._tls: ssl.SSLContext | None = None
 
-    def endpoint(self, url: str, headers: bytes = b"") -> Endpoint:
+    def target(self, url: str, headers: bytes = b"") -> HttpTarget:
         """Prepare a URL; `headers` (lines ended by CR LF) go with each request to it."""
         parts = urlsplit(url)
-        return Endpoint(url, self._idle.setdefault((parts.scheme, parts.netloc), []), headers)
+        return HttpTarget(url, self._idle.setdefault((parts.scheme, parts.netloc), []), headers)
 
-    async def post(self, endpoint: Endpoint, headers: bytes, body: bytes, timeout: float) -> Response:
+    async def post(self, target: HttpTarget, headers: bytes, body: bytes, timeout: float) -> Response:
         """POST and read the answer within `timeout` seconds. Raises RequestFailed."""
-        request = b"%b%bcontent-length: %d\r\n\r\n%b" % (endpoint.prefix, headers, len(body), body)
-        idle = endpoint.idle
+        request = b"%b%bcontent-length: %d\r\n\r\n%b" % (target.prefix, headers, len(body), body)
+        idle = target.idle
         while idle:
             connection = idle.pop()
             if connection.usable():
@@ -80,7 +80,7 @@ class Client:
                     continue
         loop = asyncio.get_running_loop()
         started = loop.time()
-        connection = await self._connect(endpoint, timeout)
+        connection = await self._connect(target, timeout)
         return await connection.exchange(request, max(0.001, timeout - (loop.time() - started)))
 
     def close(self) -> None:
@@ -88,22 +88,22 @@ class Client:
         for connection in list(self._open):
             connection.drop()
 
-    async def _connect(self, endpoint: Endpoint, timeout: float) -> _Connection:
+    async def _connect(self, target: HttpTarget, timeout: float) -> _Connection:
         loop = asyncio.get_running_loop()
-        if endpoint.tls and self._tls is None:
+        if target.tls and self._tls is None:
             self._tls = ssl.create_default_context()
         try:
             async with asyncio.timeout(timeout):
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(endpoint.idle, self._open),
-                    endpoint.host,
-                    endpoint.port,
-                    ssl=self._tls if endpoint.tls else None,
+                    lambda: _Connection(target.idle, self._open),
+                    target.host,
+                    target.port,
+                    ssl=self._tls if target.tls else None,
                 )
         except TimeoutError:
-            raise RequestFailed(f"no connection to {endpoint.url} within {timeout:g} s") from None
+            raise RequestFailed(f"no connection to {target.url} within {timeout:g} s") from None
         except OSError as error:
-            raise RequestFailed(f"no connection to {endpoint.url}: {error.strerror or error}") from None
+            raise RequestFailed(f"no connection to {target.url}: {error.strerror or error}") from None
         return connection
 
 

@@ -15,7 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from events.asgi import Receive, Scope, Send
-from observability import garbage
+from observability import heap
 
 _log = logging.getLogger("shop.http")
 _GRACE_SECONDS = 10
@@ -74,7 +74,7 @@ async def run_service(service: Service, host: str, port: int, ready: Callable[[s
         loop.add_signal_handler(number, stop.set)
     async with serving(service, host, port) as url:
         ready(url)
-        garbage.settle()
+        heap.freeze()
         await stop.wait()
         _log.info("stopping")
 

@@ -47,7 +47,7 @@ class OutboxRow(NamedTuple):
     tracestate: str
 
 
-class Rows(Protocol):
+class OutboxStore(Protocol):
     """What the outbox needs of a store."""
 
     async def outbox(self, before: datetime, limit: int) -> list[OutboxRow]: ...
@@ -57,13 +57,13 @@ class Rows(Protocol):
     def on_commit(self, listener: Callable[[Sequence[OutboxRow]], None]) -> None: ...
 
 
-class Now(Protocol):
+class Clock(Protocol):
     """What it needs of a clock."""
 
     def now(self) -> datetime: ...
 
 
-class Limits(NamedTuple):
+class OutboxLimits(NamedTuple):
     """How far publishing goes.
 
     `parallel` rows at once; `held` in memory at most; `attempts` before a row lets others pass; pauses, which double
@@ -78,7 +78,7 @@ class Limits(NamedTuple):
     age: timedelta = timedelta(seconds=5)
 
 
-_LIMITS = Limits()
+_LIMITS = OutboxLimits()
 
 
 class Outbox:
@@ -89,7 +89,12 @@ class Outbox:
     """
 
     def __init__(
-        self, store: Rows, publisher: Publisher, clock: Now, service: str, limits: Limits = _LIMITS
+        self,
+        store: OutboxStore,
+        publisher: Publisher,
+        clock: Clock,
+        service: str,
+        limits: OutboxLimits = _LIMITS,
     ) -> None:
         self._store = store
         self._publisher = publisher
@@ -262,11 +267,11 @@ class Outbox:
 
 
 @lru_cache(256)
-def _publishing(type_: str) -> tracing.Operation:
+def _publishing(type_: str) -> tracing.SpanTemplate:
     attributes: dict[str, tracing.Attribute] = {
         **tracing.MESSAGING,
         "messaging.operation.type": "send",
         "messaging.operation.name": "publish",
         "messaging.destination.name": type_,
     }
-    return tracing.Operation(f"publish {type_}", "PRODUCER", attributes)
+    return tracing.SpanTemplate(f"publish {type_}", "PRODUCER", attributes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from events.cloudevent import header_block, header_value
-from events.http_client import Client, RequestFailed
+from events.http_client import HttpClient, RequestFailed
 from events.outbox import OutboxRow
 from events.signatures import EXTENSION, Signer
 from observability.failpoints import failpoint
@@ -36,8 +36,8 @@ class HttpPublisher:
 
     def __init__(self, broker_url: str, signer: Signer, timeout: float = TIMEOUT_SECONDS) -> None:
         self._signer = signer
-        self._client = Client()
-        self._endpoint = self._client.endpoint(broker_url)
+        self._client = HttpClient()
+        self._target = self._client.target(broker_url)
         self._timeout = timeout
 
     async def publish(self, row: OutboxRow) -> None:
@@ -45,7 +45,7 @@ class HttpPublisher:
         try:
             failpoint("outbox.publish.before")
             answer = await self._client.post(
-                self._endpoint, headers(row, self._signer), row.data, self._timeout
+                self._target, headers(row, self._signer), row.data, self._timeout
             )
             failpoint("outbox.publish.after")
         except RequestFailed as error:

@@ -22,8 +22,8 @@ from gateway.app import create_app
 from gateway.limits import ConcurrencyLimiter, address_key
 from gateway.middleware.request_context import AppState
 from gateway.settings import Settings
-from observability import garbage, logs, tracing
-from observability.endpoint import Endpoint
+from observability import heap, logs, tracing
+from observability.metrics_server import MetricsServer
 
 log = logging.getLogger("shop.gateway")
 
@@ -207,7 +207,7 @@ class GatewayServer:
         self.app = app or create_app(settings)
         self.gateway: AppState = self.app.state.gateway
         self.http_port = 0
-        self._endpoint = Endpoint(hold=settings.metrics_hold_seconds)
+        self._metrics_server = MetricsServer(hold=settings.metrics_hold_seconds)
         config = uvicorn.Config(
             self.app,
             http=BoundedHttpProtocol.within(settings),
@@ -236,13 +236,13 @@ class GatewayServer:
         self.http_port = int(listening.getsockname()[1])
         await self._server.begin(listening)
         if settings.metrics_port is not None:
-            await self._endpoint.start(settings.host, settings.metrics_port)
+            await self._metrics_server.start(settings.host, settings.metrics_port)
         log.info("ready", extra={"http_port": self.http_port})
 
     async def stop(self) -> None:
         """Drain and close."""
         await self._server.end()
-        await self._endpoint.stop()
+        await self._metrics_server.stop()
 
 
 async def _serve(settings: Settings) -> None:
@@ -252,7 +252,7 @@ async def _serve(settings: Settings) -> None:
     for sign in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sign, stop.set)
     await live.start()
-    garbage.settle()
+    heap.freeze()
     await stop.wait()
     log.info("stopping")
     await live.stop()

@@ -22,7 +22,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from observability.tracing import SCHEMA_URL
 
 if TYPE_CHECKING:
-    from observability.tracing import Attribute, Operation, Span
+    from observability.tracing import Attribute, Span, SpanTemplate
 
 SCOPE = "shop"
 
@@ -52,7 +52,7 @@ def encode(span: Span) -> bytes:
             0x41,
             span.end,
         ),
-        span.operation.encoded or _common(span.operation),
+        span.template.encoded or _common(span.template),
         *[_attribute(key, value) for key, value in span.attributes.items()],
     ]
     if span.parent_id:
@@ -104,11 +104,11 @@ def _about(resource: Resource) -> bytes:
     return _field(b"\x0a", b"".join([_field(b"\x0a", _key_value(key, value)) for key, value in known]))
 
 
-def _common(operation: Operation) -> bytes:
-    kind = pb.Span.SpanKind.Value(f"SPAN_KIND_{operation.kind}")
-    named = pb.Span(name=operation.name, kind=kind, flags=1).SerializeToString()
-    operation.encoded = named + b"".join([_attribute(*pair) for pair in operation.attributes.items()])
-    return operation.encoded
+def _common(template: SpanTemplate) -> bytes:
+    kind = pb.Span.SpanKind.Value(f"SPAN_KIND_{template.kind}")
+    named = pb.Span(name=template.name, kind=kind, flags=1).SerializeToString()
+    template.encoded = named + b"".join([_attribute(*pair) for pair in template.attributes.items()])
+    return template.encoded
 
 
 def _attribute(key: str, value: Attribute) -> bytes:

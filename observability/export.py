@@ -27,16 +27,16 @@ FLUSH_SECONDS = 3.0
 """How long the end of a process waits for the last spans to be taken."""
 
 
-class Takes:
+class OwnSpanExporter:
     """What an exporter is that takes spans of ours; it is told whose they are."""
 
     resource: Resource
 
 
-class Late(Takes, SpanExporter):
+class LazyExporter(OwnSpanExporter, SpanExporter):
     """An exporter that is made, by `make`, when the first batch is due: a cold start does without its libraries."""
 
-    def __init__(self, make: Callable[[], Takes]) -> None:
+    def __init__(self, make: Callable[[], OwnSpanExporter]) -> None:
         self._make = make
         self._made: Any = None
 
@@ -56,7 +56,7 @@ class Late(Takes, SpanExporter):
             self._made.shutdown()
 
 
-class _Readable(Takes, SpanExporter):
+class _SdkSpanExporter(OwnSpanExporter, SpanExporter):
     """Any other of the SDK's exporters, which gets the SDK's objects."""
 
     def __init__(self, exporter: SpanExporter) -> None:
@@ -71,7 +71,7 @@ class _Readable(Takes, SpanExporter):
         self._exporter.shutdown()
 
 
-class _Counted(SpanExporter):
+class _CountingExporter(SpanExporter):
     """An exporter whose outcomes are counted."""
 
     def __init__(self, exporter: SpanExporter, service: str) -> None:
@@ -98,13 +98,13 @@ class Provider:
         resource = Resource.create(
             {"service.name": service, "service.namespace": "shop", "service.version": VERSION}, SCHEMA_URL
         )
-        sending = exporter if isinstance(exporter, Takes) else _Readable(exporter)
+        sending = exporter if isinstance(exporter, OwnSpanExporter) else _SdkSpanExporter(exporter)
         sending.resource = resource
         # The SDK's provider reads OTEL_TRACES_SAMPLER; it makes no span.
         self._sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler
         self.follows = isinstance(self._sampler, ParentBased)
         self._dropped = metrics.SPANS.labels(service, "dropped")
-        self._queue: Any = BatchSpanProcessor(_Counted(sending, service))
+        self._queue: Any = BatchSpanProcessor(_CountingExporter(sending, service))
         # It tells nobody what it drops, and its door asks for the SDK's spans.
         inside: Any = self._queue._batch_processor  # noqa: SLF001 - as said
         self._put, self._waiting = inside.emit, inside._queue  # noqa: SLF001 - as said
@@ -145,18 +145,18 @@ def provide(service: str, exporter: SpanExporter) -> Provider:
     return Provider(service, exporter)
 
 
-def exporter(environ: Mapping[str, str]) -> Late:
+def exporter(environ: Mapping[str, str]) -> LazyExporter:
     """The OTLP exporter that the standard variables describe."""
 
-    def make() -> Takes:
+    def make() -> OwnSpanExporter:
         if environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", common).startswith("http"):
-            from observability.export_http import Http as Exporter
+            from observability.export_http import HttpExporter as Exporter
         else:
-            from observability.export_grpc import Grpc as Exporter  # type: ignore[assignment] # one of the two
+            from observability.export_grpc import GrpcExporter as Exporter  # type: ignore[assignment] # one of the two
         return Exporter()
 
     common = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-    return Late(make)
+    return LazyExporter(make)
 
 
 def end(provider: Provider) -> None:

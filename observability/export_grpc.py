@@ -9,7 +9,7 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from observability import encoding
-from observability.export import Takes
+from observability.export import OwnSpanExporter
 from observability.proxies import proxy_for
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -17,7 +17,7 @@ _DEFAULT = "http://localhost:4317"
 _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
-class Grpc(Takes, OTLPSpanExporter):
+class GrpcExporter(OwnSpanExporter, OTLPSpanExporter):
     """See the module."""
 
     def __init__(self) -> None:

@@ -9,11 +9,11 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from observability import encoding
-from observability.export import Takes
+from observability.export import OwnSpanExporter
 from observability.proxies import proxy_for
 
 
-class Http(Takes, OTLPSpanExporter):
+class HttpExporter(OwnSpanExporter, OTLPSpanExporter):
     """See the module."""
 
     def __init__(self) -> None:

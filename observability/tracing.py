@@ -86,7 +86,7 @@ def enabled() -> bool:
     return _tracer is not None
 
 
-class Operation:
+class SpanTemplate:
     """What many spans have in common: made once, and encoded once (`encoded` is for the exporter)."""
 
     __slots__ = ("attributes", "encoded", "kind", "name")
@@ -115,7 +115,7 @@ class Operation:
         return Span(_tracer, self, attributes, parent or context.current(), harmless)
 
 
-class Rpc(Operation):
+class RpcTemplate(SpanTemplate):
     """A gRPC method, by its full name `package.Service/Method`, answered or (`address`, host:port) called."""
 
     __slots__ = ()
@@ -137,12 +137,12 @@ class Rpc(Operation):
 
 
 @lru_cache(512)
-def called(path: bytes | str, address: str) -> Rpc:
+def client_call(path: bytes | str, address: str) -> RpcTemplate:
     """The method that a stub calls, at `address`."""
-    return Rpc((path.decode() if isinstance(path, bytes) else path).lstrip("/"), address)
+    return RpcTemplate((path.decode() if isinstance(path, bytes) else path).lstrip("/"), address)
 
 
-def failed(span: Span | None, error_type: str) -> None:
+def mark_failed(span: Span | None, error_type: str) -> None:
     """Mark a span (None: tracing is off) as failed, for a reason of bounded values."""
     if span is None:
         return
@@ -164,16 +164,16 @@ class Span(context.Context):
         "attributes",
         "end",
         "failed",
-        "operation",
         "parent_id",
         "start",
+        "template",
     )
     _token: Token[context.Context]
 
     def __init__(
         self,
         provider: Provider,
-        operation: Operation,
+        template: SpanTemplate,
         attributes: dict[str, Attribute] | None,
         parent: context.Context,
         harmless: tuple[type[Exception], ...] = (),
@@ -187,11 +187,11 @@ class Span(context.Context):
         if provider.follows and not parent.root:
             self.sampled, self.flags = parent.sampled, parent.flags
         else:
-            self.sampled = provider.sampled(parent, self.trace_id, operation.name)
+            self.sampled = provider.sampled(parent, self.trace_id, template.name)
             self.flags = "01" if self.sampled else "00"
         self._provider = provider
         self._harmless = harmless
-        self.operation = operation
+        self.template = template
         self.attributes = {} if attributes is None else attributes
         self.failed = False
         self.end = 0
@@ -218,7 +218,7 @@ class Span(context.Context):
 
     def _judge(self, error: BaseException) -> None:
         if isinstance(error, Exception) and not isinstance(error, self._harmless):
-            failed(self, _reason(error))
+            mark_failed(self, _reason(error))
 
 
 class _Call(Span):
@@ -232,7 +232,7 @@ class _Call(Span):
         # A refusal (NOT_FOUND) is an ordinary answer, also on the client's span, where the conventions would
         # count each code but OK as an error: tail sampling is to keep faults, not lookups.
         if code in _FAULTS:
-            failed(self, _reason(error))
+            mark_failed(self, _reason(error))
 
 
 def _code(error: BaseException) -> str:

@@ -21,25 +21,25 @@ from prometheus_client.exposition import choose_encoder
 
 from events.cloudevent import CloudEvent, header_block
 from events.dead_letters.app import DeadLetters, Replay, ReplayFailed
-from events.http_client import Client, RequestFailed
+from events.http_client import HttpClient, RequestFailed
 from events.http_server import run_service
 from events.journal import StorageError
 from events.service_tokens import dead_letter_callers
 from observability import logs, tracing
-from observability.endpoint import Endpoint
+from observability.metrics_server import MetricsServer
 
 log = logging.getLogger("shop.deadletters")
 
 _TIMEOUT = 10.0
 
 
-def replay_over_http(client: Client, url: str) -> Replay:
+def replay_over_http(client: HttpClient, url: str) -> Replay:
     """Replays by POST to the broker's address."""
-    endpoint = client.endpoint(url)
+    target = client.target(url)
 
     async def replay(event: CloudEvent, broker: str | None) -> None:
         try:
-            answer = await client.post(endpoint, header_block(event.attributes), event.data, _TIMEOUT)
+            answer = await client.post(target, header_block(event.attributes), event.data, _TIMEOUT)
         except RequestFailed as error:
             raise ReplayFailed(str(error)) from None
         if not 200 <= answer.status < 300:
@@ -64,13 +64,13 @@ async def serve(environ: Mapping[str, str]) -> None:
     registry = CollectorRegistry()
     app = DeadLetters(
         data_dir(environ),
-        replay=replay_over_http(Client(), url),
+        replay=replay_over_http(HttpClient(), url),
         registry=registry,
         callers=dead_letter_callers(environ, time.time),
     )
     port = int(environ.get("HTTP_PORT") or environ.get("PORT") or "8080")
     host = environ.get("HTTP_HOST", "0.0.0.0")  # noqa: S104 - in a container every interface is the pod's
-    endpoint = Endpoint(partial(exposition, registry), hold=0)  # what it counts is in its store, too
+    endpoint = MetricsServer(partial(exposition, registry), hold=0)  # what it counts is in its store, too
     if environ.get("METRICS_PORT"):
         await endpoint.start(host, int(environ["METRICS_PORT"]))
     await run_service(app, host, port, lambda address: log.info("dead letters ready", extra={"url": address}))

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from events.outbox import Limits, Outbox, OutboxRow
+from events.outbox import Outbox, OutboxLimits, OutboxRow
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
-QUICK = Limits(parallel=4, held=10, attempts=3, first_pause=0.001, longest_pause=0.004)
+QUICK = OutboxLimits(parallel=4, held=10, attempts=3, first_pause=0.001, longest_pause=0.004)
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 
 
-class Clock:
+class ManualClock:
     """Moved by the test."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ def row(number: int, time: datetime = START) -> OutboxRow:
     )
 
 
-class Rows:
+class FakeOutboxStore:
     """A store's outbox; `fails` is how many calls fail next."""
 
     def __init__(self, *rows: OutboxRow) -> None:
@@ -117,9 +117,11 @@ async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
             await asyncio.sleep(0.001)
 
 
-def outbox(rows: Rows, broker: Broker, clock: Clock | None = None, limits: Limits = QUICK) -> Outbox:
+def outbox(
+    rows: FakeOutboxStore, broker: Broker, clock: ManualClock | None = None, limits: OutboxLimits = QUICK
+) -> Outbox:
     """A quick one, not yet started."""
-    return Outbox(rows, broker, clock or Clock(), "orders", limits)
+    return Outbox(rows, broker, clock or ManualClock(), "orders", limits)
 
 
 LONG_AGO = timedelta(hours=1)

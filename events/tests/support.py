@@ -34,7 +34,7 @@ def service_token(key: PrivateKey = GATEWAY, kid: str = "", **changed: Any) -> s
     return jwt.encode(given, private, "EdDSA", {"kid": kid or key.key_id})
 
 
-class Delivery(NamedTuple):
+class ReceivedRequest(NamedTuple):
     headers: dict[str, str]
     body: bytes
     path: str
@@ -56,7 +56,7 @@ class Subscriber:
 
     answers: Sequence[Answer] = ()
     gate: asyncio.Event | None = None
-    received: list[Delivery] = field(default_factory=list)
+    received: list[ReceivedRequest] = field(default_factory=list)
     url: str = ""
 
     async def start(self) -> None:
@@ -70,7 +70,7 @@ class Subscriber:
         body = await read_body(receive)
         number = len(self.received)
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-        self.received.append(Delivery(headers, body, scope["path"]))
+        self.received.append(ReceivedRequest(headers, body, scope["path"]))
         if self.gate is not None:
             await self.gate.wait()
         answer = self.answers[number] if number < len(self.answers) else Answer()

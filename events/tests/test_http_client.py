@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from events.http_client import Client, RequestFailed, Response
+from events.http_client import HttpClient, RequestFailed, Response
 
 
 @contextlib.asynccontextmanager
@@ -38,10 +38,10 @@ async def server(*answers: bytes, close: bool = False) -> AsyncIterator[str]:
 
 
 async def post(*answers: bytes, close: bool = False, timeout: float = 5.0) -> list[Response]:
-    client = Client()
+    client = HttpClient()
     async with server(*answers, close=close) as url:
-        endpoint = client.endpoint(url)
-        found = [await client.post(endpoint, b"", b"", timeout) for _ in range(max(1, len(answers)))]
+        target = client.target(url)
+        found = [await client.post(target, b"", b"", timeout) for _ in range(max(1, len(answers)))]
         client.close()
         return found
 

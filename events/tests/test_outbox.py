@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 
-from events.tests.fakes import LONG_AGO, START, TRACE, Broker, Clock, Rows, outbox, row, until
+from events.tests.fakes import (
+    LONG_AGO,
+    START,
+    TRACE,
+    Broker,
+    FakeOutboxStore,
+    ManualClock,
+    outbox,
+    row,
+    until,
+)
 from observability import context
 
 
 async def test_a_committed_event_is_published_and_removed_without_holding_its_caller() -> None:
-    rows, broker = Rows(), Broker()
+    rows, broker = FakeOutboxStore(), Broker()
     publishing = outbox(rows, broker)
     publishing.start()
     broker.gate.clear()
@@ -27,7 +37,7 @@ async def test_a_committed_event_is_published_and_removed_without_holding_its_ca
 
 
 async def test_what_an_earlier_life_left_is_published_at_the_start() -> None:
-    rows, broker = Rows(*(row(n) for n in range(100))), Broker()
+    rows, broker = FakeOutboxStore(*(row(n) for n in range(100))), Broker()
     publishing = outbox(rows, broker)
     publishing.start()
 
@@ -38,7 +48,7 @@ async def test_what_an_earlier_life_left_is_published_at_the_start() -> None:
 
 
 async def test_no_more_than_allowed_are_published_at_once_and_rows_leave_in_batches() -> None:
-    rows, broker = Rows(), Broker()
+    rows, broker = FakeOutboxStore(), Broker()
     publishing = outbox(rows, broker)
     publishing.start()
     broker.gate.clear()
@@ -53,7 +63,7 @@ async def test_no_more_than_allowed_are_published_at_once_and_rows_leave_in_batc
 
 
 async def test_what_memory_has_no_room_for_is_read_back_from_the_store() -> None:
-    rows, broker = Rows(), Broker()
+    rows, broker = FakeOutboxStore(), Broker()
     publishing = outbox(rows, broker)
     publishing.start()
     await until(lambda: rows.reads == 1)
@@ -72,7 +82,7 @@ async def test_what_memory_has_no_room_for_is_read_back_from_the_store() -> None
 
 async def test_a_flaky_broker_gets_every_event_in_the_end() -> None:
     chance = random.Random(1)
-    rows, broker = Rows(), Broker(lambda _: chance.random() < 0.5)
+    rows, broker = FakeOutboxStore(), Broker(lambda _: chance.random() < 0.5)
     publishing = outbox(rows, broker)
     publishing.start()
     for number in range(100):
@@ -85,7 +95,7 @@ async def test_a_flaky_broker_gets_every_event_in_the_end() -> None:
 
 
 async def test_a_broker_that_was_away_gets_everything_when_it_returns() -> None:
-    rows, broker = Rows(), Broker(lambda _: True)
+    rows, broker = FakeOutboxStore(), Broker(lambda _: True)
     publishing = outbox(rows, broker)
     publishing.start()
     for number in range(50):
@@ -101,7 +111,7 @@ async def test_a_broker_that_was_away_gets_everything_when_it_returns() -> None:
 
 
 async def test_an_event_that_the_broker_never_takes_holds_up_no_other_and_is_not_given_up() -> None:
-    rows, broker = Rows(), Broker(lambda row: int(row.id) < 5)
+    rows, broker = FakeOutboxStore(), Broker(lambda row: int(row.id) < 5)
     publishing = outbox(rows, broker)
     publishing.start()
     for number in range(60):
@@ -118,7 +128,7 @@ async def test_an_event_that_the_broker_never_takes_holds_up_no_other_and_is_not
 
 
 async def test_a_store_that_fails_for_a_while_loses_nothing() -> None:
-    rows, broker = Rows(row(1)), Broker()
+    rows, broker = FakeOutboxStore(row(1)), Broker()
     rows.fails = 3
     publishing = outbox(rows, broker)
     publishing.start()
@@ -133,7 +143,7 @@ async def test_a_store_that_fails_for_a_while_loses_nothing() -> None:
 
 
 async def test_a_crash_between_publication_and_removal_repeats_the_event_under_its_id() -> None:
-    rows, broker = Rows(), Broker()
+    rows, broker = FakeOutboxStore(), Broker()
     first_life = outbox(rows, broker)
     first_life.start()
     await until(lambda: rows.reads == 1)
@@ -152,7 +162,7 @@ async def test_a_crash_between_publication_and_removal_repeats_the_event_under_i
 
 
 async def test_a_sweep_takes_old_rows_of_others_and_leaves_what_is_under_way() -> None:
-    rows, broker, clock = Rows(), Broker(), Clock()
+    rows, broker, clock = FakeOutboxStore(), Broker(), ManualClock()
     publishing = outbox(rows, broker, clock)
     publishing.start()
     await until(lambda: rows.reads == 1)
@@ -172,7 +182,7 @@ async def test_a_sweep_takes_old_rows_of_others_and_leaves_what_is_under_way() -
 
 async def test_sweeps_of_two_processes_at_once_publish_everything_under_its_own_id() -> None:
     left = [row(n, START - LONG_AGO) for n in range(50)]
-    rows, broker, clock = Rows(), Broker(), Clock()
+    rows, broker, clock = FakeOutboxStore(), Broker(), ManualClock()
     both = [outbox(rows, broker, clock) for _ in range(2)]
     for publishing in both:
         publishing.start()
@@ -189,7 +199,7 @@ async def test_sweeps_of_two_processes_at_once_publish_everything_under_its_own_
 
 
 async def test_draining_publishes_what_is_under_way() -> None:
-    rows, broker = Rows(), Broker()
+    rows, broker = FakeOutboxStore(), Broker()
     publishing = outbox(rows, broker)
     publishing.start()
     rows.commit(*(row(n) for n in range(8)))
@@ -201,7 +211,7 @@ async def test_draining_publishes_what_is_under_way() -> None:
 
 async def test_draining_does_not_wait_for_a_broker_that_is_away_or_silent() -> None:
     for broker in (Broker(lambda _: True), Broker()):
-        rows = Rows()
+        rows = FakeOutboxStore()
         publishing = outbox(rows, broker)
         publishing.start()
         if not broker.refuse(row(0)):
@@ -221,7 +231,7 @@ async def test_an_event_is_published_in_the_context_of_the_work_that_caused_it()
         async def publish(self, row: object) -> None:
             seen.append(context.current())
 
-    rows = Rows()
+    rows = FakeOutboxStore()
     publishing = outbox(rows, Looking())
     publishing.start()
     rows.commit(row(1), row(2))

@@ -190,7 +190,7 @@ class MessageSender:
     async def _deliver(self, mail: Mail, template: str) -> Outcome:
         attributes = {"shop.template": template, "shop.channel": self._channel.name}
         try:
-            operation = tracing.Operation(f"send {template}", "CLIENT", attributes)
+            operation = tracing.SpanTemplate(f"send {template}", "CLIENT", attributes)
             with operation.span(harmless=(Bounced, MailRefused)):
                 failpoint("notifications.send.before")
                 await self._channel.send(mail)

@@ -153,7 +153,7 @@ class EventFunction:
 
 
 @lru_cache(256)  # of the types that somebody here subscribed to
-def _processing(type_: str, source: str) -> tracing.Operation:
+def _processing(type_: str, source: str) -> tracing.SpanTemplate:
     attributes: dict[str, tracing.Attribute] = {
         **tracing.MESSAGING,
         "messaging.operation.type": "process",
@@ -162,7 +162,7 @@ def _processing(type_: str, source: str) -> tracing.Operation:
         "cloudevents.event_type": type_,
         "cloudevents.event_source": source,
     }
-    return tracing.Operation(f"process {type_}", "CONSUMER", attributes)
+    return tracing.SpanTemplate(f"process {type_}", "CONSUMER", attributes)
 
 
 class _SweptJustNow(Exception):

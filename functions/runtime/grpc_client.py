@@ -104,7 +104,7 @@ class GrpcClient:
         `retry` repeats transient failures with jitter: only for what is idempotent. Raises ServiceError.
         """
         deadline = _bounded_by(timeout)
-        with tracing.called(getattr(method, "_method", b""), self.address).call():
+        with tracing.client_call(getattr(method, "_method", b""), self.address).call():
             metadata = self.metadata(as_service, anonymous)
             for attempt in range(ATTEMPTS if retry else 1):
                 try:

@@ -12,9 +12,9 @@ from events.http_server import HttpProtocol, Server, bind
 from functions.runtime.app import Function
 from functions.runtime.errors import ServiceError
 from functions.runtime.event_function import EventFunction
-from observability.endpoint import Exposition
 from observability.failpoints import failpoint
 from observability.headers import combine
+from observability.metrics_server import Exposition
 
 _CONFIG: dict[str, Any] = {
     "http": HttpProtocol,

@@ -25,8 +25,8 @@ from functions.runtime.credentials import refuse_weak
 from functions.runtime.errors import ServiceError
 from functions.runtime.event_metrics import EventMetrics
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
-from observability import garbage, logs, metrics, tracing
-from observability.endpoint import Endpoint
+from observability import heap, logs, metrics, tracing
+from observability.metrics_server import MetricsServer
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -57,7 +57,7 @@ class ServiceRunner:
         self.ready = False
         self._rpc: RpcServer | None = None
         self._http: HttpServer | None = None
-        self._endpoint = Endpoint(self.exposition, self.settings.metrics_hold_seconds)
+        self._metrics_server = MetricsServer(self.exposition, self.settings.metrics_hold_seconds)
         publisher = HttpPublisher(self.settings.broker_url, function.signer)
         function.store.on_commit(EventMetrics(function.name, function.event_metrics))
         self.outbox = Outbox(function.store, publisher, function.clock, service=function.name)
@@ -83,7 +83,9 @@ class ServiceRunner:
         if self.settings.role in ("all", "events") or self.settings.http_port:
             await self._open_http()
         if self.settings.metrics_port is not None:
-            self.metrics_port = await self._endpoint.start(self.settings.host, self.settings.metrics_port)
+            self.metrics_port = await self._metrics_server.start(
+                self.settings.host, self.settings.metrics_port
+            )
         self.ready = True
         log.info("ready", extra={"http_port": self.http_port, "grpc_port": self.grpc_port})
 
@@ -144,7 +146,7 @@ class ServiceRunner:
         closing = [door.stop(grace) for door in (self._rpc, self._http) if door is not None]
         await asyncio.gather(*closing)
         await self.outbox.drain(grace)
-        await self._endpoint.stop()
+        await self._metrics_server.stop()
         for hook in self.function.on_stop:
             await hook()
         await self.function.store.close()
@@ -190,7 +192,7 @@ class Process(Generic[S]):
                     raise
                 # Its tasks outlive this request, and are no part of its trace.
                 Context().run(runner.outbox.start)
-                garbage.settle()
+                heap.freeze()
                 self._door = EventFunction(runner.function, runner.sweep)
             return self._door
 
@@ -214,7 +216,7 @@ class Process(Generic[S]):
             loop.add_signal_handler(sign, stop.set)
         try:
             await runner.start()
-            garbage.settle()
+            heap.freeze()
             await stop.wait()
             log.info("stopping")
         finally:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("shop.gateway")
 
 PROBES = frozenset({"/healthz/live", "/healthz/ready", "/metrics"})
-_REQUEST = tracing.Operation("HTTP", "SERVER")  # before its route is known
+_REQUEST = tracing.SpanTemplate("HTTP", "SERVER")  # before its route is known
 _SECURITY = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 _CSP_NAME = b"content-security-policy"
 _CSP = (_CSP_NAME, b"default-src 'none'; frame-ancestors 'none'")
@@ -192,21 +192,21 @@ def _repeated(lines: list[tuple[bytes, bytes]]) -> str:
 
 def _describe(span: Span, method: str, scheme: str, request_context: RequestContext) -> None:
     """What the conventions want of an HTTP server's span. No path and no query: they may hold what is private."""
-    span.operation = _operation(method if method in METHODS else "_OTHER", request_context.route, scheme)
+    span.template = _operation(method if method in METHODS else "_OTHER", request_context.route, scheme)
     if request_context.status:
         span.set_attribute("http.response.status_code", request_context.status)
     if request_context.status >= 500:
-        tracing.failed(span, request_context.reason or str(request_context.status))
+        tracing.mark_failed(span, request_context.reason or str(request_context.status))
 
 
 @lru_cache(1024)
-def _operation(method: str, route: str, scheme: str) -> tracing.Operation:
+def _operation(method: str, route: str, scheme: str) -> tracing.SpanTemplate:
     attributes: dict[str, tracing.Attribute] = {"http.request.method": method, "url.scheme": scheme}
     name = method if method != "_OTHER" else "HTTP"
     if route != UNMATCHED:  # the conventions want no route where there is none
         attributes["http.route"] = route
         name = f"{name} {route}"
-    return tracing.Operation(name, "SERVER", attributes)
+    return tracing.SpanTemplate(name, "SERVER", attributes)
 
 
 async def _refuse(

@@ -39,7 +39,7 @@ def sent(kept: Kept) -> Any:
     return ExportTraceServiceRequest.FromString(encoding.request(RESOURCE, kept.spans)).resource_spans[0]
 
 
-def called(kept: Kept, rpc: tracing.Rpc, error: Refused | None = None) -> dict[str, Any]:
+def called(kept: Kept, rpc: tracing.RpcTemplate, error: Refused | None = None) -> dict[str, Any]:
     try:
         with rpc.call():
             if error is not None:
@@ -51,13 +51,13 @@ def called(kept: Kept, rpc: tracing.Rpc, error: Refused | None = None) -> dict[s
 
 
 def test_resource_and_scope_name_the_release_of_the_conventions(kept: Kept) -> None:
-    called(kept, tracing.Rpc(METHOD))
+    called(kept, tracing.RpcTemplate(METHOD))
     resource = sent(kept)
     assert resource.schema_url == resource.scope_spans[0].schema_url == tracing.SCHEMA_URL
 
 
 def test_an_rpc_has_the_names_of_today_and_none_that_is_deprecated(kept: Kept) -> None:
-    attributes = called(kept, tracing.called(f"/{METHOD}", "orders:9082"))
+    attributes = called(kept, tracing.client_call(f"/{METHOD}", "orders:9082"))
     assert attributes == {
         "rpc.system.name": "grpc",
         "rpc.method": METHOD,
@@ -73,7 +73,7 @@ def test_an_rpc_has_the_names_of_today_and_none_that_is_deprecated(kept: Kept) -
 def test_a_refusal_is_no_error_and_a_fault_is_one_on_either_side(
     kept: Kept, address: str, code: str, failed: bool
 ) -> None:
-    attributes = called(kept, tracing.Rpc(METHOD, address), Refused(code))
+    attributes = called(kept, tracing.RpcTemplate(METHOD, address), Refused(code))
     assert attributes["rpc.response.status_code"] == code
     assert (kept.spans[0].failed, "error.type" in attributes) == (failed, failed)
 

@@ -10,7 +10,7 @@ from opentelemetry.sdk.resources import Resource
 from observability import context, encoding, tracing
 
 PARENT = context.Context("corr-0001", f"00-{'a1' * 16}-{'b2' * 8}-01", "vendor=1")
-ORDER = tracing.Operation("transact Order", "CLIENT")
+ORDER = tracing.SpanTemplate("transact Order", "CLIENT")
 RESOURCE = Resource({"service.name": "orders", "service.namespace": "shop"})
 
 
@@ -40,7 +40,7 @@ def recorded(
     kept = Kept()
     with tracing.Span(kept, ORDER, attributes, parent) as span:  # type: ignore[arg-type] # a fake
         if error:
-            tracing.failed(span, "UNAVAILABLE")
+            tracing.mark_failed(span, "UNAVAILABLE")
     request = ExportTraceServiceRequest.FromString(encoding.request(RESOURCE, kept.spans))
     return request.resource_spans[0].scope_spans[0].spans[0]
 
@@ -94,7 +94,7 @@ def test_text_that_is_no_unicode_does_no_harm() -> None:
 def test_a_request_says_whose_the_spans_are_and_holds_them_all() -> None:
     kept = Kept()
     for number in range(300):
-        with tracing.Span(kept, tracing.Operation(f"work {number}", "INTERNAL"), {}, PARENT):  # type: ignore[arg-type] # a fake
+        with tracing.Span(kept, tracing.SpanTemplate(f"work {number}", "INTERNAL"), {}, PARENT):  # type: ignore[arg-type] # a fake
             pass
     sent = encoding.request(RESOURCE, kept.spans)
     (about,) = ExportTraceServiceRequest.FromString(sent).resource_spans
@@ -109,7 +109,7 @@ def test_a_request_says_whose_the_spans_are_and_holds_them_all() -> None:
 def test_the_sdks_form_says_the_same() -> None:
     kept = Kept()
     own: dict[str, tracing.Attribute] = {"b": 2, "c": True}
-    with tracing.Span(kept, tracing.Operation("x", "PRODUCER", {"a": "text"}), own, PARENT) as span:  # type: ignore[arg-type] # a fake
+    with tracing.Span(kept, tracing.SpanTemplate("x", "PRODUCER", {"a": "text"}), own, PARENT) as span:  # type: ignore[arg-type] # a fake
         pass
     readable = encoding.readable(RESOURCE, span)
     assert readable.context is not None

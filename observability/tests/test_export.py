@@ -98,7 +98,7 @@ def test_whether_a_trace_is_recorded_follows_the_caller_and_else_the_variables(
     install("sampled", InMemorySpanExporter())
     with (
         context.use(context.incoming(None, traceparent)) as outside,
-        tracing.Operation("work", "SERVER").span(),
+        tracing.SpanTemplate("work", "SERVER").span(),
     ):
         inside = context.current()
         assert inside.sampled is recorded
@@ -111,7 +111,7 @@ def test_the_flags_that_say_more_than_recorded_travel_on(install: Install) -> No
     install("flags", InMemorySpanExporter())
     with (
         context.use(context.incoming(None, f"00-{TRACE}-00f067aa0ba902b7-03")),
-        tracing.Operation("work", "SERVER").span(),
+        tracing.SpanTemplate("work", "SERVER").span(),
     ):
         assert context.current().traceparent.endswith("-03")
 
@@ -123,8 +123,8 @@ def test_the_child_of_what_is_not_recorded_is_not_recorded_either(
     install("sampled", InMemorySpanExporter())
     with (
         context.use(context.incoming(None, None)),
-        tracing.Operation("outer", "SERVER").span(),
-        tracing.Operation("inner", "CLIENT").span(),
+        tracing.SpanTemplate("outer", "SERVER").span(),
+        tracing.SpanTemplate("inner", "CLIENT").span(),
     ):
         assert not context.current().sampled
 
@@ -138,7 +138,7 @@ def test_a_hanging_exporter_holds_up_neither_work_nor_the_end(monkeypatch: pytes
     start = time.monotonic()
     with context.use(context.incoming(None, None)):
         for _ in range(1000):
-            with tracing.Operation("work", "INTERNAL").span():
+            with tracing.SpanTemplate("work", "INTERNAL").span():
                 pass
     tracing.install(None)
     export.end(provider)
@@ -169,12 +169,12 @@ def test_a_start_does_without_the_exporters_libraries() -> None:
 def test_spans_of_an_exporter_that_cannot_be_made_are_lost_and_it_is_said_why(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def broken() -> export.Takes:
+    def broken() -> export.OwnSpanExporter:
         raise ValueError("no such compression")
 
-    provider = export.provide("unmade", export.Late(broken))
+    provider = export.provide("unmade", export.LazyExporter(broken))
     tracing.install(provider)
-    with context.use(context.incoming(None, None)), tracing.Operation("work", "INTERNAL").span():
+    with context.use(context.incoming(None, None)), tracing.SpanTemplate("work", "INTERNAL").span():
         pass
     tracing.install(None)
     export.end(provider)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from events.cloudevent import header_block
-from events.http_client import Client, RequestFailed
+from events.http_client import HttpClient, RequestFailed
 from events.tests.support import free_port, ready, subscribed, until
 from knative.local.broker.tests.support import as_yaml, broker, trigger
 from tests.crash.points import ROOT
@@ -84,15 +84,15 @@ async def dying(config: Path, data: Path, port: int) -> AsyncIterator[tuple[Kill
 
 async def publish(url: str, part: int) -> None:
     """Events of a share of the numbers, each again and again until it is acknowledged: what an outbox does."""
-    client = Client()
-    endpoint, loop = client.endpoint(url), asyncio.get_running_loop()
+    client = HttpClient()
+    target, loop = client.target(url), asyncio.get_running_loop()
     started = loop.time()
     for count, number in enumerate(range(part, EVENTS, PUBLISHERS)):
         await asyncio.sleep(max(0.0, started + count * PUBLISHERS / PER_SECOND - loop.time()))
         head = header_block({**_EVENT, "id": str(number)})
         while True:
             with contextlib.suppress(RequestFailed):
-                if (await client.post(endpoint, head, b"{}", 5.0)).status == _TAKEN:
+                if (await client.post(target, head, b"{}", 5.0)).status == _TAKEN:
                     break
             await asyncio.sleep(0.05)
     client.close()

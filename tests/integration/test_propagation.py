@@ -26,7 +26,7 @@ from tests.edges import CONFIRMED, PLACED, Edge, lines
 from tests.integration.recorded import Recorded, operations
 from tests.integration.together import Actor, Together, comes_to
 
-CUSTOMER = tracing.Operation("the customer", "CLIENT")
+CUSTOMER = tracing.SpanTemplate("the customer", "CLIENT")
 ADDRESS = {
     "name": "Ada",
     "line1": "12 St James's Square",
@@ -97,7 +97,7 @@ def published_event(original: Any, row: OutboxRow, signer: Any) -> Any:
     return original(row._replace(traceparent=""), signer)
 
 
-@hop(dispatcher, "delivering")
+@hop(dispatcher, "delivery_span")
 def broker(original: Any, trigger: str, event: Mapping[str, str], retries: int) -> Any:
     return original(trigger, {**event, "traceparent": ""}, retries)
 

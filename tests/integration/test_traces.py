@@ -22,7 +22,7 @@ def retries(spans: list[ReadableSpan]) -> list[object]:
 
 async def place(customer: Actor, product: str) -> str:
     """Order one piece within a trace of its own; the trace's id."""
-    with context.use(context.incoming(None, None)), tracing.Operation("the customer", "CLIENT").span():
+    with context.use(context.incoming(None, None)), tracing.SpanTemplate("the customer", "CLIENT").span():
         await customer.place(product)
         return context.current().trace_id
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from events.catalog import SUBSCRIBERS, SweepDue, trigger_name
 from functions.runtime.concurrency import SWEEP_SECONDS
 from knative.local import manifests as m
-from knative.local.broker.config import Delivery
+from knative.local.broker.config import DeliverySpec
 
 
 def test_each_trigger_retries_and_then_keeps_what_could_not_be_delivered(base: m.Manifests) -> None:
@@ -34,7 +34,7 @@ def test_a_sweep_ends_before_the_broker_takes_its_tick_for_lost(base: m.Manifest
     ticks = [t for t in base.of(m.EVENTING, "Trigger") if _type(t) == SweepDue.TYPE]
     assert not any("timeout" in tick["spec"]["delivery"] for tick in ticks), "compare with that, then"
     # What all share is swept before: some seconds are left for it.
-    assert Delivery().timeout - 10 >= SWEEP_SECONDS
+    assert DeliverySpec().timeout - 10 >= SWEEP_SECONDS
 
 
 def test_the_sweeps_tick_goes_to_the_broker_as_the_catalogue_says(base: m.Manifests) -> None:

@@ -26,7 +26,7 @@ class TracedStore:
         self._store = store
         self._system = _SYSTEMS.get(scheme, scheme)
         self._name = name
-        self._operations: dict[tuple[str | type, ...], tracing.Operation] = {}
+        self._operations: dict[tuple[str | type, ...], tracing.SpanTemplate] = {}
         # All that has no span is the other store's own.
         self.get, self.get_many, self.page = store.get, store.get_many, store.page
         self.outbox, self.outbox_published = store.outbox, store.outbox_published
@@ -63,7 +63,7 @@ class TracedStore:
             operation = self._operations[name, *classes] = self._operation(name, classes)
         return operation.span(harmless=_HARMLESS)
 
-    def _operation(self, name: str, classes: Sequence[type]) -> tracing.Operation:
+    def _operation(self, name: str, classes: Sequence[type]) -> tracing.SpanTemplate:
         collection = " ".join(sorted({cls.__name__ for cls in classes}))
         attributes: dict[str, tracing.Attribute] = {
             "db.system.name": self._system,
@@ -74,4 +74,4 @@ class TracedStore:
             attributes["db.collection.name"] = collection
         else:  # the conventions want one collection, or none
             attributes["db.query.summary"] = f"{name} {collection}".rstrip()
-        return tracing.Operation(f"{name} {collection}".rstrip(), "CLIENT", attributes)
+        return tracing.SpanTemplate(f"{name} {collection}".rstrip(), "CLIENT", attributes)

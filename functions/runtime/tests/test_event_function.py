@@ -26,7 +26,7 @@ from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import AlreadyDone
 from functions.runtime.testing import KEYS, FakeVerifier, signed, signer, verifier
 from observability import context, metrics
-from observability.endpoint import exposition
+from observability.metrics_server import exposition
 
 ORDER = "ord_" + "0" * 31 + "1"
 EVENT = {

@@ -139,11 +139,11 @@ async def test_every_role_has_metrics_on_a_port_of_their_own(tmp_path: Path, rol
 
 
 async def test_the_gRPC_role_serves_metrics_without_a_web_server() -> None:
-    modules = "functions.runtime.process, functions.runtime.rpc.server, observability.endpoint"
+    modules = "functions.runtime.process, functions.runtime.rpc.server, observability.metrics_server"
     code = f"import sys, {modules}; print(*sys.modules)"
     ran = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     imported = (await ran.communicate())[0].decode().split()
-    assert "observability.endpoint" in imported
+    assert "observability.metrics_server" in imported
     assert not {"uvicorn", "starlette", "fastapi"} & set(imported)
 
 

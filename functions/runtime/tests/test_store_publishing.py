@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from events.outbox import Limits, Outbox, OutboxRow
+from events.outbox import Outbox, OutboxLimits, OutboxRow
 from events.publisher import Publisher
 from functions.runtime.clock import SystemClock
 from functions.runtime.store.sqlite.store import SQLiteStore
 from functions.runtime.tests.store_kinds import MAPPINGS, Counter, adding, happened
 
-QUICK = Limits(parallel=8, held=100, first_pause=0.001, longest_pause=0.01)
+QUICK = OutboxLimits(parallel=8, held=100, first_pause=0.001, longest_pause=0.01)
 
 
 class Broker:

@@ -18,7 +18,7 @@ from events.service_keys import InvalidKey
 from events.service_tokens import dead_letter_callers
 from knative.local.broker.app import BrokerApp
 from knative.local.broker.config import ConfigError, load
-from knative.local.broker.dispatcher import Limits
+from knative.local.broker.dispatcher import DispatchLimits
 from observability import logs, tracing
 
 log = logging.getLogger("shop.broker")
@@ -37,7 +37,7 @@ def arguments(argv: Sequence[str], environ: Mapping[str, str]) -> argparse.Names
     parser.add_argument(
         "--parallel",
         type=int,
-        default=environ.get("BROKER_PARALLEL", str(Limits().parallel)),
+        default=environ.get("BROKER_PARALLEL", str(DispatchLimits().parallel)),
         help="requests at once, per trigger",
     )
     return parser.parse_args(argv)
@@ -47,7 +47,7 @@ async def serve(options: argparse.Namespace) -> None:
     """Serve until a signal."""
     config = load(options.config.read_text())
     callers = dead_letter_callers(os.environ, time.time)
-    app = BrokerApp(config, options.data, limits=Limits(parallel=options.parallel), callers=callers)
+    app = BrokerApp(config, options.data, limits=DispatchLimits(parallel=options.parallel), callers=callers)
     triggers = sum(len(group) for group in config.triggers.values())
 
     def ready(url: str) -> None:

@@ -29,11 +29,11 @@ from events.asgi import (
 )
 from events.cloudevent import BadEvent, CloudEvent, parse
 from events.dead_letters.app import DeadLetters, ReplayFailed
-from events.http_client import Client
+from events.http_client import HttpClient
 from events.journal import StorageError
 from events.service_tokens import Callers
 from knative.local.broker.config import BrokerConfig, Trigger
-from knative.local.broker.dispatcher import Dispatcher, Limits
+from knative.local.broker.dispatcher import Dispatcher, DispatchLimits
 from knative.local.broker.ingress import Ingress
 from knative.local.broker.metrics import Metrics, TriggerMetrics
 from knative.local.broker.storage import Storage
@@ -62,14 +62,14 @@ class BrokerApp:
         data_dir: Path,
         *,
         registry: CollectorRegistry | None = None,
-        limits: Limits | None = None,
+        limits: DispatchLimits | None = None,
         callers: Callers | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
         self._data_dir = data_dir
         self._metrics = Metrics(registry or CollectorRegistry())
-        self._limits = limits or Limits()
+        self._limits = limits or DispatchLimits()
         self._clock = clock
         self._ready, self._stopped = False, True
         self._ingresses: dict[str, Ingress] = {}
@@ -83,7 +83,7 @@ class BrokerApp:
         """Open the storage and resume what is pending. Raises StorageError (SchemaTooNew)."""
         self._data_dir.mkdir(parents=True, exist_ok=True)
         self._storage = Storage(self._data_dir / "broker.db")
-        self._client = Client()
+        self._client = HttpClient()
         await self.dead_letters.start()
         triggers = [trigger for group in self._config.triggers.values() for trigger in group]
         ids = self._storage.trigger_ids(trigger.key for trigger in triggers)

@@ -28,7 +28,7 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class DeliverySpec:
     """A DeliverySpec; durations in seconds. Its defaults are those of a Broker that says nothing in Knative
     (configmap config-br-defaults), but for the timeout, which Knative leaves open."""
 
@@ -50,7 +50,7 @@ class Trigger:
     broker: str
     subscriber_url: str
     passes: Filter | None
-    delivery: Delivery
+    delivery: DeliverySpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class _Manifest:
         self._spec = _section(f"{self.title}: spec", document.get("spec"))
         self._resolve = resolve
 
-    def trigger(self, brokers: Mapping[str, Delivery | None]) -> Trigger:
+    def trigger(self, brokers: Mapping[str, DeliverySpec | None]) -> Trigger:
         reference = _section(f"{self.title}: spec.brokerRef", self._spec.get("brokerRef"))
         name = self._spec.get("broker") or reference.get("name")
         broker = f"{self.namespace}/{name}"
@@ -134,10 +134,10 @@ class _Manifest:
         except FilterError as error:
             raise ConfigError(f"{self.title}: {error}") from None
         subscriber = self._destination("subscriber", self._spec.get("subscriber"))
-        delivery = self.delivery(brokers[broker]) or Delivery()
+        delivery = self.delivery(brokers[broker]) or DeliverySpec()
         return Trigger(self.key, self.namespace, broker, subscriber, passes, delivery)
 
-    def delivery(self, inherited: Delivery | None) -> Delivery | None:
+    def delivery(self, inherited: DeliverySpec | None) -> DeliverySpec | None:
         """The DeliverySpec replaces the broker's as a whole, as in Knative; the sink alone falls back."""
         if self._spec.get("delivery") is None:
             return inherited
@@ -167,7 +167,7 @@ class _Manifest:
         return str(uri)
 
 
-def _delivery(spec: Mapping[str, Any]) -> Delivery:
+def _delivery(spec: Mapping[str, Any]) -> DeliverySpec:
     retry, policy, form = spec.get("retry", 0), spec.get("backoffPolicy"), spec.get("format")
     if isinstance(retry, bool) or not isinstance(retry, int) or retry < 0:
         raise ValueError(f"spec.delivery.retry: {retry!r} is no number of retries")
@@ -181,7 +181,7 @@ def _delivery(spec: Mapping[str, Any]) -> Delivery:
     # Without a policy or a delay Knative retries at once.
     delay = _seconds(spec, "backoffDelay", 0.0) if policy else 0.0
     after_max = _seconds(spec, "retryAfterMax", 60.0)
-    return Delivery(retry, policy != "linear", delay, timeout, after_max, form == "json")
+    return DeliverySpec(retry, policy != "linear", delay, timeout, after_max, form == "json")
 
 
 def _seconds(spec: Mapping[str, Any], name: str, default: float) -> float:

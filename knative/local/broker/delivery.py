@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from events.cloudevent import BATCH, BadEvent, CloudEvent, is_cloudevent, parse
 from events.http_client import Response
-from knative.local.broker.config import Delivery
+from knative.local.broker.config import DeliverySpec
 from knative.local.broker.storage import Failure
 from observability.headers import retry_after
 
@@ -60,7 +60,7 @@ def unreachable(message: str) -> Failed:
     return Failed(500, f"dispatch error: {message}".encode(), explained=True)
 
 
-def delay(policy: Delivery, attempts: int, retry_after: float) -> float:
+def delay(policy: DeliverySpec, attempts: int, retry_after: float) -> float:
     """Seconds until the next try, after `attempts` (1 and more) that failed."""
     if policy.exponential:
         wait = policy.backoff_delay * 2.0 ** min(attempts - 1, 64)

@@ -14,15 +14,15 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from events.cloudevent import CloudEvent, header_block, to_structured
-from events.http_client import Client, Endpoint, RequestFailed
+from events.http_client import HttpClient, HttpTarget, RequestFailed
 from events.journal import StorageError
 from knative.local.broker import delivery as rules
 from knative.local.broker.config import Trigger
 from knative.local.broker.delivery import Delivered, Failed
 from knative.local.broker.metrics import TriggerMetrics
-from knative.local.broker.spans import burying, delivering
+from knative.local.broker.spans import dead_letter_span, delivery_span
 from knative.local.broker.storage import Failure, Storage, StoredEvent, trace_headers
-from knative.local.broker.worker_queue import Lane
+from knative.local.broker.worker_queue import WorkerQueue
 from observability import context, tracing
 from observability.failpoints import failpoint
 
@@ -34,14 +34,14 @@ _STORAGE_PAUSE = 1.0
 _LOGGED = {"subject": "subject", "correlationid": "correlation_id"}
 
 
-class Limits(NamedTuple):
+class DispatchLimits(NamedTuple):
     """Per trigger: requests at once, and deliveries held in memory."""
 
     parallel: int = 32
     in_memory: int = 10_000
 
 
-class _Live:
+class _PendingDelivery:
     __slots__ = ("attempts", "event")
 
     def __init__(self, event: StoredEvent, attempts: int = 0) -> None:
@@ -49,7 +49,7 @@ class _Live:
         self.attempts = attempts
 
 
-class _Dead:
+class _PendingDeadLetter:
     """A delivery to the dead-letter sink; its event stays on the disk until it is sent."""
 
     __slots__ = ("attempts", "seq")
@@ -71,11 +71,11 @@ class Dispatcher:
         trigger: Trigger,
         trigger_id: int,
         storage: Storage,
-        client: Client,
+        client: HttpClient,
         metrics: TriggerMetrics,
         *,
         reply: Reply,
-        limits: Limits,
+        limits: DispatchLimits,
         clock: Callable[[], float],
     ) -> None:
         self.id = trigger_id
@@ -87,9 +87,11 @@ class Dispatcher:
         self._reply = reply
         self._limits = limits
         self._clock = clock
-        self._subscriber, self._sink = _endpoints(client, trigger)
-        self._live: Lane[_Live] = Lane(self._deliver, limits.parallel)
-        self._dead: Lane[_Dead] = Lane(self._bury, max(1, limits.parallel // 4))
+        self._subscriber, self._sink = _targets(client, trigger)
+        self._deliveries: WorkerQueue[_PendingDelivery] = WorkerQueue(self._deliver, limits.parallel)
+        self._dead_letters: WorkerQueue[_PendingDeadLetter] = WorkerQueue(
+            self._send_dead_letter, max(1, limits.parallel // 4)
+        )
         self._held = 0  # live deliveries in memory: ready, on their way, or waiting for their timer
         self._last = 0  # the newest event that was brought into memory
         self._more_on_disk = False
@@ -102,11 +104,11 @@ class Dispatcher:
         self._refill()
         now = self._clock()
         for seq, attempts, next_at in self._storage.dead_pending(self.id):
-            self._dead.push_later(_Dead(seq, attempts), next_at - now)
+            self._dead_letters.push_later(_PendingDeadLetter(seq, attempts), next_at - now)
 
     async def stop(self, grace: float) -> None:
         """Let the requests on their way end, within `grace` seconds."""
-        await asyncio.gather(self._live.stop(grace), self._dead.stop(grace))
+        await asyncio.gather(self._deliveries.stop(grace), self._dead_letters.stop(grace))
 
     def enqueue(self, event: StoredEvent) -> None:
         """Deliver an event that has just become durable."""
@@ -117,7 +119,7 @@ class Dispatcher:
             self._more_on_disk = True
             return
         self._hold(event.seq)
-        self._live.push(_Live(event))
+        self._deliveries.push(_PendingDelivery(event))
 
     def _hold(self, seq: int) -> None:
         self._held += 1
@@ -130,36 +132,36 @@ class Dispatcher:
         self._more_on_disk = len(found) == room
         for event, attempts, next_at in found:
             self._hold(event.seq)
-            self._live.push_later(_Live(event, attempts), next_at - now)
+            self._deliveries.push_later(_PendingDelivery(event, attempts), next_at - now)
 
     def _released(self) -> None:
         self._held -= 1
         if self._more_on_disk and self._held <= self._limits.in_memory // 2:
             self._refill()
 
-    async def _deliver(self, live: _Live) -> None:
+    async def _deliver(self, delivery: _PendingDelivery) -> None:
         failpoint("broker.deliver.before")
-        outcome = await self._attempt(live)
+        outcome = await self._attempt(delivery)
         failpoint("broker.deliver.after")
         try:
             if isinstance(outcome, Delivered):
-                await self._succeeded(live.event, outcome)
+                await self._succeeded(delivery.event, outcome)
             else:
-                await self._failed(live, outcome)
+                await self._failed(delivery, outcome)
         except StorageError:
             # What happened cannot be written down: it happens again, which "at least once" allows.
-            self._live.push_later(live, _STORAGE_PAUSE)
+            self._deliveries.push_later(delivery, _STORAGE_PAUSE)
 
-    async def _attempt(self, live: _Live) -> Delivered | Failed:
+    async def _attempt(self, delivery: _PendingDelivery) -> Delivered | Failed:
         """One request to the subscriber: where a trace gets its span."""
-        event = live.event
+        event = delivery.event
         if not tracing.enabled():
             return await self._request(event, event.trace)
-        with delivering(self.trigger.key, event.attributes, live.attempts) as span:
+        with delivery_span(self.trigger.key, event.attributes, delivery.attempts) as span:
             here = context.current()
             outcome = await self._request(event, trace_headers(here.traceparent, here.tracestate))
             if isinstance(outcome, Failed):
-                tracing.failed(span, str(outcome.code))
+                tracing.mark_failed(span, str(outcome.code))
             return outcome
 
     async def _request(self, event: StoredEvent, trace: bytes) -> Delivered | Failed:
@@ -187,36 +189,38 @@ class Dispatcher:
         self._metrics.depth -= 1
         self._released()
 
-    async def _failed(self, live: _Live, failed: Failed) -> None:
+    async def _failed(self, delivery: _PendingDelivery, failed: Failed) -> None:
         self._metrics.failed.inc()
-        live.attempts += 1
-        if failed.retryable and live.attempts <= self._policy.retry:
-            wait = rules.delay(self._policy, live.attempts, failed.retry_after)
-            self._storage.retry(self.id, live.event.seq, live.attempts, self._clock() + wait)
+        delivery.attempts += 1
+        if failed.retryable and delivery.attempts <= self._policy.retry:
+            wait = rules.delay(self._policy, delivery.attempts, failed.retry_after)
+            self._storage.retry(self.id, delivery.event.seq, delivery.attempts, self._clock() + wait)
             self._metrics.retries.inc()
-            self._live.push_later(live, wait)
-            self._log("delivery failed, retrying", live.event, failed, attempts=live.attempts, wait=wait)
+            self._deliveries.push_later(delivery, wait)
+            self._log(
+                "delivery failed, retrying", delivery.event, failed, attempts=delivery.attempts, wait=wait
+            )
         else:
-            await self._give_up(live, failed)
+            await self._give_up(delivery, failed)
             self._released()
 
-    async def _give_up(self, live: _Live, failed: Failed) -> None:
-        event = live.event
+    async def _give_up(self, delivery: _PendingDelivery, failed: Failed) -> None:
+        event = delivery.event
         if self._sink is None:
             self._storage.done(self.id, event.seq)
             self._metrics.dropped.inc()
             self._metrics.depth -= 1
-            self._log("event dropped: no dead-letter sink", event, failed, attempts=live.attempts)
+            self._log("event dropped: no dead-letter sink", event, failed, attempts=delivery.attempts)
             return
         failpoint("broker.give-up.before")
-        failure = rules.failure(self.trigger.subscriber_url, failed, live.attempts)
-        await self._storage.dead(self.id, event.seq, failure)
+        failure = rules.failure(self.trigger.subscriber_url, failed, delivery.attempts)
+        await self._storage.give_up(self.id, event.seq, failure)
         failpoint("broker.give-up.after")
-        self._log("delivery given up: to the dead-letter sink", event, failed, attempts=live.attempts)
-        self._dead.push(_Dead(event.seq))
+        self._log("delivery given up: to the dead-letter sink", event, failed, attempts=delivery.attempts)
+        self._dead_letters.push(_PendingDeadLetter(event.seq))
 
-    async def _bury(self, dead: _Dead) -> None:
-        event, failure = self._storage.dead_letter(self.id, dead.seq)
+    async def _send_dead_letter(self, dead_letter: _PendingDeadLetter) -> None:
+        event, failure = self._storage.dead_letter(self.id, dead_letter.seq)
         if self._sink is None:  # it had one when the delivery was given up
             self._metrics.dropped.inc()
             log.warning("event dropped: no dead-letter sink any more", extra=self._fields(event.attributes))
@@ -224,27 +228,27 @@ class Dispatcher:
             self._metrics.dead_lettered.inc()
         else:
             self._metrics.sink_failures.inc()
-            dead.attempts += 1
-            wait = rules.dead_letter_delay(dead.attempts)
-            self._storage.retry(self.id, dead.seq, dead.attempts, self._clock() + wait)
-            self._dead.push_later(dead, wait)
+            dead_letter.attempts += 1
+            wait = rules.dead_letter_delay(dead_letter.attempts)
+            self._storage.retry(self.id, dead_letter.seq, dead_letter.attempts, self._clock() + wait)
+            self._dead_letters.push_later(dead_letter, wait)
             log.warning("the dead-letter sink failed, retrying", extra=self._fields(event.attributes))
             return
-        self._storage.done(self.id, dead.seq)
+        self._storage.done(self.id, dead_letter.seq)
         self._metrics.depth -= 1
 
-    async def _sent(self, sink: Endpoint, event: CloudEvent, failure: Failure) -> bool:
+    async def _sent(self, sink: HttpTarget, event: CloudEvent, failure: Failure) -> bool:
         head = header_block(rules.dead_letter_attributes(event.attributes, failure))
         head += b"kn-attempts: %d\r\n" % failure.attempts
-        with burying(self.trigger.key, event.attributes) as span:
+        with dead_letter_span(self.trigger.key, event.attributes) as span:
             try:
-                failpoint("broker.bury.before")
+                failpoint("broker.dead-letter.before")
                 status = (await self._client.post(sink, head, event.data, self._policy.timeout)).status
-                failpoint("broker.bury.after")
+                failpoint("broker.dead-letter.after")
             except RequestFailed:
                 status = 0
             if not 200 <= status < 300:
-                tracing.failed(span, str(status or "unreachable"))
+                tracing.mark_failed(span, str(status or "unreachable"))
                 return False
         return True
 
@@ -263,10 +267,10 @@ class Dispatcher:
         return fields
 
 
-def _endpoints(client: Client, trigger: Trigger) -> tuple[Endpoint, Endpoint | None]:
+def _targets(client: HttpClient, trigger: Trigger) -> tuple[HttpTarget, HttpTarget | None]:
     """The subscriber, asked for a reply, and the dead-letter sink, told where the event was to go."""
     extra = f"kn-namespace: {trigger.namespace}\r\n".encode()
-    subscriber = client.endpoint(trigger.subscriber_url, b"prefer: reply\r\n" + extra)
+    subscriber = client.target(trigger.subscriber_url, b"prefer: reply\r\n" + extra)
     origin = f"kn-trigger: {trigger.key}\r\nkn-broker: {trigger.broker}\r\n".encode()
     sink = trigger.delivery.dead_letter_url
-    return subscriber, client.endpoint(sink, extra + origin) if sink else None
+    return subscriber, client.target(sink, extra + origin) if sink else None

@@ -9,27 +9,27 @@ from functools import lru_cache
 from observability import context, tracing
 
 
-def delivering(
+def delivery_span(
     trigger: str, event: Mapping[str, str], retries: int
 ) -> AbstractContextManager[tracing.Span | None]:
     """One attempt at the delivery of an event (its attributes) to a trigger's subscriber, after `retries` others."""
     return _sending(_operation("deliver", trigger, event["type"]), event, retries)
 
 
-def burying(trigger: str, event: Mapping[str, str]) -> AbstractContextManager[tracing.Span | None]:
+def dead_letter_span(trigger: str, event: Mapping[str, str]) -> AbstractContextManager[tracing.Span | None]:
     """The request to the dead-letter sink."""
     return _sending(_operation("dead-letter", trigger, event["type"]), event, 0)
 
 
 def _sending(
-    operation: tracing.Operation, event: Mapping[str, str], retries: int
+    operation: tracing.SpanTemplate, event: Mapping[str, str], retries: int
 ) -> AbstractContextManager[tracing.Span | None]:
     known = context.incoming(event.get("correlationid"), event.get("traceparent"), event.get("tracestate"))
     return operation.span({"messaging.message.id": event["id"], tracing.RETRY_COUNT: retries}, parent=known)
 
 
 @lru_cache(1024)  # a type may be anything
-def _operation(name: str, trigger: str, type_: str) -> tracing.Operation:
+def _operation(name: str, trigger: str, type_: str) -> tracing.SpanTemplate:
     attributes: dict[str, tracing.Attribute] = {
         **tracing.MESSAGING,
         "messaging.operation.type": "send",
@@ -37,4 +37,4 @@ def _operation(name: str, trigger: str, type_: str) -> tracing.Operation:
         "messaging.destination.name": type_,
         "messaging.destination.subscription.name": trigger,
     }
-    return tracing.Operation(f"{name} {trigger}", "PRODUCER", attributes)
+    return tracing.SpanTemplate(f"{name} {trigger}", "PRODUCER", attributes)

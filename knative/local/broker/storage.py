@@ -168,8 +168,8 @@ class Storage:
         """Keep how often a delivery was tried, and when it is due again (Unix time)."""
         self._journal.later(_RETRY, (attempts, next_at, trigger, seq))
 
-    async def dead(self, trigger: int, seq: int, failure: Failure) -> None:
-        """Hand a delivery over to the dead-letter sink. Raises StorageError."""
+    async def give_up(self, trigger: int, seq: int, failure: Failure) -> None:
+        """Mark a delivery as failed for good; it now waits for the dead-letter sink. Raises StorageError."""
         await self._journal.commit(((_DEAD, (_encode(failure).decode(), trigger, seq)),))
 
     def pending(self, trigger: int, after: int, limit: int) -> list[Pending]:

@@ -15,7 +15,7 @@ T = TypeVar("T")
 _AFTER_ERROR = 1.0
 
 
-class Lane(Generic[T]):
+class WorkerQueue(Generic[T]):
     """Runs `work` for each item, at most `limit` at once. A worker lives while there is something to do."""
 
     def __init__(self, work: Callable[[T], Awaitable[None]], limit: int) -> None:

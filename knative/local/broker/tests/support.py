@@ -16,7 +16,7 @@ from events.http_server import serving
 from events.tests.support import CALLERS, headers, service_token
 from knative.local.broker.app import BrokerApp
 from knative.local.broker.config import from_documents
-from knative.local.broker.dispatcher import Limits
+from knative.local.broker.dispatcher import DispatchLimits
 
 API = "eventing.knative.dev/v1"
 FAST = {"retry": 3, "backoffPolicy": "linear", "backoffDelay": "PT0.001S"}
@@ -63,7 +63,7 @@ class Broker:
 
 @contextlib.asynccontextmanager
 async def running(
-    data: Path, *documents: dict[str, Any], limits: Limits | None = None, port: int = 0
+    data: Path, *documents: dict[str, Any], limits: DispatchLimits | None = None, port: int = 0
 ) -> AsyncIterator[Broker]:
     registry = CollectorRegistry()
     app = BrokerApp(from_documents(documents), data, registry=registry, limits=limits, callers=CALLERS)

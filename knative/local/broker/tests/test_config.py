@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from knative.local.broker.config import ConfigError, Delivery, load, parse_duration
+from knative.local.broker.config import ConfigError, DeliverySpec, load, parse_duration
 from knative.local.broker.tests.support import as_yaml, broker, trigger
 
 URL = "http://127.0.0.1:1/"
 SINK = {"uri": "http://127.0.0.1:2/sink"}
 
 
-def delivery_of(*documents: dict[str, Any]) -> Delivery:
+def delivery_of(*documents: dict[str, Any]) -> DeliverySpec:
     return load(as_yaml(documents)).triggers["shop/default"][0].delivery
 
 
@@ -26,7 +26,7 @@ def test_a_broker_that_says_nothing_delivers_as_knative_does_by_default() -> Non
 def test_a_trigger_takes_its_brokers_delivery() -> None:
     spec = {"retry": 5, "backoffPolicy": "linear", "backoffDelay": "PT0.5S", "timeout": "PT3S"}
     delivery = delivery_of(broker(delivery={**spec, "deadLetterSink": SINK}), trigger("t", URL))
-    assert delivery == Delivery(5, False, 0.5, 3.0, dead_letter_url=SINK["uri"])
+    assert delivery == DeliverySpec(5, False, 0.5, 3.0, dead_letter_url=SINK["uri"])
 
 
 def test_a_triggers_own_delivery_wins_but_for_the_sink_that_it_does_not_name() -> None:

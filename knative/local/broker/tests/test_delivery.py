@@ -12,7 +12,7 @@ import pytest
 from events.http_client import Response
 from events.tests.support import Answer, subscribed, until
 from knative.local.broker import delivery as rules
-from knative.local.broker.config import Delivery
+from knative.local.broker.config import DeliverySpec
 from knative.local.broker.delivery import Delivered, Failed
 from knative.local.broker.tests.support import FAST, broker, running, trigger
 
@@ -232,8 +232,8 @@ async def test_a_trigger_may_ask_for_the_structured_mode(tmp_path: Path) -> None
     assert b'"data":{"a": 1}' in got.body
 
 
-def policy(**more: Any) -> Delivery:
-    return Delivery(**{"retry": 5, "backoff_delay": 0.5, **more})
+def policy(**more: Any) -> DeliverySpec:
+    return DeliverySpec(**{"retry": 5, "backoff_delay": 0.5, **more})
 
 
 def test_exponential_backoff_doubles_and_linear_grows_from_nothing_as_upstream() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from events.journal import SchemaTooNew
 from events.tests.support import Answer, free_port, headers, ready, subscribed, until
-from knative.local.broker.dispatcher import Limits
+from knative.local.broker.dispatcher import DispatchLimits
 from knative.local.broker.tests.support import as_yaml, broker, running, trigger
 
 ROOT = Path(__file__).parents[4]
@@ -152,7 +152,7 @@ async def test_a_dead_letter_waits_for_its_sink_across_restarts(tmp_path: Path) 
 async def test_what_does_not_fit_into_memory_is_read_back_in_order(tmp_path: Path) -> None:
     gate = asyncio.Event()
     async with subscribed(gate=gate) as subscriber:
-        limits = Limits(parallel=1, in_memory=4)
+        limits = DispatchLimits(parallel=1, in_memory=4)
         async with running(tmp_path, broker(), trigger("t", subscriber.url), limits=limits) as it:
             for number in range(30):
                 await it.post(str(number))
@@ -166,7 +166,7 @@ async def test_what_does_not_fit_into_memory_is_read_back_in_order(tmp_path: Pat
 
 async def test_more_than_fits_into_memory_is_there_after_a_restart_too(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    limits = Limits(parallel=2, in_memory=4)
+    limits = DispatchLimits(parallel=2, in_memory=4)
     async with subscribed(gate=gate) as subscriber:
         documents = broker(delivery={"retry": 5}), trigger("t", subscriber.url)
         async with running(tmp_path, *documents, limits=limits) as it:

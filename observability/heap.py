@@ -3,7 +3,7 @@
 import gc
 
 
-def settle() -> None:
+def freeze() -> None:
     """Call it once, when the process serves.
 
     What is there by then stays for the process's life, and is not looked at again; what a request makes goes with its

@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from observability.endpoint import Endpoint
+from observability.metrics_server import MetricsServer
 
 
 @pytest.fixture
-async def endpoint() -> AsyncIterator[Endpoint]:
-    endpoint = Endpoint(hold=0)
+async def endpoint() -> AsyncIterator[MetricsServer]:
+    endpoint = MetricsServer(hold=0)
     yield endpoint
     await endpoint.stop()
 
@@ -25,7 +25,7 @@ async def get(port: int, path: str = "/metrics", accept: str = "*/*") -> httpx.R
         return await client.get(path, headers={"accept": accept})
 
 
-async def test_it_answers_in_the_format_that_is_asked_for(endpoint: Endpoint) -> None:
+async def test_it_answers_in_the_format_that_is_asked_for(endpoint: MetricsServer) -> None:
     port = await endpoint.start("127.0.0.1", 0)
     plain = await get(port)
     wanted = await get(port, accept="application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
@@ -36,14 +36,14 @@ async def test_it_answers_in_the_format_that_is_asked_for(endpoint: Endpoint) ->
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz/ready", "/metrics/more"])
-async def test_there_is_nothing_else(endpoint: Endpoint, path: str) -> None:
+async def test_there_is_nothing_else(endpoint: MetricsServer, path: str) -> None:
     assert (await get(await endpoint.start("127.0.0.1", 0), path)).status_code == 404
 
 
 @pytest.mark.parametrize(
     ("sent", "answer"), [(b"nonsense\r\n\r\n", b"HTTP/1.1 400"), (b"GET /metrics?" + b"x" * 70_000, b"")]
 )
-async def test_what_is_no_request_gets_nothing(endpoint: Endpoint, sent: bytes, answer: bytes) -> None:
+async def test_what_is_no_request_gets_nothing(endpoint: MetricsServer, sent: bytes, answer: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", await endpoint.start("127.0.0.1", 0))
     writer.write(sent)
     got = b""
@@ -53,7 +53,7 @@ async def test_what_is_no_request_gets_nothing(endpoint: Endpoint, sent: bytes, 
     assert got[:12] == answer
 
 
-async def test_an_offer_of_another_protocol_is_ignored(endpoint: Endpoint) -> None:
+async def test_an_offer_of_another_protocol_is_ignored(endpoint: MetricsServer) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", await endpoint.start("127.0.0.1", 0))
     writer.write(b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
     got = await asyncio.wait_for(reader.read(), 10)
@@ -62,7 +62,7 @@ async def test_an_offer_of_another_protocol_is_ignored(endpoint: Endpoint) -> No
 
 
 async def test_the_end_waits_for_one_more_scrape() -> None:
-    endpoint = Endpoint(hold=60)
+    endpoint = MetricsServer(hold=60)
     port = await endpoint.start("127.0.0.1", 0)
     await get(port)
     ending = asyncio.create_task(endpoint.stop())
@@ -75,7 +75,7 @@ async def test_the_end_waits_for_one_more_scrape() -> None:
 
 
 async def test_the_end_does_not_wait_where_nobody_scrapes() -> None:
-    endpoint = Endpoint(hold=60)
+    endpoint = MetricsServer(hold=60)
     await endpoint.start("127.0.0.1", 0)
     start = time.monotonic()
     await endpoint.stop()

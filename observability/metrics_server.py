@@ -29,7 +29,7 @@ async def exposition(accept: str) -> tuple[bytes, str]:
     return metrics.exposition(accept)
 
 
-class Endpoint:
+class MetricsServer:
     """Serves between `start` and `stop`, once each, in one event loop; `hold` in seconds."""
 
     def __init__(self, exposition: Exposition = exposition, hold: float = 0.0) -> None:
