@@ -1,4 +1,4 @@
-"""The little HTTP that the broker's applications need, straight on ASGI."""
+"""ASGI helpers: read bodies, headers and queries; send responses and problem documents (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 HeaderList = Sequence[tuple[bytes, bytes]]
 
 MAX_BODY: Final = (1 << 20) - 1
-"""Less than 1 MiB, so that whatever is taken fits with its headers into what event functions take."""
+"""Less than 1 MiB, so that an accepted event fits with its headers into the limit of event functions."""
 _CODES: Final = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -33,7 +33,7 @@ _CODES: Final = {
 
 
 class Problem(Exception):
-    """An answer other than the wished one; RFC 9457, with the platform's code and reason."""
+    """An error response: RFC 9457, with the platform's code and reason."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Problem(Exception):
         self.headers = headers
 
     def body(self) -> bytes:
-        """The problem document."""
+        """Return the problem document as JSON."""
         return msgspec.json.encode(
             {
                 "type": "about:blank",
@@ -65,7 +65,7 @@ class Problem(Exception):
 
 
 async def read_body(receive: Receive) -> bytes:
-    """The whole body. Raises Problem (413) over MAX_BODY, (400) when the client went away."""
+    """Read the whole body. Raises Problem: 413 over MAX_BODY, 400 when the client disconnected."""
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
         body: bytes = message.get("body", b"")
@@ -88,7 +88,7 @@ async def read_body(receive: Receive) -> bytes:
 async def respond(
     send: Send, status: int, body: bytes = b"", content_type: bytes = b"", headers: HeaderList = ()
 ) -> None:
-    """Send a whole answer."""
+    """Send a complete response."""
     head = list(headers)
     if status != 204:
         head.append((b"content-length", b"%d" % len(body)))
@@ -99,7 +99,7 @@ async def respond(
 
 
 async def respond_json(send: Send, status: int, document: object) -> None:
-    """Send a JSON answer."""
+    """Send a JSON response."""
     await respond(send, status, msgspec.json.encode(document), b"application/json")
 
 
@@ -109,12 +109,12 @@ async def respond_problem(send: Send, problem: Problem) -> None:
 
 
 def header(scope: Scope, name: bytes) -> str:
-    """A request header, its lines combined; "" where there is none."""
+    """Return a request header, its lines combined; "" if there is none."""
     return b", ".join([value for key, value in scope["headers"] if key == name]).decode("latin-1")
 
 
 def query(scope: Scope, *known: str) -> dict[str, str]:
-    """The query's parameters, each at most once. Raises Problem (400), which names all others than `known`."""
+    """Return the query's parameters. Raises Problem (400) for unknown and repeated parameters, by name."""
     if not scope.get("query_string"):
         return {}
     found = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -132,6 +132,6 @@ def query(scope: Scope, *known: str) -> dict[str, str]:
 
 
 def method_not_allowed(*allowed: str) -> Problem:
-    """405 with its Allow header."""
+    """Return a 405 with its Allow header."""
     allow = ", ".join(allowed)
     return Problem(405, "METHOD_NOT_ALLOWED", f"allowed here: {allow}", ((b"allow", allow.encode()),))

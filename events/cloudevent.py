@@ -42,7 +42,7 @@ _lists = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 
 
 class BadEvent(ValueError):
-    """A message that is no CloudEvent. `reason` is stable and UPPER_SNAKE, the text is for people."""
+    """The message is not a valid CloudEvent. `reason` is stable and UPPER_SNAKE; the message is for people."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -50,7 +50,7 @@ class BadEvent(ValueError):
 
 
 class CloudEvent:
-    """Context attributes (extensions and datacontenttype included) and data, b"" when there is none."""
+    """Context attributes (including extensions and datacontenttype) and data (b"" if there is none)."""
 
     __slots__ = ("attributes", "data")
 
@@ -72,13 +72,13 @@ class CloudEvent:
 
 
 def is_json(content_type: str) -> bool:
-    """Whether a media type (parameters allowed) is JSON."""
+    """Return whether a media type (with or without parameters) is JSON."""
     media = content_type.partition(";")[0].strip().lower()
     return media.endswith(("/json", "+json"))
 
 
 def validate(attributes: dict[str, str]) -> None:
-    """Raise BadEvent unless these are an event's attributes; empty optional ones are removed."""
+    """Raise BadEvent unless the attributes are valid; remove empty optional ones."""
     if attributes.get("specversion") != "1.0":
         raise _bad_version(attributes)
     for name in ("id", "source", "type"):
@@ -94,7 +94,7 @@ def validate(attributes: dict[str, str]) -> None:
 
 
 def is_cloudevent(headers: Headers) -> bool:
-    """Whether a message says that it is a CloudEvent, in whatever mode; it may still be a bad one."""
+    """Return whether a message claims to be a CloudEvent, in any mode; it may still be invalid."""
     for name, value in headers:
         if name == b"ce-specversion" or (
             name == b"content-type" and value[:23].lower() == b"application/cloudevents"
@@ -104,9 +104,9 @@ def is_cloudevent(headers: Headers) -> bool:
 
 
 def parse(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> list[CloudEvent]:
-    """Parse an HTTP message in any of the three modes; header names are lower case, as ASGI gives them.
+    """Parse an HTTP message in any of the three modes; header names are lower case, as in ASGI.
 
-    Raises BadEvent; for a batch, one bad event condemns all. Reason UNSUPPORTED_FORMAT: one not read here.
+    Raises BadEvent. One invalid event makes a batch invalid. UNSUPPORTED_FORMAT: another event format than JSON.
     """
     media = [value for name, value in headers if name == b"content-type"]
     if len(media) > 1:
@@ -117,7 +117,7 @@ def parse(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> list[CloudEven
 
 
 def parse_binary(headers: Headers, body: bytes) -> CloudEvent:
-    """Parse the binary mode. A W3C traceparent header stands in for the extension where an event has none."""
+    """Parse the binary mode. A W3C traceparent header replaces a missing traceparent extension."""
     attributes: dict[str, str] = {}
     trace: dict[str, str] = {}
     for key, raw in headers:
@@ -144,7 +144,7 @@ def parse_binary(headers: Headers, body: bytes) -> CloudEvent:
 
 
 def header_block(attributes: dict[str, str]) -> bytes:
-    """The attributes as HTTP/1.1 header lines of the binary mode, each ended by CR LF."""
+    """Return the attributes as HTTP/1.1 header lines of the binary mode, each ended by CR LF."""
     lines: list[bytes] = []
     for name, value in attributes.items():
         wire = _wire_names.get(name) or _wire_name(name)
@@ -154,14 +154,14 @@ def header_block(attributes: dict[str, str]) -> bytes:
 
 
 def header_value(value: str) -> bytes:
-    """A value as the HTTP binding has it: space, quote, percent, all but printable ASCII percent-encoded."""
+    """Percent-encode a value as the HTTP binding does: space, quote, percent, and all but printable ASCII."""
     if value.isascii() and value.isprintable() and " " not in value and '"' not in value and "%" not in value:
         return value.encode()
     return quote_from_bytes(value.encode(), _SAFE).encode()
 
 
 def binary_headers(event: CloudEvent) -> dict[str, str]:
-    """The event's headers of the binary mode for any HTTP client; the body is `event.data`."""
+    """Return the event's headers in binary mode for any HTTP client; the body is `event.data`."""
     return {
         ("content-type" if name == "datacontenttype" else f"ce-{name}"): (
             value if name == "datacontenttype" else header_value(value).decode()
@@ -171,7 +171,7 @@ def binary_headers(event: CloudEvent) -> dict[str, str]:
 
 
 def parse_structured(body: bytes, charset: str = "utf-8") -> CloudEvent:
-    """Parse one event of the JSON format."""
+    """Parse one event in the JSON format."""
     try:
         return _from_json(_objects.decode(_utf8(body, charset)))
     except (msgspec.DecodeError, RecursionError) as error:
@@ -179,7 +179,7 @@ def parse_structured(body: bytes, charset: str = "utf-8") -> CloudEvent:
 
 
 def parse_batch(body: bytes, charset: str = "utf-8") -> list[CloudEvent]:
-    """Parse a JSON batch; the message of a BadEvent names the index of the bad one."""
+    """Parse a JSON batch; the message of a BadEvent names the index of the invalid event."""
     try:
         items = _lists.decode(_utf8(body, charset))
     except (msgspec.DecodeError, RecursionError) as error:
@@ -194,7 +194,7 @@ def parse_batch(body: bytes, charset: str = "utf-8") -> list[CloudEvent]:
 
 
 def to_structured(event: CloudEvent) -> bytes:
-    """The event in the JSON format; JSON data stays as it is, other data goes as a string or in base64."""
+    """Return the event in the JSON format; JSON data stays unchanged, other data becomes a string or base64."""
     document: dict[str, object] = dict(event.attributes)
     if event.data:
         key, value = _json_data(event)
@@ -250,12 +250,12 @@ def _json_data(event: CloudEvent) -> tuple[str, object]:
         if content_type.lower().startswith("text/"):
             return "data", event.data.decode()
     except (ValueError, RecursionError):
-        pass  # it is not what its type says: base64 keeps it whole
+        pass  # not what its type says: base64 keeps it unchanged
     return "data_base64", base64.b64encode(event.data).decode()
 
 
 def _utf8(body: bytes, charset: str) -> bytes:
-    """The body in UTF-8, checked as a whole: what stays raw (data) is not looked at again."""
+    """Return the body in UTF-8, checked as a whole: raw parts (data) are not checked again."""
     try:
         text = body.decode(charset)
     except UnicodeDecodeError:
@@ -302,7 +302,7 @@ def _base64_data(encoded: msgspec.Raw, data: msgspec.Raw | None) -> bytes:
 
 
 def _checked_name(text: str) -> str:
-    """The name, checked. CloudEvents only recommends 20 characters at most; somewhere there has to be a bound."""
+    """Return the name if it is valid. CloudEvents recommends at most 20 characters; the limit here is 64."""
     if not _ATTRIBUTE_NAME.fullmatch(text):
         raise BadEvent("INVALID_ATTRIBUTE_NAME", f"{text[:40]!r} is no attribute name ([a-z0-9], up to 64)")
     return text

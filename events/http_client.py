@@ -1,8 +1,8 @@
-"""A lean HTTP/1.1 client for events: keep-alive connections over asyncio, parsed by httptools.
+"""HTTP/1.1 client for events: keep-alive connections over asyncio, parsed by httptools.
 
-One POST costs a fifth of what general clients take, and posting events is most of the broker's work and much of
-every service's; nor does it add to a cold start. It follows no redirects and keeps no cookies; an answer is small
-or refused.
+One POST costs a fifth of what general clients take; posting events is most of the broker's work and much of each
+service's. It adds nothing to a cold start. It follows no redirects and keeps no cookies, and it refuses responses over
+1 MiB.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _MAX_IDLE: Final = 128
 
 
 class RequestFailed(Exception):
-    """No answer: refused, broken, timed out or not HTTP. The message is for people."""
+    """No response: refused, broken, timed out or not HTTP. The message is for people."""
 
 
 class _Stale(RequestFailed):
-    """A kept connection had been closed by the other side before it answered anything."""
+    """The server closed an idle connection before it sent a response; retry on another connection."""
 
 
 class Response(NamedTuple):
-    """An answer; header names are lower case."""
+    """A response; header names are lower case."""
 
     status: int
     headers: Sequence[tuple[bytes, bytes]]
@@ -38,7 +38,7 @@ class Response(NamedTuple):
 
 
 class HttpTarget:
-    """Where requests go: a URL, ready to be written, and the idle connections of its origin."""
+    """A URL with its request line and headers encoded, and the idle connections of its origin."""
 
     __slots__ = ("host", "idle", "port", "prefix", "tls", "url")
 
@@ -55,7 +55,7 @@ class HttpTarget:
 
 
 class HttpClient:
-    """Connections by origin; `post` is safe to call many times at once."""
+    """Keeps connections by origin; `post` is safe to call concurrently."""
 
     def __init__(self) -> None:
         self._idle: dict[tuple[str, str], list[_Connection]] = {}
@@ -68,7 +68,7 @@ class HttpClient:
         return HttpTarget(url, self._idle.setdefault((parts.scheme, parts.netloc), []), headers)
 
     async def post(self, target: HttpTarget, headers: bytes, body: bytes, timeout: float) -> Response:
-        """POST and read the answer within `timeout` seconds. Raises RequestFailed."""
+        """POST and read the response within `timeout` seconds. Raises RequestFailed."""
         request = b"%b%bcontent-length: %d\r\n\r\n%b" % (target.prefix, headers, len(body), body)
         idle = target.idle
         while idle:
@@ -84,7 +84,7 @@ class HttpClient:
         return await connection.exchange(request, max(0.001, timeout - (loop.time() - started)))
 
     def close(self) -> None:
-        """Drop all connections, those in use too."""
+        """Drop all connections, including those in use."""
         for connection in list(self._open):
             connection.drop()
 
@@ -108,7 +108,7 @@ class HttpClient:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, one exchange at a time. Its parser's callbacks are the `on_...` methods."""
+    """One connection, one request at a time. The `on_...` methods are the parser's callbacks."""
 
     def __init__(self, idle: list[_Connection], registry: set[_Connection]) -> None:
         self._idle = idle
@@ -158,7 +158,7 @@ class _Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one without saying so
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transport is one without declaring it
         self._registry.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -80,17 +80,17 @@ async def run_service(service: Service, host: str, port: int, ready: Callable[[s
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its signal handlers, which would raise a signal again at its end: the process has its own."""
+    """uvicorn without its signal handlers: they raise the signal again at the end, and the process has its own."""
 
     _task: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
+        """Install no signal handlers."""
         yield
 
     async def begin(self, listening: socket.socket) -> None:
-        """Serve in the background; returns once requests are taken."""
+        """Serve in the background; return once requests are accepted."""
         self._task = asyncio.create_task(self.serve(sockets=[listening]))
         while not self.started:
             if self._task.done():
@@ -98,18 +98,18 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.001)
 
     async def end(self) -> None:
-        """Take no more requests; those under way get the configured time."""
+        """Accept no more requests; those under way get the configured grace period."""
         self.should_exit = True
         if self._task is not None:
             await self._task
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol, which ignores an offer to upgrade (RFC 9110, section 7.8).
+    """uvicorn's HTTP/1.1 protocol, but it ignores an offer to upgrade (RFC 9110, section 7.8).
 
-    httptools stops at the head of a request with `Upgrade` and hands its body to nobody: curl's --http2 and Java's
-    HttpClient send such an offer with every first request. Here the same parser reads the request once more, without
-    the offer. CONNECT, after whose head the same happens, is no offer and stays refused.
+    httptools stops after the header block of a request with `Upgrade`, and the body is lost. curl's --http2 and Java's
+    HttpClient send such an offer with every first request. This class parses the request again without the offer.
+    httptools also stops after CONNECT; that is not an offer and stays refused.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -117,17 +117,17 @@ class HttpProtocol(HttpToolsProtocol):
         self._renew_parser()
 
     def on_headers_complete(self) -> None:
-        """Start the request, unless it has to be read once more."""
+        """Start the request, unless it has to be parsed again."""
         if not self._is_offer():
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """End the request's body, unless the request has to be read once more."""
+        """End the request's body, unless the request has to be parsed again."""
         if not self._is_offer():
             super().on_message_complete()
 
     def decline_upgrade(self, rest: bytes) -> None:
-        """Read the request whose head has just ended without its offer, then `rest`. Raises HttpParserError."""
+        """Parse the current request again without its offer, then `rest`. Raises HttpParserError."""
         if not self._is_offer():
             return
         version = self.parser.get_http_version().encode()
@@ -145,7 +145,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class _RequestParser(httptools.HttpRequestParser):
-    """httptools' parser; tells its protocol where it stopped for an upgrade."""
+    """httptools' parser; it reports to its protocol where it stopped for an upgrade."""
 
     def __init__(self, protocol: HttpProtocol) -> None:
         super().__init__(protocol)
@@ -174,6 +174,6 @@ _OFFER = (b"upgrade", b"http2-settings")
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening address, IPv4 or IPv6, port 0 for any free one. Raises OSError when it is taken."""
+    """Listen on an address, IPv4 or IPv6 (port 0: any free port). Raises OSError when it is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=2048)

@@ -1,7 +1,7 @@
-"""Group commit over SQLite: many writers, one fsync.
+"""SQLite with group commit, for the local broker and the dead letters: many writes, one fsync.
 
-Statements run on the event loop's thread (microseconds each); COMMIT, which waits for the disk, runs in a
-thread of its own, and what arrives meanwhile joins the next group.
+Statements run on the event loop's thread (microseconds each). COMMIT waits for the disk and runs in a thread of its
+own; writes that arrive meanwhile join the next group.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any, Final
 
 from observability.failpoints import failpoint
 
-log = logging.getLogger("shop.broker.journal")
+log = logging.getLogger("shop.journal")
 
 Row = tuple[Any, ...]
-_LAZY: Final = 0.005  # seconds that a write which nobody awaits may wait for company
+_LAZY: Final = 0.005  # seconds that a write without a waiting caller may wait for others
 _AFTER_FAILURE: Final = 1.0
 
 
 class StorageError(Exception):
-    """The write is not durable: the disk is full or failing, or the file is another program's."""
+    """The write is not durable: the disk is full or failing, or the file belongs to another program."""
 
 
 class SchemaTooNew(StorageError):
@@ -33,9 +33,9 @@ class SchemaTooNew(StorageError):
 
 
 def connect(path: Path, schema: str, version: int, upgrades: Sequence[str] = ()) -> sqlite3.Connection:
-    """Open (or make) a WAL database of this schema version; raises SchemaTooNew for a later one.
+    """Open or create a WAL database of this schema version. Raises SchemaTooNew for a later version.
 
-    `schema` makes a new one; the first of `upgrades` makes version 2 of version 1, and so on.
+    `schema` creates a new database; `upgrades[0]` migrates version 1 to version 2, and so on.
     """
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
     db.execute("PRAGMA busy_timeout=1000")
@@ -67,10 +67,10 @@ class _Group:
 
 
 class Journal:
-    """Writes rows by a fixed set of statements; in one group they run in the order of that set.
+    """Writes rows by a fixed set of statements; within a group, statements run in the order of that set.
 
-    To be made and used on one event loop. A row of `later` is written once the disk can; one of `commit` is
-    durable when its future is done, or was not written and the future raises StorageError.
+    Create and use it on one event loop. Rows given to `later` are written soon. Rows given to `commit` are durable when
+    the future is done; if the future raises StorageError, they are not written.
     """
 
     def __init__(self, db: sqlite3.Connection, statements: Sequence[str]) -> None:
@@ -85,7 +85,7 @@ class Journal:
         self._closed = False
 
     def later(self, statement: str, row: Row) -> None:
-        """Write soon, together with others; nobody waits for it."""
+        """Write a row soon, together with others, without waiting for it."""
         self._next.lazy.setdefault(statement, []).append(row)
         if self._committing is None and self._timer is None:
             self._timer = self._loop.call_later(_LAZY, self._begin)
@@ -110,11 +110,11 @@ class Journal:
                 if self._timer is not None:
                     self._timer.cancel()
                 self._timer = self._loop.call_soon(self._begin)
-        # Shielded: who waits may be cancelled, and must not cancel it for all the others of the group.
+        # Shielded: a caller that is cancelled must not cancel the commit for the others of the group.
         return asyncio.shield(group.done)
 
     async def flush(self) -> None:
-        """Return when all that was given so far is durable. Raises StorageError."""
+        """Return when all rows so far are durable. Raises StorageError."""
         await self.commit(())
 
     async def close(self) -> None:
@@ -165,7 +165,7 @@ class Journal:
             self._timer = self._loop.call_later(_LAZY, self._begin)
 
     def _failed(self, group: _Group, error: BaseException) -> None:
-        """Tell those who wait; keep the rest for the next group, which does not start at once."""
+        """Fail the waiting callers; retry the other rows with the next group, after a pause."""
         log.error("a group of writes failed", extra={"error": str(error)})
         if self._db.in_transaction:
             self._db.rollback()
@@ -180,4 +180,4 @@ class Journal:
 
 def _retrieve(done: asyncio.Future[None]) -> None:
     if not done.cancelled():
-        done.exception()  # a group that nobody awaits may fail unseen: it is logged above
+        done.exception()  # without a waiting caller the failure is only logged, see _failed

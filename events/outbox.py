@@ -1,8 +1,8 @@
-"""The outbox: events that committed with the state they tell of, and their way to the broker.
+"""Transactional outbox: publish the events that were committed together with the state.
 
-A row is published right after its commit, in the background, and removed once the broker has it. What a crash
-or a broker's absence leaves behind is published at the next start or by the sweep: at least once, under the
-same id.
+A row is published in the background right after its commit, and removed once the broker has accepted it. Rows that
+remain after a crash or while the broker is down are published at the next start or by the sweep: at least once, with
+the same id.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("shop.outbox")
 
 _AT_ONCE = timedelta(microseconds=1)
-"""`Store.outbox` reads what is older than a time; what was written this very moment counts, too."""
+"""`Store.outbox` reads rows older than a time; add this to include rows written at that very moment."""
 
 
 class OutboxRow(NamedTuple):
     """One CloudEvent to be published, as written in the transaction.
 
-    `id` is a UUIDv7 and the event's id; `data` is the payload's JSON; `traceparent`, `tracestate` and
-    `correlation_id` are those of the work that caused it, kept so that a publication much later still
-    belongs to the same trace.
+    `id` is a UUIDv7 and the event's id; `data` is the payload's JSON. `traceparent`, `tracestate` and `correlation_id`
+    are those of the request or event that caused it, so that a late publication still belongs to the same trace.
     """
 
     id: str
@@ -48,7 +47,7 @@ class OutboxRow(NamedTuple):
 
 
 class OutboxStore(Protocol):
-    """What the outbox needs of a store."""
+    """The part of a store that the outbox uses."""
 
     async def outbox(self, before: datetime, limit: int) -> list[OutboxRow]: ...
 
@@ -58,16 +57,17 @@ class OutboxStore(Protocol):
 
 
 class Clock(Protocol):
-    """What it needs of a clock."""
+    """The part of a clock that the outbox uses."""
 
     def now(self) -> datetime: ...
 
 
 class OutboxLimits(NamedTuple):
-    """How far publishing goes.
+    """Bounds of publishing.
 
-    `parallel` rows at once; `held` in memory at most; `attempts` before a row lets others pass; pauses, which double
-    up to the longest, in seconds; `age` of a row that the usual way should have published long ago.
+    `parallel`: rows published at once. `held`: rows in memory at most. `attempts`: tries before a row is postponed.
+    Pauses between tries are in seconds and double from `first_pause` to `longest_pause`. `age`: the sweep publishes
+    rows that are older than this.
     """
 
     parallel: int = 32
@@ -82,10 +82,10 @@ _LIMITS = OutboxLimits()
 
 
 class Outbox:
-    """Publishes what a store commits. `start`, then `drain` once; `sweep` whenever something may be left over.
+    """Publishes the rows that a store commits. Call `start`, then `drain` once; call `sweep` at any time between.
 
-    What memory has no room for, and what the broker refused too often, stays in the store and is read back later. So
-    nothing is stranded, with or without sweeps.
+    Rows that do not fit into memory, and rows that the broker refused too often, stay in the store and are read back
+    later. So every row is published in the end, with or without sweeps.
     """
 
     def __init__(
@@ -114,23 +114,22 @@ class Outbox:
         store.on_commit(self._take)
 
     def start(self) -> None:
-        """Begin to publish, also what an earlier life left behind."""
+        """Start publishing, including rows that a previous process left."""
         self._behind.set()
         self._room.set()
         self._tasks = [asyncio.create_task(self._work()) for _ in range(self._limits.parallel)]
         self._tasks.append(asyncio.create_task(self._catch_up()))
 
     async def sweep(self) -> None:
-        """Take up rows that have waited longer than the usual way takes, unless they are on their way.
+        """Queue rows that are older than `OutboxLimits.age` and not queued yet.
 
-        Returns when they are queued: a sweep that came as an event must not wait for the broker that delivers
-        it.
+        Returns when they are queued: a sweep that arrives as an event must not wait for the broker that delivers it.
         """
         if await self._read_back(self._limits.age):
             self._behind.set()
 
     async def drain(self, seconds: float) -> None:
-        """Publish what is in memory, for at most `seconds`, trying each row once more; the rest stays in the store."""
+        """Publish the rows in memory, for at most `seconds` and one more try each; the others stay in the store."""
         self._stopping.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -178,8 +177,8 @@ class Outbox:
                 self._behind.set()
 
     async def _read_back(self, age: timedelta) -> bool:
-        """Take what fits; whether there may be more in the store."""
-        # As many as memory holds: those of them that it holds already leave exactly the room for the others.
+        """Queue as many rows as fit; return whether the store may have more."""
+        # Read as many as memory holds: those that are in memory already leave exactly the room for the others.
         rows = await self._store.outbox(self._clock.now() - age + _AT_ONCE, self._limits.held)
         self._take(rows)
         return len(rows) >= self._limits.held
@@ -202,7 +201,7 @@ class Outbox:
             self._failures += 1
             if self._stopping.is_set():
                 break
-            # Many failures in a row are the broker's, whatever the row: everyone is then as patient.
+            # Many consecutive failures are the broker's fault, not the row's: all rows then wait longer.
             await self._sleep(self._pause(max(attempt + 1, self._failures // self._limits.parallel)))
         self._postpone(row)
 
@@ -225,7 +224,7 @@ class Outbox:
         try:
             with _publishing(row.type).span(about):
                 await self._publisher.publish(row._replace(traceparent=context.current().traceparent))
-        except Exception as error:  # whatever it is: the row has to stay, and the worker, too
+        except Exception as error:  # any error: keep the row and the worker
             reason = str(error) or type(error).__name__
             log.warning("publish_failed", extra={"type": row.type, "event_id": row.id, "reason": reason})
             return False

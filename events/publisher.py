@@ -1,4 +1,4 @@
-"""Publishing to the broker: one CloudEvent a request, in binary mode (CloudEvents HTTP binding 1.0.2, section 3.1)."""
+"""Publish to the broker: one CloudEvent a request, in binary mode (CloudEvents HTTP binding 1.0.2, section 3.1)."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from events.signatures import EXTENSION, Signer
 from observability.failpoints import failpoint
 
 TIMEOUT_SECONDS = 35.0
-"""A broker may answer only when its subscribers have (Knative's in-memory channel does), which takes their timeout."""
+"""A broker may answer only after its subscribers (Knative's in-memory channel does), so wait for their timeout."""
 
 
 class NotPublished(Exception):
-    """The broker did not take the event; the message says why, in one line."""
+    """The broker did not accept the event; the message says why, in one line."""
 
 
 class Publisher(Protocol):
-    """Takes events to a broker."""
+    """Publishes outbox rows to a broker."""
 
     async def publish(self, row: OutboxRow) -> None:
-        """Return when the broker has the event for good; raises NotPublished otherwise."""
+        """Return when the broker has accepted the event. Raises NotPublished."""
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
 
 
 class HttpPublisher:
-    """Signs events and posts them to `broker_url` over kept connections; `timeout` is in seconds.
+    """Signs events and posts them to `broker_url` over keep-alive connections; `timeout` is in seconds.
 
-    A redirect counts as a refusal. A row that has waited is signed by the present key.
+    A redirect counts as a failure. A row is signed with the current key at the time of publishing.
     """
 
     def __init__(self, broker_url: str, signer: Signer, timeout: float = TIMEOUT_SECONDS) -> None:
@@ -54,17 +54,17 @@ class HttpPublisher:
             raise NotPublished(f"the broker answered {answer.status}")
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         self._client.close()
 
 
 def dataschema(event_type: str) -> str:
-    """The URI of a type's schema, which is the `$id` of events/schemas/<type>.json: a name, not an address."""
+    """Return the URI of a type's schema: the `$id` of events/schemas/<type>.json, a name and not an address."""
     return f"urn:{event_type.replace('.', ':')}"
 
 
 def headers(row: OutboxRow, signer: Signer) -> bytes:
-    """The event's attributes as header lines, signed; the trace context both as extension and for this hop."""
+    """Return the signed event's attributes as header lines; the trace context is an extension and an HTTP header."""
     attributes = {
         "specversion": "1.0",
         "id": row.id,

@@ -64,21 +64,21 @@ class PrivateKey:
 
     @property
     def seed(self) -> bytes:
-        """The secret itself."""
+        """Return the private key, 32 bytes."""
         return self._seed
 
     @cached_property
     def key_id(self) -> str:
-        """What others know its public key by."""
+        """Return the id of its public key."""
         return key_id(self.service, bytes(self._signing.verify_key))
 
     @property
     def public(self) -> bytes:
-        """The public key, 32 bytes."""
+        """Return the public key, 32 bytes."""
         return bytes(self._signing.verify_key)
 
     def sign(self, message: bytes) -> bytes:
-        """An Ed25519 signature, 64 bytes."""
+        """Return an Ed25519 signature, 64 bytes."""
         return self._signing.sign(message).signature
 
     @cached_property
@@ -102,7 +102,7 @@ class PublicKey:
         self._verifying: Any = None
 
     def verifies(self, message: bytes, signature: bytes) -> bool:
-        """Whether this key made the signature of the message."""
+        """Return whether this key made the signature of the message."""
         from nacl.exceptions import BadSignatureError  # see PrivateKey
 
         if self._verifying is None:
@@ -124,7 +124,7 @@ class ServiceKeys:
 
     @classmethod
     def parse(cls, jwks: str) -> ServiceKeys:
-        """Read a JWKS; keys of other kinds are left out. Raises InvalidKey for no JWKS, or one without a key."""
+        """Read a JWKS and ignore keys of other types. Raises InvalidKey if it is no JWKS or has no Ed25519 key."""
         try:
             entries = msgspec.json.decode(jwks, type=_Jwks).keys
             keys = {entry.kid: _public(entry) for entry in entries if entry.kty == "OKP"}
@@ -135,27 +135,27 @@ class ServiceKeys:
         return cls(keys)
 
     def get(self, kid: object) -> PublicKey | None:
-        """The key with this id."""
+        """Return the key with this id, or None."""
         return self._keys.get(kid) if isinstance(kid, str) else None
 
     def items(self) -> Iterable[tuple[str, PublicKey]]:
-        """All keys, with their ids."""
+        """Return all ids and keys."""
         return self._keys.items()
 
     def of(self, service: str) -> list[PublicKey]:
-        """All keys of a service."""
+        """Return all keys of a service."""
         return [key for key in self._keys.values() if key.service == service]
 
     def with_key(self, service: str, public: bytes) -> ServiceKeys:
-        """This set and one key more."""
+        """Return a set with one more key."""
         return ServiceKeys({**self._keys, key_id(service, public): PublicKey(service, public)})
 
     def without(self, service: str) -> ServiceKeys:
-        """This set but for the keys of a service."""
+        """Return a set without the keys of a service."""
         return ServiceKeys({kid: key for kid, key in self._keys.items() if key.service != service})
 
     def jwks(self) -> str:
-        """The set as a JWKS, to be parsed by `parse`."""
+        """Return the set as a JWKS, the inverse of `parse`."""
         entries = (_Jwk("OKP", "Ed25519", kid, _encoded(key.raw)) for kid, key in sorted(self._keys.items()))
         return msgspec.json.encode(_Jwks(list(entries))).decode()
 
@@ -172,7 +172,7 @@ class _Jwks(msgspec.Struct):
 
 
 def key_id(service: str, public: bytes) -> str:
-    """The id of a public key: its service and the beginning of its thumbprint (RFC 7638)."""
+    """Return the id of a public key: its service and the first 16 characters of its thumbprint (RFC 7638)."""
     thumbprint = hashlib.sha256(
         b'{"crv":"Ed25519","kty":"OKP","x":"%b"}' % _encoded(public).encode()
     ).digest()

@@ -1,4 +1,4 @@
-"""Service tokens, as parts without a domain check them. `functions.runtime.tokens` mints them."""
+"""Check service tokens in processes without a domain. `functions.runtime.tokens` issues them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ _SKEW: Final = 60.0
 
 
 class NotAuthenticated(Exception):
-    """No token, or one that proves nobody; the message is for people."""
+    """There is no token, or it is not valid; the message is for people."""
 
 
 class NotAllowed(Exception):
-    """A service that may not call this."""
+    """The calling service may not do this."""
 
 
 class Callers:
-    """Lets these services call the part `audience`; `load` gives the public keys, `clock` Unix time.
+    """Authenticates calls to `audience` and lets the services in `allowed` pass.
 
-    A token is checked as `functions.runtime.tokens` does: signed by the service that it names, for this part, in time.
+    `load` returns the public keys, `clock` Unix time. A token is checked as in `functions.runtime.tokens`: signed by
+    the service that it names, for this audience, not expired.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Callers:
         self._clock = clock
 
     def check(self, authorization: str) -> str:
-        """The name of the calling service. Raises NotAuthenticated and NotAllowed."""
+        """Return the name of the calling service. Raises NotAuthenticated and NotAllowed."""
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > _LONGEST:
             raise NotAuthenticated("A service token is needed.")
@@ -89,9 +90,10 @@ class Callers:
 
 
 def dead_letter_callers(environ: Mapping[str, str], clock: Callable[[], float]) -> Callers | None:
-    """Who may read, replay and discard dead letters, by SERVICE_KEYS or SERVICE_KEYS_FILE and TOKEN_ISSUER.
+    """Return the check for reading, replaying and discarding dead letters.
 
-    None where there are no keys: then nobody may. Raises InvalidKey and OSError.
+    Reads SERVICE_KEYS or SERVICE_KEYS_FILE, and TOKEN_ISSUER. Returns None without keys: then every caller is refused.
+    Raises InvalidKey and OSError.
     """
     jwks = environ.get("SERVICE_KEYS", "")
     if not jwks and environ.get("SERVICE_KEYS_FILE"):

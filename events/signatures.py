@@ -1,4 +1,4 @@
-"""Signed events: who sent one, and that nothing of it was changed on its way.
+"""Sign events and verify signatures: who sent an event, and that it was not changed on its way.
 
 The extension `signature` is a JWS with detached, unencoded payload (RFC 7515 appendix F, RFC 7797):
 `<header>..<signature>` in base64url, where the header is `{"alg":"EdDSA","b64":false,"crit":["b64"],"kid":"..."}`, byte
@@ -7,11 +7,11 @@ by byte, and `kid` names a key of `events.service_keys`. What is signed is `<hea
 - for each of `id`, `source`, `type`, `subject`, `time`, `dataschema` that the event has (ours have all), in order:
   `<name>:<length>:<value>` and a line feed; lengths count bytes of UTF-8; `time` is written in UTC with six digits of
   a second (`2030-01-01T12:00:00.000000Z`), since brokers shorten it;
-- `data:<length>:` and the bytes of the data. A broker that parses JSON and writes it anew is forgiven: where the bytes
-  as they came were not signed, they are tried once more without white space.
+- `data:<length>:` and the bytes of the data. Some brokers parse JSON and write it again: if the signature does not
+  match the received bytes, it is checked once more against the JSON without white space.
 
-Left out is what brokers and tracers add or change: `datacontenttype`, `partitionkey`, `correlationid`, `traceparent`,
-`tracestate`, `knative...`. So a signature outlives delivery, the dead-letter sink and a replay.
+Not signed are attributes that brokers and tracers add or change: `datacontenttype`, `partitionkey`, `correlationid`,
+`traceparent`, `tracestate`, `knative...`. So a signature survives delivery, dead-lettering and replay.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from events.service_keys import PrivateKey, PublicKey, ServiceKeys
 EXTENSION: Final = "signature"
 _IN_ORDER: Final = ("id", "source", "type", "subject", "time", "dataschema")
 SIGNED: Final = (*_IN_ORDER, EXTENSION)
-"""The attributes that a `Verifier` looks at."""
+"""The attributes that a `Verifier` reads."""
 _WRITTEN: Final = len("2030-01-01T12:00:00.000000Z")
 REASONS: Final = ("EVENT_UNSIGNED", "EVENT_SIGNATURE_INVALID", "EVENT_SIGNER_WRONG")
-"""Of every BadSignature."""
+"""All values of `BadSignature.reason`."""
 _SIGNATURE_BYTES: Final = 64
 
 
 class BadSignature(ValueError):
-    """An event that its source did not send. `reason` is stable and UPPER_SNAKE."""
+    """The event was not sent by its source. `reason` is stable and UPPER_SNAKE."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -46,18 +46,18 @@ class BadSignature(ValueError):
 
 
 class Signer:
-    """Signs the events of one service. `load` gives its key, when it is first needed, and may raise what it likes."""
+    """Signs the events of one service. `load` returns its key; it is called once, at the first use."""
 
     def __init__(self, load: Callable[[], PrivateKey]) -> None:
         self._load = load
 
     def sign(self, attributes: Mapping[str, str], data: bytes) -> str:
-        """The value of the extension `signature` for an event with these attributes and this data."""
+        """Return the value of the extension `signature` for an event with these attributes and this data."""
         key, header = self._ready
         return f"{header.decode()}..{_encoded(key.sign(_message(header, attributes, data)))}"
 
     def load(self) -> None:
-        """Read the key now, and fail now."""
+        """Load the key now, so that an error shows at start."""
         _ = self._ready
 
     @cached_property
@@ -67,9 +67,9 @@ class Signer:
 
 
 class Verifier:
-    """Checks events against the keys that `load` gives when they are first needed.
+    """Verifies events by the keys that `load` returns; it is called once, at the first use.
 
-    `required` false takes an event without a signature, too: for the time in which publishers of before send none.
+    With `required` false, events without a signature are accepted: for a migration, while old publishers sign nothing.
     """
 
     def __init__(self, load: Callable[[], ServiceKeys], *, required: bool = True) -> None:
@@ -77,7 +77,7 @@ class Verifier:
         self._required = required
 
     def verify(self, attributes: Mapping[str, str], data: bytes) -> bytes:
-        """The data, as its source signed it.
+        """Return the data as its source signed it.
 
         Raises BadSignature: EVENT_UNSIGNED, EVENT_SIGNATURE_INVALID, EVENT_SIGNER_WRONG (a service's key under an
         event of another source).
@@ -103,7 +103,7 @@ class Verifier:
         return compact
 
     def load(self) -> None:
-        """Read the keys now, and fail now."""
+        """Load the keys now, so that an error shows at start."""
         _ = self._keys
 
     @cached_property

@@ -1,8 +1,7 @@
-"""What every hop carries: the correlation id and the W3C trace context of the work in progress.
+"""The correlation id and the W3C trace context of the current work, which every hop carries.
 
-The context variable is the only source of truth. It is filled at a door (HTTP, gRPC, CloudEvent), read by
-logs, spans, outgoing calls and outbox rows, and needs no OpenTelemetry: with tracing off the ids still run
-through.
+The context variable is the only source of truth. Servers (HTTP, gRPC, CloudEvents) set it; logs, spans, outgoing calls
+and outbox rows read it. It needs no OpenTelemetry: with tracing off, the ids are propagated all the same.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from contextvars import ContextVar
 CORRELATION_HEADER = "x-correlation-id"
 
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
-# W3C's list is printable ASCII, and nothing else may travel in gRPC's metadata.
+# W3C's list is printable ASCII; gRPC's metadata allows nothing else.
 _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
-# Version 00 has four fields. What a later version puts behind them is left out, as W3C says; a comma begins another.
+# Version 00 has four fields. Fields that a later version appends are ignored, as W3C specifies; a comma starts another.
 _IDS = r"(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 _TRACEPARENT = re.compile(rf"00-{_IDS}|(?!00|ff)[0-9a-f]{{2}}-{_IDS}(?:-[\x21-\x2b\x2d-\x7e]{{0,256}})?")
 _KNOWN_FLAGS = 0x03
@@ -27,8 +26,8 @@ _KNOWN_FLAGS = 0x03
 class Context:
     """One unit of work: correlation id (8 to 64 of `[A-Za-z0-9._-]`), and W3C's traceparent and tracestate.
 
-    In hexadecimal: `trace_id` 32 digits, `span_id` 16, `flags` 2. `sampled`: the trace is recorded, the lowest bit of
-    the flags. `root`: no span stands behind it, it was made here; whether to record is still to be decided.
+    In hexadecimal: `trace_id` has 32 digits, `span_id` 16, `flags` 2. `sampled`: the trace is recorded (lowest bit of
+    the flags). `root`: the ids were generated here and belong to no span; sampling is not decided yet.
     """
 
     __slots__ = ("correlation_id", "flags", "root", "sampled", "span_id", "trace_id", "tracestate")
@@ -46,7 +45,7 @@ class Context:
 
     @property
     def traceparent(self) -> str:
-        """What the next hop gets; empty outside any work."""
+        """Return the header for the next hop; empty outside any request or event."""
         return f"00-{self.trace_id}-{self.span_id}-{self.flags}" if self.trace_id else ""
 
 
@@ -56,18 +55,18 @@ _current: ContextVar[Context] = ContextVar("shop_context", default=_EMPTY)
 
 
 current = _current.get
-"""The context of the running task; empty strings outside any work."""
+"""Return the context of the running task; its fields are empty outside any request or event."""
 
 
 def new_traceparent() -> str:
-    """A fresh W3C traceparent, not sampled: whether to record is the tracer's decision."""
+    """Return a new W3C traceparent, not sampled: the tracer decides whether to record."""
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
 
 
 def incoming(correlation_id: str | None, traceparent: str | None, tracestate: str | None = None) -> Context:
-    """The context for work from outside. What is missing or malformed is made anew, never trusted.
+    """Return the context of an incoming request or event; missing or malformed ids are generated.
 
-    Of a traceparent of a later version the ids and the flags that are known are taken, as version 00.
+    Of a traceparent of a later version, the ids and the known flags are used, as version 00.
     """
     trace = traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None
     if trace and trace[:2] != "00":
@@ -78,20 +77,20 @@ def incoming(correlation_id: str | None, traceparent: str | None, tracestate: st
 
 
 def enter(context: Context) -> None:
-    """Make `context` the current one for the rest of this task: for doors, which own their task."""
+    """Set the current context for the rest of this task: for servers, which own their task."""
     _current.set(context)
 
 
 push = _current.set
-"""Make a context the current one until `pop`."""
+"""Set the current context until `pop`; returns the token for it."""
 
 pop = _current.reset
-"""Back to what was current before the `push` that gave this token."""
+"""Restore the context from before the `push` that returned this token."""
 
 
 @contextmanager
 def use(context: Context) -> Iterator[Context]:
-    """Make `context` the current one within the block."""
+    """Set the current context within the block."""
     token = push(context)
     try:
         yield context

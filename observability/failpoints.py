@@ -1,9 +1,9 @@
-"""Named places where a test may have this process end as by kill -9: before and after whatever must survive that.
+"""Named points where a test can kill this process as by kill -9, before and after each step that must survive it.
 
-`failpoint("area.step.before")` does nothing, unless FAILPOINT=area.step.before:3 is in the environment: then the third
-time that the process comes there (the first, without a number) is its last, and a line on standard error says so. In
-production such a process refuses to start. tests/crash finds all points by reading the sources, hence: the name is a
-literal, there is one call for each, and every `.before` has its `.after`.
+`failpoint("area.step.before")` does nothing by default. With FAILPOINT=area.step.before:3 in the environment, the
+process kills itself at the third call (without a number: at the first) and says so on standard error. In production
+such a process refuses to start. tests/crash finds all points by reading the sources; therefore the name is a literal,
+each name has one call, and every `.before` has its `.after`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ REACHED = "failpoint reached: "
 
 
 def parse(environ: Mapping[str, str]) -> tuple[str, int] | None:
-    """The name that FAILPOINT arms, and which time counts; None for none. Raises ValueError."""
+    """Return the name and the number of the call from FAILPOINT, or None. Raises ValueError."""
     given = environ.get(VARIABLE, "")
     if not given:
         return None
@@ -32,14 +32,14 @@ def parse(environ: Mapping[str, str]) -> tuple[str, int] | None:
 
 
 def _nothing(_: str) -> None:
-    """What a point does in a process that none is armed in."""
+    """Do nothing: no failpoint is armed."""
 
 
 def _make(armed: tuple[str, int] | None) -> Callable[[str], None]:
     if armed is None:
         return _nothing
     wanted, last = armed
-    times = count(1)  # atomic: some points lie in threads
+    times = count(1)  # atomic: some points are reached in threads
 
     def failpoint(name: str) -> None:
         if name == wanted and next(times) == last:

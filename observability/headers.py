@@ -1,4 +1,4 @@
-"""Header fields as RFC 9110 has them: several lines of one field, and when to come back."""
+"""Read header fields (RFC 9110): repeated fields, and Retry-After."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import AnyStr
 
 
 def combine(lines: Iterable[tuple[AnyStr, AnyStr]], comma: AnyStr) -> dict[AnyStr, AnyStr]:
-    """One value for each field: its lines in their order, joined by `comma`, as lists are defined to be.
+    """Return one value for each field: its lines in order, joined by `comma`, as RFC 9110 defines lists.
 
-    Two lines of a field that is no list make a value that no parser of such a field takes.
+    Two lines of a field that is not a list make a value that is invalid for such a field.
     """
     combined: dict[AnyStr, AnyStr] = {}
     for name, value in lines:
@@ -20,7 +20,7 @@ def combine(lines: Iterable[tuple[AnyStr, AnyStr]], comma: AnyStr) -> dict[AnySt
 
 
 def retry_after(text: str, now: float) -> float | None:
-    """The seconds that Retry-After names, as a number or as a date (`now` is Unix time); None for neither."""
+    """Return the seconds of Retry-After, from a number or a date (`now` is Unix time); None if it is neither."""
     text = text.strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])

@@ -1,10 +1,9 @@
 """Structured logs: one JSON object per line on standard output, with correlation and trace ids.
 
 Fields: time (RFC 3339, UTC), level, service, event (the message), correlation_id, trace_id, span_id, and
-whatever the call gave as `extra`. On a terminal the same as one coloured line. Everything that logs through
-the standard library, uvicorn, gunicorn, functions-framework and grpc included, comes out alike, as do warnings and
-what nobody caught. grpc's C core would write to standard error past all of it: it is told to be quiet, since whatever
-goes wrong there is also an RPC's status.
+the fields in `extra`. On a terminal, the same as one coloured line. All loggers of the standard library (uvicorn,
+gunicorn, functions-framework, grpc), warnings and uncaught exceptions use this format. grpc's C core writes to standard
+error directly; it is silenced, since each of its errors is also an RPC's status.
 """
 
 from __future__ import annotations
@@ -40,18 +39,18 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON."""
+    """Formats a record as one line of JSON."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
         self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        """See the module."""
+        """Return the line."""
         return _encode(self.fields(record)).decode()
 
     def fields(self, record: logging.LogRecord) -> dict[str, Any]:
-        """The record as a dict of what is logged."""
+        """Return the fields of a record."""
         ctx = context.current()
         fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC),
@@ -72,10 +71,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class TerminalFormatter(JsonFormatter):
-    """The same for eyes: time, level, service, event, then key=value."""
+    """Formats a record for a terminal: time, level, service, event, then key=value."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """See the module."""
+        """Return the coloured line."""
         fields = self.fields(record)
         moment, level = fields.pop("time"), fields.pop("level")
         service, event = fields.pop("service"), fields.pop("event")
@@ -89,7 +88,7 @@ class TerminalFormatter(JsonFormatter):
 
 
 def configure(service: str, level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Make `service` log to `stream` (standard output), replacing what was configured before."""
+    """Log as `service` to `stream` (standard output); replaces the previous configuration."""
     out = stream or sys.stdout
     handler = logging.StreamHandler(out)
     handler.setFormatter(TerminalFormatter(service) if out.isatty() else JsonFormatter(service))

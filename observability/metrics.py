@@ -1,7 +1,7 @@
-"""Prometheus metrics that every part has, and the text that `/metrics` answers.
+"""Prometheus metrics that every service has, and the response of `/metrics`.
 
 Durations are in seconds. Labels are bounded: service, RPC method, route template, event type, outcome; never
-an id. Where the work is part of a sampled trace, its trace id is the exemplar.
+an id. In a sampled trace, the trace id is the exemplar.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ EVENTS = Histogram(
     registry=REGISTRY,
 )
 OUTBOX_DEPTH = Gauge(
-    "shop_outbox_rows", "Events committed and not yet taken by the broker.", ["service"], registry=REGISTRY
+    "shop_outbox_rows", "Events committed and not yet accepted by the broker.", ["service"], registry=REGISTRY
 )
 OUTBOX_AGE = Gauge("shop_outbox_oldest_seconds", "Age of the oldest of them.", ["service"], registry=REGISTRY)
 FORGED = Counter(
@@ -70,15 +70,16 @@ SPANS = Counter(
 
 
 class Observed:
-    """One histogram with its label values looked up once: `observe` is on the hot path."""
+    """One histogram with its labels looked up once: `observe` is on the hot path."""
 
     def __init__(self, histogram: Histogram, *labels: str) -> None:
         self._child = histogram.labels(*labels)
         self._due = [0.0] * (len(_BUCKETS) + 1)
 
     def observe(self, seconds: float) -> None:
-        """Count one piece of work. Its trace id, where it is sampled, is the bucket's exemplar, one a second: a scrape
-        sees the last alone, and an exemplar costs as much as all else here.
+        """Record a duration; in a sampled trace, the trace id becomes the bucket's exemplar.
+
+        At most one exemplar a second: a scrape sees only the last one, and it costs as much as the rest of this method.
         """
         ctx = context.current()
         if ctx.sampled:
@@ -91,6 +92,6 @@ class Observed:
 
 
 def exposition(accept: str) -> tuple[bytes, str]:
-    """The metrics as text and its content type: OpenMetrics (with exemplars) for those who accept it."""
+    """Return the metrics and their content type: OpenMetrics (with exemplars) if `accept` allows it."""
     encode, content_type = choose_encoder(accept)
     return encode(REGISTRY), content_type

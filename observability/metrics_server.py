@@ -1,6 +1,6 @@
-"""`GET /metrics` on a port of its own (METRICS_PORT), for pods: one port, one path, whatever else a pod serves.
+"""Serve `GET /metrics` on a port of its own (METRICS_PORT), the same in every pod.
 
-A few lines on asyncio, since a web server would be a tenth of the gRPC role's cold start.
+Written on asyncio, since a web server would take a tenth of the gRPC role's cold start.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _HEAD_SECONDS: Final = 5.0
 _MAX_HEAD: Final = 16 * 1024
 
 Exposition = Callable[[str], Awaitable[tuple[bytes, str]]]
-"""The metrics for an Accept header: text and content type."""
+"""Returns the metrics for an Accept header: text and content type."""
 
 
 async def exposition(accept: str) -> tuple[bytes, str]:
-    """The process's own registry."""
+    """Return the metrics of the process's registry."""
     return metrics.exposition(accept)
 
 
 class MetricsServer:
-    """Serves between `start` and `stop`, once each, in one event loop; `hold` in seconds."""
+    """Serves from `start` to `stop`, once each, in one event loop; `hold` (seconds) bounds the final scrape."""
 
     def __init__(self, exposition: Exposition = exposition, hold: float = 0.0) -> None:
         self._exposition = exposition
@@ -44,7 +44,7 @@ class MetricsServer:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Wait for one more scrape, for so long at most, and not at all where nobody ever scraped; then close."""
+        """Wait for a final scrape, for at most `hold` seconds and only if there was one before; then close."""
         if self._server is None:
             return
         if self._scraped is not None:
@@ -61,7 +61,7 @@ class MetricsServer:
             writer.write(await self._answer(head))
             await writer.drain()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
-            pass  # slow, broken off, or too long: nothing to say
+            pass  # too slow, disconnected, or too long: close without a response
         finally:
             writer.close()
 
@@ -71,7 +71,7 @@ class MetricsServer:
             parser = httptools.HttpRequestParser(request)
             with contextlib.suppress(
                 httptools.HttpParserUpgrade
-            ):  # an offer that is ignored; the head is read
+            ):  # the offer to upgrade is ignored; the header block is parsed
                 parser.feed_data(head)
             asked = parser.get_method() + b" " + request.url
         except httptools.HttpParserError:
@@ -86,7 +86,7 @@ class MetricsServer:
 
 
 class _Request:
-    """What httptools tells of a request."""
+    """Collects URL and Accept header from httptools' callbacks."""
 
     url = b""
     accept = ""

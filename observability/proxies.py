@@ -1,4 +1,4 @@
-"""Which of the environment's proxies a call goes through: none inside the platform, the named one outside."""
+"""Select the proxy for an outgoing call: none inside the platform, the environment's outside."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _INSIDE = (".svc", ".cluster.local", ".localhost")
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy that http_proxy, https_proxy, all_proxy and no_proxy name for `url`; None: call directly.
+    """Return the proxy for `url` by http_proxy, https_proxy, all_proxy and no_proxy; None: call directly.
 
-    Loopback, names without a dot (a container's) and a cluster's services are inside: no proxy reaches them.
+    Loopback, names without a dot (containers) and a cluster's services are inside: no proxy reaches them.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -23,7 +23,7 @@ def proxy_for(url: str) -> str | None:
 
 
 def is_inside(host: str) -> bool:
-    """Whether a host is on this machine, or in this network of containers or this cluster."""
+    """Return whether a host is this machine, a container beside it, or in this cluster."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

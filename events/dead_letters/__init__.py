@@ -1,5 +1,5 @@
-"""The dead-letter sink: keeps the events that nobody took, shows them, and replays them.
+"""The dead-letter sink: keep events that could not be delivered, list them, and replay them.
 
-On one machine it lives in the broker's process under /dead-letters; in a cluster it is a service of its own,
+On one machine it is part of the broker's process, under /dead-letters. In a cluster it is a service of its own,
 `python -m events.dead_letters`.
 """

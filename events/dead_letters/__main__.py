@@ -1,8 +1,8 @@
 """`python -m events.dead_letters`: the dead-letter sink as a service of its own, for a cluster.
 
-HTTP_PORT or PORT (8080); METRICS_PORT, if metrics are to have a port of their own; DATA_DIR, or the directory of
-STORE_URL (sqlite:///abs/path); BROKER_URL, where replayed events go; SERVICE_KEYS or SERVICE_KEYS_FILE (a JWKS) and
-TOKEN_ISSUER, by which it knows who may read and replay.
+Environment: HTTP_PORT or PORT (8080); METRICS_PORT for metrics on a port of their own; DATA_DIR, or the directory of
+STORE_URL (sqlite:///abs/path); BROKER_URL, where replayed events are posted; SERVICE_KEYS or SERVICE_KEYS_FILE (a JWKS)
+and TOKEN_ISSUER, to authenticate callers that read and replay.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TIMEOUT = 10.0
 
 
 def replay_over_http(client: HttpClient, url: str) -> Replay:
-    """Replays by POST to the broker's address."""
+    """Return a `Replay` that posts events to the broker's URL."""
     target = client.target(url)
 
     async def replay(event: CloudEvent, broker: str | None) -> None:
@@ -49,7 +49,7 @@ def replay_over_http(client: HttpClient, url: str) -> Replay:
 
 
 def data_dir(environ: Mapping[str, str]) -> Path:
-    """Where the entries are kept. Raises ValueError for a STORE_URL that is no SQLite directory."""
+    """Return the directory of the entries. Raises ValueError for a STORE_URL that is not sqlite:///."""
     if environ.get("DATA_DIR"):
         return Path(environ["DATA_DIR"])
     url = environ.get("STORE_URL") or "sqlite:///.data/deadletters"
@@ -70,7 +70,9 @@ async def serve(environ: Mapping[str, str]) -> None:
     )
     port = int(environ.get("HTTP_PORT") or environ.get("PORT") or "8080")
     host = environ.get("HTTP_HOST", "0.0.0.0")  # noqa: S104 - in a container every interface is the pod's
-    endpoint = MetricsServer(partial(exposition, registry), hold=0)  # what it counts is in its store, too
+    endpoint = MetricsServer(
+        partial(exposition, registry), hold=0
+    )  # no final scrape: its counts are in its store, too
     if environ.get("METRICS_PORT"):
         await endpoint.start(host, int(environ["METRICS_PORT"]))
     await run_service(app, host, port, lambda address: log.info("dead letters ready", extra={"url": address}))
@@ -78,13 +80,13 @@ async def serve(environ: Mapping[str, str]) -> None:
 
 
 async def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
-    """What its metrics port answers."""
+    """Return the metrics and their content type."""
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type
 
 
 def main() -> int:
-    """The exit code: 0 after a signal, 1 when it cannot start (the log says why)."""
+    """Return the exit code: 0 after a signal, 1 when it cannot start (the log says why)."""
     logs.configure("dead-letters", os.environ.get("LOG_LEVEL", "INFO"))
     end_tracing = tracing.configure("dead-letters")
     try:

@@ -1,6 +1,6 @@
-"""The dead-letter sink as an ASGI application: POST / takes an event, the rest shows and replays what was kept.
+"""The dead-letter sink as an ASGI application: POST / keeps an event; other routes list, replay and discard entries.
 
-What brokers leave is taken from whoever reaches it, since they have no token; the rest is for `callers` alone.
+POST / needs no token, since brokers have none. All other routes are for authenticated `callers` only.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from observability.failpoints import failpoint
 log = logging.getLogger("shop.deadletters")
 
 Replay = Callable[[CloudEvent, str | None], Awaitable[None]]
-"""Give an event back to the broker (namespace/name, None where it is not known). Raises ReplayFailed."""
+"""Publish an event to the broker (namespace/name; None if unknown) again. Raises ReplayFailed."""
 
 _ENTRY: Final = re.compile(r"/entries/(dlq_[0-9a-f]{32})(/replay)?")
 _MAX_LIMIT: Final = 100
-_REPLAYED_KEPT: Final = 7 * 86400.0  # as long as inboxes remember what they have handled
+_REPLAYED_KEPT: Final = 7 * 86400.0  # seconds; as long as inboxes keep their records
 _FORGET_EVERY: Final = 3600.0
 _OURS: Final = frozenset(
     {"knativeerrordest", "knativeerrorcode", "knativeerrordata", "knativebrokerttl", "knativearrivaltime"}
@@ -55,13 +55,14 @@ _OURS: Final = frozenset(
 
 
 class ReplayFailed(Exception):
-    """The broker did not take the event; the entry stays as it is."""
+    """The broker did not accept the event; the entry stays unchanged."""
 
 
 class DeadLetters:
-    """`start` it on the loop that serves it. `data_dir` will hold `deadletters.db`; `clock` is Unix time.
+    """The ASGI application; call `start` on the loop that serves it.
 
-    Without `callers` nobody may read, replay or discard what is kept.
+    `data_dir` holds `deadletters.db`; `clock` is Unix time. Without `callers`, reading, replaying and discarding are
+    refused for every caller.
     """
 
     def __init__(
@@ -93,14 +94,14 @@ class DeadLetters:
         self._forgetting = asyncio.create_task(self._forget())
 
     async def stop(self) -> None:
-        """Close the store; what is asked afterwards is answered with 503."""
+        """Close the store; later requests get 503."""
         store, self._store = self._store, None
         if store is not None:
             self._forgetting.cancel()
             await store.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI, for `http` only."""
+        """Serve one HTTP request (ASGI)."""
         correlation = header(scope, b"x-correlation-id") or header(scope, b"ce-correlationid")
         context.enter(
             context.incoming(correlation, header(scope, b"traceparent"), header(scope, b"tracestate"))
@@ -125,7 +126,7 @@ class DeadLetters:
             await self._manage(path, method, scope, send)
 
     async def _manage(self, path: str, method: str, scope: Scope, send: Send) -> None:
-        """For callers with a token."""
+        """Serve the routes that need a token."""
         self._authenticate(scope)
         entry = _ENTRY.fullmatch(path)
         if path == "/entries":
@@ -145,7 +146,7 @@ class DeadLetters:
             raise Problem(404, "NOT_FOUND", "there is nothing here")
 
     def _authenticate(self, scope: Scope) -> None:
-        """Raise Problem unless a service that may read dead letters calls."""
+        """Raise Problem (401, 403) unless the caller is a service that may manage dead letters."""
         try:
             if self._callers is None:
                 raise NotAuthenticated("The sink has no SERVICE_KEYS to know its callers by.")
@@ -190,7 +191,7 @@ class DeadLetters:
             await respond_json(send, 200, wire.brief(self._opened().get(key) or entry))
 
     async def _replay_one(self, entry: Entry) -> None:
-        """Give the original event back to the broker: same id and source, so that inboxes know it."""
+        """Publish the original event again, with the same id and source, so that inboxes recognise it."""
         if entry.id in self._busy:
             raise Problem(409, "REPLAY_IN_PROGRESS", "it is being replayed right now")
         kept = {name: value for name, value in entry.event.attributes.items() if name not in _OURS}
@@ -211,7 +212,7 @@ class DeadLetters:
         log.info("dead letter replayed", extra={"entry": entry.id, "event_id": entry.event.id})
 
     async def _replay_all(self, event_type: str | None) -> dict[str, int]:
-        """All pending entries (of a type) that are there now, the oldest last; one failure does not stop it."""
+        """Replay all current pending entries (of a type), the oldest last, and continue after failures."""
         counts = {"replayed": 0, "failed": 0}
         before = 2**62
         while page := self._opened().page("pending", wire.checked_type(event_type), before, _MAX_LIMIT):
@@ -225,7 +226,7 @@ class DeadLetters:
         return counts
 
     async def _discard(self, asked: Mapping[str, str]) -> dict[str, int]:
-        """Everything of a status and a type that is there now, for good; of all types only where `all` says so."""
+        """Delete all current entries of a status and a type; of all types only with `all=true`."""
         status, event_type = wire.checked_status(asked), wire.checked_type(asked.get("type"))
         if (asked.get("all") == "true") is (event_type is not None) or asked.get("all", "true") != "true":
             raise Problem(400, "FILTER_MISSING", "say which type, or all=true")
@@ -267,7 +268,7 @@ class DeadLetters:
         return self._store
 
     async def _forget(self) -> None:
-        """What was replayed and has not come back is of no use for ever."""
+        """Delete entries that were replayed over a week ago and did not fail again, once an hour."""
         while True:
             with contextlib.suppress(StorageError, Problem):
                 await self._opened().forget(self._clock() - _REPLAYED_KEPT)

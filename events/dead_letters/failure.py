@@ -1,7 +1,7 @@
-"""What a dead letter says about its failure, in the form of each broker that may have written it.
+"""Read what a dead letter says about its failure, in the format of each broker that may have written it.
 
-The brokers agree on three extensions (`knativeerrordest`, `knativeerrorcode`, `knativeerrordata`) but not on what they
-put there. Read from their sources:
+The brokers agree on three extensions (`knativeerrordest`, `knativeerrorcode`, `knativeerrordata`) but not on their
+contents. From their sources:
 
 - Knative's channel-based broker (pkg/kncloudevents/event_dispatcher.go, pkg/broker/filter): the subscriber's address,
   its status, its body in base64 cut after 1,024 characters. Nothing at all where the filter answered without its own
@@ -41,7 +41,7 @@ _EVENTS: Final = "-events"
 
 
 class Failure(NamedTuple):
-    """The address that failed, what it answered (status and text), and the trigger (namespace/name) if that is said."""
+    """The address that failed, its response (status and text), and the trigger (namespace/name) if known."""
 
     destination: str | None
     code: int | None
@@ -55,7 +55,7 @@ class _Nested(msgspec.Struct):
 
 
 def failure_of(attributes: Mapping[str, str], namespace: str = "") -> Failure:
-    """Read the error extensions of a dead letter; `namespace` is that of its trigger, where a header says so."""
+    """Read the error extensions of a dead letter; `namespace` is its trigger's, if a header names it."""
     destination = attributes.get("knativeerrordest") or None
     code, text = _code(attributes.get("knativeerrorcode")), _text(attributes.get("knativeerrordata", ""))
     trigger = None
@@ -70,13 +70,13 @@ def failure_of(attributes: Mapping[str, str], namespace: str = "") -> Failure:
 
 
 def triggers_of(event_type: str) -> list[str]:
-    """The names of all triggers that deliver events of this type."""
+    """Return the names of all triggers that deliver events of this type."""
     payload = CATALOG.get(event_type)
     return [trigger_name(domain, payload) for domain in SUBSCRIBERS[payload]] if payload else []
 
 
 def _trigger_of(destination: str, event_type: str, namespace: str) -> str | None:
-    """The trigger that delivers the type to the service at this address (orders-events.shop.svc.cluster.local)."""
+    """Return the trigger that delivers the type to this address (orders-events.shop.svc.cluster.local)."""
     payload = CATALOG.get(event_type)
     try:
         service, _, rest = (urlsplit(destination).hostname or "").partition(".")
@@ -90,7 +90,7 @@ def _trigger_of(destination: str, event_type: str, namespace: str) -> str | None
 
 
 def _unnested(destination: str, text: str) -> tuple[str, str]:
-    """What the filter's JSON says, where the text is that; the beginning may be all there is."""
+    """Return address and body from the filter's JSON, which may be cut."""
     if not text.startswith("{"):
         return destination, text
     try:
@@ -104,14 +104,14 @@ def _unnested(destination: str, text: str) -> tuple[str, str]:
 
 
 def _code(text: str | None) -> int | None:
-    """An HTTP status; brokers write -1, 0 or nothing where there was none."""
+    """Parse an HTTP status; brokers write -1, 0 or nothing if there was no response."""
     if text and text.isascii() and text.isdigit() and len(text) <= 9:
         return int(text) or None
     return None
 
 
 def _text(data: str) -> str:
-    """The text of `data`: base64 that may be cut anywhere, or plain text as old brokers sent it."""
+    """Decode `data`: base64 that may be cut anywhere, or plain text from old brokers."""
     whole = data[: len(data) - len(data) % 4] if len(data) % 4 and "=" not in data else data
     try:
         raw = base64.b64decode(whole, validate=True)
@@ -120,11 +120,11 @@ def _text(data: str) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        # A cut within a character is base64's; anything else is plain text that happens to look like base64.
+        # A cut within a character means base64; anything else is plain text that happens to look like base64.
         cut = error.end == len(raw) and error.reason == "unexpected end of data"
         return raw[: error.start].decode() if cut else _plain_or_binary(data, raw)
 
 
 def _plain_or_binary(data: str, raw: bytes) -> str:
-    """Base64 of bytes that are no text is longer than a word: show what was readable of them."""
+    """Return short data as plain text; from longer data, which is base64 of binary, the readable part."""
     return data if len(data) < 64 else raw.decode(errors="replace")

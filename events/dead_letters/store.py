@@ -25,7 +25,7 @@ CREATE TABLE entries (
   attributes TEXT NOT NULL, -- JSON, as it came, knativeerror* included
   data BLOB NOT NULL,
   failures INTEGER NOT NULL,
-  attempts INTEGER, -- NULL where whoever gave it up did not say
+  attempts INTEGER, -- NULL if the broker did not say
   trigger TEXT,
   broker TEXT,
   first_at REAL NOT NULL, -- Unix time, as the next two
@@ -60,7 +60,7 @@ STATUSES: Final = ("pending", "replayed")
 
 
 class Origin(NamedTuple):
-    """Where a dead letter comes from: trigger and broker (namespace/name), deliveries tried; None: not known."""
+    """Origin of a dead letter: trigger and broker (namespace/name), number of attempts; None: unknown."""
 
     trigger: str | None = None
     broker: str | None = None
@@ -68,9 +68,9 @@ class Origin(NamedTuple):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One dead letter; times are Unix times, `failures` counts how often it was given up.
+    """One dead letter; times are Unix times.
 
-    `attempts` counts all deliveries that were tried, None where that is not known.
+    `failures` counts how often its delivery was given up, `attempts` all delivery attempts (None: unknown).
     """
 
     seq: int
@@ -87,13 +87,13 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 def entry_id(attributes: Mapping[str, str]) -> str:
-    """The same for the same event (source and id) and destination."""
+    """Return the entry id: the same for the same event (source and id) and destination."""
     key = "\0".join((attributes["source"], attributes["id"], attributes.get("knativeerrordest", "")))
     return f"dlq_{hashlib.sha256(key.encode()).hexdigest()[:32]}"
 
 
 class Store:
-    """To be made and used on one event loop; writes are durable on return and raise StorageError."""
+    """Entries in SQLite. Create and use it on one event loop; writes are durable on return and raise StorageError."""
 
     def __init__(self, path: Path) -> None:
         db = connect(path, _SCHEMA, SCHEMA_VERSION, _UPGRADES)
@@ -102,7 +102,7 @@ class Store:
         self._journal = Journal(db, (_PUT, _REPLAYED, _REMOVE, _DISCARD, _FORGET))
 
     async def put(self, event: CloudEvent, origin: Origin, now: float) -> str:
-        """Keep a dead letter; returns its id."""
+        """Insert a dead letter, or count another failure of it; return its id."""
         attributes = event.attributes
         key = entry_id(attributes)
         row = (
@@ -119,20 +119,20 @@ class Store:
         return key
 
     async def replayed(self, entry: Entry, now: float) -> None:
-        """Mark it, unless it has failed again since `entry` was read."""
+        """Mark the entry as replayed, unless it failed again since `entry` was read."""
         await self._journal.commit(((_REPLAYED, (now, entry.id, entry.failures)),))
 
     async def remove(self, key: str) -> None:
         await self._journal.commit(((_REMOVE, (key,)),))
 
     async def discard(self, status: str, event_type: str | None) -> int:
-        """Remove all of a status (and a type) that are there now; how many."""
+        """Delete all current entries of a status (and a type); return how many."""
         count, last = self._read.execute(_SELECT_ALL, (status, event_type)).fetchone()
         await self._journal.commit(((_DISCARD, (status, last or 0, event_type)),))
         return int(count)
 
     async def forget(self, replayed_before: float) -> None:
-        """Remove what was given back before this time and has not failed since."""
+        """Delete entries that were replayed before this time and have not failed since."""
         await self._journal.commit(((_FORGET, (replayed_before,)),))
 
     def get(self, key: str) -> Entry | None:
@@ -140,7 +140,7 @@ class Store:
         return _entry(row) if row else None
 
     def page(self, status: str, event_type: str | None, before: int, limit: int) -> list[Entry]:
-        """The newest first, below the number `before`."""
+        """Return entries with numbers below `before`, the newest first."""
         if event_type is None:
             rows = self._read.execute(_SELECT_PAGE, (status, before, limit))
         else:
@@ -148,7 +148,7 @@ class Store:
         return [_entry(row) for row in rows]
 
     def counts(self) -> dict[str, int]:
-        """Entries by status."""
+        """Return the number of entries by status."""
         found = dict(self._read.execute("SELECT status, count(*) FROM entries GROUP BY status").fetchall())
         return {status: found.get(status, 0) for status in STATUSES}
 

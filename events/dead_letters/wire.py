@@ -1,4 +1,4 @@
-"""What the sink is asked and what it answers, apart from what it does."""
+"""Parse the requests of the dead-letter API and build its responses."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _TYPE: Final = re.compile(r"[\x21-\x7e]{1,256}")
 
 
 def checked_type(text: str | None) -> str | None:
-    """An event type, None for any. Raises Problem (400)."""
+    """Return a valid event type, or None for any type. Raises Problem (400)."""
     if text and not _TYPE.fullmatch(text):
         raise Problem(400, "INVALID_TYPE", "type is an event type")
     return text or None
 
 
 def checked_status(given: Mapping[str, str]) -> str:
-    """The status asked for, pending where none is. Raises Problem (400)."""
+    """Return the requested status; the default is pending. Raises Problem (400)."""
     status = given.get("status", "pending")
     if status not in STATUSES:
         raise Problem(400, "INVALID_STATUS", f"status is one of {', '.join(STATUSES)}")
@@ -35,7 +35,7 @@ def checked_status(given: Mapping[str, str]) -> str:
 
 
 def origin(scope: Scope, event: CloudEvent) -> Origin:
-    """Where a dead letter comes from: as the local broker says in headers, else what its extensions tell."""
+    """Return the origin of a dead letter, from the local broker's headers, else from its extensions."""
     trigger = (
         header(scope, b"kn-trigger")
         or failure_of(event.attributes, header(scope, b"kn-namespace")[:63]).trigger
@@ -46,12 +46,12 @@ def origin(scope: Scope, event: CloudEvent) -> Origin:
 
 
 def encode_cursor(seq: int) -> str:
-    """Where a page ended."""
+    """Encode the number of the last entry of a page."""
     return base64.urlsafe_b64encode(str(seq).encode()).decode().rstrip("=")
 
 
 def decode_cursor(text: str) -> int:
-    """The inverse. Raises Problem (400)."""
+    """Decode a cursor. Raises Problem (400)."""
     try:
         decoded = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         if len(text) <= 32 and decoded.isdigit():
@@ -62,7 +62,7 @@ def decode_cursor(text: str) -> int:
 
 
 def brief(entry: Entry) -> dict[str, Any]:
-    """An entry as lists show it."""
+    """Return an entry as in lists."""
     attributes = entry.event.attributes
     failure = failure_of(attributes)
     return {
@@ -87,7 +87,7 @@ def brief(entry: Entry) -> dict[str, Any]:
 
 
 def whole(entry: Entry) -> dict[str, Any]:
-    """An entry with its event."""
+    """Return an entry with its event."""
     return {**brief(entry), "event": msgspec.Raw(to_structured(entry.event))}
 
 

@@ -1,4 +1,4 @@
-"""`python -m knative.local.broker`: the broker as a process of its own."""
+"""`python -m knative.local.broker`: run the broker as a process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger("shop.broker")
 
 
 def arguments(argv: Sequence[str], environ: Mapping[str, str]) -> argparse.Namespace:
-    """Command line first, environment second, defaults last."""
+    """Parse the command line; the environment gives the defaults."""
     parser = argparse.ArgumentParser(prog="python -m knative.local.broker", description=__doc__)
     config = environ.get("BROKER_CONFIG")
     parser.add_argument(
@@ -38,7 +38,7 @@ def arguments(argv: Sequence[str], environ: Mapping[str, str]) -> argparse.Names
         "--parallel",
         type=int,
         default=environ.get("BROKER_PARALLEL", str(DispatchLimits().parallel)),
-        help="requests at once, per trigger",
+        help="concurrent requests per trigger",
     )
     return parser.parse_args(argv)
 
@@ -57,7 +57,7 @@ async def serve(options: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code: 0 after a signal, 1 when it cannot start (the log says why)."""
+    """Return the exit code: 0 after a signal, 1 when it cannot start (the log says why)."""
     options = arguments(sys.argv[1:] if argv is None else argv, os.environ)
     logs.configure("broker", os.environ.get("LOG_LEVEL", "INFO"))
     end_tracing = tracing.configure("broker")

@@ -1,4 +1,4 @@
-"""The broker as one ASGI application: intake, health, metrics, and the dead-letter sink beside it."""
+"""The broker as one ASGI application: ingress, health, metrics, and the dead-letter sink."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ _WEBHOOK: Final = (
 
 
 class BrokerApp:
-    """An ASGI application; `start` it on the loop that serves it, and `stop` it there.
+    """The ASGI application; call `start` and `stop` on the loop that serves it.
 
-    `data_dir` is made if need be and holds `broker.db` and `deadletters.db`. `clock` is Unix time; `callers`
-    are those of the dead letters.
+    `data_dir` is created if necessary and holds `broker.db` and `deadletters.db`. `clock` is Unix time; `callers`
+    authenticates requests for dead letters.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class BrokerApp:
         )
 
     async def start(self) -> None:
-        """Open the storage and resume what is pending. Raises StorageError (SchemaTooNew)."""
+        """Open the storage and resume pending deliveries. Raises StorageError (SchemaTooNew)."""
         self._data_dir.mkdir(parents=True, exist_ok=True)
         self._storage = Storage(self._data_dir / "broker.db")
         self._client = HttpClient()
@@ -98,7 +98,7 @@ class BrokerApp:
         self._ready, self._stopped = True, False
 
     async def stop(self, grace: float = 10.0) -> None:
-        """Refuse new events, let requests on their way end within `grace` seconds, and close the storage."""
+        """Refuse new events, let requests under way end within `grace` seconds, and close the storage."""
         self._ready = False
         if self._stopped:
             return
@@ -113,7 +113,7 @@ class BrokerApp:
         self._ready = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI; the lifespan is not served: whoever runs the application starts and stops it."""
+        """Serve one HTTP request (ASGI). The lifespan protocol is not served: call `start` and `stop`."""
         if scope["type"] != "http":
             raise ValueError(f"{scope['type']} is not served")
         try:
@@ -131,9 +131,7 @@ class BrokerApp:
         if scope["method"] != "POST":
             if scope["method"] != "OPTIONS":
                 raise method_not_allowed("POST", "OPTIONS")
-            await respond(
-                send, 200, headers=_WEBHOOK
-            )  # CloudEvents' web hook handshake, as Knative answers it
+            await respond(send, 200, headers=_WEBHOOK)  # CloudEvents' web hook handshake, as in Knative
             return
         body = await read_body(receive)
         if not self._ready:
@@ -197,7 +195,7 @@ class BrokerApp:
             dispatcher.start(depths.pop(dispatcher.id, 0))
         names = {number: key for key, number in ids.items()}
         for number, count in depths.items():
-            # Kept, since a trigger that is back under its name goes on where it was.
+            # Kept: a trigger that returns under its name resumes them.
             log.warning(
                 "deliveries of an unknown trigger rest", extra={"trigger": names[number], "count": count}
             )

@@ -1,4 +1,4 @@
-"""Brokers and Triggers from their manifests (`eventing.knative.dev/v1`), checked as a whole at start."""
+"""Load Brokers and Triggers from their manifests (`eventing.knative.dev/v1`) and check them at start."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ _SECONDS: Final = {"weeks": 604800, "days": 86400, "hours": 3600, "minutes": 60,
 
 
 class ConfigError(ValueError):
-    """A manifest that the broker cannot honour; the message names it and says what is wrong."""
+    """The broker does not support the manifest; the message names it and says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliverySpec:
-    """A DeliverySpec; durations in seconds. Its defaults are those of a Broker that says nothing in Knative
-    (configmap config-br-defaults), but for the timeout, which Knative leaves open."""
+    """A DeliverySpec; durations in seconds.
+
+    The defaults are those of Knative (configmap config-br-defaults), except for the timeout: Knative has none."""
 
     retry: int = 10
     exponential: bool = True
@@ -55,7 +56,7 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class BrokerConfig:
-    """The brokers' keys (namespace/name) with their triggers, in the order of the manifests."""
+    """The triggers by broker key (namespace/name), in the order of the manifests."""
 
     triggers: Mapping[str, tuple[Trigger, ...]] = field(default_factory=dict)
 
@@ -88,7 +89,7 @@ def from_documents(documents: Iterable[Any], resolve: Resolver | None = None) ->
 
 
 def parse_duration(text: object) -> float:
-    """Seconds of an ISO 8601 duration without years and months ("PT0.5S"). Raises ValueError."""
+    """Return the seconds of an ISO 8601 duration without years and months ("PT0.5S"). Raises ValueError."""
     match = _DURATION.fullmatch(text) if isinstance(text, str) else None
     parts = {name: value for name, value in match.groupdict().items() if value} if match else {}
     if not parts:
@@ -138,7 +139,7 @@ class _Manifest:
         return Trigger(self.key, self.namespace, broker, subscriber, passes, delivery)
 
     def delivery(self, inherited: DeliverySpec | None) -> DeliverySpec | None:
-        """The DeliverySpec replaces the broker's as a whole, as in Knative; the sink alone falls back."""
+        """Return the DeliverySpec, which replaces the broker's except for the dead-letter sink, as in Knative."""
         if self._spec.get("delivery") is None:
             return inherited
         spec = _section(f"{self.title}: spec.delivery", self._spec["delivery"])

@@ -1,6 +1,6 @@
-"""What an answer to a delivery means, and when to try again: knative/eventing's rules, without I/O.
+"""Interpret responses to deliveries and compute retries: knative/eventing's rules, without I/O.
 
-Read from pkg/kncloudevents (retries.go, event_dispatcher.go) and pkg/broker/filter.
+Source: pkg/kncloudevents (retries.go, event_dispatcher.go) and pkg/broker/filter.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _DEAD_LETTER_LONGEST: Final = 60.0
 
 
 class Delivered(NamedTuple):
-    """The subscriber took the event, and may have answered with another one."""
+    """The subscriber accepted the event, perhaps with a reply event."""
 
     reply: CloudEvent | None = None
 
 
 class Failed(NamedTuple):
-    """The subscriber did not take it. `retry_after` is in seconds, 0 when it named none.
+    """The subscriber did not accept the event. `retry_after` is in seconds, 0 if the response has none.
 
-    `explained`: `body` is the broker's own reason, since the subscriber gave none.
+    `explained`: `body` is the broker's own explanation, since the subscriber gave none.
     """
 
     code: int
@@ -46,7 +46,7 @@ class Failed(NamedTuple):
 
 
 def judge(response: Response, now: float) -> Delivered | Failed:
-    """What a subscriber's answer means; `now` is Unix time."""
+    """Interpret a subscriber's response; `now` is Unix time."""
     status, headers, body = response
     if 200 <= status < 300:
         return _accepted(response)
@@ -56,12 +56,12 @@ def judge(response: Response, now: float) -> Delivered | Failed:
 
 
 def unreachable(message: str) -> Failed:
-    """A request without an answer; Knative gives it the code 500 too."""
+    """Return the outcome of a request without a response: code 500, as in Knative."""
     return Failed(500, f"dispatch error: {message}".encode(), explained=True)
 
 
 def delay(policy: DeliverySpec, attempts: int, retry_after: float) -> float:
-    """Seconds until the next try, after `attempts` (1 and more) that failed."""
+    """Return the seconds until the next attempt, after `attempts` (at least 1) failed attempts."""
     if policy.exponential:
         wait = policy.backoff_delay * 2.0 ** min(attempts - 1, 64)
     else:
@@ -70,24 +70,24 @@ def delay(policy: DeliverySpec, attempts: int, retry_after: float) -> float:
 
 
 def dead_letter_delay(attempts: int) -> float:
-    """Seconds until a dead-letter sink that failed `attempts` times is tried again."""
+    """Return the seconds until the next request to a dead-letter sink, after `attempts` failures."""
     return min(_DEAD_LETTER_DELAY * 2.0 ** min(attempts - 1, 16), _DEAD_LETTER_LONGEST)
 
 
 def failure(url: str, failed: Failed, attempts: int) -> Failure:
-    """What the dead-letter sink is told; the body is cut as Knative cuts it."""
+    """Return the failure for the dead-letter sink; the body is cut as in Knative."""
     encoded = base64.b64encode(failed.body[:_ERROR_DATA_MAX]).decode()[:_ERROR_DATA_MAX]
     return Failure(url, failed.code, encoded, attempts)
 
 
 def dead_letter_attributes(attributes: Mapping[str, str], failed: Failure) -> dict[str, str]:
-    """The event's attributes with the three error extensions."""
+    """Return the event's attributes with the three error extensions."""
     values = (failed.dest, str(failed.code), failed.data)
     return {**attributes, **dict(zip(ERROR_EXTENSIONS, values, strict=True))}
 
 
 def incoming_ttl(attributes: dict[str, str]) -> int:
-    """Take the ttl of an entering event: 255 at first (or where it is no number), else one less."""
+    """Remove and return the ttl of an incoming event: one less than given; 255 if missing or no number."""
     text = attributes.pop(TTL, None)
     if text is None:
         return DEFAULT_TTL
@@ -98,7 +98,7 @@ def incoming_ttl(attributes: dict[str, str]) -> int:
 
 
 def _accepted(response: Response) -> Delivered | Failed:
-    """Only 200 carries a reply (data plane, Derived Events); other bodies are refused as Knative's filter does."""
+    """Read a reply from a 200 (data plane, Derived Events); refuse other bodies, as Knative's filter does."""
     if not is_cloudevent(response.headers):
         return _refused(response, "a body that is no CloudEvent") if response.body else Delivered()
     if response.status != 200:
@@ -113,7 +113,7 @@ def _accepted(response: Response) -> Delivered | Failed:
 
 
 def _refused(response: Response, what: str) -> Failed:
-    """The common pitfall, in words: a framework answers `OK` where an event function must answer nothing."""
+    """Explain the common mistake: a framework responds `OK`, but an event function must send no body."""
     found = next((value for name, value in response.headers if name == b"content-type"), b"no content type")
     text = (
         f"the subscriber answered {response.status} with {what}: {found[:100].decode('latin-1')}, "

@@ -1,8 +1,8 @@
-"""One trigger's deliveries: to its subscriber, again after a failure, and at last to the dead-letter sink.
+"""Deliver one trigger's events: to its subscriber, with retries, and finally to the dead-letter sink.
 
-Each trigger has a lane of its own for its subscriber and one for its dead-letter sink, so that nothing slow
-holds up anything else. What is pending is in memory up to a bound, in order; the rest stays in the database and
-is read back when there is room. Timers are in memory too; the time they stand for is durable.
+Each trigger has a worker queue for its subscriber and one for its dead-letter sink, so that a slow one delays no other.
+Pending deliveries are in memory up to a limit, in order; the others stay in the database and are read back when there
+is room. Timers are in memory, but the times they wait for are durable.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ log = logging.getLogger("shop.broker")
 
 _STRUCTURED_HEAD = b"content-type: application/cloudevents+json; charset=utf-8\r\n"
 _STORAGE_PAUSE = 1.0
-# What of an event a line in the log names, where it has it.
+# Attributes of an event that log lines contain, if the event has them.
 _LOGGED = {"subject": "subject", "correlationid": "correlation_id"}
 
 
 class DispatchLimits(NamedTuple):
-    """Per trigger: requests at once, and deliveries held in memory."""
+    """Limits per trigger: concurrent requests, and deliveries in memory."""
 
     parallel: int = 32
     in_memory: int = 10_000
@@ -50,7 +50,7 @@ class _PendingDelivery:
 
 
 class _PendingDeadLetter:
-    """A delivery to the dead-letter sink; its event stays on the disk until it is sent."""
+    """A pending delivery to the dead-letter sink; its event stays on disk until it is sent."""
 
     __slots__ = ("attempts", "seq")
 
@@ -60,11 +60,11 @@ class _PendingDeadLetter:
 
 
 Reply = Callable[[CloudEvent, int, tuple[int, int]], Awaitable[None]]
-"""Take in a reply with the ttl of the event it answers; ends the delivery (trigger id, seq) in one commit."""
+"""Accept a reply with the ttl of its request event, and end the delivery (trigger id, seq) in the same commit."""
 
 
 class Dispatcher:
-    """See the module. `clock` is Unix time."""
+    """Delivers the events of one trigger; `clock` is Unix time."""
 
     def __init__(
         self,
@@ -92,12 +92,12 @@ class Dispatcher:
         self._dead_letters: WorkerQueue[_PendingDeadLetter] = WorkerQueue(
             self._send_dead_letter, max(1, limits.parallel // 4)
         )
-        self._held = 0  # live deliveries in memory: ready, on their way, or waiting for their timer
-        self._last = 0  # the newest event that was brought into memory
+        self._held = 0  # deliveries in memory: ready, under way, or waiting for their timer
+        self._last = 0  # number of the newest event that was read into memory
         self._more_on_disk = False
 
     def start(self, depth: int) -> None:
-        """Resume what a former run left behind; `depth` is how much that is."""
+        """Resume the deliveries of a previous run; `depth` is their number."""
         self._metrics.depth = depth
         if depth == 0:
             return
@@ -107,14 +107,14 @@ class Dispatcher:
             self._dead_letters.push_later(_PendingDeadLetter(seq, attempts), next_at - now)
 
     async def stop(self, grace: float) -> None:
-        """Let the requests on their way end, within `grace` seconds."""
+        """Let the requests under way end within `grace` seconds."""
         await asyncio.gather(self._deliveries.stop(grace), self._dead_letters.stop(grace))
 
     def enqueue(self, event: StoredEvent) -> None:
-        """Deliver an event that has just become durable."""
+        """Queue an event that has just become durable."""
         self._metrics.depth += 1
         if event.seq <= self._last:
-            return  # a refill that ran after the commit has found it already
+            return  # a refill after the commit has already read it
         if self._more_on_disk or self._held >= self._limits.in_memory:
             self._more_on_disk = True
             return
@@ -149,11 +149,11 @@ class Dispatcher:
             else:
                 await self._failed(delivery, outcome)
         except StorageError:
-            # What happened cannot be written down: it happens again, which "at least once" allows.
+            # The outcome cannot be stored: deliver again, which "at least once" allows.
             self._deliveries.push_later(delivery, _STORAGE_PAUSE)
 
     async def _attempt(self, delivery: _PendingDelivery) -> Delivered | Failed:
-        """One request to the subscriber: where a trace gets its span."""
+        """Send one request to the subscriber, in a span of its own."""
         event = delivery.event
         if not tracing.enabled():
             return await self._request(event, event.trace)
@@ -255,7 +255,7 @@ class Dispatcher:
     def _log(self, message: str, event: StoredEvent, failed: Failed, **more: object) -> None:
         more |= {"subscriber": self.trigger.subscriber_url, "code": failed.code}
         if failed.explained:
-            # The code alone (Knative's 500 or 502) reads as if the subscriber had answered with it.
+            # The code alone (Knative's 500 or 502) reads as if the subscriber had sent it.
             more["reason"] = failed.body.decode(errors="replace")
         log.warning(message, extra={**self._fields(event.attributes), **more})
 
@@ -268,7 +268,7 @@ class Dispatcher:
 
 
 def _targets(client: HttpClient, trigger: Trigger) -> tuple[HttpTarget, HttpTarget | None]:
-    """The subscriber, asked for a reply, and the dead-letter sink, told where the event was to go."""
+    """Return the targets of the subscriber and the dead-letter sink, with Knative's headers for each."""
     extra = f"kn-namespace: {trigger.namespace}\r\n".encode()
     subscriber = client.target(trigger.subscriber_url, b"prefer: reply\r\n" + extra)
     origin = f"kn-trigger: {trigger.key}\r\nkn-broker: {trigger.broker}\r\n".encode()

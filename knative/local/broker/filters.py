@@ -1,7 +1,7 @@
-"""A Trigger's filters, compiled once into closures over an event's attributes.
+"""Compile a Trigger's filters into functions of an event's attributes.
 
-`filter.attributes` and the dialects exact, prefix, suffix, all, any and not, as knative/eventing reads them
-(pkg/eventfilter); where a Trigger has both, `filters` wins.
+`filter.attributes` and the dialects exact, prefix, suffix, all, any and not, as in knative/eventing
+(pkg/eventfilter). If a Trigger has both, `filters` wins.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any, Final
 
 Filter = Callable[[Mapping[str, str]], bool]
 
-_ATTRIBUTE = re.compile(r"[a-z][a-z0-9]*")  # what Knative's webhook lets into a Trigger
+_ATTRIBUTE = re.compile(r"[a-z][a-z0-9]*")  # as Knative's webhook validates it
 
 
 class FilterError(ValueError):
-    """A filter that cannot be compiled; the message says which and why, the caller names the trigger."""
+    """The filter is invalid; the message says which and why."""
 
 
 def compile_filters(spec: Mapping[str, Any]) -> Filter | None:
-    """The filter of a Trigger's spec, None where everything passes. Raises FilterError."""
+    """Return the filter of a Trigger's spec, None if all events pass. Raises FilterError."""
     filters = spec.get("filters")
     if filters:
         return _all(_many("filters", filters))
@@ -85,7 +85,7 @@ def _each(match: Callable[[str, str], Filter], wanted: Mapping[str, str]) -> Fil
 
 
 def _legacy(attributes: Mapping[str, str]) -> Filter:
-    """Exact matches; "" wants any value, but there has to be one."""
+    """Match exact values; "" matches any value that is present and not empty."""
     wanted = [(_canonical(name), value) for name, value in attributes.items()]
 
     def passes(event: Mapping[str, str]) -> bool:

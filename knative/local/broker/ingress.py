@@ -1,4 +1,4 @@
-"""The way into a broker, for events from outside and for replies: durable, then routed, then acknowledged."""
+"""Accept events and replies into a broker: route them, make them durable, then acknowledge."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger("shop.broker")
 
 
 class Ingress:
-    """One broker's: `key` is namespace/name. `clock` is Unix time."""
+    """The ingress of the broker that `key` (namespace/name) identifies; `clock` is Unix time."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Ingress:
         self._clock = clock
 
     async def accept(self, events: Sequence[CloudEvent]) -> None:
-        """Take in all events or none; they are durable on return.
+        """Accept all events or none; they are durable on return.
 
         Raises BadEvent (TTL_EXHAUSTED) and StorageError.
         """
@@ -48,7 +48,7 @@ class Ingress:
         self._received.inc(len(events))
 
     async def reply(self, event: CloudEvent, ttl: int, done: tuple[int, int]) -> None:
-        """Take in a reply to an event of this ttl, and end its delivery (trigger id, seq), in one commit."""
+        """Accept a reply to an event of this ttl, and end its delivery (trigger id, seq), in one commit."""
         event.attributes.pop(TTL, None)
         if ttl <= 1:
             self._drop(event)

@@ -1,4 +1,4 @@
-"""The broker's metrics, on a registry that is passed in."""
+"""Prometheus metrics of the broker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 
 class Metrics:
-    """All instruments; labels are brokers, triggers, results and reasons: bounded by the configuration."""
+    """All metrics; labels (brokers, triggers, results, reasons) are bounded by the configuration."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def count(name: str, meaning: str, *labels: str) -> Counter:
@@ -16,7 +16,7 @@ class Metrics:
 
         self.registry = registry
         self.received = count("events_received", "Events accepted, replies included.", "broker")
-        self.rejected = count("requests_rejected", "Requests refused at the door.", "reason")
+        self.rejected = count("requests_rejected", "Requests refused by the ingress.", "reason")
         self.expired = count("events_expired", "Events dropped: their ttl ran out.", "broker")
         self.replies = count("replies", "Events that subscribers answered with.", "trigger")
         self.attempts = count("attempts", "Requests made to subscribers.", "trigger", "result")
@@ -27,11 +27,11 @@ class Metrics:
             "dead_letter_failures", "Failed requests to a dead-letter sink.", "trigger"
         )
         self.pending = Gauge(
-            "shop_broker_pending", "Deliveries waiting or on their way.", ["trigger"], registry=registry
+            "shop_broker_pending", "Deliveries waiting or under way.", ["trigger"], registry=registry
         )
         self.latency = Histogram(
             "shop_broker_dispatch_seconds",
-            "Time until a subscriber answered.",
+            "Time until a subscriber responded.",
             ["trigger"],
             buckets=_BUCKETS,
             registry=registry,
@@ -39,7 +39,7 @@ class Metrics:
 
 
 class TriggerMetrics:
-    """One trigger's instruments with their labels looked up once; `depth` is read at each scrape."""
+    """The metrics of one trigger, with labels looked up once; `depth` is read at each scrape."""
 
     def __init__(self, metrics: Metrics, key: str) -> None:
         self.replies = metrics.replies.labels(key)

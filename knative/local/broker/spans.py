@@ -1,4 +1,4 @@
-"""The broker's spans: each attempt at a delivery, and the way to the dead-letter sink."""
+"""Spans of the broker: each delivery attempt, and each request to the dead-letter sink."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from observability import context, tracing
 def delivery_span(
     trigger: str, event: Mapping[str, str], retries: int
 ) -> AbstractContextManager[tracing.Span | None]:
-    """One attempt at the delivery of an event (its attributes) to a trigger's subscriber, after `retries` others."""
+    """Span of one attempt to deliver an event (its attributes) to a trigger's subscriber, after `retries` others."""
     return _sending(_operation("deliver", trigger, event["type"]), event, retries)
 
 
 def dead_letter_span(trigger: str, event: Mapping[str, str]) -> AbstractContextManager[tracing.Span | None]:
-    """The request to the dead-letter sink."""
+    """Span of a request to the dead-letter sink."""
     return _sending(_operation("dead-letter", trigger, event["type"]), event, 0)
 
 

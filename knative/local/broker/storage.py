@@ -1,7 +1,7 @@
-"""What the broker keeps: events, and one row per event and trigger until that delivery is done.
+"""The broker's database: events, and one row per event and trigger until that delivery is done.
 
-`deliveries.error` is NULL while the subscriber is tried; then it says what went wrong and the row waits for
-the dead-letter sink. An event goes with its last delivery.
+`deliveries.error` is NULL while deliveries to the subscriber are tried. Afterwards it holds the failure, and the row
+waits for the dead-letter sink. An event is deleted with its last delivery.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _encode = msgspec.json.encode
 
 
 class StoredEvent:
-    """An event that is durable; `head` is its header block (without the ttl), made once for all triggers."""
+    """A durable event; `head` is its header block (without the ttl), encoded once for all triggers."""
 
     __slots__ = ("attributes", "data", "head", "seq", "trace", "ttl")
 
@@ -75,7 +75,7 @@ class StoredEvent:
 
 
 def trace_headers(traceparent: str | None, tracestate: str | None) -> bytes:
-    """W3C's headers beside the extensions of the same names: they are what HTTP instrumentation reads."""
+    """Return W3C's trace headers, which HTTP instrumentation reads, besides the extensions of the same names."""
     if not traceparent:
         return b""
     lines = b"traceparent: %b\r\n" % header_value(traceparent)
@@ -85,9 +85,9 @@ def trace_headers(traceparent: str | None, tracestate: str | None) -> bytes:
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a delivery is given up: the values of knativeerrordest, knativeerrorcode and knativeerrordata.
+    """Why a delivery was given up: the values of knativeerrordest, knativeerrorcode and knativeerrordata.
 
-    `attempts` is how often it was tried.
+    `attempts` is the number of delivery attempts.
     """
 
     dest: str
@@ -109,11 +109,11 @@ class DeadPending(NamedTuple):
 
 
 Accepted = tuple[StoredEvent, tuple[int, ...]]
-"""An event and the ids of the triggers that want it."""
+"""An event and the ids of the triggers that it matches."""
 
 
 class Storage:
-    """The broker's database. Reads go through a connection of their own: they never wait for a commit."""
+    """Reads and writes the database. Reads use a connection of their own and never wait for a commit."""
 
     def __init__(self, path: Path) -> None:
         db = connect(path, _SCHEMA, SCHEMA_VERSION)
@@ -125,17 +125,17 @@ class Storage:
         self._journal = Journal(db, statements)
 
     def trigger_ids(self, keys: Iterable[str]) -> dict[str, int]:
-        """Ids for these triggers, made where they are new. To be called before anything is written."""
+        """Return the ids of these triggers, and create missing ones. Call it before any write."""
         for key in keys:
             self._db.execute("INSERT INTO triggers (key) VALUES (?) ON CONFLICT DO NOTHING", (key,))
         return dict(self._db.execute("SELECT key, id FROM triggers"))
 
     def depths(self) -> dict[int, int]:
-        """Deliveries by trigger's id, those of triggers that are gone included."""
+        """Return the number of deliveries by trigger id, including triggers that no longer exist."""
         return dict(self._read.execute("SELECT trigger, count(*) FROM deliveries GROUP BY trigger"))
 
     def stored(self, ttl: int, attributes: dict[str, str], data: bytes) -> StoredEvent:
-        """The event under the next number; nothing is written yet."""
+        """Give the event the next number; nothing is written yet."""
         self._seq += 1
         return StoredEvent(self._seq, ttl, attributes, data)
 
@@ -147,7 +147,7 @@ class Storage:
     ) -> None:
         """Make events and their deliveries durable; `done` (trigger, seq) ends a delivery in the same commit.
 
-        `then` runs after the commit, in the order of the calls. Raises StorageError: nothing is written.
+        `then` runs after the commit, in the order of the calls. Raises StorageError; then nothing is written.
         """
         rows: list[tuple[str, Row]] = []
         for event, triggers in accepted:
@@ -160,12 +160,12 @@ class Storage:
         await self._journal.commit(rows, then)
 
     def done(self, trigger: int, seq: int) -> None:
-        """End a delivery; the event goes when it was the last."""
+        """End a delivery; delete the event if it was the last one."""
         self._journal.later(_DONE, (trigger, seq))
         self._journal.later(_SWEEP, (seq,))
 
     def retry(self, trigger: int, seq: int, attempts: int, next_at: float) -> None:
-        """Keep how often a delivery was tried, and when it is due again (Unix time)."""
+        """Store the number of attempts, and when the next one is due (Unix time)."""
         self._journal.later(_RETRY, (attempts, next_at, trigger, seq))
 
     async def give_up(self, trigger: int, seq: int, failure: Failure) -> None:
@@ -173,7 +173,7 @@ class Storage:
         await self._journal.commit(((_DEAD, (_encode(failure).decode(), trigger, seq)),))
 
     def pending(self, trigger: int, after: int, limit: int) -> list[Pending]:
-        """A trigger's deliveries to its subscriber, in order of arrival, after the event numbered `after`."""
+        """Return a trigger's deliveries to its subscriber after event number `after`, in order of arrival."""
         rows = self._read.execute(_SELECT_PENDING, (trigger, after, limit))
         return [
             Pending(StoredEvent(seq, ttl, _decode_attributes(attributes), data), attempts, next_at)
@@ -181,16 +181,16 @@ class Storage:
         ]
 
     def dead_pending(self, trigger: int) -> list[DeadPending]:
-        """A trigger's deliveries to the dead-letter sink, without their events."""
+        """Return a trigger's deliveries to the dead-letter sink, without their events."""
         return [DeadPending(*row) for row in self._read.execute(_SELECT_DEAD, (trigger,))]
 
     def dead_letter(self, trigger: int, seq: int) -> tuple[CloudEvent, Failure]:
-        """The event of such a delivery, and why it failed."""
+        """Return the event and the failure of a delivery to the dead-letter sink."""
         attributes, data, error = self._read.execute(_SELECT_DEAD_LETTER, (trigger, seq)).fetchone()
         return CloudEvent(_decode_attributes(attributes), data), msgspec.json.decode(error, type=Failure)
 
     def check(self) -> None:
-        """Raise sqlite3.Error when the database does not answer."""
+        """Raise sqlite3.Error if the database does not work."""
         self._read.execute("SELECT 1 FROM triggers LIMIT 1").fetchall()
 
     async def flush(self) -> None:

@@ -1,4 +1,4 @@
-"""Bounded parallel work in order of arrival."""
+"""Run work items with bounded concurrency, in order of arrival."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _AFTER_ERROR = 1.0
 
 
 class WorkerQueue(Generic[T]):
-    """Runs `work` for each item, at most `limit` at once. A worker lives while there is something to do."""
+    """Runs `work` for each item, at most `limit` concurrently. Workers end when the queue is empty."""
 
     def __init__(self, work: Callable[[T], Awaitable[None]], limit: int) -> None:
         self._work = work
@@ -26,7 +26,7 @@ class WorkerQueue(Generic[T]):
         self._stopping = False
 
     def push(self, item: T) -> None:
-        """Queue an item. After `stop` it is let go: it is durable elsewhere."""
+        """Queue an item. After `stop` it is ignored: it is durable in the database."""
         if self._stopping:
             return
         self._ready.append(item)
@@ -36,14 +36,14 @@ class WorkerQueue(Generic[T]):
             task.add_done_callback(self._running.discard)
 
     def push_later(self, item: T, seconds: float) -> None:
-        """Queue an item after a while, at once where that is not positive."""
+        """Queue an item after `seconds`, or now if that is not positive."""
         if seconds > 0:
             asyncio.get_running_loop().call_later(seconds, self.push, item)
         else:
             self.push(item)
 
     async def stop(self, grace: float) -> None:
-        """Begin nothing new, and give what runs `grace` seconds to end."""
+        """Start no more items, and give running ones `grace` seconds to end."""
         self._stopping = True
         self._ready.clear()
         running = set(self._running)
