@@ -27,7 +27,7 @@ end = tracing.configure("probe")
 context.enter(context.incoming(None, None))
 start = time.thread_time()  # not the clock: others use this machine too
 for _ in range(5000):
-    with tracing.Operation("work", "INTERNAL").span():
+    with tracing.SpanTemplate("work", "INTERNAL").span():
         pass
 worked = time.thread_time() - start
 start = time.monotonic()
@@ -38,7 +38,7 @@ BEFORE_A_BATCH = """
 import sys
 from observability import context, tracing
 end = tracing.configure("probe")
-with context.use(context.incoming(None, None)), tracing.Operation("work", "INTERNAL").span():
+with context.use(context.incoming(None, None)), tracing.SpanTemplate("work", "INTERNAL").span():
     print(*sys.modules)
 end()
 """
