@@ -232,7 +232,7 @@ class _AccessLog:
 
     def __init__(self, function: str, name: str) -> None:
         self.name = name
-        self.operation = tracing.Rpc(name)
+        self.operation = tracing.RpcTemplate(name)
         self._function = function
         self._observed: dict[str, metrics.Observed] = {}
 
