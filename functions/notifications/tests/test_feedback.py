@@ -36,7 +36,7 @@ async def report(shop: Shop, kind: str, event_id: str = "1", secret: str = SECRE
 HARD: dict[str, Any] = {"bounce": {"bounceType": "Permanent", "bounceSubType": "General"}}
 
 
-async def test_a_hard_bounce_is_told_once_however_often_it_is_reported(shop: Shop) -> None:
+async def test_a_hard_bounce_is_published_once_however_often_it_is_reported(shop: Shop) -> None:
     for event_id in ("1", "1", "2"):
         await report(shop, "Bounce", event_id, **HARD)
     message = await shop.message()
@@ -51,7 +51,7 @@ async def test_a_soft_bounce_and_a_delivery_change_nothing(shop: Shop) -> None:
     assert shop.store.events == []
 
 
-async def test_a_bounce_that_is_faster_than_our_own_note_stays(shop: Shop) -> None:
+async def test_a_bounce_that_is_reported_before_sending_is_recorded_stays(shop: Shop) -> None:
     message = await shop.message()
     message.status = NotificationStatus.PENDING
     await shop.store.update(type(message), message.id, lambda _: (message, ()))
@@ -59,7 +59,7 @@ async def test_a_bounce_that_is_faster_than_our_own_note_stays(shop: Shop) -> No
     assert (await shop.message()).status is NotificationStatus.BOUNCED
 
 
-async def test_who_calls_it_spam_gets_no_more(shop: Shop) -> None:
+async def test_a_complaint_disables_the_users_email(shop: Shop) -> None:
     await report(shop, "Complaint", complaint={"complaintFeedbackType": "abuse"})
     preferences = await shop.store.get(Preferences, ADA)
     assert preferences is not None
@@ -71,7 +71,7 @@ async def test_who_calls_it_spam_gets_no_more(shop: Shop) -> None:
     }
 
 
-async def test_nothing_is_kept_of_a_person_who_is_gone(shop: Shop) -> None:
+async def test_a_complaint_of_a_deleted_user_stores_nothing(shop: Shop) -> None:
     message = await shop.message()
     await shop.forget(ADA)
     detail = {"eventType": "Complaint", "mail": {"tags": {"notification_id": [message.id]}}}
@@ -87,7 +87,7 @@ async def test_a_caller_without_the_secret_is_refused(shop: Shop, secret: str) -
     assert shop.store.events == []
 
 
-async def test_where_no_secret_is_configured_none_is_right() -> None:
+async def test_without_a_configured_secret_no_report_is_accepted() -> None:
     shop = Shop()
     await shop.receive(CONFIRMED)
     with pytest.raises(ServiceError) as raised:
@@ -99,7 +99,7 @@ async def test_where_no_secret_is_configured_none_is_right() -> None:
     "payload",
     [b"", b"\xff", b"[]", b'{"id": 1, "detail": {}}', b'{"id": "1", "detail": {"mail": {"tags": [1]}}}'],
 )
-async def test_what_is_no_event_is_refused(shop: Shop, payload: bytes) -> None:
+async def test_a_malformed_report_is_refused(shop: Shop, payload: bytes) -> None:
     with pytest.raises(ServiceError) as raised:
         await shop.feedback.receive(payload, SECRET)
     assert raised.value.reason == "WEBHOOK_MALFORMED"
@@ -108,6 +108,6 @@ async def test_what_is_no_event_is_refused(shop: Shop, payload: bytes) -> None:
 @pytest.mark.parametrize(
     "detail", [{}, {"eventType": "Bounce", "mail": {"tags": {"notification_id": ["x"]}}}]
 )
-async def test_mail_that_is_not_ours_is_no_error(shop: Shop, detail: dict[str, Any]) -> None:
+async def test_a_report_about_other_mail_is_ignored(shop: Shop, detail: dict[str, Any]) -> None:
     await shop.feedback.receive(msgspec.json.encode({"id": "1", "detail": detail}), SECRET)
     assert shop.store.events == []

@@ -54,7 +54,7 @@ async def test_nothing_is_sent_when_there_is_nothing_to_prove_any_more() -> None
     assert (shop.smtp.sent, message.status, message.reason) == ([], "SUPPRESSED", "NOTHING_TO_PROVE")
 
 
-async def test_who_wants_no_mail_gets_the_one_that_was_asked_for() -> None:
+async def test_a_user_with_disabled_email_gets_the_requested_token() -> None:
     shop = Shop()
     ada = Identity(ADA, frozenset({"customer"}))
     await shop.notifications.update_preferences(UpdatePreferences(email_enabled=False), ada)
@@ -116,7 +116,7 @@ async def test_a_bounce_of_another_address_says_nothing_of_the_accounts_own() ->
     assert len(bounced) == 1
 
 
-async def test_nobody_mutes_what_says_that_an_account_changed_hands() -> None:
+async def test_security_mails_about_an_account_cannot_be_muted() -> None:
     shop = Shop()
     shop.users.contacts[ADA] = replace(shop.users.contacts[ADA], verified=False)
     ada = Identity(ADA, frozenset({"customer"}))

@@ -131,7 +131,7 @@ async def test_a_change_of_preferences_that_others_overtook_is_refused(client: C
     assert await client.refused("UpdatePreferences", request) == ("ABORTED", "VERSION_MISMATCH")
 
 
-async def test_preferences_that_cannot_be_are_refused(client: Client) -> None:
+async def test_invalid_preferences_are_refused(client: Client) -> None:
     unknown = pb.UpdatePreferencesRequest(muted_templates=pb.MutedTemplates(names=["spam"]))
     assert await client.refused("UpdatePreferences", unknown) == ("INVALID_ARGUMENT", "TEMPLATE_UNKNOWN")
     nobody = pb.GetPreferencesRequest(user_id="ada")

@@ -86,7 +86,7 @@ async def test_mail_carries_what_a_later_bounce_is_found_by() -> None:
     assert sent["ConfigurationSetName"] == "shop"
 
 
-async def test_the_event_loop_is_never_held_up() -> None:
+async def test_the_event_loop_is_never_blocked() -> None:
     ses = FakeSes()
     channel = ses.channel()
     await asyncio.gather(*(channel.send(MAIL) for _ in range(20)))
@@ -110,7 +110,7 @@ async def test_a_message_that_ses_will_not_take_is_refused(code: str) -> None:
         ConnectTimeoutError(endpoint_url="https://email.eu-central-1.amazonaws.com"),
     ],
 )
-async def test_what_passes_or_is_ours_to_mend_may_be_tried_again(fault: Exception) -> None:
+async def test_transient_and_configuration_errors_may_be_retried(fault: Exception) -> None:
     channel = FakeSes(fault).channel()
     with pytest.raises(ServiceError) as raised:
         await channel.send(MAIL)
@@ -118,7 +118,7 @@ async def test_what_passes_or_is_ours_to_mend_may_be_tried_again(fault: Exceptio
     await channel.send(MAIL)
 
 
-async def test_a_slow_ses_is_given_up_in_time() -> None:
+async def test_a_call_of_ses_ends_at_its_timeout() -> None:
     ses = FakeSes()
     ses.waits = threading.Event()
     with pytest.raises(ServiceError) as raised:
@@ -127,7 +127,7 @@ async def test_a_slow_ses_is_given_up_in_time() -> None:
     ses.waits.set()
 
 
-async def test_after_five_faults_ses_is_left_alone_for_a_while() -> None:
+async def test_the_circuit_opens_after_five_failures_of_ses() -> None:
     ses = FakeSes(*[refusal("TooManyRequestsException")] * 5)
     channel = ses.channel()
     outcomes = [await asyncio.gather(channel.send(MAIL), return_exceptions=True) for _ in range(6)]

@@ -352,6 +352,6 @@ def test_settings_choose_the_channel() -> None:
         ({"MAIL_TIMEOUT": "60"}, "MAIL_TIMEOUT: "),
     ],
 )
-def test_settings_that_cannot_be_are_refused_by_name(environ: dict[str, str], message: str) -> None:
+def test_invalid_settings_are_refused_by_name(environ: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         open_channel(load(Settings, environ))

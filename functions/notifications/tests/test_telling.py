@@ -125,7 +125,7 @@ async def test_low_stock_comes_again_while_users_cannot_name_the_administrators(
 
 
 @pytest.mark.parametrize("fault", ["post", "users"])
-async def test_what_cannot_be_sent_now_is_sent_by_the_sweep(fault: str) -> None:
+async def test_a_message_that_cannot_be_sent_now_is_sent_by_the_sweep(fault: str) -> None:
     shop = Shop()
     shop.smtp.down = fault == "post"
     shop.users.fault = AWAY if fault == "users" else None
@@ -137,14 +137,14 @@ async def test_what_cannot_be_sent_now_is_sent_by_the_sweep(fault: str) -> None:
     assert len(shop.smtp.sent) == 1
 
 
-async def test_a_users_service_that_refuses_us_makes_no_dead_letter_of_the_event() -> None:
+async def test_an_event_is_acknowledged_although_users_refuses_the_call() -> None:
     shop = Shop()
     shop.users.fault = denied()
     await shop.receive(CONFIRMED)
     assert (await shop.message()).status == "PENDING"
 
 
-async def test_the_sweep_lets_a_sending_in_progress_be() -> None:
+async def test_the_sweep_leaves_an_attempt_in_progress_alone() -> None:
     shop = Shop()
     shop.smtp.down = True
     await shop.receive(CONFIRMED)
@@ -182,7 +182,7 @@ async def _raising(call: object) -> None:
         pass
 
 
-async def test_a_hard_bounce_is_told_to_users() -> None:
+async def test_a_hard_bounce_is_published() -> None:
     shop = Shop()
     shop.smtp.faults = [Bounced()]
     await shop.receive(CONFIRMED)
@@ -206,7 +206,7 @@ async def test_a_refused_message_fails_with_its_reason() -> None:
     ("contact", "reason"),
     [(None, "UNKNOWN_PERSON"), (Contact(ADA, "ada@example.org", "Ada", deliverable=False), "UNDELIVERABLE")],
 )
-async def test_who_cannot_be_reached_is_not_written_to(contact: Contact | None, reason: str) -> None:
+async def test_a_message_to_an_unreachable_user_is_suppressed(contact: Contact | None, reason: str) -> None:
     shop = Shop()
     shop.users.contacts = {ADA: contact} if contact else {}
     await shop.receive(CONFIRMED)
@@ -217,7 +217,7 @@ async def test_who_cannot_be_reached_is_not_written_to(contact: Contact | None, 
 
 @pytest.mark.parametrize("channel", [Mailbox(), None])
 @pytest.mark.parametrize(("enabled", "muted"), [(False, []), (True, ["order_confirmed"])])
-async def test_what_a_person_does_not_want_is_suppressed(
+async def test_an_unwanted_message_is_suppressed(
     channel: Mailbox | None, enabled: bool, muted: list[str]
 ) -> None:
     shop = Shop(channel)
@@ -239,7 +239,7 @@ async def test_preferences_changed_while_a_message_waits_are_respected() -> None
     assert (await shop.message()).status == "SUPPRESSED"
 
 
-async def test_nobody_is_not_written_to() -> None:
+async def test_no_message_is_written_to_an_erased_user() -> None:
     shop = Shop(Mailbox())
     await shop.receive(OrderShipped(order_id=ORDER, user_id=ERASED_USER_ID))
     assert await shop.messages(ERASED_USER_ID) == []
@@ -277,7 +277,7 @@ async def test_a_message_deleted_while_it_is_sent_stays_deleted() -> None:
     assert await shop.messages() == []
 
 
-async def test_what_failed_for_good_is_not_due_any_more() -> None:
+async def test_a_message_that_failed_for_good_is_not_due_any_more() -> None:
     shop = Shop()
     shop.smtp.faults = [Bounced()]
     await shop.receive(CONFIRMED)

@@ -71,7 +71,7 @@ def test_the_html_says_what_the_text_says_and_shows_markup_as_text(message: Mess
     assert words.split() == [*subject.split(), *text.split()]
 
 
-def test_a_hole_in_a_text_is_an_error() -> None:
+def test_a_missing_parameter_is_an_error() -> None:
     with pytest.raises(UndefinedError):
         rendering.body("order_confirmed", {})
 

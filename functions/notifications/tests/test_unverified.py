@@ -37,7 +37,7 @@ async def test_a_name_that_a_stranger_may_have_written_is_in_no_mail() -> None:
         assert "1000" not in mail.subject + mail.body + mail.html + mail.name
 
 
-async def test_a_person_who_reads_the_mail_is_greeted_by_name() -> None:
+async def test_a_user_with_a_verified_address_is_greeted_by_name() -> None:
     shop = shop_with_contact(verified=True)
     await cancel(shop, 1)
     assert f"Hello {LURE}," in shop.smtp.sent[0].body

@@ -48,7 +48,7 @@ async def test_an_order_that_costs_nothing_is_paid_without_a_provider() -> None:
         ("a token nobody knows", "PAYMENT_DECLINED"),
     ],
 )
-async def test_a_refused_charge_is_told_with_its_reason(token: str, reason: str) -> None:
+async def test_a_declined_charge_is_published_with_its_reason(token: str, reason: str) -> None:
     shop = Shop()
     shop.orders.place(ORDER, token)
     await shop.reserve()
@@ -86,7 +86,7 @@ async def test_an_order_that_is_not_payable_any_more_is_not_charged() -> None:
     assert shop.events() == []
 
 
-async def test_while_orders_does_not_answer_the_event_comes_again() -> None:
+async def test_the_event_is_redelivered_while_orders_does_not_answer() -> None:
     shop = Shop()
     shop.orders.place(ORDER)
     shop.orders.down = True
@@ -134,7 +134,7 @@ async def test_the_sweep_charges_what_was_left_pending() -> None:
     assert await shop.net() == 5000
 
 
-async def test_the_sweep_lets_a_charge_in_progress_be() -> None:
+async def test_the_sweep_leaves_a_charge_in_progress_alone() -> None:
     shop = Shop()
     shop.orders.place(ORDER)
     shop.provider.down = True
@@ -146,7 +146,7 @@ async def test_the_sweep_lets_a_charge_in_progress_be() -> None:
     assert shop.orders.asked == before
 
 
-async def test_the_sweep_survives_an_outage_and_takes_up_the_rest_later() -> None:
+async def test_the_sweep_survives_an_outage_and_retries_later() -> None:
     shop = Shop()
     orders = [f"ord_{number:032x}" for number in range(3)]
     shop.provider.down = True
@@ -161,7 +161,7 @@ async def test_the_sweep_survives_an_outage_and_takes_up_the_rest_later() -> Non
     assert await shop.net() == 3 * 5000
 
 
-async def test_the_sweep_voids_a_pending_payment_whose_order_was_cancelled_unheard() -> None:
+async def test_the_sweep_voids_a_pending_payment_before_the_cancellation_event_arrives() -> None:
     shop = Shop()
     shop.orders.place(ORDER)
     shop.provider.faults = ["before"]
@@ -182,7 +182,7 @@ async def test_a_cancelled_order_is_never_charged_however_late_its_stock_is_rese
     assert await shop.ledger() == []
 
 
-async def test_cancelling_a_paid_order_gives_all_of_it_back_once() -> None:
+async def test_cancelling_a_paid_order_refunds_all_of_it_once() -> None:
     shop = Shop(lost_races=1)
     shop.orders.place(ORDER)
     await shop.reserve()
@@ -196,7 +196,7 @@ async def test_cancelling_a_paid_order_gives_all_of_it_back_once() -> None:
     assert (told.amount, told.refunded, told.user_id) == (PRICE, PRICE, PAYER)
 
 
-async def test_cancelling_during_the_charge_leaves_no_money_behind() -> None:
+async def test_cancelling_during_the_charge_refunds_it() -> None:
     shop = Shop()
     shop.orders.place(ORDER)
     shop.provider.faults = ["after", "before"]  # the charge happens unheard; the first void is lost
@@ -210,7 +210,7 @@ async def test_cancelling_during_the_charge_leaves_no_money_behind() -> None:
     assert await shop.net() == 0
 
 
-async def test_a_charge_that_was_called_off_first_never_happens() -> None:
+async def test_a_charge_that_was_voided_first_never_happens() -> None:
     shop = Shop()
     shop.orders.place(ORDER)
     shop.provider.faults = ["before"]
@@ -246,7 +246,7 @@ async def test_an_order_that_cost_nothing_needs_no_refund() -> None:
     assert await shop.automatic_refund() is None
 
 
-async def test_a_deleted_account_leaves_its_payments_but_not_its_name() -> None:
+async def test_deleting_an_account_keeps_its_payments_without_the_user_id() -> None:
     shop = Shop()
     shop.orders.place(ORDER)
     await shop.reserve()
@@ -267,7 +267,7 @@ async def test_late_events_do_not_bring_a_deleted_account_back() -> None:
     assert (await shop.payment(other)).user_id == ""
 
 
-async def test_a_refund_to_a_deleted_account_is_told_with_an_id_that_is_nobodys() -> None:
+async def test_a_refund_to_a_deleted_account_is_published_with_the_id_of_erased_users() -> None:
     shop = Shop()
     shop.orders.place(ORDER)
     await shop.reserve()
@@ -278,7 +278,7 @@ async def test_a_refund_to_a_deleted_account_is_told_with_an_id_that_is_nobodys(
     assert told.user_id == "usr_" + "0" * 32
 
 
-async def test_the_payment_token_is_kept_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_payment_token_is_stored_nowhere(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     shop = Shop()
     token = "tok_" + "secret" * 3
@@ -288,7 +288,7 @@ async def test_the_payment_token_is_kept_nowhere(caplog: pytest.LogCaptureFixtur
     assert token not in repr(kept) + caplog.text + repr(shop.orders.instructions)
 
 
-async def test_the_sweep_gives_money_back_and_calls_charges_off_before_it_charges_again() -> None:
+async def test_the_sweep_refunds_and_voids_before_it_charges() -> None:
     shop = Shop()
     refunded, called_off, charged = (f"ord_{digit * 32}" for digit in "123")
     for order in (refunded, called_off, charged):

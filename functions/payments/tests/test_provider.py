@@ -49,7 +49,7 @@ async def test_a_charge_is_captured_and_in_the_ledger(provider: PaymentProvider)
         ("a token of no kind", ChargeOutcome.PAYMENT_DECLINED),
     ],
 )
-async def test_a_refusal_moves_nothing_and_says_why(
+async def test_a_refusal_moves_nothing_and_gives_its_reason(
     provider: PaymentProvider, token: str, outcome: ChargeOutcome
 ) -> None:
     assert await provider.charge("k", TEN, token) is outcome
@@ -74,7 +74,7 @@ async def test_a_void_before_the_charge_prevents_it(provider: PaymentProvider) -
     assert await moved(provider) == [("k", "charge", 0, "voided")]
 
 
-async def test_a_void_after_the_charge_tells_what_happened(provider: PaymentProvider) -> None:
+async def test_a_void_after_the_charge_returns_its_outcome(provider: PaymentProvider) -> None:
     await provider.charge("k", TEN, "tok_ok")
     assert await provider.void("k") is ChargeOutcome.CAPTURED
     await provider.charge("d", TEN, "tok_insufficient_funds")
@@ -90,7 +90,7 @@ async def test_refunds_never_exceed_their_charge(provider: PaymentProvider) -> N
     assert [entry[2] for entry in await moved(provider)] == [1000, 600, 0, 400]
 
 
-async def test_what_was_not_charged_or_in_another_currency_is_not_refunded(provider: PaymentProvider) -> None:
+async def test_a_refund_without_a_charge_or_in_another_currency_is_refused(provider: PaymentProvider) -> None:
     await provider.charge("declined", TEN, "tok_declined")
     await provider.charge("charged", TEN, "tok_ok")
     assert await provider.refund("r1", "declined", TEN) is RefundOutcome.REFUSED

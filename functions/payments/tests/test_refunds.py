@@ -43,7 +43,7 @@ async def refused(
     return raised.value
 
 
-async def test_parts_go_back_until_nothing_is_left() -> None:
+async def test_a_payment_is_refunded_in_parts_until_nothing_is_left() -> None:
     shop = await paid(lost_races=1)
     first = await ask(shop, 1500)
     assert (first.status, first.amount, first.reason) == (
@@ -70,7 +70,7 @@ async def test_more_than_was_charged_is_refused(amount: int) -> None:
     assert await shop.net() == 5000
 
 
-async def test_nothing_is_left_of_what_went_back() -> None:
+async def test_after_a_full_refund_nothing_can_be_refunded() -> None:
     shop = await paid()
     await ask(shop, None)
     assert (await refused(shop, None)).reason == "REFUND_EXCEEDS_CAPTURED"
@@ -105,7 +105,7 @@ async def test_a_refund_that_the_provider_refuses_may_be_asked_for_again() -> No
     assert (await ask(shop, None)).status is RefundStatus.SUCCEEDED
 
 
-async def test_cancelling_gives_back_what_earlier_refunds_left() -> None:
+async def test_cancelling_refunds_what_earlier_refunds_left() -> None:
     shop = await paid()
     await ask(shop, 1000)
     await shop.cancel()
@@ -116,7 +116,7 @@ async def test_cancelling_gives_back_what_earlier_refunds_left() -> None:
 
 
 @pytest.mark.parametrize("token", ["tok_declined", "not reserved"])
-async def test_what_was_not_charged_cannot_go_back(token: str) -> None:
+async def test_a_payment_that_was_not_captured_cannot_be_refunded(token: str) -> None:
     shop = Shop()
     shop.orders.place(ORDER, token)
     if token == "not reserved":
@@ -167,14 +167,14 @@ async def test_another_body_with_the_same_key_is_refused() -> None:
     assert (await refused(shop, None, "key")).reason == "IDEMPOTENCY_KEY_REUSED"
 
 
-async def test_keys_of_two_people_do_not_meet() -> None:
+async def test_idempotency_keys_of_two_administrators_are_separate() -> None:
     shop = await paid()
     await ask(shop, 1000, "key", ADMIN)
     await ask(shop, 2000, "key", OTHER_ADMIN)
     assert await shop.net() == 2000
 
 
-async def test_a_key_whose_refund_is_still_pending_is_in_flight_and_later_taken_up() -> None:
+async def test_a_key_whose_refund_is_pending_is_in_flight_and_later_retried() -> None:
     shop = await paid()
     shop.provider.down = True
     first = await ask(shop, 1000, "key")
@@ -187,7 +187,7 @@ async def test_a_key_whose_refund_is_still_pending_is_in_flight_and_later_taken_
 
 
 @pytest.mark.parametrize("caller", [OWNER, STRANGER, Identity("orders", frozenset({"service"}))])
-async def test_only_an_administrator_gives_money_back(caller: Identity) -> None:
+async def test_only_an_administrator_refunds(caller: Identity) -> None:
     shop = await paid()
     with pytest.raises(ServiceError) as raised:
         await ask(shop, 100, caller=caller)
@@ -207,7 +207,7 @@ async def test_refunds_are_listed_oldest_first_page_by_page() -> None:
     assert rest.next_cursor is None
 
 
-async def test_a_stranger_does_not_learn_that_there_are_refunds() -> None:
+async def test_refunds_are_not_found_by_others() -> None:
     shop = await paid()
     for caller, payment in ((STRANGER, PAYMENT), (OWNER, "pay_" + "0" * 32)):
         with pytest.raises(ServiceError) as raised:
@@ -215,7 +215,7 @@ async def test_a_stranger_does_not_learn_that_there_are_refunds() -> None:
         assert raised.value.reason == "PAYMENT_NOT_FOUND"
 
 
-async def test_an_amount_that_the_provider_cannot_give_back_is_refused_at_once() -> None:
+async def test_an_amount_that_the_provider_cannot_refund_is_refused_at_once() -> None:
     shop = Shop(limits=PROVIDERS["stripe"])
     shop.orders.place(ORDER, amount=Money(5000, "KWD"))
     await shop.reserve()

@@ -96,7 +96,7 @@ async def test_a_person_lists_their_own_payments_and_nobody_elses(client: Client
     assert not nothing.payments
 
 
-async def test_to_others_and_for_unknown_orders_there_is_no_payment(client: Client) -> None:
+async def test_a_payment_is_not_found_by_others_or_for_an_unknown_order(client: Client) -> None:
     request = pb.GetOrderPaymentRequest(order_id=ORDER)
     unknown = pb.GetOrderPaymentRequest(order_id="ord_" + "0" * 32)
     gone = ("NOT_FOUND", "PAYMENT_NOT_FOUND")
@@ -143,7 +143,7 @@ async def test_an_admin_refunds_in_parts_and_the_rest(client: Client) -> None:
     assert {refund.id for refund in page.refunds} == {first.id, rest.id}
 
 
-async def test_refunds_that_cannot_be_are_refused(client: Client) -> None:
+async def test_invalid_refunds_are_refused(client: Client) -> None:
     def request(**fields: Any) -> pb.RefundPaymentRequest:
         return pb.RefundPaymentRequest(payment_id=PAYMENT, **fields)
 
@@ -179,7 +179,7 @@ async def test_admins_page_through_the_ledger_oldest_first(client: Client) -> No
     assert (await client.refused("ListLedger", pb.ListLedgerRequest(cursor="x")))[1] == "INVALID_CURSOR"
 
 
-async def test_the_webhook_needs_no_token_and_is_not_there_without_a_secret(client: Client) -> None:
+async def test_the_webhook_needs_no_token_and_is_not_found_without_a_secret(client: Client) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await client.stub.ReceiveWebhook(
             pb.ReceiveWebhookRequest(payload=b"{}", signature="t=1,v1=0"), timeout=5

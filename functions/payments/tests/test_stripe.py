@@ -56,7 +56,7 @@ async def test_the_idempotency_keys_are_ours(stripe: FakeStripe, provider: Strip
 
 
 @pytest.mark.parametrize("lost", [["before"], ["after"], ["", "before"], ["", "after"]])
-async def test_a_charge_of_which_anything_is_lost_is_made_once_by_the_same_key(
+async def test_a_charge_is_made_once_by_its_key_whatever_is_lost(
     stripe: FakeStripe, provider: StripeProvider, lost: list[str]
 ) -> None:
     stripe.faults = lost
@@ -74,7 +74,7 @@ async def test_a_decline_whose_answer_was_lost_is_found_again(
     assert stripe.net == 0
 
 
-async def test_another_process_goes_on_where_one_was_killed(stripe: FakeStripe) -> None:
+async def test_another_process_continues_where_one_was_killed(stripe: FakeStripe) -> None:
     clock = ManualClock()
     store = MemoryStore(stripe_provider.MAPPINGS, clock)
     first, second = stripe.provider(store, clock), stripe.provider(store, clock)
@@ -106,7 +106,7 @@ async def test_a_void_while_the_intent_is_being_made_makes_the_charge_impossible
     assert (stripe.net, stripe.count("/confirm")) == (0, 0)
 
 
-async def test_a_void_after_a_charge_whose_answer_was_lost_tells_of_the_charge(
+async def test_a_void_after_a_charge_whose_answer_was_lost_returns_its_outcome(
     stripe: FakeStripe, provider: StripeProvider
 ) -> None:
     stripe.faults = ["", "after"]
@@ -134,7 +134,7 @@ async def test_a_void_after_a_charge_whose_answer_was_lost_tells_of_the_charge(
         "403/invalid_request_error//payment_method",
     ],
 )
-async def test_what_passes_or_is_ours_to_mend_is_tried_again_later(
+async def test_transient_and_configuration_errors_are_retried_later(
     stripe: FakeStripe, provider: StripeProvider, status: str
 ) -> None:
     for faults in ([status], ["", status]):
@@ -190,7 +190,7 @@ async def test_a_refusal_because_another_process_has_confirmed_is_no_decline(
         ("500", "unavailable"),
     ],
 )
-async def test_what_an_operator_must_mend_is_counted_apart_for_the_alert(
+async def test_configuration_errors_are_counted_separately_for_the_alert(
     stripe: FakeStripe, provider: StripeProvider, fault: str, kind: str
 ) -> None:
     def counted() -> dict[str, float]:
@@ -214,7 +214,7 @@ async def test_the_library_tries_again_at_once_with_the_same_key(stripe: FakeStr
     await provider.close()
 
 
-async def test_an_answer_that_comes_too_late_is_not_waited_for(stripe: FakeStripe) -> None:
+async def test_a_call_ends_at_its_timeout(stripe: FakeStripe) -> None:
     provider = stripe.provider(seconds=0.3)
     await provider.charge("warm", TEN, "tok_ok")
     stripe.faults = ["", "late"]
@@ -224,7 +224,7 @@ async def test_an_answer_that_comes_too_late_is_not_waited_for(stripe: FakeStrip
     await provider.close()
 
 
-async def test_a_charge_in_progress_is_asked_for_again_and_cannot_be_called_off(
+async def test_a_charge_in_progress_is_read_again_and_cannot_be_voided(
     stripe: FakeStripe, provider: StripeProvider
 ) -> None:
     stripe.confirmed_status = "processing"
@@ -252,7 +252,7 @@ async def test_a_refund_whose_answer_was_lost_is_made_once_even_when_stripe_forg
 @pytest.mark.parametrize(
     ("later", "outcome"), [("succeeded", RefundOutcome.SUCCEEDED), ("failed", RefundOutcome.REFUSED)]
 )
-async def test_a_refund_under_way_is_asked_for_again(
+async def test_a_pending_refund_is_read_again(
     stripe: FakeStripe, provider: StripeProvider, later: str, outcome: RefundOutcome
 ) -> None:
     await provider.charge("k", TEN, "tok_ok")
@@ -264,7 +264,7 @@ async def test_a_refund_under_way_is_asked_for_again(
     assert len(stripe.refunds) == 1
 
 
-async def test_a_stripe_that_fails_is_left_alone_for_a_while(
+async def test_the_circuit_opens_after_five_failures_of_stripe(
     stripe: FakeStripe, provider: StripeProvider
 ) -> None:
     stripe.faults = ["500"] * 5
@@ -291,7 +291,7 @@ async def test_declines_do_not_count_as_failures_of_stripe(
         ("ctoken_1", {"confirmation_token": "ctoken_1"}),
     ],
 )
-async def test_each_kind_of_token_goes_by_its_own_parameter(
+async def test_each_kind_of_token_has_its_own_parameter(
     stripe: FakeStripe, provider: StripeProvider, token: str, parameters: dict[str, str]
 ) -> None:
     await provider.charge("k", TEN, token)
@@ -311,7 +311,7 @@ async def test_amounts_are_in_the_units_that_stripe_takes(
 @pytest.mark.parametrize(
     "amount", [Money(1, "EUR"), Money(1005, "KWD"), Money(199_950, "MGA"), Money(1000, "IQD")], ids=str
 )
-async def test_an_amount_that_stripe_does_not_take_is_refused_and_no_card_is_blamed(
+async def test_an_amount_that_stripe_does_not_take_is_refused_as_not_chargeable(
     provider: StripeProvider, amount: Money
 ) -> None:
     for _ in range(2):
@@ -374,13 +374,13 @@ async def test_settings_choose_stripe_and_its_key_may_be_in_a_file(
         ({"STRIPE_API_KEY": "opensesame", "STRIPE_API_BASE": "api"}, "STRIPE_API_BASE: "),
     ],
 )
-def test_settings_that_cannot_be_are_refused_by_name(environ: dict[str, str], message: str) -> None:
+def test_invalid_settings_are_refused_by_name(environ: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=message) as raised:
         open_provider(settings(**environ), ManualClock())
     assert "opensesame" not in str(raised.value)
 
 
-def test_there_is_a_webhook_where_its_secret_is() -> None:
+def test_the_webhook_exists_if_its_secret_is_set() -> None:
     assert open_webhook(settings()) is None
     assert open_webhook(settings(STRIPE_WEBHOOK_SECRET="whsec_1")) is not None
     assert open_webhook(load(Settings, {"STRIPE_WEBHOOK_SECRET": "whsec_1"})) is None

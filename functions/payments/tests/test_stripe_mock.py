@@ -68,7 +68,7 @@ async def api(base: str) -> AsyncIterator[StripeApi]:
     await adapter.close()
 
 
-async def test_intents_are_made_confirmed_read_and_cancelled_as_stripe_wants_it(api: StripeApi) -> None:
+async def test_requests_for_intents_are_valid(api: StripeApi) -> None:
     made = await api.create_intent("pay_1", TEN)
     for token in ("pm_card_visa", "ctoken_1"):
         assert (await api.confirm(made.id, f"pay_{token}", token)).id
@@ -76,13 +76,13 @@ async def test_intents_are_made_confirmed_read_and_cancelled_as_stripe_wants_it(
     assert (await api.cancel(made.id)).id
 
 
-async def test_refunds_are_made_read_and_found_as_stripe_wants_it(api: StripeApi) -> None:
+async def test_requests_for_refunds_are_valid(api: StripeApi) -> None:
     refund_id, _ = await api.create_refund("ref_1", "pi_1", TEN)
     assert refund_id.startswith("re_")
     assert (await api.refund(refund_id))[0]
     assert await api.find_refund("ref_unknown", "pi_1") is None
 
 
-async def test_what_stripe_does_not_understand_is_refused(api: StripeApi) -> None:
+async def test_an_invalid_request_is_refused(api: StripeApi) -> None:
     with pytest.raises((ChargeDeclined, StripeRefused)):
         await api.create_intent("pay_2", Money(10**20, "EUR"))

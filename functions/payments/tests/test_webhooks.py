@@ -65,7 +65,7 @@ async def shop() -> AsyncIterator[StripeShop]:
         await made.provider.close()
 
 
-async def test_a_charge_whose_answer_was_lost_is_settled_by_stripes_word(shop: StripeShop) -> None:
+async def test_a_charge_whose_answer_was_lost_is_settled_by_stripes_webhook(shop: StripeShop) -> None:
     await shop.lose_the_answer()
     for _ in range(3):
         await shop.receive_webhook("payment_intent.succeeded", shop.stripe.intents["pi_1"])
@@ -74,7 +74,7 @@ async def test_a_charge_whose_answer_was_lost_is_settled_by_stripes_word(shop: S
     assert shop.stripe.net == 5000
 
 
-async def test_so_is_a_decline(shop: StripeShop) -> None:
+async def test_a_decline_whose_answer_was_lost_is_settled_by_stripes_webhook(shop: StripeShop) -> None:
     shop.orders.place(ORDER, "tok_insufficient_funds")
     await shop.lose_the_answer()
     await shop.receive_webhook("payment_intent.payment_failed", shop.stripe.intents["pi_1"])
@@ -94,7 +94,7 @@ async def test_a_payment_method_that_was_used_before_is_declined_at_once_so_that
     assert shop.stripe.count("/confirm") == 1
 
 
-async def test_what_stripe_says_is_not_believed_but_asked_for_again(shop: StripeShop) -> None:
+async def test_an_event_is_not_trusted_but_verified_by_a_call_to_stripe(shop: StripeShop) -> None:
     shop.stripe.faults = ["", "before"]
     with pytest.raises(ServiceError):
         await shop.reserve()
@@ -106,7 +106,7 @@ async def test_what_stripe_says_is_not_believed_but_asked_for_again(shop: Stripe
     assert shop.stripe.net == 0
 
 
-async def test_while_stripe_does_not_answer_it_is_to_call_again(shop: StripeShop) -> None:
+async def test_stripe_sends_the_event_again_if_its_api_does_not_answer(shop: StripeShop) -> None:
     await shop.lose_the_answer()
     shop.stripe.faults = ["500"]
     with pytest.raises(ServiceError) as raised:
@@ -117,7 +117,7 @@ async def test_while_stripe_does_not_answer_it_is_to_call_again(shop: StripeShop
 
 
 @pytest.mark.parametrize("kind", ["refund.updated", "charge.refund.updated"])
-async def test_a_refund_under_way_is_settled_when_stripe_says_so(shop: StripeShop, kind: str) -> None:
+async def test_a_pending_refund_is_settled_by_stripes_webhook(shop: StripeShop, kind: str) -> None:
     await shop.reserve()
     shop.stripe.refund_status = "pending"
     made = await shop.refunds.refund(RefundPayment(PAYMENT, Money(2000, "EUR")), ADMIN)
@@ -130,7 +130,7 @@ async def test_a_refund_under_way_is_settled_when_stripe_says_so(shop: StripeSho
     assert len(shop.events(PaymentRefunded)) == 1
 
 
-async def test_a_refund_that_the_bank_sends_back_is_booked_and_shown_to_people(
+async def test_a_refund_that_the_bank_returns_is_booked_and_logged_as_an_error(
     shop: StripeShop, caplog: pytest.LogCaptureFixture
 ) -> None:
     await shop.reserve()
@@ -160,7 +160,7 @@ async def test_a_refund_in_the_dashboard_is_booked_once(shop: StripeShop, kind: 
     assert told.amount == Money(2000, "EUR")
 
 
-async def test_a_refund_in_the_dashboard_that_is_under_way_is_set_aside_until_it_is_there(
+async def test_a_pending_refund_in_the_dashboard_is_set_aside_until_it_completes(
     shop: StripeShop,
 ) -> None:
     await shop.reserve()
@@ -201,7 +201,7 @@ async def test_a_dispute_is_booked_when_it_opens_and_when_it_is_decided(
     assert [type(event) for event in shop.events()][1:] == [PaymentDisputed, PaymentDisputeClosed]
 
 
-async def test_while_the_bank_only_inquires_the_money_can_go_back(shop: StripeShop) -> None:
+async def test_during_an_inquiry_of_the_bank_a_refund_is_possible(shop: StripeShop) -> None:
     await shop.reserve()
     await shop.receive_webhook(
         "charge.dispute.created", shop.stripe.dispute("pi_1", 5000, "warning_needs_response")
@@ -213,7 +213,7 @@ async def test_while_the_bank_only_inquires_the_money_can_go_back(shop: StripeSh
     assert (payment.status, payment.refunded, payment.refundable) == (PaymentStatus.DISPUTED, 1000, 0)
 
 
-async def test_without_any_webhook_the_sweep_reads_the_news_whatever_their_number(shop: StripeShop) -> None:
+async def test_without_any_webhook_the_sweep_reads_all_changes(shop: StripeShop) -> None:
     orders = [f"ord_{digit * 32}" for digit in "12345"]
     for number, order in enumerate(orders, 1):
         shop.orders.place(order)
@@ -238,7 +238,7 @@ async def test_without_any_webhook_the_sweep_reads_the_news_whatever_their_numbe
         ("balance.available", {"object": "balance", "available": [{"amount": 0}]}),
     ],
 )
-async def test_what_does_not_concern_us_is_no_error(
+async def test_an_event_about_anything_else_is_ignored(
     shop: StripeShop, kind: str, thing: dict[str, Any]
 ) -> None:
     await shop.receive_webhook(kind, thing)
@@ -268,7 +268,7 @@ def signed(payload: bytes = PAYLOAD, secret: str = SECRET, at: float = 0) -> str
         pytest.param(b"\xff", lambda: "t=1,v1=0", id="no text"),
     ],
 )
-async def test_what_stripe_did_not_sign_just_now_is_refused(
+async def test_an_event_without_a_fresh_valid_signature_is_refused(
     shop: StripeShop, payload: bytes, signature: Callable[[], str]
 ) -> None:
     with pytest.raises(ServiceError) as raised:
@@ -282,7 +282,7 @@ async def test_a_signature_holds_for_five_minutes(shop: StripeShop) -> None:
 
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b'{"id": 1}', b'{"id": "e", "type": "t", "data": {}}'])
-async def test_what_is_signed_and_no_event_is_refused(shop: StripeShop, payload: bytes) -> None:
+async def test_a_signed_payload_that_is_not_an_event_is_refused(shop: StripeShop, payload: bytes) -> None:
     with pytest.raises(ServiceError) as raised:
         await shop.receive_payload(payload)
     assert raised.value.reason == "WEBHOOK_MALFORMED"
