@@ -41,14 +41,24 @@ def price_lines(
             `provider_limits`. The violations name the lines at fault.
         FailedPrecondition: PRODUCT_INACTIVE, likewise.
     """
-    unknown = {line.product_id for line in lines} - offers.keys()
-    _refuse(lines, unknown, "PRODUCT_UNKNOWN", "is not in the catalogue")
-    inactive = {offer.product_id for offer in offers.values() if not offer.active}
-    _refuse(lines, inactive, "PRODUCT_INACTIVE", "is not for sale at present")
-    currency = offers[lines[0].product_id].price.currency
-    foreign = {offer.product_id for offer in offers.values() if offer.price.currency != currency}
-    _refuse(lines, foreign, "CURRENCY_MIXED", f"is not priced in {currency} as the first line is")
-    total = sum(line.quantity * offers[line.product_id].price.amount for line in lines)
+    first = offers.get(lines[0].product_id)
+    currency = first.price.currency if first else ""
+    unknown, inactive, foreign = list[int](), list[int](), list[int]()
+    priced, total = list[OrderLine](), 0
+    for index, line in enumerate(lines):
+        offer = offers.get(line.product_id)
+        if offer is None:
+            unknown.append(index)
+            continue
+        if not offer.active:
+            inactive.append(index)
+        if offer.price.currency != currency:
+            foreign.append(index)
+        total += line.quantity * offer.price.amount
+        priced.append(OrderLine(line.product_id, line.quantity, offer.price, offer.name, offer.sku))
+    _refuse(unknown, "PRODUCT_UNKNOWN", "is not in the catalogue")
+    _refuse(inactive, "PRODUCT_INACTIVE", "is not for sale at present")
+    _refuse(foreign, "CURRENCY_MIXED", f"is not priced in {currency} as the first line is")
     if total > MAX_TOTAL:
         raise invalid("The order's total is too large.", ("lines", "cost too much"), reason="TOTAL_TOO_LARGE")
     if (problem := provider_limits.total_problem(Money(total, currency))) is not None:
@@ -57,20 +67,12 @@ def price_lines(
             ("lines", f"the total's {problem[0]} {problem[1]}"),
             reason="TOTAL_NOT_CHARGEABLE",
         )
-    return [_priced(line, offers[line.product_id]) for line in lines], Money(total, currency)
+    return priced, Money(total, currency)
 
 
-def _priced(line: RequestedLine, offer: Offer) -> OrderLine:
-    return OrderLine(line.product_id, line.quantity, offer.price, offer.name, offer.sku)
-
-
-def _refuse(lines: Sequence[RequestedLine], product_ids: set[str], reason: str, message: str) -> None:
-    """Raise a ServiceError that names the lines with one of these products, if there are any."""
-    at_fault = [
-        Violation(f"lines[{index}].product_id", message)
-        for index, line in enumerate(lines)
-        if line.product_id in product_ids
-    ]
+def _refuse(at_fault: Sequence[int], reason: str, message: str) -> None:
+    """Raise a ServiceError that names the lines with these indexes, if there are any."""
     if at_fault:
         code = Code.FAILED_PRECONDITION if reason == "PRODUCT_INACTIVE" else Code.INVALID_ARGUMENT
-        raise ServiceError(code, reason, "Some of the products cannot be ordered.", at_fault)
+        violations = [Violation(f"lines[{index}].product_id", message) for index in at_fault]
+        raise ServiceError(code, reason, "Some of the products cannot be ordered.", violations)
