@@ -23,13 +23,16 @@ from functions.users.auth.sessions import SessionsService
 from functions.users.auth.signing_keys import SigningKeysService
 from functions.users.auth.tokens import SessionTokens
 from functions.users.service import (
+    AddAddress,
     ChangePassword,
+    DeleteAddress,
     DeleteUser,
     ExportUser,
     GetContacts,
     ListUsers,
     RegisterUser,
     SetRoles,
+    UpdateAddress,
     UpdateUser,
     UsersService,
 )
@@ -197,17 +200,18 @@ class UsersServicer(users_pb2_grpc.UsersServiceServicer):
         return pb.ListAddressesResponse(addresses=map(_address, found))
 
     async def AddAddress(self, request: pb.AddAddressRequest, context: Any) -> pb.AddAddressResponse:
-        address = _from_address(request.address)
-        added = await self._users.add_address(request.user_id, address, current_caller())
+        command = AddAddress(request.user_id, _from_address(request.address))
+        added = await self._users.add_address(command, current_caller())
         return pb.AddAddressResponse(address=_address(added))
 
     async def UpdateAddress(self, request: pb.UpdateAddressRequest, context: Any) -> pb.UpdateAddressResponse:
-        address = _from_address(request.address)
-        updated = await self._users.update_address(request.user_id, address, current_caller())
+        command = UpdateAddress(request.user_id, _from_address(request.address))
+        updated = await self._users.update_address(command, current_caller())
         return pb.UpdateAddressResponse(address=_address(updated))
 
     async def DeleteAddress(self, request: pb.DeleteAddressRequest, context: Any) -> pb.DeleteAddressResponse:
-        await self._users.delete_address(request.user_id, request.address_id, current_caller())
+        command = DeleteAddress(request.user_id, request.address_id)
+        await self._users.delete_address(command, current_caller())
         return pb.DeleteAddressResponse()
 
     async def GetContacts(self, request: pb.GetContactsRequest, context: Any) -> pb.GetContactsResponse:

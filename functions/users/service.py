@@ -117,6 +117,30 @@ class DeleteUser:
     current_password: str = ""
 
 
+@dataclass(frozen=True, repr=False)
+class AddAddress:
+    """Store another address. Its `id` is ignored."""
+
+    user_id: str
+    address: Address
+
+
+@dataclass(frozen=True, repr=False)
+class UpdateAddress:
+    """Replace the address that has the id of `address`."""
+
+    user_id: str
+    address: Address
+
+
+@dataclass(frozen=True)
+class DeleteAddress:
+    """Delete an address."""
+
+    user_id: str
+    address_id: str
+
+
 @dataclass(frozen=True)
 class GetContacts:
     """Read how to reach people: the accounts among `user_ids`, and every admin if `admins`."""
@@ -358,34 +382,34 @@ class UsersService:
             raise no_such_user()
         return book.addresses
 
-    async def add_address(self, user_id: str, address: Address, caller: Identity) -> Address:
-        """Store another address, under a new id.
+    async def add_address(self, command: AddAddress, caller: Identity) -> Address:
+        """Store another address, under a new id; return it.
 
         Raises:
             InvalidArgument: INVALID_ARGUMENT.
             ResourceExhausted: TOO_MANY_ADDRESSES.
         """
-        require_self_or_admin(caller, user_id)
-        checked = _checked_address(address, new_id("adr"))
-        await self._edit_addresses(user_id, lambda book: book.add(checked))
+        require_self_or_admin(caller, command.user_id)
+        checked = _checked_address(command.address, new_id("adr"))
+        await self._edit_addresses(command.user_id, lambda book: book.add(checked))
         return checked
 
-    async def update_address(self, user_id: str, address: Address, caller: Identity) -> Address:
-        """Replace the address with this id.
+    async def update_address(self, command: UpdateAddress, caller: Identity) -> Address:
+        """Replace an address; return the new one.
 
         Raises:
             InvalidArgument: INVALID_ARGUMENT.
             NotFound: ADDRESS_NOT_FOUND.
         """
-        require_self_or_admin(caller, user_id)
-        checked = _checked_address(address, address.id)
-        await self._edit_addresses(user_id, lambda book: book.replace(checked))
+        require_self_or_admin(caller, command.user_id)
+        checked = _checked_address(command.address, command.address.id)
+        await self._edit_addresses(command.user_id, lambda book: book.replace(checked))
         return checked
 
-    async def delete_address(self, user_id: str, address_id: str, caller: Identity) -> None:
+    async def delete_address(self, command: DeleteAddress, caller: Identity) -> None:
         """Delete an address. Raises NOT_FOUND (ADDRESS_NOT_FOUND)."""
-        require_self_or_admin(caller, user_id)
-        await self._edit_addresses(user_id, lambda book: book.remove(address_id))
+        require_self_or_admin(caller, command.user_id)
+        await self._edit_addresses(command.user_id, lambda book: book.remove(command.address_id))
 
     async def get_contacts(self, query: GetContacts, caller: Identity) -> list[User]:
         """Return the accounts asked for, without those that do not exist; for notifications only."""

@@ -20,8 +20,8 @@ from functions.users.auth.passwords import PasswordHasher
 from functions.users.auth.recovery import IssueMailedToken, MailedCode, RequestPasswordReset, ResetPassword
 from functions.users.auth.tokens import SessionTokens
 from functions.users.bootstrap import compose
-from functions.users.domain import AdminRoster, User
-from functions.users.service import ChangePassword, DeleteUser, RegisterUser, SetRoles, UpdateUser
+from functions.users.domain import Address, AdminRoster, User
+from functions.users.service import AddAddress, ChangePassword, DeleteUser, RegisterUser, SetRoles, UpdateUser
 from functions.users.settings import Settings
 from functions.users.store import MAPPINGS, ROSTER_ID
 
@@ -139,6 +139,10 @@ class Accounts:
     async def update(self, user: User, *, by: Identity | None = None, **changes: Any) -> User:
         """Change the profile as the account's owner, or as another caller."""
         return await self.users.update(UpdateUser(user.id, **changes), by or identity_of(user))
+
+    async def add_address(self, user: User, address: Address) -> Address:
+        """Store an address as the account's owner."""
+        return await self.users.add_address(AddAddress(user.id, address), identity_of(user))
 
     async def delete(self, user: User, *, by: Identity | None = None, password: str = "") -> None:
         """Delete the account as its owner, or as another caller."""

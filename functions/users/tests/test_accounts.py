@@ -27,7 +27,7 @@ from functions.users.domain import (
     clean_name,
 )
 from functions.users.emails import email_key
-from functions.users.service import GetContacts, ListUsers
+from functions.users.service import AddAddress, DeleteAddress, GetContacts, ListUsers, UpdateAddress
 from functions.users.store import MAPPINGS
 from functions.users.tests.accounts import PASSWORD, Accounts, identity_of, service_named
 
@@ -107,9 +107,9 @@ async def test_only_the_owner_and_admins_read_change_or_delete_an_account(accoun
             accounts.update(ada, by=caller, name="Eve"),
             accounts.delete(ada, by=caller),
             accounts.users.list_addresses(ada.id, caller),
-            accounts.users.delete_address(ada.id, "adr_x", caller),
-            accounts.users.add_address(ada.id, an_address(), caller),
-            accounts.users.update_address(ada.id, an_address(), caller),
+            accounts.users.delete_address(DeleteAddress(ada.id, "adr_x"), caller),
+            accounts.users.add_address(AddAddress(ada.id, an_address()), caller),
+            accounts.users.update_address(UpdateAddress(ada.id, an_address()), caller),
         ):
             with pytest.raises(ServiceError) as raised:
                 await use
@@ -192,7 +192,7 @@ async def test_one_of_two_simultaneous_changes_to_the_same_address_succeeds(acco
 
 async def test_deleting_an_account_leaves_nothing_that_names_the_person(accounts: Accounts) -> None:
     user = await accounts.register()
-    await accounts.users.add_address(user.id, an_address(), identity_of(user))
+    await accounts.add_address(user, an_address())
     await accounts.delete(user)
     for ref in (
         Ref(User, user.id),
@@ -205,7 +205,7 @@ async def test_deleting_an_account_leaves_nothing_that_names_the_person(accounts
     for use in (
         accounts.users.get(user.id, identity_of(user)),
         accounts.delete(user),
-        accounts.users.add_address(user.id, an_address(), identity_of(user)),
+        accounts.add_address(user, an_address()),
         accounts.users.list_addresses(user.id, identity_of(user)),
     ):
         with pytest.raises(ServiceError) as raised:

@@ -14,7 +14,7 @@ from functions.users.domain import Address, AddressBook, Credentials, Session
 from functions.users.emails import account_key
 from functions.users.service import RegisterUser, UpdateUser
 from functions.users.settings import Settings
-from functions.users.tests.accounts import PASSWORD, Accounts, identity_of
+from functions.users.tests.accounts import PASSWORD, Accounts
 
 EMAIL, NAME = "ada.lovelace@example.com", "Augusta Ada King"
 
@@ -24,11 +24,7 @@ async def test_reprs_contain_neither_secrets_nor_personal_data(accounts: Account
     tokens = await accounts.login(EMAIL)
     parsed = parse_refresh_token(tokens.refresh_token, 0)
     assert parsed
-    home = await accounts.users.add_address(
-        user.id,
-        Address(NAME, "1 Engine Street", "London", "N1 9GU", "GB"),
-        identity_of(user),
-    )
+    home = await accounts.add_address(user, Address(NAME, "1 Engine Street", "London", "N1 9GU", "GB"))
     credentials = await accounts.store.get(Credentials, user.id)
     session = await accounts.store.get(Session, parsed.session_id)
     book = await accounts.store.get(AddressBook, user.id)
