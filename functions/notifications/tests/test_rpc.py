@@ -14,7 +14,7 @@ from functions.notifications.bootstrap import bootstrap
 from functions.notifications.channels.mailbox import Mailbox
 from functions.notifications.settings import Settings
 from functions.notifications.tests.shop import ADA, BOB, ORDER, Shop
-from functions.notifications.tests.test_telling import CONFIRMED
+from functions.notifications.tests.test_messages import CONFIRMED
 from functions.runtime.process import ServiceRunner
 from functions.runtime.rpc.errors import from_rpc_error
 from functions.runtime.testing import FakeVerifier, bearer, keyed

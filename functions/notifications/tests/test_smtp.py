@@ -21,7 +21,7 @@ from functions.notifications.channels.port import Bounced, Mail, MailRefused
 from functions.notifications.channels.smtp import SmtpChannel, SmtpServer, parse_url
 from functions.notifications.settings import Settings
 from functions.notifications.tests.shop import ORDER, Shop
-from functions.notifications.tests.test_telling import CONFIRMED
+from functions.notifications.tests.test_messages import CONFIRMED
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.settings import SettingsError, load

@@ -20,7 +20,7 @@ from events.catalog import (
 from functions.notifications import messages, rendering
 from functions.notifications.domain import Message
 from functions.notifications.tests.shop import ADA, ORDER
-from functions.notifications.tests.test_telling import EVENTS, LOW
+from functions.notifications.tests.test_messages import EVENTS, LOW
 
 ALL = [
     messages.welcome(EVENTS[0][0]),  # type: ignore[arg-type] # each entry of the table fits its function

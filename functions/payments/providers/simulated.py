@@ -45,7 +45,7 @@ SUCCEEDED = "succeeded"
 OPEN, WON, LOST = "open", "won", "lost"
 DISPUTE_DURATION = timedelta(minutes=1)
 NEVER = datetime.max.replace(tzinfo=UTC)
-_AFTERMATHS = {
+_FOLLOW_UPS = {
     "tok_refunded": ("refund", SUCCEEDED, timedelta()),
     "tok_disputed": ("dispute", OPEN, timedelta()),
     "tok_dispute_won": ("dispute", WON, DISPUTE_DURATION),
@@ -54,13 +54,13 @@ _AFTERMATHS = {
 """What follows a charge with the token: the kind of entry, its outcome, and when that takes effect."""
 FLAKY_FAILURES = 2
 
-_VERDICTS = {
+_CHARGE_RESULTS = {
     "tok_ok": SUCCEEDED,
     "tok_slow": SUCCEEDED,
     "tok_flaky": SUCCEEDED,
     "tok_timeout": SUCCEEDED,
     "tok_insufficient_funds": "insufficient_funds",
-    **dict.fromkeys(_AFTERMATHS, SUCCEEDED),
+    **dict.fromkeys(_FOLLOW_UPS, SUCCEEDED),
 }
 _OUTCOMES = {
     SUCCEEDED: ChargeOutcome.CAPTURED,
@@ -106,16 +106,16 @@ class SimulatedProvider:
         known = await self._store.get(LedgerEntry, key)
         if known is None:
             await self._delay_or_fail(key, token)
-        verdict = _VERDICTS.get(token, "card_declined")
-        moved = amount if verdict == SUCCEEDED else Money(0, amount.currency)
-        entry, made = await self._enter(key, moved, verdict, _AFTERMATHS.get(token))
-        if made and token == "tok_timeout":  # noqa: S105 - the name of a test token
+        result = _CHARGE_RESULTS.get(token, "card_declined")
+        moved = amount if result == SUCCEEDED else Money(0, amount.currency)
+        entry, is_new = await self._record_charge(key, moved, result, _FOLLOW_UPS.get(token))
+        if is_new and token == "tok_timeout":  # noqa: S105 - the name of a test token
             raise provider_unavailable()
         return _outcome(entry)
 
     async def void(self, key: str) -> ChargeOutcome:
         """See PaymentProvider."""
-        entry, _ = await self._enter(key, NO_MONEY, "voided")
+        entry, _ = await self._record_charge(key, NO_MONEY, "voided")
         return _outcome(entry)
 
     async def refund(self, key: str, charge_key: str, amount: Money) -> RefundOutcome:
@@ -250,36 +250,36 @@ class SimulatedProvider:
         """See PaymentProvider."""
         await self._store.close()
 
-    async def _enter(
-        self, key: str, moved: Money, verdict: str, aftermath: tuple[str, str, timedelta] | None = None
+    async def _record_charge(
+        self, key: str, moved: Money, result: str, follow_up: tuple[str, str, timedelta] | None = None
     ) -> tuple[LedgerEntry, bool]:
         """Return the charge entry of `key`, and whether this call made it."""
         now = self._clock.now()
-        after_id = f"sim_{key}"
+        follow_up_id = f"sim_{key}"
 
         def change(found: Sequence[Any]) -> Changes[tuple[LedgerEntry, bool]]:
             if found[0] is not None:
                 return Changes((found[0], False))
-            entry = LedgerEntry(key, "charge", key, moved, verdict, now)
-            if aftermath is None:
+            entry = LedgerEntry(key, "charge", key, moved, result, now)
+            if follow_up is None:
                 return Changes((entry, True), put=[entry])
-            kind, outcome, delay = aftermath
+            kind, outcome, delay = follow_up
             decided = now + delay
             if kind == "refund":
                 entry.returned = moved.amount
             else:
                 entry.locked_until = decided if outcome != OPEN else NEVER
                 entry.returned = 0 if outcome == WON else moved.amount
-            after = LedgerEntry(after_id, kind, key, moved, outcome, now, moved_at=decided)
+            after = LedgerEntry(follow_up_id, kind, key, moved, outcome, now, moved_at=decided)
             return Changes((entry, True), put=[entry, after])
 
-        return await self._store.transact([Ref(LedgerEntry, key), Ref(LedgerEntry, after_id)], change)
+        return await self._store.transact([Ref(LedgerEntry, key), Ref(LedgerEntry, follow_up_id)], change)
 
     async def _delay_or_fail(self, key: str, token: str) -> None:
         if token == "tok_slow":  # noqa: S105 - the name of a test token
             await asyncio.sleep(self._slow_seconds)
         if token == "tok_flaky":  # noqa: S105 - the name of a test token
-            failures = await self._store.update(Failures, key, lambda found: (_one_more(found, key), ()))
+            failures = await self._store.update(Failures, key, lambda found: (_count_failure(found, key), ()))
             if failures.count <= FLAKY_FAILURES:
                 raise provider_unavailable()
 
@@ -288,7 +288,7 @@ def _outcome(entry: LedgerEntry) -> ChargeOutcome:
     return _OUTCOMES.get(entry.outcome, ChargeOutcome.PAYMENT_DECLINED)
 
 
-def _one_more(found: Failures | None, key: str) -> Failures:
+def _count_failure(found: Failures | None, key: str) -> Failures:
     failures = found or Failures(key)
     failures.count += 1
     return failures

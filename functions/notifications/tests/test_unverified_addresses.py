@@ -8,7 +8,7 @@ from datetime import timedelta
 from events.catalog import OrderCancelled, UserChallenged, UserRegistered
 from functions.notifications.domain import UnverifiedMail
 from functions.notifications.tests.shop import ADA, Shop
-from functions.notifications.tests.test_telling import LOW
+from functions.notifications.tests.test_messages import LOW
 from functions.runtime.errors import unavailable
 from functions.runtime.ids import new_id
 
