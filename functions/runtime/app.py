@@ -1,4 +1,4 @@
-"""What a domain hands to the runtime: one composed function service."""
+"""What a domain's bootstrap returns to the runtime: one composed function."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ Hook = Callable[[], Awaitable[None]]
 
 
 Handler = Callable[[Any, InboxRecord], Awaitable[None]]
-"""Takes the payload of one event, and the inbox record that must commit with its effect."""
+"""Takes the payload of an event and the inbox record that must commit with its effect."""
 
 
 @dataclass(frozen=True)
 class RpcService:
-    """One gRPC service: its generated `add_..._to_server`, the servicer, the full name, and who may call each of its
-    methods (bare names): one that is missing keeps the service from starting."""
+    """One gRPC service: the generated `add_..._to_server`, the servicer, the full name, and the access of each method.
+
+    The service does not start if a method has no access.
+    """
 
     add: Callable[[Any, Any], None]
     servicer: object
@@ -36,15 +38,13 @@ class RpcService:
 
 @dataclass
 class Function:
-    """A domain, composed: the two doors (`services`, `subscriptions`) and what the runtime needs to open
-    them.
+    """A composed domain: its gRPC services, its subscriptions, and what the runtime needs to serve them.
 
-    `services` is called where the gRPC door opens, so that the event role never imports gRPC.
-    `subscriptions[SweepDue]` is the domain's own sweep; the runtime sweeps outbox and expired records before
-    it. `on_start` runs before the service is ready, `on_drain` when it stops being so, while the doors are still
-    open (streams are told to end), `on_stop` after they are closed.
-    `signer` signs the events that it sends, `signatures` checks those that it hears.
-    `event_metrics` take what has committed to the domain's own metrics.
+    `services` is called when the gRPC server starts, so that the event role never imports gRPC.
+    `subscriptions[SweepDue]` is the domain's own sweep; the runtime publishes the outbox and removes expired records
+    before it. `on_start` runs before the function is ready, `on_drain` when it is no longer ready but still serves (to
+    end streams), `on_stop` after the servers have stopped. `signer` signs the events it sends, `signatures` verifies
+    those it receives. `event_metrics` update the domain's own metrics from committed events.
     """
 
     name: str

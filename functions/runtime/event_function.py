@@ -1,9 +1,13 @@
-"""The event door: a functions-framework function of the `http` signature that takes CloudEvents.
+"""The event side of a service: a functions-framework function of the `http` signature that takes CloudEvents.
 
-Answers, and what Knative makes of them: 204 handled (or handled before); 400 no CloudEvent, or one nobody here
-subscribed to; 403 one that its source did not sign; 413 too large; 422 understood and refused for good, dead-lettered;
-503 with Retry-After a passing fault, redelivered; 500 a bug, redelivered. Never a body with a 2xx: a broker takes it
-for a reply event.
+Responses, and how Knative treats them:
+
+- 204: handled, now or before.
+- 400: not a CloudEvent, or of a type without a subscription. 403: not signed by its source. 413: too large.
+  422: refused for good. None is retried; the event goes to the dead letters.
+- 503 with Retry-After: a transient failure. 500: a bug. Both are redelivered.
+
+A 2xx response never has a body, because a broker takes the body for a reply event.
 """
 
 from __future__ import annotations
@@ -43,9 +47,9 @@ Sweep = Callable[[], Awaitable[None]]
 
 
 class EventFunction:
-    """Turns requests into deliveries for one function; `sweep` runs before the domain's own.
+    """Handles the requests of one function. `sweep` runs before the domain's own handler of SweepDue.
 
-    A handler has `seconds`, less than a broker waits: it must not go on while the event is delivered again.
+    A handler has `seconds`, which is less than a broker waits, so that it has ended before the event is redelivered.
     """
 
     def __init__(self, function: Function, sweep: Sweep, seconds: float = HANDLER_SECONDS) -> None:
@@ -55,11 +59,11 @@ class EventFunction:
         self._handlers = {
             payload.TYPE: (payload, handler) for payload, handler in function.subscriptions.items()
         }
-        self._handlers.setdefault(SweepDue.TYPE, (SweepDue, _nothing))
+        self._handlers.setdefault(SweepDue.TYPE, (SweepDue, _no_sweep))
         self._signatures = function.signatures
-        for reason in REASONS:  # counters that are there before they count: their first increase is one, too
+        for reason in REASONS:  # exist from the start, so that their first increase shows in a rate
             metrics.FORGED.labels(self._name, reason)
-        self._sweeps = _SweepBudget(function.clock)
+        self._sweeps = _SweepLimiter(function.clock)
         self._observed: dict[tuple[str, str], metrics.Observed] = {}
 
     async def __call__(self, request: Request) -> Response:
@@ -71,7 +75,7 @@ class EventFunction:
         except Exception:
             log.exception("event_crashed", extra=seen)
             outcome, error = "crashed", ServiceError(Code.INTERNAL, "INTERNAL", "The handler failed.")
-        self._account(seen, outcome, error, perf_counter() - start)
+        self._record(seen, outcome, error, perf_counter() - start)
         return _answer(outcome, error)
 
     async def _attempt(self, request: Request, seen: dict[str, str]) -> tuple[str, ServiceError | None]:
@@ -83,7 +87,7 @@ class EventFunction:
             await self._deliver(event, combine(request.scope["headers"], b", "))
         except AlreadyDone:
             return "duplicate", None
-        except _SweptJustNow:
+        except _TooManySweeps:
             return "skipped", None
         except ServiceError as error:
             return ("retry" if error.code in TRANSIENT else "refused"), error
@@ -95,24 +99,24 @@ class EventFunction:
         context.enter(context.incoming(_text(event, "correlationid"), *trace))
         payload, handler = self._handlers.get(event["type"], (None, None))
         if payload is None or handler is None:
-            raise invalid(f"Nobody here subscribed to {event['type'][:100]}.", reason="EVENT_TYPE_UNKNOWN")
-        data = self._genuine(payload, event)
+            raise invalid(f"There is no subscription to {event['type'][:100]}.", reason="EVENT_TYPE_UNKNOWN")
+        data = self._verified(payload, event)
         inbox = inbox_record(event["source"], event["id"], _time(event.get("time")))
         operation = _processing(event["type"], event["source"])
         with operation.span({"messaging.message.id": event["id"]}, harmless=(AlreadyDone,)):
             await self._handle(handler, data, inbox)
 
-    def _genuine(self, payload: type[Payload], event: Any) -> Payload:
-        """The data of an event that its source sent, about what its subject says.
+    def _verified(self, payload: type[Payload], event: Any) -> Payload:
+        """Verify the event's source, signature and subject, and return its data.
 
-        A tick has no signature: its source is Knative's, and all it can do is start a sweep, which may run at any time.
-        So only its frequency is bounded.
+        SweepDue comes from Knative's PingSource and has no signature. It can only start a sweep, which may run at any
+        time, so only its frequency is limited.
         """
         if payload is SweepDue:
-            self._sweeps.take()
+            self._sweeps.acquire()
             return _decode(payload, event.data)
         if event["source"] != payload.SOURCE:
-            raise invalid("Events of this type come from somebody else.", reason="EVENT_SOURCE_UNKNOWN")
+            raise invalid("Events of this type have another source.", reason="EVENT_SOURCE_UNKNOWN")
         attributes = {name: value for name in SIGNED if (value := _text(event, name))}
         try:
             data = _decode(payload, self._signatures.verify(attributes, event.data or b""))
@@ -123,7 +127,7 @@ class EventFunction:
             raise ServiceError(
                 Code.FAILED_PRECONDITION,
                 "EVENT_SUBJECT_WRONG",
-                "The subject is not the one that the data name.",
+                "The subject is not that of the data.",
             )
         return data
 
@@ -138,7 +142,7 @@ class EventFunction:
             raise unavailable("EVENT_TIMEOUT", "The event could not be handled in time.") from None
         failpoint("event.handle.after")
 
-    def _account(self, seen: dict[str, str], outcome: str, error: ServiceError | None, took: float) -> None:
+    def _record(self, seen: dict[str, str], outcome: str, error: ServiceError | None, took: float) -> None:
         key = (seen.get("type", "") if seen.get("type") in self._handlers else "other", outcome)
         observed = self._observed.get(key)
         if observed is None:
@@ -152,7 +156,7 @@ class EventFunction:
         log.log(logging.INFO if error is None else logging.WARNING, "event", extra=extra)
 
 
-@lru_cache(256)  # of the types that somebody here subscribed to
+@lru_cache(256)  # only for types with a subscription
 def _processing(type_: str, source: str) -> tracing.SpanTemplate:
     attributes: dict[str, tracing.Attribute] = {
         **tracing.MESSAGING,
@@ -165,12 +169,12 @@ def _processing(type_: str, source: str) -> tracing.SpanTemplate:
     return tracing.SpanTemplate(f"process {type_}", "CONSUMER", attributes)
 
 
-class _SweptJustNow(Exception):
-    """There were many sweeps within the last seconds: one more would find nothing."""
+class _TooManySweeps(Exception):
+    """Too many sweeps ran within the last seconds; another one would find nothing."""
 
 
-class _SweepBudget:
-    """Bounds sweeps, since anybody who reaches the door may ask for one: `BURST` at once, then one every `EVERY` s."""
+class _SweepLimiter:
+    """Limits sweeps, which any sender of a SweepDue can start: `BURST` at once, then one every `EVERY` seconds."""
 
     BURST = 20
     EVERY = 3.0
@@ -180,59 +184,59 @@ class _SweepBudget:
         self._left = float(self.BURST)
         self._at = clock.now()
 
-    def take(self) -> None:
-        """Raises _SweptJustNow."""
+    def acquire(self) -> None:
+        """Raise _TooManySweeps above the limit."""
         now = self._clock.now()
         gained = (now - self._at).total_seconds() / self.EVERY
         self._left, self._at = min(float(self.BURST), self._left + gained), now
         if self._left < 1:
-            raise _SweptJustNow
+            raise _TooManySweeps
         self._left -= 1
 
 
-async def _nothing(_: Payload, __: InboxRecord) -> None:
-    """A domain without a sweep of its own."""
+async def _no_sweep(_: Payload, __: InboxRecord) -> None:
+    """Do nothing: the domain has no sweep of its own."""
 
 
 async def _read(request: Request) -> Any:
-    """The CloudEvent of a request (binary or structured), its data as bytes; raises INVALID_ARGUMENT."""
+    """Return the CloudEvent of a request (binary or structured mode), its data as bytes. Raises INVALID_ARGUMENT."""
     from cloudevents.exceptions import GenericException  # only where the events role runs
     from cloudevents.http import from_http
 
     if request.method != "POST" or request.scope["path"] != "/":
-        raise invalid("CloudEvents are taken by POST at /.", reason="EVENT_EXPECTED")
+        raise invalid("CloudEvents are accepted by POST at /.", reason="EVENT_EXPECTED")
     body = await _body(request)
     lines = request.scope["headers"]
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in lines}
-    if len(headers) != len(lines) and _has_two_of_one([name for name, _ in lines]):
+    if len(headers) != len(lines) and _repeats_an_attribute([name for name, _ in lines]):
         raise _malformed()
     try:
         event = from_http(headers, body, data_unmarshaller=_as_bytes)
     except (GenericException, ValueError, TypeError, KeyError, RecursionError):
         raise _malformed() from None
-    if not all(_text(event, name) for name in ("id", "source", "type")):  # the library takes any JSON there
+    if not all(_text(event, name) for name in ("id", "source", "type")):  # the library accepts any JSON here
         raise _malformed()
     return event
 
 
-def _has_two_of_one(names: list[bytes]) -> bool:
-    """Whether an attribute, which has one value, came twice; of other headers nothing is read here."""
+def _repeats_an_attribute(names: list[bytes]) -> bool:
+    """Return whether a header of an attribute is repeated. Other headers are not read here."""
     single = [name for name in names if name == b"content-type" or name.startswith(b"ce-")]
     return len(single) != len(set(single))
 
 
 def _malformed() -> ServiceError:
-    return invalid("This is no CloudEvent 1.0.", reason="EVENT_MALFORMED")
+    return invalid("The request is not a CloudEvent 1.0.", reason="EVENT_MALFORMED")
 
 
 def _text(event: Any, name: str) -> str | None:
-    """An attribute, unless it is absent or no string."""
+    """Return an attribute, or None if it is absent or not a string."""
     value = event.get(name)
     return value if isinstance(value, str) else None
 
 
 def _as_bytes(data: bytes | str | None) -> bytes:
-    # The library hands binary mode's body over as it is, and structured mode's data as JSON text.
+    # The library passes the body in binary mode unchanged, and the data in structured mode as JSON text.
     return data.encode() if isinstance(data, str) else data or b""
 
 
@@ -246,10 +250,9 @@ async def _body(request: Request) -> bytes:
         chunks += chunk
         if len(chunks) > MAX_EVENT_BYTES:
             raise _TOO_LARGE
-    if declared and len(chunks) != int(
-        length
-    ):  # servers other than ours lose it (see events.http_server.HttpProtocol)
-        raise invalid("The body is not as long as Content-Length says.", reason="EVENT_INCOMPLETE")
+    # A server other than ours may cut the body short (see events.http_server.HttpProtocol).
+    if declared and len(chunks) != int(length):
+        raise invalid("The body does not have the length of Content-Length.", reason="EVENT_INCOMPLETE")
     return bytes(chunks)
 
 
@@ -267,7 +270,7 @@ def _time(sent: Any) -> datetime:
         time = datetime.fromisoformat(str(sent))
     except ValueError:
         return datetime.now(UTC)
-    return time if time.tzinfo else datetime.now(UTC)  # without an offset it is no time of CloudEvents
+    return time if time.tzinfo else datetime.now(UTC)  # CloudEvents demands an offset
 
 
 _STATUS = {Code.INVALID_ARGUMENT: 400, Code.PERMISSION_DENIED: 403, Code.INTERNAL: 500}

@@ -1,4 +1,4 @@
-"""Metrics of what happened: events are counted when they have committed, once, wherever they came from."""
+"""Metrics of committed events: each is counted once, when it has committed."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from events.outbox import OutboxRow
 from observability import metrics
 
 EventMetric = Callable[[Any, datetime], None]
-"""Takes the payload of a committed event and its time."""
+"""Updates a metric from the payload of a committed event and its time."""
 
 
 class EventMetrics:
-    """A commit listener: counts events by type, and hands the payloads of `event_metrics` to a domain's own metrics."""
+    """A commit listener that counts events by type, and calls the `event_metrics` of a domain."""
 
     def __init__(self, service: str, event_metrics: Mapping[type[Payload], EventMetric]) -> None:
         self._service = service
-        self._measures = {
-            payload.TYPE: (msgspec.json.Decoder(payload), measure)
-            for payload, measure in event_metrics.items()
+        self._metrics = {
+            payload.TYPE: (msgspec.json.Decoder(payload), update) for payload, update in event_metrics.items()
         }
-        # What this service sends is there from the start, at 0: a rate needs two samples.
+        # The counters of this service's events exist from the start, because a rate needs two samples.
         self._counters = {
             payload.TYPE: metrics.COMMITTED.labels(service, payload.TYPE)
             for payload in CATALOG.values()
@@ -33,13 +32,13 @@ class EventMetrics:
         }
 
     def __call__(self, rows: Sequence[OutboxRow]) -> None:
-        """Called with the rows of each commit."""
+        """Count the rows of one commit."""
         for row in rows:
             counter = self._counters.get(row.type)
             if counter is None:
                 counter = self._counters[row.type] = metrics.COMMITTED.labels(self._service, row.type)
             counter.inc()
-            measured = self._measures.get(row.type)
-            if measured is not None:
-                decoder, measure = measured
-                measure(decoder.decode(row.data), row.time)
+            metric = self._metrics.get(row.type)
+            if metric is not None:
+                decoder, update = metric
+                update(decoder.decode(row.data), row.time)

@@ -1,4 +1,4 @@
-"""Collaborators that every bootstrap needs, from settings."""
+"""Factories of the collaborators that every bootstrap needs, from settings."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from observability import tracing
 def open_store(
     settings: RuntimeSettings, name: str, mappings: Sequence[EntityMapping[Any]], clock: Clock
 ) -> Store:
-    """The store of one domain at STORE_URL, in one of the forms of `RuntimeSettings`."""
+    """Open the store of one domain at STORE_URL. Raises SettingsError for an unknown form."""
     store = _store(settings, name, mappings, clock)
     if not tracing.enabled():
         return store
-    from functions.runtime.store.traced import TracedStore  # only where there are traces
+    from functions.runtime.store.traced import TracedStore  # only if tracing is on
 
     return TracedStore(store, settings.store_url.partition(":")[0], name)
 
@@ -63,7 +63,7 @@ def _dynamodb_store(
 
 
 def service_key(settings: RuntimeSettings, name: str) -> PrivateKey:
-    """This service's own Ed25519 key, from SERVICE_KEY or SERVICE_KEY_FILE (PEM, PKCS #8)."""
+    """Return this service's own Ed25519 key, from SERVICE_KEY or SERVICE_KEY_FILE (PEM, PKCS #8)."""
     try:
         return PrivateKey.from_pem(name, secret(settings, "service_key"))
     except InvalidKey as error:
@@ -71,7 +71,10 @@ def service_key(settings: RuntimeSettings, name: str) -> PrivateKey:
 
 
 def service_keys(settings: RuntimeSettings, name: str) -> ServiceKeys:
-    """The public keys of all services, `name` among them, from SERVICE_KEYS or SERVICE_KEYS_FILE (a JWKS)."""
+    """Return the public keys of all services, from SERVICE_KEYS or SERVICE_KEYS_FILE (a JWKS).
+
+    Raises SettingsError if `name` has none.
+    """
     named = variable(settings, "service_keys")
     try:
         keys = ServiceKeys.parse(secret(settings, "service_keys"))
@@ -83,23 +86,23 @@ def service_keys(settings: RuntimeSettings, name: str) -> ServiceKeys:
 
 
 def event_signer(settings: RuntimeSettings, name: str) -> Signer:
-    """Signs the events of the service `name` with its key, which is read when the first is sent."""
+    """Return the signer of the events of the service `name`. Its key is read when the first event is sent."""
     return Signer(lambda: service_key(settings, name))
 
 
 def event_verifier(settings: RuntimeSettings, name: str) -> Verifier:
-    """Checks the events that the service `name` hears, by the services' keys, which are read at its start."""
+    """Return the verifier of the events that the service `name` receives. The keys are read at its start."""
     required = settings.event_signatures == "required"
     return Verifier(lambda: service_keys(settings, name), required=required)
 
 
 def service_tokens(settings: RuntimeSettings, name: str, clock: Clock) -> ServiceTokens:
-    """The minter of this service's own tokens."""
+    """Return the issuer of this service's own tokens."""
     return ServiceTokens(service_key(settings, name), settings.token_issuer, clock)
 
 
 def token_verifier(settings: RuntimeSettings, name: str, keys: KeySource, clock: Clock) -> TokenVerifier:
-    """Verifies access tokens by `keys`, and service tokens for the service `name` by the services' keys."""
+    """Return a verifier of access tokens by `keys`, and of service tokens for `name` by the services' keys."""
     services = service_keys(settings, name)
     issuer, audience = settings.token_issuer, settings.token_audience
     return JwtVerifier(KeySetCache(keys, clock), services, issuer, audience, clock, name)
@@ -122,10 +125,10 @@ def remote_verifier(settings: RuntimeSettings, name: str, clock: Clock, on_stop:
 
 
 def remote_keys(users: GrpcClient) -> KeySource:
-    """The users service's key set and revocations over gRPC."""
+    """Return a source that reads key set and revocations from the users service."""
 
     async def fetch(since: float | None, cursor: str) -> Fetched:
-        from proto.shop.users.v1 import users_pb2, users_pb2_grpc  # only where tokens are verified
+        from proto.shop.users.v1 import users_pb2, users_pb2_grpc  # only if tokens are verified
 
         stub = users.stub(users_pb2_grpc.UsersServiceStub)
         request = users_pb2.GetJwksRequest(cursor=cursor)

@@ -1,6 +1,4 @@
-"""Calling another domain by gRPC: one shared channel per peer, everything a hop must carry, errors as they
-were.
-"""
+"""The client of another domain's gRPC services: one shared channel, context, deadline, token, retries and errors."""
 
 from __future__ import annotations
 
@@ -29,9 +27,9 @@ ATTEMPTS = 3
 _SECONDS = 5.0
 _LONGEST_HOLD = 1.0
 SHUTTING_DOWN = "SHUTTING_DOWN"
-"""Why a door that closes turns calls away. It has done nothing, so any call may be made again."""
+"""The reason of a server that shuts down. It has not begun the call, so any call may be repeated."""
 _OPTIONS = [
-    ("grpc.enable_http_proxy", 0),  # a peer is inside the platform, whatever the environment names
+    ("grpc.enable_http_proxy", 0),  # services call each other past the environment's proxy
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ("grpc.enable_retries", 0),
     ("grpc.keepalive_time_ms", 30_000),
@@ -45,11 +43,11 @@ Metadata = list[tuple[str, str]]
 _deadline: ContextVar[float | None] = ContextVar("shop_deadline", default=None)
 
 deadline = _deadline.get
-"""By when (of time.monotonic) the calls of this task must have ended; None: by their own timeouts."""
+"""Return the deadline of this task's calls, by time.monotonic; None if only their own timeouts apply."""
 
 
 def enter_deadline(seconds_left: float | None) -> None:
-    """Bound every call made later in this task; None leaves them to their own timeouts."""
+    """Set the deadline of every later call of this task. None leaves them to their own timeouts."""
     _deadline.set(None if seconds_left is None else time.monotonic() + seconds_left)
 
 
@@ -61,8 +59,10 @@ def _bounded_by(timeout: float | None) -> float:
 
 
 class GrpcClient:
-    """Another service at `address` (host:port); `tokens` mints for calls that nobody's token covers, `name` is the
-    service's, and the audience of those tokens.
+    """Calls the service `name` at `address` (host:port). `tokens` issues the tokens of calls that are made as a
+    service.
+
+    `name` is the audience of those tokens.
     """
 
     def __init__(self, address: str, tokens: ServiceTokens | None = None, name: str = "") -> None:
@@ -71,19 +71,19 @@ class GrpcClient:
         self._name = name
         self._channel: grpc.aio.Channel | None = None
         self._stubs: dict[Callable[[Any], Any], Any] = {}
-        self._leaving: asyncio.Task[None] | None = None
+        self._shutdown: asyncio.Task[None] | None = None
 
     @property
     def channel(self) -> grpc.aio.Channel:
-        """The shared channel, opened at first use."""
+        """The shared channel, which is opened at first use."""
         if self._channel is None:
-            import grpc.aio  # a role that calls nobody does without
+            import grpc.aio  # only if a call is made
 
             self._channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
         return self._channel
 
     def stub(self, make: Callable[[grpc.aio.Channel], T]) -> T:
-        """The generated stub that `make` (`orders_pb2_grpc.OrdersServiceStub`) builds on the channel, built once."""
+        """Return the generated stub that `make` (`orders_pb2_grpc.OrdersServiceStub`) builds, once, on the channel."""
         if make not in self._stubs:
             self._stubs[make] = make(self.channel)
         return cast(T, self._stubs[make])
@@ -98,17 +98,18 @@ class GrpcClient:
         timeout: float | None = None,
         retry: bool = False,
     ) -> A:
-        """Call `method` of a stub made on `channel`, within what is left of the caller's deadline, or of `timeout`
-        seconds if that is less; where there is neither, within 5.
+        """Call `method` of a stub and return its response.
 
-        `retry` repeats transient failures with jitter: only for what is idempotent. Raises ServiceError.
+        The call ends by the deadline of the task, or within `timeout` seconds if that is earlier; without either,
+        within 5 seconds. `retry` repeats transient failures with jitter, for idempotent methods only. Raises
+        ServiceError.
         """
         deadline = _bounded_by(timeout)
         with tracing.client_call(getattr(method, "_method", b""), self.address).call():
             metadata = self.metadata(as_service, anonymous)
             for attempt in range(ATTEMPTS if retry else 1):
                 try:
-                    return await self._admitted(method, request, deadline, metadata)
+                    return await self._accepted(method, request, deadline, metadata)
                 except ServiceError as error:
                     pause = random.uniform(0.5, 1) * 0.1 * 2**attempt
                     if not self._worth_retrying(error, attempt, retry, deadline - time.monotonic() - pause):
@@ -116,41 +117,41 @@ class GrpcClient:
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
-    async def _admitted(
+    async def _accepted(
         self, method: Callable[..., Awaitable[A]], request: Any, deadline: float, metadata: Metadata
     ) -> A:
-        """An attempt that is not turned away by a peer that shuts down: it waits for the next one instead."""
+        """Make an attempt. If the server shuts down, wait for its successor and try again."""
         while True:
-            if self._leaving is not None:
-                await asyncio.shield(self._leaving)
+            if self._shutdown is not None:
+                await asyncio.shield(self._shutdown)
             try:
                 return await self._attempt(method, request, deadline, metadata)
             except ServiceError as error:
                 if error.reason != SHUTTING_DOWN or time.monotonic() >= deadline:
                     raise
-            if self._leaving is None:
-                self._leaving = asyncio.create_task(self._left())
+            if self._shutdown is None:
+                self._shutdown = asyncio.create_task(self._wait_for_shutdown())
 
-    async def _left(self) -> None:
-        """Wait until the peer has closed the connection: from then on calls wait for its successor."""
-        import grpc  # there already: the channel needed it
+    async def _wait_for_shutdown(self) -> None:
+        """Wait until the server has closed the connection. From then on, calls wait for its successor."""
+        import grpc  # imported already by the channel
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LONGEST_HOLD):
                 await self.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
-        self._leaving = None
+        self._shutdown = None
 
     async def _attempt(
         self, method: Callable[..., Awaitable[A]], request: Any, deadline: float, metadata: Metadata
     ) -> A:
-        import grpc.aio  # there already: the channel needed it
+        import grpc.aio  # imported already by the channel
 
         from functions.runtime.rpc.errors import from_rpc_error, unreachable
 
         left = max(deadline - time.monotonic(), 0.001)
         try:
-            # Waiting for a connection is safe for any call, since nothing was sent: a peer that restarts is
-            # waited for instead of failing everybody meanwhile.
+            # Waiting for a connection is safe for any call, because nothing was sent: calls wait for a server that
+            # restarts, and do not fail.
             failpoint("peer.call.before")
             answer = await method(request, timeout=left, metadata=metadata, wait_for_ready=True)
             failpoint("peer.call.after")
@@ -170,7 +171,7 @@ class GrpcClient:
         return retry and transient and attempt + 1 < ATTEMPTS and left > 0
 
     def metadata(self, as_service: bool = False, anonymous: bool = False) -> Metadata:
-        """What a call carries: correlation id, trace context, and whose behalf it is on."""
+        """Return the metadata of a call: correlation id, trace context and token."""
         ctx = context.current()
         metadata = []
         if ctx.correlation_id:
@@ -190,8 +191,8 @@ class GrpcClient:
         return self._tokens.token(self._name)
 
     async def close(self) -> None:
-        """Close the channel; calls under way get a second to finish."""
-        if self._leaving is not None:
-            self._leaving.cancel()
+        """Close the channel. Running calls get a second to finish."""
+        if self._shutdown is not None:
+            self._shutdown.cancel()
         if self._channel is not None:
             await self._channel.close(grace=1.0)

@@ -1,4 +1,4 @@
-"""The HTTP side of a function: functions-framework's ASGI app, probes and metrics, on uvicorn."""
+"""The HTTP server of a function: functions-framework's ASGI app, probes and metrics, on uvicorn."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class HttpServer:
-    """Serves one function's event door; with `events` false only probes and metrics."""
+    """Serves events, probes and metrics of one function; without `events`, only probes and metrics."""
 
     def __init__(
         self, function: Function, check: Check, sweep: Check, exposition: Exposition, *, events: bool
@@ -46,14 +46,14 @@ class HttpServer:
         self._server: Server | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Listen (0: any free port); returns the port. Raises OSError when it is taken."""
+        """Listen on `port` (0: any free port) and return the port. Raises OSError if it is in use."""
         listening = bind(host, port)
         self._server = Server(uvicorn.Config(self._app, **_CONFIG))
         await self._server.begin(listening)
         return int(listening.getsockname()[1])
 
     async def stop(self, grace: float) -> None:
-        """Take no more requests; those under way get `grace` seconds."""
+        """Refuse new requests, and give running ones `grace` seconds."""
         if self._server is not None:
             self._server.config.timeout_graceful_shutdown = max(1, round(grace))
             await self._server.end()
@@ -87,12 +87,12 @@ class HttpServer:
         await _respond(send, 200, body, content_type)
 
 
-def framework_app(door: EventFunction) -> Any:
-    """`door` as functions-framework serves it: its ASGI app of an `http` function."""
+def framework_app(events: EventFunction) -> Any:
+    """Return the ASGI app of functions-framework that serves `events`, as its own command builds it."""
     from functions_framework.aio import create_asgi_app_from_module  # only where the events role runs
 
     async def function(request: Any) -> Any:
-        return await door(request)
+        return await events(request)
 
     module = SimpleNamespace(function=function)
     create: Any = create_asgi_app_from_module  # not typed by its authors

@@ -1,8 +1,6 @@
-"""One function as a process: it opens the doors that its role asks for, and closes them without losing
-anything.
+"""One function as a process: it starts the servers of its role, and stops them without losing work.
 
-`ROLE=rpc` serves gRPC, `ROLE=events` CloudEvents, `ROLE=all` (one machine) both in one process over one
-store.
+`ROLE=rpc` serves gRPC, `ROLE=events` CloudEvents, `ROLE=all` (one machine) both, over one store.
 """
 
 from __future__ import annotations
@@ -43,9 +41,9 @@ S = TypeVar("S", bound=RuntimeSettings)
 
 
 class ServiceRunner:
-    """A function with its doors open; `start` and `stop` once each, in one event loop.
+    """Runs the servers of a function. `start` and `stop` are called once each, in one event loop.
 
-    After `start`: `http_port`, `grpc_port` and `metrics_port` are the ports in use (0: that door is closed).
+    After `start`, `http_port`, `grpc_port` and `metrics_port` are the ports in use; 0 if there is no such server.
     """
 
     def __init__(self, function: Function) -> None:
@@ -64,24 +62,24 @@ class ServiceRunner:
 
     @property
     def http_url(self) -> str:
-        """Where the event door, probes and metrics are."""
+        """The URL of the HTTP server: events, probes and metrics."""
         return f"http://{self.settings.host}:{self.http_port}"
 
     @property
     def grpc_address(self) -> str:
-        """host:port of the gRPC door."""
+        """The address of the gRPC server, host:port."""
         return f"{self.settings.host}:{self.grpc_port}"
 
     async def start(self) -> None:
-        """Run the start hooks, open the doors, pick up what an earlier life left in the outbox."""
+        """Run the start hooks, start the servers, and publish outbox rows that a previous process left."""
         self.function.signatures.load()
         for hook in self.function.on_start:
             await hook()
         self.outbox.start()
         if self.settings.role in ("all", "rpc"):
-            await self._open_rpc()
+            await self._start_rpc()
         if self.settings.role in ("all", "events") or self.settings.http_port:
-            await self._open_http()
+            await self._start_http()
         if self.settings.metrics_port is not None:
             self.metrics_port = await self._metrics_server.start(
                 self.settings.host, self.settings.metrics_port
@@ -89,7 +87,7 @@ class ServiceRunner:
         self.ready = True
         log.info("ready", extra={"http_port": self.http_port, "grpc_port": self.grpc_port})
 
-    async def _open_rpc(self) -> None:
+    async def _start_rpc(self) -> None:
         from functions.runtime.rpc.server import RpcServer  # grpc's cost only in this role
 
         settings, function = self.settings, self.function
@@ -97,7 +95,7 @@ class ServiceRunner:
         self._rpc = RpcServer(function.name, function.services(), function.verifier, reflection)
         self.grpc_port = await self._rpc.start(f"{settings.host}:{self._port('rpc', settings.grpc_port)}")
 
-    async def _open_http(self) -> None:
+    async def _start_http(self) -> None:
         from functions.runtime.http_server import HttpServer  # uvicorn's cost only where it serves
 
         settings = self.settings
@@ -106,21 +104,21 @@ class ServiceRunner:
         self.http_port = await self._http.start(settings.host, self._port("events", settings.http_port))
 
     def _port(self, role: str, port: int) -> int:
-        """The port of a door: the one that Knative gives (PORT) belongs to the only door of this role."""
+        """Return the port of a server: PORT, which Knative sets, is that of the one server of this role."""
         given = self.settings.port
         return given if given is not None and self.settings.role == role else port
 
     async def check(self) -> None:
-        """What ready means: doors open and the store answers; raises ServiceError or says why not."""
+        """Raise RuntimeError unless the servers run, and ServiceError unless the store answers."""
         if not self.ready:
             raise RuntimeError("not serving")
         await self.function.store.ping()
 
     async def exposition(self, accept: str) -> tuple[bytes, str]:
-        """What /metrics answers: all that was counted, and how the outbox is now."""
+        """Return the body and content type of /metrics, with the outbox as it is now."""
         try:
             depth, oldest = await self.function.store.outbox_state()
-        except ServiceError as error:  # the rest is wanted most when the store is away
+        except ServiceError as error:  # the other metrics matter most while the store is down
             log.warning("outbox_unknown", extra={"reason": error.reason})
         else:
             age = (self.function.clock.now() - oldest).total_seconds() if oldest else 0.0
@@ -129,22 +127,23 @@ class ServiceRunner:
         return metrics.exposition(accept)
 
     async def sweep(self) -> None:
-        """What every function's sweep does: publish what was left over, forget what has expired."""
+        """Publish outbox rows that are left over, and remove what has expired."""
         await self.outbox.sweep()
         removed = EXPIRE_BATCH
         while removed == EXPIRE_BATCH:
             removed = await self.function.store.expire(self.function.clock.now(), EXPIRE_BATCH)
 
     async def stop(self) -> None:
-        """Close the doors, finish what is under way (DRAIN_SECONDS at most), then let go of the store."""
+        """Stop the servers, finish running work within DRAIN_SECONDS, then close the store."""
         self.ready = False
         grace = self.settings.drain_seconds
         if self._rpc is not None:
             await self._rpc.set_serving(False)
         for hook in self.function.on_drain:
             await hook()
-        closing = [door.stop(grace) for door in (self._rpc, self._http) if door is not None]
-        await asyncio.gather(*closing)
+        await asyncio.gather(
+            *(server.stop(grace) for server in (self._rpc, self._http) if server is not None)
+        )
         await self.outbox.drain(grace)
         await self._metrics_server.stop()
         for hook in self.function.on_stop:
@@ -153,51 +152,53 @@ class ServiceRunner:
 
 
 class Process(Generic[S]):
-    """What a domain's main.py makes: the two entry points of a function.
+    """The two entry points of a function, made by a domain's main.py.
 
-    `function` is for functions-framework (`--target function`, signature type `http`, ASGI); `main` serves by
-    ROLE.
+    `function` is for the command functions-framework (`--target function`, signature type `http`, ASGI). `main` serves
+    by ROLE. Both serve events by the same app.
     """
 
     def __init__(self, name: str, bootstrap: Callable[[S], Function], settings: type[S]) -> None:
         self.name = name
         self._bootstrap = bootstrap
         self._settings = settings
-        self._opening = asyncio.Lock()
-        self._door: EventFunction | None = None
+        self._starting = asyncio.Lock()
+        self._events: EventFunction | None = None
 
         async def function(request: Request) -> Any:
-            door = self._door or await self._open()
-            return await door(request)
+            events = self._events or await self._start_events()
+            return await events(request)
 
         self.function = function
 
-    async def _open(self) -> EventFunction:
-        """Start at the first request: whoever comes meanwhile waits, and after a failure the next one tries again."""
+    async def _start_events(self) -> EventFunction:
+        """Start at the first request. Later requests wait for it; after a failure the next request tries again."""
         from functions.runtime.event_function import EventFunction  # only where the events role runs
 
-        async with self._opening:
-            if self._door is None:
+        async with self._starting:
+            if self._events is None:
                 settings = load(self._settings, os.environ)
                 logs.configure(self.name, settings.log_level)
                 refuse_weak(settings)
                 if not tracing.enabled():
-                    atexit.register(tracing.configure(self.name))  # nobody tells of the end
+                    atexit.register(
+                        tracing.configure(self.name)
+                    )  # functions-framework has no hook for its end
                 runner = ServiceRunner(self._bootstrap(settings))
                 try:
                     for hook in runner.function.on_start:
                         await hook()
                 except BaseException:
-                    await runner.stop()  # lets go of the store, which the next attempt opens anew
+                    await runner.stop()  # closes the store, which the next attempt opens again
                     raise
-                # Its tasks outlive this request, and are no part of its trace.
+                # Its tasks outlive this request, so they do not belong to its trace.
                 Context().run(runner.outbox.start)
                 heap.freeze()
-                self._door = EventFunction(runner.function, runner.sweep)
-            return self._door
+                self._events = EventFunction(runner.function, runner.sweep)
+            return self._events
 
     def main(self) -> None:
-        """Serve until SIGTERM or SIGINT; exit code 1, and a line that says why, for settings that cannot be."""
+        """Serve until SIGTERM or SIGINT. Exits with 1 and a message if a setting is wrong."""
         try:
             settings = load(self._settings, os.environ)
             logs.configure(self.name, settings.log_level)
@@ -212,8 +213,8 @@ class Process(Generic[S]):
         runner = ServiceRunner(self._bootstrap(settings))
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for sign in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(sign, stop.set)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
         try:
             await runner.start()
             heap.freeze()
