@@ -14,13 +14,16 @@ from functions.runtime.factories import remote_keys
 from functions.runtime.key_set import KeySetCache
 from functions.runtime.tokens import JwtVerifier, TokenVerifier
 from gateway import openapi
+from gateway.app_state import AppState
 from gateway.clients import Clients
 from gateway.docs import add_docs
-from gateway.errors import on_http, on_validation
 from gateway.limits import ConcurrencyLimiter, TokenBuckets
+from gateway.middleware.access_log import AccessLogMiddleware
 from gateway.middleware.cors import cross_origin
-from gateway.middleware.edge import Edge
-from gateway.middleware.request_context import AppState
+from gateway.middleware.errors import ErrorMiddleware, on_http, on_validation
+from gateway.middleware.limits import LimitsMiddleware
+from gateway.middleware.request_context import RequestContextMiddleware
+from gateway.middleware.response_headers import ResponseHeadersMiddleware
 from gateway.routes import (
     admin,
     notifications,
@@ -36,39 +39,8 @@ from gateway.routing import PublicRoute, require_access
 from gateway.settings import Settings
 from observability import metrics
 
-# Matching goes through the routes in turn, so the busiest domains come first.
+# Routes are matched in this order, so that the busiest domains come first.
 _DOMAINS = (products, orders, payments, users, sessions, notifications, admin, wellknown, webhooks)
-
-
-def compose(
-    settings: Settings,
-    *,
-    verifier: TokenVerifier | None = None,
-    clients: Clients | None = None,
-    clock: Clock | None = None,
-) -> AppState:
-    """The collaborators of the routes; what is given replaces what the settings would make."""
-    clients = clients or Clients(settings)
-    clock = clock or SystemClock()
-    keys = KeySetCache(remote_keys(clients.users.peer), clock)
-    issuer, audience = settings.token_issuer, settings.token_audience
-    # No service key: a service token has no business at the edge.
-    verifier = verifier or JwtVerifier(keys, None, issuer, audience, clock)
-    rate, burst = settings.rate_limit_per_second, settings.rate_limit_burst
-    return AppState(
-        settings=settings,
-        clients=clients,
-        verifier=verifier,
-        keys=keys,
-        addresses=TokenBuckets(rate, burst),
-        users=TokenBuckets(rate, burst),
-        exports=TokenBuckets(settings.exports_per_hour / 3600, settings.exports_per_hour, name="exports"),
-        slots=ConcurrencyLimiter(settings.max_concurrency, "OVERLOADED"),
-        callers=ConcurrencyLimiter(
-            settings.max_connections, "TOO_MANY_AT_ONCE", settings.max_concurrency_each
-        ),
-        streams=ConcurrencyLimiter(settings.max_streams, "TOO_MANY_STREAMS", settings.max_streams_each),
-    )
 
 
 def create_app(
@@ -78,33 +50,16 @@ def create_app(
     clients: Clients | None = None,
     clock: Clock | None = None,
 ) -> FastAPI:
-    """The gateway. Tests pass fakes in; `app.state.gateway` is what was composed.
+    """Compose the gateway; `app.state.gateway` is its AppState. Tests pass fakes.
 
-    Raises UndeclaredRoute for a route that does not say who may call it.
+    Raises RouteWithoutAccess for a route that does not state who may call it.
     """
-    gateway = compose(settings, verifier=verifier, clients=clients, clock=clock)
-    app = _empty_app(gateway)
-    for domain in _DOMAINS:
-        app.router.routes.extend(domain.router.routes)
-    _add_probes(app, gateway)
-    add_docs(app)
-    require_access(app.router.routes)
-    _describe(app)
-    app.add_middleware(Edge, gateway=gateway)
-    if settings.console_url and settings.shop_env == "development":
-        from gateway.middleware.console_proxy import ConsoleProxy  # on a developer's machine only
+    state = compose(settings, verifier=verifier, clients=clients, clock=clock)
 
-        app.add_middleware(ConsoleProxy, url=settings.console_url)
-    if origins := settings.origins():
-        app.add_middleware(cross_origin, routes=list(app.router.routes), origins=origins)
-    return app
-
-
-def _empty_app(gateway: AppState) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await gateway.clients.close()
+        await state.clients.close()
 
     app = FastAPI(
         title=openapi.TITLE,
@@ -115,26 +70,73 @@ def _empty_app(gateway: AppState) -> FastAPI:
         lifespan=lifespan,
         exception_handlers={RequestValidationError: on_validation, HTTPException: on_http},
     )
-    app.state.gateway = gateway
+    app.state.gateway = state
+    for domain in _DOMAINS:
+        app.router.routes.extend(domain.router.routes)
+    _add_probes(app, state)
+    add_docs(app)
+    require_access(app.router.routes)
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign] # FastAPI's documented way to replace it
+    _add_middleware(app, state)
     return app
 
 
-def _describe(app: FastAPI) -> None:
-    def document() -> dict[str, object]:
-        if not app.openapi_schema:
-            app.openapi_schema = openapi.document(app)
-        return app.openapi_schema
+def compose(
+    settings: Settings,
+    *,
+    verifier: TokenVerifier | None = None,
+    clients: Clients | None = None,
+    clock: Clock | None = None,
+) -> AppState:
+    """Make what all requests share; what is given replaces what the settings would make."""
+    clients = clients or Clients(settings)
+    clock = clock or SystemClock()
+    keys = KeySetCache(remote_keys(clients.users.grpc), clock)
+    issuer, audience = settings.token_issuer, settings.token_audience
+    # Without a service key: tokens of services are not accepted here.
+    verifier = verifier or JwtVerifier(keys, None, issuer, audience, clock)
+    rate, burst = settings.rate_limit_per_second, settings.rate_limit_burst
+    return AppState(
+        settings=settings,
+        clients=clients,
+        verifier=verifier,
+        keys=keys,
+        address_rates=TokenBuckets(rate, burst),
+        user_rates=TokenBuckets(rate, burst),
+        export_rates=TokenBuckets(
+            settings.exports_per_hour / 3600, settings.exports_per_hour, name="exports"
+        ),
+        active_requests=ConcurrencyLimiter(settings.max_concurrency, "OVERLOADED"),
+        open_requests=ConcurrencyLimiter(
+            settings.max_connections, "TOO_MANY_AT_ONCE", settings.max_concurrency_each
+        ),
+        streams=ConcurrencyLimiter(settings.max_streams, "TOO_MANY_STREAMS", settings.max_streams_each),
+    )
 
-    app.openapi = document  # type: ignore[method-assign] # FastAPI's documented way to replace it
+
+def _add_middleware(app: FastAPI, state: AppState) -> None:
+    """Add the middleware from the innermost to the outermost."""
+    settings = state.settings
+    app.add_middleware(LimitsMiddleware)
+    app.add_middleware(ErrorMiddleware)
+    app.add_middleware(ResponseHeadersMiddleware, state=state)
+    app.add_middleware(AccessLogMiddleware, everything=settings.access_log)
+    app.add_middleware(RequestContextMiddleware, state=state)
+    if settings.console_url and settings.shop_env == "development":
+        from gateway.middleware.console_proxy import ConsoleProxy  # on a developer's machine only
+
+        app.add_middleware(ConsoleProxy, url=settings.console_url)
+    if origins := settings.origins():
+        app.add_middleware(cross_origin, routes=list(app.router.routes), origins=origins)
 
 
-def _add_probes(app: FastAPI, gateway: AppState) -> None:
+def _add_probes(app: FastAPI, state: AppState) -> None:
     async def live(_: Request) -> Response:
         return Response(b"ok", media_type="text/plain")
 
     async def ready(_: Request) -> Response:
-        # Other services are not asked: they may be scaled to zero, and are woken by the first call that needs them.
-        if gateway.draining.is_set():
+        # Other services do not count: they may be scaled to zero, and the first call that needs them starts them.
+        if state.draining.is_set():
             return Response(b"stopping", 503, media_type="text/plain")
         return Response(b"ok", media_type="text/plain")
 

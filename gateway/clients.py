@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from events.service_tokens import DEAD_LETTERS
 from functions.runtime.clock import SystemClock
-from functions.runtime.errors import ServiceError, aborted, invalid, not_found, unavailable
+from functions.runtime.circuit_breaker import CircuitBreaker
+from functions.runtime.errors import Code, ServiceError, aborted, invalid, not_found, unavailable
 from functions.runtime.factories import service_tokens
 from functions.runtime.grpc_client import GrpcClient
 from functions.runtime.tokens import ServiceTokens
-from gateway.patience import Patience
+from gateway.limits import ConcurrencyLimiter
 from gateway.settings import Settings
 from observability import context
 from proto.shop.notifications.v1.notifications_pb2_grpc import NotificationsServiceStub
@@ -36,20 +37,33 @@ T = TypeVar("T")
 A = TypeVar("A")
 
 
-class Client(Generic[T]):
-    """One domain: `stub` has its RPCs, `read` and `write` call them with all that a hop must carry."""
+MAX_CALLS_PER_METHOD = 250
+"""A quarter of the requests in progress by default: a method that answers slowly leaves room for the others."""
+
+
+class ServiceClient(Generic[T]):
+    """One domain: `stub` has its RPCs, `read` and `write` call them with all that a hop must carry.
+
+    Of each method only so many calls run at a time. After 5 consecutive calls that nobody answered, one call at a time
+    finds out whether the service is back. All other calls are refused at once (UNAVAILABLE).
+    """
 
     def __init__(self, address: str, stub: Callable[[Any], Any]) -> None:
-        self.peer = GrpcClient(address)
+        self.grpc = GrpcClient(address)
         self._make = stub
         self._stub: T | None = None
-        self._patience: defaultdict[Any, Patience] = defaultdict(Patience)
+        self._limiters: defaultdict[Any, ConcurrencyLimiter] = defaultdict(
+            lambda: ConcurrencyLimiter(MAX_CALLS_PER_METHOD, "OVERLOADED")
+        )
+        self._circuits: defaultdict[Any, CircuitBreaker] = defaultdict(
+            lambda: CircuitBreaker(seconds=0, is_failure=_is_unanswered, refuse=_refuse)
+        )
 
     @property
     def stub(self) -> T:
         """The generated stub; its channel opens at first use, inside the loop that uses it."""
         if self._stub is None:
-            self._stub = self._make(self.peer.channel)
+            self._stub = self._make(self.grpc.channel)
         return self._stub
 
     async def read(self, method: Callable[..., Awaitable[A]], request: Any) -> A:
@@ -61,37 +75,52 @@ class Client(Generic[T]):
         return await self._call(method, request, retry=False)
 
     async def _call(self, method: Callable[..., Awaitable[A]], request: Any, *, retry: bool) -> A:
-        patience = self._patience[method]
-        patience.check()
-        return await patience.wait(self.peer.call(method, request, retry=retry))
+        limiter = self._limiters[method]
+        limiter.acquire()
+        try:
+            return await self._circuits[method].call(lambda: self.grpc.call(method, request, retry=retry))
+        finally:
+            limiter.release()
+
+
+def _is_unanswered(error: ServiceError) -> bool:
+    return error.code is Code.DEADLINE_EXCEEDED or error.reason == "SERVICE_UNAVAILABLE"
+
+
+def _refuse(_: ServiceError, __: float) -> ServiceError:
+    return unavailable("SERVICE_UNAVAILABLE", "A part of the platform does not answer.", retry_after=1.0)
 
 
 class Clients:
     """All that the gateway calls. Nothing is connected before the first call, so nothing delays the start."""
 
     def __init__(self, settings: Settings) -> None:
-        self.users: Client[UsersServiceAsyncStub] = Client(settings.users_address, UsersServiceStub)
-        self.products: Client[ProductsServiceAsyncStub] = Client(
+        self.users: ServiceClient[UsersServiceAsyncStub] = ServiceClient(
+            settings.users_address, UsersServiceStub
+        )
+        self.products: ServiceClient[ProductsServiceAsyncStub] = ServiceClient(
             settings.products_address, ProductsServiceStub
         )
-        self.orders: Client[OrdersServiceAsyncStub] = Client(settings.orders_address, OrdersServiceStub)
-        self.payments: Client[PaymentsServiceAsyncStub] = Client(
+        self.orders: ServiceClient[OrdersServiceAsyncStub] = ServiceClient(
+            settings.orders_address, OrdersServiceStub
+        )
+        self.payments: ServiceClient[PaymentsServiceAsyncStub] = ServiceClient(
             settings.payments_address, PaymentsServiceStub
         )
-        self.notifications: Client[NotificationsServiceAsyncStub] = Client(
+        self.notifications: ServiceClient[NotificationsServiceAsyncStub] = ServiceClient(
             settings.notifications_address, NotificationsServiceStub
         )
-        self.dead_letters = DeadLetters(
+        self.dead_letters = DeadLettersClient(
             settings.dead_letters_url, settings.deadline_seconds, _token(settings)
         )
 
     async def close(self) -> None:
         """Close every channel."""
         domains = (self.users, self.products, self.orders, self.payments, self.notifications)
-        await asyncio.gather(*(domain.peer.close() for domain in domains), self.dead_letters.close())
+        await asyncio.gather(*(domain.grpc.close() for domain in domains), self.dead_letters.close())
 
 
-class DeadLetters:
+class DeadLettersClient:
     """The dead-letter sink's HTTP interface; `token` gives the gateway's own token for it."""
 
     def __init__(self, url: str, seconds: float, token: Callable[[], str]) -> None:

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from functions.runtime import grpc_client
 from functions.runtime.errors import TRANSIENT, ServiceError
-from gateway.clients import Client, Clients
+from gateway.clients import Clients, ServiceClient
 from gateway.models import notifications, orders, payments, users
 from proto.shop.notifications.v1 import notifications_pb2
 from proto.shop.orders.v1 import orders_pb2
@@ -130,7 +130,7 @@ class DataExport(Response):
 
 async def _list(
     name: str,
-    client: Client[Any],
+    client: ServiceClient[Any],
     method: Callable[..., Awaitable[Any]],
     request: Any,
     shown: Callable[[Any], Iterable[Mapping[str, Any]]],
@@ -144,7 +144,7 @@ async def _list(
     return _List(name, await client.read(method, request), read, shown)
 
 
-async def _patiently(client: Client[Any], method: Callable[..., Awaitable[Any]], request: Any) -> Any:
+async def _patiently(client: ServiceClient[Any], method: Callable[..., Awaitable[Any]], request: Any) -> Any:
     """A page, asked for again while its domain is away for a moment. Raises ServiceError."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + _PATIENCE

@@ -1,20 +1,23 @@
-"""The OpenAPI document: FastAPI's, completed with what the declarations know (problems, headers, security), with
-examples made of the fields' examples, and in the forms that generators of clients read."""
+"""The OpenAPI document: FastAPI's, completed with what the routes state (access, errors, headers).
+
+Examples are made of the fields' examples, and schemas have the forms that generators of clients read
+(docs/decisions/0021-an-openapi-document-that-generators-read.md).
+"""
 
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from gateway.models.common import Problem
 from gateway.problems import CONTENT_TYPE
-from gateway.route_options import ANSWER, LOCATED, PROBLEMS, header
-from gateway.routing import ACCESS, COST, SECONDS, ApiRoute
+from gateway.routing import Access, ApiRoute
 
 TITLE, VERSION = "Shop", "1.0.0"
 LICENSE = {"name": "MIT", "identifier": "MIT"}
@@ -44,12 +47,35 @@ _TAGS = {
     "keys": "Verifying access tokens.",
 }
 _ALWAYS = {
-    414: "QUERY_TOO_LARGE",
-    429: "RATE_LIMITED",
-    431: "HEADERS_TOO_LARGE",
-    500: "INTERNAL",
-    503: "SERVICE_UNAVAILABLE, OVERLOADED, TOO_MANY_AT_ONCE",
-    504: "DEADLINE_EXCEEDED",
+    400: ["INVALID_ARGUMENT"],
+    414: ["QUERY_TOO_LARGE"],
+    429: ["RATE_LIMITED"],
+    431: ["HEADERS_TOO_LARGE"],
+    500: ["INTERNAL"],
+    503: ["SERVICE_UNAVAILABLE", "OVERLOADED", "TOO_MANY_AT_ONCE"],
+    504: ["DEADLINE_EXCEEDED"],
+}
+"""The reasons that every route can answer, by status."""
+_WITH_BODY = {
+    400: ["INVALID_ARGUMENT", "MALFORMED_JSON"],
+    408: ["BODY_TOO_SLOW"],
+    413: ["BODY_TOO_LARGE"],
+    415: ["UNSUPPORTED_MEDIA_TYPE"],
+}
+_WITH_TOKEN = {401: ["TOKEN_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED"], 403: ["PERMISSION_DENIED"]}
+_SECURITY: dict[Access, list[dict[str, list[str]]]] = {
+    Access.PUBLIC: [],
+    Access.OPTIONAL: [{}, {"bearer": []}],
+    Access.SIGNED_IN: [{"bearer": []}],
+    Access.ADMIN: [{"bearer": []}],
+}
+_IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "ETags already known: 304 when one of them still holds.",
+    "schema": {"type": "string"},
+    "example": '"1"',
 }
 _TITLES = {
     400: "The request is not valid",
@@ -177,18 +203,18 @@ _ON_STATUS = {
 }
 
 
+@cache
 def document(app: FastAPI) -> dict[str, Any]:
-    """The finished document of the app's routes."""
-    tags = [{"name": name, "description": text} for name, text in _TAGS.items()]
-    routes = [_documented(route) if isinstance(route, ApiRoute) else route for route in app.routes]
+    """Return the document of the app's routes."""
+    routes = [route for route in app.routes if isinstance(route, ApiRoute)]
     schema = get_openapi(
         title=TITLE,
         version=VERSION,
         description=DESCRIPTION,
         contact=CONTACT,
         servers=SERVERS,
-        routes=routes,
-        tags=tags,
+        routes=[_documented(route) for route in routes],
+        tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
     )
     schema["info"]["license"] = LICENSE
     components = schema.setdefault("components", {})
@@ -214,31 +240,49 @@ def document(app: FastAPI) -> dict[str, Any]:
             enumeration["x-enum-varnames"] = [_constant(name, value) for value in enumeration["enum"]]
     shared: dict[str, dict[str, Any]] = {}
     components["responses"] = shared
-    for path, operations in schema["paths"].items():
-        for operation in operations.values():
-            _finish(path, operation, schemas, shared)
+    for route in routes:
+        _finish(schema["paths"][route.path][route.method.lower()], route, schemas, shared)
     return schema
 
 
 def _documented(route: ApiRoute) -> APIRoute:
-    """The route as FastAPI describes it: with the model of its answer, which serving does without."""
-    extra = dict(route.openapi_extra or {})
-    answer, status, responses = extra.pop(ANSWER), route.status_code or 200, dict(route.responses)
-    if answer is not None:
-        responses[status] = {**responses[status], "model": answer}
+    """Return the route with the model of its response: FastAPI makes a validator of it, which serving does without."""
+    status, options = route.status_code or 200, route.options
+    response: dict[str, Any] = {"description": "Done." if status == 204 else "As asked for."}
+    responses: dict[int | str, dict[str, Any]] = {status: response}
+    if event := options.get("event_example"):
+        schema = {
+            "type": "string",
+            "description": "Server-sent events; the `data` of each is an Order in JSON.",
+        }
+        response["content"] = {"text/event-stream": {"schema": schema, "example": event}}
+        responses[204] = {"description": "Nothing more will come; Last-Event-ID had it all."}
+    elif route.result is not None:
+        response["model"] = route.result
+        response["description"] = (route.result.__doc__ or "As asked for.").strip().splitlines()[0]
+    if _is_conditional(route):
+        responses[304] = {"description": "What If-None-Match names still holds."}
+    extra: dict[str, Any] = {"security": _SECURITY[route.access]}
+    if body := options.get("body_example"):
+        media = {"schema": {"type": "object", "examples": [body]}}
+        extra["requestBody"] = {"required": True, "content": {"application/json": media}}
     return APIRoute(
         route.path,
-        route.endpoint,
-        methods=route.methods,
+        route.call,
+        methods=[route.method],
         tags=route.tags,
         operation_id=camel_case(route.unique_id),
         deprecated=route.deprecated,
         status_code=status,
         response_model=None,
-        response_class=route.response_class,
+        response_class=Response,
         responses=responses,
         openapi_extra=extra,
     )
+
+
+def _is_conditional(route: ApiRoute) -> bool:
+    return route.method == "GET" and bool(route.options.get("etag"))
 
 
 def _add_problem(schemas: dict[str, Any]) -> None:
@@ -301,47 +345,51 @@ def integer_format(schema: dict[str, Any]) -> str:
 
 
 def _finish(
-    path: str, operation: dict[str, Any], schemas: dict[str, Any], shared: dict[str, dict[str, Any]]
+    operation: dict[str, Any],
+    route: ApiRoute,
+    schemas: dict[str, Any],
+    shared: dict[str, dict[str, Any]],
 ) -> None:
     summary, _, rest = operation["description"].partition("\n")
     operation["summary"] = summary.rstrip(".")
     operation["description"] = rest.strip() or summary
-    access, special = operation.pop(ACCESS), operation.pop(PROBLEMS)
-    operation.pop(SECONDS, None)
-    operation.pop(COST, None)
-    located = operation.pop(LOCATED)
-    for parameter in operation.get("parameters", ()):
+    parameters = operation.setdefault("parameters", [])
+    for parameter in parameters:
         parameter["schema"] = _present(parameter["schema"])
+        if parameter["in"] == "header":
+            _simplify_header(parameter)
+    if _is_conditional(route):
+        parameters.append(_IF_NONE_MATCH)
+    if not parameters:
+        del operation["parameters"]
     responses = operation["responses"]
     responses.pop("422", None)
     for status, response in responses.items():
-        response["headers"] = _headers(int(status)) | response.get("headers", {})
+        own = () if status == "304" else route.options.get("response_headers", ())
+        tag = ["ETag"] if route.options.get("etag") and status != "204" else []
+        response["headers"] = _headers(int(status)) | {name: header(name) for name in (*tag, *own)}
     contents = [response.get("content", {}) for response in responses.values()]
     for content in [*contents, operation.get("requestBody", {}).get("content", {})]:
         media = content.get("application/json")
         if media is not None:
             media["example"] = example(media["schema"], schemas)
-    if located:
-        created = next(response for status, response in responses.items() if status.startswith("2"))
-        where = located if isinstance(located, str) else _below(path, created)
+    if location := route.options.get("location"):
+        created = responses[str(route.status_code)]
+        where = location.format_map(created["content"]["application/json"]["example"])
         created["headers"]["Location"] = {"description": "Where it is.", "schema": _TEXT, "example": where}
-    for status, reasons in sorted(_problems(operation, access, special).items()):
-        name = _shared_name(status, reasons)
+    for status, reasons in sorted(_problems(operation, route).items()):
+        name = "-".join([str(status), *reasons])  # such as 429-RATE_LIMITED
         shared.setdefault(name, _problem_response(status, reasons))
         responses[str(status)] = {"$ref": f"#/components/responses/{name}"}
 
 
+def header(name: str) -> dict[str, str]:
+    """Return a reference to a response header of HEADERS."""
+    return {"$ref": f"#/components/headers/{name}"}
+
+
 def _headers(status: int) -> dict[str, Any]:
     return {name: header(name) for name in (*_EVERYWHERE, *_ON_STATUS.get(status, ()))}
-
-
-def _shared_name(status: int, reasons: str) -> str:
-    """A component's name, such as `429-RATE_LIMITED`."""
-    return "-".join([str(status), *reasons.split(", ")])
-
-
-def _below(path: str, created: dict[str, Any]) -> str:
-    return f"{path}/{created['content']['application/json']['example']['id']}"
 
 
 def _present(schema: dict[str, Any]) -> dict[str, Any]:
@@ -354,34 +402,44 @@ def _present(schema: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _problems(operation: dict[str, Any], access: str, special: dict[int, str]) -> dict[int, str]:
-    known = dict(_ALWAYS)
-    has_body = "requestBody" in operation
-    known[400] = "INVALID_ARGUMENT, MALFORMED_JSON" if has_body else "INVALID_ARGUMENT"
-    if has_body:
-        known |= {408: "BODY_TOO_SLOW", 413: "BODY_TOO_LARGE", 415: "UNSUPPORTED_MEDIA_TYPE"}
-    if access != "open":
-        known[401] = "TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED"
-        known[403] = "PERMISSION_DENIED"
-    if access == "signed-in":
-        known[404] = "USER_NOT_FOUND"  # the token of somebody who has gone is good for up to a minute
-    return known | {int(status): reasons for status, reasons in special.items()}
+def _simplify_header(parameter: dict[str, Any]) -> None:
+    """Give a header parameter its example, and a schema of nothing but its form."""
+    schema = parameter["schema"]
+    parameter["example"] = schema.pop("examples")[0]
+    for key in ("description", "default"):
+        schema.pop(key, None)
 
 
-def _problem_response(status: int, reasons: str) -> dict[str, Any]:
-    reason = reasons.partition(",")[0]
+def _problems(operation: dict[str, Any], route: ApiRoute) -> dict[int, list[str]]:
+    """Return the reasons by status; of 400 those of every route come first, and show in the example."""
+    found: dict[int, list[str]] = {}
+    for status, reason in route.options.get("errors", ()):
+        found.setdefault(status, []).append(reason)
+    if any(parameter["name"] == "If-Match" for parameter in operation.get("parameters", ())):
+        found[412] = ["VERSION_MISMATCH"]
+    if route.access is Access.SIGNED_IN:
+        found.setdefault(404, ["USER_NOT_FOUND"])  # tokens of deleted accounts are valid for up to a minute
+    body = _WITH_BODY if "requestBody" in operation else {}
+    token = _WITH_TOKEN if route.access is not Access.PUBLIC else {}
+    for status, names in (_ALWAYS | body | token).items():
+        own = found.get(status, [])
+        found[status] = [*names, *own] if status == 400 else [*own, *names]
+    return found
+
+
+def _problem_response(status: int, reasons: list[str]) -> dict[str, Any]:
     shown = {
-        "type": "/problems/" + reason.lower().replace("_", "-"),
-        "title": reason.replace("_", " ").capitalize(),
+        "type": "/problems/" + reasons[0].lower().replace("_", "-"),
+        "title": reasons[0].replace("_", " ").capitalize(),
         "status": status,
         "detail": f"{_TITLES[status]}.",
         "code": _CODES.get(status, "INVALID_ARGUMENT"),
-        "reason": reason,
+        "reason": reasons[0],
         "correlation_id": "8f14e45fceea167a5a36dedd4bea2543",
         "errors": [],
     }
     media = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": shown}
-    description = f"{_TITLES[status]}: {reasons}."
+    description = f"{_TITLES[status]}: {', '.join(reasons)}."
     return {"description": description, "headers": _headers(status), "content": {CONTENT_TYPE: media}}
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import grpc.aio
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from functions.runtime import identity
+from functions.runtime.identity import Identity
 from functions.runtime.rpc.errors import from_rpc_error
-from gateway.middleware.request_context import AppState, request_context_of
+from gateway.app_state import AppState
+from gateway.middleware.request_context import RequestContext
 from gateway.models.orders import FINAL, order
 from proto.shop.orders.v1 import orders_pb2 as pb
 
@@ -33,46 +33,41 @@ class OrderStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, gateway: AppState, watch: Any, first: pb.Order, seen: str) -> None:
+    def __init__(self, state: AppState, user_id: str, watch: Any, first: pb.Order, seen: str) -> None:
         super().__init__(None, 200, _HEADERS)
-        # Response counted an empty body; this one has no length beforehand.
+        # Starlette has counted an empty body; the length of this one is not known.
         self.raw_headers = [header for header in self.raw_headers if header[0] != b"content-length"]
-        self._gateway = gateway
+        self._state = state
+        self._user_id = user_id
         self._watch = watch
         self._first = first
         self._seen = seen
-        self._who = identity.current_caller().subject
 
     @staticmethod
-    async def open(request: Request, order_id: str, seen: str) -> Response:
-        """Start watching; the first message decides between a stream, 204 and a problem. Raises ServiceError.
+    async def open(context: RequestContext, caller: Identity, order_id: str, seen: str) -> Response:
+        """Start watching; the first message decides between a stream and 204. Raises ServiceError.
 
-        `seen` is the version that the client knows already, empty for none.
+        `seen` is the version that the client has already, empty if it has none.
         """
-        request_context = request_context_of(request)
-        gateway = request_context.gateway
-        who = identity.current_caller().subject
-        gateway.streams.acquire(who)
-        watch = None
+        state, watch = context.state, None
+        state.streams.acquire(caller.subject)
         try:
-            orders = gateway.clients.orders
-            wanted = pb.WatchOrderRequest(order_id=order_id)
+            orders = state.clients.orders
             watch = orders.stub.WatchOrder(
-                wanted,
-                timeout=gateway.settings.stream_seconds,
-                metadata=orders.peer.metadata(),
+                pb.WatchOrderRequest(order_id=order_id),
+                timeout=state.settings.stream_seconds,
+                metadata=orders.grpc.metadata(),
                 wait_for_ready=True,  # within the deadline of the first message
             )
             first = await _next(watch)
             if first is not None and not (first.status in FINAL and seen == str(first.version)):
-                request_context.streaming = True
-                return OrderStream(gateway, watch, first, seen)
-            watch.cancel()
+                context.streaming = True
+                return OrderStream(state, caller.subject, watch, first, seen)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from None
         finally:
-            if not request_context.streaming:
-                gateway.streams.release(who)
+            if not context.streaming:
+                state.streams.release(caller.subject)
                 if watch is not None:
                     watch.cancel()
         return Response(None, 204, _HEADERS)
@@ -80,7 +75,7 @@ class OrderStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until there is no more to say or nobody to say it to."""
         gone = asyncio.ensure_future(_gone(receive))
-        draining = asyncio.ensure_future(self._gateway.draining.wait())
+        draining = asyncio.ensure_future(self._state.draining.wait())
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await self._relay(lambda chunk: send(_part(chunk)), {gone, draining})
@@ -89,7 +84,7 @@ class OrderStream(Response):
             gone.cancel()
             draining.cancel()
             self._watch.cancel()
-            self._gateway.streams.release(self._who)
+            self._state.streams.release(self._user_id)
 
     async def _relay(
         self, write: Callable[[bytes], Awaitable[None]], enough: set[asyncio.Future[Any]]
@@ -116,7 +111,7 @@ class OrderStream(Response):
         write: Callable[[bytes], Awaitable[None]],
     ) -> bool:
         """Whether `following` is done, and not one of `enough`; heartbeats meanwhile."""
-        seconds = self._gateway.settings.heartbeat_seconds
+        seconds = self._state.settings.heartbeat_seconds
         while True:
             done, _ = await asyncio.wait(
                 {following, *enough}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED

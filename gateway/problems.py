@@ -1,15 +1,14 @@
-"""Errors as RFC 9457 problem details: what leaves the platform when something did not work.
+"""Errors as RFC 9457 problem details.
 
 `type` is a relative URI made of the stable reason; `title` is the same for every occurrence; `detail` is the message
-of this one. Nothing internal gets in here: a ServiceError's message is written for callers, and whatever is no
-ServiceError becomes INTERNAL with a correlation id to ask about.
+of this one. Nothing internal is shown: the message of a ServiceError is written for callers, and every other exception
+becomes INTERNAL.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 from starlette.responses import Response
@@ -32,12 +31,12 @@ STATUS = {
     Code.DEADLINE_EXCEEDED: 504,
     Code.INTERNAL: 500,
 }
-# Where HTTP can say it better than the code alone.
+# Where HTTP has a more precise status than the code.
 _STATUS_OF_REASON = {
-    "IDEMPOTENCY_KEY_REUSED": 422,  # as the Idempotency-Key draft has it
-    "TOO_MANY_ADDRESSES": 409,  # a full address book does not empty itself by waiting
+    "IDEMPOTENCY_KEY_REUSED": 422,  # draft-ietf-httpapi-idempotency-key-header
+    "TOO_MANY_ADDRESSES": 409,  # waiting does not help
 }
-TOO_LATE = ServiceError(
+DEADLINE_EXCEEDED = ServiceError(
     Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "The platform did not answer in time.", retry_after=1.0
 )
 INTERNAL = ServiceError(
@@ -46,7 +45,7 @@ INTERNAL = ServiceError(
 
 
 class HttpError(ServiceError):
-    """A refusal that only HTTP knows: it brings its own status and headers."""
+    """An error of HTTP itself, with its own status and headers."""
 
     def __init__(
         self,
@@ -65,7 +64,7 @@ class HttpError(ServiceError):
 
 
 def status_of(error: ServiceError, conditional: bool = False) -> int:
-    """The HTTP status; `conditional`: the request carried If-Match, so a lost version is 412."""
+    """Return the HTTP status. `conditional`: the request has If-Match, so that VERSION_MISMATCH is 412."""
     if isinstance(error, HttpError):
         return error.status
     if conditional and error.reason == "VERSION_MISMATCH":
@@ -74,23 +73,11 @@ def status_of(error: ServiceError, conditional: bool = False) -> int:
 
 
 def problem(error: ServiceError, conditional: bool = False) -> Response:
-    """The whole answer: body, status, and the headers that the status calls for."""
+    """Return the error response with the headers that its status requires."""
     if error.code is Code.INTERNAL:
         error = INTERNAL
     status, reason = status_of(error, conditional), reason_of(error)
-    content = document(status, error, reason)
-    headers = {"cache-control": "no-store", **_headers(status, error, reason)}
-    return Response(msgspec.json.encode(content), status, headers, CONTENT_TYPE)
-
-
-def reason_of(error: ServiceError) -> str:
-    """The reason to show: the code where a peer gave none."""
-    return error.code.value if error.reason in ("", "UNKNOWN") else error.reason
-
-
-def document(status: int, error: ServiceError, reason: str) -> dict[str, Any]:
-    """The members of the problem document."""
-    return {
+    content = {
         "type": "/problems/" + reason.lower().replace("_", "-"),
         "title": reason.replace("_", " ").capitalize(),
         "status": status,
@@ -101,6 +88,13 @@ def document(status: int, error: ServiceError, reason: str) -> dict[str, Any]:
         "errors": [{"field": v.field, "message": v.message} for v in error.violations],
         **{name: {"amount": it.amount, "currency": it.currency} for name, it in error.amounts.items()},
     }
+    headers = {"cache-control": "no-store", **_headers(status, error, reason)}
+    return Response(msgspec.json.encode(content), status, headers, CONTENT_TYPE)
+
+
+def reason_of(error: ServiceError) -> str:
+    """Return the reason, or the code where a service gave none."""
+    return error.code.value if error.reason in ("", "UNKNOWN") else error.reason
 
 
 _CHALLENGES = {

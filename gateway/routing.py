@@ -1,113 +1,281 @@
-"""The route class of the API: who may call, the body's limits, the deadline; declared where the route is, enforced and
-documented from the same declaration."""
+"""The router of the API: a route states who may call it, what it answers and how it fails.
+
+`ApiRoute` enforces the statement: identity, rate, deadline, and the form of query and body. `gateway.openapi` documents
+it. A route that does not state who may call it is not served.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from enum import Enum
+from functools import wraps
+from inspect import iscoroutinefunction
+from typing import Any, Required, TypedDict, TypeVar, Unpack
 
+from fastapi import APIRouter
+from fastapi.dependencies.utils import get_flat_params, get_typed_return_annotation
 from fastapi.exceptions import RequestValidationError
+from fastapi.params import Header
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from functions.runtime import grpc_client, identity
+from functions.runtime import grpc_client
 from functions.runtime.errors import invalid, unauthenticated
+from functions.runtime.identity import current_caller, require_admin
+from gateway.api_errors import ApiError
+from gateway.authentication import authenticate
 from gateway.limits import address_key
-from gateway.middleware.request_context import RequestContext, request_context_of
+from gateway.middleware.request_context import RequestContext
+from gateway.preconditions import not_modified
 from gateway.request_body import read_json
+from gateway.responses import PRIVATE, REVALIDATE, JsonResponse, no_content
 
-Access = Literal["open", "anyone", "signed-in", "admin"]
-"""open: a token is not even looked at. anyone: none is needed, but one that is sent must be good."""
-
-ACCESS, SECONDS, COST = "x-access", "x-seconds", "x-cost"
-BODY = "requestBody"
-_OPEN, _ANYONE, _SIGNED_IN, _ADMIN = "open", "anyone", "signed-in", "admin"
-_DEADLINE_MARGIN = 0.1
-"""By so much the calls end before the request: their error says more (503, what cannot be reached) than a 504."""
-_LONGEST_NAME = 100
+E = TypeVar("E", bound=Callable[..., Coroutine[Any, Any, Any]])
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+_DEADLINE_MARGIN = 0.1
+"""Seconds by which the deadline of calls precedes the request's, so that the client gets the error of the service that
+does not answer (503) instead of a generic 504."""
+_LONGEST_NAME = 100
+
+
+class Access(Enum):
+    """Who may call a route."""
+
+    PUBLIC = "anybody; a token is not even looked at"
+    OPTIONAL = "anybody; a token that is sent must be valid"
+    SIGNED_IN = "whoever has a valid access token"
+    ADMIN = "administrators"
+
+
+class RouteOptions(TypedDict, total=False):
+    """What a route states beyond its path and its types."""
+
+    access: Required[Access]
+    errors: Sequence[ApiError]
+    """What can go wrong, beyond what every route can answer."""
+    status_code: int
+    """The status of success; by default 200, or 204 for a route that returns None."""
+    response_model: Any
+    """The documented body of a route that returns a Response; by default the return type."""
+    etag: bool
+    """The response has an ETag, by default of its `version`; a GET honours If-None-Match."""
+    cacheable: bool
+    """Anybody may keep what an anonymous caller got, if they validate it before each use."""
+    location: str
+    """The template of the Location header, filled with the fields of the response."""
+    response_headers: Sequence[str]
+    """Further response headers."""
+    cost: int
+    """How many ordinary requests it counts as."""
+    deadline_seconds: float
+    """A deadline other than DEADLINE_SECONDS."""
+    body_example: Mapping[str, Any]
+    """An example of a JSON body that the endpoint reads itself, by `await request.body()`."""
+    event_example: str
+    """An example of server-sent events, for a route that streams."""
+    deprecated: bool
 
 
 class RouteWithoutAccess(RuntimeError):
-    """A route does not say who may call it; the gateway does not start with one."""
+    """A route does not state who may call it; the gateway does not start with one."""
+
+
+class ApiRouter(APIRouter):
+    """The routes of one domain."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__()
+        self._tag = tag
+
+    def _add(self, method: str, path: str, options: RouteOptions) -> Callable[[E], E]:
+        def decorate(endpoint: E) -> E:
+            self.routes.append(ApiRoute(method, path, endpoint, self._tag, options))
+            return endpoint
+
+        return decorate
+
+    def get(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[E], E]:  # type: ignore[override] # access is required
+        """Add a route."""
+        return self._add("GET", path, options)
+
+    def post(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[E], E]:  # type: ignore[override] # as above
+        """Add a route."""
+        return self._add("POST", path, options)
+
+    def put(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[E], E]:  # type: ignore[override] # as above
+        """Add a route."""
+        return self._add("PUT", path, options)
+
+    def patch(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[E], E]:  # type: ignore[override] # as above
+        """Add a route."""
+        return self._add("PATCH", path, options)
+
+    def delete(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[E], E]:  # type: ignore[override] # as above
+        """Add a route."""
+        return self._add("DELETE", path, options)
 
 
 class ApiRoute(APIRoute):
-    """A route whose `openapi_extra` says who may call (see `gateway.route_options.declare`).
+    """A route of the API. Raises RouteWithoutAccess where `options` do not state who may call it."""
 
-    Raises UndeclaredRoute when it does not say so.
-    """
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        endpoint: Callable[..., Coroutine[Any, Any, Any]],
+        tag: str,
+        options: RouteOptions,
+    ) -> None:
+        if not isinstance(options.get("access"), Access):
+            raise RouteWithoutAccess(f"{path}: state who may call, by access=")
+        returns = get_typed_return_annotation(endpoint)
+        status = options.get("status_code", 204 if returns is None else 200)
+        self.method = method
+        self.options = options
+        self.access = options["access"]
+        self.result = options.get("response_model", returns)
+        """The type of the response's body; None without one."""
+        self.returning = _response_maker(options, status)
+        self.call = endpoint
+
+        @wraps(endpoint)
+        async def responding(**values: Any) -> Response:
+            return self.returning(await endpoint(**values))
+
+        super().__init__(
+            path,
+            responding,
+            methods=[method],
+            tags=[tag],
+            status_code=status,
+            response_model=None,
+            response_class=Response,
+            deprecated=options.get("deprecated"),
+            generate_unique_id_function=lambda route: route.name,
+        )
+
+    @property
+    def request_headers(self) -> list[str]:
+        """The request headers that the route reads, beside those that every route reads."""
+        fields = [field for field in get_flat_params(self.dependant) if isinstance(field.field_info, Header)]
+        conditional = ["If-None-Match"] if self.method == "GET" and self.options.get("etag") else []
+        return [*(field.alias for field in fields), *conditional]
+
+    @property
+    def response_headers(self) -> list[str]:
+        """The response headers of the route, beside those that every route sends."""
+        return [*(["ETag"] if self.options.get("etag") else []), *self.options.get("response_headers", ())]
 
     def get_route_handler(self) -> Handler:
-        """The endpoint, behind identity, limits and deadline."""
-        inner = direct(self) if is_plain(self) else super().get_route_handler()
-        extra: Mapping[str, Any] = self.openapi_extra or {}
-        access: Any = extra.get(ACCESS)
-        if access not in get_args(Access):
-            raise RouteWithoutAccess(f"{self.path}: say who may call, by **declare(...)")
-        own_seconds: float | None = extra.get(SECONDS)
-        cost: int = extra.get(COST, 1)
-        has_body = self.body_field is not None or BODY in extra
+        """Return the endpoint behind identity, limits and deadline."""
+        inner = self._fast_handler() or super().get_route_handler()
+        access, cost, own_seconds = (
+            self.access,
+            self.options.get("cost", 1),
+            self.options.get("deadline_seconds"),
+        )
+        has_body = self.body_field is not None or "body_example" in self.options
         parameters = frozenset(field.alias for field in self.dependant.query_params)
+        is_conditional = self.options.get("etag", False) and self.method == "GET"
 
-        async def handler(request: Request) -> Response:
-            request_context = request_context_of(request)
+        async def handle(request: Request) -> Response:
+            request_context: RequestContext = request.scope["request_context"]
             request_context.access = access
-            with request_context.gateway.callers.hold(address_key(request_context.address)):
-                return await answered(request, request_context)
+            with request_context.state.open_requests.hold(address_key(request_context.address)):
+                response = await answer(request, request_context)
+            if is_conditional and (given := request.headers.get("if-none-match")) is not None:
+                return not_modified(response, given)
+            return response
 
-        async def answered(request: Request, request_context: RequestContext) -> Response:
-            settings, slots = request_context.gateway.settings, request_context.gateway.slots
-            seconds = own_seconds or settings.deadline_seconds
+        async def answer(request: Request, request_context: RequestContext) -> Response:
+            state = request_context.state
+            seconds = own_seconds or state.settings.deadline_seconds
             grpc_client.enter_deadline(seconds)
             async with asyncio.timeout(seconds + _DEADLINE_MARGIN):
-                if access != _OPEN:
-                    await identify(request_context, access)
+                if access is not Access.PUBLIC:
+                    await _authorize(request_context, access)
                 if cost > 1:
                     request_context.charge(cost)
                 if request.scope["query_string"]:
                     check_query(request, parameters)
                 if not has_body:
-                    with slots.hold():
+                    with state.active_requests.hold():
                         return await inner(request)
-            request = await read_json(request, settings.max_body_bytes, settings.body_seconds)
-            grpc_client.enter_deadline(seconds)  # the time that the body took is the client's, not ours
-            with slots.hold():  # not before: clients that send slowly would leave none for others
+            request = await read_json(request, state.settings.max_body_bytes, state.settings.body_seconds)
+            grpc_client.enter_deadline(seconds)  # receiving the body does not count
+            with state.active_requests.hold():  # not earlier: slow senders would take the room of others
                 async with asyncio.timeout(seconds + _DEADLINE_MARGIN):
                     return await inner(request)
 
-        return handler
+        return handle
+
+    def _fast_handler(self) -> Handler | None:
+        """Call an endpoint that takes path parameters and plain dependencies without FastAPI's `solve_dependencies`.
+
+        That costs as much as the rest of the request (docs/decisions/0053-fast-routes.md). Parameters are validated by
+        FastAPI's own fields, with the same errors. Returns None for endpoints that take anything else.
+        """
+        dependant, call, returning = self.dependant, self.call, self.returning
+        if (
+            dependant.query_params
+            or dependant.header_params
+            or dependant.cookie_params
+            or dependant.body_params
+        ):
+            return None
+        for each in dependant.dependencies:
+            takes_more = (each.path_params, each.query_params, each.header_params, each.cookie_params)
+            if any(takes_more) or each.body_params or each.dependencies or not iscoroutinefunction(each.call):
+                return None
+        request_name, fields = dependant.request_param_name, dependant.path_params
+        dependencies: list[tuple[str, Any, str | None]] = [
+            (each.name or "", each.call, each.request_param_name) for each in dependant.dependencies
+        ]
+
+        async def handle(request: Request) -> Response:
+            values: dict[str, Any] = {request_name: request} if request_name else {}
+            for field in fields:
+                value, errors = field.validate(request.path_params[field.alias], loc=("path", field.alias))
+                if errors:
+                    raise RequestValidationError(errors)
+                values[field.name] = value
+            for name, dependency, parameter in dependencies:
+                values[name] = await (dependency(**{parameter: request}) if parameter else dependency())
+            return returning(await call(**values))
+
+        return handle
 
 
 class PublicRoute(Route):
-    """A route that anybody may call, and that the API's document leaves out: pages and probes."""
+    """A route outside of the API's document that anybody may call: pages and probes."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, noting that access is open; probes have no exchange."""
+        """Answer. Probes have no request context."""
         if "request_context" in scope:
-            scope["request_context"].access = _OPEN
+            scope["request_context"].access = Access.PUBLIC
             check_query(Request(scope), frozenset())
         await super().handle(scope, receive, send)
 
 
 def require_access(routes: Iterable[BaseRoute]) -> None:
-    """Raise UndeclaredRoute unless every route says who may call it. A mounted application cannot say so."""
+    """Raise RouteWithoutAccess unless every route states who may call it. A mounted application cannot."""
     for route in routes:
         if not isinstance(route, ApiRoute | PublicRoute):
             raise RouteWithoutAccess(
-                f"{getattr(route, 'path', route)}: only EdgeRoute and OpenRoute are served"
+                f"{getattr(route, 'path', route)}: only ApiRoute and PublicRoute are served"
             )
 
 
 def check_query(request: Request, known: frozenset[str]) -> None:
-    """Raise INVALID_ARGUMENT for parameters that are not `known`, or that come more than once.
+    """Raise INVALID_ARGUMENT for parameters that are not `known` or are repeated.
 
-    A misspelt filter would otherwise be none, and the request would mean more than was meant.
+    Otherwise a misspelt filter would be ignored, and the request would mean more than was meant.
     """
     counts = Counter(name for name, _ in request.query_params.multi_items())
     violations = [
@@ -119,60 +287,31 @@ def check_query(request: Request, known: frozenset[str]) -> None:
         raise invalid("The query is not valid.", *violations)
 
 
-def is_plain(route: APIRoute) -> bool:
-    """Whether the endpoint takes nothing but the request and parts of the path."""
-    takes = route.dependant
-    return not (
-        takes.query_params
-        or takes.header_params
-        or takes.cookie_params
-        or takes.body_params
-        or takes.dependencies
-    )
-
-
-def direct(route: APIRoute) -> Handler:
-    """A plain endpoint, called without FastAPI's dependency solving, which costs as much as the rest of the request.
-
-    The parts of the path are validated by the same fields, with the same errors.
-    """
-    endpoint, fields = route.endpoint, route.dependant.path_params
-
-    async def call(request: Request) -> Response:
-        values = {}
-        for field in fields:
-            value, errors = field.validate(request.path_params[field.alias], loc=("path", field.alias))
-            if errors:
-                raise RequestValidationError(errors)
-            values[field.name] = value
-        answer: Response = await endpoint(request=request, **values)
-        return answer
-
-    return call
-
-
-async def identify(request_context: RequestContext, access: str) -> None:
-    """Who calls, by their access token; then their rate, and whether the route is for them. Raises ServiceError."""
-    given = request_context.headers.get(b"authorization")
-    if given is None:
-        if access != _ANYONE:
+async def _authorize(request_context: RequestContext, access: Access) -> None:
+    caller = await authenticate(request_context)
+    if caller is None:
+        if access is not Access.OPTIONAL:
             raise unauthenticated("TOKEN_MISSING", "A valid access token is needed.")
-        return
-    scheme, _, token = given.decode("latin-1").partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise unauthenticated(
-            "TOKEN_INVALID", "The Authorization header must be `Bearer` and an access token."
+    elif access is Access.ADMIN:
+        require_admin(caller)
+
+
+def _response_maker(options: RouteOptions, status: int) -> Callable[[Any], Response]:
+    """Return the function that makes the response of what an endpoint returns."""
+    has_etag, cacheable = options.get("etag", False), options.get("cacheable", False)
+    location = options.get("location")
+
+    def respond(content: Any) -> Response:
+        if isinstance(content, Response):
+            return content
+        if content is None:
+            return no_content()
+        return JsonResponse(
+            content,
+            status,
+            cache=REVALIDATE if cacheable and not current_caller().subject else PRIVATE,
+            etag=f'"{content["version"]}"' if has_etag else None,
+            location=location.format_map(content) if location else None,
         )
-    await enter_token(request_context, token)
-    if access == _ADMIN:
-        identity.require_admin(identity.current_caller())
 
-
-async def enter_token(request_context: RequestContext, token: str) -> None:
-    """Make the person whom an access token names the caller, and count the request. Raises ServiceError."""
-    who = await request_context.gateway.verifier.verify(token)
-    if who.is_service:
-        raise unauthenticated("TOKEN_INVALID", "The access token is not valid.")
-    request_context.subject = who.subject
-    request_context.count(request_context.gateway.users, who.subject)
-    identity.enter(who)
+    return respond

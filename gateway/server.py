@@ -19,8 +19,8 @@ from functions.runtime.credentials import refuse_weak
 from functions.runtime.errors import ServiceError
 from functions.runtime.settings import SettingsError, load
 from gateway.app import create_app
+from gateway.app_state import AppState
 from gateway.limits import ConcurrencyLimiter, address_key
-from gateway.middleware.request_context import AppState
 from gateway.settings import Settings
 from observability import heap, logs, tracing
 from observability.metrics_server import MetricsServer

@@ -1,35 +1,75 @@
-"""The access line and the metric of each request."""
+"""The span, the metric and the log line of each request."""
 
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 from time import perf_counter
+from typing import TYPE_CHECKING
 
-from gateway.middleware.request_context import RequestContext
-from observability import metrics
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.middleware.request_context import UNMATCHED, RequestContext
+from observability import metrics, tracing
+from observability.failpoints import failpoint
+
+if TYPE_CHECKING:
+    from observability.tracing import Span
 
 log = logging.getLogger("shop.gateway")
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_REQUEST = tracing.SpanTemplate("HTTP", "SERVER")
+"""The span's name until the route is known."""
+_CLIENT_CLOSED_REQUEST = 499
 
-class AccessLog:
-    """Writes them; with `everything` false only the lines of failures."""
 
-    def __init__(self, everything: bool) -> None:
+class AccessLogMiddleware:
+    """Observes each request; `everything` logs successful requests too."""
+
+    def __init__(self, app: ASGIApp, everything: bool) -> None:
+        self._app = app
         self._everything = everything
         self._observed: dict[tuple[str, str, int], metrics.Observed] = {}
 
-    def write(self, start: float, method: str, request_context: RequestContext) -> None:
-        """At the end of a request that began at `start` (of perf_counter)."""
-        took = perf_counter() - start
-        status = request_context.status or 499  # nothing was answered: the client had gone
-        if not request_context.streaming:  # a stream's length says nothing about speed
-            self._observe(method, request_context.route, status, took)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application within a span; afterwards record how the request ended."""
+        request_context: RequestContext | None = scope.get("request_context")
+        if request_context is None:
+            await self._app(scope, receive, send)
+            return
+        start = perf_counter()
+        method: str = scope["method"]
+        if method == "HEAD" and not scope["path"].endswith("/stream"):
+            scope = {**scope, "method": "GET"}  # the server leaves the body out
+        with _REQUEST.span() as span:
+            try:
+                await self._app(scope, receive, send)
+                failpoint("gateway.answer.after")
+            finally:
+                if "route" in scope:
+                    request_context.route = scope["route"].path
+                if span is not None:
+                    _describe(span, method, scope["scheme"], request_context)
+                self._record(perf_counter() - start, method, request_context)
+
+    def _record(self, seconds: float, method: str, request_context: RequestContext) -> None:
+        status = request_context.status or _CLIENT_CLOSED_REQUEST
+        route = request_context.route
+        if not request_context.streaming:
+            # Methods are bounded here, and routes are templates: so are the labels.
+            key = (method if method in _METHODS else "OTHER", route, status)
+            observed = self._observed.get(key)
+            if observed is None:
+                labels = ("gateway", key[0], route, str(status))
+                observed = self._observed[key] = metrics.Observed(metrics.HTTP, *labels)
+            observed.observe(seconds)
         if (self._everything or status >= 400) and log.isEnabledFor(logging.INFO):
             extra = {
                 "method": method,
-                "route": request_context.route,
+                "route": route,
                 "status": status,
-                "duration_ms": round(took * 1000, 3),
+                "duration_ms": round(seconds * 1000, 3),
             }
             if request_context.reason:
                 extra["reason"] = request_context.reason
@@ -37,14 +77,21 @@ class AccessLog:
                 extra["user_id"] = request_context.subject
             log.log(logging.ERROR if status >= 500 else logging.INFO, "request", extra=extra)
 
-    def _observe(self, method: str, route: str, status: int, seconds: float) -> None:
-        # Methods are bounded here and routes are templates, so the labels are bounded, too.
-        key = (method if method in METHODS else "OTHER", route, status)
-        observed = self._observed.get(key)
-        if observed is None:
-            labels = ("gateway", key[0], route, str(status))
-            observed = self._observed[key] = metrics.Observed(metrics.HTTP, *labels)
-        observed.observe(seconds)
+
+def _describe(span: Span, method: str, scheme: str, request_context: RequestContext) -> None:
+    """Set OpenTelemetry's attributes of an HTTP server. Path and query are left out: they may be private."""
+    span.template = _span_template(method if method in _METHODS else "_OTHER", request_context.route, scheme)
+    if request_context.status:
+        span.set_attribute("http.response.status_code", request_context.status)
+    if request_context.status >= 500:
+        tracing.mark_failed(span, request_context.reason or str(request_context.status))
 
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+@lru_cache(1024)
+def _span_template(method: str, route: str, scheme: str) -> tracing.SpanTemplate:
+    attributes: dict[str, tracing.Attribute] = {"http.request.method": method, "url.scheme": scheme}
+    name = method if method != "_OTHER" else "HTTP"
+    if route != UNMATCHED:  # the semantic conventions leave the attribute out where there is no route
+        attributes["http.route"] = route
+        name = f"{name} {route}"
+    return tracing.SpanTemplate(name, "SERVER", attributes)

@@ -1,4 +1,4 @@
-"""What pages of other origins may send and read, derived from what the routes declare."""
+"""What pages of other origins may send and read, derived from what the routes state."""
 
 from __future__ import annotations
 
@@ -27,15 +27,9 @@ _MAX_AGE_SECONDS = 600
 
 def cross_origin(app: ASGIApp, routes: Iterable[BaseRoute], origins: list[str]) -> CORSMiddleware:
     """Let pages of `origins` call `app`, which serves `routes`."""
-    declared = [route for route in routes if isinstance(route, ApiRoute)]
-    parameters = [each for route in declared for each in (route.openapi_extra or {}).get("parameters", ())]
-    sent = {each["name"].lower() for each in parameters if each["in"] == "header"}
-    answered = {
-        name
-        for route in declared
-        for response in route.responses.values()
-        for name in response.get("headers", ())
-    }
+    stated = [route for route in routes if isinstance(route, ApiRoute)]
+    sent = {name.lower() for route in stated for name in route.request_headers}
+    answered = {name for route in stated for name in route.response_headers}
     return CORSMiddleware(
         app,
         allow_origins=origins,

@@ -1,103 +1,143 @@
-"""What is shared by all requests, and what one request gathers on its way."""
+"""What a request gathers on its way, and the outermost middleware, which begins it."""
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from functions.runtime.key_set import KeySetCache
-from functions.runtime.tokens import TokenVerifier
-from gateway.clients import Clients
-from gateway.limits import ConcurrencyLimiter, Counted, TokenBuckets
-from gateway.settings import Settings
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-UNMATCHED = "unmatched"
-"""What logs and metrics call the route of a request that has none."""
+from functions.runtime import identity
+from gateway.app_state import AppState
+from gateway.limits import Counted, TokenBuckets, client_address
+from observability import context
+from observability.headers import combine
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
+    from gateway.routing import Access
 
-
-@dataclass
-class AppState:
-    """The composed gateway: the collaborators of every route."""
-
-    settings: Settings
-    clients: Clients
-    verifier: TokenVerifier
-    keys: KeySetCache
-    addresses: TokenBuckets
-    users: TokenBuckets
-    exports: TokenBuckets
-    slots: ConcurrencyLimiter
-    """Requests at work."""
-    callers: ConcurrencyLimiter
-    """Requests that came, by network address, whether or not their body is there."""
-    streams: ConcurrencyLimiter
-    draining: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the process is asked to stop: streams end, ready turns false."""
+UNMATCHED = "unmatched"
+"""The route of a request that no route matches, in logs and metrics."""
+PROBES = frozenset({"/healthz/live", "/healthz/ready", "/metrics"})
+MAX_HEADERS = 100
+_SINGLE_VALUED = frozenset(
+    (
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"idempotency-key",
+        b"last-event-id",
+        b"origin",
+        b"stripe-signature",
+        b"x-api-key",
+    )
+)
+"""Fields that decide something and are not lists. A repeated traceparent is malformed, and replaced."""
 
 
 class RequestContext:
-    """One request on its way; at `scope["request_context"]`."""
+    """One request; `scope["request_context"]`. Probes and the server's lifespan have none."""
 
     __slots__ = (
         "access",
         "address",
         "counted",
-        "gateway",
         "headers",
         "reason",
-        "repeated",
+        "repeated_header",
         "route",
+        "state",
         "status",
         "streaming",
         "subject",
     )
 
-    def __init__(self, gateway: AppState, headers: dict[bytes, bytes], address: str) -> None:
-        self.gateway = gateway
+    def __init__(self, state: AppState, headers: Mapping[bytes, bytes], address: str) -> None:
+        self.state = state
         self.headers = headers
-        """Lower-case names; lines of the same name are combined."""
-        self.repeated = ""
-        """A header that must not come twice and did; empty: none."""
-        self.access = ""
-        """Who may call the matched route; empty: no route has decided, so no answer but a refusal may leave."""
+        """By lower-case name; lines of the same name are combined."""
+        self.repeated_header = ""
+        """A header that must not be repeated and was; empty if there is none."""
+        self.access: Access | None = None
+        """Who may call the matched route. Until a route has set it, only errors may be answered."""
         self.address = address
         """The caller's network address, as far as it is known."""
         self.counted: list[Counted] = []
-        """The limits that it counts towards."""
+        """The rate limits that the request counts towards."""
         self.route = UNMATCHED
         """The matched route's template."""
         self.status = 0
+        """The status of the response once it has begun."""
         self.reason = ""
+        """The reason of an error response."""
         self.subject = ""
+        """The signed-in user's id."""
         self.streaming = False
+        """Whether the response lasts as long as its client wishes; its duration is not measured."""
 
-    def count(self, buckets: TokenBuckets, key: str) -> None:
-        """Take a token; raises RESOURCE_EXHAUSTED (RATE_LIMITED). Either way the answer says how many are left."""
-        self.counted.append((buckets, key))
-        buckets.consume(key)
+    def count(self, rates: TokenBuckets, key: str) -> None:
+        """Consume a token. Raises RESOURCE_EXHAUSTED (RATE_LIMITED). In both cases the response shows what is left."""
+        self.counted.append((rates, key))
+        rates.consume(key)
 
     def charge(self, cost: int) -> None:
-        """Count this request as `cost` ordinary ones, for its address and its caller; at most as all that fit in.
+        """Count this request as `cost` ordinary ones, for its address and its caller, at most as a whole burst.
 
         Raises RESOURCE_EXHAUSTED (RATE_LIMITED).
         """
-        for buckets, key in self.counted:
-            further = min(cost, buckets.burst) - 1
-            if further and buckets is not self.gateway.exports:
-                buckets.consume(key, further)
+        for rates, key in self.counted:
+            further = min(cost, rates.burst) - 1
+            if further and rates is not self.state.export_rates:
+                rates.consume(key, further)
 
 
-def request_context_of(request: Request) -> RequestContext:
-    """The exchange that a request belongs to."""
-    request_context: RequestContext = request.scope["request_context"]
-    return request_context
+class RequestContextMiddleware:
+    """Creates the RequestContext, and takes over the correlation id and the trace of the caller if well formed.
+
+    Nothing else that the caller claims about identity goes further: `GrpcClient.metadata` makes the metadata of calls
+    without the request's headers.
+    """
+
+    def __init__(self, app: ASGIApp, state: AppState) -> None:
+        self._app = app
+        self._state = state
+        settings = state.settings
+        stated = settings.client_address_header.lower().encode()
+        self._address_header = stated or b"x-forwarded-for"
+        self._hops = 1 if stated else settings.trusted_proxy_hops
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application in a new context; refuse websockets."""
+        if scope["type"] == "http" and scope["path"] not in PROBES:
+            self._enter(scope)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await self._app(scope, receive, send)
+
+    def _enter(self, scope: Scope) -> None:
+        headers, repeated = dict(scope["headers"]), ""
+        if len(headers) != len(scope["headers"]) <= MAX_HEADERS:
+            repeated = _repeated(scope["headers"])
+            headers = combine(scope["headers"], b", ")
+            scope["headers"] = list(headers.items())
+        sent = (headers.get(b"x-correlation-id"), headers.get(b"traceparent"), headers.get(b"tracestate"))
+        context.enter(context.incoming(*[value and value.decode("latin-1") for value in sent]))
+        identity.enter(identity.ANONYMOUS)
+        client = scope.get("client")
+        address = client[0] if client else "unknown"
+        if self._hops:
+            address = client_address(address, headers.get(self._address_header, b""), self._hops)
+        request_context = scope["request_context"] = RequestContext(self._state, headers, address)
+        request_context.repeated_header = repeated
 
 
-def clients_of(request: Request) -> Clients:
-    """The services behind the gateway."""
-    request_context: RequestContext = request.scope["request_context"]
-    return request_context.gateway.clients
+def _repeated(headers: list[tuple[bytes, bytes]]) -> str:
+    """Return the first single-valued field that occurs more than once, or an empty string."""
+    seen: set[bytes] = set()
+    for name, _ in headers:
+        if name in seen and name in _SINGLE_VALUED:
+            return name.decode().title()
+        seen.add(name)
+    return ""

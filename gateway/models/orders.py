@@ -149,11 +149,6 @@ def expected_total(given: ExpectedTotal | None) -> money_pb2.Money | None:
     return None if given is None else money_pb2.Money(amount=given.amount, currency=given.currency)
 
 
-def shipping_address(given: AddressIn) -> pb.ShippingAddress:
-    """As the service takes it."""
-    return pb.ShippingAddress(**given.model_dump())
-
-
 def order(message: pb.Order) -> Order:
     """An order as the API shows it."""
     total = money(message.total)
@@ -202,6 +197,14 @@ def _shown_address(message: pb.ShippingAddress) -> ShippingAddress:
         "state": message.state,
         "postal_code": message.postal_code,
         "country": message.country,
+    }
+
+
+def order_page(message: pb.ListOrdersResponse) -> OrderPage:
+    """Return a page of orders as the API shows it."""
+    return {
+        "items": [order(entry) for entry in message.orders],
+        "next_cursor": message.next_cursor or None,
     }
 
 

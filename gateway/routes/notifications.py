@@ -2,86 +2,74 @@
 
 from __future__ import annotations
 
-from fastapi import Request, Response
-
-from gateway.middleware.request_context import clients_of
+from gateway import api_errors as errors
+from gateway.dependencies import NotificationsClient
 from gateway.models import notifications as models
-from gateway.responses import answer, conditional, etag, expected_version
-from gateway.route_options import declare
-from gateway.routes.params import Cursor, Limit, NotificationId, routes
+from gateway.preconditions import Precondition
+from gateway.routes.parameters import Cursor, Limit, NotificationId
+from gateway.routing import Access, ApiRouter
 from proto.shop.notifications.v1 import notifications_pb2 as pb
 
-router = routes("notifications")
+router = ApiRouter("notifications")
 
 
-@router.get("/v1/notifications", **declare("signed-in", 200, models.NotificationPage))
-async def list_notifications(request: Request, limit: Limit = 20, cursor: Cursor = "") -> Response:
+@router.get("/v1/notifications", access=Access.SIGNED_IN)
+async def list_notifications(
+    notifications: NotificationsClient, limit: Limit = 20, cursor: Cursor = ""
+) -> models.NotificationPage:
     """List one's own messages, newest first."""
-    notifications = clients_of(request).notifications
-    wanted = pb.ListNotificationsRequest(limit=limit, cursor=cursor)
-    found = await notifications.read(notifications.stub.ListNotifications, wanted)
-    page: models.NotificationPage = {
+    query = pb.ListNotificationsRequest(limit=limit, cursor=cursor)
+    found = await notifications.read(notifications.stub.ListNotifications, query)
+    return {
         "items": [models.notification_line(message) for message in found.notifications],
         "next_cursor": found.next_cursor or None,
     }
-    return answer(page)
 
 
-async def _preferences(request: Request) -> pb.Preferences:
-    notifications = clients_of(request).notifications
-    return (
-        await notifications.read(notifications.stub.GetPreferences, pb.GetPreferencesRequest())
-    ).preferences
+async def _preferences(notifications: NotificationsClient) -> pb.Preferences:
+    found = await notifications.read(notifications.stub.GetPreferences, pb.GetPreferencesRequest())
+    return found.preferences
 
 
-@router.get("/v1/notifications/preferences", **declare("signed-in", 200, models.Preferences, tagged="read"))
-async def read_preferences(request: Request) -> Response:
+@router.get("/v1/notifications/preferences", access=Access.SIGNED_IN, etag=True)
+async def read_preferences(notifications: NotificationsClient) -> models.Preferences:
     """Read what one wants to be told."""
-    return conditional(request, models.preferences(await _preferences(request)))
+    return models.preferences(await _preferences(notifications))
 
 
 @router.put(
-    "/v1/notifications/preferences",
-    **declare(
-        "signed-in",
-        200,
-        models.Preferences,
-        tagged="write",
-        problems={400: "INVALID_ARGUMENT, MALFORMED_JSON, TEMPLATE_UNKNOWN"},
-    ),
+    "/v1/notifications/preferences", access=Access.SIGNED_IN, etag=True, errors=[errors.TEMPLATE_UNKNOWN]
 )
-async def set_preferences(request: Request, body: models.PreferencesIn) -> Response:
+async def set_preferences(
+    body: models.PreferencesIn, notifications: NotificationsClient, if_match: Precondition
+) -> models.Preferences:
     """Say what one wants to be told.
 
     What is absent stays as it is.
     """
-    notifications = clients_of(request).notifications
 
     async def current() -> int:
-        return (await _preferences(request)).version
+        return (await _preferences(notifications)).version
 
     muted = body.muted_templates
-    wanted = pb.UpdatePreferencesRequest(
+    command = pb.UpdatePreferencesRequest(
         email_enabled=body.email_enabled,
         muted_templates=pb.MutedTemplates(names=muted) if muted is not None else None,
-        version=await expected_version(request, current),
+        version=await if_match.version(current),
     )
-    stored = models.preferences(
-        (await notifications.write(notifications.stub.UpdatePreferences, wanted)).preferences
-    )
-    return answer(stored, tag=etag(stored["version"]))
+    updated = await notifications.write(notifications.stub.UpdatePreferences, command)
+    return models.preferences(updated.preferences)
 
 
 @router.get(
     "/v1/notifications/{notification_id}",
-    **declare("signed-in", 200, models.Notification, problems={404: "NOTIFICATION_NOT_FOUND"}),
+    access=Access.SIGNED_IN,
+    errors=[errors.NOTIFICATION_NOT_FOUND],
 )
-async def read_notification(request: Request, notification_id: NotificationId) -> Response:
+async def read_notification(
+    notification_id: NotificationId, notifications: NotificationsClient
+) -> models.Notification:
     """Read a message with its text."""
-    notifications = clients_of(request).notifications
-    wanted = pb.GetNotificationRequest(notification_id=notification_id)
-    return answer(
-        models.notification(
-            (await notifications.read(notifications.stub.GetNotification, wanted)).notification
-        )
-    )
+    query = pb.GetNotificationRequest(notification_id=notification_id)
+    found = await notifications.read(notifications.stub.GetNotification, query)
+    return models.notification(found.notification)

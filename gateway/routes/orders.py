@@ -4,166 +4,173 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Query, Request, Response
+from fastapi import Header, Query, Response
 
 from functions.runtime.errors import invalid
-from functions.runtime.identity import current_caller, require_signed_in
-from gateway.middleware.request_context import clients_of, request_context_of
+from functions.runtime.identity import Identity, require_signed_in
+from gateway import api_errors as errors
+from gateway.authentication import enter_token
+from gateway.dependencies import Caller, Context, OrdersClient
 from gateway.models import orders as models
 from gateway.order_stream import OrderStream
-from gateway.responses import answer, conditional, etag
-from gateway.route_options import declare
-from gateway.routes.params import Cursor, Limit, OrderId, idempotency_key, routes
-from gateway.routing import enter_token
+from gateway.routes.parameters import Cursor, IdempotencyKey, Limit, OrderId
+from gateway.routing import Access, ApiRouter
 from proto.shop.orders.v1 import orders_pb2 as pb
 
-router = routes("orders")
+router = ApiRouter("orders")
 
 Status = Annotated[models.OrderStatus | None, Query(description="Only orders that stand here.")]
 Ticket = Annotated[
     str | None,
     Query(pattern=r"^tkt_[A-Za-z0-9_=-]{64}$", description="In place of an access token; it works once."),
 ]
+LastEventIdHeader = Annotated[
+    str | None,
+    Header(alias="Last-Event-ID", description="Sent by an EventSource that connects again.", examples=["3"]),
+]
 LastEventId = Annotated[
     str,
     Query(pattern=r"^[0-9]{0,18}$", description="The last `id` that was received, where no header says so."),
 ]
-_EVENTS = 'event: order\nid: 2\ndata: {"id":"ord_0190b5a4c1de7c0f8a31d94e5b7c2f60","status":"RESERVED"}\n\n'
-_UNKNOWN = {404: "ORDER_NOT_FOUND"}
-_ILLEGAL = {**_UNKNOWN, 409: "ILLEGAL_TRANSITION"}
-_UNSHIPPABLE = {**_UNKNOWN, 409: "ILLEGAL_TRANSITION, ORDER_DISPUTED, ORDER_REFUNDED"}
 
 
-@router.get(
-    "/v1/orders/{order_id}", **declare("signed-in", 200, models.Order, tagged="read", problems=_UNKNOWN)
-)
-async def read_order(request: Request, order_id: OrderId) -> Response:
+@router.get("/v1/orders/{order_id}", access=Access.SIGNED_IN, etag=True, errors=[errors.ORDER_NOT_FOUND])
+async def read_order(order_id: OrderId, orders: OrdersClient) -> models.Order:
     """Read an order with its timeline."""
-    orders = clients_of(request).orders
-    found = (await orders.read(orders.stub.GetOrder, pb.GetOrderRequest(order_id=order_id))).order
-    return conditional(request, models.order(found))
+    query = pb.GetOrderRequest(order_id=order_id)
+    return models.order((await orders.read(orders.stub.GetOrder, query)).order)
 
 
 @router.post(
     "/v1/orders",
-    **declare(
-        "signed-in",
-        201,
-        models.Order,
-        headers=("idempotency-key",),
-        tagged="sent",
-        located=True,
-        problems={
-            400: "INVALID_ARGUMENT, MALFORMED_JSON, PRODUCT_UNKNOWN, CURRENCY_MIXED, TOTAL_TOO_LARGE, "
-            "TOTAL_NOT_CHARGEABLE",
-            409: "PRODUCT_INACTIVE, PRICE_CHANGED, IDEMPOTENCY_KEY_IN_FLIGHT",
-            422: "IDEMPOTENCY_KEY_REUSED",
-            429: "TOO_MANY_ORDERS, TOO_MANY_UNPAID_ORDERS, TOO_MANY_DECLINES",
-        },
-    ),
+    access=Access.SIGNED_IN,
+    status_code=201,
+    etag=True,
+    location="/v1/orders/{id}",
+    errors=[
+        errors.PRODUCT_UNKNOWN,
+        errors.CURRENCY_MIXED,
+        errors.TOTAL_TOO_LARGE,
+        errors.TOTAL_NOT_CHARGEABLE,
+        errors.PRODUCT_INACTIVE,
+        errors.PRICE_CHANGED,
+        errors.IDEMPOTENCY_KEY_IN_FLIGHT,
+        errors.IDEMPOTENCY_KEY_REUSED,
+        errors.TOO_MANY_ORDERS,
+        errors.TOO_MANY_UNPAID_ORDERS,
+        errors.TOO_MANY_DECLINES,
+    ],
 )
-async def place_order(request: Request, body: models.PlaceOrder) -> Response:
+async def place_order(
+    body: models.PlaceOrder, context: Context, orders: OrdersClient, idempotency_key: IdempotencyKey = None
+) -> models.Order:
     """Place an order.
 
     Lines are priced from the catalogue at this moment; with `expected_total`, only where that is the sum. Stock and
     payment are decided right afterwards: read or stream the order to see how it goes.
     """
-    orders = clients_of(request).orders
-    wanted = pb.PlaceOrderRequest(
+    command = pb.PlaceOrderRequest(
         lines=[pb.LineRequest(product_id=line.product_id, quantity=line.quantity) for line in body.lines],
-        shipping_address=models.shipping_address(body.shipping_address),
+        shipping_address=pb.ShippingAddress(**body.shipping_address.model_dump()),
         payment_token=body.payment_token,
-        idempotency_key=idempotency_key(request),
+        idempotency_key=idempotency_key,
         expected_total=models.expected_total(body.expected_total),
-        client_address=request_context_of(request).address,
+        client_address=context.address,
     )
-    order = models.order((await orders.write(orders.stub.PlaceOrder, wanted)).order)
-    return answer(order, 201, location=f"/v1/orders/{order['id']}", tag=etag(order["version"]))
+    return models.order((await orders.write(orders.stub.PlaceOrder, command)).order)
 
 
-@router.get("/v1/orders", **declare("signed-in", 200, models.OrderPage))
+@router.get("/v1/orders", access=Access.SIGNED_IN)
 async def list_orders(
-    request: Request, status: Status = None, limit: Limit = 20, cursor: Cursor = ""
-) -> Response:
+    orders: OrdersClient, status: Status = None, limit: Limit = 20, cursor: Cursor = ""
+) -> models.OrderPage:
     """List one's own orders, newest first."""
-    wanted = pb.ListOrdersRequest(status=models.status_filter(status), limit=limit, cursor=cursor)
-    return answer(await order_page(request, wanted))
+    query = pb.ListOrdersRequest(status=models.status_filter(status), limit=limit, cursor=cursor)
+    return models.order_page(await orders.read(orders.stub.ListOrders, query))
 
 
-async def order_page(request: Request, wanted: pb.ListOrdersRequest) -> models.OrderPage:
-    """A page of orders as the API shows it."""
-    orders = clients_of(request).orders
-    found = await orders.read(orders.stub.ListOrders, wanted)
-    return {
-        "items": [models.order(order) for order in found.orders],
-        "next_cursor": found.next_cursor or None,
-    }
-
-
-@router.post("/v1/orders/{order_id}/cancel", **declare("signed-in", 202, models.Order, problems=_ILLEGAL))
+@router.post(
+    "/v1/orders/{order_id}/cancel",
+    access=Access.SIGNED_IN,
+    status_code=202,
+    errors=[errors.ORDER_NOT_FOUND, errors.ILLEGAL_TRANSITION],
+)
 async def cancel_order(
-    request: Request, order_id: OrderId, body: models.CancelOrder | None = None
-) -> Response:
+    order_id: OrderId, orders: OrdersClient, body: models.CancelOrder | None = None
+) -> models.Order:
     """Cancel an order that has not been shipped.
 
     Stock and money go back; that takes a moment, hence 202.
     """
-    orders = clients_of(request).orders
-    wanted = pb.CancelOrderRequest(order_id=order_id, reason=(body and body.reason) or "")
-    return answer(models.order((await orders.write(orders.stub.CancelOrder, wanted)).order), 202)
+    command = pb.CancelOrderRequest(order_id=order_id, reason=(body and body.reason) or "")
+    return models.order((await orders.write(orders.stub.CancelOrder, command)).order)
 
 
-@router.post("/v1/orders/{order_id}/ship", **declare("admin", 200, models.Order, problems=_UNSHIPPABLE))
-async def ship_order(request: Request, order_id: OrderId) -> Response:
+@router.post(
+    "/v1/orders/{order_id}/ship",
+    access=Access.ADMIN,
+    errors=[
+        errors.ORDER_NOT_FOUND,
+        errors.ILLEGAL_TRANSITION,
+        errors.ORDER_DISPUTED,
+        errors.ORDER_REFUNDED,
+    ],
+)
+async def ship_order(order_id: OrderId, orders: OrdersClient) -> models.Order:
     """Mark a confirmed order as shipped."""
-    orders = clients_of(request).orders
-    wanted = pb.ShipOrderRequest(order_id=order_id)
-    return answer(models.order((await orders.write(orders.stub.ShipOrder, wanted)).order))
+    command = pb.ShipOrderRequest(order_id=order_id)
+    return models.order((await orders.write(orders.stub.ShipOrder, command)).order)
 
 
-@router.post("/v1/orders/{order_id}/deliver", **declare("admin", 200, models.Order, problems=_ILLEGAL))
-async def deliver_order(request: Request, order_id: OrderId) -> Response:
+@router.post(
+    "/v1/orders/{order_id}/deliver",
+    access=Access.ADMIN,
+    errors=[errors.ORDER_NOT_FOUND, errors.ILLEGAL_TRANSITION],
+)
+async def deliver_order(order_id: OrderId, orders: OrdersClient) -> models.Order:
     """Mark a shipped order as delivered."""
-    orders = clients_of(request).orders
-    wanted = pb.DeliverOrderRequest(order_id=order_id)
-    return answer(models.order((await orders.write(orders.stub.DeliverOrder, wanted)).order))
+    command = pb.DeliverOrderRequest(order_id=order_id)
+    return models.order((await orders.write(orders.stub.DeliverOrder, command)).order)
 
 
 @router.post(
     "/v1/orders/{order_id}/stream-tickets",
-    **declare("signed-in", 201, models.StreamTicket, problems=_UNKNOWN),
+    access=Access.SIGNED_IN,
+    status_code=201,
+    errors=[errors.ORDER_NOT_FOUND],
 )
-async def create_stream_ticket(request: Request, order_id: OrderId) -> Response:
+async def create_stream_ticket(order_id: OrderId, orders: OrdersClient) -> models.StreamTicket:
     """Get a ticket for following an order.
 
     For clients that cannot send an Authorization header, such as a browser's EventSource. It works once, for half a
     minute, and only for this order; a stream that it opened lasts as long as one that your access token opened.
     """
-    orders = clients_of(request).orders
-    issued = await orders.write(
-        orders.stub.CreateStreamTicket, pb.CreateStreamTicketRequest(order_id=order_id)
-    )
-    return answer(models.stream_ticket(order_id, issued), 201)
+    command = pb.CreateStreamTicketRequest(order_id=order_id)
+    return models.stream_ticket(order_id, await orders.write(orders.stub.CreateStreamTicket, command))
 
 
 @router.get(
     "/v1/orders/{order_id}/stream",
-    **declare(
-        "anyone",
-        200,
-        headers=("last-event-id",),
-        streamed=_EVENTS,
-        sends=("X-Accel-Buffering",),
-        problems={
-            **_UNKNOWN,
-            401: "TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED, STREAM_TICKET_INVALID",
-            429: "TOO_MANY_WATCHERS, RATE_LIMITED",
-            503: "TOO_MANY_STREAMS, SERVICE_UNAVAILABLE",
-        },
-    ),
+    access=Access.OPTIONAL,
+    response_model=str,
+    event_example='event: order\nid: 2\ndata: {"id":"ord_0190b5a4c1de7c0f8a31d94e5b7c2f60","status":"RESERVED"}\n\n',
+    response_headers=["X-Accel-Buffering"],
+    errors=[
+        errors.STREAM_TICKET_INVALID,
+        errors.ORDER_NOT_FOUND,
+        errors.TOO_MANY_WATCHERS,
+        errors.TOO_MANY_STREAMS,
+    ],
 )
 async def stream_order(
-    request: Request, order_id: OrderId, ticket: Ticket = None, last_event_id: LastEventId = ""
+    order_id: OrderId,
+    context: Context,
+    caller: Caller,
+    orders: OrdersClient,
+    *,
+    ticket: Ticket = None,
+    last_event_id: LastEventId = "",
+    last_event_id_header: LastEventIdHeader = None,
 ) -> Response:
     """Follow an order by server-sent events.
 
@@ -173,16 +180,16 @@ async def stream_order(
     a new stream by a new ticket says in `last_event_id` what it has, since it cannot set the header.
     """
     if ticket is not None:
-        await _redeem(request, order_id, ticket)
-    require_signed_in(current_caller())
-    return await OrderStream.open(request, order_id, request.headers.get("last-event-id", last_event_id))
+        if caller.subject:
+            raise invalid("One proof is enough.", ("ticket", "must not come with an access token"))
+        caller = await _redeem(context, orders, order_id, ticket)
+    require_signed_in(caller)
+    seen = last_event_id if last_event_id_header is None else last_event_id_header
+    return await OrderStream.open(context, caller, order_id, seen)
 
 
-async def _redeem(request: Request, order_id: str, ticket: str) -> None:
+async def _redeem(context: Context, orders: OrdersClient, order_id: str, ticket: str) -> Identity:
     """Make the person who asked for the ticket the caller. Raises ServiceError."""
-    if current_caller().subject:
-        raise invalid("One proof is enough.", ("ticket", "must not come with an access token"))
-    orders = clients_of(request).orders
-    wanted = pb.RedeemStreamTicketRequest(order_id=order_id, ticket=ticket)
-    found = await orders.write(orders.stub.RedeemStreamTicket, wanted)
-    await enter_token(request_context_of(request), found.access_token)
+    command = pb.RedeemStreamTicketRequest(order_id=order_id, ticket=ticket)
+    redeemed = await orders.write(orders.stub.RedeemStreamTicket, command)
+    return await enter_token(context, redeemed.access_token)

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Query, Request, Response
+from fastapi import Query
 
 from functions.runtime.formats import MAX_QUERY
-from functions.runtime.identity import current_caller
+from gateway import api_errors as errors
+from gateway.dependencies import Context, ProductsClient
 from gateway.limits import SEARCH_COST
-from gateway.middleware.request_context import clients_of, request_context_of
 from gateway.models import products as models
-from gateway.responses import (
-    PRIVATE,
-    REVALIDATE,
-    answer,
-    conditional,
-    empty,
-    etag,
-    expected_version,
-    require_match,
-)
-from gateway.route_options import declare
-from gateway.routes.params import Cursor, Limit, ProductId, idempotency_key, routes
+from gateway.preconditions import Precondition
+from gateway.routes.parameters import Cursor, IdempotencyKey, Limit, ProductId
+from gateway.routing import Access, ApiRouter
 from proto.shop.products.v1 import products_pb2 as pb
 
-router = routes("products")
+router = ApiRouter("products")
 
 Category = Annotated[
     str, Query(max_length=50, pattern=r"^[a-z0-9-]*$", description="Only this category; empty: all.")
@@ -39,73 +30,78 @@ Words = Annotated[
         " scripts without spaces; empty: all.",
     ),
 ]
-_UNKNOWN = {404: "PRODUCT_NOT_FOUND"}
+IncludeInactive = Annotated[bool, Query(description="Administrators only.")]
 
 
-def _cache() -> bytes:
-    """What everybody may read may be kept, if it is asked about each time; what an admin sees may not."""
-    return PRIVATE if current_caller().subject else REVALIDATE
+async def _read(products: ProductsClient, product_id: str) -> pb.Product:
+    query = pb.GetProductRequest(product_id=product_id)
+    return (await products.read(products.stub.GetProduct, query)).product
+
+
+async def _read_stock(products: ProductsClient, product_id: str) -> pb.Stock:
+    return (await products.read(products.stub.GetStock, pb.GetStockRequest(product_id=product_id))).stock
 
 
 @router.get(
-    "/v1/products/{product_id}", **declare("anyone", 200, models.Product, tagged="read", problems=_UNKNOWN)
+    "/v1/products/{product_id}",
+    access=Access.OPTIONAL,
+    etag=True,
+    cacheable=True,
+    errors=[errors.PRODUCT_NOT_FOUND],
 )
-async def read_product(request: Request, product_id: ProductId) -> Response:
+async def read_product(product_id: ProductId, products: ProductsClient) -> models.Product:
     """Read a product.
 
     One that is not for sale is shown to administrators only.
     """
-    products = clients_of(request).products
-    found = (
-        await products.read(products.stub.GetProduct, pb.GetProductRequest(product_id=product_id))
-    ).product
-    return conditional(request, models.product(found), cache=_cache())
+    return models.product(await _read(products, product_id))
 
 
-@router.get("/v1/products", **declare("anyone", 200, models.ProductPage))
+@router.get("/v1/products", access=Access.OPTIONAL)
 async def list_products(
-    request: Request,
+    context: Context,
+    products: ProductsClient,
+    *,
     category: Category = "",
     q: Words = "",
-    include_inactive: Annotated[bool, Query(description="Administrators only.")] = False,
+    include_inactive: IncludeInactive = False,
     limit: Limit = 20,
     cursor: Cursor = "",
-) -> Response:
+) -> models.ProductPage:
     """Browse or search the catalogue, newest first."""
     if q:
-        request_context_of(request).charge(SEARCH_COST)
-    products = clients_of(request).products
-    wanted = pb.ListProductsRequest(
+        context.charge(SEARCH_COST)
+    query = pb.ListProductsRequest(
         category=category, query=q, limit=limit, cursor=cursor, include_inactive=include_inactive
     )
-    found = await products.read(products.stub.ListProducts, wanted)
-    page: models.ProductPage = {
+    found = await products.read(products.stub.ListProducts, query)
+    return {
         "items": [models.product(product) for product in found.products],
         "next_cursor": found.next_cursor or None,
     }
-    return answer(page)
 
 
-@router.get("/v1/categories", **declare("anyone", 200, models.CategoryPage))
-async def list_categories(request: Request) -> Response:
+@router.get("/v1/categories", access=Access.OPTIONAL)
+async def list_categories(products: ProductsClient) -> models.CategoryPage:
     """List the categories in use."""
-    products = clients_of(request).products
     found = await products.read(products.stub.ListCategories, pb.ListCategoriesRequest())
-    page: models.CategoryPage = {
+    return {
         "items": [{"name": category.name, "products": category.products} for category in found.categories],
         "next_cursor": None,
     }
-    return answer(page)
 
 
 @router.post(
     "/v1/products",
-    **declare("admin", 201, models.Product, problems={409: "SKU_TAKEN"}, tagged="sent", located=True),
+    access=Access.ADMIN,
+    status_code=201,
+    etag=True,
+    location="/v1/products/{id}",
+    errors=[errors.SKU_TAKEN],
 )
-async def create_product(request: Request, body: models.CreateProduct) -> Response:
+async def create_product(body: models.CreateProduct, products: ProductsClient) -> models.Product:
     """Add a product."""
-    products = clients_of(request).products
-    wanted = pb.CreateProductRequest(
+    command = pb.CreateProductRequest(
         sku=body.sku,
         name=body.name,
         description=body.description,
@@ -114,28 +110,22 @@ async def create_product(request: Request, body: models.CreateProduct) -> Respon
         image_urls=body.image_urls,
         active=body.active,
     )
-    product = models.product((await products.write(products.stub.CreateProduct, wanted)).product)
-    return answer(product, 201, location=f"/v1/products/{product['id']}", tag=etag(product["version"]))
+    return models.product((await products.write(products.stub.CreateProduct, command)).product)
 
 
-async def _version(request: Request, product_id: str) -> int:
-    products = clients_of(request).products
-    found = (
-        await products.read(products.stub.GetProduct, pb.GetProductRequest(product_id=product_id))
-    ).product
-    return found.version
-
-
-@router.patch(
-    "/v1/products/{product_id}", **declare("admin", 200, models.Product, tagged="write", problems=_UNKNOWN)
-)
-async def update_product(request: Request, product_id: ProductId, body: models.UpdateProduct) -> Response:
+@router.patch("/v1/products/{product_id}", access=Access.ADMIN, etag=True, errors=[errors.PRODUCT_NOT_FOUND])
+async def update_product(
+    product_id: ProductId, body: models.UpdateProduct, products: ProductsClient, if_match: Precondition
+) -> models.Product:
     """Change a product.
 
     What is absent stays as it is; orders placed before keep their price.
     """
-    products = clients_of(request).products
-    wanted = pb.UpdateProductRequest(
+
+    async def current() -> int:
+        return (await _read(products, product_id)).version
+
+    command = pb.UpdateProductRequest(
         product_id=product_id,
         name=body.name,
         description=body.description,
@@ -143,106 +133,101 @@ async def update_product(request: Request, product_id: ProductId, body: models.U
         price=body.price.to_proto() if body.price is not None else None,
         image_urls=pb.ImageUrls(urls=body.image_urls) if body.image_urls is not None else None,
         active=body.active,
-        version=await expected_version(request, lambda: _version(request, product_id)),
+        version=await if_match.version(current),
     )
-    product = models.product((await products.write(products.stub.UpdateProduct, wanted)).product)
-    return answer(product, tag=etag(product["version"]))
+    return models.product((await products.write(products.stub.UpdateProduct, command)).product)
 
 
-@router.delete("/v1/products/{product_id}", **declare("admin", 204, tagged="write", problems=_UNKNOWN))
-async def delete_product(request: Request, product_id: ProductId) -> Response:
+@router.delete("/v1/products/{product_id}", access=Access.ADMIN, errors=[errors.PRODUCT_NOT_FOUND])
+async def delete_product(product_id: ProductId, products: ProductsClient, if_match: Precondition) -> None:
     """Take a product out of the catalogue.
 
     Its stock and its history stay.
     """
-    products = clients_of(request).products
-    await require_match(request, lambda: _version(request, product_id))
+
+    async def current() -> int:
+        return (await _read(products, product_id)).version
+
+    await if_match.require(current)
     await products.write(products.stub.DeleteProduct, pb.DeleteProductRequest(product_id=product_id))
-    return empty()
-
-
-async def _stock(request: Request, product_id: str) -> pb.Stock:
-    products = clients_of(request).products
-    return (await products.read(products.stub.GetStock, pb.GetStockRequest(product_id=product_id))).stock
 
 
 @router.get(
     "/v1/products/{product_id}/stock",
-    **declare("anyone", 200, models.Stock, tagged="read", problems=_UNKNOWN),
+    access=Access.OPTIONAL,
+    etag=True,
+    cacheable=True,
+    errors=[errors.PRODUCT_NOT_FOUND],
 )
-async def read_stock(request: Request, product_id: ProductId) -> Response:
+async def read_stock(product_id: ProductId, products: ProductsClient) -> models.Stock:
     """Read what is on hand, reserved and available."""
-    return conditional(request, models.stock(await _stock(request, product_id)), cache=_cache())
+    return models.stock(await _read_stock(products, product_id))
 
 
 @router.put(
     "/v1/products/{product_id}/stock",
-    **declare("admin", 200, models.Stock, tagged="write", problems={**_UNKNOWN, 409: "STOCK_RESERVED"}),
+    access=Access.ADMIN,
+    etag=True,
+    errors=[errors.PRODUCT_NOT_FOUND, errors.STOCK_RESERVED],
 )
-async def set_stock(request: Request, product_id: ProductId, body: models.SetStock) -> Response:
+async def set_stock(
+    product_id: ProductId, body: models.SetStock, products: ProductsClient, if_match: Precondition
+) -> models.Stock:
     """Set what is on hand.
 
     It cannot fall below what is reserved. The difference is entered in the ledger. With If-Match, a sale since
     the stock was read is not overwritten; an adjustment never overwrites one.
     """
-    products = clients_of(request).products
 
     async def current() -> int:
-        return (await _stock(request, product_id)).version
+        return (await _read_stock(products, product_id)).version
 
-    wanted = pb.SetStockRequest(
+    command = pb.SetStockRequest(
         product_id=product_id,
         on_hand=body.on_hand,
         low_threshold=body.low_threshold,
-        version=await expected_version(request, current),
+        version=await if_match.version(current),
     )
-    stock = models.stock((await products.write(products.stub.SetStock, wanted)).stock)
-    return answer(stock, tag=etag(stock["version"]))
+    return models.stock((await products.write(products.stub.SetStock, command)).stock)
 
 
 @router.post(
     "/v1/products/{product_id}/stock/adjustments",
-    **declare(
-        "admin",
-        201,
-        models.StockAdjustment,
-        headers=("idempotency-key",),
-        problems={
-            **_UNKNOWN,
-            409: "STOCK_RESERVED, IDEMPOTENCY_KEY_IN_FLIGHT",
-            422: "IDEMPOTENCY_KEY_REUSED",
-        },
-    ),
+    access=Access.ADMIN,
+    status_code=201,
+    errors=[
+        errors.PRODUCT_NOT_FOUND,
+        errors.STOCK_RESERVED,
+        errors.IDEMPOTENCY_KEY_IN_FLIGHT,
+        errors.IDEMPOTENCY_KEY_REUSED,
+    ],
 )
-async def adjust_stock(request: Request, product_id: ProductId, body: models.AdjustStock) -> Response:
+async def adjust_stock(
+    product_id: ProductId,
+    body: models.AdjustStock,
+    products: ProductsClient,
+    idempotency_key: IdempotencyKey = None,
+) -> models.StockAdjustment:
     """Change what is on hand by a difference.
 
     It cannot fall below what is reserved. What was sold meanwhile stays sold.
     """
-    products = clients_of(request).products
-    wanted = pb.AdjustStockRequest(
-        product_id=product_id,
-        delta=body.delta,
-        reason=body.reason,
-        idempotency_key=idempotency_key(request),
+    command = pb.AdjustStockRequest(
+        product_id=product_id, delta=body.delta, reason=body.reason, idempotency_key=idempotency_key
     )
-    adjusted = await products.write(products.stub.AdjustStock, wanted)
-    return answer(models.adjustment(adjusted.adjustment), 201)
+    return models.adjustment((await products.write(products.stub.AdjustStock, command)).adjustment)
 
 
 @router.get(
-    "/v1/products/{product_id}/stock/adjustments",
-    **declare("admin", 200, models.StockAdjustmentPage, problems=_UNKNOWN),
+    "/v1/products/{product_id}/stock/adjustments", access=Access.ADMIN, errors=[errors.PRODUCT_NOT_FOUND]
 )
 async def list_stock_adjustments(
-    request: Request, product_id: ProductId, limit: Limit = 20, cursor: Cursor = ""
-) -> Response:
+    product_id: ProductId, products: ProductsClient, limit: Limit = 20, cursor: Cursor = ""
+) -> models.StockAdjustmentPage:
     """List a product's stock ledger, newest first: what was changed by hand."""
-    products = clients_of(request).products
-    wanted = pb.ListStockAdjustmentsRequest(product_id=product_id, limit=limit, cursor=cursor)
-    found = await products.read(products.stub.ListStockAdjustments, wanted)
-    page: models.StockAdjustmentPage = {
+    query = pb.ListStockAdjustmentsRequest(product_id=product_id, limit=limit, cursor=cursor)
+    found = await products.read(products.stub.ListStockAdjustments, query)
+    return {
         "items": [models.adjustment(entry) for entry in found.adjustments],
         "next_cursor": found.next_cursor or None,
     }
-    return answer(page)

@@ -1,87 +1,21 @@
-"""What providers report of their own accord: passed on as it came, to the domain that knows who may say it."""
+"""What providers report: passed on unparsed to the domain that can verify it."""
 
 from __future__ import annotations
 
-from fastapi import Request, Response
+from typing import Annotated
 
-from gateway.middleware.request_context import clients_of
+from fastapi import Depends, Header, Request
+
+from gateway import api_errors as errors
+from gateway.dependencies import NotificationsClient, PaymentsClient
 from gateway.request_body import too_large
-from gateway.responses import empty
-from gateway.route_options import declare
-from gateway.routes.params import routes
+from gateway.routing import Access, ApiRouter
 from proto.shop.notifications.v1 import notifications_pb2
 from proto.shop.payments.v1 import payments_pb2
 
 MAX_BYTES = 256 * 1024
 
-router = routes("webhooks")
-
-
-@router.post(
-    "/v1/webhooks/stripe",
-    **declare(
-        "open",
-        204,
-        headers=("stripe-signature",),
-        problems={
-            400: "SIGNATURE_INVALID, WEBHOOK_MALFORMED, MALFORMED_JSON",
-            404: "WEBHOOK_NOT_FOUND",
-            503: "PAYMENT_PROVIDER_UNAVAILABLE, SERVICE_UNAVAILABLE",
-        },
-        body={
-            "id": "evt_1NG8Du2eZvKYlo2CUI79vXWy",
-            "object": "event",
-            "type": "payment_intent.succeeded",
-            "data": {"object": {"id": "pi_1", "object": "payment_intent", "metadata": {"shop_key": "pay_1"}}},
-        },
-    ),
-)
-async def receive_stripe(request: Request) -> Response:
-    """Take an event of Stripe's.
-
-    What does not concern the shop is taken too. Any other status than 204 asks Stripe to send it again.
-    """
-    payments = clients_of(request).payments
-    wanted = payments_pb2.ReceiveWebhookRequest(
-        payload=await _payload(request), signature=request.headers.get("stripe-signature", "")
-    )
-    await payments.read(payments.stub.ReceiveWebhook, wanted)
-    return empty()
-
-
-@router.post(
-    "/v1/webhooks/ses",
-    **declare(
-        "open",
-        204,
-        headers=("x-api-key",),
-        problems={
-            400: "WEBHOOK_MALFORMED, MALFORMED_JSON",
-            401: "SECRET_INVALID",
-            404: "WEBHOOK_NOT_FOUND",
-        },
-        body={
-            "id": "7bf73129-1428-4cd3-a780-95db273d1602",
-            "detail-type": "Email Bounced",
-            "detail": {
-                "eventType": "Bounce",
-                "bounce": {"bounceType": "Permanent"},
-                "mail": {"tags": {"notification_id": ["ntf_0190b5a4c1de7c0f8a31d94e5b7c2f60"]}},
-            },
-        },
-    ),
-)
-async def receive_ses(request: Request) -> Response:
-    """Take an event of Amazon SES, as Amazon EventBridge posts it: a bounce or a complaint.
-
-    What does not concern the shop is taken too.
-    """
-    notifications = clients_of(request).notifications
-    wanted = notifications_pb2.ReceiveMailEventRequest(
-        payload=await _payload(request), secret=request.headers.get("x-api-key", "")
-    )
-    await notifications.read(notifications.stub.ReceiveMailEvent, wanted)
-    return empty()
+router = ApiRouter("webhooks")
 
 
 async def _payload(request: Request) -> bytes:
@@ -89,3 +23,70 @@ async def _payload(request: Request) -> bytes:
     if len(payload) > MAX_BYTES:
         raise too_large(MAX_BYTES)
     return payload
+
+
+Payload = Annotated[bytes, Depends(_payload)]
+StripeSignature = Annotated[
+    str,
+    Header(
+        alias="Stripe-Signature",
+        description="Stripe's signature of the body, not older than 5 minutes.",
+        examples=["t=1893499200,v1=5257a869e7ecebeda32affa62cdca3fa51cad7e77a0e56ff536d0ce8e108d8bd"],
+    ),
+]
+ApiKey = Annotated[
+    str,
+    Header(
+        alias="X-Api-Key",
+        description="The secret that the caller was given.",
+        examples=["a-long-random-secret"],
+    ),
+]
+
+
+@router.post(
+    "/v1/webhooks/stripe",
+    access=Access.PUBLIC,
+    errors=[
+        errors.SIGNATURE_INVALID,
+        errors.WEBHOOK_MALFORMED,
+        errors.WEBHOOK_NOT_FOUND,
+        errors.PAYMENT_PROVIDER_UNAVAILABLE,
+    ],
+    body_example={
+        "id": "evt_1NG8Du2eZvKYlo2CUI79vXWy",
+        "object": "event",
+        "type": "payment_intent.succeeded",
+        "data": {"object": {"id": "pi_1", "object": "payment_intent", "metadata": {"shop_key": "pay_1"}}},
+    },
+)
+async def receive_stripe(payload: Payload, payments: PaymentsClient, signature: StripeSignature = "") -> None:
+    """Take an event of Stripe's.
+
+    What does not concern the shop is taken too. Any other status than 204 asks Stripe to send it again.
+    """
+    command = payments_pb2.ReceiveWebhookRequest(payload=payload, signature=signature)
+    await payments.read(payments.stub.ReceiveWebhook, command)
+
+
+@router.post(
+    "/v1/webhooks/ses",
+    access=Access.PUBLIC,
+    errors=[errors.WEBHOOK_MALFORMED, errors.SECRET_INVALID, errors.WEBHOOK_NOT_FOUND],
+    body_example={
+        "id": "7bf73129-1428-4cd3-a780-95db273d1602",
+        "detail-type": "Email Bounced",
+        "detail": {
+            "eventType": "Bounce",
+            "bounce": {"bounceType": "Permanent"},
+            "mail": {"tags": {"notification_id": ["ntf_0190b5a4c1de7c0f8a31d94e5b7c2f60"]}},
+        },
+    },
+)
+async def receive_ses(payload: Payload, notifications: NotificationsClient, api_key: ApiKey = "") -> None:
+    """Take an event of Amazon SES, as Amazon EventBridge posts it: a bounce or a complaint.
+
+    What does not concern the shop is taken too.
+    """
+    command = notifications_pb2.ReceiveMailEventRequest(payload=payload, secret=api_key)
+    await notifications.read(notifications.stub.ReceiveMailEvent, command)

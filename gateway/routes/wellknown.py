@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from fastapi import Request, Response
+from fastapi import Response
 
-from gateway.middleware.request_context import request_context_of
+from gateway.dependencies import Context
 from gateway.models import users as models
-from gateway.route_options import declare
-from gateway.routes.params import routes
+from gateway.routing import Access, ApiRouter
 
-router = routes("keys")
+router = ApiRouter("keys")
 
 
-@router.get("/.well-known/jwks.json", **declare("open", 200, models.KeySet))
-async def read_keys(request: Request) -> Response:
+@router.get("/.well-known/jwks.json", access=Access.PUBLIC, response_model=models.KeySet)
+async def read_keys(context: Context) -> Response:
     """Read the public keys of access tokens (RFC 7517)."""
-    keys = await request_context_of(request).gateway.keys.published()
+    keys = await context.state.keys.published()
     return Response(keys, 200, {"cache-control": "public, max-age=60"}, "application/json")

@@ -11,8 +11,8 @@ from gateway.tests.fakes import ORDER, PRODUCT, USER, Backend
 from gateway.tests.test_errors import new_order
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-AccessLog = list[tuple[str, str]]
-WHO: AccessLog = list(CUSTOMER.items())
+Lines = list[tuple[str, str]]
+WHO: Lines = list(CUSTOMER.items())
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ WHO: AccessLog = list(CUSTOMER.items())
 async def test_every_line_of_if_none_match_counts(
     api: httpx.AsyncClient, tags: list[str], status: int
 ) -> None:
-    lines: AccessLog = [("if-none-match", tag) for tag in tags]
+    lines: Lines = [("if-none-match", tag) for tag in tags]
     first = await api.get(f"/v1/orders/{ORDER}", headers=CUSTOMER)
     lines = [(name, value.replace('"1"', first.headers["etag"])) for name, value in lines]
     answer = await api.get(f"/v1/orders/{ORDER}", headers=[*WHO, *lines])
@@ -62,7 +62,7 @@ async def test_what_has_one_value_must_not_come_twice(
 ) -> None:
     values = {"Authorization": f"Bearer user:{USER}", "Content-Type": "application/json", "Host": "shop.test"}
     value = values.get(name, "one")
-    lines: AccessLog = [(key, each) for key, each in values.items() if key != name]
+    lines: Lines = [(key, each) for key, each in values.items() if key != name]
     lines += [(name, value), (name, value if same else "another")]
     answer = await api.post("/v1/orders", headers=lines, content=msgspec.json.encode(new_order()))
     problem = assert_problem(answer, 400, "INVALID_ARGUMENT")

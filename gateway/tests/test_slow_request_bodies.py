@@ -36,7 +36,7 @@ async def slow(
 
 async def until_held(live: GatewayServer, count: int) -> None:
     async with asyncio.timeout(5):
-        while live.gateway.callers.active != count:  # noqa: ASYNC110 - only the gateway knows when
+        while live.gateway.open_requests.active != count:  # noqa: ASYNC110 - only the gateway knows when
             await asyncio.sleep(0.01)
 
 
@@ -44,7 +44,7 @@ async def test_a_request_takes_its_place_when_its_body_is_there(start_server: St
     live = await start_server(max_concurrency=2)
     async with slow(live, 5), httpx.AsyncClient(base_url=live.http_url) as api:
         await until_held(live, 5)
-        assert live.gateway.slots.active == 0
+        assert live.gateway.active_requests.active == 0
         body = {"email": "ada@example.com", "password": "correct horse battery"}
         assert (await api.post("/v1/sessions", json=body)).status_code == 200
         assert (await api.get(f"/v1/products/{PRODUCT}")).status_code == 200

@@ -21,9 +21,9 @@ from functions.runtime.errors import Code, ServiceError
 from functions.runtime.key_set import Fetched, KeySetCache
 from functions.runtime.store.cursors import Listing, cursor_after, position
 from functions.runtime.tokens import JwtVerifier, ServiceTokens
+from gateway.preconditions import entity_tags
 from gateway.request_body import check_content_type
 from gateway.request_body import parse as parse_body
-from gateway.responses import _tags
 from knative.local.broker.config import ConfigError, load
 from knative.local.broker.filters import FilterError, compile_filters
 
@@ -120,7 +120,7 @@ def bodies(raw: bytes) -> None:
 def tags(raw: bytes) -> None:
     """An If-Match header."""
     try:
-        _tags(raw.decode("latin-1"))
+        entity_tags(raw.decode("latin-1"))
     except ServiceError as error:
         _refusals(error)
 

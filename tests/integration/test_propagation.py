@@ -17,8 +17,8 @@ from functions.runtime.grpc_client import GrpcClient
 from functions.runtime.rpc.interceptor import Interceptor
 from functions.runtime.settings import load
 from gateway.app import create_app
-from gateway.clients import Client
-from gateway.middleware.edge import Edge as GatewayEdge
+from gateway.clients import ServiceClient
+from gateway.middleware.request_context import RequestContextMiddleware
 from gateway.settings import Settings
 from knative.local.broker import dispatcher
 from observability import context, tracing
@@ -62,14 +62,13 @@ def lost() -> context.Context:
     return context.incoming(context.current().correlation_id, None)
 
 
-@method(GatewayEdge, "_enter")
-def gateway(original: Any, *given: Any) -> Any:
-    request_context = original(*given)
+@method(RequestContextMiddleware, "_enter")
+def gateway(original: Any, *given: Any) -> None:
+    original(*given)
     context.enter(lost())
-    return request_context
 
 
-@method(Client, "_call")
+@method(ServiceClient, "_call")
 async def gateway_client(original: Any, *given: Any, **named: Any) -> Any:
     with context.use(lost()):
         return await original(*given, **named)

@@ -1,7 +1,9 @@
-"""FastAPI's and Starlette's own refusals, as errors of ours."""
+"""The one place where exceptions become problem documents: ours, pydantic's, FastAPI's and Starlette's."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -9,12 +11,17 @@ from typing import Any, NoReturn
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from functions.runtime.errors import ServiceError, invalid, not_found
+from functions.runtime.formats import IDEMPOTENCY_KEY
+from gateway.middleware.request_context import RequestContext
 from gateway.models.users import EMAIL
-from gateway.problems import HttpError
+from gateway.problems import DEADLINE_EXCEEDED, INTERNAL, HttpError, problem, reason_of
+
+log = logging.getLogger("shop.gateway")
 
 MAX_VIOLATIONS = 20
 _TEXTS = {
@@ -28,21 +35,56 @@ _TEXTS = {
     "dict_type": "must be an object",
     "list_type": "must be a list",
 }
-# Patterns are public, in the OpenAPI document; these are the ones that people should not have to read.
+# All patterns are in the OpenAPI document; these have a text that people can read.
 _FORMS = {
     EMAIL: "must be an e-mail address like name@example.com",
+    IDEMPOTENCY_KEY: "must be 1 to 255 visible ASCII characters",
 }
 _ID = re.compile(r"\^([a-z]{3}_)\[0-9a-f\]\{32\}\$")
 
 
+class ErrorMiddleware:
+    """Answers every exception with a problem document."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application, and answer what it raises."""
+        request_context: RequestContext | None = scope.get("request_context")
+        if request_context is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+            return
+        except ServiceError as raised:
+            error = raised
+        except TimeoutError:
+            error = DEADLINE_EXCEEDED
+        except ClientDisconnect:
+            request_context.reason = "CLIENT_GONE"
+            return
+        except asyncio.CancelledError:
+            request_context.reason = "CANCELLED"
+            raise
+        except Exception:
+            log.exception("request_crashed", extra={"route": request_context.route})
+            error = INTERNAL
+        request_context.reason = reason_of(error)
+        if request_context.status:
+            raise RuntimeError("the response had begun")  # the server closes the connection
+        await problem(error, b"if-match" in request_context.headers)(scope, receive, send)
+
+
 async def on_validation(_: Request, error: Exception) -> NoReturn:
-    """Exception handler for what pydantic refused."""
+    """Translate the violations that pydantic found."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class only
     raise translate(error.errors()) from None
 
 
 async def on_http(request: Request, error: Exception) -> NoReturn:
-    """Exception handler for unknown routes, methods, and whatever else Starlette refuses."""
+    """Translate unknown routes and methods, and any other refusal of Starlette."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
     if error.status_code == HTTPStatus.NOT_FOUND:
         raise not_found("This path is", "ROUTE_NOT_FOUND") from None
@@ -54,7 +96,7 @@ async def on_http(request: Request, error: Exception) -> NoReturn:
 
 
 def allowed_methods(request: Request) -> set[str]:
-    """All methods of the path that matches first: `/replay` is one, though it could be somebody's `/{id}`."""
+    """Return the methods of the first path that matches: `/replay` could be an `/{id}`, but is not meant as one."""
     scope = {**request.scope, "method": "?"}
     matching = [route for route in request.app.router.routes if route.matches(scope)[0] is not Match.NONE]
     first = [route for route in matching if route.path == matching[0].path]
@@ -63,7 +105,7 @@ def allowed_methods(request: Request) -> set[str]:
 
 
 def translate(errors: Sequence[Any]) -> ServiceError:
-    """Violations as INVALID_ARGUMENT; an id in the path that cannot be one is simply not found."""
+    """Return violations as INVALID_ARGUMENT, and a malformed id in the path as NOT_FOUND."""
     for error in errors:
         if error["loc"][0] == "path":
             return _unknown(str(error["loc"][1]))
@@ -77,7 +119,7 @@ def _unknown(parameter: str) -> ServiceError:
 
 
 def field_path(location: Sequence[str | int]) -> str:
-    """`("body", "lines", 0, "quantity")` as `lines[0].quantity`."""
+    """Return `("body", "lines", 0, "quantity")` as `lines[0].quantity`."""
     source, *parts = location
     path = ""
     for part in parts:
