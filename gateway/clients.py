@@ -9,8 +9,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from events.service_tokens import DEAD_LETTERS
-from functions.runtime.clock import SystemClock
 from functions.runtime.circuit_breaker import CircuitBreaker
+from functions.runtime.clock import SystemClock
 from functions.runtime.errors import Code, ServiceError, aborted, invalid, not_found, unavailable
 from functions.runtime.factories import service_tokens
 from functions.runtime.grpc_client import GrpcClient
