@@ -1,8 +1,8 @@
-"""Spans as OTLP has them, and as the SDK's objects for exporters that want those.
+"""Encode spans as OTLP, and convert them to the SDK's objects for exporters that want those.
 
-Protocol Buffers let one message be written as several that are put one after the other: what all spans of an operation
-have in common is encoded once; of what is new in each, ids and times have a fixed layout. It is done for a batch at a
-time, in the exporter's thread: encoded one by one, between the steps of an order, they cost twice as much.
+In Protocol Buffers, a concatenation of messages is one message. So the parts that all spans of a template share are
+encoded once; ids and times have a fixed layout. A batch is encoded at a time, in the exporter's thread: encoding each
+span between the steps of an order costs twice as much.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.trace.v1 import trace_pb2 as pb
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope as SdkScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-from observability.tracing import SCHEMA_URL
+from observability.otel_api import ApiSpan
+from observability.tracing import SCHEMA_URL, Scope
 
 if TYPE_CHECKING:
     from observability.tracing import Attribute, Span, SpanTemplate
@@ -40,7 +41,7 @@ _ATTRIBUTES = b"\x4a"
 
 
 def encode(span: Span) -> bytes:
-    """A span that has ended: an opentelemetry.proto.trace.v1.ScopeSpans of it alone."""
+    """Encode an ended span as the field `spans` of an opentelemetry.proto.trace.v1.ScopeSpans."""
     parts = [
         _FIXED.pack(
             b"\x0a\x10",
@@ -48,9 +49,9 @@ def encode(span: Span) -> bytes:
             b"\x12\x08",
             bytes.fromhex(span.span_id),
             0x39,
-            span.start,
+            span.start_time,
             0x41,
-            span.end,
+            span.end_time,
         ),
         span.template.encoded or _common(span.template),
         *[_attribute(key, value) for key, value in span.attributes.items()],
@@ -61,20 +62,25 @@ def encode(span: Span) -> bytes:
         parts.append(pb.Span(trace_state=span.tracestate).SerializeToString())
     if span.failed:
         parts.append(_FAILED)
+    if isinstance(span, ApiSpan) and (span.events or span.links):
+        parts.append(_details(span))
     return _field(_SPANS, b"".join(parts))
 
 
 def request(resource: Resource, spans: Sequence[Span]) -> bytes:
-    """The ExportTraceServiceRequest that takes them to a collector.
+    """Return the ExportTraceServiceRequest, serialized.
 
-    Made of bytes: to put messages into another one copies them, which costs as much as all else.
+    Concatenated from bytes: nesting message objects copies them, which costs as much as the rest.
     """
-    ours = _field(b"\x12", _SCOPE + b"".join([encode(span) for span in spans]))
-    return _field(b"\x0a", _about(resource) + ours + _RESOURCE_SCHEMA)
+    by_scope: dict[Scope | None, list[bytes]] = {None: []}
+    for span in spans:
+        by_scope.setdefault(span.template.scope, []).append(encode(span))
+    scopes = [_field(b"\x12", _scope(scope) + b"".join(some)) for scope, some in by_scope.items() if some]
+    return _field(b"\x0a", _about(resource) + b"".join(scopes) + _RESOURCE_SCHEMA)
 
 
 def readable(resource: Resource, ended: Span) -> ReadableSpan:
-    """The SDK's form."""
+    """Convert an ended span to the SDK's object."""
     (span,) = pb.ScopeSpans.FromString(encode(ended)).spans
 
     def known(span_id: bytes) -> SpanContext:
@@ -86,15 +92,41 @@ def readable(resource: Resource, ended: Span) -> ReadableSpan:
         known(span.span_id),
         known(span.parent_span_id) if span.parent_span_id else None,
         resource,
-        {pair.key: getattr(pair.value, str(pair.value.WhichOneof("value"))) for pair in span.attributes},
+        {pair.key: _plain(pair.value) for pair in span.attributes},
         kind=SpanKind[pb.Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_")],
-        instrumentation_scope=SdkScope(SCOPE, schema_url=SCHEMA_URL),
+        instrumentation_scope=SdkScope(*(ended.template.scope or Scope(SCOPE, "", SCHEMA_URL))),
         status=Status(
             StatusCode.ERROR if span.status.code == pb.Status.STATUS_CODE_ERROR else StatusCode.UNSET
         ),
         start_time=span.start_time_unix_nano,
         end_time=span.end_time_unix_nano,
     )
+
+
+@lru_cache(256)
+def _scope(scope: Scope | None) -> bytes:
+    if scope is None:
+        return _SCOPE
+    about = InstrumentationScope(name=scope.name, version=scope.version)
+    return pb.ScopeSpans(scope=about, schema_url=scope.schema_url).SerializeToString()
+
+
+def _details(span: ApiSpan) -> bytes:
+    """Encode events and links, which only spans of the OpenTelemetry API have."""
+    details = pb.Span()
+    for name, at, attributes in span.events:
+        event = details.events.add(name=name, time_unix_nano=at)
+        event.attributes.extend(KeyValue.FromString(_key_value(*pair)) for pair in attributes.items())
+    for other, attributes in span.links:
+        ids = {"trace_id": other.trace_id.to_bytes(16), "span_id": other.span_id.to_bytes(8)}
+        link = details.links.add(**ids)
+        link.attributes.extend(KeyValue.FromString(_key_value(*pair)) for pair in attributes.items())
+    return details.SerializeToString()
+
+
+def _plain(value: AnyValue) -> Any:
+    kind = str(value.WhichOneof("value"))
+    return tuple(map(_plain, value.array_value.values)) if kind == "array_value" else getattr(value, kind)
 
 
 def _about(resource: Resource) -> bytes:
@@ -131,16 +163,24 @@ def _number(key: str, value: Attribute) -> bytes:
     return _field(_ATTRIBUTES, _key_value(key, value))
 
 
-def _key_value(key: str, value: Attribute) -> bytes:
+def _key_value(key: str, value: object) -> bytes:
     if isinstance(value, str):
         known = _field(b"\x0a", value.encode(errors="replace"))
     elif isinstance(value, bool):
         known = AnyValue(bool_value=value).SerializeToString()
     elif isinstance(value, int):
         known = AnyValue(int_value=value).SerializeToString()
-    else:
+    elif isinstance(value, float):
         known = AnyValue(double_value=value).SerializeToString()
+    else:
+        known = _array(value).SerializeToString()
     return _key(key) + _field(b"\x12", known)
+
+
+def _array(values: object) -> AnyValue:
+    items = values if isinstance(values, tuple | list) else (str(values),)
+    encoded = (KeyValue.FromString(_key_value("", item)).value for item in items)
+    return AnyValue(array_value=ArrayValue(values=encoded))
 
 
 def _field(key: bytes, data: bytes) -> bytes:
@@ -149,7 +189,7 @@ def _field(key: bytes, data: bytes) -> bytes:
 
 @lru_cache(_KEPT)
 def _length(number: int) -> bytes:
-    """A number as Protocol Buffers write it: seven bits a byte, the lowest first."""
+    """Encode a number as a varint: seven bits a byte, the lowest first."""
     if number < 128:
         return bytes((number,))
     return bytes((number & 127 | 128,)) + _length(number >> 7)

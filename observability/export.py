@@ -1,6 +1,6 @@
-"""Where spans go: sampler, queue and exporter by the SDK, and an end that is bounded whatever the exporter does.
+"""Record and export spans: sampler, queue and exporter of the SDK, and a shutdown in bounded time.
 
-Imported by `tracing.configure` only when traces are asked for: the SDK costs a cold start much.
+Imported by `tracing.configure` only when traces are asked for: the SDK makes a cold start much slower.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBased
 
-from observability import context, metrics
+from observability import context, metrics, otel_api
 from observability.tracing import SCHEMA_URL, Span
 from observability.version import VERSION
 
 log = logging.getLogger("shop.tracing")
 
 FLUSH_SECONDS = 3.0
-"""How long the end of a process waits for the last spans to be taken."""
+"""How long the end of a process waits for the export of the last spans."""
 
 
 class OwnSpanExporter:
-    """What an exporter is that takes spans of ours; it is told whose they are."""
+    """An exporter for spans of ours; `resource` is set before the first export."""
 
     resource: Resource
 
 
 class LazyExporter(OwnSpanExporter, SpanExporter):
-    """An exporter that is made, by `make`, when the first batch is due: a cold start does without its libraries."""
+    """Creates its exporter with `make` when the first batch is due: a cold start does not import its libraries."""
 
     def __init__(self, make: Callable[[], OwnSpanExporter]) -> None:
         self._make = make
@@ -45,7 +45,7 @@ class LazyExporter(OwnSpanExporter, SpanExporter):
             try:
                 made = self._make()
             except Exception:
-                log.exception("no_exporter")  # with every batch, as long as it lasts
+                log.exception("no_exporter")  # logged with each batch until it works
                 raise
             made.resource, self._made = self.resource, made
         result: SpanExportResult = self._made.export(spans)
@@ -57,13 +57,13 @@ class LazyExporter(OwnSpanExporter, SpanExporter):
 
 
 class _SdkSpanExporter(OwnSpanExporter, SpanExporter):
-    """Any other of the SDK's exporters, which gets the SDK's objects."""
+    """Adapts an exporter of the SDK, which gets the SDK's objects."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
 
     def export(self, spans: Sequence[Any]) -> SpanExportResult:
-        from observability.encoding import readable  # not before there is a span
+        from observability.encoding import readable  # only when there is a span
 
         return self._exporter.export([readable(self.resource, span) for span in spans])
 
@@ -72,7 +72,7 @@ class _SdkSpanExporter(OwnSpanExporter, SpanExporter):
 
 
 class _CountingExporter(SpanExporter):
-    """An exporter whose outcomes are counted."""
+    """Counts the outcomes of an exporter."""
 
     def __init__(self, exporter: SpanExporter, service: str) -> None:
         self._exporter = exporter
@@ -92,7 +92,7 @@ class _CountingExporter(SpanExporter):
 
 
 class Provider:
-    """Decides what is recorded, and takes what has ended. `follows`: a child is recorded where its parent is."""
+    """Samples and queues spans. `follows`: a child is recorded if its parent is."""
 
     def __init__(self, service: str, exporter: SpanExporter) -> None:
         resource = Resource.create(
@@ -100,17 +100,17 @@ class Provider:
         )
         sending = exporter if isinstance(exporter, OwnSpanExporter) else _SdkSpanExporter(exporter)
         sending.resource = resource
-        # The SDK's provider reads OTEL_TRACES_SAMPLER; it makes no span.
+        # The SDK's provider reads OTEL_TRACES_SAMPLER; it starts no span.
         self._sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler
         self.follows = isinstance(self._sampler, ParentBased)
         self._dropped = metrics.SPANS.labels(service, "dropped")
         self._queue: Any = BatchSpanProcessor(_CountingExporter(sending, service))
-        # It tells nobody what it drops, and its door asks for the SDK's spans.
+        # The SDK does not report dropped spans, and its public method expects the SDK's spans.
         inside: Any = self._queue._batch_processor  # noqa: SLF001 - as said
         self._put, self._waiting = inside.emit, inside._queue  # noqa: SLF001 - as said
 
     def sampled(self, parent: context.Context, trace_id: str, name: str) -> bool:
-        """Whether to record a span of this trace under `parent`; not to be asked where it `follows` a parent."""
+        """Return whether to record a span under `parent`; not called if it `follows` a parent."""
         known = Context()
         if not parent.root:
             flags = trace.TraceFlags(int(parent.flags, 16))
@@ -120,33 +120,34 @@ class Provider:
         return bool(decision.is_sampled())
 
     def end(self, span: Span) -> None:
-        """Queue it, or drop it when the queue is full; never waits."""
+        """Queue an ended span, or drop the oldest one if the queue is full; never waits."""
         if len(self._waiting) == self._waiting.maxlen:
             self._dropped.inc()
         self._put(span)
 
     def force_flush(self) -> None:
-        """Export what is queued, now."""
+        """Export all queued spans now."""
         self._queue.force_flush()
 
     def shutdown(self) -> None:
-        """Export what is queued, and end the exporter."""
+        """Export all queued spans, and shut the exporter down."""
         self._queue.shutdown()
 
 
 def provide(service: str, exporter: SpanExporter) -> Provider:
-    """A provider for `service` that hands spans to `exporter` in batches, in a thread of its own.
+    """Return a provider for `service` that gives batches of spans to `exporter` in a thread of its own.
 
-    Sampler and the queue's bound follow the standard OTEL_* variables.
+    Sampler and queue follow the standard OTEL_* variables. Also makes the OpenTelemetry API record with it.
     """
-    # The SDK's words on a dead exporter come with every batch: the counter says it better.
+    # The SDK logs a failing exporter with each batch; the counter is enough.
     for name in ("opentelemetry.sdk._shared_internal", "opentelemetry.exporter"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    otel_api.register()
     return Provider(service, exporter)
 
 
 def exporter(environ: Mapping[str, str]) -> LazyExporter:
-    """The OTLP exporter that the standard variables describe."""
+    """Return the OTLP exporter that the standard variables describe."""
 
     def make() -> OwnSpanExporter:
         if environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", common).startswith("http"):
@@ -160,7 +161,7 @@ def exporter(environ: Mapping[str, str]) -> LazyExporter:
 
 
 def end(provider: Provider) -> None:
-    """Flush, for at most FLUSH_SECONDS: an exporter may hang as long as it likes, in a thread nobody waits for."""
+    """Flush for at most FLUSH_SECONDS; a hanging exporter stays behind in a daemon thread."""
     ending = threading.Thread(target=provider.shutdown, name="end of tracing", daemon=True)
     ending.start()
     ending.join(FLUSH_SECONDS)

@@ -1,4 +1,4 @@
-"""Spans by OTLP over gRPC: the SDK's exporter, for spans of ours."""
+"""Export spans by OTLP over gRPC, with the SDK's exporter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
 class GrpcExporter(OwnSpanExporter, OTLPSpanExporter):
-    """See the module."""
+    """The SDK's exporter; requests are encoded by `observability.encoding`."""
 
     def __init__(self) -> None:
         endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), _DEFAULT)
@@ -37,7 +37,7 @@ class GrpcExporter(OwnSpanExporter, OTLPSpanExporter):
 
 
 class _Bytes:
-    """A TraceServiceStub whose requests are serialized."""
+    """A TraceServiceStub for serialized requests."""
 
     def __init__(self, channel: Any) -> None:
         answer = ExportTraceServiceResponse.FromString

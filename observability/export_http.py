@@ -1,4 +1,4 @@
-"""Spans by OTLP over HTTP: the SDK's exporter, for spans of ours."""
+"""Export spans by OTLP over HTTP, with the SDK's exporter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from observability.proxies import proxy_for
 
 
 class HttpExporter(OwnSpanExporter, OTLPSpanExporter):
-    """See the module."""
+    """The SDK's exporter; requests are encoded by `observability.encoding`."""
 
     def __init__(self) -> None:
         session = requests.Session()
@@ -22,6 +22,6 @@ class HttpExporter(OwnSpanExporter, OTLPSpanExporter):
         session.trust_env = proxy_for(self._endpoint) is not None
 
     def export(self, spans: Any) -> SpanExportResult:
-        """Send them."""
+        """Send a batch."""
         sent = self._client.export(encoding.request(self.resource, spans))
         return SpanExportResult.SUCCESS if sent.success else SpanExportResult.FAILURE

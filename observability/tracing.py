@@ -1,9 +1,10 @@
-"""Spans by OpenTelemetry, when it is asked for; nothing but a check of one variable when it is not.
+"""OpenTelemetry spans if they are asked for; otherwise only a check of one variable.
 
 Tracing is on when OTEL_EXPORTER_OTLP_ENDPOINT (or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT) or OTEL_TRACES_EXPORTER
 is set and OTEL_SDK_DISABLED is not. The SDK is imported only then. The parent of a span is the current
-`observability.context.Context`, and within the span the context names the span: the ids in logs, outgoing
-calls and outbox rows follow by themselves. Attributes follow OpenTelemetry's semantic conventions.
+`observability.context.Context`; within the span, the span is the current context, so that logs, outgoing calls and
+outbox rows have its ids. Attributes follow OpenTelemetry's semantic conventions. Spans of the OpenTelemetry API join
+these traces, see `observability.otel_api`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import lru_cache
 from random import getrandbits
 from time import time_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from observability import context
 
@@ -50,7 +51,7 @@ _OFF: AbstractContextManager[None] = nullcontext()
 
 
 def requested(environ: Mapping[str, str]) -> bool:
-    """Whether the standard variables ask for traces."""
+    """Return whether the standard variables ask for traces."""
     if (
         environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
         or environ.get("OTEL_TRACES_EXPORTER") == "none"
@@ -61,7 +62,7 @@ def requested(environ: Mapping[str, str]) -> bool:
 
 
 def configure(service: str, environ: Mapping[str, str] = os.environ) -> Callable[[], None]:
-    """Set tracing up for this process if it is asked for; returns what flushes and ends it, in bounded time.
+    """Set tracing up for this process if it is asked for; return the function that flushes and ends it in bounded time.
 
     Sampler, limits, headers and endpoint follow the standard OTEL_* variables; the queue is bounded, and a
     dead or slow exporter drops spans, never work.
@@ -76,26 +77,49 @@ def configure(service: str, environ: Mapping[str, str] = os.environ) -> Callable
 
 
 def install(provider: Provider | None) -> None:
-    """Trace by this provider (None: not at all); also for tests, which look at the spans."""
+    """Record spans with this provider (None: tracing off); tests use it to see the spans."""
     global _tracer  # noqa: PLW0603 - one tracer a process, like the root logger
     _tracer = provider
 
 
+def provider() -> Provider | None:
+    """Return the installed provider, None with tracing off."""
+    return _tracer
+
+
 def enabled() -> bool:
-    """Whether spans are recorded."""
+    """Return whether tracing is on."""
     return _tracer is not None
 
 
+class Scope(NamedTuple):
+    """An instrumentation scope: who starts the spans."""
+
+    name: str
+    version: str
+    schema_url: str
+
+
 class SpanTemplate:
-    """What many spans have in common: made once, and encoded once (`encoded` is for the exporter)."""
+    """The parts that many spans share: created once, and encoded once (`encoded` is for the exporter).
 
-    __slots__ = ("attributes", "encoded", "kind", "name")
+    `scope` is None for spans of ours.
+    """
 
-    def __init__(self, name: str, kind: Kind, attributes: Mapping[str, Attribute] | None = None) -> None:
+    __slots__ = ("attributes", "encoded", "kind", "name", "scope")
+
+    def __init__(
+        self,
+        name: str,
+        kind: Kind,
+        attributes: Mapping[str, Attribute] | None = None,
+        scope: Scope | None = None,
+    ) -> None:
         self.name = name
         self.kind = kind
         self.attributes = dict(attributes or {})
         self.encoded = b""
+        self.scope = scope
 
     def span(
         self,
@@ -104,11 +128,11 @@ class SpanTemplate:
         harmless: tuple[type[Exception], ...] = (),
         parent: context.Context | None = None,
     ) -> AbstractContextManager[Span | None]:
-        """A span around a block, child of `parent` (the current context), with attributes of its own, which become the
-        span's; None with tracing off.
+        """Context manager: a span around the block, None with tracing off.
 
-        An exception that leaves the block marks it as failed, unless it is `harmless`. No exception's message gets into
-        a span: it may quote what people wrote.
+        It is a child of `parent` (default: the current context) and takes over the dict `attributes`. An exception that
+        leaves the block marks it as failed, unless it is `harmless`. Messages of exceptions are not recorded: they may
+        quote what people wrote.
         """
         if _tracer is None:
             return _OFF
@@ -116,7 +140,7 @@ class SpanTemplate:
 
 
 class RpcTemplate(SpanTemplate):
-    """A gRPC method, by its full name `package.Service/Method`, answered or (`address`, host:port) called."""
+    """A gRPC method by its full name `package.Service/Method`: served, or called at `address` (host:port)."""
 
     __slots__ = ()
 
@@ -130,7 +154,7 @@ class RpcTemplate(SpanTemplate):
         super().__init__(method, "CLIENT" if address else "SERVER", attributes)
 
     def call(self) -> AbstractContextManager[Span | None]:
-        """A span around one call."""
+        """Context manager: a span around one call."""
         if _tracer is None:
             return _OFF
         return _Call(_tracer, self, {_STATUS: "OK"}, context.current())
@@ -138,12 +162,12 @@ class RpcTemplate(SpanTemplate):
 
 @lru_cache(512)
 def client_call(path: bytes | str, address: str) -> RpcTemplate:
-    """The method that a stub calls, at `address`."""
+    """Return the template for calls of a stub's method at `address`."""
     return RpcTemplate((path.decode() if isinstance(path, bytes) else path).lstrip("/"), address)
 
 
 def mark_failed(span: Span | None, error_type: str) -> None:
-    """Mark a span (None: tracing is off) as failed, for a reason of bounded values."""
+    """Mark a span as failed (None: tracing is off); `error_type` has bounded values."""
     if span is None:
         return
     span.failed = True
@@ -151,10 +175,9 @@ def mark_failed(span: Span | None, error_type: str) -> None:
 
 
 class Span(context.Context):
-    """One run of an operation, and the block that it lasts for: within it, the current context.
+    """A span around a block: within the block, it is the current context.
 
-    Times in nanoseconds since 1970; `failed`: its status. Not the SDK's, which costs several times as much to make and
-    to end.
+    Times are nanoseconds since 1970; `failed` is its status. The SDK's span costs several times as much.
     """
 
     __slots__ = (
@@ -162,10 +185,10 @@ class Span(context.Context):
         "_provider",
         "_token",
         "attributes",
-        "end",
+        "end_time",
         "failed",
         "parent_id",
-        "start",
+        "start_time",
         "template",
     )
     _token: Token[context.Context]
@@ -194,11 +217,11 @@ class Span(context.Context):
         self.template = template
         self.attributes = {} if attributes is None else attributes
         self.failed = False
-        self.end = 0
-        self.start = time_ns()
+        self.end_time = 0
+        self.start_time = time_ns()
 
     def set_attribute(self, key: str, value: Attribute) -> None:
-        """As OpenTelemetry's."""
+        """Set an attribute."""
         self.attributes[key] = value
 
     def __enter__(self) -> Span:
@@ -211,9 +234,9 @@ class Span(context.Context):
         if error is not None:
             self._judge(error)
         context.pop(self._token)
-        del self._token  # it would keep all of the task's context while the span waits
+        del self._token  # the token would keep the task's whole context while the span waits in the queue
         if self.sampled:
-            self.end = time_ns()
+            self.end_time = time_ns()
             self._provider.end(self)
 
     def _judge(self, error: BaseException) -> None:
@@ -222,21 +245,21 @@ class Span(context.Context):
 
 
 class _Call(Span):
-    """The same of an RPC, which has a status."""
+    """A span of an RPC, with its status code."""
 
     __slots__ = ()
 
     def _judge(self, error: BaseException) -> None:
         code = _code(error)
         self.attributes[_STATUS] = code
-        # A refusal (NOT_FOUND) is an ordinary answer, also on the client's span, where the conventions would
-        # count each code but OK as an error: tail sampling is to keep faults, not lookups.
+        # A refusal (NOT_FOUND) is an ordinary response. The conventions count each code but OK as an error on the
+        # client's span; here it is none, so that tail sampling keeps faults and not lookups.
         if code in _FAULTS:
             mark_failed(self, _reason(error))
 
 
 def _code(error: BaseException) -> str:
-    """The gRPC status that an error stands for."""
+    """Return the gRPC status code of an error."""
     if not isinstance(error, Exception):
         return "CANCELLED"
     value = getattr(getattr(error, "code", None), "value", None)

@@ -116,5 +116,5 @@ def test_the_sdks_form_says_the_same() -> None:
     assert readable.parent is not None
     assert (readable.name, readable.kind.name, readable.attributes) == ("x", "PRODUCER", {"a": "text", **own})
     assert f"{readable.context.trace_id:032x}-{readable.parent.span_id:016x}" == f"{'a1' * 16}-{'b2' * 8}"
-    assert (readable.start_time, readable.end_time) == (span.start, span.end)
+    assert (readable.start_time, readable.end_time) == (span.start_time, span.end_time)
     assert readable.context.trace_state.to_header() == "vendor=1"
