@@ -1,4 +1,4 @@
-"""Who may call an RPC: declared for each one, enforced before the use case applies its own rule (owner, state)."""
+"""Access to RPCs: declared for each method, and checked before the use case applies its own rule (owner, state)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from functions.runtime.identity import Identity, require_admin, require_signed_i
 
 
 class UndeclaredRpc(RuntimeError):
-    """An RPC does not say who may call it, or what it says is for none that is there; the service does not start."""
+    """A method has no declared access, or access is declared for a method that does not exist. Raised at start."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """Who is let in; nobody by default. `services` names parts of the platform."""
+    """The callers that a method accepts; none by default. `services` are names of services of the platform."""
 
     anonymous: bool = False
     people: bool = False
@@ -22,7 +22,7 @@ class Access:
     services: frozenset[str] = frozenset()
 
     def check(self, caller: Identity) -> None:
-        """Raise UNAUTHENTICATED or PERMISSION_DENIED for a caller who is not let in."""
+        """Raise UNAUTHENTICATED or PERMISSION_DENIED for a caller that is not accepted."""
         if self.anonymous or (caller.is_service and caller.subject in self.services):
             return
         require_signed_in(caller)
@@ -33,11 +33,11 @@ class Access:
 
 
 ANYBODY = Access(anonymous=True)
-"""No token is needed; one that has expired does no harm."""
+"""No token is needed, and an expired one is ignored."""
 SIGNED_IN = Access(people=True)
 ADMINS = Access(admins=True)
 
 
 def services(*names: str) -> Access:
-    """Only these parts of the platform."""
+    """Accept only these services of the platform."""
     return Access(services=frozenset(names))

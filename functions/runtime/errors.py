@@ -1,5 +1,4 @@
-"""The one error base of the platform: a neutral code, a stable reason, a message for people, field
-violations.
+"""The errors of the platform: a neutral code, a stable reason, a message for people, and field violations.
 
 Three translators turn it into what the outside sees: `functions.runtime.rpc.errors` (gRPC status with
 google.rpc details), `functions.runtime.event_function` (HTTP status of an event function), `gateway.problems` (RFC
@@ -16,7 +15,7 @@ from events.catalog import Money
 
 
 class Code(Enum):
-    """gRPC's canonical codes, as far as the platform uses them."""
+    """The canonical codes of gRPC that the platform uses."""
 
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
     UNAUTHENTICATED = "UNAUTHENTICATED"
@@ -35,18 +34,17 @@ TRANSIENT = frozenset({Code.ABORTED, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, C
 
 
 class Violation(NamedTuple):
-    """One field at fault: its path (`lines[0].quantity`) and what would be right."""
+    """What is wrong with one field: its path (`lines[0].quantity`), and what would be right."""
 
     field: str
     message: str
 
 
 class ServiceError(Exception):
-    """A failure that a caller may see.
+    """An error that the caller may see.
 
-    `reason` is UPPER_SNAKE and stable: clients branch on it. `message` is for people and names nothing
-    internal. `retry_after` is in seconds, where waiting helps. `amounts` are sums of money that a client needs to go
-    on, by name.
+    `reason` is UPPER_SNAKE and stable: clients branch on it. `message` is for people and names nothing internal.
+    `retry_after` is in seconds, if waiting helps. `amounts` are sums of money, by name, that a client needs to go on.
     """
 
     def __init__(
@@ -72,45 +70,45 @@ class ServiceError(Exception):
 
 
 def invalid(message: str, *violations: tuple[str, str], reason: str = "INVALID_ARGUMENT") -> ServiceError:
-    """The request itself is wrong, whatever the state; `violations` are (field, message) pairs."""
+    """Make the error of a request that is wrong in any state. `violations` are (field, message) pairs."""
     return ServiceError(Code.INVALID_ARGUMENT, reason, message, [Violation(*v) for v in violations])
 
 
 def unauthenticated(reason: str, message: str) -> ServiceError:
-    """Who calls is not known, or cannot be proved."""
+    """Make the error of a caller without a valid token."""
     return ServiceError(Code.UNAUTHENTICATED, reason, message)
 
 
 def denied(message: str = "You may not do this.", reason: str = "PERMISSION_DENIED") -> ServiceError:
-    """Who calls is known, and may not."""
+    """Make the error of a known caller without permission."""
     return ServiceError(Code.PERMISSION_DENIED, reason, message)
 
 
 def not_found(what: str, reason: str) -> ServiceError:
-    """`what` as in "Order"; also the answer to someone who must not learn that it exists."""
+    """Make the error of `what` ("Order") that does not exist, or whose existence is hidden from the caller."""
     return ServiceError(Code.NOT_FOUND, reason, f"{what} not found.")
 
 
 def already_exists(reason: str, message: str) -> ServiceError:
-    """What should be created is there already."""
+    """Make the error of something that exists already."""
     return ServiceError(Code.ALREADY_EXISTS, reason, message)
 
 
 def failed_precondition(reason: str, message: str) -> ServiceError:
-    """Right in itself, but not in the present state."""
+    """Make the error of a valid request that the present state does not allow."""
     return ServiceError(Code.FAILED_PRECONDITION, reason, message)
 
 
 def exhausted(reason: str, message: str, retry_after: float) -> ServiceError:
-    """Too much, too often; `retry_after` in seconds."""
+    """Make the error of a limit that was exceeded. `retry_after` is in seconds."""
     return ServiceError(Code.RESOURCE_EXHAUSTED, reason, message, retry_after=retry_after)
 
 
 def aborted(reason: str, message: str, retry_after: float | None = None) -> ServiceError:
-    """A race was lost: read again and repeat."""
+    """Make the error of a lost race: the client reads again and repeats."""
     return ServiceError(Code.ABORTED, reason, message, retry_after=retry_after)
 
 
 def unavailable(reason: str, message: str, retry_after: float = 1.0) -> ServiceError:
-    """A passing fault; the same request may succeed later."""
+    """Make the error of a transient failure. `retry_after` is in seconds."""
     return ServiceError(Code.UNAVAILABLE, reason, message, retry_after=retry_after)

@@ -1,4 +1,4 @@
-"""The key set of access tokens as a verifier keeps it: one copy in a process, one fetch at a time."""
+"""The verifier's copy of the key set and of revocations: one for each process, with one fetch at a time."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 log = logging.getLogger("shop.tokens")
 
 REFRESH_AFTER = 20.0
-"""Seconds after which a copy is fetched again in the background, while callers go on with it."""
+"""Seconds after which the copy is fetched again in the background, while it is still used."""
 WAIT_AFTER = 40.0
 """Seconds after which callers wait for that fetch, so that a revocation is known within a minute."""
 STALE_AFTER = 300.0
-"""Seconds after which a copy is refused: what was revoked since then is not known (docs/decisions/0007)."""
+"""Seconds after which the copy is not used, because later revocations are not known (docs/decisions/0007)."""
 _WAIT_SECONDS = 1.0
 _FETCH_SECONDS = 5.0
-_UNKNOWN_KEY_SECONDS = 5.0  # between two fetches for key ids that are not known
+_UNKNOWN_KEY_SECONDS = 5.0  # between two fetches for unknown key ids
 _KNOWN_AHEAD_SECONDS = 60.0  # a key is published at least this long before it signs
 _LONGEST_PAUSE = 8.0  # seconds between two fetches in an outage
-_REFRESH_TAKES = 10.0  # seconds: so much later a session that ended may still have issued a token
+_REFRESH_TAKES = 10.0  # seconds after the end of a session in which it may still have issued a token
 
 REVOCATIONS_KEPT = 17 * 60.0
-"""Seconds after which no token concerned lives any more: 15 minutes, and clocks that differ."""
+"""Seconds after which every revoked token has expired: 15 minutes, and a margin for clocks that differ."""
 MOST_REVOCATIONS = 100_000
-"""Of more, the oldest are replaced by one for everybody: see `RevocationList`. They take some 30 MB."""
+"""Entries of a `RevocationList`; they take some 30 MB."""
 
 
 class Revoked(NamedTuple):
-    """Tokens of one person or session (`digest`) issued before `void_before` are void; said `at`. In seconds."""
+    """Revokes the tokens of one person or session (`digest`) issued before `void_before`, as of `at`. In seconds."""
 
     digest: str
     at: float
@@ -48,9 +48,9 @@ class Revoked(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """One answer of the users service: RFC 7517 JSON text, and a page of revocations, oldest first.
+    """One response of the users service: RFC 7517 JSON text, and a page of revocations, oldest first.
 
-    `next_cursor` is empty at the end; `as_of` is what to ask for next time.
+    `next_cursor` is empty on the last page. `as_of` is the time from which to ask next.
     """
 
     jwks: str
@@ -60,23 +60,23 @@ class Fetched(NamedTuple):
 
 
 KeySource = Callable[[float | None, str], Awaitable[Fetched]]
-"""Asks for the keys and for revocations since a time (None: all), by page; may raise ServiceError."""
+"""Fetches the keys and a page of the revocations since a time (None: all). May raise ServiceError."""
 
 
 class RevocationList:
-    """Access tokens that must not be believed any more.
+    """The revoked access tokens.
 
-    Holds the last `most` revocations. Beyond that the oldest are forgotten, and whoever's token was issued before they
-    were said has to refresh it: then nobody who was revoked gets in, and nobody else is kept out for long.
+    It keeps the last `limit` revocations. Above that the oldest are dropped, and every token issued before them counts
+    as revoked: no revoked token is accepted, and all other callers have to refresh theirs once.
     """
 
-    def __init__(self, most: int = MOST_REVOCATIONS) -> None:
-        self._most = most
+    def __init__(self, limit: int = MOST_REVOCATIONS) -> None:
+        self._limit = limit
         self._revoked: OrderedDict[str, Revoked] = OrderedDict()  # oldest first
         self._void_before = 0.0
 
     def has(self, person: str, session: str, issued_at: float) -> bool:
-        """Whether a token of this person and session (digests), issued at this time, is void."""
+        """Return whether a token of this person and session (digests), issued at this time, is revoked."""
         if issued_at < self._void_before:
             return True
         for digest in (person, session):
@@ -86,18 +86,18 @@ class RevocationList:
         return False
 
     def add(self, revoked: Sequence[Revoked]) -> None:
-        """Keep these, too; later ones than those there are."""
+        """Add revocations, which are later than those added before."""
         for each in revoked:
             known = self._revoked.get(each.digest)
             if known is None or known.void_before < each.void_before:
                 self._revoked[each.digest] = each
                 self._revoked.move_to_end(each.digest)
-        while len(self._revoked) > self._most:
+        while len(self._revoked) > self._limit:
             _, oldest = self._revoked.popitem(last=False)
             self._void_before = max(self._void_before, oldest.at + _REFRESH_TAKES)
 
     def prune(self, now: float) -> None:
-        """Forget those of which no token lives any more."""
+        """Drop revocations whose tokens have all expired."""
         while self._revoked:
             digest, oldest = next(iter(self._revoked.items()))
             if oldest.at + REVOCATIONS_KEPT > now:
@@ -109,26 +109,26 @@ class RevocationList:
 
 
 class KeySet(NamedTuple):
-    """One copy: public keys by key id, what is void, and the keys as RFC 7517 JSON."""
+    """One copy: public keys by key id, revocations, and the keys as RFC 7517 JSON."""
 
     keys: Mapping[str, Ed25519PublicKey]
-    void: RevocationList
+    revoked: RevocationList
     public: bytes
 
 
 class KeySetCache:
-    """The newest key set that could be fetched, for every verifier of the process.
+    """Keeps the newest key set that could be fetched, for every verifier of the process.
 
-    One fetch runs at a time, in a context of its own: no caller's deadline ends it, no caller's trace has it. Only a
-    fetch that succeeds makes the copy young; after one that failed the next waits 1, 2, 4, then 8 seconds. A copy is
-    refreshed in the background after 20 seconds and waited for after 40; one of over 5 minutes is not used any more.
+    One fetch runs at a time, in a context of its own, so that no caller's deadline ends it and no caller's trace has
+    it. The copy is refreshed in the background after 20 seconds; callers wait for the refresh after 40; after 5 minutes
+    the copy is not used. After a failed fetch the next waits 1, 2, 4, then 8 seconds.
     """
 
     def __init__(self, source: KeySource, clock: Clock) -> None:
         self._source = source
         self._clock = clock
         self._held: KeySet | None = None
-        self._void = RevocationList()
+        self._revocations = RevocationList()
         self._as_of: float | None = None
         self._fetched_at = -math.inf
         self._retry_at = -math.inf
@@ -136,9 +136,9 @@ class KeySetCache:
         self._fetching: asyncio.Task[None] | None = None
 
     async def current(self, kid: str | None = None) -> KeySet:
-        """The key set; with `kid`, fetched again if that key is not in it and the copy is over 5 seconds old.
+        """Return the key set. With `kid`, fetch it again if it lacks that key and is over 5 seconds old.
 
-        Raises UNAVAILABLE (KEYS_UNAVAILABLE) when there is no copy of the last 5 minutes.
+        Raises UNAVAILABLE (KEYS_UNAVAILABLE) if there is no copy of the last 5 minutes.
         """
         held, age = self._held, self._age()
         known = held is not None and (kid is None or kid in held.keys)
@@ -156,7 +156,7 @@ class KeySetCache:
         return held
 
     async def published(self) -> bytes:
-        """The keys alone, for publication; those of an outdated copy while there are no others."""
+        """Return the public keys as JSON, from an outdated copy if there is no other."""
         try:
             return (await self.current()).public
         except ServiceError:
@@ -165,7 +165,7 @@ class KeySetCache:
             return self._held.public
 
     def forget(self) -> None:
-        """Fetch before the next use: the keys have changed."""
+        """Fetch again before the next use, because the keys have changed."""
         self._fetched_at = self._retry_at = -math.inf
 
     def _age(self) -> float:
@@ -180,13 +180,13 @@ class KeySetCache:
             self._fetching = asyncio.create_task(self._fetch(), name="key-set", context=Context())
 
     async def _wait(self, known: bool, age: float) -> None:
-        """Wait for the fetch under way, as long as the copy at hand is not good enough."""
+        """Wait for the running fetch if the copy is not good enough."""
         fetching = self._fetching
         if fetching is None or (known and age < WAIT_AFTER):
             return
         if not known or age >= STALE_AFTER:
             await asyncio.wait([fetching])
-        elif not self._failures:  # in an outage nobody waits for what will not come
+        elif not self._failures:  # in an outage callers do not wait
             await asyncio.wait([fetching], timeout=_WAIT_SECONDS)
 
     async def _fetch(self) -> None:
@@ -205,18 +205,18 @@ class KeySetCache:
             self._fetching = None
 
     async def _read(self) -> None:
-        """Take over the keys and what was revoked since the last time, page by page."""
+        """Fetch the keys, and the revocations since the last fetch, page by page."""
         since = self._as_of
         if since is not None and since + REVOCATIONS_KEPT < self._now():
             since = None
         fetched = await self._page(since, "")
         as_of, jwks = fetched.as_of, fetched.jwks
-        self._void.add(fetched.revoked)
+        self._revocations.add(fetched.revoked)
         while fetched.next_cursor:
             fetched = await self._page(since, fetched.next_cursor)
-            self._void.add(fetched.revoked)
-        self._void.prune(self._now())
-        self._held = KeySet(parse(jwks), self._void, jwks.encode())
+            self._revocations.add(fetched.revoked)
+        self._revocations.prune(self._now())
+        self._held = KeySet(parse(jwks), self._revocations, jwks.encode())
         self._as_of = as_of
 
     async def _page(self, since: float | None, cursor: str) -> Fetched:
@@ -232,9 +232,9 @@ class KeySetCache:
 
 
 def parse(jwks: str) -> dict[str, Any]:
-    """The public keys of RFC 7517 JSON text by key id; keys other than Ed25519 are left out.
+    """Return the Ed25519 keys of RFC 7517 JSON text, by key id.
 
-    Raises UNAVAILABLE (KEYS_UNAVAILABLE) for a text without any.
+    Raises UNAVAILABLE (KEYS_UNAVAILABLE) if there are none.
     """
     import jwt  # 50 ms of cold start, needed first here
 
@@ -249,7 +249,7 @@ def parse(jwks: str) -> dict[str, Any]:
 
 
 def subject_digest(subject: str) -> str:
-    """Stands for a person or a session where the keys are published, so that no id is."""
+    """Return a digest of a person's or session's id, so that no id is published with the keys."""
     return sha256(subject.encode()).hexdigest()[:32]
 
 

@@ -1,8 +1,8 @@
-"""Tokens: verifying people's access tokens and services' tokens, and minting the latter (RFC 7519).
+"""Verification of access tokens and service tokens, and issue of the latter (RFC 7519).
 
-Access tokens are signed by the users service with the keys of its JWKS; a service token by the service that it names,
-for the one service that it is sent to (`aud`), with a key of `events.service_keys`. Nothing in a token chooses how it
-is verified: the algorithm is EdDSA, the keys are ours.
+The users service signs access tokens with the keys of its JWKS. A service signs its own service tokens, each for the
+one service that it calls (`aud`), with its key of `events.service_keys`. No token chooses how it is verified: the
+algorithm is always EdDSA, with the platform's keys.
 """
 
 from __future__ import annotations
@@ -34,18 +34,21 @@ _OPTIONS: Any = {
 
 
 class TokenVerifier(Protocol):
-    """Turns a bearer token into who it proves."""
+    """Verifies bearer tokens."""
 
     async def verify(self, token: str) -> Identity:
-        """Raises UNAUTHENTICATED (TOKEN_INVALID, TOKEN_EXPIRED), or UNAVAILABLE without keys."""
+        """Return the caller that a token proves.
+
+        Raises UNAUTHENTICATED (TOKEN_INVALID, TOKEN_EXPIRED), or UNAVAILABLE without keys.
+        """
 
 
 class JwtVerifier:
-    """Verifies by the keys of a `KeySetCache`, and service tokens for `name` by those of `services`.
+    """Verifies access tokens by the keys of a `KeySetCache`, and service tokens for `name` by those of `services`.
 
-    The signature of a token is checked once; what the key set says of it (its key, its person, its session) at each
-    use, so that a revocation counts as soon as it is known. A person's token is UNAVAILABLE (KEYS_UNAVAILABLE) while
-    what was revoked in the last 5 minutes cannot be learned.
+    The signature of a token is checked once. Its key, person and session are checked at each use, so that a revocation
+    takes effect as soon as it is known. Access tokens raise UNAVAILABLE (KEYS_UNAVAILABLE) while the revocations of the
+    last 5 minutes are not known.
     """
 
     def __init__(
@@ -80,7 +83,7 @@ class JwtVerifier:
             keys = await self._keys.current(verified.kid)
             if verified.kid not in keys.keys:
                 raise _invalid()
-            if keys.void.has(verified.person, verified.session, verified.issued_at):
+            if keys.revoked.has(verified.person, verified.session, verified.issued_at):
                 raise _expired()
         return verified.identity
 
@@ -122,7 +125,7 @@ class JwtVerifier:
 
 
 class _Verified(NamedTuple):
-    """A token whose signature and claims were right: who it proves, and what may still make it void."""
+    """A token with a valid signature and valid claims, with what a revocation is looked up by."""
 
     identity: Identity
     kid: str
@@ -133,15 +136,13 @@ class _Verified(NamedTuple):
 
 
 def _loaded(key: PublicKey) -> Any:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # as jwt needs it
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # imported by jwt anyway
 
     return Ed25519PublicKey.from_public_bytes(key.raw)
 
 
 def _check(claims: dict[str, Any], service: str | None, now: float) -> None:
-    """Rules beyond the signature: type and roles fit the key, the key is the subject's (`service` owns it), and the
-    time has not passed.
-    """
+    """Check what the signature does not prove: type and roles fit the key, `service` owns it, times are right."""
     roles = claims.get("roles")
     wanted = "service" if service else "access"
     if (
@@ -172,7 +173,8 @@ def _invalid() -> ServiceError:
 
 
 class ServiceTokens:
-    """Mints this service's own tokens, one for each service that it calls; keeps each until a minute before its end."""
+    """Issues this service's own tokens, one for each service that it calls. Each is used until a minute before it
+    ends."""
 
     def __init__(self, key: PrivateKey, issuer: str, clock: Clock) -> None:
         self._key = key
@@ -181,7 +183,7 @@ class ServiceTokens:
         self._minted: dict[str, tuple[datetime, str]] = {}
 
     def token(self, audience: str) -> str:
-        """A JWT of five minutes for the service `audience`: `sub` this service's name, role `service`."""
+        """Return a token for the service `audience`, valid for 5 minutes: `sub` is this service, the role `service`."""
         now = self._clock.now()
         renew_at, token = self._minted.get(audience, (now, ""))
         if now >= renew_at:

@@ -178,11 +178,11 @@ async def test_revocations_are_read_by_pages_and_then_only_the_new_ones() -> Non
     users.revoked = [Revoked(f"d{number}", start + number, start + number) for number in range(10)]
     users.now = start + 10
     cache = KeySetCache(users.fetch, clock)
-    assert len((await cache.current()).void) == users.sent == 10
+    assert len((await cache.current()).revoked) == users.sent == 10
 
     users.revoked.append(Revoked("late", start + 11, start + 11))
     clock.advance(timedelta(seconds=45))
-    void = (await cache.current()).void
+    void = (await cache.current()).revoked
     assert users.sent == 11
     assert void.has("late", "", start + 10.9)
     assert void.has("", "d0", start - 1)
@@ -194,14 +194,14 @@ async def test_revocations_are_forgotten_once_their_tokens_have_expired() -> Non
     start = clock.now().timestamp()
     users.revoked = [Revoked("d", start, start)]
     cache = KeySetCache(users.fetch, clock)
-    assert len((await cache.current()).void) == 1
+    assert len((await cache.current()).revoked) == 1
     clock.advance(timedelta(minutes=17))
     users.revoked = []
-    assert len((await cache.current()).void) == 0
+    assert len((await cache.current()).revoked) == 0
 
 
 def test_beyond_the_most_that_is_kept_nobody_who_was_revoked_gets_in() -> None:
-    void = RevocationList(most=100)
+    void = RevocationList(limit=100)
     void.add([Revoked(f"d{number}", float(number), float(number)) for number in range(150)])
     assert len(void) == 100
     assert all(void.has(f"d{number}", "", number - 0.5) for number in range(150))

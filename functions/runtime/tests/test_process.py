@@ -147,41 +147,70 @@ async def test_the_gRPC_role_serves_metrics_without_a_web_server() -> None:
     assert not {"uvicorn", "starlette", "fastapi"} & set(imported)
 
 
+FRAMEWORK = ["functions_framework", "--asgi", "--target", "function", "--source", "functions/orders/main.py"]
+TICK = {
+    "ce-specversion": "1.0",
+    "ce-id": "1",
+    "ce-source": SweepDue.SOURCE,
+    "ce-type": SweepDue.TYPE,
+    "ce-correlationid": "under-the-framework",
+}
+
+
 @contextlib.contextmanager
-def framework(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The orders service under the command functions-framework: its address, and the file with what it prints."""
+def served(folder: Path, *module: str) -> Iterator[tuple[str, Path]]:
+    """Run the orders service by `python -m MODULE`; its URL, and the file with what it prints."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "functions_framework", "--asgi", "--target", "function"]
-    command += ["--source", "functions/orders/main.py", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", *module]
+    if module[0] == "functions_framework":
+        command += ["--host", "127.0.0.1", "--port", str(port)]
+    folder.mkdir(exist_ok=True)
     environ = {**os.environ, "STORE_URL": f"sqlite:///{folder}", "BROKER_URL": "http://127.0.0.1:9/nowhere"}
-    environ |= service_key_files(folder, "orders")["orders"]
-    printed = folder / "printed"
+    environ |= service_key_files(folder, "orders")["orders"] | {"ROLE": "events", "HTTP_PORT": str(port)}
+    url, printed = f"http://127.0.0.1:{port}/", folder / "printed"
     with printed.open("wb") as out:
         process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=out, stderr=out)
     try:
-        yield f"http://127.0.0.1:{port}/", printed
+        for _ in range(600):
+            with contextlib.suppress(httpx.ConnectError):
+                httpx.get(url, timeout=30)
+                break
+            time.sleep(0.05)
+        yield url, printed
     finally:
         process.terminate()
         process.wait(20)
 
 
 def test_under_the_frameworks_own_command_every_line_is_the_same_json(tmp_path: Path) -> None:
-    ping = {
-        "ce-specversion": "1.0",
-        "ce-id": "1",
-        "ce-source": SweepDue.SOURCE,
-        "ce-type": SweepDue.TYPE,
-        "ce-correlationid": "under-the-framework",
-    }
-    with framework(tmp_path) as (url, printed):
-        for _ in range(600):
-            with contextlib.suppress(httpx.ConnectError):
-                assert httpx.post(url, headers=ping, content=b"{}").status_code == 204
-                break
-            time.sleep(0.05)
+    with served(tmp_path, *FRAMEWORK) as (url, printed):
+        assert httpx.post(url, headers=TICK, content=b"{}", timeout=30).status_code == 204
     lines = [json.loads(line) for line in printed.read_text().splitlines()]
     assert {line["service"] for line in lines} == {"orders"}
-    assert [line["outcome"] for line in lines if line.get("correlation_id") == "under-the-framework"] == [
-        "handled"
+    ticks = [line for line in lines if line.get("correlation_id") == "under-the-framework"]
+    assert [line["outcome"] for line in ticks if line["event"] == "event"] == ["handled"]
+
+
+def test_our_entry_point_and_the_frameworks_command_serve_the_same_app(tmp_path: Path) -> None:
+    requests: list[tuple[str, str, dict[str, str], bytes]] = [
+        ("POST", "", TICK, b"{}"),
+        ("POST", "", {**TICK, "ce-type": "shop.unknown.v1"}, b"{}"),
+        ("POST", "", {**TICK, "ce-type": "shop.stock.reserved.v1", "ce-source": "/products"}, b"{}"),
+        ("POST", "", {"content-type": "application/json"}, b"{"),
+        ("POST", "elsewhere", TICK, b"{}"),
+        ("GET", "", {}, b""),
+        ("GET", "robots.txt", {}, b""),
     ]
+    answers = []
+    for name, module in {"ours": ["functions.orders.main"], "framework": FRAMEWORK}.items():
+        with served(tmp_path / name, *module) as (url, _):
+            sent = [
+                httpx.request(method, url + path, headers=headers, content=body, timeout=30)
+                for method, path, headers, body in requests
+            ]
+        answers.append(
+            [(answer.status_code, answer.headers.get("content-type"), answer.text) for answer in sent]
+        )
+    assert answers[0] == answers[1]
+    assert [status for status, _, _ in answers[0]] == [204, 400, 403, 400, 400, 400, 404]
