@@ -50,7 +50,11 @@ class Cluster:
     def apply(self, *objects: Mapping[str, Any]) -> None:
         """Create or change these objects."""
         self.kubectl(
-            "apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+            "apply",
+            "--validate=false",
+            "-f",
+            "-",
+            given=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}),
         )
 
     def delete(self, kind: str, name: str, *arguments: str) -> None:
