@@ -1,4 +1,4 @@
-"""Clients of AWS: what all of ours have in common."""
+"""How clients of AWS are made."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from observability.proxies import proxy_for
 
 
 def make_client(service: str, region: str | None, endpoint: str | None, **config: Any) -> Any:
-    """boto3's own client of `service`; blocking, and slow to make (0.3 s of CPU with the imports).
+    """Return boto3's client of `service`. It blocks, and takes 0.3 s of CPU to make, with the imports.
 
-    Credentials are those of boto3's chain: in a pod, its service account's role. So are region and endpoint that are
-    None. `config` is botocore's Config. An endpoint inside the platform is called past the environment's proxies.
+    Credentials come from boto3's chain: in a pod, the role of its service account. So do region and endpoint if they
+    are None. `config` is botocore's Config. An endpoint inside the platform is called without the environment's
+    proxies.
     """
     # botocore is boto3 without its resource layer, whose import alone costs a cold start 0.08 s.
     from botocore.config import Config
@@ -22,10 +23,9 @@ def make_client(service: str, region: str | None, endpoint: str | None, **config
 
     session = get_session()
     session.register_component("data_loader", LeanLoader())
-    # AWS_REGION is what pods are given, and boto3 does not read it. An endpoint of one's own needs none, yet boto3
-    # wants one.
+    # Pods have AWS_REGION, which boto3 does not read. A configured endpoint needs no region, but boto3 demands one.
     if endpoint and proxy_for(endpoint) is None:
-        config["proxies"] = {}  # boto3 would go by the environment; AWS itself is reached through its proxies
+        config["proxies"] = {}  # only calls of AWS itself use the proxies
     region = region or os.environ.get("AWS_REGION") or session.get_config_variable("region")
     return session.create_client(
         service,

@@ -1,4 +1,4 @@
-"""botocore's descriptions of AWS, read as fast as a cold start wants them."""
+"""A faster loader of botocore's service models, for the cold start."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class _Files(JSONFileLoader):  # type: ignore[misc]  # botocore has no types
 
 
 class LeanLoader(Loader):  # type: ignore[misc]  # botocore has no types
-    """The loader of a botocore session: by msgspec, and without looking into each of its 400 services' folders."""
+    """The loader of a botocore session. It uses msgspec, and does not search the folders of botocore's 400 services."""
 
     FILE_LOADER_CLASS = _Files
 
     def list_available_services(self, type_name: str) -> list[str]:
-        """The services that botocore came with, whether or not they have files of this type."""
+        """Return botocore's services, whether or not they have files of this type."""
         return [folder.name for folder in Path(self.BUILTIN_DATA_PATH).iterdir()]

@@ -1,4 +1,4 @@
-"""Time as a collaborator."""
+"""Clocks, which are passed in so that tests can set the time."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ def sortable(at: datetime) -> str:
 
 
 class Clock(Protocol):
-    """Tells the time."""
+    """Returns the time."""
 
     def now(self) -> datetime:
-        """The present, in UTC, aware."""
+        """Return the time in UTC, aware."""
 
 
 class SystemClock:
     """The machine's clock."""
 
     def now(self) -> datetime:
-        """The present, in UTC, aware."""
+        """Return the time in UTC, aware."""
         return datetime.now(UTC)
 
 
 class ManualClock:
-    """A clock for tests: it moves only when told."""
+    """A clock for tests, which moves only by `advance`."""
 
     def __init__(self, at: datetime | None = None) -> None:
         self._now = at or datetime(2030, 1, 1, tzinfo=UTC)
 
     def now(self) -> datetime:
-        """The time last set."""
+        """Return the time last set."""
         return self._now
 
     def advance(self, by: timedelta) -> None:
-        """Move on."""
+        """Move the clock forward."""
         self._now += by

@@ -1,5 +1,6 @@
-"""Secrets as a part gets them: from a variable, or from the file that the same variable with `_FILE` names (a mounted
-Secret). In production it does not start with one that is missing, an example, easily guessed, or a developer's.
+"""Secrets, from a variable or from the file that the variable with the suffix `_FILE` names (a mounted Secret).
+
+In production a service does not start with a secret that is an example, easily guessed, or a developer's.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ from functions.runtime.settings import RuntimeSettings, SettingsError
 log = logging.getLogger("shop.credentials")
 
 LEAST = 16
-"""Characters of a secret in production: 12 random bytes in base64."""
+"""The least characters of a secret in production: 12 random bytes in base64."""
 _DISTINCT = 6
-# What documents show, and what stands where a value was to be filled in.
+# Values that documents show, and placeholders.
 _EXAMPLES = frozenset({"a-long-random-secret", "correct horse battery", "correct horse battery staple"})
 _UNFILLED = re.compile(
     r"change.?me|example|placeholder|dummy|insecure|not.?a.?secret|^<.*>$|\$\{|\{\{", re.IGNORECASE
 )
 _DEVELOPERS = ".data"
-"""The folder that `make up` keeps what it makes in."""
+"""The folder of `make up`, which has generated secrets."""
 
 
 def secret(settings: RuntimeSettings, name: str) -> str:
-    """The field `name`, or else what the file holds that the field `name`_file names.
+    """Return the field `name`, or else the content of the file that the field `name`_file names.
 
-    Empty where neither is set. Raises SettingsError, which shows neither.
+    Returns an empty string if neither is set. Raises SettingsError, which shows neither.
     """
     path = _path(settings, name)
     if not path:
@@ -44,20 +45,20 @@ def secret(settings: RuntimeSettings, name: str) -> str:
 
 
 def variable(settings: RuntimeSettings, name: str) -> str:
-    """What an error calls the secret `name`: the variable that it comes from."""
+    """Return the variable that the secret `name` comes from, for error messages."""
     return f"{name.upper()}_FILE" if _path(settings, name) else name.upper()
 
 
 def _path(settings: RuntimeSettings, name: str) -> str:
-    """The file that the secret comes from; empty where its variable holds it."""
+    """Return the file that the secret comes from, or an empty string if its variable has it."""
     return "" if getattr(settings, name) else str(getattr(settings, f"{name}_file", ""))
 
 
 def refuse_weak(settings: RuntimeSettings) -> None:
-    """Look at all SECRETS of the settings; nothing outside production. Whether one is needed is for who needs it.
+    """Check all SECRETS of the settings, in production only. A missing secret is an error of the code that needs it.
 
-    Raises SettingsError, which names the variable and never shows what it holds. Logs a warning for a file that other
-    people of the machine may read.
+    Raises SettingsError, which names the variable and never shows its value. Logs a warning for a file that other users
+    of the machine may read.
     """
     if settings.shop_env != "production":
         return
@@ -75,7 +76,7 @@ def refuse_weak(settings: RuntimeSettings) -> None:
 
 
 def weakness(value: str) -> str:
-    """Say what is wrong with a secret in production; empty for nothing."""
+    """Return what is wrong with a secret in production, or an empty string."""
     if value.casefold() in _EXAMPLES or _UNFILLED.search(value):
         return "is an example; in production it must be a secret"
     if len(value) < LEAST:
@@ -86,6 +87,6 @@ def weakness(value: str) -> str:
 
 
 def _others_may_read(path: str) -> bool:
-    """Not so where it is mounted read-only: a pod's Secrets are 0644, in a file system that nobody else is in."""
+    """Return whether other users may read the file. A read-only mount is a pod's Secret, which no other user sees."""
     mounted = os.statvfs(path).f_flag & os.ST_RDONLY
     return not mounted and bool(Path(path).stat().st_mode & stat.S_IROTH)

@@ -1,8 +1,8 @@
-"""ISO 4217 currencies, and what each payment provider charges in them.
+"""ISO 4217 currencies, and the limits of each payment provider.
 
 Money inside the platform is in ISO 4217 minor units. A provider counts in units of its own: Stripe takes Malagasy
 ariary whole, although ISO gives them hundredths, and Icelandic kronur in hundredths, although ISO gives them none.
-`ProviderLimits` holds what a provider documents, converts both ways, and says what is wrong with an amount.
+`ProviderLimits` has the limits that a provider documents, converts amounts both ways, and validates them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CURRENCIES = _codes("""
     SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VED VES
     VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG
 """)
-"""The currencies that people pay with: no funds, no precious metals, no test codes."""
+"""The currencies of payments: no funds, precious metals or test codes."""
 
 NO_DECIMALS = _codes("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF")
 THREE_DECIMALS = _codes("BHD IQD JOD KWD LYD OMR TND")
@@ -34,7 +34,7 @@ _FOUR_DECIMALS = _codes("CLF UYW")
 
 
 def exponent(currency: str) -> int:
-    """The number of decimals that ISO 4217 gives a currency; 2 for an unknown code."""
+    """Return the number of decimals of a currency by ISO 4217; 2 for an unknown code."""
     if currency in NO_DECIMALS:
         return 0
     if currency in THREE_DECIMALS:
@@ -44,10 +44,10 @@ def exponent(currency: str) -> int:
 
 @dataclass(frozen=True)
 class ChargeLimits:
-    """What a provider takes in one currency, in the provider's own units.
+    """What a provider accepts in one currency, in the provider's own units.
 
-    `exponent` is the number of decimals of its unit, `step` what every amount is a multiple of, `minimum` and
-    `maximum` bound one charge. Refunds have no minimum.
+    `exponent` is the number of decimals of its unit. Every amount is a multiple of `step`. `minimum` and `maximum`
+    bound one charge; refunds have no minimum.
     """
 
     exponent: int
@@ -172,7 +172,7 @@ def _stripe() -> dict[str, ChargeLimits]:
 SIMULATED = ProviderLimits(
     "The simulated provider", {currency: ChargeLimits(exponent(currency)) for currency in CURRENCIES}
 )
-"""No limits but ISO 4217's."""
+"""No limits except those of ISO 4217."""
 PROVIDERS: Mapping[str, ProviderLimits] = {
     "stripe": ProviderLimits("Stripe", _stripe()),
     "simulated": SIMULATED,

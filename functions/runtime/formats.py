@@ -1,4 +1,4 @@
-"""Patterns and bounds that the gateway documents and a service enforces: one definition for both.
+"""Patterns and bounds, which the gateway documents and the services enforce.
 
 Patterns are anchored and in the syntax that JSON Schema, RE2 and Python share. Amounts are in minor units.
 """
@@ -30,7 +30,7 @@ MAX_ADJUSTMENT_REASON: Final = 200
 MAX_LINES: Final = 50
 MAX_QUANTITY: Final = 1_000
 MAX_TOTAL: Final = 1_000_000_000_000
-"""Of an order: far above any, and far below 2**53, where JSON numbers become inexact."""
+"""The largest total of an order. Far below 2**53, above which JSON numbers are inexact."""
 
 MAX_NAME: Final = 100
 MAX_EMAIL: Final = 254

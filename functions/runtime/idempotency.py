@@ -1,4 +1,4 @@
-"""Idempotency keys: a request that is sent again gets the first one's answer, and has no second effect."""
+"""Idempotency keys: a repeated request returns the first result and has no second effect."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _KEY = re.compile(IDEMPOTENCY_KEY)
 
 
 def fingerprint(request: bytes) -> str:
-    """What tells one request from another under the same key; `request` is its canonical form, without the key."""
+    """Return a digest of a request, in its canonical form without the key, to recognise a reused key."""
     return sha256(request).hexdigest()
 
 
 def wrong_key(key: str | None) -> Iterator[tuple[str, str]]:
-    """What is wrong with a key, as violations of the field `idempotency_key`; no key at all is right."""
+    """Yield the violations of a key, for the field `idempotency_key`. No key is valid."""
     if key is not None and not _KEY.fullmatch(key):
         yield "idempotency_key", "must be 1 to 255 visible ASCII characters"
 
@@ -29,8 +29,9 @@ def wrong_key(key: str | None) -> Iterator[tuple[str, str]]:
 def idempotency_record(
     scope: str, key: str, request_fingerprint: str, answer: type[Any]
 ) -> IdempotencyRecord:
-    """The guard of one request: `scope` is the operation and whoever asks ("orders:usr_..."), `answer` what it gives.
+    """Make the record of one request. `scope` is the operation and the caller ("orders:usr_..."), `answer` the class of
+    the result.
 
-    `key` has passed `wrong_key`.
+    `key` is one that `wrong_key` accepts.
     """
     return IdempotencyRecord(f"idempotency:{scope}:{key}", KEPT, request_fingerprint, answer)

@@ -8,9 +8,8 @@ from datetime import datetime, timedelta
 from functions.runtime.store.port import Changes, IdempotencyRecord, Store
 
 KEPT = timedelta(days=7)
-"""Far longer than any broker retries; a dead letter replayed later still finds its effect in the entity's
-state.
-"""
+"""Far longer than any broker retries. A dead letter that is replayed later still finds its effect in the entity's
+state."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Values that every service writes into its messages."""
+"""Conversion of money and times to and from messages."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def money(amount: Money) -> money_pb2.Money:
-    """An amount as a message."""
+    """Return an amount as a message."""
     return money_pb2.Money(amount=amount.amount, currency=amount.currency)
 
 
 def timestamp(at: datetime) -> Timestamp:
-    """An aware time as a message, to the microsecond; cheaper than `FromDatetime`."""
+    """Return an aware time as a message, to the microsecond. Cheaper than `FromDatetime`."""
     since = at - _EPOCH
     return Timestamp(seconds=since.days * 86400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def seconds_since_1970(sent: Timestamp, field: str) -> float:
-    """Return a time that a caller sent, in seconds since 1970. Raises INVALID_ARGUMENT, naming `field`."""
+    """Return a time that a caller sent, in seconds since 1970. Raises INVALID_ARGUMENT for `field`."""
     try:
         micros: int = sent.ToMicroseconds()
     except ValueError:
@@ -34,7 +34,7 @@ def seconds_since_1970(sent: Timestamp, field: str) -> float:
 
 
 def seconds(at: float) -> Timestamp:
-    """Seconds since 1970 as a message, to the microsecond."""
+    """Return seconds since 1970 as a message, to the microsecond."""
     stamp = Timestamp()
     stamp.FromMicroseconds(round(at * 1_000_000))
     return stamp

@@ -18,10 +18,10 @@ from functions.runtime.identity import ADMIN, CUSTOMER, SERVICE, Identity
 
 
 class FakeVerifier:
-    """Takes `user:<id>`, `admin:<id>` and `service:<name>` for tokens."""
+    """Accepts `user:<id>`, `admin:<id>` and `service:<name>` as tokens."""
 
     async def verify(self, token: str) -> Identity:
-        """Raises TOKEN_INVALID for anything else."""
+        """Return the caller. Raises TOKEN_INVALID for any other token."""
         kind, _, subject = token.partition(":")
         roles = {"user": {CUSTOMER}, "admin": {CUSTOMER, ADMIN}, "service": {SERVICE}}.get(kind)
         if roles is None or not subject:
@@ -30,12 +30,12 @@ class FakeVerifier:
 
 
 def bearer(token: str) -> list[tuple[str, str]]:
-    """Call metadata with this token."""
+    """Return call metadata with this token."""
     return [("authorization", f"Bearer {token}")]
 
 
 def service_key_files(folder: Path, *services: str) -> dict[str, dict[str, str]]:
-    """Key pairs of these services in files; the variables that name them, by service."""
+    """Write key pairs of these services to files. Returns the variables that name them, by service."""
     known, found = ServiceKeys({}), {}
     for service in services:
         key = PrivateKey.generate(service)
@@ -57,22 +57,22 @@ KEYS: Final = {name: PrivateKey.generate(name) for name in _SOURCES}
 
 
 def signer(service: str) -> Signer:
-    """Signs as this service, by KEYS."""
+    """Return a signer with this service's key of KEYS."""
     return Signer(lambda: KEYS[service])
 
 
 def public_keys() -> ServiceKeys:
-    """The public halves of KEYS."""
+    """Return the public keys of KEYS."""
     return reduce(lambda known, key: known.with_key(key.service, key.public), KEYS.values(), ServiceKeys({}))
 
 
 def verifier(*, required: bool = True) -> Verifier:
-    """Checks by KEYS."""
+    """Return a verifier with KEYS."""
     return Verifier(public_keys, required=required)
 
 
 def signed(headers: Mapping[str, str], data: bytes, key: PrivateKey | None = None) -> dict[str, str]:
-    """The headers of an event in binary mode, with a time and its signature by `key`, or by its source's of KEYS."""
+    """Return the headers of an event in binary mode, with time and signature by `key`, or by its source's key."""
     headers = {"ce-time": "2030-01-01T00:00:00Z", **headers}
     attributes = {name[3:]: value for name, value in headers.items() if name.startswith("ce-")}
     used = key or KEYS[attributes["source"][1:]]
@@ -80,7 +80,7 @@ def signed(headers: Mapping[str, str], data: bytes, key: PrivateKey | None = Non
 
 
 def posted(event: Payload, event_id: str, key: PrivateKey | None = None) -> tuple[dict[str, str], bytes]:
-    """The headers and the body of an event in binary mode, as its source, or `key`, would send it."""
+    """Return headers and body of an event in binary mode, signed by `key`, or by its source's key."""
     headers = {
         "ce-specversion": "1.0",
         "ce-id": event_id,
@@ -94,6 +94,6 @@ def posted(event: Payload, event_id: str, key: PrivateKey | None = None) -> tupl
 
 
 def keyed(function: Function) -> Function:
-    """The same function with the keys of tests instead of files."""
+    """Make the function use KEYS instead of files, and return it."""
     function.signer, function.signatures = signer(function.name), verifier()
     return function

@@ -1,7 +1,7 @@
-"""What a line of text is, for every domain and the gateway.
+"""Validation of text, for every domain and the gateway.
 
-The rules follow PRECIS (RFC 8264, FreeformClass): control characters, unassigned code points and what reorders
-the text around it are refused; spaces and joiners that a script needs are kept as they were typed.
+The rules follow PRECIS (RFC 8264, FreeformClass): control characters, unassigned code points and characters that
+reorder the text around them are refused; spaces and joiners that a script needs are kept.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ import unicodedata
 
 # Categories: control, surrogate, private use, line and paragraph separator.
 _REFUSED = frozenset({"Cc", "Cs", "Co", "Zl", "Zp"})
-# Embeddings, overrides and isolates turn the text around them; interlinear annotations hide what they annotate.
+# Embeddings, overrides and isolates reorder the text around them; interlinear annotations hide text.
 _REORDERING = re.compile("[\u202a-\u202e\u2066-\u2069\ufff9-\ufffb]")
 _KEPT_CONTROLS = frozenset("\t\n\r")
-# New ideographs are added to these planes each year, and people bear them as names: known to be letters, if not
-# to this version of Unicode.
+# New ideographs are added to these planes each year, and names contain them. They are letters, even if this version of
+# Unicode does not know them.
 _IDEOGRAPHIC_PLANES = range(0x20000, 0x3FFFE)
 _LAST_TWO = 0xFFFE  # of each plane: noncharacters
-# Letters, digits, punctuation and symbols show ink; except for these, which are blank by design.
+# Letters, digits, punctuation and symbols are visible, except for these.
 _INK = frozenset("LNPS")
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0\ufffc\U0001d159")
 
 
 class TextError(ValueError):
-    """The text is refused; the message says what would be right, after the name of the field."""
+    """The text is invalid. The message says what would be right, to follow the name of the field."""
 
 
 def clean_line(text: str, longest: int, shortest: int = 1) -> str:
     """Return one line of text in NFC, without the spaces around it.
 
-    Spaces inside are kept, the ideographic one, too. Lengths are in characters of the result.
+    Spaces inside are kept, also ideographic ones. Lengths are in characters of the result.
 
     Raises:
-        TextError: the length is wrong; a line break, control character, unassigned code point or
-            bidirectional override is in it; or nothing of it can be seen.
+        TextError: for a wrong length, a line break, control character, unassigned code point or bidirectional
+            override, or if no character is visible.
     """
-    # NFC shortens a text to a third at most: a megabyte is refused unread.
+    # NFC shortens a text to a third at most, so a longer one is refused without normalising it.
     line = unicodedata.normalize("NFC", text.strip()) if len(text) <= 4 * longest + 64 else text
     if not shortest <= len(line) <= longest:
         raise TextError(f"must have {shortest} to {longest} characters")
@@ -48,7 +48,7 @@ def clean_line(text: str, longest: int, shortest: int = 1) -> str:
 
 
 def check_text(text: str, longest: int) -> None:
-    """Check text of several lines, which may have tabs and line breaks besides.
+    """Check text of several lines, which may also have tabs and line breaks.
 
     Raises:
         TextError: it is longer than `longest` characters, or has what a line must not have.

@@ -1,7 +1,7 @@
-"""Opaque page cursors: a position in one listing, URL-safe, recognised only by the listing that gave it out.
+"""Opaque page cursors: a position in one listing, URL-safe, accepted only by the listing that returned it.
 
-They hold no secret and grant nothing: whoever forges one only moves within a listing that the caller may
-read anyway. The checksum keeps damaged ones and those of other listings from being taken for a position.
+They contain no secret and grant nothing: a forged cursor only moves within a listing that the caller may read anyway.
+The checksum detects damaged cursors and those of other listings.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ _position = msgspec.json.Decoder(tuple[str, str])
 
 
 class Listing(NamedTuple):
-    """What a cursor belongs to."""
+    """The listing that a cursor belongs to."""
 
     kind: str
     name: str
     partition: str
     descending: bool
     epoch: int = 0
-    """Of the store: a cursor from before a restore is refused."""
+    """The store's epoch, so that a cursor from before a restore is refused."""
 
 
 def cursor_after(listing: Listing, sort: str, entity_id: str) -> str:
-    """The cursor of what follows the entity at (`sort`, `entity_id`)."""
+    """Return the cursor of the page that follows the entity at (`sort`, `entity_id`)."""
     body = msgspec.json.encode((sort, entity_id))
     return urlsafe_b64encode(_check(listing, body) + body).decode().rstrip("=")
 
 
 def position(listing: Listing, cursor: str) -> tuple[str, str]:
-    """The (sort, id) of a cursor; raises INVALID_ARGUMENT with reason INVALID_CURSOR."""
+    """Return the (sort, id) of a cursor. Raises INVALID_ARGUMENT (INVALID_CURSOR)."""
     try:
         raw = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         body = raw[_CHECK:]
-        # Decoding skips what is not in the alphabet, so only the canonical form is a cursor.
+        # Decoding ignores characters that are not in the alphabet, so only the canonical form is accepted.
         if raw[:_CHECK] != _check(listing, body) or urlsafe_b64encode(raw).decode().rstrip("=") != cursor:
             raise _refused()
         return _position.decode(body)
@@ -50,7 +50,7 @@ def position(listing: Listing, cursor: str) -> tuple[str, str]:
 
 
 def lower_bound(listing: Listing, cursor: str | None, since: str | None) -> tuple[str, str] | None:
-    """The (sort, id) after which a page begins: that of the cursor, or just before all that sorts as `since`."""
+    """Return the (sort, id) after which a page begins: that of the cursor, or the least one with sort key `since`."""
     if cursor:
         return position(listing, cursor)
     return None if since is None else (since, "")
@@ -65,5 +65,6 @@ def _refused() -> ServiceError:
 
 
 def _check(listing: Listing, body: bytes) -> bytes:
-    first_life = listing[:-1] if listing.epoch == 0 else listing  # as when there was but one
-    return blake2b(msgspec.json.encode((first_life, body)), digest_size=_CHECK).digest()
+    # Without a restore, cursors are as in releases that had no epoch.
+    fields = listing[:-1] if listing.epoch == 0 else listing
+    return blake2b(msgspec.json.encode((fields, body)), digest_size=_CHECK).digest()

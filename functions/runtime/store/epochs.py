@@ -1,9 +1,9 @@
-"""Epochs: each restore begins a new life of the data, in which nothing issued in the one before is taken for its own.
+"""Epochs: a restore begins a new one, in which nothing that was issued before the restore is accepted.
 
-After a restore the same versions would be given out a second time, for other contents, and tokens, cursors and ETags
-of a life that is no more would be accepted. So whoever restores begins a new epoch before anything starts:
-`make restore` does so by itself; for a database that was restored by its own means (DynamoDB's point-in-time
-recovery) it is `python -m functions.runtime.store.epochs` (`make epoch`) with its STORE_URL, while nothing runs.
+Without it, versions would be used again for other contents, and tokens, cursors and ETags from before the restore would
+be accepted. `make restore` begins a new epoch by itself. For a database that was restored by its own means (DynamoDB's
+point-in-time recovery), run `make epoch` (`python -m functions.runtime.store.epochs`) with its STORE_URL, while nothing
+runs.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from functions.runtime.settings import RuntimeSettings, SettingsError, load
 
 
 def next_epoch(last: int, now: datetime) -> int:
-    """Milliseconds since 1970, above `last`.
+    """Return the epoch of a restore at `now`: milliseconds since 1970, above `last`.
 
-    A time and no counter, since what is restored may be older than the last restore: and far above any version that
-    writes, fewer than a thousand a second for one entity, can have reached since the epoch before.
+    It is a time and not a counter, because a backup may be older than the last restore. It is greater than any version
+    written since the last epoch, because one entity is written less than a thousand times a second.
     """
     return max(last + 1, int(now.timestamp() * 1000))
 
 
 def begin_in_file(path: Path) -> int:
-    """Begin a new epoch in a SQLite file that no process has open; raises StoreFileError. Returns the epoch."""
+    """Begin a new epoch in a SQLite file that no process has open. Returns the epoch. Raises StoreFileError."""
     import sqlite3  # only this adapter's cost
 
     from functions.runtime.store.sqlite.file import SQLiteFile
@@ -53,7 +53,7 @@ def begin_in_table(client: object, table: str) -> int:
 
 
 def begin(store_url: str) -> dict[str, int]:
-    """Begin a new epoch in every domain's store at STORE_URL; the epochs by file or table. Raises SettingsError."""
+    """Begin a new epoch in every domain's store at STORE_URL. Returns them by file or table. Raises SettingsError."""
     scheme, _, rest = store_url.partition(":")
     if scheme == "sqlite" and rest.startswith("///"):
         paths = sorted(Path(rest.removeprefix("///")).glob("*.db"))
@@ -70,7 +70,7 @@ def begin(store_url: str) -> dict[str, int]:
 
 
 def main() -> int:
-    """The exit code: 0 when every store has its new epoch, 1 when not (it says why)."""
+    """Return 0 if every store has a new epoch, or print the reason and return 1."""
     from botocore.exceptions import BotoCoreError, ClientError  # boto3 only where it is used
 
     try:

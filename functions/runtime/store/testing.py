@@ -1,4 +1,4 @@
-"""For tests of whoever stands on a store."""
+"""Helpers for tests that use a store."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from functions.runtime.store.port import Store
 
 
 async def recorded(store: Store) -> list[Payload]:
-    """The events that wait in any store's outbox, decoded, oldest first."""
+    """Return the events in the store's outbox, decoded, oldest first."""
     rows = await store.outbox(datetime.max.replace(tzinfo=UTC), 1_000_000)
     return [decoder(CATALOG[row.type]).decode(row.data) for row in rows]

@@ -1,4 +1,4 @@
-"""A store whose transactions are spans; put around the real one only when tracing is on."""
+"""A store that makes a span of each transaction. It wraps the real one only if tracing is on."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ E = TypeVar("E", bound=Entity)
 R = TypeVar("R")
 
 _SYSTEMS = {"sqlite": "sqlite", "dynamodb": "aws.dynamodb"}
-# A rule of the domain that says no is no failure of the database, nor is an event that came twice.
+# Neither an error of the domain nor a repeated event is a failure of the database.
 _HARMLESS = (AlreadyDone, ServiceError)
 
 
 class TracedStore:
-    """The port over another store. Reads have no spans: on SQLite one would cost more than what it tells of."""
+    """The port over another store. Reads have no spans, because on SQLite a span would cost more than the read."""
 
     def __init__(self, store: Store, scheme: str, name: str) -> None:
         self._store = store
         self._system = _SYSTEMS.get(scheme, scheme)
         self._name = name
         self._operations: dict[tuple[str | type, ...], tracing.SpanTemplate] = {}
-        # All that has no span is the other store's own.
+        # Methods without a span are those of the wrapped store.
         self.get, self.get_many, self.page = store.get, store.get_many, store.page
         self.outbox, self.outbox_published = store.outbox, store.outbox_published
         self.outbox_state, self.on_commit = store.outbox_state, store.on_commit
@@ -72,6 +72,6 @@ class TracedStore:
         }
         if len(classes) == 1:
             attributes["db.collection.name"] = collection
-        else:  # the conventions want one collection, or none
+        else:  # the semantic conventions allow one collection at most
             attributes["db.query.summary"] = f"{name} {collection}".rstrip()
         return tracing.SpanTemplate(f"{name} {collection}".rstrip(), "CLIENT", attributes)

@@ -1,16 +1,16 @@
-"""How a domain's state lies in its one DynamoDB table: keys, attributes, and the items' way to rows and back.
+"""The layout of a domain's DynamoDB table: keys, attributes, and conversion of items to rows and back.
 
 | item | pk | sk | attributes |
 |---|---|---|---|
 | entity | `e#kind#id` | `e` | `v` version, `d` data and `k` index keys (JSON), `ex` |
-| index entry | `i#kind#index#partition` | sort key and id | `ttl` when the entity has one |
-| guard | `g#key` | `g` | `f` fingerprint, `d` answer, `ex` |
-| epoch | `epoch` | `epoch` | `n` when it began |
-| outbox row | `o#shard` | the event's id | `ty so su tm d co tp ts`; `n` and `more` when it holds several |
+| index entry | `i#kind#index#partition` | sort key and id | `ttl` if the entity has one |
+| idempotency record | `g#key` | `g` | `f` fingerprint, `d` answer, `ex` |
+| epoch | `epoch` | `epoch` | `n` the epoch |
+| outbox row | `o#shard` | the event's id | `ty so su tm d co tp ts`; `n` and `more` if it has several |
 
-Index entries are items of their own, and no global secondary index, because an entity has several in one index
-and a list must show what was just written. What expires has `ex` (microseconds) with `xs`, which put it into
-the sparse index `expiry` that `Store.expire` reads, and `ttl` (seconds), by which DynamoDB removes it, too.
+Index entries are items of their own and not a global secondary index, because an entity has several in one index and a
+list must show what was just written. Items that expire have `ex` (microseconds) and `xs`, which put them into the
+sparse index `expiry` that `Store.expire` reads, and `ttl` (seconds), by which DynamoDB removes them, too.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from functions.runtime.store.planning import IdempotencyRow, Stored
 from functions.runtime.store.port import IndexKey
 
 Item = dict[str, Any]
-"""As boto3's client has it: attribute name to typed value."""
+"""An item of boto3's client: attribute name to typed value."""
 
 OUTBOX_SHARDS: Final = 4
 EXPIRY_SHARDS: Final = 4
-"""One partition of DynamoDB takes 1,000 writes a second. More may be added any time, but none taken away."""
+"""One partition of DynamoDB takes 1,000 writes a second. Shards may be added at any time, but never removed."""
 
 EXPIRY: Final = "expiry"
 
-# A sort key is `<index key's sort> <id>`. All up to "!" is escaped in the first part, in order, so that the space
-# sorts before all that may follow, hence keys as text sort as the pairs do.
+# A sort key is `<index key's sort> <id>`. Characters up to "!" are escaped in the first part, in order, so that the
+# space sorts before any other character, and texts sort as the pairs do.
 _ESCAPED: Final = {code: "!" + chr(code + 0x30) for code in range(0x22)}
 _PLAIN: Final = {chr(code + 0x30): chr(code) for code in range(0x22)}
 _LONGEST_PK: Final = 2048  # bytes
@@ -47,74 +47,74 @@ _rows = msgspec.json.Decoder(list[tuple[str, str, str, str, int, str, str, str, 
 
 
 def fits(pk: str, sk: str = "") -> bool:
-    """Whether DynamoDB takes such keys; nothing can lie under those that it does not take."""
+    """Return whether DynamoDB accepts keys of this length."""
     return len(pk.encode()) <= _LONGEST_PK and len(sk.encode()) <= _LONGEST_SK
 
 
 def entity_key(kind: str, entity_id: str) -> Item:
-    """The key of an entity."""
+    """Return the key of an entity."""
     return {"pk": {"S": f"e#{kind}#{entity_id}"}, "sk": {"S": "e"}}
 
 
 def record_key(key: str) -> Item:
-    """The key of a guard."""
+    """Return the key of an idempotency record."""
     return {"pk": {"S": f"g#{key}"}, "sk": {"S": "g"}}
 
 
 def epoch_key() -> Item:
-    """The key of the epoch."""
+    """Return the key of the epoch."""
     return {"pk": {"S": "epoch"}, "sk": {"S": "epoch"}}
 
 
 def epoch_item(epoch: int) -> Item:
-    """The epoch; see `functions.runtime.store.epochs`."""
+    """Return the item of the epoch; see `functions.runtime.store.epochs`."""
     return epoch_key() | {"n": {"N": str(epoch)}}
 
 
 def epoch_of(item: Item | None) -> int:
-    """The inverse of `epoch_item`; 0 where there never was a restore."""
+    """Invert `epoch_item`. Returns 0 if there never was a restore."""
     return int(item["n"]["N"]) if item else 0
 
 
 def entry_partition(kind: str, index: str, partition: str) -> str:
-    """The `pk` of a listing."""
+    """Return the `pk` of a listing."""
     return f"i#{kind}#{index}#{partition}"
 
 
 def place(sort: str, entity_id: str) -> str:
-    """The `sk` of an index entry."""
+    """Return the `sk` of an index entry."""
     return f"{sort.translate(_ESCAPED)} {entity_id}"
 
 
 def placed(sk: str) -> tuple[str, str]:
-    """The (sort, id) of an index entry: the inverse of `place`."""
+    """Invert `place`: return the (sort, id) of an index entry."""
     escaped, _, entity_id = sk.partition(" ")
     first, *parts = escaped.split("!")
     return first + "".join(_PLAIN[part[0]] + part[1:] for part in parts), entity_id
 
 
 def last_place(sort: str) -> str:
-    """An upper bound of the entries with this sort key."""
+    """Return an upper bound of the entries with this sort key."""
     return place(sort, _LAST)
 
 
 def outbox_partition(shard: int) -> str:
-    """The `pk` of a shard of the outbox."""
+    """Return the `pk` of a shard of the outbox."""
     return f"o#{shard}"
 
 
 def outbox_key(row_id: str) -> Item:
-    """The key of the item that a row begins."""
+    """Return the key of the item whose first row this is."""
     return {"pk": {"S": outbox_partition(_shard(row_id, OUTBOX_SHARDS))}, "sk": {"S": row_id}}
 
 
 def expiry_partition(shard: int) -> str:
-    """The `xs` of a shard of what expires."""
+    """Return the `xs` of a shard of the expiry index."""
     return f"x#{shard}"
 
 
 def entity_item(kind: str, entity_id: str, stored: Stored, version: str) -> Item:
-    """An entity; `version` as in `version_of`."""
+    """Return the item of an entity. `version` is from `version_of`."""
     item = entity_key(kind, entity_id)
     item["v"] = {"S": version}
     item["d"] = {"S": stored.data.decode()}
@@ -124,7 +124,7 @@ def entity_item(kind: str, entity_id: str, stored: Stored, version: str) -> Item
 
 
 def stored_of(item: Item) -> Stored:
-    """The inverse of `entity_item`."""
+    """Invert `entity_item`."""
     return Stored(
         int(item["v"]["S"].partition("-")[0]),
         item["d"]["S"].encode(),
@@ -134,23 +134,26 @@ def stored_of(item: Item) -> Stored:
 
 
 def expiry_of(item: Item) -> int | None:
-    """When an entity or guard ends, in microseconds."""
+    """Return when an entity or idempotency record expires, in microseconds since 1970."""
     return int(item["ex"]["N"]) if "ex" in item else None
 
 
 def is_over(item: Item, now: datetime) -> bool:
-    """Whether its time is over, although DynamoDB may take days to remove it."""
+    """Return whether the item has expired. DynamoDB may take days to remove it."""
     expires = expiry_of(item)
     return expires is not None and expires <= micros(now)
 
 
 def version_of(version: int, token: str) -> str:
-    """What a write is conditional on: the version, and whose it is, so that a namesake made anew is another."""
+    """Return what a write is conditional on.
+
+    The transaction's token tells an entity from one that was created later under the same id.
+    """
     return f"{version}-{token[:8]}"
 
 
 def entry_key(kind: str, entity_id: str, key: IndexKey) -> Item:
-    """The key of an index entry."""
+    """Return the key of an index entry."""
     return {
         "pk": {"S": entry_partition(kind, key.name, key.partition)},
         "sk": {"S": place(key.sort, entity_id)},
@@ -158,18 +161,18 @@ def entry_key(kind: str, entity_id: str, key: IndexKey) -> Item:
 
 
 def entry_item(kind: str, entity_id: str, key: IndexKey, expires: int | None) -> Item:
-    """An index entry; it ends with its entity."""
+    """Return the item of an index entry, which expires with its entity."""
     item = entry_key(kind, entity_id, key)
     return item if expires is None else item | {"ttl": _seconds(expires)}
 
 
 def entries_of(stored: Stored | None) -> list[IndexKey]:
-    """The index entries that an entity has."""
+    """Return the index entries of an entity."""
     return decode_keys(stored.keys) if stored else []
 
 
 def record_item(record: IdempotencyRow) -> Item:
-    """A guard."""
+    """Return the item of an idempotency record."""
     item = record_key(record.key) | {"f": {"S": record.fingerprint}}
     if record.answer is not None:
         item["d"] = {"S": record.answer.decode()}
@@ -177,13 +180,13 @@ def record_item(record: IdempotencyRow) -> Item:
 
 
 def record_of(key: str, item: Item) -> IdempotencyRow:
-    """The inverse of `record_item`."""
+    """Invert `record_item`."""
     answer = item["d"]["S"].encode() if "d" in item else None
     return IdempotencyRow(key, item["f"]["S"], answer, int(item["ex"]["N"]))
 
 
 def outbox_item(rows: Sequence[OutboxRow]) -> Item:
-    """One item for a row; or for several, when they are too many for items of their own."""
+    """Return one item for a row, or for several if there are too many for items of their own."""
     first, more = rows[0], rows[1:]
     item = outbox_key(first.id)
     item |= {
@@ -203,7 +206,7 @@ def outbox_item(rows: Sequence[OutboxRow]) -> Item:
 
 
 def outbox_rows_of(item: Item) -> list[OutboxRow]:
-    """The inverse of `outbox_item`."""
+    """Invert `outbox_item`."""
     row_id, kind, source, subject, data, *origin = (
         item[name]["S"] for name in ("sk", "ty", "so", "su", "d", "co", "tp", "ts")
     )

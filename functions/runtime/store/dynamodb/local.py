@@ -1,7 +1,6 @@
-"""DynamoDB Local, Amazon's own imitation of DynamoDB, for tests and for trying the platform on it.
+"""DynamoDB Local, Amazon's emulator of DynamoDB, for tests and development.
 
-It comes from Maven Central (com.amazonaws:DynamoDBLocal) by the machine's `mvn`, once, into the user's cache, and
-runs on the machine's `java`.
+`mvn` downloads it once from Maven Central (com.amazonaws:DynamoDBLocal) into the user's cache. It runs on `java`.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ CREDENTIALS: Final = {
     "AWS_ACCESS_KEY_ID": "local",
     "AWS_SECRET_ACCESS_KEY": "local",
 }
-"""It asks for some, and takes any."""
+"""DynamoDB Local demands credentials, and accepts any."""
 
 _POM = f"""<project><modelVersion>4.0.0</modelVersion>
 <groupId>shop</groupId><artifactId>dynamodb-local</artifactId><version>1</version><packaging>pom</packaging>
@@ -38,11 +37,11 @@ _START_SECONDS = 60
 
 
 class NotAvailable(Exception):
-    """DynamoDB Local cannot run here; the message says what is missing."""
+    """DynamoDB Local cannot run on this machine. The message says what is missing."""
 
 
 def install() -> Path:
-    """The folder with its libraries, fetched if need be; raises NotAvailable."""
+    """Return the folder with its libraries, and download them if they are missing. Raises NotAvailable."""
     folder = _cache() / f"dynamodb-local-{VERSION}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
@@ -53,7 +52,10 @@ def install() -> Path:
 
 
 def command(port: int, data: Path | None = None) -> list[str]:
-    """How to start it at `port`, keeping its data in the folder `data`, or in memory; raises NotAvailable."""
+    """Return the command that starts it on `port`, with its data in the folder `data` or in memory.
+
+    Raises NotAvailable.
+    """
     java = shutil.which("java")
     if java is None:
         raise NotAvailable("DynamoDB Local needs Java 11 or newer, and there is no `java` here")
@@ -67,7 +69,7 @@ def command(port: int, data: Path | None = None) -> list[str]:
 
 
 class DynamoDBLocal:
-    """A running one, in memory: use it as a context; `url` is where it answers."""
+    """Context manager that runs an in-memory DynamoDB Local at `url`."""
 
     def __enter__(self) -> DynamoDBLocal:
         port = free_port()
@@ -128,14 +130,14 @@ def _cache() -> Path:
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
+    """Return a port that is free at the moment."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 def answers(port: int) -> bool:
-    """Whether it answers there: its port is open some time before it is of use."""
+    """Return whether it answers requests. Its port is open some time before."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", "/")

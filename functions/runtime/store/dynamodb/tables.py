@@ -1,6 +1,6 @@
-"""`python -m functions.runtime.store.dynamodb.tables` (`make tables`): makes the DynamoDB tables that STORE_URL names.
+"""`python -m functions.runtime.store.dynamodb.tables` (`make tables`): create the DynamoDB tables that STORE_URL names.
 
-Their definition is tables.json, a CloudFormation template, which is also what production deploys.
+Their definition is tables.json, the CloudFormation template that production deploys.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _log = logging.getLogger("shop.store")
 
 
 def definition() -> tuple[list[str], dict[str, Any]]:
-    """The domains, and the properties of each one's table, from the template."""
+    """Return the domains, and the properties of a table, from the template."""
     _, names, resources = json.loads(TEMPLATE.read_text())["Resources"]["Fn::ForEach::Tables"]
     (table,) = resources.values()
     return names, table["Properties"]
 
 
 def create(client: Any, table: str) -> bool:
-    """Make one table as the template says, and wait until it can be used; False when it was there."""
+    """Create one table as the template says, and wait until it is active. Returns False if it existed."""
     _, properties = definition()
     chosen = {name: properties[name] for name in _AT_CREATION}
     try:
@@ -49,8 +49,8 @@ def create(client: Any, table: str) -> bool:
 
 
 def main() -> int:
-    """The exit code: 0 when all tables are there, 1 when not (it says why)."""
-    from botocore.exceptions import BotoCoreError, ClientError  # boto3 only where it is used
+    """Return 0 if all tables exist, or print the reason and return 1."""
+    from botocore.exceptions import BotoCoreError, ClientError  # boto3 only if it is used
 
     try:
         address = dynamodb_url(load(RuntimeSettings, os.environ).store_url)
