@@ -8,21 +8,21 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from events.asgi import Receive, Scope, Send
+from events.asgi import Application, Receive, Scope, Send
 from observability import heap
 
 _log = logging.getLogger("shop.http")
-_GRACE_SECONDS = 10
 
 
+@runtime_checkable
 class Service(Protocol):
-    """An ASGI application that is started and stopped on the loop that serves it."""
+    """An ASGI application that has to be started and stopped on the loop that serves it."""
 
     async def start(self) -> None: ...
 
@@ -32,19 +32,24 @@ class Service(Protocol):
 
 
 @contextlib.asynccontextmanager
-async def serving(service: Service, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+async def serving(
+    app: Application | Service, host: str = "127.0.0.1", port: int = 0, grace_seconds: int = 10
+) -> AsyncIterator[str]:
     """Serve within the running loop; yields the base URL without a trailing slash.
 
-    On exit the service stops first, while it can still be reached by its own requests that are under way.
+    An application that is a `Service` is started before. On exit it stops before the server, while it can still be
+    reached by its own requests that are under way.
     """
     listening = bind(host, port)
+    service = app if isinstance(app, Service) else None
     try:
-        await service.start()
+        if service is not None:
+            await service.start()
     except BaseException:
         listening.close()
         raise
     config = uvicorn.Config(
-        service,
+        app,
         loop="none",
         http=HttpProtocol,
         ws="none",
@@ -55,24 +60,27 @@ async def serving(service: Service, host: str = "127.0.0.1", port: int = 0) -> A
         server_header=False,
         date_header=False,
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_graceful_shutdown=grace_seconds,
     )
     server = Server(config)
     await server.begin(listening)
     try:
         yield f"http://{host}:{listening.getsockname()[1]}"
     finally:
-        await service.stop()
+        if service is not None:
+            await service.stop()
         await server.end()
 
 
-async def run_service(service: Service, host: str, port: int, ready: Callable[[str], None]) -> None:
+async def run_service(
+    app: Application | Service, host: str, port: int, ready: Callable[[str], None], grace_seconds: int = 10
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain; `ready` is called with the URL once requests are taken."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with serving(service, host, port) as url:
+    async with serving(app, host, port, grace_seconds) as url:
         ready(url)
         heap.freeze()
         await stop.wait()

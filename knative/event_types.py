@@ -1,4 +1,4 @@
-"""The catalogue's types as Knative's EventTypes, for whoever browses a cluster: `python -m knative.event_types` writes
+"""Generate Knative's EventTypes from the catalogue: `python -m knative.event_types` writes
 knative/base/event-types.yaml."""
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _HEAD: Final = """\
 
 
 def manifests() -> str:
-    """One EventType for each type, as YAML documents."""
+    """Return one EventType for each event type, as YAML documents."""
     return _HEAD + yaml.safe_dump_all(map(_manifest, CATALOG.values()), sort_keys=False, width=110)
 
 
 def _manifest(payload: type[Payload]) -> dict[str, Any]:
     return {
-        # The version that Knative stores; v1beta3 says the same in a list of attributes.
+        # The version that Knative stores; v1beta3 has a list of attributes instead.
         "apiVersion": "eventing.knative.dev/v1beta2",
         "kind": "EventType",
         "metadata": {"name": payload.TYPE},

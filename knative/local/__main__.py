@@ -26,12 +26,12 @@ domain, the gateway, the broker, and timers for the PingSources. Ctrl-C stops it
 
 EPILOG = """Variables of the shell reach every part and win over the manifests (LOG_LEVEL, SMTP_URL, OTEL_*).
 ADMIN_EMAIL and ADMIN_PASSWORD, at the first start, name the administrator instead of a random password.
-STORE_URL=dynamodb://... takes the stores to a DynamoDB of yours.
+STORE_URL=dynamodb://... keeps the state in your own DynamoDB.
 `make up ARGS=stop` stops the platform that runs on --data."""
 
 
 def main(argv: Sequence[str], shell: Mapping[str, str], launch: Launch = launch) -> int:
-    """Runs or stops a platform; the exit status."""
+    """Run or stop a platform; return the exit status."""
     arguments = _parser().parse_args(argv)
     terminal = Terminal()
     if arguments.command == "stop":
@@ -65,7 +65,7 @@ def _database(options: Options, data: Data, terminal: Terminal) -> AbstractConte
     if options.store == "sqlite":
         return nullcontext({})
     terminal.line("The stores are on DynamoDB Local (its first use here fetches it, with Maven)")
-    from knative.local import dynamodb  # only who asks for it needs it
+    from knative.local import dynamodb  # imported only with --store dynamodb
 
     return dynamodb.running(data.folder / "dynamodb", data.logs / "dynamodb.log")
 
@@ -117,21 +117,28 @@ def _add_modes(add: Callable[..., object]) -> None:
     add("command", nargs="?", choices=["run", "stop"], default="run", help="run (the default) or stop")
     add("--fresh", action="store_true", help="empty the data first")
     add("--reload", action="store_true", help="restart a part when its sources or manifests change")
-    add("--no-seed", dest="seed", action="store_false", help="leave an empty store without demo products")
-    console = "leave out the console, and with it the traces that it shows"
+    add(
+        "--no-seed",
+        dest="seed",
+        action="store_false",
+        help="do not load the demo products into an empty store",
+    )
+    console = "do not run the console, and record no traces for it"
     add("--no-console", dest="console", action="store_false", help=console)
     levels = ["all", "warn", "error", "none"]
-    add("--logs", choices=levels, default="warn", help="which lines of the logs are shown here")
+    add("--logs", choices=levels, default="warn", help="which log lines to show here")
 
 
 def _add_places(add: Callable[..., object]) -> None:
-    add("--data", type=Path, default=ROOT / ".data", metavar="DIR", help="where data lies (default: .data)")
+    add("--data", type=Path, default=ROOT / ".data", metavar="DIR", help="the data folder (default: .data)")
     stores = (
         "where the domains keep their state: files (the default), or DynamoDB Local (needs Java and Maven)"
     )
     add("--store", choices=["sqlite", "dynamodb"], default="sqlite", help=stores)
-    add("--port-offset", type=int, default=0, metavar="N", help="move all ports by N, to run beside another")
-    ports = "free: ports that nobody uses (for tests)"
+    add(
+        "--port-offset", type=int, default=0, metavar="N", help="add N to all ports, to run several platforms"
+    )
+    ports = "free: choose unused ports (for tests)"
     add("--ports", choices=["fixed", "free"], default="fixed", help=ports)
     base = ROOT / "knative" / "base"
     add("--manifests", type=Path, default=base, metavar="DIR", help="a kustomization's folder")

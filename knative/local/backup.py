@@ -1,9 +1,9 @@
-"""Backups of the platform's state while it runs, and their way back.
+"""Back up the platform's state while it runs, and restore it.
 
-A backup is a cut through all files at one moment: for some milliseconds no file takes a commit, and in that time a
-snapshot of each is opened, which SQLite's backup then copies at leisure while the platform goes on. So every event is
-in its sender's outbox, or with the broker, or handled, and after a restore the platform goes on as after a power
-failure at that moment.
+A backup is a consistent snapshot of all databases. Commits to all of them are blocked for some milliseconds, while a
+read transaction is opened on each; SQLite's backup then copies these snapshots while the platform runs. So every event
+is in its sender's outbox, in the broker, or handled. After a restore the platform continues as after a power failure at
+that moment.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ ROOT: Final = Path(__file__).parents[2]
 _DATABASES: Final = ("store/*.db", "broker/*.db")
 _FILES: Final = ("secrets/*", "secrets/*/*", "first-start*")
 _MANIFEST: Final = "backup.json"
-_PAGES: Final = 4096  # of a step
-_PATIENCE: Final = 10.0  # seconds
+_PAGES: Final = 4096  # pages copied at a time
+_LOCK_TIMEOUT: Final = 10.0  # seconds
 
 
 class BackupFailed(Exception):
-    """Nothing was made or put back; the message says why."""
+    """Nothing was backed up or restored; the message says why."""
 
 
 def backup(data: Path, to: Path) -> None:
-    """Copy the state of the platform in `data` into the new folder `to`, checked; raises BackupFailed."""
+    """Copy the platform's state in `data` to the new folder `to` and check the copy. Raises BackupFailed."""
     names = _found(data, _DATABASES)
     if not any(name.startswith("store/") for name in names):
         raise BackupFailed(f"There is no state in {data} (DynamoDB has backups of its own).")
@@ -62,9 +62,10 @@ def backup(data: Path, to: Path) -> None:
 
 
 def restore(data: Path, source: Path) -> Path | None:
-    """Put a backup in the place of what is in `data`, where nothing may run; where that was put, if there was any.
+    """Replace the state in `data` by a backup, while no platform runs on it.
 
-    Raises BackupFailed for what is no whole backup, and DataInUse.
+    Returns the folder with the replaced state, or None if there was none. Raises BackupFailed for an incomplete backup,
+    and DataInUse.
     """
     try:
         manifest = json.loads((source / _MANIFEST).read_text())
@@ -82,7 +83,7 @@ def restore(data: Path, source: Path) -> Path | None:
         (fresh / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.copy2(source / name, fresh / name)
     for path in sorted(fresh.glob("store/*.db")):
-        begin_in_file(path)  # what was issued since the backup, or before it, is of another life
+        begin_in_file(path)  # tokens, versions and cursors from before are then void
     replaced = data / f"replaced-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
     old = (*(data / name for name in ("store", "broker", "secrets")), *data.glob("first-start*"))
     for path in filter(Path.exists, old):
@@ -96,12 +97,12 @@ def restore(data: Path, source: Path) -> Path | None:
 
 @contextmanager
 def _snapshots(paths: Sequence[Path]) -> Iterator[list[sqlite3.Connection]]:
-    """A snapshot of each file, all of one moment."""
+    """Open a snapshot of each database, all at the same moment."""
     with ExitStack() as stack:
         with ExitStack() as gates:
             for path in paths:
                 gate = gates.enter_context(_connected(path))
-                gate.execute("BEGIN IMMEDIATE")  # from now on nobody commits here
+                gate.execute("BEGIN IMMEDIATE")  # blocks commits to this file
             snapshots = []
             for path in paths:
                 snapshot = stack.enter_context(_connected(path))
@@ -115,7 +116,7 @@ def _snapshots(paths: Sequence[Path]) -> Iterator[list[sqlite3.Connection]]:
 
 def _connected(path: Path) -> closing[sqlite3.Connection]:
     uri = f"{path.resolve().as_uri()}?mode=rw"
-    return closing(sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None))
+    return closing(sqlite3.connect(uri, uri=True, timeout=_LOCK_TIMEOUT, isolation_level=None))
 
 
 def _copy(snapshot: sqlite3.Connection, to: Path) -> None:
@@ -140,7 +141,7 @@ def _found(data: Path, patterns: Sequence[str]) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Back up or restore as the command line says; the exit status."""
+    """Run the command line; return the exit status."""
     arguments = _parser().parse_args(argv)
     folder = arguments.folder
     try:

@@ -1,4 +1,4 @@
-"""The platform's folder: its lock, secrets, first-start marks, and the file that tells others what runs."""
+"""The platform's data folder: lock, secrets, first-start marks, and platform.json with what runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from knative.setup.secrets import Folder, fill_keys
 
-# What --fresh removes: only what the platform makes, should --data ever name a folder that holds more.
+# Removed by --fresh: only what the platform creates, in case the folder of --data has other files.
 _OURS: Final = (
     "store",
     "dynamodb",
@@ -26,16 +26,16 @@ _OURS: Final = (
     "platform.json",
 )
 _MARKS: Final = "first-start*"
-# Password hashes, signing keys, addresses: nothing for the other people of this machine.
+# Password hashes, signing keys, addresses: not readable for other users of this machine.
 _PRIVATE: Final = ("store", "broker", "logs", "secrets")
 
 
 class DataInUse(RuntimeError):
-    """Another instance runs on this folder."""
+    """Another instance uses this folder."""
 
 
 class Data:
-    """One platform's folder, held by one process at a time."""
+    """The folder of one platform, locked by one process at a time."""
 
     def __init__(self, folder: Path, store: str = "sqlite") -> None:
         self.folder = folder.resolve()
@@ -46,11 +46,11 @@ class Data:
 
     @property
     def logs(self) -> Path:
-        """Where each part's log lies, as <part>.log."""
+        """Return the folder of the logs: one <part>.log each."""
         return self.folder / "logs"
 
     def hold(self) -> None:
-        """Takes the folder for this process, until it ends, however it ends. Raises DataInUse."""
+        """Lock the folder until this process ends, in whatever way. Raises DataInUse."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -65,7 +65,7 @@ class Data:
         self._await_orphans()
 
     def empty(self) -> None:
-        """Removes all that earlier runs left."""
+        """Delete the data of earlier runs."""
         for path in [*(self.folder / name for name in _OURS), *self.folder.glob(_MARKS)]:
             if path.is_dir():
                 shutil.rmtree(path)
@@ -73,9 +73,9 @@ class Data:
                 path.unlink(missing_ok=True)
 
     def prepare(self, services: Sequence[str] = ()) -> None:
-        """Makes the folders, and the key pairs of these services where they are missing.
+        """Create the folders, and missing key pairs of these services.
 
-        Earlier releases had one key for all; nothing takes what it signed any more.
+        Deletes the key that all services shared in earlier releases; its signatures are no longer accepted.
         """
         for name in _PRIVATE:
             (self.folder / name).mkdir(exist_ok=True)
@@ -86,42 +86,43 @@ class Data:
 
     @property
     def is_first_start(self) -> bool:
-        """Whether no administrator has been made here yet."""
+        """Return whether no administrator has been created here yet."""
         return not self._mark.exists()
 
     def first_password(self) -> str:
-        """A password for the first administrator: the same until a start is done, for one that was cut short may have
-        handed it to users already.
+        """Return the password for the first administrator.
+
+        It stays the same until a start completes: an interrupted start may have passed it to users already.
         """
         if not self._password.exists():
             _write_private(self._password, token_urlsafe(15).encode())
         return self._password.read_text()
 
     def mark_first_start_done(self) -> None:
-        """From now on no password is made, handed to users, or shown."""
+        """Mark the first start as complete, and delete the password."""
         self._mark.write_text("done\n")
         self._password.unlink(missing_ok=True)
 
     def publish(self, state: Mapping[str, Any]) -> None:
-        """Replaces platform.json, whole: whoever reads it sees one state or the next."""
+        """Replace platform.json atomically."""
         path = self.folder / "platform.json"
         draft = path.with_suffix(".tmp")
         draft.write_text(json.dumps(state, indent=2) + "\n")
         draft.replace(path)
 
     def withdraw(self) -> None:
-        """Removes platform.json: nothing runs any more."""
+        """Delete platform.json: the platform no longer runs."""
         (self.folder / "platform.json").unlink(missing_ok=True)
 
     def running(self) -> dict[str, Any]:
-        """What platform.json says: {pid, ready, urls, parts: {name: {pid, url, grpc, log, restarts}}}, or nothing."""
+        """Return platform.json: {pid, ready, urls, parts: {name: {pid, url, grpc, log, restarts}}}, or {}."""
         with suppress(OSError, ValueError):
             state = json.loads((self.folder / "platform.json").read_text())
             return state if isinstance(state, dict) else {}
         return {}
 
     def _await_orphans(self) -> None:
-        """Parts of a runner that was killed end by themselves within seconds; until then they hold their ports."""
+        """Wait for the parts of a killed runner: they end within seconds, and hold their ports until then."""
         pids = [part.get("pid") for part in self.running().get("parts", {}).values()]
         deadline = time.monotonic() + 7
         while any(is_part(pid) for pid in pids) and time.monotonic() < deadline:
@@ -129,7 +130,7 @@ class Data:
 
 
 def is_part(pid: int | None) -> bool:
-    """Whether this process is (still) a part: ids are used again, so where the system tells, the command counts."""
+    """Return whether this process is still a part; since pids are reused, check its command where possible."""
     if not pid:
         return False
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""DynamoDB Local beside the platform, with its data in the platform's folder: `--store dynamodb`."""
+"""Run DynamoDB Local with its data in the platform's folder: `--store dynamodb`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STOP_SECONDS: Final = 10.0
 
 @contextmanager
 def running(folder: Path, log: Path) -> Iterator[dict[str, str]]:
-    """Run it as long as the context lasts; yields the variables that lead the parts to it. Raises NotAvailable."""
+    """Context manager that runs DynamoDB Local; yields the environment variables for the parts. Raises NotAvailable."""
     install()
     port = free_port()
     words = launch("functions.runtime.store.dynamodb.local", str(port), str(folder))
@@ -31,7 +31,7 @@ def running(folder: Path, log: Path) -> Iterator[dict[str, str]]:
             stdin=subprocess.PIPE,  # see launch: it ends when we do
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is not for it: it goes when the last part has gone
+            start_new_session=True,  # Ctrl-C must not end it: it stops after the last part
         )
     finally:
         os.close(output)

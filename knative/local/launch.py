@@ -1,8 +1,8 @@
-"""Runs one part, and ends it when the runner is gone, however that went: `python -m knative.local.launch MODULE ...`.
+"""Run one part, and end it when the runner has ended: `python -m knative.local.launch MODULE ...`.
 
 The runner holds the other end of the part's standard input and never writes to it. When the runner dies, even by
-kill -9, the kernel closes that pipe, and the part ends itself: first as by SIGTERM, so that it drains, and after a
-few seconds for good. Unlike the kernel's parent-death signal this works beyond Linux, does not depend on the thread
+kill -9, the kernel closes that pipe. The part then sends itself SIGTERM, so that it drains, and SIGKILL a few seconds
+later. Unlike the kernel's parent-death signal this works beyond Linux, does not depend on the thread
 that started the part, and costs no process of its own.
 """
 
@@ -20,7 +20,7 @@ DRAIN_SECONDS: Final = 5.0
 
 
 def main() -> None:
-    """Runs the module named by the first argument as the main program, with the rest as its arguments."""
+    """Run the module in the first argument as the main program, with the other arguments."""
     if len(sys.argv) < 2:
         raise SystemExit("usage: python -m knative.local.launch MODULE [ARGUMENT...]")
     pipe = os.dup(0)

@@ -1,4 +1,4 @@
-"""Parts write their logs straight into files, so that no reader can hold them up; this follows the files."""
+"""Follow the log files of the parts. Parts write to files, so that a slow reader cannot block them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHUNK: Final = 256 * 1024
 
 
 class LogTail:
-    """Hands on each new line of the logs, and keeps every file below 32 MiB, with one older one beside it."""
+    """Calls `show` for each new line, and rotates each file at 32 MiB, keeping one older file."""
 
     def __init__(self, show: Callable[[str, bytes], None], kept_bytes: int = KEPT_BYTES) -> None:
         self._show = show
@@ -23,17 +23,17 @@ class LogTail:
         self._files: dict[str, tuple[Path, int]] = {}
 
     def follow(self, name: str, path: Path) -> None:
-        """Follows a part's log from its present end."""
+        """Follow a part's log from its current end."""
         self._files[name] = (path, path.stat().st_size if path.exists() else 0)
 
     async def run(self) -> None:
-        """Follows until cancelled."""
+        """Follow all logs until cancelled."""
         while True:
             await asyncio.sleep(_POLL_SECONDS)
             self.catch_up()
 
     def catch_up(self) -> None:
-        """Hands on what has been written since the last time."""
+        """Read all new lines."""
         for name, (path, offset) in self._files.items():
             if path.exists() and path.stat().st_size > offset:
                 self._files[name] = (path, self._read(name, path, offset))
@@ -42,7 +42,7 @@ class LogTail:
         with path.open("rb") as file:
             file.seek(offset)
             while chunk := file.read(_CHUNK):
-                # A line that is still being written waits for its end, unless it fills the chunk.
+                # An incomplete line is read again later, unless it fills the chunk.
                 whole = chunk.rfind(b"\n") + 1 or (len(chunk) if len(chunk) == _CHUNK else 0)
                 if not whole:
                     break
@@ -54,12 +54,12 @@ class LogTail:
 
 
 def open_log(path: Path) -> int:
-    """A file descriptor that appends to the log."""
+    """Open a log for appending; return the file descriptor."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
 def last_lines(path: Path, count: int) -> list[bytes]:
-    """The last lines of a log."""
+    """Return the last lines of a log."""
     try:
         return path.read_bytes()[-_CHUNK:].splitlines()[-count:]
     except OSError:
@@ -67,7 +67,7 @@ def last_lines(path: Path, count: int) -> list[bytes]:
 
 
 def _rotated(path: Path) -> int:
-    # The part keeps its descriptor, which appends: it goes on at the new beginning.
+    # The part keeps its descriptor, which appends: it continues at the start of the empty file.
     shutil.copyfile(path, path.with_suffix(".log.1"))
     os.truncate(path, 0)
     return 0

@@ -1,4 +1,4 @@
-"""Reads a kustomization's manifests, as far as one machine needs them: resources, namespace, generated ConfigMaps."""
+"""Read the manifests of a kustomization: resources, namespace, generated ConfigMaps; other fields are ignored."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SERVING: Final = "serving.knative.dev/v1"
 EVENTING: Final = "eventing.knative.dev/v1"
 SOURCES: Final = "sources.knative.dev/v1"
 
-# libyaml reads these files ten times faster than the loader in Python, and starting up is waited for.
+# libyaml reads these files ten times faster than the loader in Python.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class ManifestError(ValueError):
-    """A manifest that cannot run here; the message names the file or the object and what is wrong."""
+    """The manifest cannot run here; the message names the file or object and the reason."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Manifests:
     config_maps: Mapping[str, Mapping[str, str]]
 
     def of(self, api_version: str, kind: str) -> tuple[Document, ...]:
-        """The documents of one kind."""
+        """Return the documents of one kind."""
         return tuple(d for d in self.documents if (d["apiVersion"], d["kind"]) == (api_version, kind))
 
 
 def load(folder: Path) -> Manifests:
-    """Reads `folder`/kustomization.yaml and what it lists. Raises ManifestError."""
+    """Read `folder`/kustomization.yaml and its resources. Raises ManifestError."""
     kustomization = _one(folder / "kustomization.yaml")
     namespace = str(kustomization.get("namespace", "default"))
     documents: list[Document] = []
@@ -55,12 +55,12 @@ def load(folder: Path) -> Manifests:
 
 
 def name_of(document: Document) -> str:
-    """metadata.name."""
+    """Return metadata.name."""
     return str(document["metadata"]["name"])
 
 
 def container_of(service: Document) -> Mapping[str, Any]:
-    """The one container of a Knative Service."""
+    """Return the only container of a Knative Service. Raises ManifestError."""
     containers = service["spec"]["template"]["spec"]["containers"]
     if len(containers) != 1:
         raise ManifestError(f"Service {name_of(service)}: one container is expected, not {len(containers)}")
@@ -69,7 +69,7 @@ def container_of(service: Document) -> Mapping[str, Any]:
 
 
 def environment_of(service: Document, manifests: Manifests) -> dict[str, str]:
-    """The container's plain variables: those of its ConfigMaps, then its own. Secrets are left out."""
+    """Return the container's variables: those of its ConfigMaps, then its own. Secrets are ignored."""
     container = container_of(service)
     found: dict[str, str] = {}
     for source in container.get("envFrom", ()):

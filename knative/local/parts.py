@@ -1,4 +1,4 @@
-"""From manifests to what runs here: one process per domain, the gateway, the broker, and timers for PingSources."""
+"""Derive the local processes from the manifests: domains, gateway, broker, and timers for PingSources."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ USERS: Final = "users"
 Launch = Callable[..., tuple[str, ...]]
 """From a module and its arguments to a command."""
 
-# The dead-letter store has a pod of its own in a cluster, and lives in the broker's process here.
+# The dead-letter sink has a pod of its own in a cluster; here it is part of the broker's process.
 DEAD_LETTERS: Final = "dead-letters"
 
 _FUNCTION = "shop/functions-"
@@ -35,9 +35,10 @@ _KEYS = "service-keys/jwks.json"
 
 @dataclass(frozen=True)
 class Part:
-    """One process: how it is started, where it listens, and the sources (paths relative to the repository) whose change
-    restarts it. `starts` and `ends` order the parts: lower numbers first, equal ones together. `is_held` says that the
-    runner listens for it and hands the socket on (HTTP_FD): who connects while the part restarts waits for it."""
+    """One process: its command, ports, and the sources (paths relative to the repository) whose change restarts it.
+
+    `starts` and `ends` order the parts: lower numbers first, equal ones together. `is_held`: the runner listens and
+    passes the socket on (HTTP_FD), so that connections wait while the part restarts."""
 
     name: str
     command: tuple[str, ...]
@@ -51,13 +52,13 @@ class Part:
 
     @property
     def url(self) -> str:
-        """Where the part answers HTTP."""
+        """Return the part's base URL."""
         return f"http://{HOST}:{self.http}"
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A PingSource: every `schedule` (cron, in `zone`) the data is sent to `sink` as an event from `source`."""
+    """A PingSource: at each time of `schedule` (cron, in `zone`), send `data` to `sink` as an event from `source`."""
 
     source: str
     schedule: str
@@ -69,7 +70,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Platform:
-    """All that runs, and the broker's configuration: the Broker and Trigger manifests with local addresses."""
+    """All parts and timers, and the broker's configuration: Broker and Trigger manifests with local addresses."""
 
     parts: tuple[Part, ...]
     ticks: tuple[Tick, ...]
@@ -77,27 +78,27 @@ class Platform:
 
 
 def domains(manifests: m.Manifests) -> tuple[str, ...]:
-    """The domains that have a Knative Service, by the names of their images."""
+    """Return the domains with a Knative Service, by the names of their images."""
     return tuple(dict.fromkeys(name for name, _ in _programs(manifests) if name != GATEWAY))
 
 
 def callers(manifests: m.Manifests) -> tuple[str, ...]:
-    """Who has a key pair: the domains, which sign their events and calls, and the gateway, which reads dead letters."""
+    """Return the services with a key pair: domains sign events and calls, the gateway reads dead letters."""
     return (*domains(manifests), GATEWAY)
 
 
 def launch(module: str, *arguments: str) -> tuple[str, ...]:
-    """The command that runs a module as a part."""
+    """Return the command that runs a module as a part."""
     return (sys.executable, "-m", "knative.local.launch", module, *arguments)
 
 
 def derive(
     manifests: m.Manifests, ports: Ports, data: Path, shell: Mapping[str, str], launch: Launch = launch
 ) -> Platform:
-    """The platform for these manifests, with its data under `data` (absolute).
+    """Return the platform for these manifests, with its data under `data` (absolute).
 
-    Variables of the `shell` win over the manifests', so that OTEL_*, SMTP_URL or LOG_LEVEL can be set for one run;
-    what must fit together here (addresses, ports, files) wins over both.
+    Variables of the `shell` override the manifests', so that OTEL_*, SMTP_URL or LOG_LEVEL can be set for one run.
+    Local addresses, ports and files override both.
     """
     local = Local(manifests, ports)
     merged: dict[str, dict[str, str]] = {}
@@ -116,7 +117,7 @@ def derive(
 
 
 class Local:
-    """Where the objects of the manifests are found on this machine."""
+    """Maps objects of the manifests to addresses on this machine."""
 
     def __init__(self, manifests: m.Manifests, ports: Ports) -> None:
         self._manifests = manifests
@@ -124,23 +125,23 @@ class Local:
         self._services = {m.name_of(s): s for s in manifests.of(m.SERVING, "Service")}
 
     def address(self, value: str) -> str:
-        """The value with each cluster address in it replaced by the local one. Raises ManifestError."""
+        """Replace each cluster address in the value by the local one. Raises ManifestError."""
         return _CLUSTER.sub(lambda match: self._host(match["name"]), value)
 
     def resolve(self, ref: Mapping[str, Any]) -> str:
-        """The URL of a `ref` (a Knative Service, the dead-letter Service, a Broker)."""
+        """Return the URL of a `ref` (a Knative Service, the dead-letter Service, a Broker)."""
         name = str(ref["name"])
         if ref["kind"] == "Broker":
             return f"http://{self._host(_INGRESS)}/{ref.get('namespace', self._manifests.namespace)}/{name}"
         return f"http://{self._host(name)}"
 
     def broker_config(self) -> str:
-        """The Broker and Trigger manifests, their references resolved."""
+        """Return the Broker and Trigger manifests with resolved references."""
         documents = [*self._manifests.of(m.EVENTING, "Broker"), *self._manifests.of(m.EVENTING, "Trigger")]
         return yaml.safe_dump_all([self._resolved(d) for d in documents], sort_keys=False)
 
     def ticks(self) -> Iterator[Tick]:
-        """The PingSources."""
+        """Yield the PingSources."""
         for ping in self._manifests.of(m.SOURCES, "PingSource"):
             spec, metadata = ping["spec"], ping["metadata"]
             yield Tick(
@@ -175,7 +176,7 @@ class Local:
 
 
 def _programs(manifests: m.Manifests) -> Iterator[tuple[str, m.Document]]:
-    """Each Knative Service with the part that it becomes: services of one image become one part."""
+    """Return each Knative Service with its part; services of one image are one part."""
     return ((_program(service), service) for service in manifests.of(m.SERVING, "Service"))
 
 
@@ -191,9 +192,9 @@ def _program(service: m.Document) -> str:
 def with_console(
     platform: Platform, ports: Ports, data: Path, shell: Mapping[str, str], launch: Launch = launch
 ) -> Platform:
-    """The platform and its console: every part sends its spans there, and the gateway shows it at /console.
+    """Add the console: every part sends its spans there, and the gateway serves it at /console.
 
-    Where the `shell` asks for traces already, they go where it says, and the console shows none.
+    If the `shell` configures traces itself, they are sent there, and the console shows none.
     """
     port = ports.http[CONSOLE]
     letters = f"http://{HOST}:{ports.http[BROKER]}/{DEAD_LETTERS}"

@@ -1,4 +1,4 @@
-"""Which part listens where, and who is there already."""
+"""Choose the ports of the parts, and check that they are free."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ HTTP, GRPC = 8080, 9080
 
 
 class PortTaken(RuntimeError):
-    """One or more ports cannot be had; the message says which, who holds them, and what to do."""
+    """One or more ports are taken; the message says which, by which process, and what to do."""
 
 
 @dataclass(frozen=True)
 class Ports:
-    """Ports by the name of the part; `grpc` of the domains only. Parts are on this machine but those in `hosts`."""
+    """Ports by part name; only domains have `grpc`. All parts are on this machine except those in `hosts`."""
 
     http: Mapping[str, int]
     grpc: Mapping[str, int]
     hosts: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, part: str, *, grpc: bool = False) -> str:
-        """host:port of a part's door."""
+        """Return host:port of a part's HTTP or gRPC server."""
         return f"{self.hosts.get(part, HOST)}:{(self.grpc if grpc else self.http)[part]}"
 
     def everyone(self) -> Iterable[tuple[int, str]]:
-        """Each port with whom it is for."""
+        """Yield each port with a description of its use."""
         yield from ((port, name) for name, port in self.http.items())
         yield from ((port, f"{name}, gRPC") for name, port in self.grpc.items())
 
 
 def fixed(domains: Iterable[str], offset: int = 0) -> Ports:
-    """The documented ports, all moved by `offset`; a domain that is not among them gets the next numbers."""
+    """Return the documented ports plus `offset`; other domains get the next numbers."""
     numbers = dict(DOMAINS)
     for domain in sorted(set(domains) - set(DOMAINS)):
         last = max(numbers.values())
@@ -63,7 +63,7 @@ def fixed(domains: Iterable[str], offset: int = 0) -> Ports:
 
 
 def free(domains: Iterable[str]) -> Ports:
-    """Ports that nobody listens on at this moment, so that platforms run side by side."""
+    """Return ports that are free at this moment, so that several platforms can run."""
     names = list(domains)
     held = [socket.create_server((HOST, 0)) for _ in range(3 + 2 * len(names))]
     numbers = [s.getsockname()[1] for s in held]
@@ -74,7 +74,7 @@ def free(domains: Iterable[str]) -> Ports:
 
 
 def check(ports: Ports) -> None:
-    """Raises PortTaken where another process listens on one of the ports."""
+    """Raise PortTaken if another process listens on one of the ports."""
     taken = [(port, name) for port, name in ports.everyone() if _is_taken(port)]
     if taken:
         lines = [f"Port {port} ({name}) is taken{_holder(port)}." for port, name in taken]
@@ -84,7 +84,7 @@ def check(ports: Ports) -> None:
 
 def _is_taken(port: int) -> bool:
     with socket.socket() as probe:
-        # As servers do it: a port whose last connections still linger is free.
+        # As servers do: a port with connections in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -97,7 +97,7 @@ def _is_taken(port: int) -> bool:
 
 
 def _holder(port: int) -> str:
-    """` by <command> (pid N)` where the system lets us see it (Linux), else nothing."""
+    """Return ` by <command> (pid N)` if the system shows it (Linux), else ""."""
     inodes = _listeners(port)
     for folder in Path("/proc").glob("[0-9]*/fd") if inodes else ():
         with suppress(OSError):

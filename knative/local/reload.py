@@ -1,4 +1,4 @@
-"""Restarts parts when their sources change."""
+"""Restart parts when their sources change."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _WATCHED: Final = (
 
 
 def affected(parts: Sequence[Part], changed: Iterable[str]) -> list[Part]:
-    """The parts that one of the changed paths (relative to the repository) is a source of; tests are none.
+    """Return the parts with a source among the changed paths (relative to the repository); tests do not count.
 
-    A path belongs to the innermost source folder: events/dead_letters concerns the broker alone, events everybody.
+    A path belongs to the innermost source folder: events/dead_letters restarts the broker alone, events all parts.
     """
     folders = {folder for part in parts for folder in part.sources}
     touched = {
@@ -35,13 +35,13 @@ def affected(parts: Sequence[Part], changed: Iterable[str]) -> list[Part]:
 
 
 async def watch(root: Path, report: Callable[[list[str]], None]) -> None:
-    """Reports changed paths, relative to `root`, in batches, until cancelled."""
+    """Report changed paths, relative to `root`, in batches, until cancelled."""
     async for batch in _batches(root):
         report(sorted(batch))
 
 
 async def _batches(root: Path) -> AsyncIterator[set[str]]:
-    # Only --reload pays for this import.
+    # Imported only with --reload.
     import watchfiles
 
     folders = [root / name for name in _WATCHED if (root / name).exists()]

@@ -1,4 +1,4 @@
-"""One run of the platform: from the options to the last part's end."""
+"""One run of the platform, from the options to the end of the last part."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT: Final = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says. `port_offset` None takes free ports."""
+    """Options of the command line. `port_offset` None: use free ports."""
 
     data: Path
     manifests: Path
@@ -38,7 +38,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Admin:
-    """The first administrator; `is_made_up` when the password was made here, and somebody has to be told."""
+    """The first administrator; `is_made_up`: the password was generated here and must be shown."""
 
     email: str
     password: str
@@ -46,7 +46,7 @@ class Admin:
 
 
 class Run:
-    """Holds what one run is made of. `derive` is asked again when the manifests change."""
+    """Starts, watches and stops the parts of one run."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Run:
         self.supervisor = Supervisor(children)
 
     async def main(self) -> int:
-        """Starts everything, waits for a signal, stops everything; the exit status."""
+        """Start all parts, wait for a signal, stop all parts; return the exit status."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._interrupt)
         for child in self.supervisor.children:
@@ -233,7 +233,7 @@ class Run:
 
     def _show_log(self, name: str, raw: bytes) -> None:
         logs = self.options.logs
-        # While parts start and stop they miss each other for a moment, retry, and warn of it; that is in the files.
+        # While parts start and stop, they retry calls to each other and log warnings; those stay in the files.
         self.terminal.log(name, raw, "error" if logs == "warn" and not self._is_ready else logs)
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:

@@ -1,4 +1,4 @@
-"""Fills an empty store with the demo catalogue, through the public API as any administrator would."""
+"""Load the demo catalogue into an empty store, through the public API."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from knative.local import web
 from observability.headers import retry_after
 
 CATALOGUE: Final = Path(__file__).with_name("catalogue.yaml")
-_PATIENCE_SECONDS: Final = 30.0
+_RETRY_SECONDS: Final = 30.0
 _PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 
 
 class SeedFailed(RuntimeError):
-    """The API refused a step; the message says which and how."""
+    """The API refused a request; the message says which and why."""
 
 
 def seed(base_url: str, email: str, password: str, catalogue: Path = CATALOGUE) -> int:
-    """Creates the catalogue's products and sets their stock; returns how many.
+    """Create the catalogue's products and set their stock; return their number.
 
-    A store that holds anything else is left alone; what an interrupted run began is completed. Raises SeedFailed,
-    or OSError where the gateway does not answer.
+    Does nothing if the store has other products; completes an interrupted run. Raises SeedFailed, and OSError if the
+    gateway does not respond.
     """
     api = _Api(base_url)
     entries = yaml.safe_load(catalogue.read_text(encoding="utf-8"))
@@ -69,12 +69,12 @@ class _Api:
         if self.token:
             headers["authorization"] = f"Bearer {self.token}"
         content = json.dumps(body).encode() if body is not None else b""
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + _RETRY_SECONDS
         while True:
             status, answer_headers, answer = web.request(method, self._base_url + path, content, headers)
             if status not in (429, 503) or time.monotonic() > deadline:
                 break
-            # The gateway's own limits hold for us as well: it says when to come back.
+            # The gateway's limits apply here, too: it says when to retry.
             named = retry_after(answer_headers.get("retry-after", ""), time.time())
             time.sleep(min(_PAUSE_SECONDS if named is None else named, _LONGEST_PAUSE_SECONDS))
         if status >= 300:

@@ -1,4 +1,4 @@
-"""Keeps the parts running: starts them in order, restarts those that die, stops them in order."""
+"""Start the parts in order, restart those that end, and stop them in order."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from knative.local.ports import HOST
 from knative.local.terminal import Terminal, readable
 
 READY_PATH: Final = "/healthz/ready"
-READY_SECONDS: Final = 60.0  # to become ready before a start counts as failed
-STEADY_SECONDS: Final = 10.0  # a part that ran this long before it died starts its backoff anew
+READY_SECONDS: Final = 60.0  # until a start without readiness counts as failed
+STEADY_SECONDS: Final = 10.0  # a part that ran this long resets its backoff
 BACKOFF_SECONDS: Final = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 STOP_SECONDS: Final = 15.0  # parts drain for up to 10 s
 FIRST_TRIES: Final = 3
@@ -33,7 +33,7 @@ class PartFailed(RuntimeError):
 
 
 class Child:
-    """One part's process, from one start to the next. `changed` is called whenever pid or readiness change."""
+    """The process of one part, across restarts. `changed` is called when its pid or readiness changes."""
 
     def __init__(
         self,
@@ -58,14 +58,14 @@ class Child:
         self._wake = asyncio.Event()  # ends a wait between two starts
         self._settled = asyncio.Event()  # ready for the first time, or given up
         self._keeper: asyncio.Task[None] | None = None
-        self._door: socket.socket | None = None
+        self._listening: socket.socket | None = None
 
     def start(self) -> None:
-        """Starts the process and keeps it running from now on."""
+        """Start the process and keep it running."""
         self._keeper = asyncio.create_task(self._keep(), name=f"keep {self.part.name}")
 
     async def until_ready(self) -> None:
-        """Returns when the part is ready for the first time. Raises PartFailed."""
+        """Wait until the part is ready for the first time. Raises PartFailed."""
         with suppress(TimeoutError):
             async with asyncio.timeout(READY_SECONDS):
                 await self._settled.wait()
@@ -74,21 +74,21 @@ class Child:
             raise PartFailed(f"{self.part.name} does not become ready. The end of {self.log}:\n{lines}")
 
     def restart(self, part: Part | None = None) -> None:
-        """Stops the process and starts it anew at once, with another definition if one is given."""
+        """Restart the process at once, with a new definition if one is given."""
         self.part = part or self.part
         self._restart_asked = True
         self._wake.set()
         self._signal(signal.SIGTERM)
 
     async def stop(self) -> None:
-        """SIGTERM, a bounded wait, SIGKILL."""
+        """Send SIGTERM, wait for at most `stop_seconds`, then send SIGKILL."""
         self._stopping.set()
         self._settled.set()
         self._wake.set()
         self._signal(signal.SIGTERM)
         if self._keeper is None:
             return
-        self._close_door()
+        self._close_listening()
         done, _ = await asyncio.wait([self._keeper], timeout=self._stop_seconds)
         if not done:
             self._terminal.part(
@@ -98,10 +98,10 @@ class Child:
             await self._keeper
 
     def kill(self) -> None:
-        """SIGKILL, to whatever the part has started too."""
+        """Send SIGKILL to the part and its children."""
         self._stopping.set()
         self._wake.set()
-        self._close_door()
+        self._close_listening()
         self._signal(signal.SIGKILL)
 
     async def _keep(self) -> None:
@@ -129,7 +129,7 @@ class Child:
         code = await self.process.wait()
         watcher.cancel()
         self.is_ready = False
-        # Nothing that the part had started may outlive it.
+        # End also what the part has started.
         self._signal_group(self.process.pid, signal.SIGKILL)
         return code
 
@@ -146,16 +146,18 @@ class Child:
         env = dict(self.part.env)
         handed: tuple[int, ...] = ()
         if self.part.is_held:
-            self._door = self._door or socket.create_server((HOST, self.part.http), backlog=_BACKLOG)
-            handed = (self._door.fileno(),)
-            env["HTTP_FD"] = str(self._door.fileno())
+            self._listening = self._listening or socket.create_server(
+                (HOST, self.part.http), backlog=_BACKLOG
+            )
+            handed = (self._listening.fileno(),)
+            env["HTTP_FD"] = str(self._listening.fileno())
         try:
             self.process = await asyncio.create_subprocess_exec(
                 *self.part.command,
                 cwd=self._cwd,
                 env=env,
                 pass_fds=handed,
-                stdin=subprocess.PIPE,  # held open and never written to: its end tells the part that we are gone
+                stdin=subprocess.PIPE,  # held open, never written to: its end tells the part that we ended
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the runner, which stops the parts in order
@@ -175,9 +177,9 @@ class Child:
         )
         self._changed()
 
-    def _close_door(self) -> None:
-        if self._door is not None:
-            self._door.close()
+    def _close_listening(self) -> None:
+        if self._listening is not None:
+            self._listening.close()
 
     def _where(self) -> str:
         grpc = f"gRPC {HOST}:{self.part.grpc}" if self.part.grpc else ""
@@ -186,7 +188,7 @@ class Child:
     def _signal(self, number: signal.Signals) -> None:
         if self.process is None or self.process.returncode is not None:
             return
-        # Not by the process's own methods: they look whether it has ended, which may take its exit code from asyncio.
+        # Not by the process's own methods: they poll for its end, which may take its exit code from asyncio.
         if number == signal.SIGKILL:
             self._signal_group(self.process.pid, number)
         else:
@@ -200,26 +202,26 @@ class Child:
 
 
 class Supervisor:
-    """All children, started and stopped in the order that their parts name."""
+    """Starts and stops all children in the order of their parts."""
 
     def __init__(self, children: Sequence[Child]) -> None:
         self.children = tuple(children)
 
     async def start(self) -> None:
-        """Returns when every part is ready. Raises PartFailed."""
+        """Start all parts; return when all are ready. Raises PartFailed."""
         for stage in self._in_order(lambda part: part.starts):
             for child in stage:
                 child.start()
             await asyncio.gather(*(child.until_ready() for child in stage))
 
     async def stop(self) -> None:
-        """The edge stops first, so that nobody asks for what goes away; the broker last, because the others still hand
-        it their events."""
+        """Stop all parts: the gateway first, so that no requests reach stopping services; the broker last, because the
+        services still publish events."""
         for stage in self._in_order(lambda part: part.ends):
             await asyncio.gather(*(child.stop() for child in stage))
 
     def kill(self) -> None:
-        """Ends everything at once."""
+        """Kill all parts."""
         for child in self.children:
             child.kill()
 

@@ -1,4 +1,4 @@
-"""What a person sees: plain lines, with colour where there is a terminal that shows it."""
+"""Write lines for people, in colour on a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Logs = Literal["all", "warn", "error", "none"]
 _COLOURS: Final = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "strong": "1"}
 _ERRORS: Final = (b'"ERROR"', b'"CRITICAL"')
 _LOUD: Final[dict[str, tuple[bytes, ...]]] = {"error": _ERRORS, "warn": (b'"WARNING"', *_ERRORS)}
-# Shown as the line itself, or of no use to a reader who looks at one machine.
+# Shown elsewhere in the line, or of no use on one machine.
 _QUIET_FIELDS: Final = {
     "time",
     "level",
@@ -27,7 +27,7 @@ _QUIET_FIELDS: Final = {
 
 
 class Terminal:
-    """Writes lines; several writers never share one."""
+    """Writes whole lines to one output."""
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
@@ -36,25 +36,25 @@ class Terminal:
         self._is_read = True
 
     def line(self, text: str = "") -> None:
-        """One line, as it is."""
+        """Write one line unchanged."""
         if not self._is_read:
             return
         try:
             print(text, file=self._out, flush=True)
         except OSError:
-            # Nobody reads any more (a closed terminal, `| head`): the platform does not end for that.
+            # The reader is gone (a closed terminal, `| head`): the platform continues.
             self._is_read = False
 
     def part(self, name: str, text: str, tone: str = "") -> None:
-        """A line about one part, its name in front."""
+        """Write a line about one part, with its name first."""
         self.line(f"  {self.paint(f'{name:<{self._width}}', 'strong')} {self.paint(text, tone)}")
 
     def paint(self, text: str, tone: str) -> str:
-        """The text in a colour, where colours are shown."""
+        """Return the text in a colour if the output is a terminal."""
         return f"\x1b[{_COLOURS[tone]}m{text}\x1b[0m" if self._colourful and tone else text
 
     def log(self, name: str, raw: bytes, logs: Logs) -> None:
-        """A line of a part's log, readable, if `logs` lets it through."""
+        """Write a readable line of a part's log, if the level `logs` shows it."""
         if is_shown(raw, logs):
             level, text = readable(raw)
             tone = {"WARNING": "warn", "ERROR": "bad", "CRITICAL": "bad"}.get(level, "dim")
@@ -62,15 +62,16 @@ class Terminal:
 
 
 def is_shown(raw: bytes, logs: Logs) -> bool:
-    """Whether a line of a log is for the terminal: with `warn`, warnings and worse, and what is no log line of ours
-    at all, for that is a traceback or a word from a library; `error` likewise."""
+    """Return whether the terminal shows a log line.
+
+    With `warn`: warnings, errors, and lines that are not JSON (tracebacks, output of libraries); `error` likewise."""
     if logs in _LOUD and raw.startswith(b"{"):
         return any(mark in raw for mark in _LOUD[logs])
     return logs != "none" and bool(raw.strip())
 
 
 def readable(raw: bytes) -> tuple[str, str]:
-    """Level and text of a log line: `WARNING event key=value ...`, or the line itself where it is no JSON."""
+    """Return level and text of a log line: `WARNING event key=value ...`, or the line itself if it is not JSON."""
     text = raw.decode(errors="replace").rstrip()
     try:
         record = json.loads(text) if text.startswith("{") else None

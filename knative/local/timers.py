@@ -1,4 +1,4 @@
-"""What PingSources do in a cluster: send an event to their sink, by the clock."""
+"""Send the events of PingSources on schedule, as Knative does in a cluster."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PING_TYPE = "dev.knative.sources.ping"
 
 
 def check(tick: Tick) -> None:
-    """Raises ManifestError where the schedule is none."""
+    """Raise ManifestError for an invalid schedule."""
     try:
         CronSim(tick.schedule, datetime.now(UTC))
     except CronSimError as error:
@@ -25,14 +25,15 @@ def check(tick: Tick) -> None:
 
 
 def next_time(tick: Tick, now: datetime) -> datetime:
-    """The first moment after `now` that the schedule names, in its time zone."""
+    """Return the next time of the schedule after `now`, in its time zone."""
     moment: datetime = next(CronSim(tick.schedule, now.astimezone(tick.zone)))
     return moment
 
 
 async def run(tick: Tick, warn: Callable[[str], None]) -> None:
-    """Sends the event at each of its times, until cancelled. A time that passed while the machine slept is not made
-    up for: the next one does the same work."""
+    """Send the event on schedule, until cancelled.
+
+    Times that passed while the machine slept are skipped: the next event does the same work."""
     while True:
         now = datetime.now(UTC)
         await asyncio.sleep((next_time(tick, now) - now).total_seconds())
@@ -45,7 +46,7 @@ async def run(tick: Tick, warn: Callable[[str], None]) -> None:
 
 
 async def send(tick: Tick) -> None:
-    """One event, in binary mode, as a PingSource sends it. Raises OSError where the sink does not take it."""
+    """Send one event in binary mode, as a PingSource does. Raises OSError if the sink does not accept it."""
     headers = {
         "ce-specversion": "1.0",
         "ce-id": str(uuid4()),

@@ -1,4 +1,4 @@
-"""Small HTTP requests to parts on this machine, past any proxy that the environment names."""
+"""HTTP requests to parts on this machine, without the environment's proxies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 def request(
     method: str, url: str, body: bytes = b"", headers: Mapping[str, str] | None = None, timeout: float = 10.0
 ) -> tuple[int, Mapping[str, str], bytes]:
-    """Status, headers (names in lower case) and body. Raises OSError where nobody answers in time (seconds)."""
+    """Return status, headers (lower-case names) and body. Raises OSError after `timeout` seconds."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=timeout)
     try:
@@ -30,7 +30,7 @@ def request(
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """A JSON object, or an empty one where the body is none."""
+    """Return the body as a JSON object; an empty one if it is none."""
     try:
         value = json.loads(body)
     except ValueError:
@@ -39,7 +39,7 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 async def answers(host: str, port: int, path: str, timeout: float = 2.0) -> bool:
-    """Whether GET `path` answers 200: without a thread, because it is asked many times a second while all start."""
+    """Return whether GET `path` responds 200. Without a thread: it is called many times a second at the start."""
     try:
         async with asyncio.timeout(timeout):
             reader, writer = await asyncio.open_connection(host, port)

@@ -1,16 +1,14 @@
-"""`python -m knative.local.console --port N --state platform.json --dead-letters URL`: the console as a process."""
+"""`python -m knative.local.console --port N --state platform.json --dead-letters URL`: run the console."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
-import signal
 from pathlib import Path
 
-import uvicorn
-
-from events.http_server import HttpProtocol, Server, bind
+from events.http_server import run_service
 from events.service_tokens import DEAD_LETTERS
 from functions.runtime.clock import SystemClock
 from functions.runtime.factories import service_tokens
@@ -19,21 +17,14 @@ from knative.local.console.app import create_app
 from knative.local.ports import HOST
 from observability import logs
 
+log = logging.getLogger("shop.console")
+
 
 async def serve(port: int, state: Path, dead_letters: str, settings: RuntimeSettings) -> None:
-    """Until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+    """Serve until SIGTERM or SIGINT."""
     tokens = service_tokens(settings, "console", SystemClock())
     app = create_app(state, dead_letters, lambda: tokens.token(DEAD_LETTERS))
-    config = uvicorn.Config(
-        app, http=HttpProtocol, log_config=None, access_log=False, timeout_graceful_shutdown=1
-    )
-    server = Server(config)
-    await server.begin(bind(HOST, port))
-    await stop.wait()
-    await server.end()
+    await run_service(app, HOST, port, lambda url: log.info("ready", extra={"url": url}), grace_seconds=1)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The console as an ASGI application: OTLP in, pages and JSON out.
 
-It is for one developer on one machine. Nothing here asks who somebody is, so it answers on loopback only, to requests
-that name a loopback host (no other name may be made to point here), and changes something only for pages of its own.
+It is for one developer on one machine and authenticates nobody. So it listens on loopback only, accepts only requests
+that name a loopback host (against DNS rebinding), and accepts changes only from its own pages.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _HOSTS: Final = ["localhost", "127.0.0.1"]
 
 
 class Console:
-    """The handlers. `state` is the runner's platform.json, `dead_letters` the sink's URL, `token` for it."""
+    """The request handlers. `state` is the runner's platform.json, `dead_letters` the sink's URL, `token` its token."""
 
     def __init__(self, state: Path, dead_letters: str, memory: Memory, token: Callable[[], str]) -> None:
         self._token = token
@@ -62,7 +62,7 @@ class Console:
         self._memory = memory
 
     async def spans(self, request: Request) -> Response:
-        """OTLP/HTTP: take spans, gzip or plain."""
+        """Receive spans by OTLP/HTTP, gzip or plain."""
         body = await _body(request)
         if body is None:
             return _refusal(413, "The spans are too many for one request.")
@@ -73,7 +73,7 @@ class Console:
         return Response(b"", 200, media_type="application/x-protobuf")
 
     async def file(self, request: Request) -> Response:
-        """The page and its parts."""
+        """Serve the page and its files."""
         name = request.path_params.get("name", "")
         if name not in _FILES:
             return _refusal(404, "This path is not found.")
@@ -81,7 +81,7 @@ class Console:
         return Response(content, 200, _HEADERS, _FILES[name])
 
     async def overview(self, _: Request) -> Response:
-        """The parts with their processes, what they do, and what flows between them."""
+        """Return the parts with their processes, their work, and the flow of events between them."""
         seen = self._memory.overview()
         running = self._running()
         parts = [
@@ -98,29 +98,29 @@ class Console:
         return JSONResponse({**seen, "parts": parts, "ready": running.get("ready", False)})
 
     async def orders(self, _: Request) -> Response:
-        """The latest orders with their timelines."""
+        """Return the latest orders with their timelines."""
         return JSONResponse({"items": self._memory.orders()})
 
     async def trace(self, request: Request) -> Response:
-        """One trace."""
+        """Return one trace."""
         spans = self._memory.trace(request.path_params["id"])
         if spans is None:
             return _refusal(404, "This trace is not, or no longer, known here.")
         return JSONResponse({"items": spans})
 
     async def letters(self, _: Request) -> Response:
-        """The dead letters that wait."""
+        """Return the pending dead letters."""
         return await self._ask("GET", "/entries?status=pending&limit=50")
 
     async def replay(self, request: Request) -> Response:
-        """Give one dead letter (`id`), or all (`all`), back to the broker."""
+        """Replay one dead letter (`id`), or all of them (`all`)."""
         key = request.path_params["id"]
         return await self._ask(
             "POST", "/replay" if key == "all" else f"/entries/{quote(key, safe='')}/replay"
         )
 
     async def ready(self, _: Request) -> Response:
-        """For the runner."""
+        """Respond to the readiness probe."""
         return Response(b"ok", media_type="text/plain")
 
     def _running(self) -> Mapping[str, Any]:
@@ -146,7 +146,7 @@ class Console:
 def create_app(
     state: Path, dead_letters: str, token: Callable[[], str], clock: Callable[[], float] = time.time
 ) -> Starlette:
-    """The application; `token` gives its own for the dead letters, `clock` is Unix time."""
+    """Return the application; `token` returns a service token for the dead letters, `clock` is Unix time."""
     console = Console(state, dead_letters, Memory(clock), token)
     return Starlette(
         routes=[
@@ -168,16 +168,16 @@ def create_app(
 
 
 class Guard:
-    """Refuses whatever may change something, unless the console's own page asks: a foreign page cannot set `x-console`.
+    """Middleware that refuses changes without the header `x-console`, which a foreign page cannot set.
 
-    The parts' spans are the exception; no route has to ask for this. No path takes parameters.
+    The parts' spans are the exception. Query parameters are refused on every path.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Handle one ASGI request."""
         reads = scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or scope["path"] == OTLP_PATH
         app = self._app
         if not reads and Headers(scope=scope).get("x-console") != "1":
@@ -194,7 +194,7 @@ def _refusal(status: int, detail: str) -> Response:
 
 
 async def _body(request: Request) -> bytes | None:
-    """The body, unpacked; None where it is larger than MAX_BODY (either way) or not what it says."""
+    """Return the decompressed body; None if it is larger than MAX_BODY, before or after, or cut."""
     chunks = bytearray()
     async for chunk in request.stream():
         chunks += chunk

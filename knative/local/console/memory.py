@@ -1,4 +1,4 @@
-"""What the console remembers, bounded in every direction: traces, orders, and counts of what the parts did."""
+"""The console's bounded memory: traces, orders, and counts of the parts' work."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _RANK: Final = {status: number for number, status in enumerate(_STATUS.values())
 
 
 class Work:
-    """How often something happened, how often it failed, and how long the latest took."""
+    """Number of operations and failures, and the latest durations."""
 
     def __init__(self) -> None:
         self.count = self.failed = 0
@@ -40,7 +40,7 @@ class Work:
         self._seconds: deque[tuple[int, int]] = deque(maxlen=RATE_SECONDS + 1)
 
     def add(self, span: Span, now: float) -> None:
-        """Count one."""
+        """Count one operation."""
         self.count += 1
         self.failed += span.failed
         self._latencies.append(span.seconds)
@@ -49,7 +49,7 @@ class Work:
         self._seconds.append((second, before + 1))
 
     def seen(self, now: float) -> dict[str, Any]:
-        """Count, failed, rate (per second, of the last ten), and p50 and p95 in milliseconds."""
+        """Return count, failed, rate (per second, over ten seconds), and p50 and p95 in milliseconds."""
         recent = sum(n for second, n in self._seconds if second > now - RATE_SECONDS)
         ordered = sorted(self._latencies)
         return {
@@ -63,19 +63,19 @@ class Work:
 
 @dataclass
 class Order:
-    """An order as its events tell of it; `steps` are (Unix time, event type, service, trace)."""
+    """An order, from its events; `steps` are (Unix time, event type, service, trace)."""
 
     id: str
     steps: dict[tuple[str, str], tuple[float, str, str, str]] = field(default_factory=dict)
 
     def add(self, span: Span) -> None:
-        """A publication tells of a step; its retries, of the same one."""
+        """Add a step from a publication; its retries are the same step."""
         key = (str(span.attributes.get("messaging.message.id")), str(span.attributes[_TYPE]))
         if len(self.steps) < STEPS_EACH:
             self.steps.setdefault(key, (span.start, key[1], span.service, span.trace))
 
     def seen(self) -> dict[str, Any]:
-        """With its furthest state, and its steps in the order of time."""
+        """Return the order with its latest state, and its steps in order of time."""
         steps = sorted(self.steps.values())
         states = [_STATUS[type_] for _, type_, _, _ in steps if type_ in _STATUS]
         return {
@@ -89,7 +89,7 @@ class Order:
 
 
 class Memory:
-    """Spans go in by `take`; the console asks for the rest. `clock` is Unix time in seconds."""
+    """Stores spans by `take`; the other methods read. `clock` is Unix time in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -103,7 +103,7 @@ class Memory:
         self._deliveries = {"attempts": 0, "retries": 0, "failed": 0, "dead_lettered": 0}
 
     def take(self, spans: Iterable[Span]) -> None:
-        """Remember, and forget what is oldest."""
+        """Store spans, and forget the oldest."""
         now = self._clock()
         for span in spans:
             self._keep(span)
@@ -114,7 +114,7 @@ class Memory:
                 self._follow(span, now)
 
     def overview(self) -> dict[str, Any]:
-        """Work by part and by operation, the flow of events, and what became of deliveries."""
+        """Return work by part and operation, the flow of events, and the outcomes of deliveries."""
         now = self._clock()
         return {
             "parts": {name: work.seen(now) for name, work in self._parts.items()},
@@ -130,11 +130,11 @@ class Memory:
         }
 
     def orders(self) -> list[dict[str, Any]]:
-        """The latest first."""
+        """Return the orders, the latest first."""
         return sorted((order.seen() for order in self._orders.values()), key=lambda o: -o["placed_at"])
 
     def trace(self, trace_id: str) -> list[dict[str, Any]] | None:
-        """The spans of a trace by their start, None for one that is not (or no longer) known."""
+        """Return the spans of a trace by their start; None if it is unknown or forgotten."""
         spans = self._traces.get(trace_id)
         if spans is None:
             return None
@@ -183,5 +183,5 @@ class Memory:
 
 
 def _percentile(ordered: list[float], share: float) -> float | None:
-    """In milliseconds."""
+    """Convert to milliseconds."""
     return round(ordered[int(share * (len(ordered) - 1))] * 1000, 2) if ordered else None

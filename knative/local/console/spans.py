@@ -1,4 +1,4 @@
-"""Spans as OTLP brings them (opentelemetry/proto/trace/v1), reduced to what the console shows."""
+"""Decode OTLP spans (opentelemetry/proto/trace/v1) to the fields that the console shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class NotSpans(ValueError):
 
 
 class Span(NamedTuple):
-    """One piece of work; ids in hexadecimal (`parent` empty for a root), times in Unix seconds."""
+    """One span; ids in hexadecimal (`parent` is empty for a root), times in Unix seconds."""
 
     trace: str
     id: str
@@ -32,12 +32,12 @@ class Span(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """How long it took; never negative, whatever clocks say."""
+        """Return the duration; never negative, even if clocks disagree."""
         return max(0.0, self.end - self.start)
 
 
 def decode(body: bytes) -> Iterator[Span]:
-    """The spans of an OTLP/HTTP request in protobuf. Raises NotSpans."""
+    """Decode the spans of an OTLP/HTTP request in protobuf. Raises NotSpans."""
     try:
         request = ExportTraceServiceRequest.FromString(body)
     except DecodeError:
@@ -61,7 +61,7 @@ def decode(body: bytes) -> Iterator[Span]:
 
 
 def _attributes(pairs: Any) -> dict[str, Any]:
-    """The scalar ones; nothing here has others."""
+    """Return the scalar attributes; ours are all scalar."""
     found = {}
     for pair in pairs:
         kind = pair.value.WhichOneof("value")
