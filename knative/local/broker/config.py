@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import yaml
 
 from knative.local.broker.filters import Filter, FilterError, compile_filters
-
-Resolver = Callable[[Mapping[str, Any], str], str]
-"""From a `ref` (apiVersion, kind, name, namespace) and the namespace of its manifest to an http URL."""
 
 _GROUP: Final = "eventing.knative.dev/v1"
 _DURATION = re.compile(
@@ -61,18 +58,18 @@ class BrokerConfig:
     triggers: Mapping[str, tuple[Trigger, ...]] = field(default_factory=dict)
 
 
-def load(text: str, resolve: Resolver | None = None) -> BrokerConfig:
+def load(text: str) -> BrokerConfig:
     """Read a YAML stream of manifests; other kinds are passed over. Raises ConfigError."""
     try:
         documents = [document for document in yaml.safe_load_all(text) if document is not None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, nested without end
         raise ConfigError(f"the configuration is no YAML: {error}") from None
-    return from_documents(documents, resolve)
+    return from_documents(documents)
 
 
-def from_documents(documents: Iterable[Any], resolve: Resolver | None = None) -> BrokerConfig:
+def from_documents(documents: Iterable[Any]) -> BrokerConfig:
     """As `load`, from manifests that are parsed already."""
-    manifests = [_Manifest(document, resolve) for document in documents if _is_eventing(document)]
+    manifests = [_Manifest(document) for document in documents if _is_eventing(document)]
     brokers = {m.key: m.delivery(None) for m in manifests if m.kind == "Broker"}
     found: dict[str, list[Trigger]] = {key: [] for key in brokers}
     seen: set[str] = set()
@@ -112,7 +109,7 @@ def _section(where: str, value: object) -> Mapping[str, Any]:
 
 
 class _Manifest:
-    def __init__(self, document: Mapping[str, Any], resolve: Resolver | None) -> None:
+    def __init__(self, document: Mapping[str, Any]) -> None:
         self.kind: str = document["kind"]
         metadata = _section(f"a {self.kind}'s metadata", document.get("metadata"))
         self.name = metadata.get("name")
@@ -122,7 +119,6 @@ class _Manifest:
         self.key = f"{self.namespace}/{self.name}"
         self.title = f"{self.kind} {self.key}"
         self._spec = _section(f"{self.title}: spec", document.get("spec"))
-        self._resolve = resolve
 
     def trigger(self, brokers: Mapping[str, DeliverySpec | None]) -> Trigger:
         reference = _section(f"{self.title}: spec.brokerRef", self._spec.get("brokerRef"))
@@ -156,9 +152,7 @@ class _Manifest:
             raise ConfigError(f"{self.title}: {where} is missing")
         ref, uri = _section(f"{self.title}: {where}.ref", value.get("ref")), value.get("uri")
         if ref:
-            if self._resolve is None:
-                raise ConfigError(f"{self.title}: {where}.ref {ref.get('name')!r} is not resolved to a URL")
-            uri = urljoin(self._resolve(ref, self.namespace), str(uri or ""))
+            raise ConfigError(f"{self.title}: {where}.ref {ref.get('name')!r} is not resolved to a URL")
         try:
             parts = urlsplit(uri) if isinstance(uri, str) else None
         except ValueError:

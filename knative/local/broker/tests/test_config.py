@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -38,15 +37,9 @@ def test_a_triggers_own_delivery_wins_but_for_the_sink_that_it_does_not_name() -
     assert delivery.dead_letter_url == own["uri"]
 
 
-def test_references_go_through_the_resolver_with_a_path_of_their_own() -> None:
-    def resolve(ref: Mapping[str, Any], namespace: str) -> str:
-        return f"http://{ref['name']}.{namespace}.svc/base/"
-
-    subscriber = {"ref": {"kind": "Service", "name": "orders-events"}, "uri": "/in"}
-    text = as_yaml([broker(), trigger("t", "", subscriber=subscriber)])
-    assert (
-        load(text, resolve).triggers["shop/default"][0].subscriber_url == "http://orders-events.shop.svc/in"
-    )
+def test_a_reference_that_is_not_resolved_is_refused() -> None:
+    ref = {"apiVersion": "v1", "kind": "Service", "name": "orders-events"}
+    text = as_yaml([broker(), trigger("t", URL, subscriber={"ref": ref})])
     with pytest.raises(ConfigError, match=r"Trigger shop/t: subscriber\.ref 'orders-events' is not resolved"):
         load(text)
 
