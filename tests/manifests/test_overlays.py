@@ -242,12 +242,13 @@ def test_the_way_into_the_broker_is_for_publishers_ticks_and_replays_alone(overl
 def test_the_cluster_local_gateway_is_for_the_platform_and_for_knative_alone(overlay: str) -> None:
     world, inside = network(overlay)["istio-system/shop-cluster-local-gateway"]["ingress"]
     assert {each["port"] for each in world["ports"]} == {8080, 8443, 15021, 15090}
-    (peer,) = inside["from"]
-    assert peer["namespaceSelector"]["matchExpressions"][0]["values"] == [
-        "shop",
+    knative, services, catalogue = inside["from"]
+    assert knative["namespaceSelector"]["matchExpressions"][0]["values"] == [
         "knative-serving",
         "knative-eventing",
     ]
+    assert services["podSelector"]["matchExpressions"][0]["values"] == ["gateway", "rpc", "events"]
+    assert catalogue["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "catalogue"}
 
 
 def test_in_the_mesh_only_who_publishes_gets_into_the_broker() -> None:
