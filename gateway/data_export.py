@@ -1,4 +1,4 @@
-"""All that the platform keeps about one person, gathered from the domains that keep it and written page by page."""
+"""The export of all that the platform keeps about one person, streamed page by page from each domain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from proto.shop.users.v1 import users_pb2
 
 _PAGE = 25  # entities, so that an export holds little more than a hundred at a time
 _PAGE_SECONDS = 5.0
-_PATIENCE = 60.0  # seconds for one page, in which a domain may restart
+_PAGE_RETRY_SECONDS = 60.0  # for one page, in which a domain may restart
 _LONGEST = 600.0  # seconds for all
 _PAUSE = 1.0
 _HEADERS = {"cache-control": "no-store", "content-disposition": 'attachment; filename="shop-export.json"'}
@@ -50,7 +50,7 @@ class DataExport(Response):
 
     def __init__(self, head: Mapping[str, Any], lists: Iterable[_List]) -> None:
         super().__init__(None, 200, _HEADERS)
-        # Response counted an empty body; this one has no length beforehand.
+        # Starlette has counted an empty body; the length of this one is not known.
         self.raw_headers = [header for header in self.raw_headers if header[0] != b"content-length"]
         self._head = head
         self._lists = lists
@@ -139,15 +139,15 @@ async def _list(
 
     async def read(cursor: str) -> Any:
         request.cursor = cursor
-        return await _patiently(client, method, request)
+        return await _read_page(client, method, request)
 
     return _List(name, await client.read(method, request), read, shown)
 
 
-async def _patiently(client: ServiceClient[Any], method: Callable[..., Awaitable[Any]], request: Any) -> Any:
-    """A page, asked for again while its domain is away for a moment. Raises ServiceError."""
+async def _read_page(client: ServiceClient[Any], method: Callable[..., Awaitable[Any]], request: Any) -> Any:
+    """Read a page, and retry transient failures. Raises ServiceError."""
     loop = asyncio.get_running_loop()
-    ends = loop.time() + _PATIENCE
+    ends = loop.time() + _PAGE_RETRY_SECONDS
     while True:
         grpc_client.enter_deadline(_PAGE_SECONDS)
         try:

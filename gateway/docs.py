@@ -1,4 +1,4 @@
-"""The documentation in a browser, without the internet: Swagger UI's files come from an installed package."""
+"""The API's documentation in a browser. Swagger UI's files come from an installed package."""
 
 from __future__ import annotations
 

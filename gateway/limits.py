@@ -1,4 +1,4 @@
-"""Bounds on what one caller, and all together, may ask for."""
+"""Rate limits, concurrency limits, and the network address that they count by."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from functions.runtime.errors import Code, ServiceError, unavailable
 from gateway.problems import HttpError
 
 SEARCH_COST, PASSWORD_COST, EXPORT_COST = 10, 20, 50
-"""In ordinary requests: by the CPU that they take of the whole platform (reading a product takes about a millisecond, a
-search 14, a password's hash 20)."""
+"""Costs in ordinary requests, by the CPU of the whole platform: reading a product takes about 1 ms, a search 14 ms, a
+password's hash 20 ms."""
 
 
 class TokenBuckets:
-    """A token bucket per key, kept as one number each: the time at which the bucket is full again (GCRA).
+    """A token bucket for each key, stored as the time at which the bucket is full again (GCRA).
 
-    `rate` tokens a second flow in, `burst` fit in. Only the `size` latest keys are kept; a forgotten one is full.
+    A bucket gains `rate` tokens a second and holds `burst`. Only the `size` latest keys are kept; others are full.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class TokenBuckets:
         self.policy = (b"ratelimit-policy", policy.encode())
 
     def consume(self, key: str, tokens: int = 1) -> None:
-        """Take so many tokens, or raise RESOURCE_EXHAUSTED (RATE_LIMITED) with the seconds until they are there."""
+        """Consume tokens. Raises RESOURCE_EXHAUSTED (RATE_LIMITED) with the seconds until there are enough."""
         now = self._now()
         full_at = max(self._full_at.get(key, now), now)
         further = (tokens - 1) * self._interval
         wait = full_at + further - now - self._tolerance
-        if wait > 1e-9:  # floats: the last token is a hair late
+        if wait > 1e-9:  # rounding errors of floats
             raise self._refusal(wait)
         self._full_at[key] = full_at + further + self._interval
         self._full_at.move_to_end(key)
@@ -56,11 +56,11 @@ class TokenBuckets:
             self._full_at.popitem(last=False)
 
     def left(self, key: str) -> tuple[int, int]:
-        """How many tokens are left, and in how many seconds all will be there again."""
+        """Return how many tokens are left, and in how many seconds the bucket is full again."""
         until_full = self._full_at.get(key, 0.0) - self._now()
         if until_full <= 0:
             return self.burst, 0
-        taken = math.ceil(until_full / self._interval - 1e-6)  # floats: a whole token is a hair more or less
+        taken = math.ceil(until_full / self._interval - 1e-6)  # rounding errors of floats
         return max(0, self.burst - taken), math.ceil(until_full)
 
     def _refusal(self, wait: float) -> HttpError:
@@ -74,12 +74,13 @@ class TokenBuckets:
 
 
 Counted = tuple[TokenBuckets, str]
-"""A bucket, by its key, that a request took a token from, or found empty."""
+"""The bucket and key that a request counted towards."""
 
 
 def rate_headers(counted: list[Counted]) -> list[tuple[bytes, bytes]]:
-    """The limit that is closest, as draft-ietf-httpapi-ratelimit-headers has it: `r` requests are left now, and in `t`
-    seconds all `q` are there again.
+    """Return the headers of the limit with the fewest tokens left (draft-ietf-httpapi-ratelimit-headers).
+
+    `r` requests are left now, and in `t` seconds all `q` are available again.
     """
     closest, left = counted[0][0], counted[0][0].left(counted[0][1])
     for buckets, key in counted[1:]:
@@ -90,7 +91,7 @@ def rate_headers(counted: list[Counted]) -> list[tuple[bytes, bytes]]:
 
 
 class ConcurrencyLimiter:
-    """At most `most` at a time, and of one holder at most `each`; more are refused at once instead of waiting."""
+    """At most `most` holds at a time, and at most `each` of one holder. Further ones are refused, not queued."""
 
     def __init__(self, most: int, reason: str, each: int | None = None) -> None:
         self._most = most
@@ -100,14 +101,14 @@ class ConcurrencyLimiter:
         self.active = 0
 
     def acquire(self, holder: str = "") -> None:
-        """Take a slot, to be given back by `release`; raises UNAVAILABLE when none is left (for this holder)."""
+        """Take a hold, to be given back by `release`. Raises UNAVAILABLE when none is left (for this holder)."""
         if self.active >= self._most or self._held[holder] >= self._each:
             raise self.refusal()
         self.active += 1
         self._held[holder] += 1
 
     def release(self, holder: str = "") -> None:
-        """Give a slot back."""
+        """Give a hold back."""
         self.active -= 1
         self._held[holder] -= 1
         if not self._held[holder]:
@@ -115,7 +116,7 @@ class ConcurrencyLimiter:
 
     @contextmanager
     def hold(self, holder: str = "") -> Iterator[None]:
-        """Hold a slot within the block. Raises as `acquire` does."""
+        """Hold within the block. Raises as `acquire` does."""
         self.acquire(holder)
         try:
             yield
@@ -123,15 +124,15 @@ class ConcurrencyLimiter:
             self.release(holder)
 
     def refusal(self) -> ServiceError:
-        """What one too many is told."""
+        """Return the error of a refused hold."""
         return unavailable(self._reason, "The platform is busy; try again shortly.")
 
 
 def client_address(peer: str, forwarded: bytes, hops: int) -> str:
-    """The caller's network address: the peer's, or what `hops` trusted proxies say in X-Forwarded-For.
+    """Return the caller's network address: the peer's, or what `hops` trusted proxies state in X-Forwarded-For.
 
     The last entry was appended by our nearest proxy, so the caller is the `hops`-th from the right; what stands left of
-    it is the caller's own claim and is not believed.
+    it is the caller's own claim and is ignored.
     """
     if not hops or not forwarded:
         return peer
@@ -149,7 +150,7 @@ def client_address(peer: str, forwarded: bytes, hops: int) -> str:
 
 @lru_cache(maxsize=10_000)
 def address_key(address: str) -> str:
-    """What an address counts as: itself, or its /64, since an IPv6 customer has a whole one."""
+    """Return what an address is counted by: itself, or for IPv6 its /64, since a customer has a whole one."""
     if ":" not in address:
         return address
     try:

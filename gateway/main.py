@@ -1,7 +1,7 @@
 """`python -m gateway.main`: the gateway as a process.
 
-WAKE names what is woken while it starts (host:port, comma-separated), because it will be needed next: before a
-semicolon what the waiting request calls; after it, once that has answered, what is needed next.
+WAKE names the services (host:port, comma-separated) to ping while the gateway starts: before a semicolon those that the
+waiting request calls; after it those that are needed next.
 """
 
 from __future__ import annotations
@@ -12,6 +12,6 @@ from gateway.prewarm import prewarm
 
 if __name__ == "__main__":
     prewarm(os.environ.get("WAKE", ""))
-    from gateway.server import main  # after what it does not need: see wake
+    from gateway.server import main  # heavy imports run while the services start
 
     main()

@@ -1,8 +1,8 @@
-"""Waking the services behind the gateway while it still starts itself.
+"""Starts the services behind the gateway while the gateway itself starts.
 
-On a platform that is wholly at zero each service would start when the one before it calls it, one after the other. A
-gateway that starts has a request to answer, so what it will need is asked for at once, and all start side by side.
-Threads and plain sockets, because it runs before anything else is imported: the imports take as long as such a start.
+When the whole platform is at zero, each service would start when the one before it calls it. A gateway that starts has
+a request to answer, so it pings what that will need, and all start at the same time. It uses threads and plain sockets
+because it runs before anything else is imported: the imports take as long as a start.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _PAUSE = 0.1
 
 
 def prewarm(groups: str, seconds: float = 15.0) -> Thread:
-    """Ask each `host:port` (comma-separated) for anything until it answers, or its group's `seconds` are over.
+    """Ping each `host:port` (comma-separated) until it answers, for at most `seconds` a group.
 
-    A group (they are separated by semicolons) is asked when the one before it is done: what is needed later takes no
-    CPU from what is waited for. All of it happens beside the caller, in the thread that is returned.
+    Groups are separated by semicolons and pinged one after the other, so that what is needed later takes no CPU from
+    what is needed first. Returns the thread that does it.
     """
     walk = Thread(target=_each_group, args=[groups.split(";"), seconds], daemon=True)
     walk.start()

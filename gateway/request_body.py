@@ -16,7 +16,7 @@ MAX_DEPTH = 32
 
 
 def _number(text: str) -> float:
-    """To JSON Schema 7.0 is an integer, too."""
+    """Return 7.0 as an integer, as JSON Schema defines it."""
     value = float(text)
     return int(value) if value.is_integer() else value
 
@@ -42,7 +42,7 @@ class JsonRequest(Request):
 
 
 async def read_json(request: Request, max_bytes: int, seconds: float) -> JsonRequest:
-    """Read and parse the body of `request`; raises 400, 408, 413, 415 as problems."""
+    """Read and parse the body. Raises HttpError (408, 413, 415) or INVALID_ARGUMENT (MALFORMED_JSON)."""
     headers = request.headers
     declared = headers.get("content-length")
     if declared is not None and declared.isdigit() and int(declared) > max_bytes:
@@ -58,7 +58,7 @@ async def read_json(request: Request, max_bytes: int, seconds: float) -> JsonReq
 
 
 def check_content_type(given: str) -> None:
-    """Raises 415 unless it is JSON in UTF-8."""
+    """Raise HttpError (415) unless the content type is JSON in UTF-8."""
     media, *parameters = [part.strip().lower() for part in given.split(";")]
     is_json = media == "application/json" or (media.startswith("application/") and media.endswith("+json"))
     charsets = [part.partition("=")[2].strip('"') for part in parameters if part.startswith("charset=")]
@@ -108,20 +108,20 @@ def _bounded(received: Any, max_bytes: int) -> Any:
 
 
 def too_large(max_bytes: int) -> ServiceError:
-    """413, for a body of more than `max_bytes`."""
-    # The connection stays open: closing it on somebody who still sends would lose them this answer.
+    """Return the error (413) of a body larger than `max_bytes`."""
+    # The connection stays open: closing it while the client sends would lose the response.
     return HttpError(413, "BODY_TOO_LARGE", f"The body is larger than {max_bytes} bytes.")
 
 
 def parse(raw: bytes) -> Any:
-    """JSON of at most 32 levels; raises INVALID_ARGUMENT (MALFORMED_JSON)."""
+    """Parse JSON of at most 32 levels. Raises INVALID_ARGUMENT (MALFORMED_JSON)."""
     try:
         parsed = _decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         _malformed("The body is not valid JSON.")
     except RecursionError:
         _malformed(f"The body is nested deeper than {MAX_DEPTH} levels.")
-    # Counting brackets is quick and an upper bound; only a suspicious body is walked.
+    # The count of brackets is a cheap upper bound of the depth.
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _deeper_than(parsed, MAX_DEPTH):
         _malformed(f"The body is nested deeper than {MAX_DEPTH} levels.")
     return parsed

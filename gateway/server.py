@@ -1,4 +1,4 @@
-"""Serving: uvicorn with bounded headers, and a stop that loses nothing."""
+"""The server: uvicorn with bounds on connections, and a shutdown that finishes running requests."""
 
 from __future__ import annotations
 
@@ -50,13 +50,12 @@ _RESERVED_FILES = 200
 
 
 class BoundedHttpProtocol(HttpProtocol):
-    """uvicorn's protocol, which by itself bounds neither the size of a request's head nor the time it takes, nor how
-    long somebody takes to read the answer.
+    """uvicorn's protocol with bounds on the size and duration of a request's head, and on slow readers.
 
-    This one breaks off who sends too much before the headers end, sends them too slowly, or reads less than 8 KiB a
-    second of an answer that does not fit into the buffers. A body that is still
-    coming when its request was answered already (refused, mostly) is read and thrown away, within the same time and
-    16 times the allowed size: closing at once would reset the connection, and the client would never see the answer.
+    It closes the connection of a client that sends too much before the headers end, sends them too slowly, or reads
+    less than 8 KiB a second of a response that does not fit into the buffers. A body that arrives after its request
+    was answered is read and discarded, within the same time and 16 times the allowed size: closing at once would reset
+    the connection before the client has read the response.
     """
 
     open: ConcurrencyLimiter
@@ -73,7 +72,7 @@ class BoundedHttpProtocol(HttpProtocol):
 
     @classmethod
     def within(cls, settings: Settings) -> type[BoundedHttpProtocol]:
-        """The class with the bounds of the settings: uvicorn makes the instances."""
+        """Return a class with the bounds of the settings; uvicorn makes the instances."""
         # Behind a proxy all connections are the proxy's.
         proxied = settings.trusted_proxy_hops or settings.client_address_header
         each = settings.max_connections if proxied else settings.max_connections_each
@@ -87,7 +86,7 @@ class BoundedHttpProtocol(HttpProtocol):
         return type("Bounded", (cls,), bounds)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        """A connection that never says anything is as slow as can be."""
+        """Count the connection, and start the timer of its first request."""
         super().connection_made(transport)
         holder = address_key(self.client[0] if self.client else "")
         try:
@@ -100,7 +99,7 @@ class BoundedHttpProtocol(HttpProtocol):
         self._timer = self.loop.call_later(self.head_seconds, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing more to wait for."""
+        """Release what the connection holds."""
         if self._holder is not None:
             self.open.release(self._holder)
             self._holder = None
@@ -109,12 +108,12 @@ class BoundedHttpProtocol(HttpProtocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The buffers are full: from now on the client must read."""
+        """Start to measure how fast the client reads: the buffers are full."""
         super().pause_writing()
         self._await_reading(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
-        """It has read."""
+        """Stop to measure: the client has read."""
         self._stop_reading()
         super().resume_writing()
 
@@ -134,38 +133,38 @@ class BoundedHttpProtocol(HttpProtocol):
             self._reading = None
 
     def on_message_begin(self) -> None:
-        """A request's head begins."""
+        """Note that a request's head begins."""
         self._in_head, self._in_body, self._received = True, False, 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """It ends."""
+        """Note that the head is complete."""
         self._in_head, self._in_body, self._received = False, True, 0
         self._stop_timer()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """The request has come in full."""
+        """Note that the request is complete."""
         self._in_body = False
         self._stop_timer()
         super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser; then see whether a head is still open, or a body that nobody wants."""
+        """Parse the data, then enforce the limits on an unfinished header block or an unread body."""
         if self._holder is None:
-            return  # turned away
+            return  # the connection was refused
         super().data_received(data)
         if self._in_head:
             self._wait_for_more(len(data), self.max_head_bytes, _TOO_LARGE)
         elif self._in_body and self.cycle.response_complete:
             self._wait_for_more(len(data), self.max_discarded_bytes, b"")
 
-    def _wait_for_more(self, received: int, most: int, last_words: bytes) -> None:
+    def _wait_for_more(self, received: int, most: int, response: bytes) -> None:
         self._received += received
         if self.transport.is_closing():
             return
         if self._received > most:
-            self.transport.write(last_words)
+            self.transport.write(response)
             self.transport.close()
         elif self._timer is None:
             self._timer = self.loop.call_later(self.head_seconds, self.transport.close)
@@ -177,7 +176,7 @@ class BoundedHttpProtocol(HttpProtocol):
 
 
 class _Server(Server):
-    """uvicorn, which tells the streams to end before it waits for them."""
+    """uvicorn, with streams that end before it waits for them."""
 
     def __init__(self, config: uvicorn.Config, gateway: AppState) -> None:
         super().__init__(config)
@@ -186,8 +185,8 @@ class _Server(Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more requests, and let those under way finish within DRAIN_SECONDS.
 
-        Who sends a request just as the connection is closed gets no answer. So whoever balances gets the time to see
-        that this process is not ready any more, and whoever is connected is told so by the answer to the next request.
+        A request that arrives while its connection is closed gets no response. Load balancers therefore get the time to
+        see that this process is no longer ready, and connected clients are told by `connection: close`.
         """
         self._gateway.draining.set()
         notice, hold = self._gateway.settings.notice_seconds, self._gateway.settings.http_fd is not None
@@ -200,7 +199,7 @@ class _Server(Server):
 
 
 class GatewayServer:
-    """A gateway on a port; `start` and `stop` once each, in one event loop."""
+    """A gateway on a port. Call `start` and `stop` once each, in one event loop."""
 
     def __init__(self, settings: Settings, app: FastAPI | None = None) -> None:
         self.settings = settings
@@ -224,7 +223,7 @@ class GatewayServer:
 
     @property
     def http_url(self) -> str:
-        """Where it answers."""
+        """The base URL."""
         return f"http://{self.settings.host}:{self.http_port}"
 
     async def start(self) -> None:
@@ -259,7 +258,7 @@ async def _serve(settings: Settings) -> None:
 
 
 def _allow_connections(wanted: int) -> None:
-    """Raise this process's limit of open files, as far as it may be, to hold `wanted` connections."""
+    """Raise this process's limit of open files towards what `wanted` connections need."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = wanted + _RESERVED_FILES
     if soft != resource.RLIM_INFINITY and soft < enough:
@@ -268,8 +267,8 @@ def _allow_connections(wanted: int) -> None:
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT; exit code 1, with the reason, for settings or ports that cannot be."""
-    import uvloop  # tests bring their own loop
+    """Serve until SIGTERM or SIGINT. Exits with code 1 and the reason for invalid settings or a taken port."""
+    import uvloop  # tests use another loop
 
     try:
         settings = load(Settings, os.environ)
