@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 
 from functions.runtime.clock import Clock, SystemClock
@@ -42,6 +43,9 @@ from observability import metrics
 # Routes are matched in this order, so that the busiest domains come first.
 _DOMAINS = (products, orders, payments, users, sessions, notifications, admin, wellknown, webhooks)
 
+# AccessLogMiddleware observes requests. FastAPI's own spans would repeat that, and its logs hold what clients sent.
+_NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
+
 
 def create_app(
     settings: Settings,
@@ -69,6 +73,7 @@ def create_app(
         redirect_slashes=False,
         lifespan=lifespan,
         exception_handlers={RequestValidationError: on_validation, HTTPException: on_http},
+        telemetry=_NO_TELEMETRY,
     )
     app.state.gateway = state
     for domain in _DOMAINS:
