@@ -1,4 +1,4 @@
-"""Access to RPCs: declared for each method, and checked before the use case applies its own rule (owner, state)."""
+"""Access rules of RPCs. Each method declares one, which is checked before the use case checks ownership and state."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from functions.runtime.identity import Identity, require_admin, require_signed_i
 
 
 class UndeclaredRpc(RuntimeError):
-    """A method has no declared access, or access is declared for a method that does not exist. Raised at start."""
+    """Raised at start: a method has no declared access, or access is declared for a method that does not exist."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """The callers that a method accepts; none by default. `services` are names of services of the platform."""
+    """The callers that a method accepts, none by default. `services` are names of services of the platform."""
 
     anonymous: bool = False
     people: bool = False
@@ -33,11 +33,11 @@ class Access:
 
 
 ANYBODY = Access(anonymous=True)
-"""No token is needed, and an expired one is ignored."""
+"""A call needs no token; an expired token is ignored."""
 SIGNED_IN = Access(people=True)
 ADMINS = Access(admins=True)
 
 
 def services(*names: str) -> Access:
-    """Accept only these services of the platform."""
+    """Return access for these services of the platform only."""
     return Access(services=frozenset(names))

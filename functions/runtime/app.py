@@ -1,4 +1,4 @@
-"""What a domain's bootstrap returns to the runtime: one composed function."""
+"""The composed function that a domain's bootstrap returns to the runtime."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Hook = Callable[[], Awaitable[None]]
 
 
 Handler = Callable[[Any, InboxRecord], Awaitable[None]]
-"""Takes the payload of an event and the inbox record that must commit with its effect."""
+"""Handles an event. It gets the payload, and the inbox record that must commit together with the event's effect."""
 
 
 @dataclass(frozen=True)
 class RpcService:
-    """One gRPC service: the generated `add_..._to_server`, the servicer, the full name, and the access of each method.
+    """One gRPC service: the generated `add_..._to_server`, the servicer, the full name, and each method's access rule.
 
-    The service does not start if a method has no access.
+    The service does not start if a method has no access rule.
     """
 
     add: Callable[[Any, Any], None]
@@ -41,10 +41,11 @@ class Function:
     """A composed domain: its gRPC services, its subscriptions, and what the runtime needs to serve them.
 
     `services` is called when the gRPC server starts, so that the event role never imports gRPC.
-    `subscriptions[SweepDue]` is the domain's own sweep; the runtime publishes the outbox and removes expired records
-    before it. `on_start` runs before the function is ready, `on_drain` when it is no longer ready but still serves (to
-    end streams), `on_stop` after the servers have stopped. `signer` signs the events it sends, `signatures` verifies
-    those it receives. `event_metrics` update the domain's own metrics from committed events.
+    `subscriptions[SweepDue]` is the domain's own sweep; before it, the runtime publishes the outbox and removes expired
+    records. `on_start` runs before the function is ready. `on_drain` runs when the function is no longer ready but
+    still serves, so that it can end streams. `on_stop` runs after the servers have stopped. `signer` signs the events
+    that the function sends; `signatures` verifies the events that it receives. `event_metrics` update the domain's own
+    metrics from committed events.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""How clients of AWS are made."""
+"""Creation of AWS clients."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from observability.proxies import proxy_for
 
 
 def make_client(service: str, region: str | None, endpoint: str | None, **config: Any) -> Any:
-    """Return boto3's client of `service`. It blocks, and takes 0.3 s of CPU to make, with the imports.
+    """Create boto3's client of `service`. This blocks, and takes 0.3 s of CPU including the imports.
 
-    Credentials come from boto3's chain: in a pod, the role of its service account. So do region and endpoint if they
-    are None. `config` is botocore's Config. An endpoint inside the platform is called without the environment's
-    proxies.
+    Credentials come from boto3's provider chain; in a pod that is the role of its service account. A region or
+    endpoint that is None comes from the same chain. `config` has the arguments of botocore's Config. An endpoint
+    inside the platform is called without the environment's proxies.
     """
     # botocore is boto3 without its resource layer, whose import alone costs a cold start 0.08 s.
     from botocore.config import Config
@@ -25,7 +25,7 @@ def make_client(service: str, region: str | None, endpoint: str | None, **config
     session.register_component("data_loader", LeanLoader())
     # Pods have AWS_REGION, which boto3 does not read. A configured endpoint needs no region, but boto3 demands one.
     if endpoint and proxy_for(endpoint) is None:
-        config["proxies"] = {}  # only calls of AWS itself use the proxies
+        config["proxies"] = {}  # only calls to AWS itself use the proxies
     region = region or os.environ.get("AWS_REGION") or session.get_config_variable("region")
     return session.create_client(
         service,

@@ -1,4 +1,4 @@
-"""A faster loader of botocore's service models, for the cold start."""
+"""A loader of botocore's service models that is faster than botocore's own, for the cold start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Files(JSONFileLoader):  # type: ignore[misc]  # botocore has no types
 
 
 class LeanLoader(Loader):  # type: ignore[misc]  # botocore has no types
-    """The loader of a botocore session. It uses msgspec, and does not search the folders of botocore's 400 services."""
+    """Loader for a botocore session. It decodes with msgspec, and does not search the folders of all 400 services."""
 
     FILE_LOADER_CLASS = _Files
 

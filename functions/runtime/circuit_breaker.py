@@ -1,4 +1,4 @@
-"""A circuit breaker: stop calling a dependency that keeps failing, and find out by single calls when it is back."""
+"""A circuit breaker: it stops calls to a dependency that keeps failing, and probes with single calls for recovery."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def is_transient(error: ServiceError) -> bool:
 
 
 def repeat_failure(error: ServiceError, seconds: float) -> ServiceError:
-    """Refuse a call with the dependency's last failure, to be retried after `seconds`."""
+    """Return an error that repeats the dependency's last failure and asks for a retry after `seconds`."""
     return ServiceError(error.code, error.reason, error.message, retry_after=max(seconds, 1.0))
 
 
@@ -32,7 +32,8 @@ class CircuitBreaker:
     The circuit stays open for `seconds`. Then one call at a time is let through as a probe: if it succeeds, the circuit
     closes; if it fails, the circuit stays open for another `seconds`. `is_failure` selects the ServiceErrors that count
     as failures; any other outcome proves that the dependency answers, and closes the circuit. `refuse` makes the error
-    of a refused call from the last failure and the seconds left. `name` labels the metric; there is none without it.
+    of a refused call from the last failure and the seconds left. `name` labels the metric; without a name there is no
+    metric.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class CircuitBreaker:
         self._show(CLOSED)
 
     def allow(self) -> bool:
-        """Return whether the call that comes next is a probe. Raises the refusal while the circuit is open."""
+        """Return whether the next call is a probe. Raises the error that `refuse` makes while the circuit is open."""
         failure = self._last_failure
         if failure is None:
             return False
@@ -70,11 +71,11 @@ class CircuitBreaker:
         return True
 
     async def call(self, work: Callable[[], Awaitable[R]]) -> R:
-        """Return the result of `work`. Raises what it raises, or the refusal."""
+        """Call `work` and return its result. Raises any error of `work`, or the refusal while the circuit is open."""
         is_probe = self.allow()
         try:
             result = await work()
-        except asyncio.CancelledError:  # says nothing about the dependency
+        except asyncio.CancelledError:  # a cancelled call says nothing about the dependency
             self._probing = self._probing and not is_probe
             raise
         except Exception as error:

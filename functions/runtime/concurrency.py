@@ -1,4 +1,4 @@
-"""What sweeps share: work on many entities at once without one delaying the others, and end in time."""
+"""Helpers for sweeps: a time limit, and concurrent work on many entities in which no entity delays the others."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from functions.runtime.errors import ServiceError
 
 SWEEP_SECONDS = 20.0
-"""A domain's sweep ends within this: the broker delivers the tick again after 30 s."""
+"""Time limit of a domain's sweep. It is below the 30 s after which the broker delivers the tick again."""
 
 
 @asynccontextmanager
 async def sweep_deadline(log: logging.Logger) -> AsyncIterator[None]:
-    """Cancel the body after SWEEP_SECONDS and log `sweep_unfinished`; the next tick continues the work."""
+    """Cancel the `with` block after SWEEP_SECONDS and log `sweep_unfinished`. The next tick continues the work."""
     try:
         async with asyncio.timeout(SWEEP_SECONDS):
             yield
@@ -25,7 +25,7 @@ async def sweep_deadline(log: logging.Logger) -> AsyncIterator[None]:
 
 
 async def gather_logged(calls: Sequence[Awaitable[Any]], log: logging.Logger) -> None:
-    """Run all calls concurrently to their end. Log each failure and leave its entity for the next sweep."""
+    """Run all calls concurrently until each has ended. Log each failure; the next sweep tries its entity again."""
     for result in await asyncio.gather(*calls, return_exceptions=True):
         if isinstance(result, ServiceError):
             log.warning("sweep_failed", extra={"reason": result.reason})

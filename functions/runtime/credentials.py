@@ -1,6 +1,6 @@
-"""Secrets, from a variable or from the file that the variable with the suffix `_FILE` names (a mounted Secret).
+"""Secrets, read from a variable or from a file such as a mounted Secret, whose path is in the variable `..._FILE`.
 
-In production a service does not start with a secret that is an example, easily guessed, or a developer's.
+In production a service does not start with a secret that is an example, is easily guessed, or comes from `make up`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from functions.runtime.settings import RuntimeSettings, SettingsError
 log = logging.getLogger("shop.credentials")
 
 LEAST = 16
-"""The least characters of a secret in production: 12 random bytes in base64."""
+"""The minimum length of a secret in production, in characters: 12 random bytes in base64."""
 _DISTINCT = 6
-# Values that documents show, and placeholders.
+# Example values from documentation, and placeholders.
 _EXAMPLES = frozenset({"a-long-random-secret", "correct horse battery", "correct horse battery staple"})
 _UNFILLED = re.compile(
     r"change.?me|example|placeholder|dummy|insecure|not.?a.?secret|^<.*>$|\$\{|\{\{", re.IGNORECASE
 )
 _DEVELOPERS = ".data"
-"""The folder of `make up`, which has generated secrets."""
+"""The folder into which `make up` writes generated secrets."""
 
 
 def secret(settings: RuntimeSettings, name: str) -> str:
-    """Return the field `name`, or else the content of the file that the field `name`_file names.
+    """Return the field `name`, or, if it is empty, the content of the file that the field `{name}_file` names.
 
-    Returns an empty string if neither is set. Raises SettingsError, which shows neither.
+    Returns an empty string if neither field is set. Raises SettingsError, whose message shows neither field's value.
     """
     path = _path(settings, name)
     if not path:
@@ -45,17 +45,17 @@ def secret(settings: RuntimeSettings, name: str) -> str:
 
 
 def variable(settings: RuntimeSettings, name: str) -> str:
-    """Return the variable that the secret `name` comes from, for error messages."""
+    """Return the name of the variable that the secret `name` comes from, for error messages."""
     return f"{name.upper()}_FILE" if _path(settings, name) else name.upper()
 
 
 def _path(settings: RuntimeSettings, name: str) -> str:
-    """Return the file that the secret comes from, or an empty string if its variable has it."""
+    """Return the path of the secret's file, or an empty string if the variable itself holds the secret."""
     return "" if getattr(settings, name) else str(getattr(settings, f"{name}_file", ""))
 
 
 def refuse_weak(settings: RuntimeSettings) -> None:
-    """Check all SECRETS of the settings, in production only. A missing secret is an error of the code that needs it.
+    """Check all SECRETS of the settings, in production only. A missing secret is reported by the code that needs it.
 
     Raises SettingsError, which names the variable and never shows its value. Logs a warning for a file that other users
     of the machine may read.
@@ -76,7 +76,7 @@ def refuse_weak(settings: RuntimeSettings) -> None:
 
 
 def weakness(value: str) -> str:
-    """Return what is wrong with a secret in production, or an empty string."""
+    """Return why a secret is too weak for production, or an empty string if it is not."""
     if value.casefold() in _EXAMPLES or _UNFILLED.search(value):
         return "is an example; in production it must be a secret"
     if len(value) < LEAST:
@@ -87,6 +87,9 @@ def weakness(value: str) -> str:
 
 
 def _others_may_read(path: str) -> bool:
-    """Return whether other users may read the file. A read-only mount is a pod's Secret, which no other user sees."""
+    """Return whether other users may read the file.
+
+    A file on a read-only mount is a pod's Secret, which no other user can see.
+    """
     mounted = os.statvfs(path).f_flag & os.ST_RDONLY
     return not mounted and bool(Path(path).stat().st_mode & stat.S_IROTH)

@@ -1,8 +1,8 @@
 """ISO 4217 currencies, and the limits of each payment provider.
 
-Money inside the platform is in ISO 4217 minor units. A provider counts in units of its own: Stripe takes Malagasy
-ariary whole, although ISO gives them hundredths, and Icelandic kronur in hundredths, although ISO gives them none.
-`ProviderLimits` has the limits that a provider documents, converts amounts both ways, and validates them.
+Money inside the platform is in ISO 4217 minor units. A provider may count in other units: Stripe counts Malagasy
+ariary in whole ariary, although ISO defines hundredths, and Icelandic kronur in hundredths, although ISO defines none.
+`ProviderLimits` has the limits that a provider documents, converts amounts in both directions, and validates them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CURRENCIES = _codes("""
     SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VED VES
     VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG
 """)
-"""The currencies of payments: no funds, precious metals or test codes."""
+"""The currencies of payments, without ISO's codes for funds, precious metals and tests."""
 
 NO_DECIMALS = _codes("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF")
 THREE_DECIMALS = _codes("BHD IQD JOD KWD LYD OMR TND")
@@ -34,7 +34,7 @@ _FOUR_DECIMALS = _codes("CLF UYW")
 
 
 def exponent(currency: str) -> int:
-    """Return the number of decimals of a currency by ISO 4217; 2 for an unknown code."""
+    """Return the number of decimals of a currency in ISO 4217, or 2 for an unknown code."""
     if currency in NO_DECIMALS:
         return 0
     if currency in THREE_DECIMALS:
@@ -44,10 +44,10 @@ def exponent(currency: str) -> int:
 
 @dataclass(frozen=True)
 class ChargeLimits:
-    """What a provider accepts in one currency, in the provider's own units.
+    """The amounts that a provider accepts in one currency, in the provider's own units.
 
-    `exponent` is the number of decimals of its unit. Every amount is a multiple of `step`. `minimum` and `maximum`
-    bound one charge; refunds have no minimum.
+    `exponent` is the number of decimals of the provider's unit. Every amount must be a multiple of `step`. `minimum`
+    and `maximum` bound one charge; refunds have no minimum.
     """
 
     exponent: int
@@ -58,37 +58,37 @@ class ChargeLimits:
 
 @dataclass(frozen=True)
 class ProviderLimits:
-    """What one payment provider charges. A currency that `limits` does not name is not taken."""
+    """The limits of one payment provider, by currency. A currency that is not in `limits` is not accepted."""
 
     provider: str
     limits: Mapping[str, ChargeLimits]
 
     def price_problem(self, price: Money) -> tuple[str, str] | None:
-        """What makes a unit price impossible to charge, as (part of the money, message); None when it can be.
+        """Return why a unit price cannot be charged, as (field of the money, message), or None if it can.
 
-        There is no minimum for a unit price: several cheap pieces make a sum that can be charged.
+        A unit price has no minimum, because several cheap items add up to a total that can be charged.
         """
         return self._problem(price, at_least=0)
 
     def total_problem(self, total: Money) -> tuple[str, str] | None:
-        """What makes an order's total impossible to charge. A total of 0 is never charged, so nothing is wrong."""
+        """Return why a total cannot be charged, or None if it can. A total of 0 is valid; it is not charged."""
         if total.amount == 0:
             return None
         return self._problem(total, at_least=None)
 
     def refund_problem(self, amount: Money) -> tuple[str, str] | None:
-        """What makes an amount impossible to give back."""
+        """Return why an amount cannot be refunded, or None if it can."""
         return self._problem(amount, at_least=1)
 
     def to_provider(self, money: Money) -> int:
-        """The amount in the provider's units. Raises ValueError for an amount that the provider cannot express."""
+        """Convert an amount to the provider's units. Raises ValueError if the provider does not accept the amount."""
         if (problem := self._problem(money, at_least=0)) is not None:
             raise ValueError(f"{money.amount} {money.currency}: {problem[1]}")
         up, down = _ratio(self.limits[money.currency], money.currency)
         return money.amount * up // down
 
     def from_provider(self, amount: int, currency: str) -> Money:
-        """An amount that the provider names, in ISO minor units; what is smaller than one of them is rounded."""
+        """Convert an amount from the provider's units to ISO minor units, rounded to the nearest minor unit."""
         limits = self.limits.get(currency)
         up, down = _ratio(limits, currency) if limits else (1, 1)
         return Money((2 * amount * down + up) // (2 * up), currency)
@@ -120,7 +120,7 @@ class ProviderLimits:
 
 
 def _ratio(limits: ChargeLimits, currency: str) -> tuple[int, int]:
-    """The factor and the divisor from ISO minor units to the provider's."""
+    """Return the factor and the divisor that convert ISO minor units to the provider's units."""
     power = limits.exponent - exponent(currency)
     return (int(10**power), 1) if power >= 0 else (1, int(10**-power))
 
@@ -130,8 +130,9 @@ def _stripe() -> dict[str, ChargeLimits]:
 
     Source: docs.stripe.com/currencies, "Supported presentment currencies", "Zero-decimal currencies",
     "Three-decimal currencies", "Special cases", "Minimum and maximum charge amounts", read 2026-11-30. The special
-    cases of HUF and TWD concern payouts only. The minimum depends on the currency that the account settles in;
-    here stands the one of the charge's own currency, and what is converted may have to be more.
+    cases of HUF and TWD concern payouts only. Stripe's minimum depends on the currency in which the account settles.
+    This table has the minimum for an account that settles in the charge's currency; if Stripe has to convert the
+    amount, the real minimum may be higher.
     """
     supported = _codes("""
         AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BWP BYN BZD CAD CDF CHF
@@ -143,7 +144,7 @@ def _stripe() -> dict[str, ChargeLimits]:
     """)
     zero_decimal = _codes("BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF")
     three_decimal = _codes("BHD JOD KWD OMR TND")  # the last digit must be 0
-    whole_in_hundredths = _codes("ISK UGX")  # for backward compatibility
+    whole_in_hundredths = _codes("ISK UGX")  # counted in hundredths for Stripe's backward compatibility
     minimum = {
         **dict.fromkeys(
             _codes("ARS AUD BRL CAD CHF COP EUR IDR ILS INR JPY KRW NZD PHP RUB SGD USD ZAR"), 50
@@ -177,4 +178,4 @@ PROVIDERS: Mapping[str, ProviderLimits] = {
     "stripe": ProviderLimits("Stripe", _stripe()),
     "simulated": SIMULATED,
 }
-"""By the value of PAYMENT_PROVIDER."""
+"""The limits of each provider, by the value of PAYMENT_PROVIDER."""

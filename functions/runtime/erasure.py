@@ -1,4 +1,4 @@
-"""Erasure tombstones: which accounts were deleted, kept so that a late event brings no personal data back."""
+"""Erasure tombstones: records of deleted accounts, so that a late event does not store personal data again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KEPT = timedelta(days=30)
 
 @dataclass
 class Erasure:
-    """The tombstone of a deleted account; `id` is the user's."""
+    """The tombstone of a deleted account. `id` is the user's id."""
 
     id: str
     at: datetime
@@ -23,7 +23,7 @@ ERASURE_MAPPING = EntityMapping(Erasure, "erasure", expires_at=lambda erasure: e
 
 
 async def record_erasure(store: Store, user_id: str, now: datetime) -> None:
-    """Record that the account was deleted. Repeatable: the first time stays."""
+    """Record that the account was deleted. A repeated call keeps the time of the first."""
     await store.transact(
         [Ref(Erasure, user_id)], lambda found: Changes(None, [] if found[0] else [Erasure(user_id, now)])
     )

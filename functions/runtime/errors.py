@@ -1,8 +1,7 @@
-"""The errors of the platform: a neutral code, a stable reason, a message for people, and field violations.
+"""The platform's error: a code independent of the protocol, a stable reason, a message for people, and violations.
 
-Three translators turn it into what the outside sees: `functions.runtime.rpc.errors` (gRPC status with
-google.rpc details), `functions.runtime.event_function` (HTTP status of an event function), `gateway.problems` (RFC
-9457).
+Three modules translate it for a protocol: `functions.runtime.rpc.errors` (gRPC status with google.rpc details),
+`functions.runtime.event_function` (HTTP status of an event function) and `gateway.problems` (RFC 9457).
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ TRANSIENT = frozenset({Code.ABORTED, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, C
 
 
 class Violation(NamedTuple):
-    """What is wrong with one field: its path (`lines[0].quantity`), and what would be right."""
+    """The violation of one field: its path (`lines[0].quantity`), and a message that says what would be valid."""
 
     field: str
     message: str
@@ -43,8 +42,9 @@ class Violation(NamedTuple):
 class ServiceError(Exception):
     """An error that the caller may see.
 
-    `reason` is UPPER_SNAKE and stable: clients branch on it. `message` is for people and names nothing internal.
-    `retry_after` is in seconds, if waiting helps. `amounts` are sums of money, by name, that a client needs to go on.
+    `reason` is UPPER_SNAKE and stable, because clients branch on it. `message` is for people and names nothing
+    internal. `retry_after` is in seconds, and set if waiting helps. `amounts` are sums of money, by name, that a client
+    needs to continue.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class ServiceError(Exception):
 
 
 def invalid(message: str, *violations: tuple[str, str], reason: str = "INVALID_ARGUMENT") -> ServiceError:
-    """Make the error of a request that is wrong in any state. `violations` are (field, message) pairs."""
+    """Make the error of a request that is invalid in any state. `violations` are (field, message) pairs."""
     return ServiceError(Code.INVALID_ARGUMENT, reason, message, [Violation(*v) for v in violations])
 
 
@@ -85,17 +85,17 @@ def denied(message: str = "You may not do this.", reason: str = "PERMISSION_DENI
 
 
 def not_found(what: str, reason: str) -> ServiceError:
-    """Make the error of `what` ("Order") that does not exist, or whose existence is hidden from the caller."""
+    """Make the error for an entity that does not exist or is hidden from the caller. `what` is its kind ("Order")."""
     return ServiceError(Code.NOT_FOUND, reason, f"{what} not found.")
 
 
 def already_exists(reason: str, message: str) -> ServiceError:
-    """Make the error of something that exists already."""
+    """Make the error of a request to create an entity that exists already."""
     return ServiceError(Code.ALREADY_EXISTS, reason, message)
 
 
 def failed_precondition(reason: str, message: str) -> ServiceError:
-    """Make the error of a valid request that the present state does not allow."""
+    """Make the error of a valid request that the current state does not allow."""
     return ServiceError(Code.FAILED_PRECONDITION, reason, message)
 
 
@@ -105,7 +105,7 @@ def exhausted(reason: str, message: str, retry_after: float) -> ServiceError:
 
 
 def aborted(reason: str, message: str, retry_after: float | None = None) -> ServiceError:
-    """Make the error of a lost race: the client reads again and repeats."""
+    """Make the error of a lost race. The client should read again and repeat the request."""
     return ServiceError(Code.ABORTED, reason, message, retry_after=retry_after)
 
 

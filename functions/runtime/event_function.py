@@ -1,13 +1,13 @@
-"""The event side of a service: a functions-framework function of the `http` signature that takes CloudEvents.
+"""The event role of a service: a functions-framework function with the signature `http` that receives CloudEvents.
 
 Responses, and how Knative treats them:
 
-- 204: handled, now or before.
-- 400: not a CloudEvent, or of a type without a subscription. 403: not signed by its source. 413: too large.
-  422: refused for good. None is retried; the event goes to the dead letters.
-- 503 with Retry-After: a transient failure. 500: a bug. Both are redelivered.
+- 204: the event is handled, now or by an earlier delivery.
+- 400: the request is not a CloudEvent, or its type has no subscription. 403: it is not signed by its source. 413: it
+  is too large. 422: it is refused for good. After these the event is not retried but goes to the dead letters.
+- 503 with Retry-After: a transient failure. 500: a bug. After these the event is redelivered.
 
-A 2xx response never has a body, because a broker takes the body for a reply event.
+A 2xx response never has a body, because a broker treats the body as a reply event.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Sweep = Callable[[], Awaitable[None]]
 class EventFunction:
     """Handles the requests of one function. `sweep` runs before the domain's own handler of SweepDue.
 
-    A handler has `seconds`, which is less than a broker waits, so that it has ended before the event is redelivered.
+    A handler may take `seconds`. A broker waits longer, so the handler has ended before the event is redelivered.
     """
 
     def __init__(self, function: Function, sweep: Sweep, seconds: float = HANDLER_SECONDS) -> None:
@@ -61,7 +61,7 @@ class EventFunction:
         }
         self._handlers.setdefault(SweepDue.TYPE, (SweepDue, _no_sweep))
         self._signatures = function.signatures
-        for reason in REASONS:  # exist from the start, so that their first increase shows in a rate
+        for reason in REASONS:  # the counters exist from the start, so that a rate shows their first increase
             metrics.FORGED.labels(self._name, reason)
         self._sweeps = _SweepLimiter(function.clock)
         self._observed: dict[tuple[str, str], metrics.Observed] = {}
@@ -109,7 +109,7 @@ class EventFunction:
     def _verified(self, payload: type[Payload], event: Any) -> Payload:
         """Verify the event's source, signature and subject, and return its data.
 
-        SweepDue comes from Knative's PingSource and has no signature. It can only start a sweep, which may run at any
+        SweepDue comes from Knative's PingSource and has no signature. It only starts a sweep, which is safe at any
         time, so only its frequency is limited.
         """
         if payload is SweepDue:
@@ -156,7 +156,7 @@ class EventFunction:
         log.log(logging.INFO if error is None else logging.WARNING, "event", extra=extra)
 
 
-@lru_cache(256)  # only for types with a subscription
+@lru_cache(256)  # called only for types with a subscription
 def _processing(type_: str, source: str) -> tracing.SpanTemplate:
     attributes: dict[str, tracing.Attribute] = {
         **tracing.MESSAGING,
@@ -174,7 +174,7 @@ class _TooManySweeps(Exception):
 
 
 class _SweepLimiter:
-    """Limits sweeps, which any sender of a SweepDue can start: `BURST` at once, then one every `EVERY` seconds."""
+    """A limit for sweeps, which any sender can start: `BURST` sweeps at once, then one every `EVERY` seconds."""
 
     BURST = 20
     EVERY = 3.0
@@ -199,8 +199,11 @@ async def _no_sweep(_: Payload, __: InboxRecord) -> None:
 
 
 async def _read(request: Request) -> Any:
-    """Return the CloudEvent of a request (binary or structured mode), its data as bytes. Raises INVALID_ARGUMENT."""
-    from cloudevents.exceptions import GenericException  # only where the events role runs
+    """Return the CloudEvent of a request in binary or structured mode, with its data as bytes.
+
+    Raises INVALID_ARGUMENT.
+    """
+    from cloudevents.exceptions import GenericException  # imported only in the events role
     from cloudevents.http import from_http
 
     if request.method != "POST" or request.scope["path"] != "/":
@@ -220,7 +223,7 @@ async def _read(request: Request) -> Any:
 
 
 def _repeats_an_attribute(names: list[bytes]) -> bool:
-    """Return whether a header of an attribute is repeated. Other headers are not read here."""
+    """Return whether a header that holds an attribute is repeated. Other headers are ignored."""
     single = [name for name in names if name == b"content-type" or name.startswith(b"ce-")]
     return len(single) != len(set(single))
 
@@ -236,7 +239,7 @@ def _text(event: Any, name: str) -> str | None:
 
 
 def _as_bytes(data: bytes | str | None) -> bytes:
-    # The library passes the body in binary mode unchanged, and the data in structured mode as JSON text.
+    # The library passes the unchanged body in binary mode, and the data as JSON text in structured mode.
     return data.encode() if isinstance(data, str) else data or b""
 
 
@@ -250,7 +253,7 @@ async def _body(request: Request) -> bytes:
         chunks += chunk
         if len(chunks) > MAX_EVENT_BYTES:
             raise _TOO_LARGE
-    # A server other than ours may cut the body short (see events.http_server.HttpProtocol).
+    # A server other than ours may truncate the body (see events.http_server.HttpProtocol).
     if declared and len(chunks) != int(length):
         raise invalid("The body does not have the length of Content-Length.", reason="EVENT_INCOMPLETE")
     return bytes(chunks)
@@ -277,7 +280,7 @@ _STATUS = {Code.INVALID_ARGUMENT: 400, Code.PERMISSION_DENIED: 403, Code.INTERNA
 
 
 def _answer(outcome: str, error: ServiceError | None) -> Response:
-    from starlette.responses import Response  # only where the events role runs
+    from starlette.responses import Response  # imported only in the events role
 
     if error is None:
         return Response(status_code=204)

@@ -1,4 +1,4 @@
-"""Metrics of committed events: each is counted once, when it has committed."""
+"""Metrics of committed events. Each event is counted once, after its commit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EventMetrics:
         self._metrics = {
             payload.TYPE: (msgspec.json.Decoder(payload), update) for payload, update in event_metrics.items()
         }
-        # The counters of this service's events exist from the start, because a rate needs two samples.
+        # The counters of this service's events exist from the start, because a rate needs a sample before the increase.
         self._counters = {
             payload.TYPE: metrics.COMMITTED.labels(service, payload.TYPE)
             for payload in CATALOG.values()

@@ -1,4 +1,4 @@
-"""Factories of the collaborators that every bootstrap needs, from settings."""
+"""Factories that build, from the settings, the collaborators that every bootstrap needs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from observability import tracing
 def open_store(
     settings: RuntimeSettings, name: str, mappings: Sequence[EntityMapping[Any]], clock: Clock
 ) -> Store:
-    """Open the store of one domain at STORE_URL. Raises SettingsError for an unknown form."""
+    """Open the store of one domain at STORE_URL. Raises SettingsError for an unknown form of the URL."""
     store = _store(settings, name, mappings, clock)
     if not tracing.enabled():
         return store
-    from functions.runtime.store.traced import TracedStore  # only if tracing is on
+    from functions.runtime.store.traced import TracedStore  # imported only if tracing is on
 
     return TracedStore(store, settings.store_url.partition(":")[0], name)
 
@@ -36,11 +36,11 @@ def _store(
 ) -> Store:
     scheme, _, rest = settings.store_url.partition(":")
     if scheme == "memory":
-        from functions.runtime.store.memory import MemoryStore  # only this adapter's cost
+        from functions.runtime.store.memory import MemoryStore  # import only the adapter in use
 
         return MemoryStore(mappings, clock)
     if scheme == "sqlite" and rest.startswith("///"):
-        from functions.runtime.store.sqlite.store import SQLiteStore  # only this adapter's cost
+        from functions.runtime.store.sqlite.store import SQLiteStore  # import only the adapter in use
 
         folder = Path(rest.removeprefix("///"))
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def _dynamodb_store(
     settings: RuntimeSettings, name: str, mappings: Sequence[EntityMapping[Any]], clock: Clock
 ) -> Store:
     from functions.runtime.store.dynamodb.client import Connection, dynamodb_url
-    from functions.runtime.store.dynamodb.store import DynamoDBStore  # only this adapter's cost
+    from functions.runtime.store.dynamodb.store import DynamoDBStore  # import only the adapter in use
 
     address = dynamodb_url(settings.store_url)
     connection = Connection(address.endpoint, address.region)
@@ -73,7 +73,7 @@ def service_key(settings: RuntimeSettings, name: str) -> PrivateKey:
 def service_keys(settings: RuntimeSettings, name: str) -> ServiceKeys:
     """Return the public keys of all services, from SERVICE_KEYS or SERVICE_KEYS_FILE (a JWKS).
 
-    Raises SettingsError if `name` has none.
+    Raises SettingsError if the service `name` has no key among them.
     """
     named = variable(settings, "service_keys")
     try:
@@ -86,12 +86,12 @@ def service_keys(settings: RuntimeSettings, name: str) -> ServiceKeys:
 
 
 def event_signer(settings: RuntimeSettings, name: str) -> Signer:
-    """Return the signer of the events of the service `name`. Its key is read when the first event is sent."""
+    """Return the signer of the events that the service `name` sends. It reads its key when the first is sent."""
     return Signer(lambda: service_key(settings, name))
 
 
 def event_verifier(settings: RuntimeSettings, name: str) -> Verifier:
-    """Return the verifier of the events that the service `name` receives. The keys are read at its start."""
+    """Return the verifier of the events that the service `name` receives. The runtime reads its keys at start."""
     required = settings.event_signatures == "required"
     return Verifier(lambda: service_keys(settings, name), required=required)
 
@@ -102,7 +102,7 @@ def service_tokens(settings: RuntimeSettings, name: str, clock: Clock) -> Servic
 
 
 def token_verifier(settings: RuntimeSettings, name: str, keys: KeySource, clock: Clock) -> TokenVerifier:
-    """Return a verifier of access tokens by `keys`, and of service tokens for `name` by the services' keys."""
+    """Return a verifier of access tokens (with `keys`) and of service tokens for `name` (with the services' keys)."""
     services = service_keys(settings, name)
     issuer, audience = settings.token_issuer, settings.token_audience
     return JwtVerifier(KeySetCache(keys, clock), services, issuer, audience, clock, name)
@@ -111,24 +111,24 @@ def token_verifier(settings: RuntimeSettings, name: str, keys: KeySource, clock:
 def service_client(
     settings: RuntimeSettings, name: str, peer: str, address: str, clock: Clock, on_stop: list[Hook]
 ) -> GrpcClient:
-    """A client of the service `peer` with the tokens of the service `name`; `on_stop` gets its closing."""
+    """Return a client of the service `peer` with tokens of the service `name`, and add its `close` to `on_stop`."""
     client = GrpcClient(address, service_tokens(settings, name, clock), peer)
     on_stop.append(client.close)
     return client
 
 
 def remote_verifier(settings: RuntimeSettings, name: str, clock: Clock, on_stop: list[Hook]) -> TokenVerifier:
-    """A verifier for the service `name` that reads keys from the users service; `on_stop` gets its closing."""
+    """Return a verifier for the service `name` with keys from the users service, and add its `close` to `on_stop`."""
     users = GrpcClient(settings.users_address)
     on_stop.append(users.close)
     return token_verifier(settings, name, remote_keys(users), clock)
 
 
 def remote_keys(users: GrpcClient) -> KeySource:
-    """Return a source that reads key set and revocations from the users service."""
+    """Return a source that reads the key set and the revocations from the users service."""
 
     async def fetch(since: float | None, cursor: str) -> Fetched:
-        from proto.shop.users.v1 import users_pb2, users_pb2_grpc  # only if tokens are verified
+        from proto.shop.users.v1 import users_pb2, users_pb2_grpc  # imported only if tokens are verified
 
         stub = users.stub(users_pb2_grpc.UsersServiceStub)
         request = users_pb2.GetJwksRequest(cursor=cursor)

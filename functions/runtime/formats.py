@@ -1,6 +1,6 @@
-"""Patterns and bounds, which the gateway documents and the services enforce.
+"""Patterns and bounds of fields. The gateway documents them and the services enforce them.
 
-Patterns are anchored and in the syntax that JSON Schema, RE2 and Python share. Amounts are in minor units.
+Patterns are anchored, and use only syntax that JSON Schema, RE2 and Python share. Amounts are in minor units.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_ADJUSTMENT_REASON: Final = 200
 MAX_LINES: Final = 50
 MAX_QUANTITY: Final = 1_000
 MAX_TOTAL: Final = 1_000_000_000_000
-"""The largest total of an order. Far below 2**53, above which JSON numbers are inexact."""
+"""The largest total of an order. It is far below 2**53, above which JSON numbers are inexact."""
 
 MAX_NAME: Final = 100
 MAX_EMAIL: Final = 254

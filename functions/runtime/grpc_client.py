@@ -1,4 +1,4 @@
-"""The client of another domain's gRPC services: one shared channel, context, deadline, token, retries and errors."""
+"""The client of another domain's gRPC services. It adds context, deadline and token, retries, and translates errors."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ ATTEMPTS = 3
 _SECONDS = 5.0
 _LONGEST_HOLD = 1.0
 SHUTTING_DOWN = "SHUTTING_DOWN"
-"""The reason of a server that shuts down. It has not begun the call, so any call may be repeated."""
+"""The reason with which a server that shuts down refuses a call. The call had not begun, so it may be repeated."""
 _OPTIONS = [
-    ("grpc.enable_http_proxy", 0),  # services call each other past the environment's proxy
+    ("grpc.enable_http_proxy", 0),  # services call each other without the environment's proxy
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ("grpc.enable_retries", 0),
     ("grpc.keepalive_time_ms", 30_000),
@@ -43,11 +43,11 @@ Metadata = list[tuple[str, str]]
 _deadline: ContextVar[float | None] = ContextVar("shop_deadline", default=None)
 
 deadline = _deadline.get
-"""Return the deadline of this task's calls, by time.monotonic; None if only their own timeouts apply."""
+"""Return the deadline of this task's calls on the clock of time.monotonic, or None if the task has no deadline."""
 
 
 def enter_deadline(seconds_left: float | None) -> None:
-    """Set the deadline of every later call of this task. None leaves them to their own timeouts."""
+    """Set the deadline of every later call of this task. None removes it; the calls then have only their timeouts."""
     _deadline.set(None if seconds_left is None else time.monotonic() + seconds_left)
 
 
@@ -59,10 +59,9 @@ def _bounded_by(timeout: float | None) -> float:
 
 
 class GrpcClient:
-    """Calls the service `name` at `address` (host:port). `tokens` issues the tokens of calls that are made as a
-    service.
+    """A client of the service `name` at `address` (host:port).
 
-    `name` is the audience of those tokens.
+    `tokens` issues the tokens of calls that are made as a service; `name` is the audience of these tokens.
     """
 
     def __init__(self, address: str, tokens: ServiceTokens | None = None, name: str = "") -> None:
@@ -75,15 +74,15 @@ class GrpcClient:
 
     @property
     def channel(self) -> grpc.aio.Channel:
-        """The shared channel, which is opened at first use."""
+        """The shared channel. It is opened at first use."""
         if self._channel is None:
-            import grpc.aio  # only if a call is made
+            import grpc.aio  # imported only if a call is made
 
             self._channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
         return self._channel
 
     def stub(self, make: Callable[[grpc.aio.Channel], T]) -> T:
-        """Return the generated stub that `make` (`orders_pb2_grpc.OrdersServiceStub`) builds, once, on the channel."""
+        """Return the stub of the generated class `make` (`orders_pb2_grpc.OrdersServiceStub`), built at first use."""
         if make not in self._stubs:
             self._stubs[make] = make(self.channel)
         return cast(T, self._stubs[make])
@@ -100,9 +99,9 @@ class GrpcClient:
     ) -> A:
         """Call `method` of a stub and return its response.
 
-        The call ends by the deadline of the task, or within `timeout` seconds if that is earlier; without either,
-        within 5 seconds. `retry` repeats transient failures with jitter, for idempotent methods only. Raises
-        ServiceError.
+        The call ends at the deadline of the task or after `timeout` seconds, whichever is earlier; without either, it
+        ends after 5 seconds. `retry`, which is for idempotent methods only, repeats transient failures with jitter.
+        Raises ServiceError.
         """
         deadline = _bounded_by(timeout)
         with tracing.client_call(getattr(method, "_method", b""), self.address).call():
@@ -120,7 +119,7 @@ class GrpcClient:
     async def _accepted(
         self, method: Callable[..., Awaitable[A]], request: Any, deadline: float, metadata: Metadata
     ) -> A:
-        """Make an attempt. If the server shuts down, wait for its successor and try again."""
+        """Make one attempt. If the server is shutting down, wait for its successor and try again."""
         while True:
             if self._shutdown is not None:
                 await asyncio.shield(self._shutdown)
@@ -150,8 +149,8 @@ class GrpcClient:
 
         left = max(deadline - time.monotonic(), 0.001)
         try:
-            # Waiting for a connection is safe for any call, because nothing was sent: calls wait for a server that
-            # restarts, and do not fail.
+            # Waiting for a connection is safe for any call, because nothing was sent yet. So calls wait for a server
+            # that restarts, and do not fail.
             failpoint("peer.call.before")
             answer = await method(request, timeout=left, metadata=metadata, wait_for_ready=True)
             failpoint("peer.call.after")
@@ -191,7 +190,7 @@ class GrpcClient:
         return self._tokens.token(self._name)
 
     async def close(self) -> None:
-        """Close the channel. Running calls get a second to finish."""
+        """Close the channel. Running calls may take one more second to finish."""
         if self._shutdown is not None:
             self._shutdown.cancel()
         if self._channel is not None:

@@ -35,7 +35,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class HttpServer:
-    """Serves events, probes and metrics of one function; without `events`, only probes and metrics."""
+    """The HTTP server for events, probes and metrics of one function. Without `events`, it has only the other two."""
 
     def __init__(
         self, function: Function, check: Check, sweep: Check, exposition: Exposition, *, events: bool
@@ -53,7 +53,7 @@ class HttpServer:
         return int(listening.getsockname()[1])
 
     async def stop(self, grace: float) -> None:
-        """Refuse new requests, and give running ones `grace` seconds."""
+        """Refuse new requests, and let running requests finish within `grace` seconds."""
         if self._server is not None:
             self._server.config.timeout_graceful_shutdown = max(1, round(grace))
             await self._server.end()
@@ -88,8 +88,8 @@ class HttpServer:
 
 
 def framework_app(events: EventFunction) -> Any:
-    """Return the ASGI app of functions-framework that serves `events`, as its own command builds it."""
-    from functions_framework.aio import create_asgi_app_from_module  # only where the events role runs
+    """Return the same ASGI app for `events` that the command functions-framework would build."""
+    from functions_framework.aio import create_asgi_app_from_module  # imported only in the events role
 
     async def function(request: Any) -> Any:
         return await events(request)

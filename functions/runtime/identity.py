@@ -12,9 +12,10 @@ CUSTOMER, ADMIN, SERVICE = "customer", "admin", "service"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A verified caller. `subject` is a user id or a service's name, `token` the raw JWT, which calls pass on.
+    """A verified caller. `subject` is a user id or a service's name.
 
-    `auth_time` is when the person last entered a password, in seconds since 1970; 0 if the token does not say.
+    `token` is the raw JWT, which is forwarded to other services. `auth_time` is when the person last entered a
+    password, in seconds since 1970, or 0 if the token does not have it.
     """
 
     subject: str
@@ -48,7 +49,7 @@ def current_caller() -> Identity:
 
 
 def enter(identity: Identity) -> None:
-    """Set the caller for the rest of this task. For servers, which run each request in a task of its own."""
+    """Set the caller for the rest of this task. Only servers call it; they run each request in its own task."""
     _caller.set(identity)
 
 
@@ -59,7 +60,7 @@ def require_signed_in(caller: Identity) -> None:
 
 
 def require_person(caller: Identity) -> None:
-    """Raise UNAUTHENTICATED for an anonymous caller, PERMISSION_DENIED for a service."""
+    """Raise UNAUTHENTICATED for an anonymous caller, and PERMISSION_DENIED for a service."""
     require_signed_in(caller)
     if caller.is_service:
         raise denied()
@@ -80,7 +81,7 @@ def require_service(caller: Identity, *names: str) -> None:
 
 
 def require_self_or_admin(caller: Identity, user_id: str) -> None:
-    """Raise PERMISSION_DENIED unless the caller is that user or an admin."""
+    """Raise PERMISSION_DENIED unless the caller is the user `user_id` or an admin."""
     require_signed_in(caller)
     if caller.is_service or (caller.subject != user_id and not caller.is_admin):
         raise denied()

@@ -1,4 +1,4 @@
-"""UUIDv7 identifiers (RFC 9562): sortable by time, so an index over them grows at its end."""
+"""UUIDv7 identifiers (RFC 9562). They sort by time, so an index over them grows only at its end."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def is_id(prefix: str, value: str) -> bool:
 
 
 def made_at(value: str) -> datetime:
-    """Return when an id of `new_id` was made, in UTC, to the millisecond."""
+    """Return when `new_id` made this id, in UTC, to the millisecond."""
     return datetime.fromtimestamp(int(value[4:16], 16) / 1000, UTC)
 
 
 class _Generator:
-    """Make UUIDv7 values that increase strictly within a process (RFC 9562, section 6.2, method 2).
+    """A generator of UUIDv7 values that increase strictly within a process (RFC 9562, section 6.2, method 2).
 
-    Rows written in one millisecond then list in the order in which they were written.
+    Rows that were written in the same millisecond are therefore listed in the order of writing.
     """
 
     def __init__(self) -> None:
@@ -45,9 +45,9 @@ class _Generator:
     def next(self) -> str:
         fresh = secrets.randbits(_RANDOM_BITS)
         with self._lock:
-            millis = max(time.time_ns() // 1_000_000, self._millis)  # also if the clock is set back
+            millis = max(time.time_ns() // 1_000_000, self._millis)  # never decreases, if the clock is set back
             if millis == self._millis:
-                # A random step keeps the next id unguessable, and leaves room for a billion ids a millisecond.
+                # A random step keeps the next id unguessable, and leaves room for a billion ids per millisecond.
                 fresh = self._random + 1 + (fresh & _STEP_MASK)
             else:
                 fresh &= _START_MASK
@@ -57,7 +57,7 @@ class _Generator:
 
 
 _RANDOM_BITS = 74
-# The first id of a millisecond leaves the upper half to those that follow.
+# The first id of a millisecond is in the lower half of the range, so that the following ids have room.
 _START_MASK = (1 << (_RANDOM_BITS - 1)) - 1
 _STEP_MASK = (1 << 43) - 1
 _next = _Generator().next

@@ -1,4 +1,4 @@
-"""Inbox records: an event takes effect once, because its record commits with the effect."""
+"""Inbox records. An event takes effect once, because its record commits together with the effect."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from datetime import datetime, timedelta
 from functions.runtime.store.port import Changes, IdempotencyRecord, Store
 
 KEPT = timedelta(days=7)
-"""Far longer than any broker retries. A dead letter that is replayed later still finds its effect in the entity's
-state."""
+"""How long inbox records are kept, which is far longer than any broker retries. If a dead letter is replayed later, the
+handler recognises its effect by the entity's state."""
 
 
 @dataclass(frozen=True)
 class InboxRecord(IdempotencyRecord):
-    """The record of one received CloudEvent, named by `source` and `event_id`. It commits with the event's effect.
+    """The record of one received CloudEvent, identified by `source` and `event_id`. It commits with the event's effect.
 
-    `time` is when the source says that it happened.
+    `time` is the event's own time, as the source sent it.
     """
 
     source: str = field(kw_only=True)
@@ -25,10 +25,10 @@ class InboxRecord(IdempotencyRecord):
 
 
 def inbox_record(source: str, event_id: str, time: datetime) -> InboxRecord:
-    """Make the record of one CloudEvent: source and id identify it (CloudEvents 1.0, section 3.1.1)."""
+    """Make the record of one CloudEvent, which source and id identify (CloudEvents 1.0, section 3.1.1)."""
     return InboxRecord(f"inbox:{source}:{event_id}", KEPT, source=source, event_id=event_id, time=time)
 
 
 async def commit_inbox_record(store: Store, inbox: InboxRecord) -> None:
-    """Commit a record alone, after work that was committed in parts. Raises AlreadyDone if it is there."""
+    """Commit a record alone, after work that was committed in parts. Raises AlreadyDone if the record exists."""
     await store.transact([], lambda _: Changes(None), idempotency=inbox)

@@ -1,4 +1,4 @@
-"""The verifier's copy of the key set and of revocations: one for each process, with one fetch at a time."""
+"""The copy of the key set and the revocations that verifiers use. A process has one copy, and one fetch at a time."""
 
 from __future__ import annotations
 
@@ -21,26 +21,29 @@ if TYPE_CHECKING:
 log = logging.getLogger("shop.tokens")
 
 REFRESH_AFTER = 20.0
-"""Seconds after which the copy is fetched again in the background, while it is still used."""
+"""Age in seconds at which the copy is fetched again in the background, while it is still used."""
 WAIT_AFTER = 40.0
-"""Seconds after which callers wait for that fetch, so that a revocation is known within a minute."""
+"""Age in seconds at which callers wait for that fetch, so that a revocation takes effect within a minute."""
 STALE_AFTER = 300.0
-"""Seconds after which the copy is not used, because later revocations are not known (docs/decisions/0007)."""
+"""Age in seconds at which the copy is no longer used, because it lacks later revocations (docs/decisions/0007)."""
 _WAIT_SECONDS = 1.0
 _FETCH_SECONDS = 5.0
-_UNKNOWN_KEY_SECONDS = 5.0  # between two fetches for unknown key ids
+_UNKNOWN_KEY_SECONDS = 5.0  # minimum between two fetches for unknown key ids
 _KNOWN_AHEAD_SECONDS = 60.0  # a key is published at least this long before it signs
 _LONGEST_PAUSE = 8.0  # seconds between two fetches in an outage
-_REFRESH_TAKES = 10.0  # seconds after the end of a session in which it may still have issued a token
+_REFRESH_TAKES = 10.0  # seconds after the end of a session in which a running refresh may still issue a token
 
 REVOCATIONS_KEPT = 17 * 60.0
-"""Seconds after which every revoked token has expired: 15 minutes, and a margin for clocks that differ."""
+"""Seconds after which every revoked token has expired: 15 minutes, plus a margin for clocks that differ."""
 MOST_REVOCATIONS = 100_000
-"""Entries of a `RevocationList`; they take some 30 MB."""
+"""The maximum number of entries of a `RevocationList`, which take about 30 MB."""
 
 
 class Revoked(NamedTuple):
-    """Revokes the tokens of one person or session (`digest`) issued before `void_before`, as of `at`. In seconds."""
+    """A revocation, made at `at`, of the tokens of one person or session that were issued before `void_before`.
+
+    `digest` is the digest of the person's or session's id. Times are in seconds since 1970.
+    """
 
     digest: str
     at: float
@@ -50,7 +53,7 @@ class Revoked(NamedTuple):
 class Fetched(NamedTuple):
     """One response of the users service: RFC 7517 JSON text, and a page of revocations, oldest first.
 
-    `next_cursor` is empty on the last page. `as_of` is the time from which to ask next.
+    `next_cursor` is empty on the last page. `as_of` is the time from which the next fetch asks for revocations.
     """
 
     jwks: str
@@ -60,14 +63,14 @@ class Fetched(NamedTuple):
 
 
 KeySource = Callable[[float | None, str], Awaitable[Fetched]]
-"""Fetches the keys and a page of the revocations since a time (None: all). May raise ServiceError."""
+"""Fetches the keys, and a page of the revocations since a time (None: all). May raise ServiceError."""
 
 
 class RevocationList:
     """The revoked access tokens.
 
-    It keeps the last `limit` revocations. Above that the oldest are dropped, and every token issued before them counts
-    as revoked: no revoked token is accepted, and all other callers have to refresh theirs once.
+    The list keeps the last `limit` revocations. Above the limit it drops the oldest, and every token issued before
+    them counts as revoked. So no revoked token is accepted, but all other callers have to refresh their tokens once.
     """
 
     def __init__(self, limit: int = MOST_REVOCATIONS) -> None:
@@ -86,7 +89,7 @@ class RevocationList:
         return False
 
     def add(self, revoked: Sequence[Revoked]) -> None:
-        """Add revocations, which are later than those added before."""
+        """Add revocations, which must be later than all revocations added before."""
         for each in revoked:
             known = self._revoked.get(each.digest)
             if known is None or known.void_before < each.void_before:
@@ -117,11 +120,11 @@ class KeySet(NamedTuple):
 
 
 class KeySetCache:
-    """Keeps the newest key set that could be fetched, for every verifier of the process.
+    """A cache of the newest key set that could be fetched, for every verifier of the process.
 
-    One fetch runs at a time, in a context of its own, so that no caller's deadline ends it and no caller's trace has
-    it. The copy is refreshed in the background after 20 seconds; callers wait for the refresh after 40; after 5 minutes
-    the copy is not used. After a failed fetch the next waits 1, 2, 4, then 8 seconds.
+    One fetch runs at a time, in its own context, so that it has no caller's deadline and is in no caller's trace. The
+    copy is refreshed in the background after 20 seconds; callers wait for the refresh after 40 seconds; after 5 minutes
+    the copy is no longer used. After a failed fetch the next waits 1, 2, 4, then 8 seconds.
     """
 
     def __init__(self, source: KeySource, clock: Clock) -> None:
@@ -138,7 +141,8 @@ class KeySetCache:
     async def current(self, kid: str | None = None) -> KeySet:
         """Return the key set. With `kid`, fetch it again if it lacks that key and is over 5 seconds old.
 
-        Raises UNAVAILABLE (KEYS_UNAVAILABLE) if there is no copy of the last 5 minutes.
+        Raises UNAVAILABLE (KEYS_UNAVAILABLE) if there is no copy of the last 5 minutes, or if the copy lacks the key
+        `kid` and is old enough that the key may be newer.
         """
         held, age = self._held, self._age()
         known = held is not None and (kid is None or kid in held.keys)
@@ -152,11 +156,11 @@ class KeySetCache:
         if held is None or age >= STALE_AFTER:
             raise _keys_unavailable()
         if kid is not None and kid not in held.keys and age >= _KNOWN_AHEAD_SECONDS:
-            raise _keys_unavailable()  # it may be a new one
+            raise _keys_unavailable()  # the key may be newer than the copy
         return held
 
     async def published(self) -> bytes:
-        """Return the public keys as JSON, from an outdated copy if there is no other."""
+        """Return the public keys as JSON, from an outdated copy if no newer one can be fetched."""
         try:
             return (await self.current()).public
         except ServiceError:
@@ -180,7 +184,7 @@ class KeySetCache:
             self._fetching = asyncio.create_task(self._fetch(), name="key-set", context=Context())
 
     async def _wait(self, known: bool, age: float) -> None:
-        """Wait for the running fetch if the copy is not good enough."""
+        """Wait for the running fetch if the copy lacks the key or is too old."""
         fetching = self._fetching
         if fetching is None or (known and age < WAIT_AFTER):
             return
@@ -234,7 +238,7 @@ class KeySetCache:
 def parse(jwks: str) -> dict[str, Any]:
     """Return the Ed25519 keys of RFC 7517 JSON text, by key id.
 
-    Raises UNAVAILABLE (KEYS_UNAVAILABLE) if there are none.
+    Raises UNAVAILABLE (KEYS_UNAVAILABLE) if the text has no such key.
     """
     import jwt  # 50 ms of cold start, needed first here
 
@@ -249,7 +253,7 @@ def parse(jwks: str) -> dict[str, Any]:
 
 
 def subject_digest(subject: str) -> str:
-    """Return a digest of a person's or session's id, so that no id is published with the keys."""
+    """Return a digest of a person's or session's id. Revocations contain it, so that no id is published."""
     return sha256(subject.encode()).hexdigest()[:32]
 
 

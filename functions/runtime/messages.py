@@ -1,4 +1,4 @@
-"""Conversion of money and times to and from messages."""
+"""Conversion of money and times to and from protobuf messages."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def money(amount: Money) -> money_pb2.Money:
 
 
 def timestamp(at: datetime) -> Timestamp:
-    """Return an aware time as a message, to the microsecond. Cheaper than `FromDatetime`."""
+    """Return a time-zone-aware time as a message, to the microsecond. This is faster than `FromDatetime`."""
     since = at - _EPOCH
     return Timestamp(seconds=since.days * 86400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def seconds_since_1970(sent: Timestamp, field: str) -> float:
-    """Return a time that a caller sent, in seconds since 1970. Raises INVALID_ARGUMENT for `field`."""
+    """Return a time that a caller sent, in seconds since 1970. Raises INVALID_ARGUMENT, which names `field`."""
     try:
         micros: int = sent.ToMicroseconds()
     except ValueError:

@@ -1,4 +1,4 @@
-"""Page sizes, the same for every list, and reading a list to its end."""
+"""Page sizes, which are the same for every list, and a reader of all pages of a list."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_LIMIT = 100
 
 
 def page_limit(limit: int) -> int:
-    """Return `limit`, or 20 for 0; raise InvalidArgument outside 1 to 100."""
+    """Return `limit`, or the default 20 if it is 0. Raises InvalidArgument if it is outside 1 to 100."""
     if limit == 0:
         return DEFAULT_LIMIT
     if not 1 <= limit <= MAX_LIMIT:
@@ -24,9 +24,9 @@ def page_limit(limit: int) -> int:
 async def all_pages(
     read: Callable[[str | None], Awaitable[Page[E]]], limit: int | None = None
 ) -> AsyncIterator[list[E]]:
-    """Yield the items of each page of a list, of the first `limit` pages if that is given.
+    """Yield the items of each page of a list, up to `limit` pages if it is given.
 
-    `read` gets the cursor of the page, None for the first.
+    `read` gets the cursor of a page, or None for the first page.
     """
     cursor: str | None = None
     for number in count(1):
