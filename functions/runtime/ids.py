@@ -45,7 +45,7 @@ class _Generator:
     def next(self) -> str:
         fresh = secrets.randbits(_RANDOM_BITS)
         with self._lock:
-            millis = max(time.time_ns() // 1_000_000, self._millis)  # never decreases, if the clock is set back
+            millis = max(time.time_ns() // 1_000_000, self._millis)  # also if the clock is set back
             if millis == self._millis:
                 # A random step keeps the next id unguessable, and leaves room for a billion ids per millisecond.
                 fresh = self._random + 1 + (fresh & _STEP_MASK)
