@@ -36,7 +36,7 @@ def bootstrap(
     catalogue: Catalogue | None = None,
     verifier: TokenVerifier | None = None,
 ) -> Function:
-    """Compose the service; an argument replaces what the settings would give."""
+    """Compose the service. An argument replaces the collaborator that the settings describe."""
     clock = clock or SystemClock()
     store = store or open_store(settings, "orders", MAPPINGS, clock)
     watchers = Watchers(store, settings.watch_poll_seconds, settings.watch_limit, settings.watch_limit_each)

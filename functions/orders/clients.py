@@ -11,10 +11,10 @@ from functions.runtime.grpc_client import GrpcClient
 
 
 class Catalogue(Protocol):
-    """What is for sale, and at what price."""
+    """The products for sale and their prices."""
 
     async def offers(self, product_ids: Sequence[str]) -> dict[str, Offer]:
-        """Return up to 100 products by id: inactive ones are included, unknown ones are left out.
+        """Return up to 100 products by id. Inactive products are included; unknown ids are omitted.
 
         Raises:
             Unavailable: the catalogue cannot be reached.
@@ -28,7 +28,7 @@ class ProductsCatalogue:
         self._products = products
 
     async def offers(self, product_ids: Sequence[str]) -> dict[str, Offer]:
-        """See Catalogue. One call for all, with the service's own token; it is safe to retry."""
+        """Return the products in one call (see Catalogue). It uses the service's own token, and is safe to retry."""
         from proto.shop.products.v1 import products_pb2 as pb  # the event role must not import gRPC
         from proto.shop.products.v1 import products_pb2_grpc
 

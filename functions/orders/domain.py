@@ -1,10 +1,10 @@
 """The entities of orders, their states and transitions.
 
 PLACED -> RESERVED -> CONFIRMED -> SHIPPED -> DELIVERED, and CANCELLED from any state before SHIPPED. A command
-(`cancel`, `ship`, `deliver`) raises when the state forbids it. A reaction to an event (`stock_reserved`,
-`payment_captured`, ...) may come late, twice and in any order: it does what the state still allows and otherwise
-nothing, so that every order of arrival ends in the same state. Each change leaves an entry in the timeline; a method
-that leaves none has changed nothing.
+(`cancel`, `ship`, `deliver`) raises when the state forbids it. Events (`stock_reserved`, `payment_captured`, ...) may
+arrive late, twice and in any order. The method for an event does what the state still allows and otherwise nothing, so
+that the final state does not depend on the order of arrival. Each change appends an entry to the timeline; a method
+that appends none has changed nothing.
 """
 
 from __future__ import annotations
@@ -83,12 +83,12 @@ PLATFORM_REASONS = SAGA_REASONS | {
     PAID_AFTER_CANCELLATION,
     STOCK_LOST_AFTER_SHIPPING,
 }
-"""Reasons that a person may not give: mails, metrics and the timeline distinguish them."""
+"""Reasons that a person may not give, because mails, metrics and the timeline distinguish them."""
 
 
 @dataclass(frozen=True)
 class OrderLine:
-    """A product as it was in the catalogue when the order was placed."""
+    """An ordered product with its price, name and SKU at the time of the order."""
 
     product_id: str
     quantity: int
@@ -99,7 +99,7 @@ class OrderLine:
 
 @dataclass(frozen=True)
 class TimelineEntry:
-    """The order was in `status` from `at` on; `reason` is UPPER_SNAKE or empty."""
+    """An entry of the timeline: the order was in `status` from `at` on. `reason` is UPPER_SNAKE or empty."""
 
     status: Status
     at: datetime
@@ -107,7 +107,7 @@ class TimelineEntry:
 
 
 class DisputeState(StrEnum):
-    """The state of a dispute of the payment."""
+    """The state of a payment dispute."""
 
     OPEN = "OPEN"
     WON = "WON"
@@ -116,7 +116,7 @@ class DisputeState(StrEnum):
 
 @dataclass(frozen=True)
 class Dispute:
-    """A dispute by the payer's bank of `amount` minor units of what was paid."""
+    """A dispute in which the payer's bank contests `amount` minor units of the payment."""
 
     amount: int
     state: DisputeState = DisputeState.OPEN
@@ -124,7 +124,7 @@ class Dispute:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What an idempotency key remembers: only the order's id, so that no personal data outlives its erasure."""
+    """The stored result of an idempotency key: only the order's id, so that it holds no personal data to erase."""
 
     id: str
     version: int = 1
@@ -132,7 +132,7 @@ class Receipt:
 
 @dataclass
 class DeletedAccount:
-    """A deleted account: its access tokens stay valid for a while, and must not place orders."""
+    """A deleted account. Its access tokens remain valid for a while, but must not place orders."""
 
     id: str
     deleted_at: datetime
@@ -141,7 +141,7 @@ class DeletedAccount:
 
 @dataclass
 class Order:
-    """An order. `payment_token` is the payer's secret, and is stored only until the payment is final."""
+    """An order. `payment_token` is the payer's secret and is stored only while the order is payable."""
 
     id: str
     user_id: str
@@ -156,14 +156,14 @@ class Order:
     timeline: list[TimelineEntry] = field(default_factory=list)
     cancel_reason: str = ""
     cancelled_by: str = ""  # a user's id; empty when the platform cancelled
-    # Minor units by refund id; 0 for a refund that the payer's bank returned.
+    # Refund id to minor units; 0 for a refund that the payer's bank returned.
     refunds: dict[str, int] = field(default_factory=dict)
     disputes: dict[str, Dispute] = field(default_factory=dict)  # by dispute id
     version: int = 0
 
     @property
     def refunded(self) -> Money:
-        """What was refunded so far."""
+        """The amount refunded so far."""
         return Money(sum(self.refunds.values()), self.total.currency)
 
     @property
@@ -173,7 +173,7 @@ class Order:
 
     @property
     def returned(self) -> bool:
-        """Whether the payer has everything back, by refunds and lost disputes."""
+        """Whether the payer got the whole total back through refunds and lost disputes."""
         lost = sum(it.amount for it in self.disputes.values() if it.state is DisputeState.LOST)
         return 0 < self.total.amount <= sum(self.refunds.values()) + lost
 
@@ -189,7 +189,7 @@ class Order:
         return [OrderPlaced(order_id=self.id, user_id=self.user_id, lines=lines, total=self.total)]
 
     def as_placed(self) -> Order:
-        """Return the order as it was placed, which is what a repeated idempotency key returns."""
+        """Return the order in its state when it was placed. A repeated idempotency key returns this."""
         first = self.timeline[:1]
         return Order(
             id=self.id,
@@ -251,14 +251,17 @@ class Order:
     def stock_reserved(self, at: datetime) -> list[Payload]:
         """Record that all lines are reserved.
 
-        A late event changes nothing: the payment implied it, or the cancellation releases the stock.
+        A late event changes nothing: the payment has already implied the reservation, or the cancellation releases it.
         """
         if self.status is Status.PLACED:
             self._move(Status.RESERVED, at)
         return []
 
     def stock_rejected(self, at: datetime, reason: str) -> list[Payload]:
-        """Cancel an order whose stock is not reserved, or no longer; payments then refunds it."""
+        """Cancel an order whose stock is not reserved, or no longer reserved. The payments service then refunds it.
+
+        After shipping, only record the loss in the timeline.
+        """
         if Status.CANCELLED in TRANSITIONS[self.status]:
             return self.cancel(at, reason)
         if self.status is not Status.CANCELLED:
@@ -266,12 +269,12 @@ class Order:
         return []
 
     def payment_captured(self, at: datetime, amount: Money) -> list[Payload]:
-        """Confirm the order. A payment that overtakes the reservation's event implies it.
+        """Confirm the order. A payment that arrives before the reservation's event implies the reservation.
 
-        A cancelled order stays cancelled: payments refunds on order.cancelled.
+        A cancelled order stays cancelled: the payments service refunds it on order.cancelled.
 
         Raises:
-            FailedPrecondition: AMOUNT_MISMATCH. The event becomes a dead letter, for a person to look at.
+            FailedPrecondition: AMOUNT_MISMATCH. The event becomes a dead letter, which an operator must examine.
         """
         if amount != self.total:
             raise failed_precondition("AMOUNT_MISMATCH", "The amount paid is not the order's total.")
@@ -289,7 +292,7 @@ class Order:
         return self.cancel(at, reason) if self.payable else []
 
     def payment_refunded(self, at: datetime, refund_id: str, amount: Money) -> list[Payload]:
-        """Book a refund once; a full refund before shipping cancels the order."""
+        """Record each refund once. A full refund before shipping cancels the order."""
         self._require_currency(amount)
         if refund_id in self.refunds:
             return []
@@ -298,7 +301,7 @@ class Order:
         return self._cancel_when_returned(at, REFUNDED)
 
     def refund_failed(self, at: datetime, refund_id: str, amount: Money) -> list[Payload]:
-        """Book that the payer's bank returned a refund. A cancelled order stays cancelled."""
+        """Record that the payer's bank returned a refund. A cancelled order stays cancelled."""
         self._require_currency(amount)
         if self.refunds.get(refund_id) != 0:
             self.refunds[refund_id] = 0
@@ -306,7 +309,7 @@ class Order:
         return []
 
     def payment_disputed(self, at: datetime, dispute_id: str, amount: Money) -> list[Payload]:
-        """Keep the order from being shipped; changes nothing once the dispute is closed."""
+        """Prevent the order from being shipped. A dispute that is already known changes nothing."""
         self._require_currency(amount)
         if dispute_id not in self.disputes:
             self.disputes[dispute_id] = Dispute(amount.amount)
@@ -314,7 +317,7 @@ class Order:
         return []
 
     def dispute_closed(self, at: datetime, dispute_id: str, amount: Money, outcome: str) -> list[Payload]:
-        """Release the order, or cancel it when all of the money is lost before shipping."""
+        """Close a dispute, which allows shipping again. Cancel an unshipped order whose total was lost or refunded."""
         self._require_currency(amount)
         known = self.disputes.get(dispute_id)
         if known is not None and known.state is not DisputeState.OPEN:
@@ -326,12 +329,12 @@ class Order:
         return self._cancel_when_returned(at, reason)
 
     def time_out(self, at: datetime, timeout: timedelta) -> list[Payload]:
-        """Cancel the order when it is unpaid and has not moved for `timeout`."""
+        """Cancel the order if it is unpaid and its status has not changed for `timeout`."""
         overdue = self.payable and self.moved_at <= at - timeout
         return self.cancel(at, TIMED_OUT) if overdue else []
 
     def erase_person(self, at: datetime) -> list[Payload]:
-        """Erase the recipient. An unshipped order can then not be shipped: it is cancelled, and refunded."""
+        """Erase the recipient. Cancel an unshipped order, because it can no longer be shipped; it is then refunded."""
         if self.shipping_address is None:
             return []
         events: Sequence[Payload] = ()
@@ -359,7 +362,7 @@ class Order:
         self.moved_at = self.updated_at
 
     def _record(self, at: datetime, reason: str = "") -> None:
-        # The clocks of two processes may differ; the timeline never runs backwards.
+        # The clocks of two processes may differ, but the times in the timeline must never decrease.
         self.updated_at = max(at, self.updated_at)
         self.timeline.append(TimelineEntry(self.status, self.updated_at, reason))
 

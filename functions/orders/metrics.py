@@ -1,4 +1,4 @@
-"""Metrics of orders: their states, and how long the saga takes. Labels take their values from fixed lists."""
+"""Metrics of orders: their states, and the duration of the saga. All label values come from fixed lists."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SAGA = Histogram(
     registry=REGISTRY,
 )
 for _status in ("PLACED", "CONFIRMED", "CANCELLED", "SHIPPED", "DELIVERED"):
-    STATUS.labels(_status)  # start at 0: a rate needs two samples
+    STATUS.labels(_status)  # export 0 from the start: a rate needs two samples
 _REASONS = SAGA_REASONS | {ACCOUNT_DELETED, DISPUTE_LOST, REFUNDED}
 for _reason in sorted({*_REASONS, "OTHER"}):
     CANCELLED.labels(_reason)
@@ -71,7 +71,7 @@ def _delivered(_: OrderDelivered, at: datetime) -> None:
 
 
 def _ended(outcome: str, order_id: str, at: datetime) -> None:
-    # The id of an order holds the time at which it was placed.
+    # The id of an order contains the time at which it was placed.
     SAGA.labels(outcome).observe(max(0.0, (at - made_at(order_id)).total_seconds()))
 
 

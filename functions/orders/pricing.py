@@ -1,4 +1,4 @@
-"""Prices of an order: from requested lines and the catalogue's offers to priced lines and their total. Pure."""
+"""Pure functions that price an order: requested lines and catalogue offers give priced lines and a total."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from functions.runtime.formats import MAX_TOTAL
 
 @dataclass(frozen=True)
 class RequestedLine:
-    """One line of an order as the caller asks for it."""
+    """One order line that the caller requests."""
 
     product_id: str
     quantity: int
@@ -22,7 +22,7 @@ class RequestedLine:
 
 @dataclass(frozen=True)
 class Offer:
-    """A product as the catalogue offers it at present."""
+    """A product with its current price in the catalogue."""
 
     product_id: str
     sku: str
@@ -38,8 +38,8 @@ def price_lines(
 
     Raises:
         InvalidArgument: PRODUCT_UNKNOWN, CURRENCY_MIXED, TOTAL_TOO_LARGE, or TOTAL_NOT_CHARGEABLE for a total outside
-            `provider_limits`. The violations name the lines at fault.
-        FailedPrecondition: PRODUCT_INACTIVE, likewise.
+            `provider_limits`. The violations name the invalid lines.
+        FailedPrecondition: PRODUCT_INACTIVE. The violations name the inactive lines.
     """
     first = offers.get(lines[0].product_id)
     currency = first.price.currency if first else ""

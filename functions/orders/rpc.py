@@ -1,4 +1,4 @@
-"""The gRPC service of orders: proto to command, and entity to proto."""
+"""The gRPC service of orders. It converts proto messages to commands, and entities to proto messages."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ _FROM_PROTO: dict[int, Status] = {number: status for status, number in _TO_PROTO
 class OrdersServicer(orders_pb2_grpc.OrdersServiceServicer):
     """shop.orders.v1.OrdersService.
 
-    `client_address_header` is the header that the ingress sets to the address of a client that calls directly; empty
-    where there is none. The gateway sends the address of its client in the request.
+    The ingress sets the header `client_address_header` to the address of a client that calls directly. The name is
+    empty if there is no such header. The gateway sends the address of its client in the request.
     """
 
     def __init__(self, service: OrdersService, client_address_header: str = "") -> None:
@@ -139,7 +139,7 @@ def _place_order(request: pb.PlaceOrderRequest, client_address: str) -> PlaceOrd
 
 
 def _fingerprint(request: pb.PlaceOrderRequest) -> str:
-    """Return a digest of the request without its key: no token or address is stored with the key."""
+    """Return a digest of the request without its key, so that no token or address is stored with the key."""
     keyless = pb.PlaceOrderRequest()
     keyless.CopyFrom(request)
     keyless.ClearField("idempotency_key")

@@ -50,16 +50,16 @@ _TOKEN = re.compile(PAYMENT_TOKEN)
 _CARD_NUMBER = re.compile(r"(?:\d[ .:_-]*){12,19}")
 _BATCH = 100
 _SWEEP_PAGES = 20
-"""A sweep cancels at most 2,000 orders; the next one takes the rest."""
+"""A sweep cancels at most 2,000 orders; the next sweep continues with the rest."""
 
 
 @dataclass(frozen=True)
 class PlaceOrder:
-    """An order as the caller asks for it.
+    """The order that the caller requests.
 
     `fingerprint` identifies the request without its idempotency key: a repeated key with another fingerprint is
-    refused. `expected_total` is the total that the customer was shown, if the client sends it. `client_address` is the
-    network address of the client, empty where it is unknown.
+    refused. `expected_total` is the total that the client showed to the customer, or None. `client_address` is the
+    network address of the client, or empty if it is unknown.
     """
 
     lines: Sequence[RequestedLine]
@@ -71,10 +71,10 @@ class PlaceOrder:
     client_address: str = field(default="", repr=False)
 
     def validated(self) -> PlaceOrder:
-        """Return the command with its address in the form in which it is stored.
+        """Return the command with the address normalised for storage.
 
         Raises:
-            InvalidArgument: names every field that is wrong, by its path in the JSON body.
+            InvalidArgument: lists every invalid field by its path in the JSON body.
         """
         address, violations = self.shipping_address, [("shipping_address", "is required")]
         if address is not None:
@@ -93,7 +93,7 @@ class PlaceOrder:
 
 @dataclass(frozen=True)
 class ListOrders:
-    """A page of the caller's own orders; an administrator may ask for those of `user_id`, or of `everybody`."""
+    """A page of the caller's own orders. An administrator may also request those of `user_id` or of `everybody`."""
 
     user_id: str = ""
     everybody: bool = False
@@ -104,7 +104,7 @@ class ListOrders:
 
 @dataclass(frozen=True)
 class CancelOrder:
-    """Cancel an order; an empty `reason` stands for CUSTOMER_REQUEST."""
+    """Cancel an order. An empty `reason` means CUSTOMER_REQUEST."""
 
     order_id: str
     reason: str = ""
@@ -114,8 +114,8 @@ class OrdersService:
     """Use cases of orders. Collaborators are fixed at start; methods are safe to call concurrently.
 
     `provider_limits` are the totals that the payment provider can charge. `order_timeout` is how long an order may wait
-    for stock or payment. Every method that takes an order's id raises NotFound (ORDER_NOT_FOUND) for an unknown order,
-    and for one that the caller may not see.
+    for stock or payment. Every method that takes an order's id raises NotFound (ORDER_NOT_FOUND) if the order is
+    unknown or the caller may not see it.
     """
 
     def __init__(
@@ -140,12 +140,12 @@ class OrdersService:
     async def place(self, command: PlaceOrder, caller: Identity) -> Order:
         """Place an order at the catalogue's current prices.
 
-        Returns the order in state PLACED. A repeated idempotency key within 24 hours returns the first result, whatever
-        has happened to the order or the catalogue since.
+        Returns the order in state PLACED. A repeated idempotency key within 24 hours returns the first result, even if
+        the order or the catalogue has changed since.
 
         Raises:
             InvalidArgument: PRODUCT_UNKNOWN, CURRENCY_MIXED, TOTAL_TOO_LARGE, TOTAL_NOT_CHARGEABLE,
-                IDEMPOTENCY_KEY_REUSED, or fields that are not valid.
+                IDEMPOTENCY_KEY_REUSED, or invalid fields.
             FailedPrecondition: PRODUCT_INACTIVE, PRICE_CHANGED.
             ResourceExhausted: TOO_MANY_ORDERS, TOO_MANY_UNPAID_ORDERS, TOO_MANY_DECLINES.
             Unauthenticated: ACCOUNT_DELETED.
@@ -185,7 +185,7 @@ class OrdersService:
         return placed
 
     async def get(self, order_id: str, caller: Identity) -> Order:
-        """Return one of the caller's orders; an administrator may read any."""
+        """Return one of the caller's orders. An administrator may read any order."""
         require_person(caller)
         order = await self._orders.get(order_id)
         _require_owner_or_admin(caller, order)
@@ -195,7 +195,7 @@ class OrdersService:
         """Return a page of orders, newest first.
 
         Raises:
-            PermissionDenied: the caller asks for the orders of others and is no administrator.
+            PermissionDenied: the caller requests the orders of others and is not an administrator.
             InvalidArgument: INVALID_CURSOR, or a limit outside 1 to 100.
         """
         require_person(caller)
@@ -205,12 +205,12 @@ class OrdersService:
         return await self._orders.page(user_id, query.status, page_limit(query.limit), query.cursor or None)
 
     async def cancel(self, command: CancelOrder, caller: Identity) -> Order:
-        """Cancel one of the caller's orders, or as administrator any, before it is shipped.
+        """Cancel one of the caller's orders before it is shipped. An administrator may cancel any order.
 
         A second cancellation by the same person changes nothing.
 
         Raises:
-            InvalidArgument: the reason is not UPPER_SNAKE, or is one that only the platform gives.
+            InvalidArgument: the reason is not UPPER_SNAKE, or is reserved for the platform.
             FailedPrecondition: ILLEGAL_TRANSITION.
         """
         require_person(caller)
@@ -248,20 +248,20 @@ class OrdersService:
         return await self._orders.change(order_id, lambda order: order.deliver(self._clock.now()))
 
     async def watch(self, order_id: str, caller: Identity) -> AsyncGenerator[Order, None]:
-        """Return a stream of the order: its present state, then each change until it is DELIVERED or CANCELLED.
+        """Return a stream of the order: its current state, then each change until it is DELIVERED or CANCELLED.
 
-        The caller closes the stream. Reading it raises what `Watchers.watch` raises.
+        The caller must close the stream. Reading it raises the errors of `Watchers.watch`.
         """
         await self.get(order_id, caller)
         return self._watchers.watch(order_id, caller.subject)
 
     async def create_stream_ticket(self, order_id: str, caller: Identity) -> IssuedTicket:
-        """Return a ticket with which its bearer may watch this order once, in the caller's name."""
+        """Return a ticket that allows its bearer to watch this order once on behalf of the caller."""
         await self.get(order_id, caller)
         return await self._tickets.create(order_id, caller.token)
 
     async def redeem_stream_ticket(self, order_id: str, ticket: str) -> str:
-        """Use up a ticket and return the access token that it stands for. The ticket is the only proof needed.
+        """Redeem a ticket and return the access token that it represents. No other credentials are needed.
 
         Raises:
             Unauthenticated: STREAM_TICKET_INVALID.
@@ -269,24 +269,27 @@ class OrdersService:
         return await self._tickets.redeem(order_id, ticket)
 
     async def get_payment_instruction(self, order_id: str, caller: Identity) -> Order:
-        """Return the order to charge; it has a payment token while it is payable. For the payments service only."""
+        """Return an order for charging. Only the payments service may call this.
+
+        The order has a payment token only while it is payable.
+        """
         require_service(caller, "payments")
         return await self._orders.get(order_id)
 
     async def on_stock_reserved(self, event: StockReserved, inbox: InboxRecord) -> None:
-        """Record that products holds every line."""
+        """Record that the products service has reserved every line."""
         await self._orders.change(
             event.order_id, lambda order: order.stock_reserved(self._clock.now()), inbox
         )
 
     async def on_stock_rejected(self, event: StockRejected, inbox: InboxRecord) -> None:
-        """Cancel an order whose lines products does not hold, or no longer holds."""
+        """Cancel an order whose lines the products service could not reserve, or no longer reserves."""
         await self._orders.change(
             event.order_id, lambda order: order.stock_rejected(self._clock.now(), event.reason), inbox
         )
 
     async def on_payment_captured(self, event: PaymentCaptured, inbox: InboxRecord) -> None:
-        """Confirm the order; only note the payment of an order that is cancelled already."""
+        """Confirm the order. If it is already cancelled, only record the payment in its timeline."""
         await self._orders.change(
             event.order_id, lambda order: order.payment_captured(self._clock.now(), event.amount), inbox
         )
@@ -298,7 +301,7 @@ class OrdersService:
         )
 
     async def on_payment_refunded(self, event: PaymentRefunded, inbox: InboxRecord) -> None:
-        """Book a refund; cancel an unshipped order once everything is refunded."""
+        """Record a refund, and cancel an unshipped order once its total is refunded."""
         await self._orders.change(
             event.order_id,
             lambda order: order.payment_refunded(self._clock.now(), event.refund_id, event.amount),
@@ -306,7 +309,7 @@ class OrdersService:
         )
 
     async def on_payment_refund_failed(self, event: PaymentRefundFailed, inbox: InboxRecord) -> None:
-        """Book that the payer's bank returned a refund."""
+        """Record that the payer's bank returned a refund."""
         await self._orders.change(
             event.order_id,
             lambda order: order.refund_failed(self._clock.now(), event.refund_id, event.amount),
@@ -314,7 +317,7 @@ class OrdersService:
         )
 
     async def on_payment_disputed(self, event: PaymentDisputed, inbox: InboxRecord) -> None:
-        """Keep the order from being shipped while the payer's bank disputes the charge."""
+        """Prevent the order from being shipped while the payer's bank disputes the charge."""
         await self._orders.change(
             event.order_id,
             lambda order: order.payment_disputed(self._clock.now(), event.dispute_id, event.amount),
@@ -322,7 +325,7 @@ class OrdersService:
         )
 
     async def on_payment_dispute_closed(self, event: PaymentDisputeClosed, inbox: InboxRecord) -> None:
-        """Release the order, or cancel it if all of the money is lost before it is shipped."""
+        """Allow shipping again, or cancel an unshipped order whose total has been lost or refunded."""
         await self._orders.change(
             event.order_id,
             lambda order: order.dispute_closed(
@@ -332,10 +335,10 @@ class OrdersService:
         )
 
     async def on_user_deleted(self, event: UserDeleted, inbox: InboxRecord) -> None:
-        """Erase the recipient from all orders of a deleted account, and cancel those that were not shipped.
+        """Erase the recipient from all orders of a deleted account, and cancel its unshipped orders.
 
-        Each order commits by itself, and a repetition does no harm. The inbox record commits last, so that an
-        interrupted erasure is done again.
+        Each order commits in its own transaction, and repetition is safe. The inbox record commits last, so that an
+        interrupted erasure is repeated.
         """
         await self._orders.close_account(event.user_id, self._clock.now())
         async for orders in all_pages(partial(self._orders.page, event.user_id, None, _BATCH)):
@@ -345,7 +348,7 @@ class OrdersService:
         log.info("person_erased", extra={"user_id": event.user_id})
 
     async def sweep(self) -> None:
-        """Cancel orders that have waited for stock or payment for `order_timeout`. Concurrent sweeps do no harm."""
+        """Cancel orders that have waited for stock or payment for `order_timeout`. Concurrent sweeps are safe."""
         cancelled = 0
 
         async def time_out(order_id: str) -> None:

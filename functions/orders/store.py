@@ -1,4 +1,4 @@
-"""How orders are stored: entity mappings, indexes and the repository."""
+"""Storage of orders: entity mappings, indexes and the repository."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from functions.runtime.inbox import InboxRecord, commit_inbox_record
 from functions.runtime.store.port import Changes, EntityMapping, IdempotencyRecord, IndexKey, Page, Ref, Store
 from observability.failpoints import failpoint
 
-_EVERYTHING = "any"  # the partition of an index that has only one
+_EVERYTHING = "any"  # the partition that contains all entities of an index
 _ACCESS_TOKENS_EXPIRE = timedelta(days=1)
 
 
 def sort_key(at: datetime) -> str:
-    """Return a UTC time as text that sorts as the time does; stored keys have no time zone."""
+    """Return a UTC time as text that sorts chronologically. Stored keys have no time zone."""
     return at.strftime("%Y-%m-%dT%H:%M:%S.%f")
 
 
@@ -49,7 +49,7 @@ MAPPINGS: tuple[EntityMapping[Any], ...] = (
 
 
 class _NotPlacedYet(ServiceError):
-    """No order was placed with this key; never leaves this module."""
+    """Internal error: no order was placed with this idempotency key. Callers of this module never see it."""
 
     def __init__(self) -> None:
         super().__init__(Code.NOT_FOUND, "ORDER_NOT_FOUND", "Order not found.")
@@ -58,8 +58,8 @@ class _NotPlacedYet(ServiceError):
 class OrderRepository:
     """The orders in `store`.
 
-    `velocity_limits` bound how fast orders may be placed; None bounds nothing. `on_change` is called with the id of an
-    order after a change of it was committed.
+    `velocity_limits` bound the rate of new orders; None means no limits. `on_change` is called with the id of an order
+    after a change to the order was committed.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class OrderRepository:
         return _required(order)
 
     async def replay(self, idempotency: IdempotencyRecord) -> Order | None:
-        """Return the order that was placed with this key, as it was then, or None.
+        """Return the order that was placed with this key, in its state at that time; None if there is none.
 
         Raises:
             InvalidArgument: IDEMPOTENCY_KEY_REUSED, when the key was used for another request.
@@ -93,7 +93,7 @@ class OrderRepository:
     async def place(
         self, order: Order, idempotency: IdempotencyRecord | None, client_address: str = ""
     ) -> Order:
-        """Store a new order, or return the one that `idempotency` remembers.
+        """Store a new order, or return the order that was already placed with the key of `idempotency`.
 
         Raises:
             Unauthenticated: ACCOUNT_DELETED.
@@ -113,7 +113,7 @@ class OrderRepository:
         def place(found: Sequence[Any]) -> Changes[Receipt]:
             if found[1] is not None:
                 raise unauthenticated("ACCOUNT_DELETED", "This account was deleted.")
-            new = replace(order, timeline=[])  # `place` runs again after a lost race
+            new = replace(order, timeline=[])  # `place` may run several times, so it must not change `order`
             put: list[Any] = [new]
             if self._velocity_limits is not None:
                 records = [
@@ -137,10 +137,10 @@ class OrderRepository:
         act: Callable[[Order], Sequence[Payload]],
         inbox: InboxRecord | None = None,
     ) -> Order:
-        """Let `act` change the order, and commit it with the events that `act` returns and with `inbox`.
+        """Change the order with `act`, and commit it together with the events that `act` returns and with `inbox`.
 
-        Writes no new version when `act` left no timeline entry. Raises NotFound (ORDER_NOT_FOUND), and what `act`
-        raises.
+        Writes no new version if `act` appended no timeline entry. Raises NotFound (ORDER_NOT_FOUND), and the errors of
+        `act`.
         """
 
         def change(found: Sequence[Any]) -> Changes[Order]:
@@ -158,14 +158,14 @@ class OrderRepository:
         return order
 
     async def page(self, user_id: str, status: Status | None, limit: int, cursor: str | None) -> Page[Order]:
-        """Return orders, newest first; everybody's for an empty `user_id`, of any status for None."""
+        """Return a page of orders, newest first. An empty `user_id` means all users, and None means any status."""
         index, partition = ("user", user_id) if user_id else ("all", _EVERYTHING)
         if status is not None:
             partition = f"{user_id}:{status}" if user_id else status
         return await self._store.page(Order, index, partition, limit=limit, cursor=cursor, descending=True)
 
     async def waiting_since(self, before: datetime, limit: int, cursor: str | None) -> Page[Order]:
-        """Return orders that wait for stock or payment and have not moved since `before`, oldest first."""
+        """Return orders that wait for stock or payment and whose status is unchanged since `before`, oldest first."""
         return await self._store.page(
             Order, "waiting", _EVERYTHING, limit=limit, cursor=cursor, until=sort_key(before)
         )
@@ -180,7 +180,7 @@ class OrderRepository:
         failpoint("orders.close-account.after")
 
     async def finish_erasure(self, inbox: InboxRecord) -> None:
-        """Request a purge of the store's files and commit the inbox record of an erasure."""
+        """Commit the inbox record of an erasure, and request a purge of the store's files."""
         self._store.request_purge()
         failpoint("orders.mark.before")
         await commit_inbox_record(self._store, inbox)

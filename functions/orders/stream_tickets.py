@@ -1,8 +1,9 @@
-"""Stream tickets: a browser's EventSource, which sends no Authorization header, follows one order once.
+"""Stream tickets, with which a browser's EventSource follows one order once. It cannot send an Authorization header.
 
-A ticket stands for the access token of the caller who asked for it. The store keeps the token encrypted by a key that
-only the ticket contains, under a digest of the ticket's identifier; neither token nor ticket can be derived from it.
-The token is verified in full when the ticket is redeemed and while the stream lasts, as if it had been sent.
+A ticket represents the access token of the caller who requested it. The store keeps the token encrypted with a key that
+only the ticket contains, under a digest of the ticket's identifier. Neither the token nor the ticket can be derived
+from the stored data. The token is verified in full when the ticket is redeemed and while the stream lasts, as if the
+client had sent the token itself.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from observability.failpoints import failpoint
 TICKET_LIFETIME: Final = timedelta(seconds=30)
 _PREFIX: Final = "tkt_"
 _ID_BYTES, _KEY_BYTES = 16, 32
-_NONCE: Final = b"\0" * 12  # a key encrypts one text only
+_NONCE: Final = b"\0" * 12  # a constant nonce is safe, because each key encrypts only one text
 
 
 @dataclass
 class StreamTicket:
-    """A ticket that was not redeemed yet. `id` is its digest, `sealed` the encrypted access token."""
+    """A ticket that is not redeemed yet. `id` is the digest of its identifier, `sealed` the encrypted access token."""
 
     id: str
     sealed: str
@@ -38,14 +39,14 @@ class StreamTicket:
 
 
 class IssuedTicket(NamedTuple):
-    """A ticket, and until when it may be redeemed."""
+    """A ticket and its expiry time."""
 
     ticket: str
     expires_at: datetime
 
 
 class StreamTickets:
-    """Issues tickets and redeems each once."""
+    """Issues stream tickets and redeems each ticket once."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
@@ -105,7 +106,7 @@ def _digest(identifier: bytes) -> str:
 
 
 def _cipher(key: bytes) -> Any:
-    # Imported on first use: it would delay every start.
+    # Imported on first use, because the import would delay every start.
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
     return ChaCha20Poly1305(key)

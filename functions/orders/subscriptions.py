@@ -1,4 +1,4 @@
-"""The events that orders hears, and the method that handles each."""
+"""The events that the orders service subscribes to, and the method that handles each."""
 
 from __future__ import annotations
 

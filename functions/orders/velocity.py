@@ -1,12 +1,12 @@
 """Velocity limits: how fast orders may be placed, by account and by network address.
 
-They stop inventory denial (orders that hold stock and are never paid) and card testing (orders that find out which
-cards work). A limit is a leaky bucket: each order or decline adds one, and an hour's budget drains in an hour. The
-limits grow with what a customer has paid.
+They prevent inventory denial (orders that reserve stock and are never paid) and card testing (orders that find out
+which cards work). A limit is a leaky bucket: each order or decline adds one, and an hour's budget drains in an hour.
+An account's limits grow with the number of orders that it has paid.
 
-The records commit with the order. An account has one record; an address has `SHARDS` of them, chosen by account, so
-that no record is contended by all. What became of an account's earlier orders is looked up when it places the next
-one, so that events need not update the records.
+The records commit with the order. An account has one record. An address has `SHARDS` records, chosen by account, so
+that its accounts do not all contend for one record. The outcome of an account's earlier orders is looked up when it
+places the next order, so that events need not update the records.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ DECLINES = frozenset({"PAYMENT_DECLINED", "INSUFFICIENT_FUNDS"})
 ACCOUNTS_KEPT = timedelta(days=365)
 ADDRESSES_KEPT = timedelta(hours=2)
 MAX_OPEN = 200
-"""How many open orders of an account are tracked: ten times the highest setting of unpaid orders."""
+"""The maximum number of tracked open orders of an account: ten times the highest allowed value of `unpaid_orders`."""
 MAX_GROWTH = 10
 """A customer's limits are at most this many times those of a new account."""
 PAID_ORDERS_PER_GROWTH = 5
-"""Each time a customer has paid this many orders, the limits grow by those of a new account."""
+"""Each time a customer has paid this many orders, every limit grows by the limit of a new account."""
 
 
 @dataclass(frozen=True)
 class VelocityLimits:
-    """The limits of a new account and of an address; 0 sets no limit."""
+    """The limits of a new account and of an address. 0 means no limit."""
 
     orders_per_hour: int = 60
     declines_per_hour: int = 10
@@ -46,13 +46,13 @@ class VelocityLimits:
 
     @property
     def track_orders(self) -> bool:
-        """Whether any limit depends on what becomes of orders; otherwise they are not looked up."""
+        """Whether any limit depends on the outcome of earlier orders. If not, they are not looked up."""
         return bool(self.unpaid_orders or self.declines_per_hour or self.declines_per_hour_per_address)
 
 
 @dataclass
 class LeakyBucket:
-    """A count that drains: `level` is what it was `at` that time."""
+    """A count that drains over time. `level` is the count at the time `at`."""
 
     level: float = 0.0
     at: datetime | None = None
@@ -74,7 +74,7 @@ class LeakyBucket:
 class VelocityRecord:
     """The counts of an account (`id` is the user's id) or of one shard of an address.
 
-    `open` are the orders that were not seen to end yet, `paid` counts those that were paid.
+    `open` are the orders that were unpaid when last looked up; `paid` counts the paid orders.
     """
 
     id: str
@@ -87,17 +87,17 @@ class VelocityRecord:
 
     @property
     def growth(self) -> int:
-        """How many times the limits of a new account this customer has."""
+        """The factor that multiplies the limits of a new account for this customer."""
         return min(MAX_GROWTH, 1 + self.paid // PAID_ORDERS_PER_GROWTH)
 
     @property
     def expires_at(self) -> datetime:
-        """When the record is no longer needed."""
+        """The time from which the record is no longer needed."""
         return self.updated_at + (ACCOUNTS_KEPT if self.id.startswith("usr_") else ADDRESSES_KEPT)
 
 
 def address_record_id(address: str, user_id: str) -> str:
-    """Return the id of the record on which this account's orders from an address count.
+    """Return the id of the address's record (shard) that counts the orders of this account.
 
     It contains a digest of the address, or of the /64 network of an IPv6 address.
     """
@@ -118,7 +118,7 @@ def count_order(
     limits: VelocityLimits,
     now: datetime,
 ) -> Sequence[VelocityRecord]:
-    """Count an order on both records, and return them. `open_orders` are the account's `open` ones that exist.
+    """Count an order in both records and return them. `open_orders` are the existing orders among `account.open`.
 
     Raises:
         ResourceExhausted: TOO_MANY_DECLINES, TOO_MANY_UNPAID_ORDERS, TOO_MANY_ORDERS.
@@ -148,14 +148,17 @@ def count_order(
 
 
 def _of_shard(limit: int) -> int:
-    # Accounts spread over the shards by chance: each shard gets the limit of two of eight.
+    # A hash spreads accounts unevenly over the shards, so each shard gets twice its share: 2/8 of the limit.
     return 0 if limit == 0 else max(1, 2 * limit // SHARDS)
 
 
 def _close_ended(
     account: VelocityRecord, orders: Mapping[str, Order], declines_per_hour: int
 ) -> list[datetime]:
-    """Remove ended orders from `open`, count the paid and the declined, and return when each was declined."""
+    """Remove orders that are no longer payable from `open`, count the paid and the declined ones.
+
+    Returns the times at which the declined orders were declined.
+    """
     ended = [
         orders[order_id] for order_id in account.open if order_id in orders and not orders[order_id].payable
     ]

@@ -1,8 +1,8 @@
-"""Streams of orders as they change: many watchers, one reader.
+"""Streams of order changes: many watchers that share one reader task.
 
-A change by this process wakes its watchers at once. Changes by other processes (orders-events scales apart from
-orders) are found by polling. One task reads all watched orders together, and runs only while there are watchers. A
-slow watcher skips versions and delays no other: each gets the newest state with its whole timeline.
+A change by this process wakes its watchers at once. Changes by other processes are found by polling (orders-events
+scales separately from orders). One task reads all watched orders together, and runs only while there are watchers. A
+slow watcher skips versions and does not delay the others: each receives the newest state with its whole timeline.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BATCH = 100
 
 
 class _Watcher:
-    """One stream: the newest state, and an event that is set when the stream should look."""
+    """One stream: the newest state, and an event that is set when there may be something to send."""
 
     def __init__(self) -> None:
         self.newest: Order | None = None
@@ -36,9 +36,9 @@ class _Watcher:
 
 
 class Watchers:
-    """All streams of this process: at most `limit`, and `limit_each` of one person.
+    """All streams of this process: at most `limit` in total, and at most `limit_each` for one person.
 
-    `interval`, in seconds, is how late the change of another process may be seen.
+    `interval`, in seconds, is the longest delay before a change by another process is seen.
     """
 
     def __init__(self, store: Store, interval: float, limit: int, limit_each: int) -> None:
@@ -55,13 +55,13 @@ class Watchers:
         self._closed = False
 
     def notify(self, order_id: str) -> None:
-        """Wake the watchers of an order that this process has changed; costs nothing when there are none."""
+        """Wake the watchers, if any, of an order that this process has changed."""
         if order_id in self._by_order:
             self._changed.add(order_id)
             self._wake.set()
 
     async def watch(self, order_id: str, user_id: str) -> AsyncGenerator[Order, None]:
-        """Yield the order now and after each change until it is final; `user_id` is the watching person's.
+        """Yield the order now and after each change until it is final. `user_id` is the id of the watching person.
 
         Raises:
             NotFound: ORDER_NOT_FOUND.
@@ -112,7 +112,7 @@ class Watchers:
         self._count += 1
         self._by_person[user_id] += 1
         if self._reader is None or self._reader.done():
-            # In a context of its own: the reader must not run in the trace or identity of the first watcher.
+            # A separate context: the reader must not run in the trace or identity of the first watcher.
             self._reader = asyncio.create_task(self._read(), name="orders-watch", context=Context())
         return watcher
 
@@ -148,7 +148,7 @@ class Watchers:
             except ServiceError as error:
                 log.warning("watch_read_failed", extra={"reason": error.reason})
             except Exception:
-                log.exception("watch_read_failed")  # the next poll tries again: streams survive a failed read
+                log.exception("watch_read_failed")  # the next poll retries, so a failed read ends no stream
 
     async def _deliver(self, order_ids: Iterable[str]) -> None:
         ids = list(order_ids)

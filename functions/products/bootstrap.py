@@ -26,7 +26,7 @@ def bootstrap(
     clock: Clock | None = None,
     verifier: TokenVerifier | None = None,
 ) -> Function:
-    """Compose the service; an argument replaces what the settings would give."""
+    """Compose the service. An argument replaces the collaborator that the settings describe."""
     clock = clock or SystemClock()
     store = store or open_store(settings, "products", MAPPINGS, clock)
     products = ProductsService(

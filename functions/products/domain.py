@@ -1,6 +1,6 @@
-"""The entities of the catalogue: products, claims on SKUs, searchable texts and categories in use.
+"""The entities of the catalogue: products, SKU claims, search texts and categories in use.
 
-A command is validated as a whole: the error names every field that is wrong, by its path in the JSON body.
+A command is validated as a whole: the error lists every invalid field by its path in the JSON body.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Violations = Iterator[tuple[str, str]]
 
 @dataclass(frozen=True)
 class UpdateProduct:
-    """Change a product; None leaves a field as it is. `version` is the product's that the caller has read, or None."""
+    """Change a product. None leaves a field unchanged. `version` is the one that the caller read, or None for any."""
 
     product_id: str
     name: str | None = None
@@ -39,7 +39,7 @@ class UpdateProduct:
     version: int | None = None
 
     def validated(self) -> UpdateProduct:
-        """Return the command with its texts in the form in which they are stored; raises InvalidArgument."""
+        """Return the command with its name normalised for storage; raises InvalidArgument."""
         if violations := list(_violations(self)):
             raise _invalid(violations)
         return self if self.name is None else replace(self, name=_clean_name(self.name))
@@ -47,7 +47,7 @@ class UpdateProduct:
 
 @dataclass(frozen=True)
 class CreateProduct:
-    """Add a product. `price` may be missing in the request, which is then refused."""
+    """Add a product. `price` is None if the request contains no price; the product is then refused."""
 
     sku: str
     name: str
@@ -60,7 +60,7 @@ class CreateProduct:
 
 @dataclass
 class Product:
-    """A product for sale. `deleted` is final: the product is then inactive, and its SKU free for another one."""
+    """A product for sale. Deletion is final: a deleted product is inactive, and another product may use its SKU."""
 
     id: str
     sku: str
@@ -100,19 +100,19 @@ class Product:
 
     @property
     def listed(self) -> str:
-        """The position in listings: unique, and sorts by age."""
+        """The position in listings: unique, and sorted by creation time."""
         return f"{self.created_at:%Y-%m-%dT%H:%M:%S.%f}/{self.id}"
 
     @property
     def counted_in(self) -> str:
-        """The category that counts the product; empty for an inactive one."""
+        """The category whose count includes the product; empty for an inactive product."""
         return self.category if self.active else ""
 
     def update(self, command: UpdateProduct, now: datetime) -> None:
-        """Change the fields that are given.
+        """Change the given fields.
 
         Raises:
-            InvalidArgument: a field is not valid.
+            InvalidArgument: a field is invalid.
             Aborted: VERSION_MISMATCH.
             FailedPrecondition: PRODUCT_DELETED.
         """
@@ -130,14 +130,14 @@ class Product:
             self.updated_at = now
 
     def delete(self, now: datetime) -> None:
-        """Remove the product from the catalogue; a second time changes nothing."""
+        """Remove the product from the catalogue. A second call changes nothing."""
         if not self.deleted:
             self.active, self.deleted, self.updated_at = False, True, now
 
 
 @dataclass
 class SkuClaim:
-    """The product that has a SKU. `id` is the SKU, so that no two products can have it."""
+    """The record that a product uses a SKU. `id` is the SKU, so that no two products can use the same one."""
 
     id: str
     product_id: str
@@ -146,10 +146,10 @@ class SkuClaim:
 
 @dataclass
 class ProductText:
-    """The text that a search reads; stored apart from the product, so that reading and pricing one stay cheap.
+    """The search text of a product, stored separately so that reading and pricing a product stay cheap.
 
-    `id` is the product's, `listed` its position in listings, `text` comes from `searchable`, `folding` is the version
-    of the rules by which it was folded (0: before rules had versions).
+    `id` is the product's id and `listed` its position in listings. `text` is a result of `searchable`. `folding` is the
+    version of the rules that folded the text; 0 means that it was folded before the rules had versions.
     """
 
     id: str
@@ -162,7 +162,7 @@ class ProductText:
 
     @staticmethod
     def of(product: Product, version: int = 0) -> ProductText:
-        """Return the text of a product; it contains the SKU's parts and the SKU in one piece."""
+        """Return the search text of a product. It contains the SKU both in parts and as one word."""
         joined = "".join(char for char in product.sku if char.isalnum())
         text = searchable(product.name, product.sku, joined, product.description)
         return ProductText(
@@ -172,10 +172,10 @@ class ProductText:
 
 @dataclass
 class SearchIndex:
-    """The progress of folding stored texts again, after a release that folds by other rules.
+    """The progress of folding stored texts again after a release that changed the folding rules.
 
-    `folding` is the version that every text has at least. A pass goes through all texts, newest first: it has reached
-    `position`, and has found `stale` texts.
+    `folding` is the lowest version of the rules that any text may have. A pass reads all texts, newest first. It has
+    reached `position`, and has found `stale` outdated texts so far.
     """
 
     id: str = "products"
@@ -187,7 +187,7 @@ class SearchIndex:
 
 @dataclass
 class Category:
-    """A category in use. `id` is its slug, `products` the number of its active products."""
+    """A category in use. `id` is its slug, and `products` is the number of its active products."""
 
     id: str
     products: int
@@ -195,7 +195,7 @@ class Category:
 
 
 def category_violations(category: str) -> Violations:
-    """Yield what is wrong with a category's slug."""
+    """Yield the violations of the format of a category's slug."""
     if not _CATEGORY.fullmatch(category):
         yield "category", "must be 1 to 50 of lower-case letters, digits and -"
 

@@ -1,4 +1,4 @@
-"""The gRPC service of products: proto to command, and entity to proto."""
+"""The gRPC service of products. It converts proto messages to commands, and entities to proto messages."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ACCESS = {
     "ListStockAdjustments": ADMINS,
     "ListCategories": ANYBODY,
 }
-"""Who may call each RPC; the use cases check what is visible to the caller."""
+"""Who may call each RPC. The use cases check which products the caller may see."""
 
 
 class ProductsServicer(products_pb2_grpc.ProductsServiceServicer):

@@ -1,4 +1,4 @@
-"""The use cases of the catalogue. Product, SKU claim, text and category counts commit together."""
+"""The use cases of the catalogue. A product, its SKU claim, search text and category count commit together."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class ProductsService:
     """Use cases of the catalogue. Collaborators are fixed at start; methods are safe to call concurrently.
 
     `provider_limits` are the prices that the payment provider can charge. Every method that takes a product's id raises
-    NotFound (PRODUCT_NOT_FOUND) for an unknown product, and for one that the caller may not see: an inactive product is
-    visible to administrators and services only.
+    NotFound (PRODUCT_NOT_FOUND) if the product is unknown or the caller may not see it. Only administrators and
+    services may see an inactive product.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class ProductsService:
         """Add a product without stock, and return it. Administrators only.
 
         Raises:
-            InvalidArgument: PRICE_NOT_CHARGEABLE, or fields that are not valid.
+            InvalidArgument: PRICE_NOT_CHARGEABLE, or invalid fields.
             AlreadyExists: SKU_TAKEN.
         """
         require_admin(caller)
@@ -79,7 +79,7 @@ class ProductsService:
         return product
 
     async def get_many(self, product_ids: Sequence[str], caller: Identity) -> list[Product]:
-        """Return those of 1 to 100 products that exist and that the caller may see."""
+        """Return the products with these 1 to 100 ids. Omit products that do not exist or that the caller may not see."""
         if not 1 <= len(product_ids) <= MAX_BATCH:
             raise invalid("Too few or too many products.", ("product_ids", f"must be 1 to {MAX_BATCH}"))
         found = await self._store.get_many(Product, list(dict.fromkeys(product_ids)))
@@ -89,22 +89,22 @@ class ProductsService:
         """Return a page of products, newest first. A long search may return a short page with a cursor.
 
         Raises:
-            InvalidArgument: the query is not valid, or INVALID_CURSOR.
-            PermissionDenied: the caller asks for inactive products and is no administrator.
+            InvalidArgument: the query is invalid, or INVALID_CURSOR.
+            PermissionDenied: the caller requests inactive products and is not an administrator.
         """
         if query.include_inactive:
             require_admin(caller)
         return await self._listing.page(query)
 
     async def list_categories(self) -> list[Category]:
-        """Return the categories with active products, by name."""
+        """Return the categories that have active products, sorted by name."""
         return await categories(self._store)
 
     async def update(self, command: UpdateProduct, caller: Identity) -> Product:
-        """Change the fields that are given; a command that changes nothing keeps the version. Administrators only.
+        """Change the given fields. A command that changes nothing keeps the version. Administrators only.
 
         Raises:
-            InvalidArgument: PRICE_NOT_CHARGEABLE, or fields that are not valid.
+            InvalidArgument: PRICE_NOT_CHARGEABLE, or invalid fields.
             Aborted: VERSION_MISMATCH.
             FailedPrecondition: PRODUCT_DELETED.
         """
@@ -120,13 +120,13 @@ class ProductsService:
         return updated
 
     async def delete(self, product_id: str, caller: Identity) -> None:
-        """Remove a product from the catalogue for good, and free its SKU; again is no error. Administrators only."""
+        """Delete a product permanently and free its SKU. A repeated call changes nothing. Administrators only."""
         require_admin(caller)
         await self._change(product_id, lambda product: product.delete(self._clock.now()))
         log.info("product_deleted", extra={"product_id": product_id})
 
     async def sweep(self) -> None:
-        """Rebuild a part of the search index after a release that folds texts by other rules."""
+        """Rebuild a part of the search index if its texts were folded by the rules of an earlier release."""
         await reindex(self._store)
 
     def _require_chargeable(self, product: Product) -> None:
@@ -141,7 +141,7 @@ class ProductsService:
     async def _change(
         self, product_id: str, edit: Callable[[Product], None], to_category: str | None = None
     ) -> Product:
-        """Edit a product and everything that follows from it in one transaction."""
+        """Edit a product and everything derived from it in one transaction."""
         seen = await self._store.get(Product, product_id)
         if seen is None:
             raise _not_found()

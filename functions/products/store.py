@@ -1,4 +1,4 @@
-"""How the catalogue and its stock are stored: entity mappings, indexes and listings."""
+"""Storage of the catalogue and its stock: entity mappings, indexes and listings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 def listing(category: str, include_inactive: bool) -> str:
-    """Return the partition of `LISTED` with the products (or texts) of a category; of all if it is empty."""
+    """Return the `LISTED` partition of a category's products or texts. An empty category means all categories."""
     return f"{'all' if include_inactive else 'active'}/{category}"
 
 
@@ -38,7 +38,7 @@ def _listed(category: str, active: bool, sort: str) -> Iterable[IndexKey]:
 
 
 def _text_keys(text: ProductText) -> Iterable[IndexKey]:
-    # Inactive ones are listed with the others: they are few, and a search reads each text anyway.
+    # Texts of inactive products are in the same partitions: they are few, and a search reads each text anyway.
     yield IndexKey(LISTED, listing("", True), text.listed)
     yield IndexKey(LISTED, listing(text.category, True), text.listed)
     for key in keys(text.text):
@@ -59,8 +59,9 @@ def _reservation_keys(reservation: Reservation) -> Iterable[IndexKey]:
 
 
 def _reservation_end(reservation: Reservation) -> datetime | None:
-    # An order may be cancelled until it is shipped, and no event tells products of shipping: committed ones stay. An
-    # event that comes after the retention finds nothing and reserves anew, and that expires like any other.
+    # Committed reservations stay, because an order may be cancelled until it is shipped and no event tells products
+    # about shipping. An event that arrives after the retention finds no reservation and makes a new one, which expires
+    # as usual.
     if reservation.state in {State.RESERVED, State.COMMITTED}:
         return None
     return reservation.created_at + RETENTION
@@ -79,7 +80,7 @@ MAPPINGS = (
 
 
 async def categories(store: Store) -> list[Category]:
-    """Return the categories in use by name, at most `MAX_CATEGORIES`."""
+    """Return the categories in use, sorted by name, at most `MAX_CATEGORIES`."""
     return (await store.page(Category, "named", "all", limit=MAX_CATEGORIES)).items
 
 
@@ -98,9 +99,9 @@ async def expired_reservations(
 
 
 class ReferencesChanged(ServiceError):
-    """A transaction also needs the entities `ids`, because what it was prepared from has changed.
+    """A transaction also needs the entities `ids`, because the state from which it was prepared has changed.
 
-    It carries the ids, because a second read would not find them: a transaction may see what no reader sees yet.
+    The error carries the ids, because a transaction may see a state that an ordinary read does not return yet.
     """
 
     def __init__(self, ids: Sequence[str]) -> None:
@@ -109,7 +110,7 @@ class ReferencesChanged(ServiceError):
 
 
 async def with_references(ids: Iterable[str], attempt: Callable[[list[str]], Awaitable[R]]) -> R:
-    """Call `attempt` with `ids`, and again with more while it raises ReferencesChanged, ten times at most."""
+    """Call `attempt` with `ids`; while it raises ReferencesChanged, add its ids and retry, up to ten calls in total."""
     known = list(ids)
     for _ in range(_ATTEMPTS - 1):
         try:

@@ -1,4 +1,4 @@
-"""The events that products hears, and the method that handles each."""
+"""The events that the products service subscribes to, and the method that handles each."""
 
 from __future__ import annotations
 

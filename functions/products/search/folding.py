@@ -1,7 +1,7 @@
-"""Folding of texts for search: words that differ only in case, width or accent become the same.
+"""Folding of texts for search: words that differ only in case, width or accent become equal.
 
-Follows Unicode's NFKC_Casefold and, as to marks, the practice of UCA-based search: an accent on a Latin, Greek or
-Cyrillic letter is a variant of the letter; the voicing mark of kana, a vowel sign of Devanagari or Thai is not.
+Folding follows Unicode's NFKC_Casefold. For marks it follows the practice of UCA-based search: accents on Latin, Greek
+or Cyrillic letters are ignored, but the voicing marks of kana and the vowel signs of Devanagari or Thai are kept.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import unicodedata
 from functools import lru_cache
 
 VERSION = 1
-"""Stored with each text. Increase it when `fold` or `runs` change: stored texts are then folded again."""
+"""The version of the rules, stored with each text. Increase it when `fold` or `runs` change, so that stored texts are
+folded again."""
 
-_ALPHABETIC_END = "\u0530"  # Latin, Greek, Cyrillic and their marks come before
-# Letters of the alphabet whose mark is no accent: Cyrillic short i and u, Ukrainian yi.
+_ALPHABETIC_END = "\u0530"  # Latin, Greek, Cyrillic and their marks have lower code points
+# Separate letters of their alphabets, whose mark is not an accent: Cyrillic short i and short u, Ukrainian yi.
 _OWN_LETTERS = frozenset({"и\u0306", "у\u0306", "і\u0308"})
-# Vowel points and signs that Hebrew and Arabic leave out in most texts, and the stretched stroke.
+# Vowel points and signs that most Hebrew and Arabic texts omit, and the Arabic elongation stroke (tatweel).
 _POINTS = re.compile(
     "[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]"
 )
@@ -26,8 +27,8 @@ _NAMED = re.compile(
 _OTHERS = {"ð": "d", "þ": "th", "ı": "i", "ŋ": "n", "ĸ": "k", "ə": "e", "ی": "ي", "ک": "ك", "ى": "ي"}
 _KATAKANA = {code: code - 0x60 for code in range(0x30A1, 0x30F7)}
 
-# Scripts that write words without spaces between them, by how many characters identify a word: ideographs, kana and
-# Hangul syllables two; the letters of Thai, Lao, Myanmar, Khmer and others three.
+# Scripts without spaces between words, grouped by the number of characters that identify a word: two for ideographs,
+# kana and Hangul syllables; three for the letters of Thai, Lao, Myanmar, Khmer and others.
 _TWO = (
     r"\u1100-\u11ff\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3041-\u3096\u3099\u309a\u309d-\u309f\u30a1-\u30fa"
     r"\u30fc-\u30ff\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff"
@@ -38,17 +39,17 @@ _TWO_CHAR, _THREE_CHAR = re.compile(f"[{_TWO}]"), re.compile(f"[{_THREE}]")
 
 
 def gram(word: str) -> int:
-    """Return how many characters of an unspaced script identify a word; 0 for a script with spaces."""
+    """Return how many characters identify a word in the script of `word`; 0 for a script with spaces."""
     if word.isascii():
         return 0
     return 2 if _TWO_CHAR.match(word) else 3 if _THREE_CHAR.match(word) else 0
 
 
 def fold(text: str) -> str:
-    """Return the text without differences of case, width, accent and kind of kana."""
+    """Return the text with differences of case, width, accent and kind of kana (hiragana, katakana) removed."""
     if text.isascii():
         return text.casefold()
-    # Fold case after decomposing, which may produce capitals; folding may itself produce marks.
+    # Fold case after decomposing, which may produce capitals. Decompose again, because folding may produce marks.
     decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     letters: list[str] = []
     base = ""
@@ -63,7 +64,7 @@ def fold(text: str) -> str:
 
 
 def runs(text: str) -> list[str]:
-    """Return the words of a folded text; of an unspaced script, each run of its characters."""
+    """Return the words of a folded text. In a script without spaces, each run of characters counts as a word."""
     found: list[str] = []
     last: int | None = None
     for char in text:

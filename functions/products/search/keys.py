@@ -1,15 +1,17 @@
-"""The words of a product, and the few index keys under which any prefix of them is found.
+"""The words of a product, and a small set of index keys that find the product by any prefix of its words.
 
-The store only lists partitions, so that DynamoDB can do it, too. An entry for every prefix of every word is not
-possible: a description of 5,000 characters has thousands, and a transaction holds at most 100 items. A text therefore
-has at most `MAX_KEYS` keys, of one of two kinds. A short text, as most are, has the first three, five and eight letters
-of each word as keys, so that a rare word is found at once in any catalogue. A long text has the first three letters of
-each word, or, if those are too many, the first two, one or none of some. A search reads the partition of its longest
-word among short texts, and the four that may hold that word among long ones, and compares the words themselves. It
-finds every match; a long text costs selectivity instead of entries.
+The index needs only the listing of partitions, which DynamoDB also supports. An entry for every prefix of every word is
+not possible: a description of 5,000 characters has thousands of prefixes, and a transaction has at most 100 items. A
+text therefore has at most `MAX_KEYS` keys, in one of two schemes. A short text (most are short) has the first three,
+five and eight letters of each word as keys, so that a rare word is found at once in any catalogue. A long text has the
+first three letters of each word as keys. If there are too many of these, some are shortened to two, one or no letters.
+
+A search uses the longest word of the query. It reads the one partition that contains the short texts with this word and
+the four partitions that may contain the long texts, and then compares the words themselves. It finds every match. Long
+texts cost selectivity instead of index entries.
 
 In scripts without spaces between words (Chinese, Japanese, Korean, Thai, ...) a match may begin anywhere in a run of
-characters: the keys are every two characters in a row (three in Thai and similar scripts).
+characters. There the keys are all sequences of two characters (three in Thai and similar scripts).
 """
 
 from __future__ import annotations
@@ -19,18 +21,18 @@ from collections.abc import Iterable
 from functions.products.search.folding import fold, gram, runs
 
 MAX_KEYS = 40
-"""An update replaces all keys at most, which takes 80 of the 100 items of a DynamoDB transaction."""
+"""An update replaces at most all keys, which takes 80 of the 100 items of a DynamoDB transaction."""
 
-_LENGTHS = (3, 5, 8)  # of a short text's keys
-# Marks a short text's keys of the first length, which long texts have, too; no word contains it.
+_LENGTHS = (3, 5, 8)  # the lengths of a short text's keys
+# Distinguishes the three-letter keys of short texts from those of long texts. No word contains it.
 _SHORT = "+"
 _PRECISE = 3
-_ANY = "*"  # the key of no letters; no word contains it
-_IDEOGRAPH = 3  # letters that are as selective as one ideograph
+_ANY = "*"  # the key with no letters; no word contains it
+_IDEOGRAPH = 3  # one ideograph is as selective as three letters
 
 
 def words(text: str) -> list[str]:
-    """Return the distinct words in order, folded; of an unspaced script, the runs of its characters."""
+    """Return the distinct folded words in order. In a script without spaces, each run of characters is a word."""
     return list(dict.fromkeys(runs(fold(text))))
 
 
@@ -40,21 +42,28 @@ def searchable(*texts: str) -> str:
 
 
 def matches(text: str, prefixes: Iterable[str]) -> bool:
-    """Return whether each prefix begins a word of `text` (from `searchable`), or is within an unspaced one."""
+    """Return whether each prefix begins a word of `text`, which is a result of `searchable`.
+
+    A prefix in a script without spaces may occur anywhere in a word.
+    """
     return all((prefix if gram(prefix) else f" {prefix}") in text for prefix in prefixes)
 
 
 def keys(text: str) -> set[str]:
-    """Return the partitions of a text (from `searchable`), at most `MAX_KEYS`; words of two letters have none."""
+    """Return the index keys of `text` (a result of `searchable`), at most `MAX_KEYS`.
+
+    Words of fewer than three letters have no keys.
+    """
     found = [part for word in text.split() for part in _parts(word)]
     fine = {_fine(part[:n]) for part in found for n in _lengths(part) if len(part) >= n}
     return fine if len(fine) <= MAX_KEYS else _coarse(found)
 
 
 def probes(prefixes: Iterable[str]) -> list[str]:
-    """Return the partitions that together hold every text with all these prefixes.
+    """Return the partitions that together contain every text with all these prefixes.
 
-    Empty if no prefix has three letters: those are in so many texts that listing all texts is as fast.
+    The result is empty if no prefix has three letters. Shorter prefixes are in so many texts that listing all texts is
+    as fast.
     """
     longest = max(prefixes, key=_selectivity, default="")
     lengths = [length for length in _lengths(longest) if length <= len(longest)]
@@ -65,7 +74,7 @@ def probes(prefixes: Iterable[str]) -> list[str]:
 
 
 def _parts(word: str) -> list[str]:
-    """Return the beginnings of possible matches: the word, or every run of `gram` characters of an unspaced one."""
+    """Return the beginnings of possible matches: the word, or all sequences of `gram` characters if it is unspaced."""
     if (size := gram(word)) == 0:
         return [word]
     return [word[start : start + size] for start in range(len(word) - size + 1)]
@@ -91,7 +100,7 @@ def _coarse(found: Iterable[str]) -> set[str]:
 
 
 def _coarsened(found: set[str], length: int) -> set[str]:
-    """Merge keys that share their first `length` letters, largest family first, until few enough are left."""
+    """Merge keys that share their first `length` letters, largest group first, until at most `MAX_KEYS` are left."""
     families: dict[str, set[str]] = {}
     for key in found:
         families.setdefault(key[:length], set()).add(key)
@@ -100,7 +109,7 @@ def _coarsened(found: set[str], length: int) -> set[str]:
         surplus = len(result) - MAX_KEYS
         if surplus <= 0 or len(family) == 1:
             break
-        # Merge one more than the surplus, because the merged key is added; the rest stays precise.
+        # Merge one key more than the surplus, because the merged key is added. The other keys stay precise.
         result -= set(sorted(family)[: surplus + 1])
         result.add(prefix)
     return result

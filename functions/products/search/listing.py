@@ -1,7 +1,7 @@
 """Listing and searching products, page by page, newest first.
 
-A page starts below the position of the last product of the previous page. Positions never change, so that writes
-between two pages neither repeat nor skip a product that was there all along.
+A page starts below the position of the last product of the previous page. Positions never change, so writes between
+two pages cannot repeat a product, or skip a product that existed throughout.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from functions.runtime.store.planning import fitting
 from functions.runtime.store.port import Page, Store
 
 MAX_SCANNED = 2000
-"""How many texts one request reads; its page may then be short, and its cursor continues from there."""
+"""The maximum number of texts that one request reads. Its page may then be short; its cursor continues from there."""
 
 _MAX_BATCH = 200
 E = TypeVar("E", Product, ProductText)
@@ -31,7 +31,7 @@ E = TypeVar("E", Product, ProductText)
 
 @dataclass(frozen=True)
 class ListProducts:
-    """A page of the products of a category (empty: all) that contain all words of `text`, by prefix (empty: all)."""
+    """A page of products of `category` in which each word of `text` is the prefix of a word. Empty values match all."""
 
     category: str = ""
     text: str = ""
@@ -48,10 +48,10 @@ class ProductListing:
         self._max_scanned = max_scanned
 
     async def page(self, query: ListProducts) -> Page[Product]:
-        """Return a page; a long search with few matches may return a short or empty one with a cursor.
+        """Return a page of products. A long search with few matches may return a short or empty page with a cursor.
 
         Raises:
-            InvalidArgument: the query is not valid, or INVALID_CURSOR.
+            InvalidArgument: the query is invalid, or INVALID_CURSOR.
         """
         _check(query)
         query = replace(query, limit=page_limit(query.limit))
@@ -66,13 +66,13 @@ class ProductListing:
         elif prefixes:
             found, last = await self._search(query, prefixes, below)
         else:
-            found, last = [], None  # only punctuation, with which no word begins
+            found, last = [], None  # only punctuation: no word begins with it
         return Page(found, cursor_after(cursors, last, "") if last else None)
 
     async def _search(
         self, query: ListProducts, prefixes: Sequence[str], below: str | None
     ) -> tuple[list[Product], str | None]:
-        """Return the products of a page, and the position after which the next one starts."""
+        """Return the products of a page, and the position after which the next page starts."""
         hits, last = await self._matching_texts(query, prefixes, below)
         products = await self._store.get_many(Product, [hit.id for hit in hits]) if hits else {}
         found = [products[hit.id] for hit in hits if hit.id in products]
@@ -88,7 +88,10 @@ class ProductListing:
     async def _matching_texts(
         self, query: ListProducts, prefixes: Sequence[str], below: str | None
     ) -> tuple[list[ProductText], str | None]:
-        """Read texts, newest first, until there is one match more than wanted, or `max_scanned` were read."""
+        """Read texts, newest first, until there is one match beyond the limit or `max_scanned` texts were read.
+
+        Returns the matches, and the position after which the next page starts.
+        """
         hits: list[ProductText] = []
         scanned = 0
         async for text in self._candidates(query, prefixes, below):
@@ -104,7 +107,7 @@ class ProductListing:
     async def _candidates(
         self, query: ListProducts, prefixes: Sequence[str], below: str | None
     ) -> AsyncIterator[ProductText]:
-        """Yield every text that may match, newest first, merged from the partitions that may hold one."""
+        """Yield every text that may match, newest first, merged from the partitions that may contain matches."""
         partitions = [(WORDS, key) for key in probes(prefixes)] or [(LISTED, listing(query.category, True))]
         streams = [_Stream(self._store, *partition, below, query.limit + 1) for partition in partitions]
         last = None
@@ -138,7 +141,7 @@ def _fits(text: ProductText, query: ListProducts, prefixes: Sequence[str]) -> bo
 
 
 class _Stream:
-    """One partition of texts, read in growing batches. `ahead` are texts read and not yet taken, the next one last."""
+    """One partition of texts, read in growing batches. `ahead` holds the texts read but not yet used, next last."""
 
     def __init__(self, store: Store, index: str, partition: str, below: str | None, size: int) -> None:
         self._store = store
@@ -149,7 +152,7 @@ class _Stream:
         self.more = True
 
     async def read(self) -> None:
-        """Read the next batch; `more` is whether another may follow."""
+        """Read the next batch, and set `more` to whether another batch may follow."""
         batch, self.more = await read_below(
             self._store, ProductText, *self._partition, self._below, self._size
         )
@@ -162,8 +165,8 @@ class _Stream:
 async def read_below(
     store: Store, cls: type[E], index: str, partition: str, below: str | None, size: int
 ) -> tuple[list[E], bool]:
-    """Return at most `size` entities below a position, newest first, and whether there are more."""
-    # The store's bound is inclusive: read one more, and drop the one at the bound.
+    """Return up to `size` entities below a position, newest first, and whether there are more."""
+    # The store's bound is inclusive: read one more entity, and drop the entity at the bound.
     page = await store.page(cls, index, partition, limit=size + 1, descending=True, until=below)
     found = [entity for entity in page.items if entity.listed != below]
     return found[:size], page.next_cursor is not None or len(found) > size

@@ -1,7 +1,8 @@
-"""Rebuilding the search index after a release that folds texts by other rules.
+"""Rebuilding of the search index after a release that changed the folding rules.
 
-Each sweep continues where the last one stopped, even if that was interrupted. The rebuild is complete after a pass that
-found nothing to do. Searches go on meanwhile; a text that was not folded again yet is found by its old words.
+Each sweep continues where the previous sweep stopped, even if that was interrupted. The rebuild is complete after a
+pass that found no outdated text. Searches work meanwhile: a text that is not yet folded again is found by its old
+words.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ log = logging.getLogger("shop.products")
 
 
 async def reindex(store: Store, batch: int = 100, batches: int = 50) -> int:
-    """Fold texts again whose rules are outdated, in at most `batches` of `batch`, and return how many.
+    """Fold texts again if they were folded by outdated rules, and return their number.
 
-    Concurrent calls do no harm.
+    Reads at most `batches` batches of `batch` texts. Concurrent calls are safe.
     """
     rebuilt = 0
     for _ in range(batches):
@@ -45,10 +46,10 @@ async def reindex(store: Store, batch: int = 100, batches: int = 50) -> int:
 
 
 def _next(index: SearchIndex, texts: Sequence[ProductText], more: bool) -> SearchIndex:
-    """Return the progress after a batch: within the pass, at the start of another one, or complete."""
+    """Return the progress after a batch: further into the pass, at the start of another pass, or complete."""
     if more and texts:
         return replace(index, position=texts[-1].listed)
-    # The next pass finds what failed, and what a process of the earlier release has written meanwhile.
+    # The next pass finds texts that failed, and texts that a process of the earlier release wrote meanwhile.
     return replace(index, position="", stale=0, folding=index.folding if index.stale else VERSION)
 
 

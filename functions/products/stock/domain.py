@@ -13,7 +13,7 @@ from functions.runtime.formats import MAX_ON_HAND
 
 DEFAULT_LOW_THRESHOLD = 5
 LOW_STOCK_INTERVAL = timedelta(days=1)
-"""A product that gets low again within this time is not announced again, unless it was restocked."""
+"""Low stock of a product is announced at most once in this time, unless the product was restocked."""
 OUT_OF_STOCK = "OUT_OF_STOCK"
 PRODUCT_UNAVAILABLE = "PRODUCT_UNAVAILABLE"
 RESERVATION_EXPIRED = "RESERVATION_EXPIRED"
@@ -21,10 +21,10 @@ RESERVATION_EXPIRED = "RESERVATION_EXPIRED"
 
 @dataclass
 class Stock:
-    """The stock of one product; `id` is the product's. Always 0 <= reserved <= on_hand.
+    """The stock of one product. `id` is the product's id. Always 0 <= reserved <= on_hand.
 
-    `sku` and `for_sale` are copies of the product's, written with it, so that a reservation reads stock only.
-    `low_told_at` is when low stock was last announced; None after an administrator has restocked.
+    `sku` and `for_sale` are copied from the product and written together with it, so that a reservation reads only the
+    stock. `low_told_at` is the time of the last announcement of low stock, or None after an administrator restocked.
     """
 
     id: str
@@ -44,7 +44,7 @@ class Stock:
     def correct(
         self, on_hand: int, low_threshold: int | None, version: int | None, now: datetime
     ) -> list[Payload]:
-        """Set the pieces on hand. None keeps the threshold, or skips the check of the version.
+        """Set the pieces on hand. A threshold of None keeps it. A version of None skips the version check.
 
         Raises:
             InvalidArgument: a number out of bounds.
@@ -68,7 +68,7 @@ class Stock:
         return self._restocked(was_low, now)
 
     def adjust(self, delta: int, now: datetime) -> list[Payload]:
-        """Add `delta` pieces, or remove them.
+        """Add `delta` pieces. A negative `delta` removes pieces.
 
         Raises:
             InvalidArgument: a number out of bounds.
@@ -97,12 +97,12 @@ class Stock:
         self.reserved -= quantity
 
     def sell(self, quantity: int) -> None:
-        """Remove reserved pieces, which were sold."""
+        """Remove reserved pieces that were sold."""
         self.on_hand -= quantity
         self.reserved -= quantity
 
     def take_back(self, quantity: int) -> None:
-        """Add sold pieces of a cancelled order again."""
+        """Return the sold pieces of a cancelled order to stock."""
         self.on_hand += quantity
 
     @property
@@ -115,8 +115,8 @@ class Stock:
             raise failed_precondition("STOCK_RESERVED", text)
 
     def _restocked(self, was_low: bool, now: datetime) -> list[Payload]:
-        # Only an administrator's change counts as restocking. An order that is declined or cancelled releases pieces,
-        # too, and a customer could repeat that to send mails.
+        # Only an administrator's change counts as restocking. A declined or cancelled order also releases pieces, but a
+        # customer could repeat that to trigger mails.
         if self.available >= self.low_threshold + max(1, self.low_threshold // 2):
             self.low_told_at = None
         return self._announce_low(was_low, now)
@@ -135,16 +135,16 @@ class AdjustmentKind(StrEnum):
     """How an administrator changed stock."""
 
     ADJUSTMENT = "ADJUSTMENT"
-    """By a difference."""
+    """Added or removed a number of pieces."""
     CORRECTION = "CORRECTION"
-    """By setting what is on hand."""
+    """Set the pieces on hand."""
 
 
 @dataclass
 class StockAdjustment:
     """One entry of a product's stock ledger: a change by an administrator. Entries never change.
 
-    `on_hand` are the pieces after the change.
+    `on_hand` is the number of pieces after the change.
     """
 
     id: str
@@ -168,17 +168,18 @@ class State(StrEnum):
     NEW = "NEW"
     """No event of the order has arrived yet; never stored."""
     AWAITED = "AWAITED"
-    """The order is confirmed, but its lines have not arrived: they will be reserved and sold at once."""
+    """The order is confirmed, but order.placed with its lines has not arrived. The lines will be reserved and sold at
+    once."""
     RESERVED = "RESERVED"
     COMMITTED = "COMMITTED"
     RELEASED = "RELEASED"
-    """Nothing is reserved any more: the order was cancelled, which is final, or expired, until it is confirmed."""
+    """Nothing is reserved any more. Cancellation is final; after expiry, a confirmation may reserve the lines again."""
     REJECTED = "REJECTED"
 
 
 @dataclass
 class ReservedLine:
-    """Pieces of one product that an order reserves."""
+    """The number of pieces of one product that an order reserves."""
 
     product_id: str
     quantity: int
@@ -186,7 +187,7 @@ class ReservedLine:
 
 @dataclass
 class Reservation:
-    """The stock that one order reserves; `id` is the order's. Its events may come in any order, and repeatedly."""
+    """The stock that one order reserves. `id` is the order's id. Its events may arrive in any order and repeatedly."""
 
     id: str
     created_at: datetime
@@ -199,7 +200,7 @@ class Reservation:
     def place(
         self, lines: Sequence[Line], stocks: Stocks, now: datetime, reservation_time: timedelta
     ) -> list[Payload]:
-        """Reserve all lines of a placed order for `reservation_time`, or none."""
+        """Reserve all lines of a placed order for `reservation_time`, or none of them."""
         if self.state not in {State.NEW, State.AWAITED}:
             return []
         paid = self.state is State.AWAITED
@@ -220,9 +221,9 @@ class Reservation:
         return [StockReserved(order_id=self.id, expires_at=self.expires_at), *events]
 
     def confirm(self, stocks: Stocks, now: datetime) -> list[Payload]:
-        """Sell what a confirmed order has reserved.
+        """Sell the reserved pieces of a confirmed order.
 
-        An expired reservation is made again if there is enough; otherwise the order is rejected, and refunded.
+        An expired reservation is renewed if there is enough stock. Otherwise the order is rejected and then refunded.
         """
         if self.state is State.NEW:
             self.state = State.AWAITED
@@ -235,7 +236,7 @@ class Reservation:
         return []
 
     def cancel(self, stocks: Stocks) -> list[Payload]:
-        """Release everything of a cancelled order, which can reserve nothing any more."""
+        """Release all pieces of a cancelled order. The order can reserve nothing afterwards."""
         if self.state is State.RESERVED:
             self._release(stocks)
         elif self.state is State.COMMITTED:
@@ -282,7 +283,7 @@ class Reservation:
 
 
 def _by_product(lines: Sequence[Line]) -> list[ReservedLine]:
-    """Return one line for each product, in the order of its first line."""
+    """Return one line for each product, in the order of first occurrence, with the quantities added up."""
     quantities: dict[str, int] = {}
     for line in lines:
         quantities[line.product_id] = quantities.get(line.product_id, 0) + line.quantity

@@ -30,14 +30,14 @@ log = logging.getLogger("shop.products")
 
 _BATCH = 100
 _SWEEP_PAGES = 10
-"""A sweep releases at most 1,000 reservations; the next one takes the rest."""
+"""A sweep releases at most 1,000 reservations; the next sweep continues with the rest."""
 
 Transition = Callable[[Reservation, Stocks], list[Payload]]
 
 
 @dataclass(frozen=True)
 class SetStock:
-    """Set the pieces on hand. None keeps the threshold; `version` is the stock's that the caller has read, or None."""
+    """Set the pieces on hand. A threshold of None keeps it. `version` is the one the caller read, or None for any."""
 
     product_id: str
     on_hand: int
@@ -47,7 +47,7 @@ class SetStock:
 
 @dataclass(frozen=True)
 class AdjustStock:
-    """Add `delta` pieces, or remove them."""
+    """Add `delta` pieces. A negative `delta` removes pieces."""
 
     product_id: str
     delta: int
@@ -55,7 +55,7 @@ class AdjustStock:
     idempotency_key: str | None = None
 
     def validated(self) -> AdjustStock:
-        """Return the command with its reason in the form in which it is stored; raises InvalidArgument."""
+        """Return the command with its reason normalised for storage; raises InvalidArgument."""
         violations = [*wrong_key(self.idempotency_key)]
         reason = self.reason
         try:
@@ -79,8 +79,8 @@ class ListAdjustments:
 class StockService:
     """Use cases of stock. Collaborators are fixed at start; methods are safe to call concurrently.
 
-    `reservation_time` is how long a reservation lasts. Every method that takes a product raises NotFound
-    (PRODUCT_NOT_FOUND) for an unknown product, and for one that the caller may not see.
+    `reservation_time` is how long a reservation lasts. Every method that takes a product's id raises
+    NotFound (PRODUCT_NOT_FOUND) if the product is unknown or the caller may not see it.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class StockService:
         return _required(await self._store.get(Stock, product_id))
 
     async def set(self, command: SetStock, caller: Identity) -> Stock:
-        """Set the pieces on hand, enter the difference in the ledger, and return the stock. Administrators only.
+        """Set the pieces on hand, record the difference in the ledger, and return the stock. Administrators only.
 
         Raises:
             InvalidArgument: a number out of bounds.
@@ -130,12 +130,12 @@ class StockService:
         return stock
 
     async def adjust(self, command: AdjustStock, caller: Identity) -> StockAdjustment:
-        """Change the pieces on hand by a difference, and return the entry of the ledger. Administrators only.
+        """Add `delta` to the pieces on hand, and return the entry of the ledger. Administrators only.
 
         A repeated idempotency key within 24 hours returns the first entry.
 
         Raises:
-            InvalidArgument: IDEMPOTENCY_KEY_REUSED, or fields that are not valid.
+            InvalidArgument: IDEMPOTENCY_KEY_REUSED, or invalid fields.
             FailedPrecondition: STOCK_RESERVED.
         """
         require_admin(caller)
@@ -175,7 +175,7 @@ class StockService:
         return await adjustments(self._store, query.product_id, page_limit(query.limit), query.cursor or None)
 
     async def on_order_placed(self, event: OrderPlaced, inbox: InboxRecord) -> None:
-        """Reserve all lines of the order or none, and announce which."""
+        """Reserve all lines of the order or none, and publish the result."""
         now = self._clock.now()
         await self._change(
             event.order_id,
@@ -186,18 +186,18 @@ class StockService:
         )
 
     async def on_order_confirmed(self, event: OrderConfirmed, inbox: InboxRecord) -> None:
-        """Sell what the order has reserved."""
+        """Sell the reserved pieces of a confirmed order."""
         now = self._clock.now()
         await self._change(
             event.order_id, now, lambda reservation, stocks: reservation.confirm(stocks, now), inbox=inbox
         )
 
     async def on_order_cancelled(self, event: OrderCancelled, inbox: InboxRecord) -> None:
-        """Release what the order has reserved or bought; it can reserve nothing any more."""
+        """Release all pieces that the order reserved or bought. It can reserve nothing afterwards."""
         await self._change(event.order_id, self._clock.now(), Reservation.cancel, inbox=inbox)
 
     async def sweep(self) -> None:
-        """Release expired reservations. Concurrent sweeps do no harm."""
+        """Release expired reservations. Concurrent sweeps are safe."""
         now = self._clock.now()
 
         def expire(reservation: Reservation, stocks: Stocks) -> list[Payload]:
@@ -216,8 +216,8 @@ class StockService:
     ) -> None:
         """Change a reservation and the stocks of its lines in one transaction.
 
-        The reservation is read first, because its lines name the stocks. Lines never change once they are stored; if
-        they were stored in between, the transaction is prepared again.
+        The reservation is read first, because its lines name the stocks. Stored lines never change. If another process
+        stores the lines between this read and the transaction, the transaction is prepared again.
         """
         seen = await self._store.get(Reservation, order_id)
         reserved = [line.product_id for line in seen.lines] if seen else []
