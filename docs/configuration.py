@@ -19,7 +19,7 @@ _BEGIN, _END = "<!-- settings:begin -->", "<!-- settings:end -->"
 
 
 def page() -> str:
-    """Return the page with fresh tables between its markers."""
+    """Return the page with newly generated tables between its markers."""
     before, rest = PAGE.read_text().split(_BEGIN)
     _, after = rest.split(_END)
     tables = "\n\n".join(_table(title, cls) for title, cls in _parts())
@@ -35,7 +35,7 @@ def _parts() -> Iterator[tuple[str, type[Any]]]:
 
 
 def _table(title: str, cls: type[Any]) -> str:
-    """Tabulate the fields that `cls` declares itself."""
+    """Return a Markdown table of the fields that `cls` itself declares, without inherited ones."""
     texts = _docstrings(cls)
     hints = get_type_hints(cls, include_extras=True)
     lines = [f"## {title}", "", "| variable | default | values | meaning |", "|---|---|---|---|"]
@@ -47,7 +47,7 @@ def _table(title: str, cls: type[Any]) -> str:
 
 
 def _docstrings(cls: type[Any]) -> dict[str, str]:
-    """Map each field that the class declares to the string that follows it in the source; empty for none."""
+    """Map each field that the class declares to the string that follows it in the source, or "" without one."""
     body = cast("ast.ClassDef", ast.parse(inspect.getsource(cls)).body[0]).body
     texts = {}
     for field, following in zip(body, [*body[1:], None], strict=True):
@@ -70,7 +70,7 @@ def _default(value: Any) -> str:
 
 
 def _bounds(hint: Any) -> str:
-    """Say which values a type accepts, from its JSON Schema."""
+    """Describe the values that a type accepts, from its JSON Schema."""
     (schema,), _ = msgspec.json.schema_components([hint])
     found = next(each for each in schema.get("anyOf", [schema]) if each.get("type") != "null")
     if "enum" in found:

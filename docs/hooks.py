@@ -1,4 +1,4 @@
-"""mkdocs' hooks: serve mermaid from the site itself."""
+"""Hooks of mkdocs, which serve mermaid from the site itself."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ MERMAID = Path(__file__).parents[1] / ".tools/node/node_modules/@mermaid-js/tiny
 
 
 def on_config(config: Any) -> Any:
-    """Load mermaid only where Node's tools are installed; diagrams are shown as their source otherwise."""
+    """Load mermaid only if Node's tools are installed; otherwise the pages show the source of the diagrams."""
     if not MERMAID.exists():
         config.extra_javascript.clear()
     return config
@@ -23,7 +23,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Show diagrams as text where mermaid is missing."""
+    """Show diagrams as text if mermaid is not installed."""
     if not MERMAID.exists():
         markdown = markdown.replace("```mermaid", "```text")
     return markdown

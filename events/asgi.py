@@ -17,7 +17,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 HeaderList = Sequence[tuple[bytes, bytes]]
 
 MAX_BODY: Final = (1 << 20) - 1
-"""Less than 1 MiB, so that an accepted event fits with its headers into the limit of event functions."""
+"""In bytes. Below 1 MiB, so that an accepted event and its headers stay within the limit of event functions."""
 _CODES: Final = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -33,7 +33,7 @@ _CODES: Final = {
 
 
 class Problem(Exception):
-    """An error response: RFC 9457, with the platform's code and reason."""
+    """An error response as a problem document (RFC 9457) with the platform's code and reason."""
 
     def __init__(
         self,
@@ -109,12 +109,12 @@ async def respond_problem(send: Send, problem: Problem) -> None:
 
 
 def header(scope: Scope, name: bytes) -> str:
-    """Return a request header, its lines combined; "" if there is none."""
+    """Return a request header, "" if there is none. Repeated headers are joined by commas."""
     return b", ".join([value for key, value in scope["headers"] if key == name]).decode("latin-1")
 
 
 def query(scope: Scope, *known: str) -> dict[str, str]:
-    """Return the query's parameters. Raises Problem (400) for unknown and repeated parameters, by name."""
+    """Return the query's parameters. Raises Problem (400) that names unknown and repeated parameters."""
     if not scope.get("query_string"):
         return {}
     found = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)

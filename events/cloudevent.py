@@ -1,7 +1,7 @@
-"""CloudEvents 1.0 over HTTP: parse binary, structured and batched messages, write binary and structured ones.
+"""CloudEvents 1.0 over HTTP: parses binary, structured and batched messages; writes binary and structured messages.
 
-Not the CloudEvents SDK: the broker handles each event with this module, on the standard library and msgspec. Attribute
-values are strings of CloudEvents' type system ("42", "true"); data is bytes and stays byte-exact.
+The broker handles each event with this module instead of the CloudEvents SDK; it needs only the standard library and
+msgspec. Attribute values are strings of CloudEvents' type system ("42", "true"). Data is bytes and is never changed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BATCH: Final = "application/cloudevents-batch+json"
 Headers = Iterable[tuple[bytes, bytes]]
 
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
-# Printable ASCII that travels as it is; space, double quote and percent do not (HTTP binding, 3.1.3.2).
+# Printable ASCII that is not percent-encoded; space, double quote and percent are (HTTP binding, 3.1.3.2).
 _SAFE: Final = "!#$&'()*+,/:;<=>?@[\\]^`{|}"
 _CHARSETS: Final = {
     "utf-8": "utf-8",
@@ -32,7 +32,7 @@ _CHARSETS: Final = {
 }
 _names: dict[bytes, str] = {}
 _wire_names: dict[str, bytes] = {}
-_NAMES_KEPT: Final = 512  # names come from outside: the caches are bounded
+_NAMES_KEPT: Final = 512  # bounds the two caches above, because clients choose the names
 _ATTRIBUTE_NAME: Final = re.compile(r"[a-z0-9]{1,64}")
 # CloudEvents' String type: no control characters, no surrogates, no noncharacters.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
@@ -42,7 +42,7 @@ _lists = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 
 
 class BadEvent(ValueError):
-    """The message is not a valid CloudEvent. `reason` is stable and UPPER_SNAKE; the message is for people."""
+    """The message is not a valid CloudEvent. `reason` is a stable UPPER_SNAKE code; the message is for people."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -50,7 +50,7 @@ class BadEvent(ValueError):
 
 
 class CloudEvent:
-    """Context attributes (including extensions and datacontenttype) and data (b"" if there is none)."""
+    """An event: context attributes (including extensions and datacontenttype) and data (b"" if there is none)."""
 
     __slots__ = ("attributes", "data")
 
@@ -85,7 +85,7 @@ def validate(attributes: dict[str, str]) -> None:
         if not attributes.get(name):
             raise BadEvent("MISSING_ATTRIBUTE", f"the required attribute {name} is missing or empty")
     for name in ("subject", "time", "dataschema", "datacontenttype"):
-        if attributes.get(name) == "":  # optional ones that are empty count as absent, as in Knative
+        if attributes.get(name) == "":  # an empty optional attribute counts as absent, as in Knative
             del attributes[name]
     for name, value in attributes.items():
         if not value.isprintable() and _FORBIDDEN.search(value):
@@ -106,7 +106,8 @@ def is_cloudevent(headers: Headers) -> bool:
 def parse(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> list[CloudEvent]:
     """Parse an HTTP message in any of the three modes; header names are lower case, as in ASGI.
 
-    Raises BadEvent. One invalid event makes a batch invalid. UNSUPPORTED_FORMAT: another event format than JSON.
+    One invalid event makes the whole batch invalid. Raises BadEvent; its reason is UNSUPPORTED_FORMAT for an event
+    format other than JSON.
     """
     media = [value for name, value in headers if name == b"content-type"]
     if len(media) > 1:
@@ -117,7 +118,7 @@ def parse(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> list[CloudEven
 
 
 def parse_binary(headers: Headers, body: bytes) -> CloudEvent:
-    """Parse the binary mode. A W3C traceparent header replaces a missing traceparent extension."""
+    """Parse a message in binary mode. A W3C traceparent header replaces a missing traceparent extension."""
     attributes: dict[str, str] = {}
     trace: dict[str, str] = {}
     for key, raw in headers:
@@ -144,7 +145,7 @@ def parse_binary(headers: Headers, body: bytes) -> CloudEvent:
 
 
 def header_block(attributes: dict[str, str]) -> bytes:
-    """Return the attributes as HTTP/1.1 header lines of the binary mode, each ended by CR LF."""
+    """Return the attributes as HTTP/1.1 header lines in binary mode; each line ends with CR LF."""
     lines: list[bytes] = []
     for name, value in attributes.items():
         wire = _wire_names.get(name) or _wire_name(name)
@@ -154,7 +155,7 @@ def header_block(attributes: dict[str, str]) -> bytes:
 
 
 def header_value(value: str) -> bytes:
-    """Percent-encode a value as the HTTP binding does: space, quote, percent, and all but printable ASCII."""
+    """Percent-encode space, double quote, percent and everything but printable ASCII, as the HTTP binding requires."""
     if value.isascii() and value.isprintable() and " " not in value and '"' not in value and "%" not in value:
         return value.encode()
     return quote_from_bytes(value.encode(), _SAFE).encode()
@@ -250,12 +251,12 @@ def _json_data(event: CloudEvent) -> tuple[str, object]:
         if content_type.lower().startswith("text/"):
             return "data", event.data.decode()
     except (ValueError, RecursionError):
-        pass  # not what its type says: base64 keeps it unchanged
+        pass  # the data does not match its content type: base64 keeps it unchanged
     return "data_base64", base64.b64encode(event.data).decode()
 
 
 def _utf8(body: bytes, charset: str) -> bytes:
-    """Return the body in UTF-8, checked as a whole: raw parts (data) are not checked again."""
+    """Return the body in UTF-8. Checks all of it, because raw parts (data) are not checked again."""
     try:
         text = body.decode(charset)
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Serve HTTP with uvicorn: inside a running loop (`serving`), or as a process until a signal (`run_service`)."""
+"""Serve HTTP with uvicorn, either inside a running loop (`serving`) or as a process until a signal (`run_service`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = logging.getLogger("shop.http")
 
 @runtime_checkable
 class Service(Protocol):
-    """An ASGI application that has to be started and stopped on the loop that serves it."""
+    """An ASGI application whose `start` and `stop` run on the loop that serves it."""
 
     async def start(self) -> None: ...
 
@@ -37,8 +37,8 @@ async def serving(
 ) -> AsyncIterator[str]:
     """Serve within the running loop; yields the base URL without a trailing slash.
 
-    An application that is a `Service` is started before. On exit it stops before the server, while it can still be
-    reached by its own requests that are under way.
+    A `Service` is started before the server. On exit it is stopped before the server, so that requests that it sends
+    to itself still succeed.
     """
     listening = bind(host, port)
     service = app if isinstance(app, Service) else None
@@ -75,7 +75,7 @@ async def serving(
 async def run_service(
     app: Application | Service, host: str, port: int, ready: Callable[[str], None], grace_seconds: int = 10
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; `ready` is called with the URL once requests are taken."""
+    """Serve until SIGTERM or SIGINT, then drain; `ready` is called with the URL once the server accepts requests."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -88,7 +88,7 @@ async def run_service(
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its signal handlers: they raise the signal again at the end, and the process has its own."""
+    """uvicorn without its signal handlers, which raise the signal again at the end; `run_service` installs its own."""
 
     _task: asyncio.Task[None] | None = None
 
@@ -106,18 +106,18 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.001)
 
     async def end(self) -> None:
-        """Accept no more requests; those under way get the configured grace period."""
+        """Accept no more requests, and let running requests end within the configured grace period."""
         self.should_exit = True
         if self._task is not None:
             await self._task
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol, but it ignores an offer to upgrade (RFC 9110, section 7.8).
+    """uvicorn's HTTP/1.1 protocol, except that it ignores an offer to upgrade (RFC 9110, section 7.8).
 
-    httptools stops after the header block of a request with `Upgrade`, and the body is lost. curl's --http2 and Java's
-    HttpClient send such an offer with every first request. This class parses the request again without the offer.
-    httptools also stops after CONNECT; that is not an offer and stays refused.
+    httptools stops after the header block of a request with `Upgrade`, so that the body is lost. curl's --http2 and
+    Java's HttpClient send such an offer with the first request of a connection. This class parses the request again
+    without the offer. httptools also stops after CONNECT, which is not an offer and is still refused.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -135,7 +135,7 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def decline_upgrade(self, rest: bytes) -> None:
-        """Parse the current request again without its offer, then `rest`. Raises HttpParserError."""
+        """Parse the current request again without its offer, then parse `rest`. Raises HttpParserError."""
         if not self._is_offer():
             return
         version = self.parser.get_http_version().encode()
@@ -153,7 +153,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class _RequestParser(httptools.HttpRequestParser):
-    """httptools' parser; it reports to its protocol where it stopped for an upgrade."""
+    """httptools' parser. When it stops for an upgrade, it passes the unparsed bytes to its protocol."""
 
     def __init__(self, protocol: HttpProtocol) -> None:
         super().__init__(protocol)
@@ -182,6 +182,6 @@ _OFFER = (b"upgrade", b"http2-settings")
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Listen on an address, IPv4 or IPv6 (port 0: any free port). Raises OSError when it is taken."""
+    """Listen on an IPv4 or IPv6 address (port 0: any free port). Raises OSError if it is in use."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=2048)

@@ -1,7 +1,7 @@
-"""SQLite with group commit, for the local broker and the dead letters: many writes, one fsync.
+"""SQLite with group commit, for the local broker and the dead letters: one fsync for many writes.
 
-Statements run on the event loop's thread (microseconds each). COMMIT waits for the disk and runs in a thread of its
-own; writes that arrive meanwhile join the next group.
+Statements run on the event loop's thread (microseconds each). COMMIT waits for the disk and runs in a separate thread.
+Writes that arrive meanwhile join the next group.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from observability.failpoints import failpoint
 log = logging.getLogger("shop.journal")
 
 Row = tuple[Any, ...]
-_LAZY: Final = 0.005  # seconds that a write without a waiting caller may wait for others
+_LAZY: Final = 0.005  # seconds that a row given to `later` may wait for others
 _AFTER_FAILURE: Final = 1.0
 
 
 class StorageError(Exception):
-    """The write is not durable: the disk is full or failing, or the file belongs to another program."""
+    """The write is not durable, because the disk is full or failing or the file belongs to another program."""
 
 
 class SchemaTooNew(StorageError):
@@ -67,10 +67,10 @@ class _Group:
 
 
 class Journal:
-    """Writes rows by a fixed set of statements; within a group, statements run in the order of that set.
+    """Writes rows with a fixed sequence of statements; within a group, statements run in that order.
 
     Create and use it on one event loop. Rows given to `later` are written soon. Rows given to `commit` are durable when
-    the future is done; if the future raises StorageError, they are not written.
+    the future is done; if the future raises StorageError, they were not written.
     """
 
     def __init__(self, db: sqlite3.Connection, statements: Sequence[str]) -> None:
@@ -85,7 +85,7 @@ class Journal:
         self._closed = False
 
     def later(self, statement: str, row: Row) -> None:
-        """Write a row soon, together with others, without waiting for it."""
+        """Write a row soon, together with others; the caller does not wait for it."""
         self._next.lazy.setdefault(statement, []).append(row)
         if self._committing is None and self._timer is None:
             self._timer = self._loop.call_later(_LAZY, self._begin)
@@ -114,7 +114,7 @@ class Journal:
         return asyncio.shield(group.done)
 
     async def flush(self) -> None:
-        """Return when all rows so far are durable. Raises StorageError."""
+        """Wait until all rows given so far are durable. Raises StorageError."""
         await self.commit(())
 
     async def close(self) -> None:
@@ -180,4 +180,4 @@ class Journal:
 
 def _retrieve(done: asyncio.Future[None]) -> None:
     if not done.cancelled():
-        done.exception()  # without a waiting caller the failure is only logged, see _failed
+        done.exception()  # marks the exception as retrieved; _failed has logged it

@@ -1,8 +1,8 @@
 """Transactional outbox: publish the events that were committed together with the state.
 
 A row is published in the background right after its commit, and removed once the broker has accepted it. Rows that
-remain after a crash or while the broker is down are published at the next start or by the sweep: at least once, with
-the same id.
+remain after a crash are published at the next start or by the sweep; rows that remain because the broker is down are
+retried. So each event is published at least once, always with the same id.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("shop.outbox")
 
 _AT_ONCE = timedelta(microseconds=1)
-"""`Store.outbox` reads rows older than a time; add this to include rows written at that very moment."""
+"""`OutboxStore.outbox` reads rows older than a time. Adding this to the time includes rows written exactly then."""
 
 
 class OutboxRow(NamedTuple):
-    """One CloudEvent to be published, as written in the transaction.
+    """One CloudEvent to publish, as written in the transaction.
 
-    `id` is a UUIDv7 and the event's id; `data` is the payload's JSON. `traceparent`, `tracestate` and `correlation_id`
-    are those of the request or event that caused it, so that a late publication still belongs to the same trace.
+    `id` is the event's id, a UUIDv7; `data` is the payload as JSON. `traceparent`, `tracestate` and `correlation_id`
+    come from the request or event that caused it, so that a late publication still belongs to the same trace.
     """
 
     id: str
@@ -63,11 +63,11 @@ class Clock(Protocol):
 
 
 class OutboxLimits(NamedTuple):
-    """Bounds of publishing.
+    """Limits of publishing.
 
-    `parallel`: rows published at once. `held`: rows in memory at most. `attempts`: tries before a row is postponed.
-    Pauses between tries are in seconds and double from `first_pause` to `longest_pause`. `age`: the sweep publishes
-    rows that are older than this.
+    `parallel`: number of rows published at once. `held`: maximum number of rows in memory. `attempts`: number of
+    attempts before a row is postponed. Pauses between attempts are in seconds and double from `first_pause` to
+    `longest_pause`. `age`: the sweep publishes rows that are older than this.
     """
 
     parallel: int = 32
@@ -82,10 +82,10 @@ _LIMITS = OutboxLimits()
 
 
 class Outbox:
-    """Publishes the rows that a store commits. Call `start`, then `drain` once; call `sweep` at any time between.
+    """Publishes the rows that a store commits. Call `start` first, `drain` last, and `sweep` at any time in between.
 
     Rows that do not fit into memory, and rows that the broker refused too often, stay in the store and are read back
-    later. So every row is published in the end, with or without sweeps.
+    later. So every row is eventually published, even without sweeps.
     """
 
     def __init__(
@@ -103,8 +103,8 @@ class Outbox:
         self._limits = limits
         self._queue: asyncio.Queue[OutboxRow] = asyncio.Queue()
         self._held: set[str] = set()  # queued, being published, or published and not yet removed
-        self._behind = asyncio.Event()  # the store has rows that memory has not
-        self._room = asyncio.Event()  # memory is half empty
+        self._behind = asyncio.Event()  # the store has rows that are not in memory
+        self._room = asyncio.Event()  # at most half of `OutboxLimits.held` is in use
         self._failures = 0  # since the last success
         self._stopping = asyncio.Event()
         self._resuming: asyncio.TimerHandle | None = None
@@ -129,7 +129,7 @@ class Outbox:
             self._behind.set()
 
     async def drain(self, seconds: float) -> None:
-        """Publish the rows in memory, for at most `seconds` and one more try each; the others stay in the store."""
+        """Publish the rows in memory, with one more attempt each and for at most `seconds`. Other rows stay stored."""
         self._stopping.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -178,7 +178,7 @@ class Outbox:
 
     async def _read_back(self, age: timedelta) -> bool:
         """Queue as many rows as fit; return whether the store may have more."""
-        # Read as many as memory holds: those that are in memory already leave exactly the room for the others.
+        # The rows read may include all rows in memory; even then, enough others are read to fill the free room.
         rows = await self._store.outbox(self._clock.now() - age + _AT_ONCE, self._limits.held)
         self._take(rows)
         return len(rows) >= self._limits.held
@@ -224,7 +224,7 @@ class Outbox:
         try:
             with _publishing(row.type).span(about):
                 await self._publisher.publish(row._replace(traceparent=context.current().traceparent))
-        except Exception as error:  # any error: keep the row and the worker
+        except Exception as error:  # whatever the error is, the row stays and the worker continues
             reason = str(error) or type(error).__name__
             log.warning("publish_failed", extra={"type": row.type, "event_id": row.id, "reason": reason})
             return False
@@ -255,7 +255,7 @@ class Outbox:
                 failpoint("outbox.remove.after")
             except Exception as error:
                 log.warning("outbox_removal_failed", extra={"reason": type(error).__name__})
-                if self._stopping.is_set():  # they will be published again, under the same ids
+                if self._stopping.is_set():  # the rows will be published again, with the same ids
                     return
                 self._done += ids
                 failures += 1

@@ -1,4 +1,4 @@
-"""Publish to the broker: one CloudEvent a request, in binary mode (CloudEvents HTTP binding 1.0.2, section 3.1)."""
+"""Publish to the broker, one CloudEvent per request, in binary mode (CloudEvents HTTP binding 1.0.2, section 3.1)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from events.signatures import EXTENSION, Signer
 from observability.failpoints import failpoint
 
 TIMEOUT_SECONDS = 35.0
-"""A broker may answer only after its subscribers (Knative's in-memory channel does), so wait for their timeout."""
+"""Longer than a subscriber's timeout: some brokers (Knative's in-memory channel) respond after their subscribers."""
 
 
 class NotPublished(Exception):
@@ -22,7 +22,7 @@ class Publisher(Protocol):
     """Publishes outbox rows to a broker."""
 
     async def publish(self, row: OutboxRow) -> None:
-        """Return when the broker has accepted the event. Raises NotPublished."""
+        """Publish the event; return when the broker has accepted it. Raises NotPublished."""
 
     async def close(self) -> None:
         """Close all connections."""
@@ -59,12 +59,12 @@ class HttpPublisher:
 
 
 def dataschema(event_type: str) -> str:
-    """Return the URI of a type's schema: the `$id` of events/schemas/<type>.json, a name and not an address."""
+    """Return the URN of a type's schema, which is the `$id` in events/schemas/<type>.json."""
     return f"urn:{event_type.replace('.', ':')}"
 
 
 def headers(row: OutboxRow, signer: Signer) -> bytes:
-    """Return the signed event's attributes as header lines; the trace context is an extension and an HTTP header."""
+    """Return the signed event's attributes as header lines. The trace context is both an extension and a header."""
     attributes = {
         "specversion": "1.0",
         "id": row.id,

@@ -1,8 +1,8 @@
-"""The key pairs of the services: each has its own private key, all have the public keys of all.
+"""The key pairs of the services: each service has its own private key and the public keys of all services.
 
 Public keys are a JWKS (RFC 7517) of Ed25519 keys (RFC 8037). A key id is the name of its service, a dot, and the
-beginning of the key's thumbprint (RFC 7638): `orders.9C0b2s1yqXk7tD3f`. A service may have several keys at once, so
-that a new one is known to everybody before anything is signed with it.
+first characters of the key's thumbprint (RFC 7638): `orders.9C0b2s1yqXk7tD3f`. A service may have several public keys
+at once, so that a new key can be distributed to all services before anything is signed with it.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from nacl.signing import SigningKey
 
 _KEY_ID: Final = re.compile(r"([a-z][a-z0-9-]{0,62})\.[A-Za-z0-9_-]{16}")
-# RFC 8410, section 7: the one form of PKCS #8 that an Ed25519 key has without attributes; the seed follows.
+# The prefix of every Ed25519 key in PKCS #8 without attributes (RFC 8410, section 7); the seed follows it.
 _PKCS8: Final = bytes.fromhex("302e020100300506032b657004220420")
 _PEM: Final = re.compile(r"-----BEGIN PRIVATE KEY-----\s+([A-Za-z0-9+/=\s]+?)\s+-----END PRIVATE KEY-----")
 _RAW: Final = 32
 
 
 class InvalidKey(ValueError):
-    """What should be a key, or a set of keys, is none. The message never shows it."""
+    """The text is not a valid key or key set. The message never contains the text of a private key."""
 
 
 class PrivateKey:
-    """A service's own key: `seed` is the 32 bytes of RFC 8032."""
+    """The private key of a service; `seed` is the 32-byte private key of RFC 8032."""
 
     def __init__(self, service: str, seed: bytes) -> None:
         self.service = service
@@ -41,7 +41,7 @@ class PrivateKey:
 
     @classmethod
     def from_pem(cls, service: str, pem: str) -> PrivateKey:
-        """Read PKCS #8 in PEM. Raises InvalidKey."""
+        """Parse a key in PEM (PKCS #8). Raises InvalidKey."""
         found = _PEM.fullmatch(pem.strip())
         try:
             der = base64.b64decode("".join(found[1].split()), validate=True) if found else b""
@@ -53,12 +53,12 @@ class PrivateKey:
 
     @classmethod
     def generate(cls, service: str) -> PrivateKey:
-        """A new key."""
+        """Return a new random key."""
         return cls(service, secrets.token_bytes(_RAW))
 
     @property
     def pem(self) -> str:
-        """PKCS #8 in PEM, as `from_pem` reads it."""
+        """Return the key in PEM (PKCS #8), the format that `from_pem` parses."""
         body = base64.b64encode(_PKCS8 + self._seed).decode()
         return f"-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n"
 
@@ -69,7 +69,7 @@ class PrivateKey:
 
     @cached_property
     def key_id(self) -> str:
-        """Return the id of its public key."""
+        """Return the id of the public key."""
         return key_id(self.service, bytes(self._signing.verify_key))
 
     @property
@@ -83,7 +83,7 @@ class PrivateKey:
 
     @cached_property
     def _signing(self) -> SigningKey:
-        from nacl.signing import SigningKey  # 20 ms of cold start, needed first when something is signed
+        from nacl.signing import SigningKey  # imported at the first signature: it takes 20 ms of a cold start
 
         return SigningKey(self._seed)
 
@@ -92,7 +92,7 @@ class PrivateKey:
 
 
 class PublicKey:
-    """A key of `service`; `raw` is its 32 bytes."""
+    """A public key of a service; `raw` is its 32 bytes."""
 
     __slots__ = ("_verifying", "raw", "service")
 
@@ -102,7 +102,7 @@ class PublicKey:
         self._verifying: Any = None
 
     def verifies(self, message: bytes, signature: bytes) -> bool:
-        """Return whether this key made the signature of the message."""
+        """Return whether the signature of the message was made with this key's private key."""
         from nacl.exceptions import BadSignatureError  # see PrivateKey
 
         if self._verifying is None:
@@ -111,7 +111,7 @@ class PublicKey:
             self._verifying = VerifyKey(self.raw)
         try:
             self._verifying.verify(message, signature)
-        except (BadSignatureError, ValueError):  # a signature of another length
+        except (BadSignatureError, ValueError):  # ValueError: the signature has the wrong length
             return False
         return True
 
@@ -124,7 +124,7 @@ class ServiceKeys:
 
     @classmethod
     def parse(cls, jwks: str) -> ServiceKeys:
-        """Read a JWKS and ignore keys of other types. Raises InvalidKey if it is no JWKS or has no Ed25519 key."""
+        """Parse a JWKS; keys of other types are ignored. Raises InvalidKey if it is no JWKS or has no Ed25519 key."""
         try:
             entries = msgspec.json.decode(jwks, type=_Jwks).keys
             keys = {entry.kid: _public(entry) for entry in entries if entry.kty == "OKP"}
@@ -147,11 +147,11 @@ class ServiceKeys:
         return [key for key in self._keys.values() if key.service == service]
 
     def with_key(self, service: str, public: bytes) -> ServiceKeys:
-        """Return a set with one more key."""
+        """Return a copy with one more key."""
         return ServiceKeys({**self._keys, key_id(service, public): PublicKey(service, public)})
 
     def without(self, service: str) -> ServiceKeys:
-        """Return a set without the keys of a service."""
+        """Return a copy without the keys of a service."""
         return ServiceKeys({kid: key for kid, key in self._keys.items() if key.service != service})
 
     def jwks(self) -> str:

@@ -1,4 +1,4 @@
-"""Check service tokens in processes without a domain. `functions.runtime.tokens` issues them."""
+"""Check service tokens in the broker and the dead-letter sink. `functions.runtime.tokens` issues them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class NotAllowed(Exception):
 
 
 class Callers:
-    """Authenticates calls to `audience` and lets the services in `allowed` pass.
+    """Authenticates calls to `audience` and accepts those of the services in `allowed`.
 
-    `load` returns the public keys, `clock` Unix time. A token is checked as in `functions.runtime.tokens`: signed by
-    the service that it names, for this audience, not expired.
+    `load` returns the public keys, `clock` Unix time. The rules are those of `functions.runtime.tokens`: the token is
+    signed by the service that it names, is for this audience, and has not expired.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Callers:
         return self._load()
 
     def _claims(self, token: str) -> dict[str, Any]:
-        import jwt  # 50 ms of a start, needed first here
+        import jwt  # imported at the first check: it takes 50 ms of a start
 
         try:
             key = self._keys.get(jwt.get_unverified_header(token).get("kid"))
@@ -92,8 +92,8 @@ class Callers:
 def dead_letter_callers(environ: Mapping[str, str], clock: Callable[[], float]) -> Callers | None:
     """Return the check for reading, replaying and discarding dead letters.
 
-    Reads SERVICE_KEYS or SERVICE_KEYS_FILE, and TOKEN_ISSUER. Returns None without keys: then every caller is refused.
-    Raises InvalidKey and OSError.
+    Reads SERVICE_KEYS or SERVICE_KEYS_FILE, and TOKEN_ISSUER. Without keys it returns None, and the sink then refuses
+    every caller. Raises InvalidKey and OSError.
     """
     jwks = environ.get("SERVICE_KEYS", "")
     if not jwks and environ.get("SERVICE_KEYS_FILE"):
@@ -106,6 +106,6 @@ def dead_letter_callers(environ: Mapping[str, str], clock: Callable[[], float]) 
 
 
 def _loaded(key: PublicKey) -> Any:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # as jwt needs it
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # jwt needs this type
 
     return Ed25519PublicKey.from_public_bytes(key.raw)

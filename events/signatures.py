@@ -1,17 +1,17 @@
-"""Sign events and verify signatures: who sent an event, and that it was not changed on its way.
+"""Sign events and verify signatures. A valid signature proves which service sent an event, and that it is unchanged.
 
 The extension `signature` is a JWS with detached, unencoded payload (RFC 7515 appendix F, RFC 7797):
-`<header>..<signature>` in base64url, where the header is `{"alg":"EdDSA","b64":false,"crit":["b64"],"kid":"..."}`, byte
-by byte, and `kid` names a key of `events.service_keys`. What is signed is `<header>.` and then the payload:
+`<header>..<signature>` in base64url. The header is exactly `{"alg":"EdDSA","b64":false,"crit":["b64"],"kid":"..."}`;
+`kid` is the id of a key (see `events.service_keys`). The signed bytes are `<header>.` followed by the payload:
 
-- for each of `id`, `source`, `type`, `subject`, `time`, `dataschema` that the event has (ours have all), in order:
-  `<name>:<length>:<value>` and a line feed; lengths count bytes of UTF-8; `time` is written in UTC with six digits of
-  a second (`2030-01-01T12:00:00.000000Z`), since brokers shorten it;
-- `data:<length>:` and the bytes of the data. Some brokers parse JSON and write it again: if the signature does not
-  match the received bytes, it is checked once more against the JSON without white space.
+- For each of `id`, `source`, `type`, `subject`, `time` and `dataschema` that the event has (the platform's events have
+  all), in this order: `<name>:<length>:<value>` and a line feed. Lengths count bytes of UTF-8. `time` is written in UTC
+  with six decimals of a second (`2030-01-01T12:00:00.000000Z`), since brokers shorten it.
+- `data:<length>:` and the bytes of the data. Some brokers parse JSON and serialize it again. So if the signature does
+  not match the received bytes, it is checked once more against the JSON without white space.
 
-Not signed are attributes that brokers and tracers add or change: `datacontenttype`, `partitionkey`, `correlationid`,
-`traceparent`, `tracestate`, `knative...`. So a signature survives delivery, dead-lettering and replay.
+Attributes that brokers and tracers add or change are not signed: `datacontenttype`, `partitionkey`, `correlationid`,
+`traceparent`, `tracestate`, `knative...`. So a signature stays valid after delivery, dead-lettering and replay.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SIGNATURE_BYTES: Final = 64
 
 
 class BadSignature(ValueError):
-    """The event was not sent by its source. `reason` is stable and UPPER_SNAKE."""
+    """The event has no valid signature of its source. `reason` is a stable UPPER_SNAKE code, see REASONS."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -46,7 +46,7 @@ class BadSignature(ValueError):
 
 
 class Signer:
-    """Signs the events of one service. `load` returns its key; it is called once, at the first use."""
+    """Signs the events of one service. `load` returns the service's key and is called once, at the first use."""
 
     def __init__(self, load: Callable[[], PrivateKey]) -> None:
         self._load = load
@@ -67,9 +67,10 @@ class Signer:
 
 
 class Verifier:
-    """Verifies events by the keys that `load` returns; it is called once, at the first use.
+    """Verifies events with the keys that `load` returns; `load` is called once, at the first use.
 
-    With `required` false, events without a signature are accepted: for a migration, while old publishers sign nothing.
+    If `required` is false, events without a signature are accepted. This is for a migration, while old publishers do
+    not sign yet.
     """
 
     def __init__(self, load: Callable[[], ServiceKeys], *, required: bool = True) -> None:
@@ -77,10 +78,10 @@ class Verifier:
         self._required = required
 
     def verify(self, attributes: Mapping[str, str], data: bytes) -> bytes:
-        """Return the data as its source signed it.
+        """Verify the event and return the data that its source signed.
 
-        Raises BadSignature: EVENT_UNSIGNED, EVENT_SIGNATURE_INVALID, EVENT_SIGNER_WRONG (a service's key under an
-        event of another source).
+        Raises BadSignature: EVENT_UNSIGNED, EVENT_SIGNATURE_INVALID, or EVENT_SIGNER_WRONG (the key is that of a
+        service other than the event's source).
         """
         value = attributes.get(EXTENSION)
         if not value:
@@ -124,7 +125,7 @@ def _message(header: bytes, attributes: Mapping[str, str], data: bytes) -> bytes
 
 def _utc(time: str) -> str:
     if len(time) == _WRITTEN and time[-1] == "Z" and time[19] == ".":
-        return time  # as our own publisher writes it
+        return time  # already in the form that the platform's publisher writes
     try:
         moment = datetime.fromisoformat(time)
     except ValueError:

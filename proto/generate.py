@@ -1,9 +1,11 @@
-"""Generate the modules beside the .proto files: `python -m proto.generate`, or one file that describes them all:
-`python -m proto.generate FILE`.
+"""Generate the Python modules next to the .proto files.
 
-Each package lies where its name says: shop.orders.v1 in shop/orders/v1, below this folder, which is the root of the
-files' imports. protoc makes `from shop.orders.v1 import ...` of them. Python's imports begin one folder above, so the
-modules are rewritten to `from proto.shop.orders.v1 import ...`.
+`python -m proto.generate` generates them; `python -m proto.generate FILE` writes the descriptors of all .proto files
+into FILE instead.
+
+The folder of a package follows its name: shop.orders.v1 is in shop/orders/v1. This folder is the root of the imports in
+.proto files, so that protoc generates `from shop.orders.v1 import ...`. The root of Python's imports is its parent, so
+this script rewrites them to `from proto.shop.orders.v1 import ...`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 PROTOS = sorted(path.relative_to(FOLDER) for path in FOLDER.glob("shop/*/v1/*.proto"))
 
-# An import, or what a module tells its messages that it is called.
+# An import, or the name of the module that the generated code passes to its messages.
 _MODULE = re.compile(
     r"^(from |import |_builder\.BuildTopDescriptorsAndMessages\(DESCRIPTOR, ')shop\.", re.MULTILINE
 )
@@ -25,7 +27,7 @@ _SERVICE_OUTPUTS = {"grpc_python": "", "mypy_grpc": "quiet:"}
 
 
 def generate(target: Path = FOLDER) -> None:
-    """Write the modules of every .proto file below `target`. Raises CalledProcessError for a file that is wrong."""
+    """Generate the modules of all .proto files below `target`. Raises CalledProcessError for an invalid file."""
     services = [path for path in PROTOS if "\nservice " in (FOLDER / path).read_text()]
     _protoc(target, _OUTPUTS, PROTOS)
     _protoc(target, _SERVICE_OUTPUTS, services)
@@ -35,7 +37,7 @@ def generate(target: Path = FOLDER) -> None:
 
 
 def describe(file: Path) -> None:
-    """Write the descriptors of all .proto files into one file, which buf compares later versions with."""
+    """Write the descriptors of all .proto files into one file; buf compares later versions with it."""
     _run([f"--descriptor_set_out={file.resolve()}", "--include_imports"], PROTOS)
 
 

@@ -1,6 +1,6 @@
-"""`python -m requirements.documents TOOLS`: check the OpenAPI and AsyncAPI documents; any finding at all is an error.
+"""`python -m requirements.documents TOOLS`: check the OpenAPI and AsyncAPI documents; any finding is an error.
 
-Spectral, Redocly and AsyncAPI's parser are in TOOLS (`npm ci`).
+TOOLS is a folder in which `npm ci` has installed Spectral, Redocly and AsyncAPI's parser.
 """
 
 import json
@@ -18,7 +18,7 @@ ASYNCAPI = Path(__file__).parents[1] / "events/schemas/asyncapi.yaml"
 
 
 def main(tools: Path) -> int:
-    """Return 0 where nothing was found."""
+    """Check both documents; return the exit code: 0 without findings, else 1."""
     with TemporaryDirectory() as made:
         openapi = Path(made, "openapi.json")
         openapi.write_text(json.dumps(create_app(Settings()).openapi(), indent=1))
@@ -43,7 +43,7 @@ def main(tools: Path) -> int:
 
 
 def passes(command: list[str], tools: Path) -> bool:
-    """Run a tool of the folder; print what it says where it finds something."""
+    """Run a command in the folder `tools`; return whether it finds nothing. If it finds something, print its output."""
     path = f"{tools.resolve() / 'node_modules/.bin'}{os.pathsep}{os.environ['PATH']}"
     quiet = {"PATH": path, "REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true"}
     run = subprocess.run(

@@ -1,7 +1,7 @@
-"""`python -m requirements.images BUILDER [ROOT]`: pin the images of others by what their registries hold now.
+"""`python -m requirements.images BUILDER [ROOT]`: pin third-party images to the digests that their tags have now.
 
-BUILDER is docker, podman or buildah; it pulls each image, and says which digest that has. References keep their tags:
-`name:tag@sha256:...`. To move to another version, change the tag, delete the digest and run it again.
+BUILDER is docker, podman or buildah; it pulls each image and reports its digest. References keep their tags:
+`name:tag@sha256:...`. To change to another version, change the tag, delete the digest and run this again.
 """
 
 import re
@@ -17,7 +17,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def files(root: Path) -> list[Path]:
-    """Return what production is made of that names an image which others build."""
+    """Return the files for production that may refer to third-party images."""
     dockerfiles = [
         path for path in root.glob("*/**/Dockerfile") if not path.relative_to(root).parts[0].startswith(".")
     ]
@@ -27,10 +27,12 @@ def files(root: Path) -> list[Path]:
 def digest(builder: str, image: str) -> str:
     """Pull an image and return its digest.
 
-    Docker knows that of the image for all architectures; podman and buildah may tell that of this machine's.
+    Docker reports the digest of the image for all architectures. Podman and buildah may report that of the image for
+    this machine's architecture.
 
     Raises:
-        LookupError: the builder knows none, or could not pull.
+        LookupError: the builder reports no digest.
+        CalledProcessError: the builder failed, for example to pull the image.
     """
     subprocess.run([builder, "pull", image], stdout=subprocess.DEVNULL, check=True)
     if Path(builder).name == "buildah":
@@ -45,7 +47,7 @@ def digest(builder: str, image: str) -> str:
 
 
 def pin(builder: str, root: Path) -> list[str]:
-    """Pin what is not pinned yet; return the references that were written."""
+    """Pin all images that have no digest yet; return the new references."""
     texts = {path: path.read_text() for path in files(root)}
     images = sorted({found["image"] for text in texts.values() for found in _IMAGE.finditer(text)})
     pinned = {image: f"{image}@{digest(builder, image)}" for image in images}

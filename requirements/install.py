@@ -1,6 +1,6 @@
-"""Installs a hash-locked requirements file into the running interpreter, and shows how far it is.
+"""Install a hash-locked requirements file for the running interpreter, and show the progress.
 
-Standard library only: it runs before anything else is installed.
+Uses only the standard library, because it runs before anything else is installed.
 """
 
 import re
@@ -30,7 +30,7 @@ def main(requirements: Path) -> int:
 
 
 def follow(pip: "subprocess.Popen[str]", total: int) -> list[str]:
-    """Shows one step per package as pip names it; returns pip's last lines, for when it fails."""
+    """Show one step for each package that pip reports; return pip's last lines, to show them if pip fails."""
     seen = 0
     tail: list[str] = []
     for line in pip.stdout or ():

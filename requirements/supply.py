@@ -1,7 +1,8 @@
-"""`make audit`: what the locked requirements bring along. Known weaknesses (pip-audit), the licences, and an SBOM
-(CycloneDX) of each image and of development, under build/sbom.
+"""`make audit`: audit the locked requirements for known vulnerabilities (pip-audit) and for their licences.
 
-Exit code: 0 nothing found, 1 something found, 2 where nobody can be asked about weaknesses.
+It also writes an SBOM (CycloneDX) of each image and of the development environment to build/sbom.
+
+Exit code: 0 nothing found, 1 something found, 2 vulnerabilities of some packages could not be looked up.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ from typing import Any, Final
 
 HERE: Final = Path(__file__).parent
 IMAGES: Final = ("function", "gateway", "setup", "e2e")
-"""Each is a part of the list `dev`, which is installed."""
+"""The locked list of each is a subset of the list `dev`, which is installed."""
 APART: Final = ("audit", "clients", "docs", "fuzz", "supply")
 ALLOWED: Final = frozenset(
     """
     0BSD Apache-2.0 BSD BSD-2-Clause BSD-3-Clause ISC MIT MIT-0 MPL-2.0 PSF-2.0 Python-2.0 Unlicense Zlib
     """.split()  # noqa: SIM905 - read more easily as a text
 )
-# What packages that still name their licence by a classifier mean.
+# Licences of packages that still declare them by a classifier.
 _CLASSIFIED: Final = {
     "Apache Software License": "Apache-2.0",
     "BSD License": "BSD",
     "MIT License": "MIT",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
 }
-# Whose metadata say it in words of their own: looked up in the package.
+# Licences of packages whose metadata does not name them in a standard form; looked up in the packages.
 _LOOKED_UP: Final = {
     "jinja2-ansible-filters": "GPL-3.0-or-later",
     "kubernetes-validate": "Apache-2.0",
@@ -38,7 +39,7 @@ _LOOKED_UP: Final = {
     "protobuf": "BSD-3-Clause",
 }
 EXCEPTIONS: Final = {
-    # copier's, for `make new-service` on a developer's machine; in no image, and in nothing that is passed on.
+    # A dependency of copier, for `make new-service` on a developer's machine. It is in no image and not distributed.
     "jinja2-ansible-filters": "GPL-3.0-or-later",
 }
 _LOCKED = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==(\S+)", re.MULTILINE)
@@ -46,17 +47,17 @@ Component = Mapping[str, Any]
 
 
 def locked(text: str) -> dict[str, str]:
-    """Names (as PEP 503 has them) and versions of a locked list."""
+    """Return the versions in a locked list by package name (normalized, PEP 503)."""
     return {normal(name): version for name, version in _LOCKED.findall(text)}
 
 
 def normal(name: str) -> str:
-    """A package's name as PEP 503 compares it."""
+    """Return a package's name, normalized as in PEP 503."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def narrowed(document: Mapping[str, Any], wanted: Mapping[str, str], title: str) -> dict[str, Any]:
-    """The part of an SBOM that a locked list names. Raises ValueError where something else is installed."""
+    """Return an SBOM of only the packages in `wanted`. Raises ValueError unless these versions are installed."""
     found = {normal(c["name"]): c for c in document["components"]}
     differing = [n for n, version in wanted.items() if n not in found or found[n]["version"] != version]
     if differing:
@@ -73,7 +74,7 @@ def narrowed(document: Mapping[str, Any], wanted: Mapping[str, str], title: str)
 
 
 def licences(component: Component) -> set[str]:
-    """SPDX expressions, one of several where a package names its licence twice; empty where it names none."""
+    """Return the component's licences as SPDX expressions: several if it declares more than one, or none."""
     if known := _LOOKED_UP.get(normal(component["name"])):
         return {known}
     found = set()
@@ -87,7 +88,7 @@ def licences(component: Component) -> set[str]:
 
 
 def refused(component: Component) -> str:
-    """What is wrong with a component's licences; empty for nothing."""
+    """Return the problem with a component's licences, "" if there is none."""
     name, found = normal(component["name"]), licences(component)
     if not found:
         return f"{name}: names no licence; look it up"
@@ -102,7 +103,7 @@ def refused(component: Component) -> str:
 
 
 def inventory(tools: Path, environment: Path, build: Path) -> Iterator[str]:
-    """Write the SBOMs and the table of licences into `build`; what is wrong with them."""
+    """Write the SBOMs and the list of licences to `build`; yield the problems with the licences."""
     build.mkdir(parents=True, exist_ok=True)
     whole = build / "environment.cdx.json"
     command = [
@@ -127,7 +128,7 @@ def inventory(tools: Path, environment: Path, build: Path) -> Iterator[str]:
 
 
 def weaknesses(answer: str) -> tuple[list[str], list[str]]:
-    """(What pip-audit found, what it could not ask about), from its JSON. Raises ValueError for what is none."""
+    """Return the vulnerabilities and the skipped packages in pip-audit's JSON. Raises ValueError if it is no JSON."""
     packages = json.loads(answer)["dependencies"]
     found = [
         f"{p['name']} {p['version']}: {v['id']}, mended in {', '.join(v['fix_versions']) or 'no version yet'}"
@@ -138,9 +139,9 @@ def weaknesses(answer: str) -> tuple[list[str], list[str]]:
 
 
 def ask(tools: Path, title: str) -> tuple[list[str], list[str]]:
-    """As `weaknesses`, of one locked list."""
+    """Run pip-audit on one locked list; return the same as `weaknesses`. If it fails, all packages are skipped ones."""
     path = HERE / f"{title}.txt"
-    # --disable-pip: everything is locked, so nothing has to be resolved, nor fetched.
+    # --disable-pip: everything is locked, so nothing has to be resolved or downloaded.
     command = [
         str(tools / "pip-audit"),
         "--disable-pip",
@@ -157,7 +158,7 @@ def ask(tools: Path, title: str) -> tuple[list[str], list[str]]:
 
 
 def main(tools: Path, environment: Path, build: Path) -> int:
-    """See the module."""
+    """Run the audit; return the exit code that the module's docstring describes."""
     faults = list(inventory(tools, environment, build))
     print(f"SBOMs and licences: {build}")
     unknown: list[str] = []

@@ -1,8 +1,10 @@
-"""`python -m events.dead_letters`: the dead-letter sink as a service of its own, for a cluster.
+"""`python -m events.dead_letters`: runs the dead-letter sink as a separate service, for a cluster.
 
-Environment: HTTP_PORT or PORT (8080); METRICS_PORT for metrics on a port of their own; DATA_DIR, or the directory of
-STORE_URL (sqlite:///abs/path); BROKER_URL, where replayed events are posted; SERVICE_KEYS or SERVICE_KEYS_FILE (a JWKS)
-and TOKEN_ISSUER, to authenticate callers that read and replay.
+Environment:
+- HTTP_PORT or PORT (8080); METRICS_PORT serves the metrics on a separate port.
+- DATA_DIR, or the directory of STORE_URL (sqlite:///abs/path).
+- BROKER_URL: replayed events are posted there.
+- SERVICE_KEYS or SERVICE_KEYS_FILE (a JWKS), and TOKEN_ISSUER: to authenticate callers that read and replay.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ def replay_over_http(client: HttpClient, url: str) -> Replay:
 
 
 def data_dir(environ: Mapping[str, str]) -> Path:
-    """Return the directory of the entries. Raises ValueError for a STORE_URL that is not sqlite:///."""
+    """Return the directory of the database. Raises ValueError for a STORE_URL that is not sqlite:///."""
     if environ.get("DATA_DIR"):
         return Path(environ["DATA_DIR"])
     url = environ.get("STORE_URL") or "sqlite:///.data/deadletters"
@@ -59,7 +61,7 @@ def data_dir(environ: Mapping[str, str]) -> Path:
 
 
 async def serve(environ: Mapping[str, str]) -> None:
-    """Serve until a signal."""
+    """Serve until SIGTERM or SIGINT."""
     url = environ.get("BROKER_URL", "http://127.0.0.1:8090/shop/default")
     registry = CollectorRegistry()
     app = DeadLetters(
@@ -72,7 +74,7 @@ async def serve(environ: Mapping[str, str]) -> None:
     host = environ.get("HTTP_HOST", "0.0.0.0")  # noqa: S104 - in a container every interface is the pod's
     endpoint = MetricsServer(
         partial(exposition, registry), hold=0
-    )  # no final scrape: its counts are in its store, too
+    )  # does not wait for a final scrape: the counts are in the store, too
     if environ.get("METRICS_PORT"):
         await endpoint.start(host, int(environ["METRICS_PORT"]))
     await run_service(app, host, port, lambda address: log.info("dead letters ready", extra={"url": address}))
@@ -86,7 +88,7 @@ async def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, s
 
 
 def main() -> int:
-    """Return the exit code: 0 after a signal, 1 when it cannot start (the log says why)."""
+    """Run the sink; return the exit code: 0 after a signal, 1 if it cannot start (the log says why)."""
     logs.configure("dead-letters", os.environ.get("LOG_LEVEL", "INFO"))
     end_tracing = tracing.configure("dead-letters")
     try:

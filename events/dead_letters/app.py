@@ -1,6 +1,7 @@
-"""The dead-letter sink as an ASGI application: POST / keeps an event; other routes list, replay and discard entries.
+"""The dead-letter sink as an ASGI application: POST / stores an event; other routes list, replay and discard entries.
 
-POST / needs no token, since brokers have none. All other routes are for authenticated `callers` only.
+POST / needs no token, since brokers have none; neither do the health checks and /metrics. All other routes are for
+authenticated `callers` only.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ from observability.failpoints import failpoint
 log = logging.getLogger("shop.deadletters")
 
 Replay = Callable[[CloudEvent, str | None], Awaitable[None]]
-"""Publish an event to the broker (namespace/name; None if unknown) again. Raises ReplayFailed."""
+"""Publishes an event again, to a broker (namespace/name; None if unknown). Raises ReplayFailed."""
 
 _ENTRY: Final = re.compile(r"/entries/(dlq_[0-9a-f]{32})(/replay)?")
 _MAX_LIMIT: Final = 100
-_REPLAYED_KEPT: Final = 7 * 86400.0  # seconds; as long as inboxes keep their records
+_REPLAYED_KEPT: Final = 7 * 86400.0  # seconds; inboxes keep their records for as long
 _FORGET_EVERY: Final = 3600.0
 _OURS: Final = frozenset(
     {"knativeerrordest", "knativeerrorcode", "knativeerrordata", "knativebrokerttl", "knativearrivaltime"}
@@ -191,7 +192,7 @@ class DeadLetters:
             await respond_json(send, 200, wire.brief(self._opened().get(key) or entry))
 
     async def _replay_one(self, entry: Entry) -> None:
-        """Publish the original event again, with the same id and source, so that inboxes recognise it."""
+        """Publish the original event again, with the same id and source, so that inboxes detect a duplicate."""
         if entry.id in self._busy:
             raise Problem(409, "REPLAY_IN_PROGRESS", "it is being replayed right now")
         kept = {name: value for name, value in entry.event.attributes.items() if name not in _OURS}
@@ -212,7 +213,7 @@ class DeadLetters:
         log.info("dead letter replayed", extra={"entry": entry.id, "event_id": entry.event.id})
 
     async def _replay_all(self, event_type: str | None) -> dict[str, int]:
-        """Replay all current pending entries (of a type), the oldest last, and continue after failures."""
+        """Replay all current pending entries (of a type), the newest first, and continue after a failed replay."""
         counts = {"replayed": 0, "failed": 0}
         before = 2**62
         while page := self._opened().page("pending", wire.checked_type(event_type), before, _MAX_LIMIT):
@@ -226,7 +227,7 @@ class DeadLetters:
         return counts
 
     async def _discard(self, asked: Mapping[str, str]) -> dict[str, int]:
-        """Delete all current entries of a status and a type; of all types only with `all=true`."""
+        """Delete all current entries of a status and a type, or of all types if the query has `all=true`."""
         status, event_type = wire.checked_status(asked), wire.checked_type(asked.get("type"))
         if (asked.get("all") == "true") is (event_type is not None) or asked.get("all", "true") != "true":
             raise Problem(400, "FILTER_MISSING", "say which type, or all=true")
@@ -268,7 +269,7 @@ class DeadLetters:
         return self._store
 
     async def _forget(self) -> None:
-        """Delete entries that were replayed over a week ago and did not fail again, once an hour."""
+        """Delete, once an hour, entries that were replayed over a week ago and did not fail again."""
         while True:
             with contextlib.suppress(StorageError, Problem):
                 await self._opened().forget(self._clock() - _REPLAYED_KEPT)

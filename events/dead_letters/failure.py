@@ -1,20 +1,20 @@
-"""Read what a dead letter says about its failure, in the format of each broker that may have written it.
+"""Parse the error extensions of a dead letter. Each broker writes them in its own format.
 
 The brokers agree on three extensions (`knativeerrordest`, `knativeerrorcode`, `knativeerrordata`) but not on their
-contents. From their sources:
+contents. According to their source code they write:
 
 - Knative's channel-based broker (pkg/kncloudevents/event_dispatcher.go, pkg/broker/filter): the subscriber's address,
-  its status, its body in base64 cut after 1,024 characters. Nothing at all where the filter answered without its own
-  JSON: the subscriber timed out, or answered 2xx with a body that is no CloudEvent. The dead letter of a reply names
-  the address of the broker. Before 1.9 (2022) the address was the filter's, which ends in
-  /triggers/<namespace>/<name>/<uid>, and before 1.8 the body was plain text.
-- The same broker on a channel that does not know the filter's JSON (a KafkaChannel): the filter's address, and in the
-  data `{"errdestination": address, "errresponsebody": base64}`, perhaps cut.
-- The in-memory channel, for a Subscription of its own: the subscriber's address; status -1 without an answer.
-- eventing-kafka-broker (RecordDispatcherImpl.java): the subscriber's address; status and up to 1,024 bytes of the body,
-  in base64, only where there was an answer. The status is a string.
-- eventing-rabbitmq (pkg/dispatcher): the subscriber's address and the status, -1 without an answer; never a body.
-- The local broker: as Knative's, and `kn-trigger`, `kn-broker` and `kn-attempts` as headers.
+  its status, and its body in base64, cut after 1,024 characters. It writes nothing at all if the filter responded
+  without its own JSON: the subscriber timed out, or sent a 2xx with a body that is no CloudEvent. The dead letter of a
+  reply has the address of the broker. Before 1.9 (2022) the address was the filter's, which ends in
+  /triggers/<namespace>/<name>/<uid>. Before 1.8 the body was plain text.
+- The same broker on a channel that does not parse the filter's JSON (a KafkaChannel): the filter's address, and
+  `{"errdestination": address, "errresponsebody": base64}` as data, possibly cut.
+- The in-memory channel, for a Subscription without a broker: the subscriber's address; status -1 without a response.
+- eventing-kafka-broker (RecordDispatcherImpl.java): the subscriber's address. If there was a response, also its status
+  (a string) and up to 1,024 bytes of its body, in base64.
+- eventing-rabbitmq (pkg/dispatcher): the subscriber's address and the status, -1 without a response; never a body.
+- The local broker: the same as Knative's, plus the headers `kn-trigger`, `kn-broker` and `kn-attempts`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _EVENTS: Final = "-events"
 
 
 class Failure(NamedTuple):
-    """The address that failed, its response (status and text), and the trigger (namespace/name) if known."""
+    """A failed delivery: the address, its response (status and text), and the trigger (namespace/name) if known."""
 
     destination: str | None
     code: int | None
@@ -55,7 +55,7 @@ class _Nested(msgspec.Struct):
 
 
 def failure_of(attributes: Mapping[str, str], namespace: str = "") -> Failure:
-    """Read the error extensions of a dead letter; `namespace` is its trigger's, if a header names it."""
+    """Parse the error extensions of a dead letter; `namespace` is that of its trigger, if a header has it."""
     destination = attributes.get("knativeerrordest") or None
     code, text = _code(attributes.get("knativeerrorcode")), _text(attributes.get("knativeerrordata", ""))
     trigger = None
@@ -76,7 +76,7 @@ def triggers_of(event_type: str) -> list[str]:
 
 
 def _trigger_of(destination: str, event_type: str, namespace: str) -> str | None:
-    """Return the trigger that delivers the type to this address (orders-events.shop.svc.cluster.local)."""
+    """Return the trigger that delivers this type to an address such as orders-events.shop.svc.cluster.local."""
     payload = CATALOG.get(event_type)
     try:
         service, _, rest = (urlsplit(destination).hostname or "").partition(".")
@@ -90,7 +90,7 @@ def _trigger_of(destination: str, event_type: str, namespace: str) -> str | None
 
 
 def _unnested(destination: str, text: str) -> tuple[str, str]:
-    """Return address and body from the filter's JSON, which may be cut."""
+    """Return the subscriber's address and body from the filter's JSON, which may be cut."""
     if not text.startswith("{"):
         return destination, text
     try:
@@ -120,11 +120,11 @@ def _text(data: str) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        # A cut within a character means base64; anything else is plain text that happens to look like base64.
+        # UTF-8 that ends within a character is base64 that was cut. Otherwise it is plain text or binary data.
         cut = error.end == len(raw) and error.reason == "unexpected end of data"
         return raw[: error.start].decode() if cut else _plain_or_binary(data, raw)
 
 
 def _plain_or_binary(data: str, raw: bytes) -> str:
-    """Return short data as plain text; from longer data, which is base64 of binary, the readable part."""
+    """Return data under 64 characters unchanged, as plain text. Longer data is binary: decode it with replacements."""
     return data if len(data) < 64 else raw.decode(errors="replace")

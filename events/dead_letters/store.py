@@ -1,4 +1,4 @@
-"""Dead letters in SQLite: one row per event and destination, however often it failed."""
+"""Dead letters in SQLite: one row per event and destination, even if the delivery failed several times."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ STATUSES: Final = ("pending", "replayed")
 
 
 class Origin(NamedTuple):
-    """Origin of a dead letter: trigger and broker (namespace/name), number of attempts; None: unknown."""
+    """Origin of a dead letter: trigger and broker (namespace/name), and number of attempts. None means unknown."""
 
     trigger: str | None = None
     broker: str | None = None
@@ -70,7 +70,7 @@ class Origin(NamedTuple):
 class Entry(msgspec.Struct, frozen=True):
     """One dead letter; times are Unix times.
 
-    `failures` counts how often its delivery was given up, `attempts` all delivery attempts (None: unknown).
+    `failures` counts how often the broker gave up its delivery. `attempts` counts all attempts (None: unknown).
     """
 
     seq: int
@@ -87,7 +87,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 def entry_id(attributes: Mapping[str, str]) -> str:
-    """Return the entry id: the same for the same event (source and id) and destination."""
+    """Return the id of an entry, a hash of the event's source, its id and the destination."""
     key = "\0".join((attributes["source"], attributes["id"], attributes.get("knativeerrordest", "")))
     return f"dlq_{hashlib.sha256(key.encode()).hexdigest()[:32]}"
 
@@ -102,7 +102,7 @@ class Store:
         self._journal = Journal(db, (_PUT, _REPLAYED, _REMOVE, _DISCARD, _FORGET))
 
     async def put(self, event: CloudEvent, origin: Origin, now: float) -> str:
-        """Insert a dead letter, or count another failure of it; return its id."""
+        """Insert a dead letter, or update the existing entry and increment its failures; return the entry's id."""
         attributes = event.attributes
         key = entry_id(attributes)
         row = (
@@ -126,7 +126,7 @@ class Store:
         await self._journal.commit(((_REMOVE, (key,)),))
 
     async def discard(self, status: str, event_type: str | None) -> int:
-        """Delete all current entries of a status (and a type); return how many."""
+        """Delete all current entries of a status (and a type); return their number."""
         count, last = self._read.execute(_SELECT_ALL, (status, event_type)).fetchone()
         await self._journal.commit(((_DISCARD, (status, last or 0, event_type)),))
         return int(count)
@@ -140,7 +140,7 @@ class Store:
         return _entry(row) if row else None
 
     def page(self, status: str, event_type: str | None, before: int, limit: int) -> list[Entry]:
-        """Return entries with numbers below `before`, the newest first."""
+        """Return up to `limit` entries with a `seq` below `before`, the newest first."""
         if event_type is None:
             rows = self._read.execute(_SELECT_PAGE, (status, before, limit))
         else:
@@ -153,7 +153,7 @@ class Store:
         return {status: found.get(status, 0) for status in STATUSES}
 
     def check(self) -> None:
-        """Raise sqlite3.Error when the database does not answer."""
+        """Raise sqlite3.Error if the database cannot be read."""
         self._read.execute("SELECT 1 FROM entries LIMIT 1").fetchall()
 
     async def close(self) -> None:

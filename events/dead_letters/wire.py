@@ -35,7 +35,7 @@ def checked_status(given: Mapping[str, str]) -> str:
 
 
 def origin(scope: Scope, event: CloudEvent) -> Origin:
-    """Return the origin of a dead letter, from the local broker's headers, else from its extensions."""
+    """Return the origin of a dead letter, from the local broker's headers or else from the event's extensions."""
     trigger = (
         header(scope, b"kn-trigger")
         or failure_of(event.attributes, header(scope, b"kn-namespace")[:63]).trigger
@@ -46,12 +46,12 @@ def origin(scope: Scope, event: CloudEvent) -> Origin:
 
 
 def encode_cursor(seq: int) -> str:
-    """Encode the number of the last entry of a page."""
+    """Return the cursor for the page after the entry with this `seq`."""
     return base64.urlsafe_b64encode(str(seq).encode()).decode().rstrip("=")
 
 
 def decode_cursor(text: str) -> int:
-    """Decode a cursor. Raises Problem (400)."""
+    """Return the `seq` in a cursor. Raises Problem (400)."""
     try:
         decoded = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         if len(text) <= 32 and decoded.isdigit():
@@ -62,7 +62,7 @@ def decode_cursor(text: str) -> int:
 
 
 def brief(entry: Entry) -> dict[str, Any]:
-    """Return an entry as in lists."""
+    """Return an entry as it appears in lists, without its event."""
     attributes = entry.event.attributes
     failure = failure_of(attributes)
     return {

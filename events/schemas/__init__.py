@@ -1,6 +1,6 @@
-"""The published schemas: JSON Schema (2020-12) of each payload and one AsyncAPI document, made from the catalogue.
+"""The published schemas, made from the catalogue: a JSON Schema (2020-12) of each payload and an AsyncAPI document.
 
-`python -m events.schemas` writes them beside this file; a test fails when they drift.
+`python -m events.schemas` writes them next to this file; a test fails if they differ from the catalogue.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Schema = dict[str, Any]
 
 
 def json_schema(payload: type[Payload]) -> Schema:
-    """The schema of a payload; its `$id` is the `dataschema` of the events."""
+    """Return the schema of a payload; its `$id` is the `dataschema` of the events."""
     parts: dict[str, Schema] = msgspec.json.schema(payload)["$defs"]
     own = parts.pop(payload.__name__)
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": dataschema(payload.TYPE)}
@@ -27,7 +27,7 @@ def json_schema(payload: type[Payload]) -> Schema:
 
 
 def schema_files() -> dict[str, str]:
-    """The schemas' texts by file name."""
+    """Return the text of each schema by file name."""
     return {
         f"{event_type}.json": json.dumps(json_schema(payload), indent=2, ensure_ascii=False) + "\n"
         for event_type, payload in sorted(CATALOG.items())

@@ -1,6 +1,6 @@
-"""`python -m events.schemas` writes the schemas, unless that would break what is published.
+"""`python -m events.schemas` writes the schemas, unless a change would be incompatible with a published schema.
 
-`--against REF` only compares them with those of a git revision, such as a release's tag.
+With `--against REF` it writes nothing and compares them with the schemas of a git revision, such as a release's tag.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ADVICE = (
 
 
 def breaks(published: dict[str, str], made: dict[str, str]) -> Iterator[str]:
-    """What of the published schemas (texts by file name) those made now would break."""
+    """Yield each incompatibility between the published and the newly generated schemas (texts by file name)."""
     for name, text in sorted(published.items()):
         if name not in made:
             yield f"{name}: the type is gone, but events of it may be under way"
@@ -32,7 +32,7 @@ def breaks(published: dict[str, str], made: dict[str, str]) -> Iterator[str]:
 
 
 def write(folder: Path) -> list[str]:
-    """Write all files, or none when that breaks something: what it breaks."""
+    """Write all files, or none if a change is incompatible; return the incompatibilities."""
     made = schema_files()
     problems = list(breaks({path.name: path.read_text() for path in folder.glob("*.json")}, made))
     if not problems:
@@ -42,7 +42,7 @@ def write(folder: Path) -> list[str]:
 
 
 def committed(revision: str, folder: Path) -> dict[str, str]:
-    """The schemas of a git revision; raises CalledProcessError when git does not know it."""
+    """Return the schemas of a git revision. Raises CalledProcessError if git cannot find it."""
     listing = _git(folder, "ls-tree", "--name-only", revision, "./")
     names = [name for name in listing.splitlines() if name.endswith(".json")]
     return {name: _git(folder, "show", f"{revision}:./{name}") for name in names}
@@ -54,7 +54,7 @@ def _git(folder: Path, *args: str) -> str:
 
 
 def main() -> None:
-    """Exit code 1, with a line for each, when something published would break."""
+    """Run the command line. With incompatibilities, print one line for each and exit with code 1."""
     parser = argparse.ArgumentParser(prog="python -m events.schemas", description=__doc__)
     parser.add_argument("--against", metavar="REF", help="compare with a git revision, write nothing")
     against = parser.parse_args().against

@@ -1,4 +1,4 @@
-"""The AsyncAPI 3.1 document: who sends which event on the broker, and who receives it."""
+"""The AsyncAPI 3.1 document: the events on the broker, with the services that send and receive each."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _STRING = {"type": "string", "minLength": 1}
 
 
 def document() -> str:
-    """The whole document as YAML."""
+    """Return the document as YAML."""
     parts = {
         "asyncapi": "3.1.0",
         "info": {
@@ -82,7 +82,7 @@ def _operations() -> dict[str, Any]:
     operations: dict[str, Any] = {}
     for payload, receivers in SUBSCRIBERS.items():
         name = payload.__name__
-        if payload.TYPE.startswith("shop."):  # others come from Knative itself
+        if payload.TYPE.startswith("shop."):  # Knative itself sends the other types
             sender = payload.SOURCE.strip("/")
             operations[f"{sender}.sends.{name}"] = _operation("send", sender, payload)
         for receiver in receivers:
@@ -124,7 +124,7 @@ def _message(payload: type[Payload]) -> dict[str, Any]:
 
 
 def _required(payload: type[Payload]) -> list[str]:
-    """What our own events have besides what CloudEvents demands."""
+    """Return the headers that the platform's own events have besides those that CloudEvents requires."""
     return ["ce-time", "ce-subject", "ce-signature"] if payload.TYPE.startswith("shop.") else []
 
 

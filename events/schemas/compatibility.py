@@ -1,8 +1,8 @@
-"""Whether a schema may take the place of a published one.
+"""Check whether a schema may replace a published one.
 
-Senders and receivers are deployed apart, and events lie in outboxes and dead letters: a new receiver reads old events,
-and an old receiver reads new ones. What both survive is an additional field that may be absent; everything else is a
-new type (`...v2`).
+Senders and receivers are deployed independently, and events wait in outboxes and dead letters. So a new receiver reads
+old events, and an old receiver reads new ones. Only an additional optional field is compatible in both directions; any
+other change needs a new type (`...v2`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 Schema = dict[str, Any]
-_WORDS = frozenset({"$schema", "$id", "$defs", "title", "description", "examples"})  # they bind nobody
+_WORDS = frozenset({"$schema", "$id", "$defs", "title", "description", "examples"})  # they constrain nothing
 _WALKED = frozenset({"$ref", "properties", "required", "items", "additionalProperties", "anyOf"})
 
 
 def incompatibilities(old: Schema, new: Schema) -> list[str]:
-    """What would break, each as a line that begins with the field's path; empty when nothing would."""
+    """Return the incompatible changes, one line each, which begins with the path of the field."""
     return list(_Comparison(old, new).compare(old, new, "$"))
 
 
@@ -24,7 +24,9 @@ class _Comparison:
     def __init__(self, old_root: Schema, new_root: Schema) -> None:
         self._old_root = old_root
         self._new_root = new_root
-        self._seen: set[tuple[str, str]] = set()  # pairs of references: a type may contain itself
+        self._seen: set[tuple[str, str]] = (
+            set()
+        )  # pairs of references already compared, because a type may contain itself
 
     def compare(self, old: Schema, new: Schema, path: str) -> Iterator[str]:
         pair = old.get("$ref", ""), new.get("$ref", "")

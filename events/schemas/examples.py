@@ -1,4 +1,4 @@
-"""An example of each event, made from the JSON Schema of its payload."""
+"""Examples of events, generated from the JSON Schemas of their payloads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TEXTS = {"currency": "EUR", "reason": "OUT_OF_STOCK"}
 
 
 def example(schema: dict[str, Any], definitions: dict[str, Any], name: str = "") -> Any:
-    """Return a value that fits `schema`; `name` is the field that it belongs to."""
+    """Return a value that is valid for `schema`; `name` is the name of its field."""
     if "$ref" in schema:
         schema = definitions[schema["$ref"].rpartition("/")[2]]
     if "anyOf" in schema:
