@@ -1,5 +1,7 @@
-"""Generate Knative's EventTypes from the catalogue: `python -m knative.event_types` writes
-knative/base/event-types.yaml."""
+"""Generate Knative's EventTypes from the catalogue.
+
+`python -m knative.event_types` writes knative/base/event-types.yaml.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,13 @@ _HEAD: Final = """\
 
 
 def manifests() -> str:
-    """Return one EventType for each event type, as YAML documents."""
+    """Return an EventType manifest for each event type, as YAML documents."""
     return _HEAD + yaml.safe_dump_all(map(_manifest, CATALOG.values()), sort_keys=False, width=110)
 
 
 def _manifest(payload: type[Payload]) -> dict[str, Any]:
     return {
-        # The version that Knative stores; v1beta3 has a list of attributes instead.
+        # v1beta2 is the version that Knative stores; v1beta3 has a list of attributes instead of these fields.
         "apiVersion": "eventing.knative.dev/v1beta2",
         "kind": "EventType",
         "metadata": {"name": payload.TYPE},

@@ -24,9 +24,8 @@ class _Comparison:
     def __init__(self, old_root: Schema, new_root: Schema) -> None:
         self._old_root = old_root
         self._new_root = new_root
-        self._seen: set[tuple[str, str]] = (
-            set()
-        )  # pairs of references already compared, because a type may contain itself
+        # Pairs of references that were compared already, because a type may contain itself.
+        self._seen: set[tuple[str, str]] = set()
 
     def compare(self, old: Schema, new: Schema, path: str) -> Iterator[str]:
         pair = old.get("$ref", ""), new.get("$ref", "")

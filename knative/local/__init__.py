@@ -1,1 +1,4 @@
-"""Runs the manifests of knative/base on one machine, without a cluster: `python -m knative.local --help`."""
+"""The local platform: runs the manifests of knative/base on one machine, without a cluster.
+
+See `python -m knative.local --help`.
+"""

@@ -1,9 +1,9 @@
 """Back up the platform's state while it runs, and restore it.
 
-A backup is a consistent snapshot of all databases. Commits to all of them are blocked for some milliseconds, while a
-read transaction is opened on each; SQLite's backup then copies these snapshots while the platform runs. So every event
-is in its sender's outbox, in the broker, or handled. After a restore the platform continues as after a power failure at
-that moment.
+A backup is a consistent snapshot of all databases. It blocks commits to all of them for some milliseconds, to open a
+read transaction on each. Then SQLite's backup copies these snapshots while the platform runs. So in a backup every
+event is in its sender's outbox, in the broker, or handled. After a restore the platform continues as it would after a
+power failure at the moment of the backup.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class BackupFailed(Exception):
 
 
 def backup(data: Path, to: Path) -> None:
-    """Copy the platform's state in `data` to the new folder `to` and check the copy. Raises BackupFailed."""
+    """Copy the platform's state from `data` to the new folder `to`, and check the copy. Raises BackupFailed."""
     names = _found(data, _DATABASES)
     if not any(name.startswith("store/") for name in names):
         raise BackupFailed(f"There is no state in {data} (DynamoDB has backups of its own).")
@@ -62,10 +62,10 @@ def backup(data: Path, to: Path) -> None:
 
 
 def restore(data: Path, source: Path) -> Path | None:
-    """Replace the state in `data` by a backup, while no platform runs on it.
+    """Replace the state in `data` by a backup.
 
     Returns the folder with the replaced state, or None if there was none. Raises BackupFailed for an incomplete backup,
-    and DataInUse.
+    and DataInUse if a platform runs on `data`.
     """
     try:
         manifest = json.loads((source / _MANIFEST).read_text())
@@ -83,7 +83,7 @@ def restore(data: Path, source: Path) -> Path | None:
         (fresh / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.copy2(source / name, fresh / name)
     for path in sorted(fresh.glob("store/*.db")):
-        begin_in_file(path)  # tokens, versions and cursors from before are then void
+        begin_in_file(path)  # makes tokens, versions and cursors from before the restore invalid
     replaced = data / f"replaced-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
     old = (*(data / name for name in ("store", "broker", "secrets")), *data.glob("first-start*"))
     for path in filter(Path.exists, old):

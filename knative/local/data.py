@@ -1,4 +1,4 @@
-"""The platform's data folder: lock, secrets, first-start marks, and platform.json with what runs."""
+"""The platform's data folder: lock, secrets, first-start marks, and platform.json, which lists the running parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from knative.setup.secrets import Folder, fill_keys
 
-# Removed by --fresh: only what the platform creates, in case the folder of --data has other files.
+# Removed by --fresh. Only names that the platform creates, because the folder of --data may contain other files.
 _OURS: Final = (
     "store",
     "dynamodb",
@@ -26,16 +26,16 @@ _OURS: Final = (
     "platform.json",
 )
 _MARKS: Final = "first-start*"
-# Password hashes, signing keys, addresses: not readable for other users of this machine.
+# Folders with password hashes, signing keys or addresses: other users of this machine must not read them.
 _PRIVATE: Final = ("store", "broker", "logs", "secrets")
 
 
 class DataInUse(RuntimeError):
-    """Another instance uses this folder."""
+    """Another platform uses this folder."""
 
 
 class Data:
-    """The folder of one platform, locked by one process at a time."""
+    """The data folder of one platform; only one process at a time can lock it."""
 
     def __init__(self, folder: Path, store: str = "sqlite") -> None:
         self.folder = folder.resolve()
@@ -46,11 +46,11 @@ class Data:
 
     @property
     def logs(self) -> Path:
-        """Return the folder of the logs: one <part>.log each."""
+        """Return the folder of the logs, with one <part>.log for each part."""
         return self.folder / "logs"
 
     def hold(self) -> None:
-        """Lock the folder until this process ends, in whatever way. Raises DataInUse."""
+        """Lock the folder until this process ends, even if it is killed. Raises DataInUse."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -73,7 +73,7 @@ class Data:
                 path.unlink(missing_ok=True)
 
     def prepare(self, services: Sequence[str] = ()) -> None:
-        """Create the folders, and missing key pairs of these services.
+        """Create the folders, and the missing key pairs of these services.
 
         Deletes the key that all services shared in earlier releases; its signatures are no longer accepted.
         """
@@ -92,7 +92,7 @@ class Data:
     def first_password(self) -> str:
         """Return the password for the first administrator.
 
-        It stays the same until a start completes: an interrupted start may have passed it to users already.
+        It stays the same until a start completes, because an interrupted start may have passed it to the users service.
         """
         if not self._password.exists():
             _write_private(self._password, token_urlsafe(15).encode())
@@ -104,25 +104,28 @@ class Data:
         self._password.unlink(missing_ok=True)
 
     def publish(self, state: Mapping[str, Any]) -> None:
-        """Replace platform.json atomically."""
+        """Write `state` to platform.json atomically."""
         path = self.folder / "platform.json"
         draft = path.with_suffix(".tmp")
         draft.write_text(json.dumps(state, indent=2) + "\n")
         draft.replace(path)
 
     def withdraw(self) -> None:
-        """Delete platform.json: the platform no longer runs."""
+        """Delete platform.json, because the platform no longer runs."""
         (self.folder / "platform.json").unlink(missing_ok=True)
 
     def running(self) -> dict[str, Any]:
-        """Return platform.json: {pid, ready, urls, parts: {name: {pid, url, grpc, log, restarts}}}, or {}."""
+        """Return platform.json, {} if there is none.
+
+        It contains {pid, ready, base_url, parts: {name: {pid, url, grpc, ready, restarts, log}}}.
+        """
         with suppress(OSError, ValueError):
             state = json.loads((self.folder / "platform.json").read_text())
             return state if isinstance(state, dict) else {}
         return {}
 
     def _await_orphans(self) -> None:
-        """Wait for the parts of a killed runner: they end within seconds, and hold their ports until then."""
+        """Wait for the parts of a killed runner to end: it takes seconds, and until then they occupy their ports."""
         pids = [part.get("pid") for part in self.running().get("parts", {}).values()]
         deadline = time.monotonic() + 7
         while any(is_part(pid) for pid in pids) and time.monotonic() < deadline:
@@ -130,7 +133,7 @@ class Data:
 
 
 def is_part(pid: int | None) -> bool:
-    """Return whether this process is still a part; since pids are reused, check its command where possible."""
+    """Return whether this process runs and is a part. Pids are reused, so check its command where /proc exists."""
     if not pid:
         return False
     with suppress(OSError):

@@ -28,10 +28,10 @@ def running(folder: Path, log: Path) -> Iterator[dict[str, str]]:
     try:
         process = subprocess.Popen(  # noqa: S603 - our own command
             words,
-            stdin=subprocess.PIPE,  # see launch: it ends when we do
+            stdin=subprocess.PIPE,  # it ends when this pipe closes, see launch
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C must not end it: it stops after the last part
+            start_new_session=True,  # Ctrl-C must not end it, because it has to stop after the last part
         )
     finally:
         os.close(output)

@@ -1,9 +1,9 @@
 """Run one part, and end it when the runner has ended: `python -m knative.local.launch MODULE ...`.
 
-The runner holds the other end of the part's standard input and never writes to it. When the runner dies, even by
+The part's standard input is a pipe that the runner keeps open and never writes to. When the runner ends, even by
 kill -9, the kernel closes that pipe. The part then sends itself SIGTERM, so that it drains, and SIGKILL a few seconds
-later. Unlike the kernel's parent-death signal this works beyond Linux, does not depend on the thread
-that started the part, and costs no process of its own.
+later. Unlike the kernel's parent-death signal, this also works on systems other than Linux and does not depend on the
+thread that started the part. It needs no additional process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DRAIN_SECONDS: Final = 5.0
 
 
 def main() -> None:
-    """Run the module in the first argument as the main program, with the other arguments."""
+    """Run the module that the first argument names as the main program, with the other arguments."""
     if len(sys.argv) < 2:
         raise SystemExit("usage: python -m knative.local.launch MODULE [ARGUMENT...]")
     pipe = os.dup(0)

@@ -1,4 +1,4 @@
-"""Follow the log files of the parts. Parts write to files, so that a slow reader cannot block them."""
+"""Follow the log files of the parts. Parts write to files, so that a slow terminal cannot block them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHUNK: Final = 256 * 1024
 
 
 class LogTail:
-    """Calls `show` for each new line, and rotates each file at 32 MiB, keeping one older file."""
+    """Calls `show` for each new line. Rotates each file at `kept_bytes` (32 MiB) and keeps one older file."""
 
     def __init__(self, show: Callable[[str, bytes], None], kept_bytes: int = KEPT_BYTES) -> None:
         self._show = show
@@ -67,7 +67,7 @@ def last_lines(path: Path, count: int) -> list[bytes]:
 
 
 def _rotated(path: Path) -> int:
-    # The part keeps its descriptor, which appends: it continues at the start of the empty file.
+    # The part's file descriptor is in append mode, so the part continues at the start of the emptied file.
     shutil.copyfile(path, path.with_suffix(".log.1"))
     os.truncate(path, 0)
     return 0

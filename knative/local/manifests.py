@@ -1,4 +1,4 @@
-"""Read the manifests of a kustomization: resources, namespace, generated ConfigMaps; other fields are ignored."""
+"""Read the manifests of a kustomization: its resources, namespace and ConfigMaps. Its other fields are ignored."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True)
 class Manifests:
-    """All documents of a kustomization in their order, each with its namespace, and the ConfigMaps by name."""
+    """All documents of a kustomization in order, each with its namespace, and the data of its ConfigMaps by name."""
 
     namespace: str
     documents: tuple[Document, ...]
@@ -69,7 +69,7 @@ def container_of(service: Document) -> Mapping[str, Any]:
 
 
 def environment_of(service: Document, manifests: Manifests) -> dict[str, str]:
-    """Return the container's variables: those of its ConfigMaps, then its own. Secrets are ignored."""
+    """Return the container's variables. Its own override those of its ConfigMaps; Secrets are ignored."""
     container = container_of(service)
     found: dict[str, str] = {}
     for source in container.get("envFrom", ()):

@@ -22,9 +22,9 @@ GATEWAY: Final = "gateway"
 CONSOLE: Final = "console"
 USERS: Final = "users"
 Launch = Callable[..., tuple[str, ...]]
-"""From a module and its arguments to a command."""
+"""Returns the command that runs a module with arguments."""
 
-# The dead-letter sink has a pod of its own in a cluster; here it is part of the broker's process.
+# The dead-letter sink has its own pod in a cluster; here it is part of the broker's process.
 DEAD_LETTERS: Final = "dead-letters"
 
 _FUNCTION = "shop/functions-"
@@ -35,10 +35,12 @@ _KEYS = "service-keys/jwks.json"
 
 @dataclass(frozen=True)
 class Part:
-    """One process: its command, ports, and the sources (paths relative to the repository) whose change restarts it.
+    """One process: its command and ports, and the source folders (relative to the repository) whose change restarts it.
 
-    `starts` and `ends` order the parts: lower numbers first, equal ones together. `is_held`: the runner listens and
-    passes the socket on (HTTP_FD), so that connections wait while the part restarts."""
+    `starts` and `ends` are the order in which parts start and stop: lower numbers first, equal numbers together. If
+    `is_held` is true, the runner opens the listening socket and passes it to the part (HTTP_FD), so that connections
+    wait while the part restarts.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -58,7 +60,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Tick:
-    """A PingSource: at each time of `schedule` (cron, in `zone`), send `data` to `sink` as an event from `source`."""
+    """A PingSource: sends `data` to `sink` as an event from `source`, at each time of `schedule` (cron, in `zone`)."""
 
     source: str
     schedule: str
@@ -70,7 +72,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Platform:
-    """All parts and timers, and the broker's configuration: Broker and Trigger manifests with local addresses."""
+    """All parts and timers, and the broker's configuration (Broker and Trigger manifests with local addresses)."""
 
     parts: tuple[Part, ...]
     ticks: tuple[Tick, ...]
@@ -78,12 +80,12 @@ class Platform:
 
 
 def domains(manifests: m.Manifests) -> tuple[str, ...]:
-    """Return the domains with a Knative Service, by the names of their images."""
+    """Return the domains that have a Knative Service; a domain's name is that of its image."""
     return tuple(dict.fromkeys(name for name, _ in _programs(manifests) if name != GATEWAY))
 
 
 def callers(manifests: m.Manifests) -> tuple[str, ...]:
-    """Return the services with a key pair: domains sign events and calls, the gateway reads dead letters."""
+    """Return the services that need a key pair: domains sign events and calls; the gateway reads dead letters."""
     return (*domains(manifests), GATEWAY)
 
 
@@ -95,10 +97,10 @@ def launch(module: str, *arguments: str) -> tuple[str, ...]:
 def derive(
     manifests: m.Manifests, ports: Ports, data: Path, shell: Mapping[str, str], launch: Launch = launch
 ) -> Platform:
-    """Return the platform for these manifests, with its data under `data` (absolute).
+    """Return the platform for these manifests, with its data under `data` (an absolute path).
 
-    Variables of the `shell` override the manifests', so that OTEL_*, SMTP_URL or LOG_LEVEL can be set for one run.
-    Local addresses, ports and files override both.
+    Variables of the `shell` override those of the manifests, so that OTEL_*, SMTP_URL or LOG_LEVEL can be set for one
+    run. Variables with local addresses, ports or files override both.
     """
     local = Local(manifests, ports)
     merged: dict[str, dict[str, str]] = {}
@@ -117,7 +119,7 @@ def derive(
 
 
 class Local:
-    """Maps objects of the manifests to addresses on this machine."""
+    """Maps objects of the manifests to local addresses."""
 
     def __init__(self, manifests: m.Manifests, ports: Ports) -> None:
         self._manifests = manifests
@@ -141,7 +143,7 @@ class Local:
         return yaml.safe_dump_all([self._resolved(d) for d in documents], sort_keys=False)
 
     def ticks(self) -> Iterator[Tick]:
-        """Yield the PingSources."""
+        """Yield a Tick for each PingSource."""
         for ping in self._manifests.of(m.SOURCES, "PingSource"):
             spec, metadata = ping["spec"], ping["metadata"]
             yield Tick(
@@ -176,7 +178,7 @@ class Local:
 
 
 def _programs(manifests: m.Manifests) -> Iterator[tuple[str, m.Document]]:
-    """Return each Knative Service with its part; services of one image are one part."""
+    """Return pairs of part name and Knative Service. Services with the same image belong to one part."""
     return ((_program(service), service) for service in manifests.of(m.SERVING, "Service"))
 
 
@@ -192,9 +194,9 @@ def _program(service: m.Document) -> str:
 def with_console(
     platform: Platform, ports: Ports, data: Path, shell: Mapping[str, str], launch: Launch = launch
 ) -> Platform:
-    """Add the console: every part sends its spans there, and the gateway serves it at /console.
+    """Add the console: every part sends its spans to it, and the gateway serves it at /console.
 
-    If the `shell` configures traces itself, they are sent there, and the console shows none.
+    If the `shell` configures tracing, the spans go to the configured place instead, and the console shows none.
     """
     port = ports.http[CONSOLE]
     letters = f"http://{HOST}:{ports.http[BROKER]}/{DEAD_LETTERS}"
@@ -218,7 +220,7 @@ def _seen(part: Part, console: Part, shell: Mapping[str, str]) -> dict[str, str]
         **address,
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{console.url}/v1/traces",
         "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
-        "OTEL_BSP_SCHEDULE_DELAY": "500",  # milliseconds: somebody is watching
+        "OTEL_BSP_SCHEDULE_DELAY": "500",  # milliseconds; short, because the console is live
     }
 
 
@@ -239,7 +241,7 @@ def _service(name: str, env: Mapping[str, str], ports: Ports, launch: Launch) ->
             name, launch("gateway.main"), env, ports.http[name], ends=0, sources=sources, is_held=True
         )
     sources = (f"functions/{name}", "functions/runtime", "events", "observability", "proto")
-    # Users signs the tokens that all others verify: it starts with the broker, before the rest.
+    # Users signs the tokens that all other services verify, so it starts with the broker, before them.
     starts = 0 if name == USERS else 1
     command = launch(f"functions.{name}.main")
     return Part(name, command, env, ports.http[name], ports.grpc[name], starts, sources=sources)
@@ -255,6 +257,6 @@ def _fixed(name: str, ports: Ports, data: Path, shell: Mapping[str, str]) -> dic
         "SERVICE_KEY_FILE": f"{data}/secrets/service-key-{name}/service.pem",
         "SERVICE_KEYS_FILE": f"{data}/secrets/{_KEYS}",
         "PORT": "",
-        "METRICS_PORT": "",  # here each has its HTTP port
+        "METRICS_PORT": "",  # here the HTTP port serves the metrics
     }
     return env if name == GATEWAY else {**env, "ROLE": "all", "GRPC_PORT": str(ports.grpc[name])}

@@ -25,12 +25,12 @@ HTTP, GRPC = 8080, 9080
 
 
 class PortTaken(RuntimeError):
-    """One or more ports are taken; the message says which, by which process, and what to do."""
+    """Another process uses a port; the message names the ports and processes, and says what to do."""
 
 
 @dataclass(frozen=True)
 class Ports:
-    """Ports by part name; only domains have `grpc`. All parts are on this machine except those in `hosts`."""
+    """The ports of the parts, by part name; only domains have gRPC ports. `hosts` lists parts on other hosts."""
 
     http: Mapping[str, int]
     grpc: Mapping[str, int]
@@ -47,11 +47,12 @@ class Ports:
 
 
 def fixed(domains: Iterable[str], offset: int = 0) -> Ports:
-    """Return the documented ports plus `offset`; other domains get the next numbers."""
+    """Return the documented ports plus `offset`. Domains without a documented port get the next numbers."""
     numbers = dict(DOMAINS)
     for domain in sorted(set(domains) - set(DOMAINS)):
         last = max(numbers.values())
-        numbers[domain] = last + (3 if HTTP + last + 1 == BROKER else 1)  # past the broker and the console
+        # Skips the ports of the broker and the console.
+        numbers[domain] = last + (3 if HTTP + last + 1 == BROKER else 1)
     chosen = {name: number for name, number in numbers.items() if name in set(domains)}
     http = {"gateway": GATEWAY, "broker": BROKER, "console": CONSOLE} | {
         name: HTTP + n for name, n in chosen.items()
@@ -63,7 +64,7 @@ def fixed(domains: Iterable[str], offset: int = 0) -> Ports:
 
 
 def free(domains: Iterable[str]) -> Ports:
-    """Return ports that are free at this moment, so that several platforms can run."""
+    """Return currently unused ports, so that several platforms can run."""
     names = list(domains)
     held = [socket.create_server((HOST, 0)) for _ in range(3 + 2 * len(names))]
     numbers = [s.getsockname()[1] for s in held]
@@ -74,7 +75,7 @@ def free(domains: Iterable[str]) -> Ports:
 
 
 def check(ports: Ports) -> None:
-    """Raise PortTaken if another process listens on one of the ports."""
+    """Raise PortTaken if another process uses one of the ports."""
     taken = [(port, name) for port, name in ports.everyone() if _is_taken(port)]
     if taken:
         lines = [f"Port {port} ({name}) is taken{_holder(port)}." for port, name in taken]
@@ -84,7 +85,7 @@ def check(ports: Ports) -> None:
 
 def _is_taken(port: int) -> bool:
     with socket.socket() as probe:
-        # As servers do: a port with connections in TIME_WAIT is free.
+        # Servers set this option, too: with it, a port with connections in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -97,7 +98,7 @@ def _is_taken(port: int) -> bool:
 
 
 def _holder(port: int) -> str:
-    """Return ` by <command> (pid N)` if the system shows it (Linux), else ""."""
+    """Return ` by pid N: <command>` if the system shows the process (Linux), else ""."""
     inodes = _listeners(port)
     for folder in Path("/proc").glob("[0-9]*/fd") if inodes else ():
         with suppress(OSError):

@@ -21,9 +21,10 @@ _WATCHED: Final = (
 
 
 def affected(parts: Sequence[Part], changed: Iterable[str]) -> list[Part]:
-    """Return the parts with a source among the changed paths (relative to the repository); tests do not count.
+    """Return the parts that the changed paths (relative to the repository) affect. Changed tests affect no part.
 
-    A path belongs to the innermost source folder: events/dead_letters restarts the broker alone, events all parts.
+    A path belongs to the innermost source folder. So a change in events/dead_letters restarts only the broker, and one
+    elsewhere in events restarts all parts.
     """
     folders = {folder for part in parts for folder in part.sources}
     touched = {
@@ -35,7 +36,7 @@ def affected(parts: Sequence[Part], changed: Iterable[str]) -> list[Part]:
 
 
 async def watch(root: Path, report: Callable[[list[str]], None]) -> None:
-    """Report changed paths, relative to `root`, in batches, until cancelled."""
+    """Call `report` with each batch of changed paths (relative to `root`), until cancelled."""
     async for batch in _batches(root):
         report(sorted(batch))
 

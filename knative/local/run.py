@@ -1,4 +1,4 @@
-"""One run of the platform, from the options to the end of the last part."""
+"""One run of the platform: starts all parts, waits for a signal, and stops them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT: Final = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the command line. `port_offset` None: use free ports."""
+    """Options of the command line. If `port_offset` is None, the parts use free ports."""
 
     data: Path
     manifests: Path
@@ -38,7 +38,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Admin:
-    """The first administrator; `is_made_up`: the password was generated here and must be shown."""
+    """The first administrator. If `is_made_up` is true, the password was generated here and must be shown."""
 
     email: str
     password: str
@@ -233,7 +233,7 @@ class Run:
 
     def _show_log(self, name: str, raw: bytes) -> None:
         logs = self.options.logs
-        # While parts start and stop, they retry calls to each other and log warnings; those stay in the files.
+        # While parts start and stop, they retry calls to each other and log warnings; the terminal omits those.
         self.terminal.log(name, raw, "error" if logs == "warn" and not self._is_ready else logs)
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:

@@ -24,10 +24,10 @@ class SeedFailed(RuntimeError):
 
 
 def seed(base_url: str, email: str, password: str, catalogue: Path = CATALOGUE) -> int:
-    """Create the catalogue's products and set their stock; return their number.
+    """Create the catalogue's products and set their stock; return the number of products.
 
-    Does nothing if the store has other products; completes an interrupted run. Raises SeedFailed, and OSError if the
-    gateway does not respond.
+    A repeated call completes an interrupted one. If the store has other products, does nothing and returns 0. Raises
+    SeedFailed, and OSError if the gateway does not respond.
     """
     api = _Api(base_url)
     entries = yaml.safe_load(catalogue.read_text(encoding="utf-8"))
@@ -74,7 +74,7 @@ class _Api:
             status, answer_headers, answer = web.request(method, self._base_url + path, content, headers)
             if status not in (429, 503) or time.monotonic() > deadline:
                 break
-            # The gateway's limits apply here, too: it says when to retry.
+            # The gateway's limits apply here, too; its Retry-After header says when to retry.
             named = retry_after(answer_headers.get("retry-after", ""), time.time())
             time.sleep(min(_PAUSE_SECONDS if named is None else named, _LONGEST_PAUSE_SECONDS))
         if status >= 300:

@@ -20,8 +20,8 @@ from knative.local.ports import HOST
 from knative.local.terminal import Terminal, readable
 
 READY_PATH: Final = "/healthz/ready"
-READY_SECONDS: Final = 60.0  # until a start without readiness counts as failed
-STEADY_SECONDS: Final = 10.0  # a part that ran this long resets its backoff
+READY_SECONDS: Final = 60.0  # a start fails if the part is not ready after this time
+STEADY_SECONDS: Final = 10.0  # the backoff of a part that ran for longer is reset
 BACKOFF_SECONDS: Final = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 STOP_SECONDS: Final = 15.0  # parts drain for up to 10 s
 FIRST_TRIES: Final = 3
@@ -33,7 +33,7 @@ class PartFailed(RuntimeError):
 
 
 class Child:
-    """The process of one part, across restarts. `changed` is called when its pid or readiness changes."""
+    """The process of one part, which is restarted when it ends. Calls `changed` when its pid or readiness changes."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Child:
         self._stopping = asyncio.Event()
         self._restart_asked = False
         self._wake = asyncio.Event()  # ends a wait between two starts
-        self._settled = asyncio.Event()  # ready for the first time, or given up
+        self._settled = asyncio.Event()  # the part is ready for the first time, or was given up
         self._keeper: asyncio.Task[None] | None = None
         self._listening: socket.socket | None = None
 
@@ -65,7 +65,7 @@ class Child:
         self._keeper = asyncio.create_task(self._keep(), name=f"keep {self.part.name}")
 
     async def until_ready(self) -> None:
-        """Wait until the part is ready for the first time. Raises PartFailed."""
+        """Wait until the part is ready for the first time. Raises PartFailed after READY_SECONDS or FIRST_TRIES."""
         with suppress(TimeoutError):
             async with asyncio.timeout(READY_SECONDS):
                 await self._settled.wait()
@@ -74,14 +74,14 @@ class Child:
             raise PartFailed(f"{self.part.name} does not become ready. The end of {self.log}:\n{lines}")
 
     def restart(self, part: Part | None = None) -> None:
-        """Restart the process at once, with a new definition if one is given."""
+        """Restart the process without a backoff, with the new definition if `part` is given."""
         self.part = part or self.part
         self._restart_asked = True
         self._wake.set()
         self._signal(signal.SIGTERM)
 
     async def stop(self) -> None:
-        """Send SIGTERM, wait for at most `stop_seconds`, then send SIGKILL."""
+        """Send SIGTERM; if the process still runs after `stop_seconds`, send SIGKILL."""
         self._stopping.set()
         self._settled.set()
         self._wake.set()
@@ -129,7 +129,7 @@ class Child:
         code = await self.process.wait()
         watcher.cancel()
         self.is_ready = False
-        # End also what the part has started.
+        # Also end the processes that the part has started.
         self._signal_group(self.process.pid, signal.SIGKILL)
         return code
 
@@ -157,17 +157,17 @@ class Child:
                 cwd=self._cwd,
                 env=env,
                 pass_fds=handed,
-                stdin=subprocess.PIPE,  # held open, never written to: its end tells the part that we ended
+                stdin=subprocess.PIPE,  # never written to; when the runner ends, it closes and so ends the part
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for the runner, which stops the parts in order
+                start_new_session=True,  # Ctrl-C must reach only the runner, which stops the parts in order
             )
         finally:
             os.close(log)
         self._changed()
 
     async def _watch_readiness(self, started: float) -> None:
-        while not await web.answers(HOST, self.part.http, READY_PATH):  # noqa: ASYNC110 - it is the part that knows
+        while not await web.answers(HOST, self.part.http, READY_PATH):  # noqa: ASYNC110 - only a request shows readiness
             await asyncio.sleep(0.03)
         self.is_ready = True
         self._settled.set()
@@ -188,7 +188,7 @@ class Child:
     def _signal(self, number: signal.Signals) -> None:
         if self.process is None or self.process.returncode is not None:
             return
-        # Not by the process's own methods: they poll for its end, which may take its exit code from asyncio.
+        # The process's own methods are not used: they poll for its end, which may take the exit code from asyncio.
         if number == signal.SIGKILL:
             self._signal_group(self.process.pid, number)
         else:
@@ -202,7 +202,7 @@ class Child:
 
 
 class Supervisor:
-    """Starts and stops all children in the order of their parts."""
+    """Starts and stops all children in the order that their parts define."""
 
     def __init__(self, children: Sequence[Child]) -> None:
         self.children = tuple(children)
@@ -215,8 +215,11 @@ class Supervisor:
             await asyncio.gather(*(child.until_ready() for child in stage))
 
     async def stop(self) -> None:
-        """Stop all parts: the gateway first, so that no requests reach stopping services; the broker last, because the
-        services still publish events."""
+        """Stop all parts in order.
+
+        The gateway stops first, so that no requests reach stopping services. The broker stops after the services,
+        because they still publish events.
+        """
         for stage in self._in_order(lambda part: part.ends):
             await asyncio.gather(*(child.stop() for child in stage))
 

@@ -1,4 +1,4 @@
-"""Write lines for people, in colour on a terminal."""
+"""Write lines for people, in colour if the output is a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Logs = Literal["all", "warn", "error", "none"]
 _COLOURS: Final = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "strong": "1"}
 _ERRORS: Final = (b'"ERROR"', b'"CRITICAL"')
 _LOUD: Final[dict[str, tuple[bytes, ...]]] = {"error": _ERRORS, "warn": (b'"WARNING"', *_ERRORS)}
-# Shown elsewhere in the line, or of no use on one machine.
+# Fields that a line shows elsewhere, or that are of no use on one machine.
 _QUIET_FIELDS: Final = {
     "time",
     "level",
@@ -42,11 +42,11 @@ class Terminal:
         try:
             print(text, file=self._out, flush=True)
         except OSError:
-            # The reader is gone (a closed terminal, `| head`): the platform continues.
+            # The output was closed (a closed terminal, `| head`): the platform continues without output.
             self._is_read = False
 
     def part(self, name: str, text: str, tone: str = "") -> None:
-        """Write a line about one part, with its name first."""
+        """Write a line about one part, which begins with the part's name."""
         self.line(f"  {self.paint(f'{name:<{self._width}}', 'strong')} {self.paint(text, tone)}")
 
     def paint(self, text: str, tone: str) -> str:
@@ -54,7 +54,7 @@ class Terminal:
         return f"\x1b[{_COLOURS[tone]}m{text}\x1b[0m" if self._colourful and tone else text
 
     def log(self, name: str, raw: bytes, logs: Logs) -> None:
-        """Write a readable line of a part's log, if the level `logs` shows it."""
+        """Write a line of a part's log in readable form, if the terminal shows it at the level `logs`."""
         if is_shown(raw, logs):
             level, text = readable(raw)
             tone = {"WARNING": "warn", "ERROR": "bad", "CRITICAL": "bad"}.get(level, "dim")
@@ -62,9 +62,11 @@ class Terminal:
 
 
 def is_shown(raw: bytes, logs: Logs) -> bool:
-    """Return whether the terminal shows a log line.
+    """Return whether the terminal shows a log line at the level `logs`.
 
-    With `warn`: warnings, errors, and lines that are not JSON (tracebacks, output of libraries); `error` likewise."""
+    `warn` shows warnings and errors, `error` only errors. Both also show lines that are not JSON (tracebacks, output of
+    libraries).
+    """
     if logs in _LOUD and raw.startswith(b"{"):
         return any(mark in raw for mark in _LOUD[logs])
     return logs != "none" and bool(raw.strip())

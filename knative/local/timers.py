@@ -1,4 +1,4 @@
-"""Send the events of PingSources on schedule, as Knative does in a cluster."""
+"""Send the events of PingSources on schedule. In a cluster Knative does this."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def next_time(tick: Tick, now: datetime) -> datetime:
 async def run(tick: Tick, warn: Callable[[str], None]) -> None:
     """Send the event on schedule, until cancelled.
 
-    Times that passed while the machine slept are skipped: the next event does the same work."""
+    Events that were due while the machine slept are skipped, because the next event does the same work.
+    """
     while True:
         now = datetime.now(UTC)
         await asyncio.sleep((next_time(tick, now) - now).total_seconds())

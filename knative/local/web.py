@@ -1,4 +1,4 @@
-"""HTTP requests to parts on this machine, without the environment's proxies."""
+"""HTTP requests to parts on this machine; the environment's proxies are not used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from urllib.parse import urlsplit
 def request(
     method: str, url: str, body: bytes = b"", headers: Mapping[str, str] | None = None, timeout: float = 10.0
 ) -> tuple[int, Mapping[str, str], bytes]:
-    """Return status, headers (lower-case names) and body. Raises OSError after `timeout` seconds."""
+    """Send a request; return the response's status, headers (lower-case names) and body.
+
+    Raises OSError if there is no HTTP response, or if no data arrives for `timeout` seconds.
+    """
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=timeout)
     try:
@@ -30,7 +33,7 @@ def request(
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """Return the body as a JSON object; an empty one if it is none."""
+    """Return the JSON object in the body, {} if the body is no JSON object."""
     try:
         value = json.loads(body)
     except ValueError:
@@ -39,7 +42,7 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 async def answers(host: str, port: int, path: str, timeout: float = 2.0) -> bool:
-    """Return whether GET `path` responds 200. Without a thread: it is called many times a second at the start."""
+    """Return whether GET `path` responds 200. Uses no thread, because it is called many times a second at start."""
     try:
         async with asyncio.timeout(timeout):
             reader, writer = await asyncio.open_connection(host, port)

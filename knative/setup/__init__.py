@@ -1,1 +1,1 @@
-"""What sets a development cluster up, as Jobs of the overlay: keys, the first administrator, the demo catalogue."""
+"""Jobs of the overlay that set up a development cluster: keys, the first administrator and the demo catalogue."""

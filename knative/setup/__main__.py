@@ -1,11 +1,13 @@
-"""`python -m knative.setup secrets SERVICE...` fills the platform's Secrets, `catalogue` loads the demo catalogue.
+"""`python -m knative.setup COMMAND`: set up a cluster or the containers of compose.yaml, and rotate keys.
 
-`rotate announce|switch|retire SERVICE` takes a service's key through a rotation: SECRETS_DIR names a folder of secrets
-(`.data/secrets` of `make up`), without it they are the cluster's. Restart all parts after each step.
+- `secrets SERVICE...` fills the platform's Secrets; `keys SERVICE...` creates key pairs as files in SECRETS_DIR.
+- `catalogue` loads the demo catalogue.
+- `rotate announce|switch|retire SERVICE` runs one step of the rotation of a service's key. The secrets are in the
+  folder SECRETS_DIR (`.data/secrets` of `make up`), or in the cluster if it is not set. Restart all parts after each
+  step.
+- For compose.yaml, `prepare` writes secrets and the broker's configuration to files; `tick` sends the sweeps' events.
 
-For compose.yaml, `prepare` writes secrets and the broker's configuration to files, `tick` sends the sweeps' events.
-
-All may run any number of times: what is there is left alone.
+All commands can be repeated: they do not create existing secrets, keys or products again.
 """
 
 from __future__ import annotations
@@ -21,14 +23,17 @@ from knative.setup.secrets import Cluster, Folder, announce, fill, fill_keys, re
 
 
 def secrets() -> None:
-    """ADMIN_EMAIL names the first administrator, the arguments the services that get a key pair."""
+    """Create missing key pairs for the services in the arguments, and a password for the administrator ADMIN_EMAIL."""
     made = fill(Cluster.from_inside(), os.environ["ADMIN_EMAIL"], sys.argv[2:])
     _say(f"made: {', '.join(made) or 'nothing, all is there'}")
 
 
 def catalogue() -> None:
-    """At SHOP_URL, as ADMIN_EMAIL with ADMIN_PASSWORD; waits for a platform that is still starting."""
-    from knative.local.seed import SeedFailed, seed  # not needed, and not paid for, by the other command
+    """Load the demo catalogue at SHOP_URL, as ADMIN_EMAIL with ADMIN_PASSWORD.
+
+    Retries for PATIENCE_SECONDS (300), because the platform may still be starting.
+    """
+    from knative.local.seed import SeedFailed, seed  # only this command needs it
 
     deadline = time.monotonic() + float(os.environ.get("PATIENCE_SECONDS", "300"))
     while True:
@@ -45,8 +50,8 @@ def catalogue() -> None:
 
 
 def prepare() -> None:
-    """From the manifests in MANIFESTS, into SETUP_DIR."""
-    from knative.setup.compose import prepare  # no cluster needs it
+    """Write the broker's configuration for the manifests in MANIFESTS, and missing secrets, to SETUP_DIR."""
+    from knative.setup.compose import prepare  # not needed in a cluster
 
     folder = Path(os.environ["SETUP_DIR"])
     if "admin" in prepare(Path(os.environ["MANIFESTS"]), folder, os.environ["ADMIN_EMAIL"]):
@@ -55,10 +60,10 @@ def prepare() -> None:
 
 
 def tick() -> None:
-    """By the manifests in MANIFESTS, until a signal."""
-    from knative.setup.compose import tick  # no cluster needs it
+    """Send the events of the PingSources in MANIFESTS, until SIGTERM."""
+    from knative.setup.compose import tick  # not needed in a cluster
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the first process of a container has no default
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # process 1 has no default handler
     asyncio.run(tick(Path(os.environ["MANIFESTS"])))
 
 
@@ -68,13 +73,13 @@ def _say(what: str) -> None:
 
 
 def keys() -> None:
-    """Make the key pairs of the services that the arguments name, as files in SECRETS_DIR."""
+    """Create missing key pairs for the services in the arguments, as files in SECRETS_DIR."""
     made = fill_keys(Folder(Path(os.environ["SECRETS_DIR"])), sys.argv[2:])
     _say(f"made: {', '.join(made) or 'nothing, all is there'}")
 
 
 def rotate() -> None:
-    """One step of a rotation."""
+    """Run one step of the rotation of a service's key."""
     step, service = sys.argv[2:]
     folder = os.environ.get("SECRETS_DIR")
     try:

@@ -1,5 +1,7 @@
-"""What a cluster does for the platform, done for the containers of compose.yaml: Secrets as files, the broker's
-configuration made of the Triggers, and the clock of the PingSources."""
+"""Setup for the containers of compose.yaml, which have no cluster.
+
+Writes Secrets as files, generates the broker's configuration from the Triggers, and sends the PingSources' events.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,14 @@ from knative.setup.secrets import Folder, fill
 
 
 def local(base: Path) -> parts.Local:
-    """The manifests in `base`, with each part at its documented port, on the host of its name."""
+    """Return the addresses for the manifests in `base`: each part is at its documented port, on a host of its name."""
     read = manifests.load(base)
     numbers = ports.fixed(parts.domains(read))
     return parts.Local(read, ports.Ports(numbers.http, numbers.grpc, {name: name for name in numbers.http}))
 
 
 def prepare(base: Path, folder: Path, admin_email: str) -> list[str]:
-    """Write the broker's configuration, make what secrets are missing, and name these."""
+    """Write the broker's configuration, create missing secrets, and return the names of the created secrets."""
     (folder / "broker").mkdir(exist_ok=True)
     (folder / "broker" / "broker.yaml").write_text(local(base).broker_config())
     return fill(Folder(folder), admin_email, parts.callers(manifests.load(base)))

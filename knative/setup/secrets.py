@@ -1,9 +1,8 @@
-"""Makes what must never stand in a repository, inside the cluster: a key pair for each service, and the first
-administrator's password.
+"""Create the secrets that must not be in a repository: a key pair for each service, and the administrator's password.
 
-Each service's private key has a Secret of its own, `service-key-<name>`; the public keys of all are in the ConfigMap
-`service-keys`, as a JWKS. The overlay brings these objects empty, so that this needs the right to read and patch them
-and nothing else (the right to create cannot be bound to a name).
+The private key of each service is in its own Secret, `service-key-<name>`. The public keys of all services are in the
+ConfigMap `service-keys`, as a JWKS. The overlay creates these objects empty, so that this module only needs the
+permission to read and patch them (the permission to create objects cannot be limited to names).
 """
 
 from __future__ import annotations
@@ -25,35 +24,35 @@ _SECONDS: Final = 10.0
 
 
 PUBLIC_KEYS: Final = "service-keys"
-"""Where the public keys are: the entry `jwks.json`."""
+"""The ConfigMap with the public keys, in its entry `jwks.json`."""
 _JWKS: Final = "jwks.json"
 _KEY: Final = "service.pem"
 _NEXT: Final = "next.pem"
 
 
 class Secrets(Protocol):
-    """The Secrets of one namespace, and its ConfigMap `service-keys`."""
+    """Access to the Secrets of one namespace and its ConfigMap `service-keys`."""
 
     def entries(self, name: str) -> dict[str, bytes]:
-        """What an object holds. Raises OSError."""
+        """Return the entries of an object. Raises OSError."""
 
     def add(self, name: str, entries: Mapping[str, bytes]) -> None:
-        """Write entries into an object that exists. Raises OSError."""
+        """Add entries to an object, or replace them; other entries stay. Raises OSError."""
 
 
 class Cluster:
-    """Secrets, over the Kubernetes API at `url` (https://host:port)."""
+    """Secrets in a cluster, accessed over the Kubernetes API at `url` (https://host:port)."""
 
     def __init__(self, url: str, namespace: str, token: str, tls: ssl.SSLContext | None) -> None:
         self._base = f"{url}/api/v1/namespaces/{namespace}"
         self._token = token
-        # The API server is inside: no proxy of the environment reaches it.
+        # The API server is inside the cluster, so the environment's proxies are not used.
         direct, https = urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=tls)
         self._opener = urllib.request.build_opener(direct, https)
 
     @classmethod
     def from_inside(cls, account: Path = _ACCOUNT) -> Cluster:
-        """As the pod's own service account."""
+        """Return the access of the pod's own service account."""
         host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
         tls = ssl.create_default_context(cafile=str(account / "ca.crt"))
         host = f"[{host}]" if ":" in host else host
@@ -82,7 +81,7 @@ class Cluster:
 
 
 class Folder:
-    """Secrets as files under a folder: <secret>/<entry>, for nobody else to read."""
+    """Secrets as files in a folder, <secret>/<entry>, which other users cannot read."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -106,7 +105,10 @@ class Folder:
 
 
 def fill(cluster: Secrets, admin_email: str, services: Sequence[str]) -> list[str]:
-    """Make what is missing, and name it. The public keys come last: pods wait for them, and then find all else, too."""
+    """Create missing secrets; return their names.
+
+    The public keys are written last: pods wait for them, and the other secrets exist by then.
+    """
     made = []
     if "password" not in cluster.entries("admin"):
         password = secrets.token_urlsafe(18)
@@ -116,7 +118,7 @@ def fill(cluster: Secrets, admin_email: str, services: Sequence[str]) -> list[st
 
 
 def fill_keys(cluster: Secrets, services: Sequence[str]) -> list[str]:
-    """Make the key pairs that are missing, and name what was made. Public keys that are there already stay."""
+    """Create missing key pairs; return the names of the changed objects. Published public keys stay published."""
     made = []
     for service in services:
         if _KEY not in cluster.entries(_secret(service)):
@@ -128,15 +130,16 @@ def fill_keys(cluster: Secrets, services: Sequence[str]) -> list[str]:
 
 
 def announce(cluster: Secrets, service: str) -> None:
-    """Begin a rotation: make the service's next key and publish its public half beside the present one."""
+    """Begin a rotation: create the service's next key, and publish its public key in addition to the current one."""
     entries = cluster.entries(_secret(service))
-    if entries.get(_NEXT) in (None, entries.get(_KEY)):  # none, or that of an earlier rotation
+    # There is no next key, or it is the current key, left from an earlier rotation.
+    if entries.get(_NEXT) in (None, entries.get(_KEY)):
         cluster.add(_secret(service), {_NEXT: new_key()})
     _publish(cluster, [service], _published(cluster), _NEXT)
 
 
 def switch(cluster: Secrets, service: str) -> None:
-    """Go on: the next key becomes the present one. Every process must know it by then."""
+    """Continue a rotation: make the next key the current key. Every process must have loaded its public key before."""
     entries = cluster.entries(_secret(service))
     if _NEXT not in entries:
         raise ValueError(f"{service} has no next key: announce it first")
@@ -144,7 +147,7 @@ def switch(cluster: Secrets, service: str) -> None:
 
 
 def retire(cluster: Secrets, service: str) -> None:
-    """End a rotation: only the present key stays known. What the old one signed is refused from then on."""
+    """End a rotation: publish only the service's current key. From then on, signatures of the old key are refused."""
     kept = _published(cluster).without(service)
     _publish(cluster, [service], kept)
 
@@ -159,7 +162,7 @@ def _published(cluster: Secrets) -> ServiceKeys:
 
 
 def _publish(cluster: Secrets, services: Sequence[str], known: ServiceKeys, entry: str = _KEY) -> bool:
-    """Add the public halves of these services' keys to those that are known; whether that changed anything."""
+    """Publish the `known` keys and the public keys of these services; return whether the published set changed."""
     before = cluster.entries(PUBLIC_KEYS).get(_JWKS)
     for service in services:
         key = PrivateKey.from_pem(service, cluster.entries(_secret(service))[entry].decode())
@@ -171,5 +174,5 @@ def _publish(cluster: Secrets, services: Sequence[str], known: ServiceKeys, entr
 
 
 def new_key() -> bytes:
-    """An Ed25519 private key: PEM, PKCS #8."""
+    """Return a new Ed25519 private key in PEM (PKCS #8)."""
     return PrivateKey.generate("").pem.encode()
