@@ -1,4 +1,4 @@
-"""The errors of the API by reason: what a route can answer, as it states and the OpenAPI document shows."""
+"""The errors that a route can declare, by reason; the OpenAPI document lists them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ SKU_TAKEN = ApiError(409, "SKU_TAKEN")
 STOCK_RESERVED = ApiError(409, "STOCK_RESERVED")
 TOO_MANY_ADDRESSES = ApiError(409, "TOO_MANY_ADDRESSES")
 VERSION_MISMATCH = ApiError(409, "VERSION_MISMATCH")
-"""Without If-Match; with it, the status is 412."""
+"""The status of a request without If-Match; with If-Match it is 412."""
 
 IDEMPOTENCY_KEY_REUSED = ApiError(422, "IDEMPOTENCY_KEY_REUSED")
 

@@ -1,4 +1,4 @@
-"""The composition root: settings in, an ASGI application out."""
+"""The composition root: creates the ASGI application from the settings."""
 
 from __future__ import annotations
 
@@ -93,12 +93,12 @@ def compose(
     clients: Clients | None = None,
     clock: Clock | None = None,
 ) -> AppState:
-    """Make what all requests share; what is given replaces what the settings would make."""
+    """Create the collaborators that all requests share; an argument replaces the one that the settings would create."""
     clients = clients or Clients(settings)
     clock = clock or SystemClock()
     keys = KeySetCache(remote_keys(clients.users.grpc), clock)
     issuer, audience = settings.token_issuer, settings.token_audience
-    # Without a service key: tokens of services are not accepted here.
+    # The verifier gets no service key, because the gateway does not accept tokens of services.
     verifier = verifier or JwtVerifier(keys, None, issuer, audience, clock)
     rate, burst = settings.rate_limit_per_second, settings.rate_limit_burst
     return AppState(
@@ -140,7 +140,7 @@ def _add_probes(app: FastAPI, state: AppState) -> None:
         return Response(b"ok", media_type="text/plain")
 
     async def ready(_: Request) -> Response:
-        # Other services do not count: they may be scaled to zero, and the first call that needs them starts them.
+        # Other services are not checked: they may be scaled to zero, and the first call to one starts it.
         if state.draining.is_set():
             return Response(b"stopping", 503, media_type="text/plain")
         return Response(b"ok", media_type="text/plain")

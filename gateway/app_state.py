@@ -14,18 +14,18 @@ from gateway.settings import Settings
 
 @dataclass
 class AppState:
-    """What `gateway.app.compose` made of the settings."""
+    """The shared collaborators; `gateway.app.compose` creates them from the settings."""
 
     settings: Settings
     clients: Clients
     verifier: TokenVerifier
     keys: KeySetCache
     address_rates: TokenBuckets
-    """Requests of each network address."""
+    """The request rate of each network address."""
     user_rates: TokenBuckets
-    """Requests of each signed-in user."""
+    """The request rate of each signed-in user."""
     export_rates: TokenBuckets
-    """Exports of each signed-in user."""
+    """The export rate of each signed-in user."""
     active_requests: ConcurrencyLimiter
     """Requests whose body has arrived."""
     open_requests: ConcurrencyLimiter

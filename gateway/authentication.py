@@ -1,4 +1,4 @@
-"""Who calls: access tokens become identities."""
+"""Authentication: turns access tokens into identities."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gateway.middleware.request_context import RequestContext
 
 
 async def authenticate(request_context: RequestContext) -> Identity | None:
-    """Make the person that the Authorization header names the caller; without the header, do nothing.
+    """Authenticate the caller by the Authorization header, and return the identity; without the header, return None.
 
     Raises:
         Unauthenticated: TOKEN_INVALID, TOKEN_EXPIRED.
@@ -27,7 +27,7 @@ async def authenticate(request_context: RequestContext) -> Identity | None:
 
 
 async def enter_token(request_context: RequestContext, token: str) -> Identity:
-    """Make the person that an access token names the caller, and count the request. Raises as `authenticate` does."""
+    """Authenticate the caller by an access token, and count the request. Raises as `authenticate` does."""
     state = request_context.state
     caller = await state.verifier.verify(token)
     if caller.is_service:

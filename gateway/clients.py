@@ -38,14 +38,14 @@ A = TypeVar("A")
 
 
 MAX_CALLS_PER_METHOD = 250
-"""A quarter of the requests in progress by default: a method that answers slowly leaves room for the others."""
+"""A quarter of the default limit of active requests, so that a slow method leaves capacity for the others."""
 
 
 class ServiceClient(Generic[T]):
-    """One domain: `stub` has its RPCs, `read` and `write` call them with all that a hop must carry.
+    """A client of one domain: `stub` has the RPCs; `read` and `write` call them with the metadata of every hop.
 
-    Of each method only so many calls run at a time. After 5 consecutive calls that nobody answered, one call at a time
-    finds out whether the service is back. All other calls are refused at once (UNAVAILABLE).
+    At most MAX_CALLS_PER_METHOD calls of each method run at a time. After 5 consecutive unanswered calls of a method,
+    one call at a time probes whether the service is back, and all others are refused at once (UNAVAILABLE).
     """
 
     def __init__(self, address: str, stub: Callable[[Any], Any]) -> None:
@@ -61,17 +61,17 @@ class ServiceClient(Generic[T]):
 
     @property
     def stub(self) -> T:
-        """The generated stub; its channel opens at first use, inside the loop that uses it."""
+        """Return the generated stub. Its channel opens at first use, inside the event loop that uses it."""
         if self._stub is None:
             self._stub = self._make(self.grpc.channel)
         return self._stub
 
     async def read(self, method: Callable[..., Awaitable[A]], request: Any) -> A:
-        """Call what may safely be repeated: transient failures are retried within the deadline."""
+        """Call a method that may safely be repeated; transient failures are retried within the deadline."""
         return await self._call(method, request, retry=True)
 
     async def write(self, method: Callable[..., Awaitable[A]], request: Any) -> A:
-        """Call once."""
+        """Call a method once, without retries."""
         return await self._call(method, request, retry=False)
 
     async def _call(self, method: Callable[..., Awaitable[A]], request: Any, *, retry: bool) -> A:
@@ -92,7 +92,7 @@ def _refuse(_: ServiceError, __: float) -> ServiceError:
 
 
 class Clients:
-    """All that the gateway calls. Nothing is connected before the first call, so nothing delays the start."""
+    """The clients of all services that the gateway calls. They connect at the first call, not at the start."""
 
     def __init__(self, settings: Settings) -> None:
         self.users: ServiceClient[UsersServiceAsyncStub] = ServiceClient(
@@ -121,7 +121,7 @@ class Clients:
 
 
 class DeadLettersClient:
-    """The dead-letter sink's HTTP interface; `token` gives the gateway's own token for it."""
+    """An HTTP client of the dead-letter sink; `token` returns the gateway's own token for the sink."""
 
     def __init__(self, url: str, seconds: float, token: Callable[[], str]) -> None:
         self._url = url.rstrip("/")
@@ -132,11 +132,11 @@ class DeadLettersClient:
     async def call(
         self, method: str, path: str, query: dict[str, str] | None = None, seconds: float | None = None
     ) -> Any:
-        """The JSON that it answers (None for 204), within `seconds`.
+        """Send a request, and return the JSON of the response (None for 204) within `seconds`.
 
         Raises NOT_FOUND, INVALID_ARGUMENT, ABORTED or UNAVAILABLE.
         """
-        import aiohttp  # administrators only: 60 ms that no other request needs
+        import aiohttp  # the import takes 60 ms, and only administrators' requests need it
 
         if self._session is None:
             self._session = aiohttp.ClientSession()
@@ -168,7 +168,7 @@ class DeadLettersClient:
 
 
 def _token(settings: Settings) -> Callable[[], str]:
-    """Mints the gateway's tokens for the sink; its key is read at the first of them."""
+    """Return a function that makes the gateway's tokens for the sink; its first call reads the signing key."""
 
     @cache
     def tokens() -> ServiceTokens:

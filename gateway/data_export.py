@@ -1,4 +1,4 @@
-"""The export of all that the platform keeps about one person, streamed page by page from each domain."""
+"""The export of all data that the platform keeps about one person, streamed page by page from each domain."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from proto.shop.orders.v1 import orders_pb2
 from proto.shop.payments.v1 import payments_pb2
 from proto.shop.users.v1 import users_pb2
 
-_PAGE = 25  # entities, so that an export holds little more than a hundred at a time
+_PAGE = 25  # entities a page, so that an export holds little more than a hundred in memory
 _PAGE_SECONDS = 5.0
-_PAGE_RETRY_SECONDS = 60.0  # for one page, in which a domain may restart
-_LONGEST = 600.0  # seconds for all
+_PAGE_RETRY_SECONDS = 60.0  # for the retries of one page: a domain may restart meanwhile
+_LONGEST = 600.0  # seconds for the whole document
 _PAUSE = 1.0
 _HEADERS = {"cache-control": "no-store", "content-disposition": 'attachment; filename="shop-export.json"'}
 _encode = msgspec.json.Encoder().encode
 
 
 class _List(NamedTuple):
-    """A list to export: its first page, how to read the next ones, and a page's items as the API shows them."""
+    """A list to export. `read` returns the page of a cursor; `shown` converts a page's items to the API's form."""
 
     name: str
     first: Any
@@ -41,25 +41,25 @@ class _List(NamedTuple):
 class DataExport(Response):
     """A person's data as one JSON document, streamed: memory is bounded, the document is not.
 
-    The first page of everything is read before the answer begins, so that a domain that is away is a problem document.
-    Later pages are retried for a minute. A page that cannot be had, or a client that reads for over ten minutes, ends
-    the connection within the body: no complete document is ever less than everything.
+    The first page of every list is read before the response begins, so that the error of an unavailable domain is a
+    problem document. Later pages are retried for a minute. The connection ends within the body if a page still cannot
+    be read, or if the client reads for over ten minutes: an incomplete export is never a valid document.
     """
 
     media_type = "application/json"
 
     def __init__(self, head: Mapping[str, Any], lists: Iterable[_List]) -> None:
         super().__init__(None, 200, _HEADERS)
-        # Starlette has counted an empty body; the length of this one is not known.
+        # Starlette set the content length of an empty body; the length of this body is not known.
         self.raw_headers = [header for header in self.raw_headers if header[0] != b"content-length"]
         self._head = head
         self._lists = lists
 
     @staticmethod
     async def open(clients: Clients, user_id: str, own: users_pb2.ExportUserResponse) -> DataExport:
-        """On behalf of the signed-in `user_id`; raises ServiceError when one of the domains does not answer.
+        """Start an export for the signed-in `user_id`. Raises ServiceError when one of the domains does not answer.
 
-        `own` is what users keeps, and its word that the person may have all of it.
+        `own` is the users service's response to ExportUser: its data, and its permission for the export.
         """
         messages = clients.notifications
         placed, paid, told, preferences = await asyncio.gather(
@@ -97,7 +97,7 @@ class DataExport(Response):
         return DataExport(head, [placed, paid, told])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the document; raises ServiceError where it cannot be completed."""
+        """Send the document. Raises ServiceError when it cannot be completed."""
         scope["request_context"].streaming = True
         gone = asyncio.ensure_future(_gone(receive))
         try:
@@ -145,7 +145,7 @@ async def _list(
 
 
 async def _read_page(client: ServiceClient[Any], method: Callable[..., Awaitable[Any]], request: Any) -> Any:
-    """Read a page, and retry transient failures. Raises ServiceError."""
+    """Read a page, retrying transient failures. Raises ServiceError."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + _PAGE_RETRY_SECONDS
     while True:

@@ -1,4 +1,4 @@
-"""What an endpoint can ask for, beside its parameters: the caller, the request's context, the services' clients."""
+"""The dependencies of endpoints: the caller, the request's context, and the clients of the services."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _client(name: str) -> Any:
 
 
 Caller = Annotated[Identity, Depends(_caller)]
-"""The signed-in person; anonymous where a route is open to anybody."""
+"""The signed-in person, or the anonymous identity if nobody is signed in."""
 Context = Annotated[RequestContext, Depends(_request_context)]
 AllClients = Annotated[Clients, Depends(_clients)]
 UsersClient = Annotated[ServiceClient["UsersServiceAsyncStub"], _client("users")]

@@ -49,7 +49,7 @@ def add_docs(app: FastAPI) -> None:
 
     async def openapi(_: Request) -> Response:
         if not document:
-            import msgspec  # the document is made when first asked for: it takes a tenth of a second
+            import msgspec  # the first request makes the document, which takes a tenth of a second
 
             document.append(msgspec.json.encode(app.openapi()))
         return Response(document[0], 200, {"cache-control": "no-cache"}, "application/json")

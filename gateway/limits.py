@@ -1,4 +1,4 @@
-"""Rate limits, concurrency limits, and the network address that they count by."""
+"""Rate limits, concurrency limits, and the network address by which they count."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from functions.runtime.errors import Code, ServiceError, unavailable
 from gateway.problems import HttpError
 
 SEARCH_COST, PASSWORD_COST, EXPORT_COST = 10, 20, 50
-"""Costs in ordinary requests, by the CPU of the whole platform: reading a product takes about 1 ms, a search 14 ms, a
-password's hash 20 ms."""
+"""Costs of a request, counted in ordinary requests.
+
+They follow the CPU time of the whole platform: reading a product takes about 1 ms, a search 14 ms, hashing a password
+20 ms.
+"""
 
 
 class TokenBuckets:
     """A token bucket for each key, stored as the time at which the bucket is full again (GCRA).
 
-    A bucket gains `rate` tokens a second and holds `burst`. Only the `size` latest keys are kept; others are full.
+    A bucket gains `rate` tokens a second and holds at most `burst`. Only the `size` most recently used keys are kept. A
+    key that was dropped starts again with a full bucket.
     """
 
     def __init__(
@@ -91,7 +95,7 @@ def rate_headers(counted: list[Counted]) -> list[tuple[bytes, bytes]]:
 
 
 class ConcurrencyLimiter:
-    """At most `most` holds at a time, and at most `each` of one holder. Further ones are refused, not queued."""
+    """A limit on concurrent holds: `most` in total, `each` for one holder. Further holds are refused, not queued."""
 
     def __init__(self, most: int, reason: str, each: int | None = None) -> None:
         self._most = most
@@ -101,14 +105,14 @@ class ConcurrencyLimiter:
         self.active = 0
 
     def acquire(self, holder: str = "") -> None:
-        """Take a hold, to be given back by `release`. Raises UNAVAILABLE when none is left (for this holder)."""
+        """Take a hold; the caller must `release` it. Raises UNAVAILABLE at the limit, in total or of this holder."""
         if self.active >= self._most or self._held[holder] >= self._each:
             raise self.refusal()
         self.active += 1
         self._held[holder] += 1
 
     def release(self, holder: str = "") -> None:
-        """Give a hold back."""
+        """Release a hold."""
         self.active -= 1
         self._held[holder] -= 1
         if not self._held[holder]:
@@ -129,10 +133,10 @@ class ConcurrencyLimiter:
 
 
 def client_address(peer: str, forwarded: bytes, hops: int) -> str:
-    """Return the caller's network address: the peer's, or what `hops` trusted proxies state in X-Forwarded-For.
+    """Return the caller's network address: the peer's, or the one in X-Forwarded-For behind `hops` trusted proxies.
 
-    The last entry was appended by our nearest proxy, so the caller is the `hops`-th from the right; what stands left of
-    it is the caller's own claim and is ignored.
+    The nearest proxy appended the last entry, so the caller is the `hops`-th entry from the right. Entries to the left
+    of it were sent by the caller, and are ignored.
     """
     if not hops or not forwarded:
         return peer
@@ -150,7 +154,7 @@ def client_address(peer: str, forwarded: bytes, hops: int) -> str:
 
 @lru_cache(maxsize=10_000)
 def address_key(address: str) -> str:
-    """Return what an address is counted by: itself, or for IPv6 its /64, since a customer has a whole one."""
+    """Return the key of an address: an IPv4 address itself, and the /64 of an IPv6 address, as a customer has a /64."""
     if ":" not in address:
         return address
     try:

@@ -1,7 +1,7 @@
 """`python -m gateway.main`: the gateway as a process.
 
-WAKE names the services (host:port, comma-separated) to ping while the gateway starts: before a semicolon those that the
-waiting request calls; after it those that are needed next.
+WAKE lists the services (host:port, comma-separated) to ping while the gateway starts. A semicolon separates the
+services that the waiting request calls from those that are needed next.
 """
 
 from __future__ import annotations

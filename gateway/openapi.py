@@ -1,6 +1,6 @@
-"""The OpenAPI document: FastAPI's, completed with what the routes state (access, errors, headers).
+"""The OpenAPI document: FastAPI's, completed with the access, errors and headers that the routes state.
 
-Examples are made of the fields' examples, and schemas have the forms that generators of clients read
+Examples are composed of the fields' examples. Schemas have the forms that client generators read
 (docs/decisions/0021-an-openapi-document-that-generators-read.md).
 """
 
@@ -235,7 +235,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     _simplify(schemas)
     for name, enumeration in schemas.items():
         for field in enumeration.get("properties", {}).values():
-            field.pop("default", None)  # openapi-typescript takes a field that has one for required
+            field.pop("default", None)  # openapi-typescript treats a field with a default as required
         if "enum" in enumeration:
             enumeration["x-enum-varnames"] = [_constant(name, value) for value in enumeration["enum"]]
     shared: dict[str, dict[str, Any]] = {}
@@ -246,7 +246,10 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def _documented(route: ApiRoute) -> APIRoute:
-    """Return the route with the model of its response: FastAPI makes a validator of it, which serving does without."""
+    """Return a copy of the route with its response model, for the document only.
+
+    FastAPI builds a validator of the model, which the served route does not need.
+    """
     status, options = route.status_code or 200, route.options
     response: dict[str, Any] = {"description": "Done." if status == 204 else "As asked for."}
     responses: dict[int | str, dict[str, Any]] = {status: response}
@@ -306,10 +309,10 @@ def _constant(enumeration: str, value: str) -> str:
 
 
 def _simplify(part: Any) -> None:
-    """Rewrite all schemas below `part` in the forms that generators of clients agree on.
+    """Rewrite all schemas below `part` in the forms that all client generators understand.
 
-    What may be null says so in `type`; an integer has the format that its bounds allow; what pydantic makes of a name
-    as `title` goes.
+    A nullable value has null in its `type`, an integer has the format that its bounds allow, and the titles that
+    pydantic derives from names are removed.
     """
     if isinstance(part, list):
         for item in part:
@@ -393,7 +396,7 @@ def _headers(status: int) -> dict[str, Any]:
 
 
 def _present(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a parameter that is there: a query cannot say null."""
+    """Return the schema of a parameter without null, which a query cannot express."""
     found = dict(schema)
     if "anyOf" in found:
         found |= next(choice for choice in found.pop("anyOf") if choice != {"type": "null"})
@@ -403,7 +406,7 @@ def _present(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _simplify_header(parameter: dict[str, Any]) -> None:
-    """Give a header parameter its example, and a schema of nothing but its form."""
+    """Move the example of a header parameter out of its schema, and drop the schema's description and default."""
     schema = parameter["schema"]
     parameter["example"] = schema.pop("examples")[0]
     for key in ("description", "default"):
@@ -411,7 +414,7 @@ def _simplify_header(parameter: dict[str, Any]) -> None:
 
 
 def _problems(operation: dict[str, Any], route: ApiRoute) -> dict[int, list[str]]:
-    """Return the reasons by status; of 400 those of every route come first, and show in the example."""
+    """Return the reasons by status. For 400, the reasons of every route come first, so the example shows one."""
     found: dict[int, list[str]] = {}
     for status, reason in route.options.get("errors", ()):
         found.setdefault(status, []).append(reason)
@@ -444,7 +447,7 @@ def _problem_response(status: int, reasons: list[str]) -> dict[str, Any]:
 
 
 def example(schema: dict[str, Any], schemas: dict[str, Any]) -> Any:
-    """A value of this schema, made of its own examples or of its parts'."""
+    """Return an example of a schema, from its own examples or from those of its parts."""
     if "$ref" in schema:
         return example(schemas[schema["$ref"].rpartition("/")[2]], schemas)
     if schema.get("examples"):

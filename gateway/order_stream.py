@@ -20,22 +20,25 @@ from proto.shop.orders.v1 import orders_pb2 as pb
 
 RETRY_MILLISECONDS = 2000
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
-# Neither ends with a blank line, which ends an event: parsers that do not follow the standard to the letter make an
-# event of a block without data. These lines belong to the block of the next event.
+# No blank line follows these lines, because a blank line ends an event, and some parsers report a block without data as
+# an event, against the standard. So these lines belong to the block of the next event.
 _START = f"retry: {RETRY_MILLISECONDS}\n".encode()
 _HEARTBEAT = b": still here\n"
 _encode = msgspec.json.Encoder().encode
 
 
 class OrderStream(Response):
-    """The stream as an answer. It ends with the order's final state, when the watch ends, or when the gateway stops; a
-    client that goes away cancels the watch."""
+    """A response that streams the states of an order.
+
+    The stream ends with the order's final state, when the watch ends, or when the gateway stops. A client that
+    disconnects cancels the watch.
+    """
 
     media_type = "text/event-stream"
 
     def __init__(self, state: AppState, user_id: str, watch: Any, first: pb.Order, seen: str) -> None:
         super().__init__(None, 200, _HEADERS)
-        # Starlette has counted an empty body; the length of this one is not known.
+        # Starlette set the content length of an empty body; the length of this body is not known.
         self.raw_headers = [header for header in self.raw_headers if header[0] != b"content-length"]
         self._state = state
         self._user_id = user_id
@@ -45,9 +48,9 @@ class OrderStream(Response):
 
     @staticmethod
     async def open(context: RequestContext, caller: Identity, order_id: str, seen: str) -> Response:
-        """Start watching; the first message decides between a stream and 204. Raises ServiceError.
+        """Start watching an order. Returns a stream, or 204 if no further state will come. Raises ServiceError.
 
-        `seen` is the version that the client has already, empty if it has none.
+        `seen` is the version that the client already has; it is empty if the client has none.
         """
         state, watch = context.state, None
         state.streams.acquire(caller.subject)
@@ -73,7 +76,7 @@ class OrderStream(Response):
         return Response(None, 204, _HEADERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until there is no more to say or nobody to say it to."""
+        """Send events until the stream ends or the client disconnects."""
         gone = asyncio.ensure_future(_gone(receive))
         draining = asyncio.ensure_future(self._state.draining.wait())
         try:
@@ -98,7 +101,7 @@ class OrderStream(Response):
                     return
                 message = following.result()
             except grpc.aio.AioRpcError:
-                return  # an EventSource comes back by itself, and learns then what the matter is
+                return  # an EventSource reconnects by itself, and gets the error as a response then
             finally:
                 following.cancel()
             if message is not None:
@@ -110,7 +113,7 @@ class OrderStream(Response):
         enough: set[asyncio.Future[Any]],
         write: Callable[[bytes], Awaitable[None]],
     ) -> bool:
-        """Whether `following` is done, and not one of `enough`; heartbeats meanwhile."""
+        """Return True once `following` is done, False once one of `enough` is; send heartbeats meanwhile."""
         seconds = self._state.settings.heartbeat_seconds
         while True:
             done, _ = await asyncio.wait(
@@ -124,7 +127,7 @@ class OrderStream(Response):
 
 
 def event(message: pb.Order) -> bytes:
-    """One server-sent event. JSON has no line breaks, so one data line is enough."""
+    """Return an order as a server-sent event. JSON has no line breaks, so one data line is enough."""
     return b"event: order\nid: %d\ndata: %s\n\n" % (message.version, _encode(order(message)))
 
 

@@ -17,18 +17,19 @@ _SEPARATOR = re.compile(r"[ \t]*(?:,[ \t,]*|$)")
 
 
 class IfMatch:
-    """The versions that a write may replace; without the header, any."""
+    """The versions that a write may replace: those in the If-Match header, or any version without the header."""
 
     def __init__(self, given: str | None) -> None:
         self._given = given
 
     async def version(self, current: Callable[[], Awaitable[int]]) -> int | None:
-        """Return the version that the service has to compare with when it writes; None for any.
+        """Return the version that the service must compare with when it writes; None for any version.
 
-        Only strong tags match. Of several tags, the current version is returned, as `current` reads it.
+        Only strong tags match. If there are several, `current` reads the current version, which is returned if it is
+        among them.
 
         Raises:
-            HttpError: 412 when no tag can match; 400 for what is not a list of tags.
+            HttpError: 412 when no tag can match; 400 when the header is not a list of tags.
         """
         versions = self._versions()
         if versions is None:
@@ -41,7 +42,10 @@ class IfMatch:
         return version
 
     async def require(self, current: Callable[[], Awaitable[int]]) -> None:
-        """Compare with what `current` reads, where the service itself cannot compare. Raises as `version` does."""
+        """Compare the tags with the version that `current` reads, for a service that cannot compare them itself.
+
+        Raises as `version` does.
+        """
         versions = self._versions()
         if versions is not None and await current() not in versions:
             raise _mismatch()
@@ -72,7 +76,7 @@ Precondition = Annotated[IfMatch, Depends(_if_match)]
 
 
 def not_modified(response: Response, if_none_match: str) -> Response:
-    """Return 304 in place of `response` if the client has its entity tag already."""
+    """Return 304 if the client already has the entity tag of `response`; otherwise return `response`."""
     headers = response.headers
     tag = headers["etag"]
     opaque = tag.removeprefix("W/").strip('"')

@@ -1,8 +1,8 @@
 """Starts the services behind the gateway while the gateway itself starts.
 
-When the whole platform is at zero, each service would start when the one before it calls it. A gateway that starts has
-a request to answer, so it pings what that will need, and all start at the same time. It uses threads and plain sockets
-because it runs before anything else is imported: the imports take as long as a start.
+When the whole platform is scaled to zero, the services would start one after the other, each when another one calls it.
+The gateway starts because a request waits, so it pings the services that the request needs, and all start at the same
+time. This module uses threads and plain sockets, because it runs before other imports: they take as long as a start.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _PAUSE = 0.1
 def prewarm(groups: str, seconds: float = 15.0) -> Thread:
     """Ping each `host:port` (comma-separated) until it answers, for at most `seconds` a group.
 
-    Groups are separated by semicolons and pinged one after the other, so that what is needed later takes no CPU from
-    what is needed first. Returns the thread that does it.
+    Groups are separated by semicolons. They are pinged one after the other, so that services that are needed later take
+    no CPU time from those that are needed first. Returns the thread that pings.
     """
     walk = Thread(target=_each_group, args=[groups.split(";"), seconds], daemon=True)
     walk.start()
@@ -50,5 +50,5 @@ def _ping(address: str, deadline: float) -> None:
             connection.sendall(request.encode())
             if connection.recv(1):
                 return
-        # In a mesh the proxy beside us may still be starting, and takes no connection yet.
+        # In a mesh, the sidecar proxy may still be starting and refuse connections.
         time.sleep(_PAUSE)

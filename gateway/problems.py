@@ -1,8 +1,8 @@
 """Errors as RFC 9457 problem details.
 
-`type` is a relative URI made of the stable reason; `title` is the same for every occurrence; `detail` is the message
-of this one. Nothing internal is shown: the message of a ServiceError is written for callers, and every other exception
-becomes INTERNAL.
+`type` is a relative URI made of the stable reason. `title` is the same for every occurrence of a reason; `detail` is
+the message of one occurrence. Nothing internal is shown: the message of a ServiceError is written for callers, and
+every other exception becomes INTERNAL.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STATUS = {
     Code.DEADLINE_EXCEEDED: 504,
     Code.INTERNAL: 500,
 }
-# Where HTTP has a more precise status than the code.
+# Reasons for which HTTP has a more precise status than the status of their code.
 _STATUS_OF_REASON = {
     "IDEMPOTENCY_KEY_REUSED": 422,  # draft-ietf-httpapi-idempotency-key-header
     "TOO_MANY_ADDRESSES": 409,  # waiting does not help
@@ -93,7 +93,7 @@ def problem(error: ServiceError, conditional: bool = False) -> Response:
 
 
 def reason_of(error: ServiceError) -> str:
-    """Return the reason, or the code where a service gave none."""
+    """Return the reason of an error, or its code if a service stated no reason."""
     return error.code.value if error.reason in ("", "UNKNOWN") else error.reason
 
 

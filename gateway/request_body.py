@@ -1,4 +1,4 @@
-"""Request bodies: received in bounded size and time, and parsed strictly."""
+"""Request bodies: received within limits of size and time, and parsed strictly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_DEPTH = 32
 
 
 def _number(text: str) -> float:
-    """Return 7.0 as an integer, as JSON Schema defines it."""
+    """Parse a number. A number such as 7.0 becomes an integer, as JSON Schema defines integers."""
     value = float(text)
     return int(value) if value.is_integer() else value
 
@@ -33,11 +33,11 @@ class JsonRequest(Request):
         self._parsed = parsed
 
     async def body(self) -> bytes:
-        """The body as it came."""
+        """Return the body as it was received."""
         return self._raw
 
     async def json(self) -> Any:
-        """The body as JSON."""
+        """Return the parsed body."""
         return self._parsed
 
 

@@ -9,12 +9,12 @@ import msgspec
 from starlette.responses import Response
 
 PRIVATE, REVALIDATE = b"no-store", b"no-cache"
-"""Cache-Control of what is personal, and of what anybody may keep if it is validated before each use."""
+"""Cache-Control of personal responses, and of those that any cache may store if it validates them before each use."""
 _encode = msgspec.json.Encoder().encode
 
 
 class JsonResponse(Response):
-    """JSON, with headers as they go over the wire: making them is most of the cost of Starlette's Response."""
+    """A JSON response that sets the raw headers directly: making them is most of the cost of Starlette's Response."""
 
     media_type = "application/json"
 

@@ -1,7 +1,7 @@
-"""The router of the API: a route states who may call it, what it answers and how it fails.
+"""The router of the API: each route states who may call it, its responses and its errors.
 
 `ApiRoute` enforces the statement: identity, rate, deadline, and the form of query and body. `gateway.openapi` documents
-it. A route that does not state who may call it is not served.
+it. The gateway does not start with a route that does not state who may call it.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ E = TypeVar("E", bound=Callable[..., Coroutine[Any, Any, Any]])
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 _DEADLINE_MARGIN = 0.1
-"""Seconds by which the deadline of calls precedes the request's, so that the client gets the error of the service that
-does not answer (503) instead of a generic 504."""
+"""Seconds by which calls to services end before the request itself, so that the client gets the error of the service
+that does not answer (503) and not a generic 504."""
 _LONGEST_NAME = 100
 
 
@@ -54,25 +54,25 @@ class Access(Enum):
 
 
 class RouteOptions(TypedDict, total=False):
-    """What a route states beyond its path and its types."""
+    """The statements of a route beyond its path and its types."""
 
     access: Required[Access]
     errors: Sequence[ApiError]
-    """What can go wrong, beyond what every route can answer."""
+    """The errors of this route, beyond those that every route can answer."""
     status_code: int
     """The status of success; by default 200, or 204 for a route that returns None."""
     response_model: Any
     """The documented body of a route that returns a Response; by default the return type."""
     etag: bool
-    """The response has an ETag, by default of its `version`; a GET honours If-None-Match."""
+    """Whether the response has an ETag, by default its `version`; a GET honours If-None-Match."""
     cacheable: bool
-    """Anybody may keep what an anonymous caller got, if they validate it before each use."""
+    """Whether any cache may store the response to an anonymous caller, if it validates the response before each use."""
     location: str
     """The template of the Location header, filled with the fields of the response."""
     response_headers: Sequence[str]
     """Further response headers."""
     cost: int
-    """How many ordinary requests it counts as."""
+    """The number of ordinary requests that one request of this route counts as."""
     deadline_seconds: float
     """A deadline other than DEADLINE_SECONDS."""
     body_example: Mapping[str, Any]
@@ -83,7 +83,7 @@ class RouteOptions(TypedDict, total=False):
 
 
 class RouteWithoutAccess(RuntimeError):
-    """A route does not state who may call it; the gateway does not start with one."""
+    """The error of a route that does not state who may call it; the gateway does not start with such a route."""
 
 
 class ApiRouter(APIRouter):
@@ -162,18 +162,18 @@ class ApiRoute(APIRoute):
 
     @property
     def request_headers(self) -> list[str]:
-        """The request headers that the route reads, beside those that every route reads."""
+        """Return the request headers that the route reads, besides those that every route reads."""
         fields = [field for field in get_flat_params(self.dependant) if isinstance(field.field_info, Header)]
         conditional = ["If-None-Match"] if self.method == "GET" and self.options.get("etag") else []
         return [*(field.alias for field in fields), *conditional]
 
     @property
     def response_headers(self) -> list[str]:
-        """The response headers of the route, beside those that every route sends."""
+        """Return the response headers of the route, besides those that every route sends."""
         return [*(["ETag"] if self.options.get("etag") else []), *self.options.get("response_headers", ())]
 
     def get_route_handler(self) -> Handler:
-        """Return the endpoint behind identity, limits and deadline."""
+        """Return a handler that checks identity and limits, and calls the endpoint within the deadline."""
         inner = self._fast_handler() or super().get_route_handler()
         access, cost, own_seconds = (
             self.access,
@@ -208,18 +208,18 @@ class ApiRoute(APIRoute):
                     with state.active_requests.hold():
                         return await inner(request)
             request = await read_json(request, state.settings.max_body_bytes, state.settings.body_seconds)
-            grpc_client.enter_deadline(seconds)  # receiving the body does not count
-            with state.active_requests.hold():  # not earlier: slow senders would take the room of others
+            grpc_client.enter_deadline(seconds)  # the time to receive the body does not count
+            with state.active_requests.hold():  # not earlier: slow senders would use up the limit
                 async with asyncio.timeout(seconds + _DEADLINE_MARGIN):
                     return await inner(request)
 
         return handle
 
     def _fast_handler(self) -> Handler | None:
-        """Call an endpoint that takes path parameters and plain dependencies without FastAPI's `solve_dependencies`.
+        """Return a handler for an endpoint with path parameters and plain dependencies only; None for other endpoints.
 
-        That costs as much as the rest of the request (docs/decisions/0053-fast-routes.md). Parameters are validated by
-        FastAPI's own fields, with the same errors. Returns None for endpoints that take anything else.
+        The handler does without FastAPI's `solve_dependencies`, which costs as much as the rest of the request
+        (docs/decisions/0053-fast-routes.md). FastAPI's own fields validate the parameters, with the same errors.
         """
         dependant, call, returning = self.dependant, self.call, self.returning
         if (
@@ -253,10 +253,10 @@ class ApiRoute(APIRoute):
 
 
 class PublicRoute(Route):
-    """A route outside of the API's document that anybody may call: pages and probes."""
+    """A route that anybody may call and that is not in the OpenAPI document: a page or a probe."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer. Probes have no request context."""
+        """Handle a request. Probes have no request context."""
         if "request_context" in scope:
             scope["request_context"].access = Access.PUBLIC
             check_query(Request(scope), frozenset())
@@ -264,7 +264,7 @@ class PublicRoute(Route):
 
 
 def require_access(routes: Iterable[BaseRoute]) -> None:
-    """Raise RouteWithoutAccess unless every route states who may call it. A mounted application cannot."""
+    """Raise RouteWithoutAccess unless every route states who may call it; a mounted application cannot state it."""
     for route in routes:
         if not isinstance(route, ApiRoute | PublicRoute):
             raise RouteWithoutAccess(
@@ -275,7 +275,7 @@ def require_access(routes: Iterable[BaseRoute]) -> None:
 def check_query(request: Request, known: frozenset[str]) -> None:
     """Raise INVALID_ARGUMENT for parameters that are not `known` or are repeated.
 
-    Otherwise a misspelt filter would be ignored, and the request would mean more than was meant.
+    Otherwise a misspelt filter would be ignored, and the response would contain more than the client asked for.
     """
     counts = Counter(name for name, _ in request.query_params.multi_items())
     violations = [
@@ -297,7 +297,7 @@ async def _authorize(request_context: RequestContext, access: Access) -> None:
 
 
 def _response_maker(options: RouteOptions, status: int) -> Callable[[Any], Response]:
-    """Return the function that makes the response of what an endpoint returns."""
+    """Return the function that turns an endpoint's result into a response."""
     has_etag, cacheable = options.get("etag", False), options.get("cacheable", False)
     location = options.get("location")
 

@@ -73,7 +73,7 @@ class BoundedHttpProtocol(HttpProtocol):
     @classmethod
     def within(cls, settings: Settings) -> type[BoundedHttpProtocol]:
         """Return a class with the bounds of the settings; uvicorn makes the instances."""
-        # Behind a proxy all connections are the proxy's.
+        # Behind a proxy, all connections come from the proxy's address.
         proxied = settings.trusted_proxy_hops or settings.client_address_header
         each = settings.max_connections if proxied else settings.max_connections_each
         bounds = {
@@ -99,7 +99,7 @@ class BoundedHttpProtocol(HttpProtocol):
         self._timer = self.loop.call_later(self.head_seconds, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Release what the connection holds."""
+        """Release the connection's place, and stop its timers."""
         if self._holder is not None:
             self.open.release(self._holder)
             self._holder = None
@@ -108,12 +108,12 @@ class BoundedHttpProtocol(HttpProtocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Start to measure how fast the client reads: the buffers are full."""
+        """Start measuring how fast the client reads, since the write buffer is full."""
         super().pause_writing()
         self._await_reading(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
-        """Stop to measure: the client has read."""
+        """Stop measuring, since the client has read."""
         self._stop_reading()
         super().resume_writing()
 
@@ -176,17 +176,17 @@ class BoundedHttpProtocol(HttpProtocol):
 
 
 class _Server(Server):
-    """uvicorn, with streams that end before it waits for them."""
+    """A uvicorn server that ends the streams before it waits for running requests."""
 
     def __init__(self, config: uvicorn.Config, gateway: AppState) -> None:
         super().__init__(config)
         self._gateway = gateway
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more requests, and let those under way finish within DRAIN_SECONDS.
+        """Stop accepting requests, and let running requests finish within DRAIN_SECONDS.
 
-        A request that arrives while its connection is closed gets no response. Load balancers therefore get the time to
-        see that this process is no longer ready, and connected clients are told by `connection: close`.
+        A request that arrives while its connection is being closed gets no response. Therefore the server first gives
+        load balancers the time to see that it is not ready, and sends `connection: close` to connected clients.
         """
         self._gateway.draining.set()
         notice, hold = self._gateway.settings.notice_seconds, self._gateway.settings.http_fd is not None
@@ -223,11 +223,11 @@ class GatewayServer:
 
     @property
     def http_url(self) -> str:
-        """The base URL."""
+        """Return the base URL."""
         return f"http://{self.settings.host}:{self.http_port}"
 
     async def start(self) -> None:
-        """Listen on HTTP_FD, PORT or HTTP_PORT (0: any free one). Raises OSError when it is taken."""
+        """Listen on HTTP_FD, PORT or HTTP_PORT (0: any free port). Raises OSError when the port is taken."""
         settings = self.settings
         port = settings.http_port if settings.port is None else settings.port
         fd = settings.http_fd
@@ -239,7 +239,7 @@ class GatewayServer:
         log.info("ready", extra={"http_port": self.http_port})
 
     async def stop(self) -> None:
-        """Drain and close."""
+        """Drain and close the server."""
         await self._server.end()
         await self._metrics_server.stop()
 
@@ -258,7 +258,7 @@ async def _serve(settings: Settings) -> None:
 
 
 def _allow_connections(wanted: int) -> None:
-    """Raise this process's limit of open files towards what `wanted` connections need."""
+    """Raise the limit of open files to what `wanted` connections need, or to the hard limit if that is lower."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = wanted + _RESERVED_FILES
     if soft != resource.RLIM_INFINITY and soft < enough:

@@ -20,12 +20,12 @@ log = logging.getLogger("shop.gateway")
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST = tracing.SpanTemplate("HTTP", "SERVER")
-"""The span's name until the route is known."""
+"""The template of the span until the route is known."""
 _CLIENT_CLOSED_REQUEST = 499
 
 
 class AccessLogMiddleware:
-    """Observes each request; `everything` logs successful requests too."""
+    """Records the span, the metric and the log line of each request; successful requests are logged if `everything`."""
 
     def __init__(self, app: ASGIApp, everything: bool) -> None:
         self._app = app
@@ -33,7 +33,7 @@ class AccessLogMiddleware:
         self._observed: dict[tuple[str, str, int], metrics.Observed] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application within a span; afterwards record how the request ended."""
+        """Run the application within a span, then record how the request ended."""
         request_context: RequestContext | None = scope.get("request_context")
         if request_context is None:
             await self._app(scope, receive, send)
@@ -41,7 +41,7 @@ class AccessLogMiddleware:
         start = perf_counter()
         method: str = scope["method"]
         if method == "HEAD" and not scope["path"].endswith("/stream"):
-            scope = {**scope, "method": "GET"}  # the server leaves the body out
+            scope = {**scope, "method": "GET"}  # the server omits the body
         with _REQUEST.span() as span:
             try:
                 await self._app(scope, receive, send)
@@ -57,7 +57,7 @@ class AccessLogMiddleware:
         status = request_context.status or _CLIENT_CLOSED_REQUEST
         route = request_context.route
         if not request_context.streaming:
-            # Methods are bounded here, and routes are templates: so are the labels.
+            # The labels are bounded: other methods become OTHER, and routes are templates.
             key = (method if method in _METHODS else "OTHER", route, status)
             observed = self._observed.get(key)
             if observed is None:
@@ -79,7 +79,7 @@ class AccessLogMiddleware:
 
 
 def _describe(span: Span, method: str, scheme: str, request_context: RequestContext) -> None:
-    """Set OpenTelemetry's attributes of an HTTP server. Path and query are left out: they may be private."""
+    """Set OpenTelemetry's attributes of an HTTP server span, without path and query, which may be private."""
     span.template = _span_template(method if method in _METHODS else "_OTHER", request_context.route, scheme)
     if request_context.status:
         span.set_attribute("http.response.status_code", request_context.status)
@@ -91,7 +91,7 @@ def _describe(span: Span, method: str, scheme: str, request_context: RequestCont
 def _span_template(method: str, route: str, scheme: str) -> tracing.SpanTemplate:
     attributes: dict[str, tracing.Attribute] = {"http.request.method": method, "url.scheme": scheme}
     name = method if method != "_OTHER" else "HTTP"
-    if route != UNMATCHED:  # the semantic conventions leave the attribute out where there is no route
+    if route != UNMATCHED:  # the semantic conventions omit the attribute if there is no route
         attributes["http.route"] = route
         name = f"{name} {route}"
     return tracing.SpanTemplate(name, "SERVER", attributes)

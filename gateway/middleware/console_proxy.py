@@ -1,6 +1,6 @@
-"""The way to the local platform's console: `/console` goes to CONSOLE_URL, outside of all that requests of shops pass.
+"""A proxy for the local platform's console: requests for `/console` go to CONSOLE_URL, without the API's middleware.
 
-Only in development: where CONSOLE_URL is not set, or SHOP_ENV is production, there is no such path.
+It is only for development: if CONSOLE_URL is not set, or SHOP_ENV is production, there is no such path.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _SECONDS: Final = 10
 
 
 class ConsoleProxy:
-    """Passes `/console` on, and everything else to `app`."""
+    """Forwards requests for `/console` to the console, and all others to `app`."""
 
     def __init__(self, app: ASGIApp, url: str) -> None:
         self._app = app
         self._url = url.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Forward the request to the console, or run the application."""
         path = scope.get("path", "")
         if scope["type"] != "http" or not (path == PATH or path.startswith(f"{PATH}/")):
             await self._app(scope, receive, send)
@@ -35,7 +35,7 @@ class ConsoleProxy:
         await answer(scope, receive, send)
 
     async def _pass_on(self, request: Request) -> Response:
-        """No request of the console has a body."""
+        """Forward a request without its body: the console's requests have none."""
         headers = {name: request.headers[name] for name in _PASSED if name in request.headers}
         timeout = aiohttp.ClientTimeout(total=_SECONDS)
         query = request.scope["query_string"]

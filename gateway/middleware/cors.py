@@ -1,4 +1,4 @@
-"""What pages of other origins may send and read, derived from what the routes state."""
+"""CORS: the methods and headers that pages of other origins may send and read, as the routes state them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 from gateway.routing import ApiRoute
 
 SENT = ("authorization", "baggage", "content-type", "traceparent", "tracestate", "x-correlation-id")
-"""Request headers that every route takes, or that tracing in a browser adds to every request."""
+"""Request headers that every route accepts, or that tracing in a browser adds to every request."""
 ANSWERED = (
     "Location",
     "RateLimit",

@@ -35,7 +35,7 @@ _TEXTS = {
     "dict_type": "must be an object",
     "list_type": "must be a list",
 }
-# All patterns are in the OpenAPI document; these have a text that people can read.
+# Patterns with a readable message; the message of any other pattern quotes the pattern.
 _FORMS = {
     EMAIL: "must be an e-mail address like name@example.com",
     IDEMPOTENCY_KEY: "must be 1 to 255 visible ASCII characters",
@@ -50,7 +50,7 @@ class ErrorMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application, and answer what it raises."""
+        """Run the application, and send a problem document for an exception that it raises."""
         request_context: RequestContext | None = scope.get("request_context")
         if request_context is None:
             await self._app(scope, receive, send)
@@ -78,13 +78,13 @@ class ErrorMiddleware:
 
 
 async def on_validation(_: Request, error: Exception) -> NoReturn:
-    """Translate the violations that pydantic found."""
+    """Raise the violations that pydantic found as a ServiceError."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class only
     raise translate(error.errors()) from None
 
 
 async def on_http(request: Request, error: Exception) -> NoReturn:
-    """Translate unknown routes and methods, and any other refusal of Starlette."""
+    """Raise an error of Starlette, such as an unknown route or method, as a ServiceError."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
     if error.status_code == HTTPStatus.NOT_FOUND:
         raise not_found("This path is", "ROUTE_NOT_FOUND") from None
@@ -96,7 +96,7 @@ async def on_http(request: Request, error: Exception) -> NoReturn:
 
 
 def allowed_methods(request: Request) -> set[str]:
-    """Return the methods of the first path that matches: `/replay` could be an `/{id}`, but is not meant as one."""
+    """Return the methods of the first path that matches; later ones, such as `/{id}` for `/replay`, do not count."""
     scope = {**request.scope, "method": "?"}
     matching = [route for route in request.app.router.routes if route.matches(scope)[0] is not Match.NONE]
     first = [route for route in matching if route.path == matching[0].path]

@@ -1,4 +1,4 @@
-"""Limits that need nothing but the head of a request: the rate of its address, sizes, repeated headers."""
+"""Limits that are checked on the head of a request: the rate of its address, sizes, repeated headers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CLOSE = {"connection": "close"}
 
 
 class LimitsMiddleware:
-    """Refuses requests before any route is looked for."""
+    """Refuses requests that exceed a limit, before routing."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -32,7 +32,7 @@ class LimitsMiddleware:
 
 
 def _check_head(scope: Scope, max_bytes: int) -> None:
-    """Check a head that arrived in one piece: the server's protocol measures only incomplete ones."""
+    """Check the size of a complete head; the server's protocol measures only incomplete heads."""
     headers, query = scope["headers"], scope["query_string"]
     size = len(query)
     for name, value in headers:

@@ -1,4 +1,4 @@
-"""What a request gathers on its way, and the outermost middleware, which begins it."""
+"""The context of a request, and the API's outermost middleware, which creates it."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _SINGLE_VALUED = frozenset(
         b"x-api-key",
     )
 )
-"""Fields that decide something and are not lists. A repeated traceparent is malformed, and replaced."""
+"""Fields that affect the result and are not lists. A repeated traceparent is malformed, and is replaced instead."""
 
 
 class RequestContext:
-    """One request; `scope["request_context"]`. Probes and the server's lifespan have none."""
+    """The context of one request, in `scope["request_context"]`. Probes and the server's lifespan have none."""
 
     __slots__ = (
         "access",
@@ -58,11 +58,11 @@ class RequestContext:
         self.headers = headers
         """By lower-case name; lines of the same name are combined."""
         self.repeated_header = ""
-        """A header that must not be repeated and was; empty if there is none."""
+        """The name of a header that was repeated but must not be; empty if there is none."""
         self.access: Access | None = None
         """Who may call the matched route. Until a route has set it, only errors may be answered."""
         self.address = address
-        """The caller's network address, as far as it is known."""
+        """The caller's network address, or `unknown`."""
         self.counted: list[Counted] = []
         """The rate limits that the request counts towards."""
         self.route = UNMATCHED
@@ -74,15 +74,18 @@ class RequestContext:
         self.subject = ""
         """The signed-in user's id."""
         self.streaming = False
-        """Whether the response lasts as long as its client wishes; its duration is not measured."""
+        """Whether the client determines how long the response lasts; its duration is not measured."""
 
     def count(self, rates: TokenBuckets, key: str) -> None:
-        """Consume a token. Raises RESOURCE_EXHAUSTED (RATE_LIMITED). In both cases the response shows what is left."""
+        """Consume one token of `key`; the response's headers show how many are left, even after an error.
+
+        Raises RESOURCE_EXHAUSTED (RATE_LIMITED).
+        """
         self.counted.append((rates, key))
         rates.consume(key)
 
     def charge(self, cost: int) -> None:
-        """Count this request as `cost` ordinary ones, for its address and its caller, at most as a whole burst.
+        """Count this request as `cost` ordinary requests of its address and its caller, at most as a whole burst.
 
         Raises RESOURCE_EXHAUSTED (RATE_LIMITED).
         """
@@ -93,10 +96,10 @@ class RequestContext:
 
 
 class RequestContextMiddleware:
-    """Creates the RequestContext, and takes over the correlation id and the trace of the caller if well formed.
+    """Creates the RequestContext, and adopts the caller's correlation id and trace if they are well formed.
 
-    Nothing else that the caller claims about identity goes further: `GrpcClient.metadata` makes the metadata of calls
-    without the request's headers.
+    Other claims of the caller about identity do not reach the services: `GrpcClient.metadata` makes the metadata of
+    calls without the request's headers.
     """
 
     def __init__(self, app: ASGIApp, state: AppState) -> None:

@@ -1,4 +1,4 @@
-"""The headers of every response, and the check that some route was meant to give it."""
+"""The headers of every response, and the check that its route states who may call it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CLOSE = (b"connection", b"close")
 
 
 class ResponseHeadersMiddleware:
-    """Adds the correlation id, what is left of the rate limits, and the instructions for browsers."""
+    """Adds the correlation id, the rate limit headers, and the security headers for browsers."""
 
     def __init__(self, app: ASGIApp, state: AppState) -> None:
         self._app = app
@@ -26,7 +26,7 @@ class ResponseHeadersMiddleware:
         self._headers = [*_SECURITY, _HSTS] if state.settings.shop_env == "production" else _SECURITY
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Complete the response of the application."""
+        """Run the application, and add the headers to its response."""
         request_context: RequestContext | None = scope.get("request_context")
         if request_context is None:
             await self._app(scope, receive, send)

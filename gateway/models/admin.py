@@ -1,4 +1,4 @@
-"""What only administrators see: dead letters, in the shape that the dead-letter sink gives them."""
+"""Responses for administrators only: dead letters, in the form that the dead-letter sink returns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DeadLetterStatus = TypeAliasType(
 
 
 class DeadLetter(TypedDict):
-    """An event that nobody took."""
+    """An event that could not be delivered."""
 
     id: Annotated[str, identifier("dlq", "The dead letter")]
     status: DeadLetterStatus
@@ -56,7 +56,7 @@ class DeadLetter(TypedDict):
 
 
 class WholeDeadLetter(DeadLetter):
-    """An event that nobody took, with the event itself."""
+    """An event that could not be delivered, with its content."""
 
     event: Annotated[
         dict[str, Any],
@@ -77,13 +77,13 @@ class DeadLetterPage(TypedDict):
 
 
 class Discarded(TypedDict):
-    """What throwing many away did."""
+    """The result of discarding several dead letters."""
 
     discarded: Annotated[Count, Field(description="How many there were.", examples=[3])]
 
 
 class Replayed(TypedDict):
-    """What a replay of many did."""
+    """The result of replaying several dead letters."""
 
     replayed: Annotated[
         Count, Field(description="How many events were given back to the broker.", examples=[3])

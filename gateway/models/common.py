@@ -1,7 +1,8 @@
-"""What all domains' requests and answers are made of.
+"""Types that the requests and responses of all domains share.
 
-Requests are pydantic models that refuse unknown fields. Answers are TypedDicts: the type checker holds the code to the
-documented shape, OpenAPI is generated from them, and answering costs one JSON encoding, no validation.
+Requests are pydantic models that refuse unknown fields. Responses are TypedDicts: the type checker verifies that the
+code returns the documented form, the OpenAPI document is generated from them, and a response costs one JSON encoding
+and no validation.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ class Body(BaseModel):
 
 @dataclass(frozen=True)
 class Text:
-    """Metadata of a string that the platform's one definition of text checks: `functions.runtime.text`.
+    """Metadata of a string field that is checked by `functions.runtime.text`, the platform's definition of text.
 
-    The document shows the part of it that a schema can say.
+    The OpenAPI document shows those of its rules that a schema can express.
     """
 
     clean: Callable[[str], str]
@@ -57,24 +58,24 @@ class Text:
     pattern: str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Clean the string, after it is known to be one."""
+        """Clean the value after pydantic has checked that it is a string."""
         return no_info_after_validator_function(self.clean, handler(source))
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Document length and form."""
+        """Document the length and the form."""
         bounds = {"maxLength": self.longest, "pattern": self.pattern}
         return {**handler(schema), **({"minLength": self.shortest} if self.shortest else {}), **bounds}
 
 
 def line(longest: int, shortest: int = 1) -> Text:
-    """One line of text; spaces around it do not count."""
+    """Return the metadata of one line of text; surrounding spaces do not count."""
     return Text(partial(clean_line, longest=longest, shortest=shortest), shortest, longest, LINE)
 
 
 def text(longest: int) -> Text:
-    """Text of several lines."""
+    """Return the metadata of text of several lines."""
 
     def clean(given: str) -> str:
         check_text(given, longest)
@@ -104,7 +105,7 @@ def _upper_snake(words: str) -> str:
     return re.sub(r"^[^A-Z]+|[^A-Z0-9]+", "_", words.upper()).strip("_")[:64]
 
 
-# People write words; timelines and events carry a stable reason. What has no letter of A to Z is no reason given.
+# People write words; timelines and events contain a stable reason. A text without a letter of A to Z counts as absent.
 Reason = Annotated[
     str,
     line(200, shortest=0),
@@ -117,7 +118,7 @@ Reason = Annotated[
 
 
 def identifier(prefix: str, what: str) -> Any:
-    """Field information of an answer's id."""
+    """Return the field information of an id in a response."""
     return Field(description=f"{what}.", examples=[f"{prefix}_0190b5a4c1de7c0f8a31d94e5b7c2f60"])
 
 
@@ -130,12 +131,12 @@ class MoneyIn(Body):
     currency: Currency
 
     def to_proto(self) -> money_pb2.Money:
-        """As the services take it."""
+        """Return the amount as a protobuf message."""
         return money_pb2.Money(amount=self.amount, currency=self.currency)
 
 
 class PriceIn(MoneyIn):
-    """The price of one piece; 0 for what is given away."""
+    """The price of one piece; 0 for a free product."""
 
     amount: Annotated[
         Int,
@@ -159,29 +160,29 @@ NextCursor = Annotated[
 
 
 def money(message: money_pb2.Money) -> Money:
-    """Money as the API shows it."""
+    """Return money as the API shows it."""
     return {"amount": message.amount, "currency": message.currency}
 
 
 def moment(stamp: Timestamp) -> datetime:
-    """A timestamp as an aware datetime: microseconds, UTC."""
+    """Return a timestamp as an aware datetime in UTC, with microseconds."""
     return datetime.fromtimestamp(stamp.seconds, UTC).replace(microsecond=stamp.nanos // 1000)
 
 
 def optional_moment(message: Any, field: str) -> datetime | None:
-    """A timestamp that may be absent."""
+    """Return a timestamp field as an aware datetime; None if it is not set."""
     return moment(getattr(message, field)) if message.HasField(field) else None
 
 
 class FieldProblem(TypedDict):
-    """One field at fault."""
+    """One invalid field."""
 
     field: Annotated[str, Field(description="Its path in the request.", examples=["lines[0].quantity"])]
     message: Annotated[str, Field(description="What would be right.", examples=["must be at least 1"])]
 
 
 class Problem(TypedDict):
-    """RFC 9457 problem details: what every refusal and failure answers."""
+    """The problem details (RFC 9457) of an error response."""
 
     type: Annotated[
         str, Field(description="Stable, made of the reason.", examples=["/problems/order-not-found"])

@@ -12,7 +12,7 @@ from gateway.models.users import Address, User
 
 
 class Export(TypedDict):
-    """All that the platform keeps about a person, oldest payments and newest orders and messages first."""
+    """All data that the platform keeps about a person; payments are oldest first, orders and messages newest first."""
 
     exported_at: Moment
     profile: User

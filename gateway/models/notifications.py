@@ -33,7 +33,7 @@ Template = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$", examples=["or
 
 
 class PreferencesIn(Body):
-    """What a person wants to be told; what is absent stays."""
+    """Changes of notification preferences; absent fields stay unchanged."""
 
     email_enabled: Annotated[Bool | None, Field(description="False: no e-mail at all.", examples=[True])] = (
         None
@@ -69,14 +69,14 @@ class Notification(NotificationLine):
 
 
 class NotificationPage(TypedDict):
-    """Messages, newest first; the text is in the single message."""
+    """Messages without their texts, newest first."""
 
     items: list[NotificationLine]
     next_cursor: NextCursor
 
 
 class Preferences(TypedDict):
-    """What a person wants to be told."""
+    """The notification preferences of a person."""
 
     email_enabled: Annotated[bool, Field(description="False: no e-mail at all.", examples=[True])]
     muted_templates: Annotated[
@@ -86,7 +86,7 @@ class Preferences(TypedDict):
 
 
 def notification_line(message: pb.Notification) -> NotificationLine:
-    """A message in a list."""
+    """Return a message without its text, as a list shows it."""
     return {
         "id": message.id,
         "channel": message.channel,
@@ -100,12 +100,12 @@ def notification_line(message: pb.Notification) -> NotificationLine:
 
 
 def notification(message: pb.Notification) -> Notification:
-    """A message as a whole."""
+    """Return a message with its text."""
     return {**notification_line(message), "body": message.body}
 
 
 def preferences(message: pb.Preferences) -> Preferences:
-    """Preferences as the API shows them."""
+    """Return preferences as the API shows them."""
     return {
         "email_enabled": message.email_enabled,
         "muted_templates": list(message.muted_templates),

@@ -43,7 +43,7 @@ class LineIn(Body):
 
 
 class ExpectedTotal(Body):
-    """The sum that the customer was shown."""
+    """The total that the customer was shown."""
 
     amount: Annotated[
         Int, Field(ge=0, le=formats.MAX_TOTAL, description="Minor units, such as cents.", examples=[3998])
@@ -52,7 +52,7 @@ class ExpectedTotal(Body):
 
 
 class PlaceOrder(Body):
-    """A new order, at the catalogue's prices of this moment."""
+    """A new order at the catalogue's current prices."""
 
     lines: Annotated[
         list[LineIn], Field(min_length=1, max_length=formats.MAX_LINES, description="Each product once.")
@@ -76,13 +76,13 @@ class PlaceOrder(Body):
 
 
 class CancelOrder(Body):
-    """Why an order is cancelled."""
+    """The cancellation of an order."""
 
     reason: Reason | None = None
 
 
 class ShippingAddress(TypedDict):
-    """Where the goods go; empty strings once the person's account is deleted."""
+    """The shipping address; all its fields are empty once the person's account is deleted."""
 
     name: Annotated[str, Field(examples=["Ada Lovelace"])]
     line1: Annotated[str, Field(examples=["Hauptstr. 1"])]
@@ -104,7 +104,7 @@ class Line(TypedDict):
 
 
 class TimelineEntry(TypedDict):
-    """One step of an order's life."""
+    """One step in the history of an order."""
 
     status: OrderStatus
     at: Moment
@@ -140,17 +140,17 @@ class OrderPage(TypedDict):
 
 
 def status_filter(status: str | None) -> pb.OrderStatus.ValueType:
-    """The filter of a listing."""
+    """Return the status by which to filter a list."""
     return pb.OrderStatus.Value(f"ORDER_STATUS_{status or 'UNSPECIFIED'}")
 
 
 def expected_total(given: ExpectedTotal | None) -> money_pb2.Money | None:
-    """As the service takes it."""
+    """Return the expected total as a protobuf message; None if it is absent."""
     return None if given is None else money_pb2.Money(amount=given.amount, currency=given.currency)
 
 
 def order(message: pb.Order) -> Order:
-    """An order as the API shows it."""
+    """Return an order as the API shows it."""
     total = money(message.total)
     refunded: Money = {"amount": message.refunded.amount, "currency": total["currency"]}
     return {
@@ -209,7 +209,7 @@ def order_page(message: pb.ListOrdersResponse) -> OrderPage:
 
 
 class StreamTicket(TypedDict):
-    """A ticket for following an order once."""
+    """A single-use ticket for the event stream of an order."""
 
     ticket: Annotated[str, Field(description="A secret, like an access token.", examples=["tkt_" + "A" * 64])]
     url: Annotated[
@@ -223,7 +223,7 @@ class StreamTicket(TypedDict):
 
 
 def stream_ticket(order_id: str, message: pb.CreateStreamTicketResponse) -> StreamTicket:
-    """A ticket as the API shows it."""
+    """Return a ticket as the API shows it."""
     return {
         "ticket": message.ticket,
         "url": f"/v1/orders/{order_id}/stream?ticket={message.ticket}",

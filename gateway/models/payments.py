@@ -1,4 +1,4 @@
-"""Payments, refunds and the provider's books."""
+"""Payments, refunds and the ledger of the payment provider."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _REFUND = {value: name.removeprefix("REFUND_STATUS_") for name, value in pb.Refu
 
 
 class RefundIn(Body):
-    """Money to give back."""
+    """A new refund."""
 
     amount: Annotated[MoneyIn | None, Field(description="Absent: all that is left.")] = None
     reason: Reason | None = None
@@ -71,7 +71,7 @@ class Payment(TypedDict):
 
 
 class Refund(TypedDict):
-    """Money that goes back."""
+    """A refund of a payment."""
 
     id: Annotated[str, identifier("ref", "The refund")]
     payment_id: Annotated[str, identifier("pay", "Of which payment")]
@@ -89,7 +89,7 @@ class RefundPage(TypedDict):
 
 
 class LedgerEntry(TypedDict):
-    """One movement at the provider."""
+    """One movement of money at the payment provider."""
 
     key: Annotated[str, Field(description="Its idempotency key.", examples=["charge:ord_1"])]
     kind: Annotated[str, Field(description="`charge`, `refund` or `dispute`.", examples=["charge"])]
@@ -100,14 +100,14 @@ class LedgerEntry(TypedDict):
 
 
 class LedgerPage(TypedDict):
-    """Movements, oldest first."""
+    """Movements of money, oldest first."""
 
     items: list[LedgerEntry]
     next_cursor: NextCursor
 
 
 def payment(message: pb.Payment) -> Payment:
-    """A payment as the API shows it."""
+    """Return a payment as the API shows it."""
     currency = message.amount.currency
     return {
         "id": message.id,
@@ -127,7 +127,7 @@ def payment(message: pb.Payment) -> Payment:
 
 
 def refund(message: pb.Refund) -> Refund:
-    """A refund as the API shows it."""
+    """Return a refund as the API shows it."""
     return {
         "id": message.id,
         "payment_id": message.payment_id,
@@ -139,7 +139,7 @@ def refund(message: pb.Refund) -> Refund:
 
 
 def ledger_entry(message: pb.LedgerEntry) -> LedgerEntry:
-    """A movement as the API shows it."""
+    """Return a movement as the API shows it."""
     return {
         "key": message.key,
         "kind": message.kind,

@@ -66,7 +66,7 @@ class CreateProduct(Body):
 
 
 class UpdateProduct(Body):
-    """Changes of a product; what is absent stays."""
+    """Changes of a product; absent fields stay unchanged."""
 
     name: Name | None = None
     description: Description | None = None
@@ -77,7 +77,7 @@ class UpdateProduct(Body):
 
 
 class SetStock(Body):
-    """What is on the shelf."""
+    """The number of pieces on the shelf."""
 
     on_hand: Annotated[
         Int, Field(ge=0, le=formats.MAX_ON_HAND, description="Reserved pieces included.", examples=[50])
@@ -94,7 +94,7 @@ class SetStock(Body):
 
 
 class AdjustStock(Body):
-    """A change of what is on the shelf."""
+    """A change of the number of pieces on the shelf."""
 
     delta: Annotated[
         Int,
@@ -113,7 +113,7 @@ class AdjustStock(Body):
 
 
 class Product(TypedDict):
-    """Something for sale."""
+    """A product of the catalogue."""
 
     id: Annotated[str, identifier("prd", "The product")]
     sku: Annotated[str, Field(description="The merchant's own key.", examples=["MUG-01"])]
@@ -136,7 +136,7 @@ class ProductPage(TypedDict):
 
 
 class Stock(TypedDict):
-    """How much there is of a product."""
+    """The stock of a product."""
 
     product_id: Annotated[str, identifier("prd", "The product")]
     on_hand: Annotated[Pieces, Field(description="On the shelf, reserved pieces included.", examples=[50])]
@@ -177,7 +177,7 @@ class StockAdjustmentPage(TypedDict):
 
 
 class CategoryCount(TypedDict):
-    """A category in use."""
+    """A category that has products."""
 
     name: Annotated[str, Field(description="Its slug.", examples=["kitchen"])]
     products: Annotated[Count, Field(description="How many active products it has.", examples=[7])]
@@ -191,7 +191,7 @@ class CategoryPage(TypedDict):
 
 
 def product(message: pb.Product) -> Product:
-    """A product as the API shows it."""
+    """Return a product as the API shows it."""
     return {
         "id": message.id,
         "sku": message.sku,
@@ -208,7 +208,7 @@ def product(message: pb.Product) -> Product:
 
 
 def stock(message: pb.Stock) -> Stock:
-    """Stock as the API shows it."""
+    """Return stock as the API shows it."""
     return {
         "product_id": message.product_id,
         "on_hand": message.on_hand,
@@ -220,7 +220,7 @@ def stock(message: pb.Stock) -> Stock:
 
 
 def adjustment(message: pb.StockAdjustment) -> StockAdjustment:
-    """An entry of the ledger as the API shows it."""
+    """Return an entry of the stock ledger as the API shows it."""
     return {
         "id": message.id,
         "product_id": message.product_id,

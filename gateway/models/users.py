@@ -91,7 +91,7 @@ DeviceToken = Annotated[
 
 
 class Login(Body):
-    """Proof of identity."""
+    """The credentials of a login."""
 
     email: Annotated[
         str,
@@ -103,13 +103,13 @@ class Login(Body):
 
 
 class GivenRefreshToken(Body):
-    """A refresh token, to trade or to end its session."""
+    """A refresh token, to exchange for new tokens or to end its session."""
 
     refresh_token: RefreshToken
 
 
 class UpdateUser(Body):
-    """Changes of a profile; what is absent stays."""
+    """Changes of a profile; absent fields stay unchanged."""
 
     name: Name | None = None
     email: Email | None = None
@@ -136,7 +136,7 @@ MailedToken = Annotated[
 
 
 class ForgottenPassword(Body):
-    """Whose password to reset."""
+    """The account whose password is to be reset."""
 
     email: Annotated[
         str,
@@ -146,20 +146,20 @@ class ForgottenPassword(Body):
 
 
 class ResetPassword(Body):
-    """A new password, by mailed proof."""
+    """A new password, with the token that was mailed to the account's address."""
 
     token: MailedToken
     new_password: Password
 
 
 class VerifyEmail(Body):
-    """Proof of reading mail."""
+    """The token that was mailed to the address to verify."""
 
     token: MailedToken
 
 
 class AnswerEmailChange(Body):
-    """Proof of reading the mail of a new, or of a former, address."""
+    """The token that was mailed to the new, or to the former, address of an account."""
 
     token: MailedToken
 
@@ -287,7 +287,7 @@ class KeySet(TypedDict):
 
 
 def user(message: pb.User) -> User:
-    """An account as the API shows it."""
+    """Return an account as the API shows it."""
     return {
         "id": message.id,
         "email": message.email,
@@ -303,7 +303,7 @@ def user(message: pb.User) -> User:
 
 
 def session(message: pb.Session) -> Session:
-    """Tokens as the API shows them."""
+    """Return tokens as the API shows them."""
     return {
         "access_token": message.access_token,
         "refresh_token": message.refresh_token,
@@ -315,7 +315,7 @@ def session(message: pb.Session) -> Session:
 
 
 def address(message: pb.Address) -> Address:
-    """An address as the API shows it."""
+    """Return an address as the API shows it."""
     return {
         "id": message.id,
         "name": message.name,

@@ -1,4 +1,4 @@
-"""A gateway in front of fake services: in process over ASGI, or on a real port where the transport matters."""
+"""Fixtures of a gateway in front of fake services: in process over ASGI, or on a port if the transport matters."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ StartServer = Callable[..., Awaitable[GatewayServer]]
 
 @pytest.fixture
 async def backend() -> Backend:
-    """The services' answers and calls."""
+    """Return the fake services' responses and calls."""
     return Backend()
 
 
 @pytest.fixture
 async def address(backend: Backend) -> AsyncIterator[str]:
-    """Where the fake services listen, all on one port."""
+    """Serve all fake services on one port, and yield its address."""
     server = RpcServer("fakes", backend.services(), FakeVerifier(), False)
     port = await server.start("127.0.0.1:0")
     yield f"127.0.0.1:{port}"
@@ -46,7 +46,7 @@ async def address(backend: Backend) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def settings(address: str) -> AsyncIterator[Settings]:
-    """Settings that lead to the fakes."""
+    """Yield settings with the addresses of the fake services."""
     async with fake_dead_letters() as url:
         yield Settings(
             service_key=PrivateKey.generate("gateway").pem,
@@ -63,7 +63,7 @@ async def settings(address: str) -> AsyncIterator[Settings]:
 
 @asynccontextmanager
 async def in_process(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway in this process."""
+    """Yield a client of a gateway in this process."""
     app = create_app(settings, verifier=FakeVerifier())
     transport = httpx.ASGITransport(app, client=("192.0.2.1", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://shop.test") as client:
@@ -73,14 +73,14 @@ async def in_process(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway with ordinary settings."""
+    """Yield a client of a gateway with ordinary settings."""
     async with in_process(settings) as client:
         yield client
 
 
 @pytest.fixture
 async def start(settings: Settings) -> AsyncIterator[Start]:
-    """Makes a client of a gateway with other settings."""
+    """Yield a function that returns a client of a gateway with other settings."""
     import msgspec
 
     async with AsyncExitStack() as stack:
@@ -93,7 +93,7 @@ async def start(settings: Settings) -> AsyncIterator[Start]:
 
 @pytest.fixture
 async def start_server(settings: Settings) -> AsyncIterator[StartServer]:
-    """Serves a gateway on a free port."""
+    """Yield a function that serves a gateway on a free port."""
     import msgspec
 
     running: list[GatewayServer] = []
@@ -111,7 +111,7 @@ async def start_server(settings: Settings) -> AsyncIterator[StartServer]:
 
 
 class LogLines(logging.Handler):
-    """Log lines as the process writes them."""
+    """A handler that keeps log lines as the process writes them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,13 +119,13 @@ class LogLines(logging.Handler):
         self.lines: list[dict[str, Any]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the line, made in the context of the request."""
+        """Format the line in the context of the request, and keep it."""
         self.lines.append(json.loads(self.format(record)))
 
 
 @pytest.fixture
 def lines() -> Any:
-    """The gateway's log lines."""
+    """Yield the gateway's log lines."""
     handler = LogLines()
     logger = logging.getLogger("shop.gateway")
     level = logger.level
@@ -137,7 +137,7 @@ def lines() -> Any:
 
 
 def assert_problem(answer: httpx.Response, status: int, reason: str) -> dict[str, Any]:
-    """Check that this is that problem; returns the document."""
+    """Check that a response is the problem with this status and reason, and return the document."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == PROBLEM
     document: dict[str, Any] = answer.json()

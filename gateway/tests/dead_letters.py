@@ -1,4 +1,4 @@
-"""The dead-letter sink's HTTP interface, from memory."""
+"""A fake of the dead-letter sink's HTTP interface."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BRIEF: dict[str, Any] = {
 
 @asynccontextmanager
 async def fake_dead_letters() -> AsyncIterator[str]:
-    """Serves one dead letter under a prefix; yields the URL."""
+    """Serve one dead letter under a prefix, and yield the URL."""
     app = web.Application()
     app.router.add_get("/dead-letters/entries", _page)
     app.router.add_delete("/dead-letters/entries", _discard)

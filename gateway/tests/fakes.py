@@ -1,4 +1,4 @@
-"""The services behind the gateway, faked where it matters: real gRPC servers with servicers that answer from memory."""
+"""Fakes of the services behind the gateway: a real gRPC server with servicers that answer from memory."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ FINAL = orders_pb2.ORDER_STATUS_CONFIRMED
 
 @dataclass
 class Backend:
-    """What the fakes answer, and what they were asked."""
+    """The responses that the fakes send, and the calls that they received."""
 
     fails: dict[str, ServiceError | Exception] = field(default_factory=dict)
-    """By RPC name: raised instead of answering."""
+    """The error that an RPC raises, by name of the RPC."""
     answers: dict[str, Any] = field(default_factory=dict)
-    """By RPC name: answered instead of the canned message; or a function of the request that gives the answer."""
+    """The message to send instead of the canned one, or a function from the request to it, by name of the RPC."""
     slow: dict[str, float] = field(default_factory=dict)
-    """By RPC name: seconds before answering."""
+    """The delay of the response in seconds, by name of the RPC."""
     calls: list[tuple[str, Any, Identity]] = field(default_factory=list)
     metadata: list[dict[str, Any]] = field(default_factory=list)
     called: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by the first call."""
     updates: asyncio.Queue[orders_pb2.Order] = field(default_factory=asyncio.Queue)
-    """What WatchOrder sends after the first message."""
+    """The messages that WatchOrder sends after the first one."""
     watch_ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def answer(self, name: str, request: Any, call: Any) -> Any:
-        """Record the call, then fail or answer as told."""
+        """Record the call, then fail or answer as configured."""
         self.calls.append((name, request, current_caller()))
         self.called.set()
         self.metadata.append(dict(call.invocation_metadata()))
@@ -58,11 +58,11 @@ class Backend:
         return wrapped(name, answer(request) if callable(answer) else answer)
 
     def last(self, name: str) -> Any:
-        """The last request of an RPC."""
+        """Return the last request of an RPC."""
         return next(request for called, request, _ in reversed(self.calls) if called == name)
 
     def services(self) -> list[RpcService]:
-        """All five domains, as one server serves them."""
+        """Return the services of all five domains, for one server."""
         table = [
             (
                 users_pb2_grpc.add_UsersServiceServicer_to_server,
@@ -113,7 +113,7 @@ class Backend:
 
 
 def wrapped(name: str, message: Any) -> Any:
-    """The response of an RPC: `message` itself, or what has it as its only field."""
+    """Return the response of an RPC: `message` itself, or a response that has it as its first field."""
     response = getattr(sys.modules[type(message).__module__], f"{name}Response")
     return (
         message
@@ -123,25 +123,25 @@ def wrapped(name: str, message: Any) -> Any:
 
 
 def euros(amount: int) -> money_pb2.Money:
-    """Money."""
+    """Return an amount in euros, given in cents."""
     return money_pb2.Money(amount=amount, currency="EUR")
 
 
 def stamped(message: Any, *fields: str) -> Any:
-    """`message` with its time fields set."""
+    """Set the time fields of `message`, and return it."""
     for name in fields or ("created_at", "updated_at"):
         getattr(message, name).FromJsonString("2030-01-01T12:00:00.000001Z")
     return message
 
 
 def user(**changes: Any) -> Any:
-    """An account."""
+    """Return an account."""
     values = {"id": USER, "email": "ada@example.com", "name": "Ada", "roles": ["customer"], "version": 1}
     return stamped(users_pb2.User(**{**values, **changes}))
 
 
 def product(**changes: Any) -> Any:
-    """A product."""
+    """Return a product."""
     values = {
         "id": PRODUCT,
         "sku": "MUG-01",
@@ -158,7 +158,7 @@ def product(**changes: Any) -> Any:
 def order(
     status: orders_pb2.OrderStatus.ValueType = orders_pb2.ORDER_STATUS_PLACED, version: int = 1
 ) -> orders_pb2.Order:
-    """An order."""
+    """Return an order."""
     line = orders_pb2.OrderLine(
         product_id=PRODUCT, quantity=2, unit_price=euros(1999), name="Mug", sku="MUG-01"
     )
@@ -298,5 +298,5 @@ _CANNED = _canned()
 
 
 def canned(name: str) -> Any:
-    """What a healthy service answers."""
+    """Return the response of a healthy service to an RPC."""
     return _CANNED[name]

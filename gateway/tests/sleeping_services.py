@@ -1,4 +1,4 @@
-"""Services that are asleep, as a gateway that wakes them sees them."""
+"""Fakes of services that are scaled to zero, for tests of `gateway.prewarm`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 
 class SleepingServices:
-    """Who was asked (`asked`), and when each answered (`seen`): not before it may."""
+    """Servers that answer only once `may_answer` is set; `asked` and `seen` record the pings and responses in order."""
 
     def __init__(self) -> None:
         self.asked: asyncio.Queue[str] = asyncio.Queue()
@@ -17,7 +17,7 @@ class SleepingServices:
 
     @asynccontextmanager
     async def open(self, *names: str) -> AsyncIterator[list[str]]:
-        """One for each name; their host:port, in that order."""
+        """Open a server for each name, and yield the addresses (host:port) in the order of the names."""
         async with AsyncExitStack() as all_of_them:
             places = []
             for name in names:
