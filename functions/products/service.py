@@ -79,7 +79,7 @@ class ProductsService:
         return product
 
     async def get_many(self, product_ids: Sequence[str], caller: Identity) -> list[Product]:
-        """Return the products with these 1 to 100 ids. Omit products that do not exist or that the caller may not see."""
+        """Return the products with these 1 to 100 ids, except unknown ones and those that the caller may not see."""
         if not 1 <= len(product_ids) <= MAX_BATCH:
             raise invalid("Too few or too many products.", ("product_ids", f"must be 1 to {MAX_BATCH}"))
         found = await self._store.get_many(Product, list(dict.fromkeys(product_ids)))

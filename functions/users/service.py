@@ -52,7 +52,7 @@ log = logging.getLogger("shop.users")
 
 @dataclass(frozen=True, repr=False)
 class RegisterUser:
-    """Create an account. `client_address` may be empty."""
+    """Create an account. `client_address` is empty if it is unknown."""
 
     email: str
     password: str
@@ -62,7 +62,7 @@ class RegisterUser:
 
 @dataclass(frozen=True)
 class ListUsers:
-    """List accounts. `limit` 0 gives the default page; an empty `cursor` the first one."""
+    """List accounts. A `limit` of 0 means the default page size. An empty `cursor` means the first page."""
 
     limit: int = 0
     cursor: str = ""
@@ -70,10 +70,10 @@ class ListUsers:
 
 @dataclass(frozen=True, repr=False)
 class UpdateUser:
-    """Change a profile. None leaves a field as it is.
+    """Change a profile. None leaves a field unchanged.
 
-    `version` is the one that was read, None for any. `current_password` is the caller's; empty if their login is
-    recent.
+    `version` is the version that the caller read, or None for any. `current_password` is the caller's, and may be empty
+    after a recent login.
     """
 
     user_id: str
@@ -94,7 +94,7 @@ class ChangePassword:
 
 @dataclass(frozen=True, repr=False)
 class SetRoles:
-    """Replace the roles of an account. `current_password` is the caller's; empty if their login is recent."""
+    """Replace the roles of an account. `current_password` is the caller's, and may be empty after a recent login."""
 
     user_id: str
     roles: Sequence[str]
@@ -103,7 +103,7 @@ class SetRoles:
 
 @dataclass(frozen=True, repr=False)
 class ExportUser:
-    """Read all that is stored about a person. `current_password` is the caller's; empty if their login is recent."""
+    """Read a person's stored data. `current_password` is the caller's, and may be empty after a recent login."""
 
     user_id: str
     current_password: str = ""
@@ -111,7 +111,7 @@ class ExportUser:
 
 @dataclass(frozen=True, repr=False)
 class DeleteUser:
-    """Delete an account. `current_password` is the caller's; empty if their login is recent."""
+    """Delete an account. `current_password` is the caller's, and may be empty after a recent login."""
 
     user_id: str
     current_password: str = ""
@@ -119,7 +119,7 @@ class DeleteUser:
 
 @dataclass(frozen=True, repr=False)
 class AddAddress:
-    """Store another address. Its `id` is ignored."""
+    """Add an address to the address book. Its `id` is ignored."""
 
     user_id: str
     address: Address
@@ -127,7 +127,7 @@ class AddAddress:
 
 @dataclass(frozen=True, repr=False)
 class UpdateAddress:
-    """Replace the address that has the id of `address`."""
+    """Replace the stored address that has the same id as `address`."""
 
     user_id: str
     address: Address
@@ -143,7 +143,7 @@ class DeleteAddress:
 
 @dataclass(frozen=True)
 class GetContacts:
-    """Read how to reach people: the accounts among `user_ids`, and every admin if `admins`."""
+    """Read the contact data of the accounts `user_ids`, and of every admin if `admins` is true."""
 
     user_ids: Sequence[str] = ()
     admins: bool = False
@@ -152,7 +152,8 @@ class GetContacts:
 class UsersService:
     """Use cases of accounts. Collaborators are fixed at start; methods are safe to call concurrently.
 
-    `hide_account_existence`: registering with an address that has an account is answered like any registration.
+    If `hide_account_existence` is true, a registration with an address that already has an account gets the same answer
+    as any other registration.
     """
 
     def __init__(
@@ -175,8 +176,8 @@ class UsersService:
     async def register(self, command: RegisterUser) -> User:
         """Create an account with the role customer.
 
-        If the existence of accounts is hidden, an address that has one gets the answer of a new account, after the same
-        work, and its owner gets a mail.
+        If the existence of accounts is hidden and the address already has an account, the answer is that for a new
+        account, after the same work, and the owner of the address gets a mail.
 
         Raises:
             InvalidArgument: INVALID_ARGUMENT, WEAK_PASSWORD.
@@ -188,10 +189,11 @@ class UsersService:
         return await self._create(command, email, name, hide_account_existence=self._hide_account_existence)
 
     async def ensure_admin(self, email: str, password: str) -> None:
-        """Create the first administrator, if there has never been one. An account with this e-mail stays as it is.
+        """Create the first administrator, unless there has ever been one. An account with this e-mail is not changed.
 
-        The roster of administrators shows whether there has been one: it is stored with the first and never deleted.
-        So neither another address nor a deleted account brings back an administrator with the password in the settings.
+        The roster of administrators shows whether there has been one: it is stored with the first administrator and
+        never deleted. So the password in the settings cannot create another administrator later, even if the settings
+        name another address or the administrator's account was deleted.
 
         Raises:
             InvalidArgument: INVALID_ARGUMENT, WEAK_PASSWORD.
@@ -212,26 +214,27 @@ class UsersService:
             log.warning("the account of ADMIN_EMAIL does not have the role admin")
 
     async def get(self, user_id: str, caller: Identity) -> User:
-        """Return a profile, for its owner and admins. Raises NOT_FOUND (USER_NOT_FOUND)."""
+        """Return a profile. Owner and admins only. Raises NOT_FOUND (USER_NOT_FOUND)."""
         require_self_or_admin(caller, user_id)
         return existing(await self._store.get(User, user_id))
 
     async def list_users(self, query: ListUsers, caller: Identity) -> Page[User]:
-        """Return a page of accounts, newest first; for admins. Raises INVALID_ARGUMENT (INVALID_CURSOR)."""
+        """Return a page of accounts, newest first. Admins only. Raises INVALID_ARGUMENT (INVALID_CURSOR)."""
         require_admin(caller)
         return await newest_users(self._store, page_limit(query.limit), query.cursor or None)
 
     async def update(self, command: UpdateUser, caller: Identity) -> User:
-        """Change the name, and mail a code to another e-mail address, which becomes the account's once it is confirmed.
+        """Change the name or the e-mail address. A new address takes effect once the code mailed to it is confirmed.
 
-        The current e-mail address cancels a change that waits for its code.
+        A command with the current e-mail address cancels a pending change of the address.
 
         Raises:
-            Unauthenticated: REAUTHENTICATION_REQUIRED, INVALID_CREDENTIALS, for another e-mail.
+            Unauthenticated: REAUTHENTICATION_REQUIRED, INVALID_CREDENTIALS, for a new e-mail address.
             Aborted: VERSION_MISMATCH.
             AlreadyExists: EMAIL_TAKEN.
             InvalidArgument: INVALID_ARGUMENT.
-            ResourceExhausted: TOO_MANY_ATTEMPTS, for the sixth e-mail in 15 minutes or the fourth mail.
+            ResourceExhausted: TOO_MANY_ATTEMPTS, for the sixth requested change of the address or the fourth mail in 15
+                minutes.
         """
         user_id = command.user_id
         seen = await self.get(user_id, caller)
@@ -272,13 +275,13 @@ class UsersService:
         return user
 
     async def change_password(self, command: ChangePassword, caller: Identity) -> None:
-        """Replace the password, and end all access so far (see `auth.account_access`).
+        """Replace the password, and revoke all existing access (see `auth.account_access`).
 
         Raises:
             Unauthenticated: INVALID_CREDENTIALS, for the current password.
             ResourceExhausted: TOO_MANY_ATTEMPTS.
-            InvalidArgument: WEAK_PASSWORD, for the new one.
-            Aborted: VERSION_MISMATCH, if another password was set at the same moment.
+            InvalidArgument: WEAK_PASSWORD, for the new password.
+            Aborted: VERSION_MISMATCH, if another password was set concurrently.
         """
         user_id = command.user_id
         user = await self.get(user_id, caller)
@@ -300,7 +303,7 @@ class UsersService:
         log.info("password_changed", extra={"user_id": user_id})
 
     async def set_roles(self, command: SetRoles, caller: Identity) -> User:
-        """Replace the roles of an account; for admins. Its access tokens and mailed tokens become invalid.
+        """Replace the roles of an account. Admins only. Its access tokens and mailed tokens become invalid.
 
         Raises:
             InvalidArgument: INVALID_ARGUMENT, for an unknown role.
@@ -324,7 +327,7 @@ class UsersService:
         return user
 
     async def export(self, command: ExportUser, caller: Identity) -> tuple[User, AddressBook]:
-        """Return all that is stored about a person.
+        """Return the profile and the address book of a person.
 
         Raises:
             Unauthenticated: REAUTHENTICATION_REQUIRED, INVALID_CREDENTIALS.
@@ -336,12 +339,12 @@ class UsersService:
         return user, book or AddressBook(command.user_id)
 
     async def delete(self, command: DeleteUser, caller: Identity) -> None:
-        """Delete all that identifies the person, including the digests of their addresses; end all access.
+        """Delete all data that identifies the person, including the digests of their addresses, and revoke all access.
 
         Raises:
             Unauthenticated: REAUTHENTICATION_REQUIRED, INVALID_CREDENTIALS.
             FailedPrecondition: LAST_ADMIN.
-            Aborted: VERSION_MISMATCH, if the e-mail address was changed at the same moment.
+            Aborted: VERSION_MISMATCH, if the e-mail address was changed concurrently.
         """
         user_id = command.user_id
         seen = await self.get(user_id, caller)
@@ -351,12 +354,12 @@ class UsersService:
         def change(found: Sequence[Any]) -> Changes[None]:
             user, roster = existing(found[0]), found[1]
             access, owned = found[2 : 2 + len(access_refs)], found[2 + len(access_refs) :]
-            user.require_emails(seen)  # the claims that were read are those of the addresses in `seen`
+            user.require_emails(seen)  # the claims were read for the addresses in `seen`
             put, delete = AccountAccess.from_found(access).delete(user_id, self._clock.now())
             if roster and user.is_admin:
                 roster.remove(user.id)
                 put.append(roster)
-            # A former address may be somebody else's by now.
+            # A former address may belong to another account by now.
             owned = [each for each in owned if each and getattr(each, "user_id", user_id) == user_id]
             return Changes(None, put=put, delete=[*delete, user, *owned], events=user.delete())
 
@@ -383,7 +386,7 @@ class UsersService:
         return book.addresses
 
     async def add_address(self, command: AddAddress, caller: Identity) -> Address:
-        """Store another address, under a new id; return it.
+        """Store another address under a new id, and return it.
 
         Raises:
             InvalidArgument: INVALID_ARGUMENT.
@@ -395,7 +398,7 @@ class UsersService:
         return checked
 
     async def update_address(self, command: UpdateAddress, caller: Identity) -> Address:
-        """Replace an address; return the new one.
+        """Replace an address, and return the new address.
 
         Raises:
             InvalidArgument: INVALID_ARGUMENT.
@@ -412,7 +415,7 @@ class UsersService:
         await self._edit_addresses(command.user_id, lambda book: book.remove(command.address_id))
 
     async def get_contacts(self, query: GetContacts, caller: Identity) -> list[User]:
-        """Return the accounts asked for, without those that do not exist; for notifications only."""
+        """Return the requested accounts that exist. Only the notifications service may call this."""
         require_service(caller, "notifications")
         if len(query.user_ids) > MAX_LIMIT:
             raise invalid("Too many accounts at once.", ("user_ids", f"must be at most {MAX_LIMIT}"))
@@ -423,7 +426,7 @@ class UsersService:
         return list((await self._store.get_many(User, list(wanted))).values())
 
     async def on_notification_bounced(self, event: NotificationBounced, inbox: InboxRecord) -> None:
-        """Mark the account's address undeliverable; ignore a bounce from before the account had this address."""
+        """Mark the account's address as undeliverable. Ignore a bounce from before the account had this address."""
 
         def change(found: Sequence[Any]) -> Changes[bool]:
             user: User | None = found[0]
@@ -448,13 +451,13 @@ class UsersService:
         """Create an account with a normalised e-mail address and a clean name.
 
         Raises:
-            AlreadyExists: EMAIL_TAKEN, unless the existence of accounts is hidden; ADMIN_EXISTS for a `first_admin` who
-                would not be the first.
+            AlreadyExists: EMAIL_TAKEN, unless the existence of accounts is hidden; ADMIN_EXISTS for a `first_admin`
+                if there is or was an administrator already.
         """
         claim = EmailClaim(email_key(email), new_id("usr"), folding=FOLDING)
         known = await self._store.get(EmailClaim, claim.id)
         if known and known.is_taken(self._clock.now()) and not hide_account_existence:
-            raise email_taken()  # before the expensive hash; the transaction below decides
+            raise email_taken()  # saves the expensive hash; the transaction below decides
         reserved = await self._is_reserved_for_legacy_account(command.email)
         credentials = Credentials(claim.user_id, await self._hasher.hash(command.password))
         roles = (ADMIN, CUSTOMER) if first_admin else (CUSTOMER,)
@@ -489,9 +492,9 @@ class UsersService:
         return registered
 
     async def _is_reserved_for_legacy_account(self, email: str) -> bool:
-        """Return whether the owner of an account that FOLDING 1 stored under another address may have meant this one.
+        """Return whether an existing account may belong to this address, although FOLDING 1 stored it under another.
 
-        Nobody else may register it until that owner has proved to read the mail of the stored address.
+        Nobody else may register this address until the account's owner has verified the stored address.
         """
         key = legacy_email_key(email)
         if key is None:
@@ -502,7 +505,7 @@ class UsersService:
 
     async def _edit_addresses(self, user_id: str, edit: Callable[[AddressBook], None]) -> None:
         def change(book: AddressBook | None) -> tuple[AddressBook, Sequence[Any]]:
-            if book is None:  # created and deleted with the account
+            if book is None:  # the book is created and deleted with the account
                 raise no_such_user()
             edit(book)
             return book, ()
@@ -523,13 +526,13 @@ def _checked(command: RegisterUser) -> tuple[str, str]:
 def _answer_like_new(
     user: User, claim: EmailClaim, found: Challenge | None, key: str, now: datetime
 ) -> Changes[User]:
-    """Return the answer that a new account would get, and mail the owner, who may have forgotten the password.
+    """Return the answer for a new account, and mail the owner of the address, who may need a new password.
 
-    A former address gets no mail: it is reserved for the account that had it, so that the change can be undone.
+    A former address gets no mail. It is only reserved for the account that had it, so that the change can be undone.
     """
     answer = replace(user, version=1)
     if not claim.is_current or key != challenge_id(Purpose.REGISTRATION, claim.user_id):
-        return Changes(answer)  # the latter: registered just now, so the owner needs no mail
+        return Changes(answer)  # a key of another account: registered just now, so the owner needs no mail
     challenge = found or Challenge(key, claim.user_id, claim.id, now)
     requested = challenge.request(Purpose.REGISTRATION, claim.id, now)
     event = UserChallenged(user_id=claim.user_id, purpose="PASSWORD_RESET", occasion="REGISTRATION")

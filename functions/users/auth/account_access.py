@@ -1,11 +1,11 @@
-"""All access to an account, and the one place where it ends.
+"""All access to an account, and the only code that revokes it.
 
-A use case that changes a password, an e-mail address, roles, or deletes the account adds `AccountAccess.refs` to its
-transaction and writes what `revoke` or `delete` returns, so that both commit together.
+A use case that changes a password, an e-mail address or roles, or deletes the account, adds `AccountAccess.refs` to its
+transaction and writes the result of `revoke` or `delete`, so that both commit together.
 
-What exists once for each account is among the refs and is deleted (mailed tokens). What exists many times (sessions,
-known devices) holds the `generation` of the credentials with which it was made, and is invalid with another. Access
-tokens, and the streams and tickets that were opened with them, end within a minute by the revocation.
+Mailed tokens belong to challenges that exist once for each account: these are among the refs and are deleted. Sessions
+and known devices exist many times: they hold the `generation` of the credentials with which they were made, and are
+invalid with any other. The revocation ends access tokens within a minute, together with their streams and tickets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from functions.users.domain import Credentials
 
 
 class AccessChanges(NamedTuple):
-    """What a transaction must write to end the access."""
+    """The changes that a transaction must write to end the access."""
 
     put: list[Entity]
     delete: list[Entity]
@@ -45,13 +45,13 @@ class AccountAccess(NamedTuple):
 
     @staticmethod
     def from_found(found: Sequence[Any]) -> AccountAccess:
-        """Make it from the entities that a transaction found at `refs`."""
+        """Return the access from the entities that a transaction found at `refs`."""
         return AccountAccess(found[0], [challenge for challenge in found[2:] if challenge])
 
     def revoke(self, user_id: str, now: datetime, *, keep_sessions: bool = False) -> AccessChanges:
         """End everything issued up to now: mailed tokens, access tokens, sessions and known devices.
 
-        With `keep_sessions` sessions and devices stay: a refresh gives a token that shows the change.
+        With `keep_sessions`, sessions and devices stay valid: a refresh issues a token that reflects the change.
         """
         put: list[Entity] = [Revocation.of_user(user_id, now)]
         if self.credentials is not None:

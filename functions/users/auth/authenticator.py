@@ -1,4 +1,4 @@
-"""Authentication by password, without revealing who has an account."""
+"""Authentication by password that does not reveal which addresses have an account."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NO_USER_ID = "usr_nobody"
 
 @dataclass(frozen=True, repr=False)
 class LogIn:
-    """Start a session. `client_address` and `device_token` may be empty."""
+    """Start a session. `client_address` and `device_token` are empty if they are unknown."""
 
     email: str
     password: str
@@ -33,10 +33,10 @@ class LogIn:
 
 
 class Authenticated(NamedTuple):
-    """The account whose password was right, and the device if it is known already.
+    """The account whose password was correct, and the device if it is already known.
 
-    `misfolded`: the address, as written today, belongs to another domain than the one that FOLDING 1 made of it and
-    that the account still has.
+    `misfolded` is true if FOLDING 1 stored the account under another domain than the one in the address of this login,
+    and the account still has that address.
     """
 
     credentials: Credentials
@@ -45,7 +45,7 @@ class Authenticated(NamedTuple):
 
 
 class PasswordAuthenticator:
-    """Checks passwords, limited by the throttle.
+    """Checks passwords, with the limits of the throttle.
 
     Its methods raise UNAUTHENTICATED (INVALID_CREDENTIALS) and RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS).
     """
@@ -67,8 +67,8 @@ class PasswordAuthenticator:
     async def authenticate(self, command: LogIn) -> Authenticated:
         """Check the password of the account with this address.
 
-        An unknown address takes every step that a known one takes, so that neither answer nor time tells
-        them apart.
+        An unknown address goes through the same steps as a known address, so that neither the answer nor its time
+        reveals whether there is an account.
         """
         account = account_key(command.email)
         claim, misfolded = await self._find_claim(account, command.email)
@@ -85,7 +85,7 @@ class PasswordAuthenticator:
     async def reauthenticate(self, caller: Identity, password: str) -> None:
         """Require that the signed-in caller is the account's owner, and not somebody with a stolen token.
 
-        Accepts the caller's current password or, where none is given, a login of the last five minutes. Raises
+        Accepts the caller's current password or, if `password` is empty, a login of the last five minutes. Raises
         UNAUTHENTICATED (REAUTHENTICATION_REQUIRED) for an older login.
         """
         if password:
@@ -96,13 +96,13 @@ class PasswordAuthenticator:
             )
 
     async def check_current(self, user_id: str, password: str) -> Credentials:
-        """Check the current password of an account whose owner is signed in; return its credentials."""
+        """Check the current password of an account whose owner is signed in, and return its credentials."""
         credentials = await self._store.get(Credentials, user_id)
         subject = f"{user_id}:{credentials.generation if credentials else 1}"
         return await self._throttle.reauthentication(subject, lambda: self._check(credentials, password))
 
     async def _find_claim(self, account: str, email: str) -> tuple[EmailClaim | None, bool]:
-        """Find the claim of an address; by the rules of FOLDING 1 only if today's find none."""
+        """Return the claim of an address, and whether it was found only by the outdated rules of FOLDING 1."""
         keys = [key for key in (account, legacy_email_key(email)) if key]
         claims = await self._store.get_many(EmailClaim, keys)
         current = [claim for key in keys if (claim := claims.get(key)) and claim.is_current]
@@ -112,13 +112,13 @@ class PasswordAuthenticator:
         return None, False
 
     async def _check(self, credentials: Credentials | None, password: str) -> Credentials | None:
-        # Without a hash (no account, or locked) the work is the same, and no password is right.
+        # Without a hash (no account, or a locked one) the work is the same, and no password is correct.
         known = credentials.password_hash or None if credentials else None
         right = await self._hasher.verify(password, known)
         return credentials if right else None
 
     async def _rehash_if_outdated(self, credentials: Credentials, password: str) -> None:
-        """Hash the password with today's parameters if they have changed; a login never fails because of it."""
+        """Hash the password again if the hash parameters have changed. A failure does not fail the login."""
         known = credentials.password_hash
         if not self._hasher.is_outdated(known):
             return

@@ -1,4 +1,4 @@
-"""Challenges: mailed tokens that prove that somebody reads an address's mail."""
+"""Challenges: a mailed token proves that its bearer can read the mail of an address."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from functions.runtime.errors import ServiceError, invalid
 MAX_MAILS = 3
 _WINDOW = timedelta(minutes=15)
 MAX_ISSUED = 100
-"""Far more than the quota of requests lets strangers cause; each failed attempt to send a mail issues one, too."""
+"""The number of tokens kept for a challenge. Strangers cannot cause so many within the quota of requests. Each failed
+attempt to send a mail also issues a token."""
 
 
 class Purpose(StrEnum):
-    """What the answer to a challenge allows."""
+    """The action that answering a challenge allows."""
 
     PASSWORD_RESET = "PASSWORD_RESET"  # noqa: S105 - a name, no password
-    # A new password, for the owner of an address that somebody tried to register. Separate from PASSWORD_RESET, so that
-    # strangers use up no quota but their own.
+    # A new password for the owner of an address that somebody tried to register. It is separate from PASSWORD_RESET, so
+    # that strangers cannot use up the owner's quota.
     REGISTRATION = "REGISTRATION"
     EMAIL_VERIFICATION = "EMAIL_VERIFICATION"
     EMAIL_CHANGE = "EMAIL_CHANGE"
@@ -29,7 +30,7 @@ class Purpose(StrEnum):
 
     @property
     def lifetime(self) -> timedelta:
-        """How long a challenge may be answered."""
+        """The time within which a challenge may be answered."""
         return _LIFETIMES[self]
 
 
@@ -42,16 +43,16 @@ _LIFETIMES = {
 }
 PASSWORD_RESETS = (Purpose.PASSWORD_RESET, Purpose.REGISTRATION)
 ACCOUNT_PURPOSES = tuple(purpose for purpose in Purpose if purpose is not Purpose.EMAIL_UNDO)
-"""Purposes with one challenge for each account; EMAIL_UNDO has one for each change of an address."""
+"""The purposes that have one challenge for each account. EMAIL_UNDO has one for each change of an address."""
 
 
 def challenge_id(purpose: Purpose, owner_id: str) -> str:
-    """Return the id of the one challenge that an account, or a change of its address, has for a purpose."""
+    """Return the id of a challenge. The owner, an account or a change of its address, has one for each purpose."""
     return "chl_" + sha256(f"{purpose}\n{owner_id}".encode()).hexdigest()[:32]
 
 
 def invalid_mailed_token() -> ServiceError:
-    """INVALID_ARGUMENT (MAILED_TOKEN_INVALID): the same error whatever is wrong with the token."""
+    """Return INVALID_ARGUMENT (MAILED_TOKEN_INVALID), the same error for every problem with a token."""
     return invalid(
         "The token is not valid, or not any more.",
         ("token", "must be one that was mailed, used once, in time"),
@@ -61,7 +62,7 @@ def invalid_mailed_token() -> ServiceError:
 
 @dataclass
 class IssuedToken:
-    """A token that was issued to be mailed, by its digest."""
+    """The digest and expiry of a token that was issued for a mail."""
 
     digest: str = field(repr=False)
     expires_at: datetime
@@ -69,12 +70,12 @@ class IssuedToken:
 
 @dataclass
 class Challenge:
-    """A challenge to be answered once, with any of the tokens that were mailed for it.
+    """A challenge that is answered once, with any of the tokens that were mailed for it.
 
-    `email` is the digest of the address that the mail goes to: the tokens prove nothing about another one. `address` is
-    that address itself where it is not (or no longer) the account's. `asked` holds the times of the latest requests. A
-    new request leaves the tokens of earlier mails valid until they expire, so that a stranger's request cannot
-    invalidate the owner's mail.
+    `email` is the digest of the address to which the mail goes: the tokens prove nothing about another address.
+    `address` is the address itself if it is not, or no longer, the account's. `asked` holds the times of the latest
+    requests. A new request leaves the tokens of earlier mails valid until they expire, so that a stranger's request
+    cannot invalidate the owner's mail.
     """
 
     id: str
@@ -87,7 +88,7 @@ class Challenge:
     version: int = 0
 
     def request(self, purpose: Purpose, email: str, now: datetime, address: str = "") -> bool:
-        """Record a request for a mail; return False, and change nothing, after three within 15 minutes."""
+        """Record a request for a mail. After three requests within 15 minutes, return False and change nothing."""
         recent = [at for at in self.asked if at + _WINDOW > now]
         if len(recent) >= MAX_MAILS:
             return False
@@ -98,7 +99,7 @@ class Challenge:
         return True
 
     def issue(self, token_digest: str, now: datetime) -> bool:
-        """Accept this token as an answer, too; return False if the challenge has expired."""
+        """Accept this token as an additional answer. Return False if the challenge has expired."""
         if now >= self.expires_at:
             return False
         unexpired = [token for token in self.issued if now < token.expires_at]
@@ -106,6 +107,6 @@ class Challenge:
         return True
 
     def is_answered_by(self, token_digest: str, email: str, now: datetime) -> bool:
-        """Return whether the token is one of those issued, unexpired, for the address with the digest `email`."""
+        """Return whether the token was issued for the address with the digest `email` and has not expired."""
         unexpired = [token.digest for token in self.issued if now < token.expires_at]
         return any(compare_digest(token_digest, digest) for digest in unexpired) and email == self.email

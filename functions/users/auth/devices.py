@@ -1,7 +1,8 @@
-"""Device tokens: they show that somebody logged in to an account from this device before.
+"""Device tokens, which show that somebody logged in to an account from this device before.
 
-After OWASP's device cookies (https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies):
-wrong passwords of strangers then delay strangers, and not the owner. A token proves nothing else.
+They follow OWASP's device cookies
+(https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies): wrong passwords of strangers
+delay only strangers, and not the owner. A token proves nothing else.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class KnownDevice(NamedTuple):
 class DeviceTokens:
     """Issues and recognises device tokens. Nothing is stored for a device.
 
-    A token holds the account, a random id of the device and the time of the login, under an HMAC which also covers the
-    generation of the credentials and the store's epoch: a new password or a restore makes every device unknown.
+    A token contains the account, a random id of the device and the time of the login. Its HMAC also covers the
+    generation of the credentials and the store's epoch, so that a new password or a restore makes every device unknown.
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
@@ -55,7 +56,7 @@ class DeviceTokens:
         self._key = b""
 
     async def issue(self, credentials: Credentials, known: KnownDevice | None) -> str:
-        """Return a token for the device that has just logged in; a known device keeps its id."""
+        """Return a token for the device that has just logged in. A known device keeps its id."""
         device = bytes.fromhex(known.id) if known else secrets.token_bytes(_ID_BYTES)
         at = int(self._clock.now().timestamp()).to_bytes(_TIME_BYTES)
         body = UUID(credentials.id[-32:]).bytes + device + at
@@ -64,7 +65,7 @@ class DeviceTokens:
         )
 
     async def recognise(self, token: str, credentials: Credentials | None) -> KnownDevice | None:
-        """Return the device if the token was issued here, for this account, in the last 180 days."""
+        """Return the device if this service issued the token for this account in the last 180 days; otherwise None."""
         raw = _parse(token)
         if raw is None:
             return None
@@ -89,7 +90,7 @@ class DeviceTokens:
 
 
 def _parse(token: str) -> bytes | None:
-    """Return the bytes of a text that has the form of a device token; None for any other text."""
+    """Return the decoded bytes of a device token, or None if the text does not have the form of one."""
     if len(token) != _CHARS or not token.startswith(_PREFIX) or not token.isascii():
         return None
     try:

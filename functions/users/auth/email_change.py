@@ -1,4 +1,4 @@
-"""Use cases of a changed e-mail address: the new address confirms it, and the former one may undo it."""
+"""Use cases of a changed e-mail address: confirmation by the new address, and undo by the former address."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class EmailChangeService:
         self._clock = clock
 
     async def pending_email(self, user: User) -> str:
-        """Return the address that waits for its code; empty if there is none."""
+        """Return the address that is not confirmed yet, or an empty text if no change is pending."""
         if user.pending_until is None or self._clock.now() >= user.pending_until:
             return ""
         challenge = await self._store.get(Challenge, challenge_id(Purpose.EMAIL_CHANGE, user.id))
@@ -49,15 +49,15 @@ class EmailChangeService:
     async def confirm(self, token: str) -> None:
         """Change the account's address to the one that the token was mailed to.
 
-        The former address gets a mail, and nobody else can register it for seven days. A change back to a former
-        address ends the right to undo of the addresses in between. Mailed tokens and access tokens from before become
+        The former address gets a mail, and nobody else can register it for seven days. After a change back to a former
+        address, the later addresses can no longer undo their changes. Earlier mailed tokens and access tokens become
         invalid.
 
         Raises:
             InvalidArgument: MAILED_TOKEN_INVALID.
-            AlreadyExists: EMAIL_TAKEN, by somebody in the meantime.
-            ResourceExhausted: TOO_MANY_EMAIL_CHANGES, for the sixth in seven days.
-            Aborted: VERSION_MISMATCH, if the account was changed at the same moment.
+            AlreadyExists: EMAIL_TAKEN, if another account got the address in the meantime.
+            ResourceExhausted: TOO_MANY_EMAIL_CHANGES, for the sixth change in seven days.
+            Aborted: VERSION_MISMATCH, if the account was changed concurrently.
         """
         presented = parse_mailed_token(token, await self._store.epoch())
         key = challenge_id(Purpose.EMAIL_CHANGE, presented.user_id)
@@ -90,7 +90,7 @@ class EmailChangeService:
             elif user.email_deliverable and old_claim is not None:
                 put += _keep_former(user, old_claim, change_id, now)
                 events.append(UserEmailChanged(user_id=user.id, change_id=change_id))
-            elif old_claim is not None:  # its mail reaches nobody, or somebody else
+            elif old_claim is not None:  # its mail reaches nobody or the wrong person
                 delete.append(old_claim)
             user.change_email(challenge.address, now)
             return Changes(None, put=put, delete=delete, events=events)
@@ -109,14 +109,15 @@ class EmailChangeService:
         log.info("email_changed", extra={"user_id": seen.id})
 
     async def undo(self, token: str) -> None:
-        """Give the account back to the former address that the token was mailed to.
+        """Restore the former address of the account. The token was mailed to that address.
 
-        The person who changed the address knew the password, or has set one since. So every password is rejected from
-        now on, every session and mailed token ends, and a token for a new password is mailed to the restored address.
+        The person who changed the address knew the password, or has set one since. So the account rejects every
+        password until a new one is set, and every session and mailed token ends. A token for setting a new password is
+        mailed to the restored address.
 
         Raises:
             InvalidArgument: MAILED_TOKEN_INVALID.
-            Aborted: VERSION_MISMATCH, if the account was changed at the same moment.
+            Aborted: VERSION_MISMATCH, if the account was changed concurrently.
         """
         presented = parse_mailed_token(token, await self._store.epoch())
         key = challenge_id(Purpose.EMAIL_UNDO, presented.change_id)
@@ -174,7 +175,7 @@ def former_refs(user: User) -> list[Ref]:
 
 
 def _undo_position(user: User, now: datetime, *, email: str = "", change_id: str = "") -> int | None:
-    """Return the position of this address or change among those that can be undone; None if it is not there."""
+    """Return the index of this address or change in `user.undoable(now)`, or None if it is not there."""
     for position, former in enumerate(user.undoable(now)):
         if former.email == email or former.change_id == change_id:
             return position
@@ -182,7 +183,10 @@ def _undo_position(user: User, now: datetime, *, email: str = "", change_id: str
 
 
 def _keep_former(user: User, claim: EmailClaim, change_id: str, now: datetime) -> list[Entity]:
-    """Reserve the former address, and keep the challenge that may undo the change, for seven days."""
+    """Reserve the former address for seven days, with the challenge that may undo the change.
+
+    Returns the entities to store.
+    """
     undoable, until = user.undoable(now), now + UNDO_PERIOD
     if len(undoable) >= MAX_FORMER_EMAILS:
         raise exhausted(
@@ -199,7 +203,7 @@ def _keep_former(user: User, claim: EmailClaim, change_id: str, now: datetime) -
 def _undo_records(
     user: User, position: int, found: Sequence[Any], now: datetime, keep: str
 ) -> list[EmailClaim | Challenge]:
-    """Return the claims and challenges of the former addresses from this position on, without the claim `keep`."""
+    """Return the claims and challenges of the former addresses from this position on, except the claim `keep`."""
     ended = user.undoable(now)[position:]
     ids = {former.email for former in ended if former.email != keep}
     ids |= {challenge_id(Purpose.EMAIL_UNDO, former.change_id) for former in ended}

@@ -1,4 +1,4 @@
-"""Passwords: which ones are accepted, and how they are hashed with argon2id."""
+"""Passwords: the rules for accepted passwords, and hashing with argon2id."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SALT_BYTES, _HASH_BYTES = 16, 32
-# Normalisation may shorten a text. A longer one is refused without normalising it.
+# The limit before normalisation, which may shorten a text. A longer text is refused.
 _MAX_RAW_PASSWORD = 512
 
-# The most frequent passwords of published breaches that are long enough to pass the rule of length.
+# The most frequent passwords of published breaches, as far as they are long enough to be accepted.
 _COMMON_WORDS = """
     0000000000 0123456789 0987654321 1111111111 1122334455 123123123123 1234512345 123456789a 123456789q
     1234567890 12345678910 1234567891 123456789012 1234567899 12345qwert 123qwe123qwe 147258369a 1472583690
@@ -44,10 +44,10 @@ _COMMON = frozenset(_COMMON_WORDS.split())
 
 
 class PasswordHasher:
-    """Hashes with argon2id: `time_cost` passes over `memory_kib` KiB, one lane, in threads.
+    """Hashes passwords with argon2id in threads: `time_cost` passes over `memory_kib` KiB, one lane.
 
-    At most `concurrency` hashes run at once and `queue` more wait. Every method raises UNAVAILABLE (OVERLOADED) beyond
-    that, so that a flood of logins is refused before it exhausts memory.
+    At most `concurrency` hashes run at once, and `queue` more wait. Beyond that, `hash` and `verify` raise UNAVAILABLE
+    (OVERLOADED), so that a flood of logins is refused before it exhausts memory.
     """
 
     def __init__(self, *, time_cost: int, memory_kib: int, concurrency: int, queue: int) -> None:
@@ -61,15 +61,15 @@ class PasswordHasher:
         return await self._run(lambda: self._argon2.hash(_normalised(password)))
 
     async def verify(self, password: str, known: str | None) -> bool:
-        """Return whether `known` is the hash of `password`. None gives False after the same time."""
+        """Return whether `known` is the hash of `password`. If `known` is None, return False after the same time."""
         return await self._run(lambda: self._matches(password, self._decoy_hash if known is None else known))
 
     def is_outdated(self, known: str) -> bool:
-        """Return whether `known` was made with other parameters than today's."""
+        """Return whether `known` was made with parameters other than the current ones."""
         return self._argon2.check_needs_rehash(known)
 
     async def close(self) -> None:
-        """Stop the threads; cancel hashes that have not started."""
+        """Stop the threads, and cancel hashes that have not started."""
         if "_pool" in self.__dict__:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -104,7 +104,7 @@ class PasswordHasher:
 
     @cached_property
     def _decoy_hash(self) -> str:
-        """A well-formed hash of no known password: checking against it takes as long as any check."""
+        """A well-formed hash of no known password. A check against it takes as long as any other check."""
         salt, tag = (b64encode(os.urandom(size)).rstrip(b"=").decode() for size in (_SALT_BYTES, _HASH_BYTES))
         return f"$argon2id$v=19$m={self._memory_kib},t={self._time_cost},p=1${salt}${tag}"
 
@@ -122,7 +122,7 @@ def check_password(text: str, email: str, field: str = "password") -> None:
 
 
 def _normalised(text: str) -> str:
-    """Return the form that is hashed: NFKC, so that every keyboard produces the same password."""
+    """Return the password in the form that is hashed: NFKC, so that it does not depend on the keyboard."""
     return unicodedata.normalize("NFKC", text[: _MAX_RAW_PASSWORD + 1])
 
 

@@ -63,9 +63,9 @@ class SessionsService:
     async def refresh(self, refresh_token: str) -> SessionTokens:
         """Exchange a refresh token for new tokens.
 
-        A token that was exchanged before ends the session, even at once and by its owner, whose lost answer cannot be
-        told from a thief's copy. The session's access tokens become invalid within a minute. So this call must not be
-        retried.
+        A token that was already exchanged ends the session, and the session's access tokens become invalid within a
+        minute. The service cannot distinguish an owner who lost the answer from a thief with a copy. So this call must
+        not be retried.
 
         Raises:
             Unauthenticated: INVALID_REFRESH_TOKEN, REFRESH_TOKEN_REUSED.
@@ -92,9 +92,7 @@ class SessionsService:
         )
         failpoint("users.refresh.after")
         if not exchanged:
-            await self._end(
-                known.id
-            )  # in a transaction of its own, so that a refresh reads only what it needs
+            await self._end(known.id)  # in a separate transaction, so that a refresh reads only what it needs
             log.warning("refresh_token_reused", extra={"user_id": known.user_id})
             raise unauthenticated("REFRESH_TOKEN_REUSED", "This session has ended for safety; log in again.")
         user = await self._store.get(User, known.user_id)
@@ -103,7 +101,7 @@ class SessionsService:
         return SessionTokens(user.id, await self._tokens.sign(user, known), text)
 
     async def logout(self, refresh_token: str) -> None:
-        """End the session of any of its refresh tokens; ignore an unknown token.
+        """End the session to which the refresh token belongs, even if the token is outdated. Ignore an unknown token.
 
         The session's access tokens become invalid within a minute.
         """
@@ -124,7 +122,7 @@ class SessionsService:
         failpoint("users.session.after")
 
     async def _distrust_email(self, seen: User) -> None:
-        """Stop mail to an address that FOLDING 1 made of another one: it is in somebody else's domain."""
+        """Stop mail to an address that FOLDING 1 derived wrongly: its domain belongs to somebody else."""
 
         def change(user: User | None) -> tuple[User, Sequence[Any]]:
             if user is None:

@@ -1,4 +1,4 @@
-"""The texts of tokens: signed access tokens, and opaque refresh and mailed tokens."""
+"""The text formats of tokens: signed access tokens, and opaque refresh and mailed tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TOKEN_CHARS = 3 + 64  # the prefix; 16 bytes of an id and the secret, in base64
 
 @dataclass(frozen=True, repr=False)
 class SessionTokens:
-    """The tokens of a login or a refresh. The access token expires in `expires_in` seconds; only a login gives a
+    """The tokens of a login or a refresh. The access token expires in `expires_in` seconds. Only a login returns a
     `device_token`."""
 
     user_id: str
@@ -34,16 +34,16 @@ class SessionTokens:
 
 
 class RefreshToken(NamedTuple):
-    """A refresh token as the store knows it: its session, and the SHA-256 of its text."""
+    """The stored form of a refresh token: its session, and the SHA-256 of its text."""
 
     session_id: str
     digest: str
 
 
 class MailedToken(NamedTuple):
-    """A mailed token as the store knows it: its owner, and the SHA-256 of its text.
+    """The stored form of a mailed token: its owner, and the SHA-256 of its text.
 
-    `owner` is the 32 hexadecimal digits of the id of an account, or of a change of its address.
+    `owner` is the 32 hexadecimal digits of the id of an account, or of the id of a change of its address.
     """
 
     owner: str
@@ -51,17 +51,17 @@ class MailedToken(NamedTuple):
 
     @property
     def user_id(self) -> str:
-        """The id of the account, if the owner is one."""
+        """The id of the owner, if it is an account."""
         return f"usr_{self.owner}"
 
     @property
     def change_id(self) -> str:
-        """The id of the change of an address, if the owner is one."""
+        """The id of the owner, if it is a change of an address."""
         return f"emc_{self.owner}"
 
 
 class AccessTokens:
-    """Signs access tokens: EdDSA, 15 minutes."""
+    """Signs access tokens with EdDSA. They are valid for 15 minutes."""
 
     def __init__(self, keys: SigningKeysService, issuer: str, audience: str, clock: Clock) -> None:
         self._keys = keys
@@ -72,13 +72,13 @@ class AccessTokens:
     async def sign(self, user: User, session: Session) -> str:
         """Return a JWT with the identity and the roles of `user` in this session.
 
-        Its `auth_time` (OpenID Connect Core 1.0, section 2) is the time of the login, however often the session was
+        Its `auth_time` (OpenID Connect Core 1.0, section 2) is the time of the login, even after the session was
         refreshed.
         """
         import jwt
 
         kid, key = await self._keys.signer()
-        # With fractions of a second: a login right after a change gives a token from after it.
+        # With fractions of a second, so that a token of a login right after a revocation is later than the revocation.
         now = self._clock.now().timestamp()
         claims = {
             "iss": self._issuer,
@@ -96,28 +96,28 @@ class AccessTokens:
 
 
 def new_refresh_token(session_id: str, epoch: int) -> tuple[str, RefreshToken]:
-    """Make a token of 256 random bits for this session: the text for its owner, and what the store may know.
+    """Make a token of 256 random bits for this session. Return the text for its owner, and the stored form.
 
-    Here and below, `epoch` is the store's: a token of another one matches nothing.
+    Here and below, `epoch` is the store's epoch. A token of another epoch matches no stored digest.
     """
     text = _new(_REFRESH, session_id)
     return text, RefreshToken(session_id, _digest(text, epoch))
 
 
 def parse_refresh_token(text: str, epoch: int) -> RefreshToken | None:
-    """Return what `text` claims to be; None if it has not the form of a refresh token."""
+    """Return the refresh token that `text` claims to be, or None if it does not have the form of one."""
     owner = _owner(_REFRESH, text)
     return RefreshToken(f"ses_{owner}", _digest(text, epoch)) if owner else None
 
 
 def new_mailed_token(owner_id: str, epoch: int) -> tuple[str, MailedToken]:
-    """Make a token of 256 random bits for this account or change: the text to mail, and what the store may know."""
+    """Make a token of 256 random bits for this account or change. Return the text to mail, and the stored form."""
     text = _new(_MAILED, owner_id)
     return text, MailedToken(owner_id[-32:], _digest(text, epoch))
 
 
 def parse_mailed_token(text: str, epoch: int) -> MailedToken:
-    """Return what `text` claims to be; raise INVALID_ARGUMENT (MAILED_TOKEN_INVALID) for any other text."""
+    """Return the mailed token that `text` claims to be. Raises INVALID_ARGUMENT (MAILED_TOKEN_INVALID)."""
     owner = _owner(_MAILED, text)
     if owner is None:
         raise invalid_mailed_token()
@@ -130,7 +130,7 @@ def _new(prefix: str, owner_id: str) -> str:
 
 
 def _owner(prefix: str, text: str) -> str | None:
-    """Return the 32 hexadecimal digits of the owner that the text claims to have."""
+    """Return the 32 hexadecimal digits of the owner that the text names, or None if the text is malformed."""
     if len(text) != _TOKEN_CHARS or not text.startswith(prefix) or not text.isascii():
         return None
     try:
