@@ -81,7 +81,7 @@ class StreamTickets:
         failpoint("orders.redeem-ticket.before")
         stored = await self._store.transact([Ref(StreamTicket, _digest(identifier))], use)
         failpoint("orders.redeem-ticket.after")
-        from cryptography.exceptions import InvalidTag  # as in _cipher
+        from cryptography.exceptions import InvalidTag  # imported on first use, as in _cipher
 
         try:
             token: bytes = _cipher(key).decrypt(_NONCE, base64.b64decode(stored.sealed), order_id.encode())

@@ -155,7 +155,7 @@ def _of_shard(limit: int) -> int:
 def _close_ended(
     account: VelocityRecord, orders: Mapping[str, Order], declines_per_hour: int
 ) -> list[datetime]:
-    """Remove orders that are no longer payable from `open`, count the paid and the declined ones.
+    """Remove orders that are no longer payable from `open`, and count the paid and the declined ones.
 
     Returns the times at which the declined orders were declined.
     """

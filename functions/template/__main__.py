@@ -1,5 +1,5 @@
-"""`python -m functions.template new NAME` writes a service; `... remove NAME` takes it away. The Makefile's targets
-new-service and remove-service also generate what follows from it.
+"""`python -m functions.template new NAME` creates a service; `... remove NAME` removes it. The Makefile's targets
+new-service and remove-service also regenerate the derived files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FOLDER = Path(__file__).parent
 CATALOG = Path("events/catalog.py")
 PORTS = Path("knative/local/ports.py")
 _TAKEN_NUMBERS = {10, 11}
-"""8090 is the broker's, 8091 the console's."""
+"""Port 8090 belongs to the broker, and 8091 to the console."""
 
 _NEXT = """\
 {name} is a service: gRPC shop.{name}.v1.{service}, locally at 127.0.0.1:{grpc_port}; events at 127.0.0.1:{http_port}.
@@ -41,7 +41,7 @@ make lint test-unit checks that all of this fits together; make up starts it. ma
 
 
 def new(root: Path, name: str, entity: str) -> str:
-    """Write a service under `root`, and return what to do next. Raises NameRefused or Unplaced before it writes."""
+    """Write a service under `root`, and return the next steps. Raises NameRefused or Unplaced before it writes."""
     if (root / "functions" / checked_name(name)).exists():
         raise NameRefused(f"NAME={name}: there is such a service already, in functions/{name}.")
     for path in _own(root, name):
@@ -54,7 +54,7 @@ def new(root: Path, name: str, entity: str) -> str:
     written = _added(root, shared.additions(names.answers()))
     written[root / CATALOG] = catalog.with_service(source, names.answers())
 
-    from copier import run_copy  # takes a second to import: only once nothing can be refused any more
+    from copier import run_copy  # takes a second to import, so only after all checks
 
     run_copy(str(FOLDER), root, data=names.answers(), defaults=True, quiet=True)
     for path, text in written.items():
@@ -64,7 +64,7 @@ def new(root: Path, name: str, entity: str) -> str:
 
 
 def remove(root: Path, name: str) -> str:
-    """Remove a service, and return what is left to do by hand. Raises NameRefused for an unknown or used one."""
+    """Remove a service, and return the remaining manual steps. Raises NameRefused if it is unknown or still used."""
     if not (root / "functions" / checked_name(name)).is_dir():
         raise NameRefused(f"NAME={name}: there is no functions/{name}.")
     source = (root / CATALOG).read_text()
@@ -90,7 +90,7 @@ def remove(root: Path, name: str) -> str:
 
 
 def _own(root: Path, name: str) -> list[Path]:
-    """Return the paths that belong to the service alone."""
+    """Return the paths that belong only to the service."""
     return [
         root / "functions" / name,
         root / "proto" / "shop" / name,
@@ -99,7 +99,7 @@ def _own(root: Path, name: str) -> list[Path]:
 
 
 def _users(root: Path, name: str, events: list[str]) -> list[str]:
-    """Return the modules of others that import the service or its events."""
+    """Return the modules outside the service that use the service or its events."""
     names = re.compile("|".join(rf"\b{word}\b" for word in (rf"(functions|proto\.shop)\.{name}", *events)))
     own = tuple(map(str, (*_own(root, name), root / CATALOG, root / "functions" / "template")))
     folders = ("functions", "gateway", "knative", "events", "observability", "tests")
@@ -112,7 +112,7 @@ def _users(root: Path, name: str, events: list[str]) -> list[str]:
 
 
 def _added(root: Path, additions: list[shared.Addition]) -> dict[Path, str]:
-    """Return the shared files with the additions."""
+    """Return the new texts of the shared files by path, with the additions."""
     texts: dict[Path, str] = {}
     for addition in additions:
         path = root / addition.file
@@ -121,7 +121,7 @@ def _added(root: Path, additions: list[shared.Addition]) -> dict[Path, str]:
 
 
 def _numbers(root: Path) -> dict[str, int]:
-    """Return the services' numbers, from which their local ports follow."""
+    """Return the number of each service, which determines its local ports."""
     rows = re.findall(r'^    "([a-z0-9]+)": (\d+),$', (root / PORTS).read_text(), re.MULTILINE)
     return {name: int(number) for name, number in rows}
 
@@ -132,7 +132,7 @@ def _free_number(root: Path) -> int:
 
 
 def _format(root: Path, paths: list[Path]) -> None:
-    """Sort imports and wrap lines, which depend on the service's name."""
+    """Sort imports and wrap lines. Both depend on the service's name."""
     for command in (["check", "--select=I", "--fix"], ["format"]):
         subprocess.run(  # noqa: S603 - our own tool on our own files
             [sys.executable, "-m", "ruff", *command, "--quiet", *map(str, paths)], cwd=root, check=True
@@ -140,7 +140,7 @@ def _format(root: Path, paths: list[Path]) -> None:
 
 
 def main() -> int:
-    """Run the command line and return the exit code; refusals go to standard error."""
+    """Run the command line and return the exit code. Refusals are written to standard error."""
     parser = argparse.ArgumentParser(prog="python -m functions.template", description=__doc__)
     parser.add_argument("action", choices=["new", "remove"])
     parser.add_argument("name", help="such as inventory")

@@ -1,4 +1,4 @@
-"""Edits the source of the event catalogue: adds a service's event, and removes what belongs to a service."""
+"""Edits of the event catalogue's source: adds a service's event, and removes a service's events and subscriptions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class {event}(Payload, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Event:
-    """A payload class in the source: its name, its CloudEvents type and source, its lines (from 0, end exclusive)."""
+    """A payload class in the source: name, CloudEvents type and source, and lines (from 0, end exclusive)."""
 
     name: str
     type: str
@@ -49,7 +49,7 @@ def events(text: str) -> Iterator[Event]:
 
 
 def with_service(text: str, names: Mapping[str, object]) -> str:
-    """Return the source with the service's event, and with the service as a subscriber of UserDeleted and SweepDue."""
+    """Return the source with the service's event, and the service as a subscriber of UserDeleted and SweepDue."""
     event, name = str(names["event"]), str(names["name"])
     text = text.replace(_SWEEP, _EVENT.format_map(names) + _SWEEP, 1)
     subscribers = _subscribers(text)
@@ -59,12 +59,12 @@ def with_service(text: str, names: Mapping[str, object]) -> str:
 
 
 def without_service(text: str, name: str) -> str:
-    """Return the source without the service's events, and without the service as a subscriber of others."""
+    """Return the source without the service's events, and without the service as a subscriber of other events."""
     lines = text.splitlines(keepends=True)
     own = [event for event in events(text) if event.source == f"/{name}"]
     for event in reversed(own):
         start, end = event.lines
-        del lines[start : end + 2]  # with the two blank lines after it
+        del lines[start : end + 2]  # including the two blank lines after it
     gone = {event.name for event in own}
     left = {
         event: [domain for domain in domains if domain != name]
@@ -96,7 +96,7 @@ def _subscribers(text: str) -> dict[str, list[str]]:
 
 
 def _rewritten(text: str, subscribers: Mapping[str, list[str]]) -> str:
-    """Return the source with these subscribers, one line for each event; the formatter wraps long ones."""
+    """Return the source with these subscribers, one line for each event. The formatter wraps long lines."""
     node = _table(text)
     lines = text.splitlines(keepends=True)
     rows = (f"    {event}: {_tuple(domains)},\n" for event, domains in subscribers.items())

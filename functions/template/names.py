@@ -10,7 +10,8 @@ from itertools import combinations
 from pathlib import Path
 
 LONGEST = 30
-"""Kubernetes allows 63 characters for a revision: `name-events-00001-deployment-` and more."""
+"""The maximum length of a service's name. Kubernetes allows 63 characters for names derived from a revision, such as
+`name-events-00001-deployment-` and a suffix."""
 
 RESERVED = frozenset(
     """
@@ -19,7 +20,7 @@ RESERVED = frozenset(
     settings setup shop store sweep template test tests token
     """.split()  # noqa: SIM905 - forty names are read more easily as a text
 )
-"""Names of the platform's own parts, and names that are too easily confused with them."""
+"""Names of the platform's parts, and names that are easily confused with them."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*")
 _ENTITY = re.compile(r"[a-z][a-z0-9]*(_[a-z][a-z0-9]*)*")
@@ -34,12 +35,12 @@ _TAKEN_CLASSES = frozenset(
 
 
 class NameRefused(ValueError):
-    """A service cannot have this name; the message says why, and suggests another."""
+    """A service or entity cannot have this name. The message gives the reason and usually suggests another name."""
 
 
 @dataclass(frozen=True)
 class Names:
-    """The names from which the template's variables follow; `number` gives the local ports."""
+    """The names from which the template's variables are derived. `number` determines the local ports."""
 
     name: str
     entity: str
@@ -68,7 +69,7 @@ class Names:
 
 
 def checked_name(name: str) -> str:
-    """Return the name if a service may have it; raises NameRefused."""
+    """Return the name if it is allowed for a service. Raises NameRefused."""
     if not _NAME.fullmatch(name) or len(name) > LONGEST:
         raise NameRefused(
             f"NAME={name}: use 1 to {LONGEST} lower-case letters and digits, a letter first, as in `inventory`. "
@@ -80,7 +81,7 @@ def checked_name(name: str) -> str:
 
 
 def entity_of(name: str) -> str:
-    """Return the default entity of a service: the singular of its name, or an item of it."""
+    """Return the default entity of a service: the singular of its name, or `<name>_item`."""
     if name.endswith("ies") and len(name) > 4:
         return f"{name[:-3]}y"
     if name.endswith("s") and not name.endswith(("ss", "us", "is")) and len(name) > 4:
@@ -89,7 +90,7 @@ def entity_of(name: str) -> str:
 
 
 def checked_entity(entity: str, service: str, event_classes: frozenset[str]) -> str:
-    """Return the entity if its name is free beside the service and the catalogue's classes; raises NameRefused."""
+    """Return the entity if its name is valid and does not collide with other names or classes. Raises NameRefused."""
     if not _ENTITY.fullmatch(entity) or len(entity) > LONGEST or keyword.iskeyword(entity):
         raise NameRefused(
             f"ENTITY={entity}: use snake_case of at most {LONGEST} characters, as in `stock_item`."
@@ -107,7 +108,10 @@ def checked_entity(entity: str, service: str, event_classes: frozenset[str]) -> 
 
 
 def prefix_of(entity: str, root: Path) -> str:
-    """Return three letters for the entity's ids that no service under `root` uses yet."""
+    """Return an unused three-letter prefix for the entity's ids, given the services under `root`.
+
+    Raises NameRefused.
+    """
     used = set(_prefixes(root))
     letters = re.sub("[^a-z]", "", entity)
     for candidate in (*map("".join, combinations(letters, 3)), *map("".join, combinations("qxzjkvw", 3))):

@@ -1,4 +1,4 @@
-"""What a service adds to files that all services share: applies additions.yaml, and reverts it."""
+"""The lines that a service adds to shared files: applies and reverts additions.yaml."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _ADDITIONS = Path(__file__).with_name("additions.yaml")
 
 
 class Unplaced(ValueError):
-    """A shared file is not as the template expects; the message names it and the line in question."""
+    """A shared file does not contain an expected line. The message names the file and the line."""
 
 
 @dataclass(frozen=True)
 class Addition:
-    """Lines for one file: before or after each line that begins with `anchor`; at its end if `anchor` is empty."""
+    """Lines to add to a file, before or after each line that begins with `anchor`, or at its end without an anchor."""
 
     file: str
     text: str
@@ -27,7 +27,7 @@ class Addition:
     after: bool = False
 
     def added_to(self, content: str) -> str:
-        """Return the file's content with the lines; raises Unplaced where there is no anchor."""
+        """Return the file's content with the lines added. Raises Unplaced if no line matches the anchor."""
         if not self.anchor:
             return content + self.text
         lines = content.splitlines(keepends=True)
@@ -44,7 +44,7 @@ class Addition:
             yield line
 
     def taken_from(self, content: str) -> str:
-        """Return the file's content without the lines; raises Unplaced where they are missing."""
+        """Return the file's content with the lines removed. Raises Unplaced if they are missing."""
         if self.text not in content:
             raise Unplaced(
                 f"{self.file}: take out by hand what begins with `{self.text.splitlines()[0].strip()}`"
@@ -53,7 +53,7 @@ class Addition:
 
 
 def additions(names: Mapping[str, Any]) -> list[Addition]:
-    """Return the additions for a service, by the template's variables."""
+    """Return the additions for the service that the template's variables describe."""
     template = jinja2.Template(
         _ADDITIONS.read_text(), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )

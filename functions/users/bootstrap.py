@@ -27,7 +27,7 @@ from functions.users.subscriptions import subscriptions
 
 
 class Services(NamedTuple):
-    """The use cases of the domain."""
+    """The use cases of the users service."""
 
     users: UsersService
     sessions: SessionsService
@@ -43,7 +43,7 @@ def bootstrap(
     clock: Clock | None = None,
     verifier: TokenVerifier | None = None,
 ) -> Function:
-    """Compose the users service; what is passed in replaces the real collaborator."""
+    """Compose the users service. An argument replaces the collaborator that the settings describe."""
     clock = clock or SystemClock()
     store = store or open_store(settings, "users", MAPPINGS, clock)
     hasher = make_hasher(settings)
@@ -71,7 +71,7 @@ def bootstrap(
         store=store,
         services=rpc_services,
         subscriptions=subscriptions(services.users, services.keys),
-        # With its own keys: it does not call itself over the network.
+        # The verifier reads the keys directly: the service does not call itself over the network.
         verifier=verifier or token_verifier(settings, "users", services.keys.key_set, clock),
         clock=clock,
         signer=event_signer(settings, "users"),
@@ -112,7 +112,7 @@ def compose(settings: Settings, store: Store, hasher: PasswordHasher, clock: Clo
 
 
 def make_hasher(settings: Settings) -> PasswordHasher:
-    """Make the hasher that the settings describe; its threads start with the first hash."""
+    """Return the password hasher that the settings describe. Its threads start with the first hash."""
     return PasswordHasher(
         time_cost=settings.argon2_time_cost,
         memory_kib=settings.argon2_memory_kib,

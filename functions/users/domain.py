@@ -1,4 +1,4 @@
-"""Entities of accounts: the user, their credentials, e-mail claims, addresses and sessions; who administers."""
+"""Entities of accounts: users, credentials, e-mail claims, the roster of administrators, addresses and sessions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAX_FORMER_EMAILS = 5
 
 @dataclass
 class FormerEmail:
-    """An address that the account had; its reader may undo the change until `until`. `email` is its digest."""
+    """A former e-mail address of an account, which may undo the change until `until`. `email` is its digest."""
 
     change_id: str
     email: str
@@ -40,7 +40,7 @@ class FormerEmail:
 
 @dataclass
 class User:
-    """A person's profile. What identifies the person is left out of the repr, and so out of logs."""
+    """A person's profile. The repr omits the data that identifies the person, so that logs do not contain it."""
 
     id: str
     email: str = field(repr=False)
@@ -48,11 +48,11 @@ class User:
     roles: list[str]
     created_at: datetime
     updated_at: datetime
-    # Since when `email` is the account's: a bounce from before is about another address.
+    # The time since which the account has `email`. An earlier bounce concerns another address.
     email_since: datetime
     email_deliverable: bool = True
     email_verified: bool = False
-    # While a change of the address waits for its code: until when. The new address is in the challenge.
+    # The expiry of a pending change of the address, or None. The challenge contains the new address.
     pending_until: datetime | None = None
     # Oldest first.
     former_emails: list[FormerEmail] = field(default_factory=list)
@@ -62,17 +62,17 @@ class User:
     def register(
         user_id: str, email: str, name: str, roles: Iterable[str], now: datetime
     ) -> tuple[User, list[Payload]]:
-        """Make an account and the event that announces it."""
+        """Return a new account and the event that announces it."""
         user = User(user_id, email, name, sorted(roles), now, now, email_since=now)
         return user, [UserRegistered(user_id=user_id)]
 
     @property
     def is_admin(self) -> bool:
-        """Has the role admin."""
+        """Whether the account has the role admin."""
         return ADMIN in self.roles
 
     def require_version(self, version: int | None) -> None:
-        """Raise ABORTED (VERSION_MISMATCH) if `version` is given and not the stored one."""
+        """Raise ABORTED (VERSION_MISMATCH) if `version` is given and differs from the stored version."""
         if version is not None and version != self.version:
             raise _changed_meanwhile()
 
@@ -93,28 +93,28 @@ class User:
         self.updated_at = now
 
     def expect_email(self, until: datetime | None, now: datetime) -> None:
-        """Record that a change of the address waits for its code until then; None cancels it."""
+        """Record that a change of the address is pending until `until`. None cancels the change."""
         self.pending_until = until
         self.updated_at = now
 
     def change_email(self, email: str, now: datetime) -> None:
-        """Change the address to one whose mail the person has proved to read."""
+        """Change the address to a new one, which the person has verified."""
         self.email = email
         self.email_deliverable = self.email_verified = True
         self.pending_until = None
         self.email_since = self.updated_at = now
 
     def undoable(self, now: datetime) -> list[FormerEmail]:
-        """Return the former addresses whose readers may still undo the change, oldest first."""
+        """Return the former addresses that may still undo their change, oldest first."""
         return [former for former in self.former_emails if now < former.until]
 
     def verify_email(self, now: datetime) -> None:
-        """Record that the person has proved to read this account's mail."""
+        """Record that the person has verified the e-mail address."""
         self.email_verified = True
         self.updated_at = now
 
     def mark_undeliverable(self, at: datetime, now: datetime) -> bool:
-        """Record that the address does not accept mail, as of `at`; return whether that changes anything."""
+        """Record that the address did not accept mail at `at`, and return whether that changes the account."""
         if not self.email_deliverable or at < self.email_since:
             return False
         self.email_deliverable = False
@@ -133,9 +133,10 @@ class User:
 
 @dataclass
 class Credentials:
-    """The password's hash, under the account's id; separate from the profile, which thus never contains it.
+    """The password hash of an account, with the account's id. It is stored separately, so that no profile contains it.
 
-    `generation` grows when every session must end (`auth.account_access`): a session of another generation has ended.
+    `generation` increases when every session must end (see `auth.account_access`): a session of another generation has
+    ended.
     """
 
     id: str
@@ -144,7 +145,7 @@ class Credentials:
     version: int = 0
 
     def replace(self, known_hash: str, new_hash: str) -> None:
-        """Set a new password; raise ABORTED if another one was set since `known_hash` was checked."""
+        """Set a new password. Raise ABORTED if another password was set since `known_hash` was checked."""
         if self.password_hash != known_hash:
             raise aborted("VERSION_MISMATCH", "The password was changed in the meantime.")
         self.password_hash = new_hash
@@ -154,18 +155,18 @@ class Credentials:
         self.password_hash = ""
 
     def rehash(self, known_hash: str, new_hash: str) -> None:
-        """Store the hash of the same password with newer parameters; ignore it if the password was replaced since."""
+        """Store a hash of the same password with new parameters. Do nothing if the password was replaced meanwhile."""
         if self.password_hash == known_hash:
             self.password_hash = new_hash
 
 
 @dataclass
 class EmailClaim:
-    """The account that an e-mail address belongs to; `id` is its digest, so that no key in the store names a person.
+    """The record that an e-mail address belongs to an account.
 
-    With `until` it is a former address: it proves nothing, but nobody else can register it before then, so that the
-    change can be undone. `folding` is the version of the rules that made the digest (`emails.FOLDING`; 1 in rows
-    without it).
+    `id` is the digest of the address, so that no key in the store identifies a person. A claim with `until` belongs to
+    a former address: it proves nothing, but nobody else can register the address before that time, so that the change
+    can be undone. `folding` is the version of the rules that made the digest (`emails.FOLDING`; 1 in rows without it).
     """
 
     id: str
@@ -176,31 +177,31 @@ class EmailClaim:
 
     @property
     def is_current(self) -> bool:
-        """Is the address that the account has now."""
+        """Whether this is the account's present address."""
         return self.until is None
 
     def is_taken(self, now: datetime) -> bool:
-        """Return whether nobody else may have the address."""
+        """Return whether the address is unavailable to other accounts."""
         return self.until is None or now < self.until
 
 
 @dataclass
 class AdminRoster:
-    """Every account with the role admin, in one entity: two admins who demote each other at once leave one."""
+    """All accounts with the role admin, in one entity, so that the last two admins cannot demote each other."""
 
     id: str = "admins"
     user_ids: list[str] = field(default_factory=list)
     version: int = 0
 
     def record(self, user: User) -> None:
-        """Add or remove the account according to its roles. Raises what `remove` raises."""
+        """Add or remove the account according to its roles. Raises the errors of `remove`."""
         if user.is_admin and user.id not in self.user_ids:
             self.user_ids.append(user.id)
         elif not user.is_admin:
             self.remove(user.id)
 
     def remove(self, user_id: str) -> None:
-        """Remove an account; raise FAILED_PRECONDITION (LAST_ADMIN) if it is the only one."""
+        """Remove an account. Raise FAILED_PRECONDITION (LAST_ADMIN) if it is the only administrator."""
         if user_id not in self.user_ids:
             return
         if len(self.user_ids) == 1:
@@ -217,14 +218,14 @@ class Address(PostalAddress):
 
 @dataclass
 class AddressBook:
-    """A person's addresses, oldest first, under the id of their account."""
+    """A person's postal addresses, oldest first. `id` is the id of the account."""
 
     id: str
     addresses: list[Address] = field(default_factory=list, repr=False)
     version: int = 0
 
     def add(self, address: Address) -> None:
-        """Add an address; raise RESOURCE_EXHAUSTED (TOO_MANY_ADDRESSES) beyond 20."""
+        """Add an address. Raise RESOURCE_EXHAUSTED (TOO_MANY_ADDRESSES) if there are 20 already."""
         if len(self.addresses) >= MAX_ADDRESSES:
             # Waiting does not help: no retry_after.
             text = f"At most {MAX_ADDRESSES} addresses are kept."
@@ -232,11 +233,11 @@ class AddressBook:
         self.addresses.append(address)
 
     def replace(self, address: Address) -> None:
-        """Replace the address with the same id; raise NOT_FOUND (ADDRESS_NOT_FOUND)."""
+        """Replace the address with the same id. Raises NOT_FOUND (ADDRESS_NOT_FOUND)."""
         self.addresses[self._position(address.id)] = address
 
     def remove(self, address_id: str) -> None:
-        """Remove an address; raise NOT_FOUND (ADDRESS_NOT_FOUND)."""
+        """Remove an address. Raises NOT_FOUND (ADDRESS_NOT_FOUND)."""
         del self.addresses[self._position(address_id)]
 
     def _position(self, address_id: str) -> int:
@@ -248,11 +249,11 @@ class AddressBook:
 
 @dataclass
 class Session:
-    """One login and every token that came of it; only the digest of the latest refresh token is stored."""
+    """A login and all tokens issued from it. Only the digest of the latest refresh token is stored."""
 
     id: str
     user_id: str
-    # That of the credentials with which it was started: see Credentials.
+    # The generation of the credentials at the start of the session (see Credentials).
     generation: int
     token_digest: str = field(repr=False)
     created_at: datetime
@@ -261,19 +262,19 @@ class Session:
 
     @staticmethod
     def start(session_id: str, credentials: Credentials, token_digest: str, now: datetime) -> Session:
-        """Start a session of 30 days, however often it is refreshed."""
+        """Return a new session. It ends after 30 days, even if it is refreshed."""
         return Session(
             session_id, credentials.id, credentials.generation, token_digest, now, now + SESSION_LIFE
         )
 
     def has_ended(self, credentials: Credentials, now: datetime) -> bool:
-        """Return whether it has expired, or the password was replaced since."""
+        """Return whether the session has expired, or the generation of the credentials has changed since its start."""
         return now >= self.expires_at or self.generation != credentials.generation
 
     def rotate(self, presented: str, successor: str) -> bool:
-        """Exchange the presented token for its successor (digests both); return False if it is not the latest one.
+        """Exchange the presented token for its successor; both are digests. Return False if it is not the latest one.
 
-        A token of this session that is not the latest was exchanged before: somebody has a copy, and the session
+        A token of this session that is not the latest was already exchanged: somebody may have a copy, and the session
         must end.
         """
         if not compare_digest(presented, self.token_digest):
@@ -283,7 +284,7 @@ class Session:
 
 
 def clean_name(text: str) -> str:
-    """Return the name that is shown to people, as a clean line; raise INVALID_ARGUMENT with the field's name."""
+    """Return the name as one clean line. Raises INVALID_ARGUMENT with the field's name."""
     try:
         return clean_line(text, MAX_NAME)
     except TextError as error:
@@ -291,7 +292,7 @@ def clean_name(text: str) -> str:
 
 
 def known_roles(roles: Iterable[str]) -> frozenset[str]:
-    """Return `roles` as a set; raise INVALID_ARGUMENT if there is none, or an unknown one."""
+    """Return `roles` as a set. Raises INVALID_ARGUMENT if it is empty or contains an unknown role."""
     wanted = frozenset(roles)
     if not wanted or not wanted <= ROLES:
         raise invalid(
@@ -301,19 +302,19 @@ def known_roles(roles: Iterable[str]) -> frozenset[str]:
 
 
 def existing(user: User | None) -> User:
-    """Return the user; raise NOT_FOUND (USER_NOT_FOUND) for None."""
+    """Return the user. Raises NOT_FOUND (USER_NOT_FOUND) for None."""
     if user is None:
         raise no_such_user()
     return user
 
 
 def no_such_user() -> ServiceError:
-    """NOT_FOUND (USER_NOT_FOUND)."""
+    """Return the error NOT_FOUND (USER_NOT_FOUND)."""
     return not_found("User", "USER_NOT_FOUND")
 
 
 def email_taken() -> ServiceError:
-    """ALREADY_EXISTS (EMAIL_TAKEN)."""
+    """Return the error ALREADY_EXISTS (EMAIL_TAKEN)."""
     return already_exists("EMAIL_TAKEN", "There is an account with this e-mail address already.")
 
 

@@ -1,4 +1,4 @@
-"""E-mail addresses: the one form in which they are kept and compared, and the keys derived from them."""
+"""E-mail addresses: the normal form in which they are stored and compared, and the keys derived from it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 FOLDING = 2
 """The version of the rules of `normalise_email`. `legacy_email` finds accounts that version 1 stored differently."""
 
-# The dot-atom of RFC 5322 and the host names of RFC 1123 with at least two labels. Quoted local parts and
-# address literals are legal and, in practice, mistakes.
+# The dot-atom of RFC 5322, and host names of RFC 1123 with at least two labels. Quoted local parts and address literals
+# are legal, but in practice they are mistakes.
 _LOCAL = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?:[a-z]{2,63}|xn--[a-z0-9-]{1,59})")
 
@@ -27,7 +27,7 @@ _DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?:[a-z]{2,63}
 def normalise_email(text: str) -> str:
     """Return the address in ASCII and lower case, with the domain encoded by IDNA 2008.
 
-    The local part must be ASCII, and only its case is folded: mail servers may distinguish case, but none in use does.
+    The local part must be ASCII. Only its case is folded: mail servers may distinguish case, but none in use does so.
     Dots and `+tags` are kept. The domain is mapped by UTS #46 without transitional processing, so that `fussball` and
     `fußball` stay two domains. See docs/decisions/0004-identity-folding.md.
 
@@ -48,17 +48,17 @@ def normalise_email(text: str) -> str:
 
 @cache
 def _validator() -> Callable[..., ValidatedEmail]:
-    """Return `validate_email`, set to accept `.local` and `.test`: a mailed code shows whether mail arrives."""
-    import email_validator  # 50 ms of cold start, first needed here
+    """Return `validate_email`, configured to accept `.local` and `.test`: a mailed code shows whether mail arrives."""
+    import email_validator  # imported on first use: takes 50 ms of a cold start
 
-    email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()  # the library's documented way
+    email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()  # as the library documents it
     return email_validator.validate_email
 
 
 def legacy_email(text: str) -> str | None:
-    """Return the form that FOLDING 1 stored; None if that is no address, or the same as today's.
+    """Return the form that FOLDING 1 stored, or None if that is not an address or equals the current form.
 
-    It folded by NFKC and IDNA 2003, which turns `fußball` into `fussball`: another domain.
+    FOLDING 1 used NFKC and IDNA 2003, which turns `fußball` into `fussball`, another domain.
     """
     local, _, domain = unicodedata.normalize("NFKC", text[: MAX_EMAIL + 1].strip()).rpartition("@")
     local, domain = local.lower(), domain.casefold()
@@ -81,17 +81,17 @@ def email_key(email: str) -> str:
 
 
 def legacy_email_key(text: str) -> str | None:
-    """Return the key that FOLDING 1 gave the address; None if it is the same as today's."""
+    """Return the key of the address by FOLDING 1, or None where `legacy_email` returns None."""
     legacy = legacy_email(text)
     return email_key(legacy) if legacy else None
 
 
 def account_key(text: str) -> str:
-    """Return the key of the account that a login names, even if there is none or the text is no address."""
+    """Return the key of the account that a login names, even if there is no account or the text is not an address."""
     try:
         return email_key(normalise_email(text))
     except ServiceError:
-        # Cut, because no address is longer. Prefixed, so that it never equals the key of an address.
+        # Truncated, because no address is longer. Prefixed, so that the key never equals that of an address.
         return email_key("\0" + text[:MAX_EMAIL].casefold())
 
 

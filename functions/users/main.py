@@ -1,4 +1,4 @@
-"""Entry points of the users service: `python -m functions.users.main`, `function` for functions-framework."""
+"""Entry points of the users service: `python -m functions.users.main`, and `function` for functions-framework."""
 
 from functions.runtime.process import Process
 from functions.users.bootstrap import bootstrap

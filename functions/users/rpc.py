@@ -1,4 +1,4 @@
-"""The gRPC servicer: proto to command, entity to proto."""
+"""The gRPC service of users. It converts proto messages to commands, and entities to proto messages."""
 
 from __future__ import annotations
 
@@ -66,15 +66,15 @@ ACCESS = {
     "GetContacts": services("notifications"),
     "RotateKeys": ADMINS,
 }
-"""Callers that each method admits; the use cases check more."""
+"""Who may call each RPC. The use cases make further checks."""
 
 _PURPOSES = {pb.Purpose.Value(f"PURPOSE_{purpose}"): purpose for purpose in Purpose}
 
 
 class UsersServicer(users_pb2_grpc.UsersServiceServicer):
-    """shop.users.v1.UsersService; users.proto describes the methods.
+    """shop.users.v1.UsersService. users.proto describes the methods.
 
-    `client_address_header` is the lower-case name of the metadata in which the ingress states a client's address.
+    `client_address_header` is the lower-case name of the metadata in which the ingress sends a client's address.
     """
 
     def __init__(
@@ -243,12 +243,12 @@ class UsersServicer(users_pb2_grpc.UsersServiceServicer):
     def _client_address(
         self, request: pb.RegisterRequest | pb.LoginRequest | pb.RequestPasswordResetRequest, context: Any
     ) -> str:
-        """Return the address that the ingress states for a direct client, or else the one in the gateway's request."""
+        """Return the client address from the metadata of the ingress or, without it, from the gateway's request."""
         stated = dict(context.invocation_metadata() or ()).get(self._client_address_header)
         return str(stated or request.client_address)
 
     async def _profile(self, user: domain.User) -> pb.User:
-        """Return the account with the address that waits for its code."""
+        """Return the account, including an e-mail address that is not confirmed yet."""
         return _user(user, await self._email_changes.pending_email(user))
 
 
@@ -308,7 +308,7 @@ def _contacts(users: Iterable[domain.User]) -> Iterable[pb.Contact]:
         pb.Contact(
             user_id=user.id,
             email=user.email,
-            # A stranger may have chosen it, and the mail goes to the owner of the address.
+            # Without verification a stranger may have chosen the name, but the mail goes to the owner of the address.
             name=user.name if user.email_verified else "",
             deliverable=user.email_deliverable,
             verified=user.email_verified,

@@ -176,8 +176,8 @@ class UsersService:
     async def register(self, command: RegisterUser) -> User:
         """Create an account with the role customer.
 
-        If the existence of accounts is hidden and the address already has an account, the answer is that for a new
-        account, after the same work, and the owner of the address gets a mail.
+        If the existence of accounts is hidden and the address already has an account, the answer is the same as
+        for a new account, after the same work, and the owner of the address gets a mail.
 
         Raises:
             InvalidArgument: INVALID_ARGUMENT, WEAK_PASSWORD.
@@ -208,7 +208,7 @@ class UsersService:
             if error.reason not in (
                 "EMAIL_TAKEN",
                 "ADMIN_EXISTS",
-            ):  # by another process that starts right now
+            ):  # created by another process that starts at the same time
                 raise
         if await self._store.get(AdminRoster, ROSTER_ID) is None:
             log.warning("the account of ADMIN_EMAIL does not have the role admin")
@@ -532,7 +532,7 @@ def _answer_like_new(
     """
     answer = replace(user, version=1)
     if not claim.is_current or key != challenge_id(Purpose.REGISTRATION, claim.user_id):
-        return Changes(answer)  # a key of another account: registered just now, so the owner needs no mail
+        return Changes(answer)  # the second case: registered just now, so the owner needs no mail
     challenge = found or Challenge(key, claim.user_id, claim.id, now)
     requested = challenge.request(Purpose.REGISTRATION, claim.id, now)
     event = UserChallenged(user_id=claim.user_id, purpose="PASSWORD_RESET", occasion="REGISTRATION")

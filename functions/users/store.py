@@ -1,4 +1,4 @@
-"""How the entities of users are stored: mappings, keys, indexes."""
+"""Storage of the entities of the users service: mappings, keys and indexes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events that the users service reacts to."""
+"""The events that the users service subscribes to, and the method that handles each."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from functions.users.service import UsersService
 
 
 def subscriptions(users: UsersService, keys: SigningKeysService) -> dict[type[Payload], Handler]:
-    """Return the handler of each event type. The runtime's own sweep deletes expired sessions and attempts."""
+    """Return the handlers by payload type. The runtime deletes expired sessions and attempts in its own sweep."""
     return {NotificationBounced: users.on_notification_bounced, SweepDue: keys.on_sweep_due}

@@ -79,8 +79,8 @@ class ListAdjustments:
 class StockService:
     """Use cases of stock. Collaborators are fixed at start; methods are safe to call concurrently.
 
-    `reservation_time` is how long a reservation lasts. Every method that takes a product's id raises
-    NotFound (PRODUCT_NOT_FOUND) if the product is unknown or the caller may not see it.
+    `reservation_time` is how long a reservation lasts. Every method that takes a product's id raises NotFound
+    (PRODUCT_NOT_FOUND) if the product is unknown or the caller may not see it.
     """
 
     def __init__(

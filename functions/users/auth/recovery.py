@@ -1,7 +1,7 @@
 """Use cases of mailed tokens: reset a forgotten password, verify an e-mail address.
 
-No event and no store ever contains a token: notifications asks for one when it sends the mail, and only its digest is
-stored.
+No event and no store ever contains a token. The notifications service requests a token when it sends the mail, and only
+the digest is stored.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ log = logging.getLogger("shop.users")
 
 @dataclass(frozen=True, repr=False)
 class RequestPasswordReset:
-    """Have a token mailed that resets the password. `client_address` may be empty."""
+    """Request a mail with a token that resets the password. `client_address` is empty if it is unknown."""
 
     email: str
     client_address: str = ""
@@ -45,7 +45,7 @@ class RequestPasswordReset:
 
 @dataclass(frozen=True, repr=False)
 class ResetPassword:
-    """Replace the password by the proof of a mailed token."""
+    """Replace the password with a mailed token as proof."""
 
     token: str
     new_password: str
@@ -53,7 +53,7 @@ class ResetPassword:
 
 @dataclass(frozen=True)
 class IssueMailedToken:
-    """Issue a token for a challenge. `change_id` names the change that EMAIL_UNDO is about."""
+    """Issue a token for a challenge. `change_id` identifies the change of address for the purpose EMAIL_UNDO."""
 
     user_id: str
     purpose: Purpose
@@ -61,7 +61,7 @@ class IssueMailedToken:
 
 
 class MailedCode(NamedTuple):
-    """A token to be mailed, and the address that it is for."""
+    """A token, and the address to which it must be mailed."""
 
     token: str
     email: str
@@ -77,19 +77,19 @@ class RecoveryService:
         self._clock = clock
 
     async def request_password_reset(self, command: RequestPasswordReset) -> None:
-        """Have a token mailed that resets the password, if the account exists; at most three in 15 minutes.
+        """Request a mail with a token that resets the password, if the account exists. At most three in 15 minutes.
 
-        An unknown address takes every step that a known one takes.
+        An unknown address goes through the same steps as a known address.
 
         Raises:
-            ResourceExhausted: TOO_MANY_ATTEMPTS, for a network address that asks too often.
+            ResourceExhausted: TOO_MANY_ATTEMPTS, for a network address that sends too many requests.
         """
         await self._throttle.mail_request(command.client_address)
         account = account_key(command.email)
         claim = await self._store.get(EmailClaim, account)
         if claim and not claim.is_current:
             claim = None  # a former address proves nothing
-        # An unknown address gets a challenge, too, but no event; the challenge expires.
+        # An unknown address also gets a challenge, which expires, but no event.
         user_id = claim.user_id if claim else f"usr_{account[:32]}"
         event = UserChallenged(user_id=user_id, purpose="PASSWORD_RESET")
         requested = await self._challenge(Purpose.PASSWORD_RESET, user_id, account, event if claim else None)
@@ -97,9 +97,9 @@ class RecoveryService:
             log.info("password_reset_requested", extra={"user_id": claim.user_id})
 
     async def reset_password(self, command: ResetPassword) -> None:
-        """Replace the password by the proof of a mailed token; end every session, access token and mailed token.
+        """Replace the password with a mailed token as proof, and end every session, access token and mailed token.
 
-        The address counts as verified.
+        The address becomes verified.
 
         Raises:
             InvalidArgument: MAILED_TOKEN_INVALID, WEAK_PASSWORD.
@@ -126,7 +126,7 @@ class RecoveryService:
         log.info("password_reset", extra={"user_id": user_id})
 
     async def request_verification(self, user_id: str, caller: Identity) -> None:
-        """Have a token mailed that verifies the account's address; do nothing if it is verified.
+        """Request a mail with a token that verifies the account's address. Do nothing if it is already verified.
 
         Raises:
             NotFound: USER_NOT_FOUND.
@@ -143,7 +143,7 @@ class RecoveryService:
             )
 
     async def verify_email(self, token: str) -> None:
-        """Verify the account's address by the proof of a mailed token.
+        """Verify the account's address with a mailed token as proof.
 
         Raises:
             InvalidArgument: MAILED_TOKEN_INVALID.
@@ -163,12 +163,12 @@ class RecoveryService:
         log.info("email_verified", extra={"user_id": presented.user_id})
 
     async def issue_mailed_token(self, command: IssueMailedToken, caller: Identity) -> MailedCode:
-        """Issue a token for a challenge; for notifications only. Earlier tokens stay valid.
+        """Issue a token for a challenge. Earlier tokens stay valid. Only the notifications service may call this.
 
-        Returns the token, and the address that it must be mailed to at once.
+        Returns the token, and the address to which it must be mailed at once.
 
         Raises:
-            NotFound: CHALLENGE_NOT_FOUND, if there is nothing to prove any more.
+            NotFound: CHALLENGE_NOT_FOUND, if there is no valid challenge for the purpose.
         """
         require_service(caller, "notifications")
         user_id, purpose = command.user_id, command.purpose
@@ -194,7 +194,7 @@ class RecoveryService:
     async def _challenge(
         self, purpose: Purpose, user_id: str, email: str, event: UserChallenged | None
     ) -> bool:
-        """Return whether a mail may be sent; if so, `event` commits with the challenge."""
+        """Record a request for a mail, and return whether it may be sent. If so, `event` commits with the challenge."""
         now = self._clock.now()
         key = challenge_id(purpose, user_id)
 
@@ -210,7 +210,7 @@ class RecoveryService:
         return requested
 
     async def _check_token(self, token: str, purposes: Sequence[Purpose]) -> tuple[MailedToken, User]:
-        """Check the token before any expensive work; return it with its account. The transaction checks again."""
+        """Check the token before expensive work, and return it with its account. The transaction repeats the check."""
         presented = parse_mailed_token(token, await self._store.epoch())
         ids = [challenge_id(purpose, presented.user_id) for purpose in purposes]
         challenges = await self._store.get_many(Challenge, ids)
@@ -229,7 +229,7 @@ class RecoveryService:
 
 
 def _of_purposes(access: AccountAccess, purposes: Sequence[Purpose]) -> list[Challenge]:
-    """Return the challenges of these purposes."""
+    """Return the account's challenges that have one of these purposes."""
     ids = {challenge_id(purpose, access.credentials.id) for purpose in purposes if access.credentials}
     return [challenge for challenge in access.challenges if challenge.id in ids]
 

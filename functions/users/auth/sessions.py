@@ -48,7 +48,7 @@ class SessionsService:
         credentials, device, misfolded = await self._authenticator.authenticate(command)
         user = await self._store.get(User, credentials.id)
         if user is None:
-            raise invalid_credentials()  # deleted just now
+            raise invalid_credentials()  # the account was deleted just now
         if misfolded and user.email_deliverable and not user.email_verified:
             await self._distrust_email(user)
         text, token = new_refresh_token(new_id("ses"), await self._store.epoch())
@@ -126,7 +126,7 @@ class SessionsService:
 
         def change(user: User | None) -> tuple[User, Sequence[Any]]:
             if user is None:
-                raise invalid_credentials()  # deleted just now
+                raise invalid_credentials()  # the account was deleted just now
             if user.email == seen.email:
                 user.mark_undeliverable(self._clock.now(), self._clock.now())
             return user, ()

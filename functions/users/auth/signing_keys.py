@@ -1,4 +1,4 @@
-"""The keys of access tokens: one signs, the next is already published, retired ones still verify."""
+"""The signing keys of access tokens: the current key signs, the upcoming key is published, retired keys verify."""
 
 from __future__ import annotations
 
@@ -35,19 +35,20 @@ KEY_SET_ID = "signing"
 ACCESS_TOKEN_LIFE = timedelta(minutes=15)
 SIGNING_PERIOD = timedelta(days=30)
 SIGNER_CACHE = timedelta(seconds=30)
-"""How long a process may sign with the key that it knows before it reads the key set again."""
+"""The time for which a process may sign with its cached key before it reads the key set again."""
 RETIRED_KEY_LIFE = ACCESS_TOKEN_LIFE + SIGNER_CACHE + timedelta(seconds=90)
-"""Until the last token of a retired key has expired everywhere: its life, a stale signer, and clock differences."""
+"""The time for which a retired key verifies, until its last token has expired everywhere: the token's lifetime, a stale
+signer cache, and clock differences."""
 MAX_RETIRED_KEYS = 8
 PUBLICATION_DELAY = timedelta(minutes=1)
-"""Until every verifier has read a key that was published: verifiers read again every 25 seconds."""
-_REVOCATIONS_PER_PAGE = 1000  # some 70 KB
+"""The time after which every verifier has read a newly published key. Verifiers read the keys every 25 seconds."""
+_REVOCATIONS_PER_PAGE = 1000  # about 70 KB
 _OVERLAP = timedelta(minutes=1)
 
 
 @dataclass
 class SigningKey:
-    """An Ed25519 key pair. `kid` names it in tokens; `public` and `private` are its raw bytes in base64url."""
+    """An Ed25519 key pair. `kid` is its id in tokens. `public` and `private` are its raw bytes in base64url."""
 
     kid: str
     public: str
@@ -64,13 +65,13 @@ class SigningKeySet:
     current: SigningKey
     upcoming: SigningKey
     retired: list[SigningKey] = field(default_factory=list)
-    # The store's epoch. After a restore all keys are new, so that access tokens from before it are refused.
+    # The store's epoch. After a restore all keys are replaced, so that earlier access tokens are refused.
     epoch: int = 0
     version: int = 0
 
     @staticmethod
     def first(current: SigningKey, upcoming: SigningKey, now: datetime, epoch: int = 0) -> SigningKeySet:
-        """Make the key set of a platform's first start, or of the first start after a restore."""
+        """Return the key set for the first start of a platform, or for the first start after a restore."""
         current.signs_since = now
         return SigningKeySet(KEY_SET_ID, current, upcoming, epoch=epoch)
 
@@ -81,9 +82,11 @@ class SigningKeySet:
     def rotate(self, fresh: SigningKey, now: datetime) -> None:
         """Sign with the upcoming key from now on, and publish `fresh` as the next one.
 
-        The private half of the retired key is deleted. Raises RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS) within a minute
-        of the last rotation, because not every verifier knows the upcoming key yet, and while eight retired keys still
-        verify, because each makes every verifier's key set longer.
+        The private half of the retired key is deleted.
+
+        Raises RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS) in two cases. The first is within a minute of the last rotation,
+        because some verifiers may not have read the upcoming key yet. The second is while eight retired keys still
+        verify, because each retired key makes every verifier's key set longer.
         """
         self.prune(now)
         allowed_at = now
@@ -101,19 +104,19 @@ class SigningKeySet:
         self.current.signs_since = now
 
     def prune(self, now: datetime) -> bool:
-        """Delete retired keys whose tokens have all expired; return whether there were any."""
+        """Delete retired keys whose tokens have all expired, and return whether there were any."""
         verifying = [key for key in self.retired if _verifies(key, now)]
         found = len(verifying) < len(self.retired)
         self.retired = verifying
         return found
 
     def published(self, now: datetime) -> Sequence[SigningKey]:
-        """Return the keys that verifiers need, including the upcoming one: they must know it before it signs."""
+        """Return the keys that verifiers need. They need the upcoming key before it signs."""
         return [self.current, self.upcoming, *(key for key in self.retired if _verifies(key, now))]
 
 
 class SigningKeysService:
-    """Use cases of the signing keys. They are in the store; a process remembers the current one for half a minute."""
+    """Use cases of the signing keys. The keys are in the store; a process caches the current key for 30 seconds."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
@@ -122,7 +125,7 @@ class SigningKeysService:
         self._signer_until = clock.now()
 
     async def ensure(self) -> SigningKeySet:
-        """Return the key set, made if this epoch has none. Processes that start at once agree on one."""
+        """Return the key set, creating it if this epoch has none. Processes that start together get the same one."""
         found, epoch = await self._store.get(SigningKeySet, KEY_SET_ID), await self._store.epoch()
         if found and found.epoch == epoch:
             return found
@@ -132,7 +135,7 @@ class SigningKeysService:
         )
 
     async def signer(self) -> tuple[str, Ed25519PrivateKey]:
-        """Return the id and the private half of the key that signs now."""
+        """Return the id and the private half of the current key."""
         now = self._clock.now()
         if self._signer is None or now >= self._signer_until:
             current = (await self.ensure()).current
@@ -142,14 +145,14 @@ class SigningKeysService:
         return self._signer
 
     async def jwks(self) -> str:
-        """Return the public keys as JSON text of RFC 7517 (OKP keys of RFC 8037)."""
+        """Return the public keys as a JWK Set (RFC 7517) in JSON text, with OKP keys (RFC 8037)."""
         return _as_jwks(await self.ensure(), self._clock.now())
 
     async def key_set(self, since: float | None, cursor: str) -> Fetched:
-        """Return the public keys, and a page of the revocations since a time, oldest first. None: all that are kept.
+        """Return the public keys and a page of the revocations since `since`, oldest first.
 
-        `as_of` of the answer is a minute ago: by then every transaction that had begun is over, by every process's
-        clock. Raises INVALID_ARGUMENT (INVALID_CURSOR).
+        None means all revocations that are kept. `as_of` of the answer is one minute ago: all transactions that began
+        before that time are complete, even if clocks differ. Raises INVALID_ARGUMENT (INVALID_CURSOR).
         """
         now = self._clock.now()
         begin = now - RETENTION
@@ -163,7 +166,7 @@ class SigningKeysService:
         return Fetched(await self.jwks(), revoked, page.next_cursor or "", as_of)
 
     async def rotate(self, caller: Identity) -> str:
-        """Sign with the next key from now on; for admins. Returns the new JWKS.
+        """Sign with the upcoming key from now on, and return the new JWKS. Admins only.
 
         Raises RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS).
         """
@@ -184,7 +187,7 @@ class SigningKeysService:
         return _as_jwks(keys, self._clock.now())
 
     async def on_sweep_due(self, _: SweepDue, inbox: InboxRecord) -> None:
-        """Rotate a key that has signed for 30 days, and delete retired keys whose tokens have all expired."""
+        """Rotate the current key if it has signed for 30 days. Delete retired keys whose tokens have all expired."""
         now = self._clock.now()
         keys = await self.ensure()
         if not keys.is_rotation_due(now) and not keys.prune(now):
@@ -194,7 +197,7 @@ class SigningKeysService:
         def change(keys: SigningKeySet | None) -> tuple[SigningKeySet, list[Payload]]:
             keys = _existing(keys)
             keys.prune(now)
-            if keys.is_rotation_due(now):  # unless another process has rotated it
+            if keys.is_rotation_due(now):  # another process may have rotated it already
                 keys.rotate(fresh, now)
             return keys, []
 
@@ -207,12 +210,12 @@ class SigningKeysService:
         return [Revoked(digest, at, at) for digest, at in found]
 
     def _forget_signer(self) -> None:
-        """Read the key set at the next use, so that this process signs with the new key at once."""
+        """Expire the cached key, so that this process reads the key set and signs with the new key at once."""
         self._signer_until = self._clock.now()
 
 
 def _new_key() -> SigningKey:
-    """Make an Ed25519 key pair; its id is its RFC 7638 thumbprint."""
+    """Return a new Ed25519 key pair. Its id is its RFC 7638 thumbprint."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     private = Ed25519PrivateKey.generate()

@@ -1,8 +1,8 @@
 """Limits in windows of 15 minutes: failed passwords, requests for mail, changes of address, registrations.
 
-Failed passwords are counted by account and network address together, so that a stranger's failures do not delay the
-owner; by account in all, against attackers with many addresses; and by address in all, against attackers who try many
-accounts. A device that logged in to the account before has a counter of its own.
+Failed passwords are counted for each pair of account and network address, so that a stranger's failures do not delay
+the owner. They are also counted for each account, against attackers with many addresses, and for each address, against
+attackers who try many accounts. A device that logged in to the account before has a separate counter.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ T = TypeVar("T")
 
 WINDOW = timedelta(minutes=15)
 PER_ACCOUNT = 5
-"""Failures in 15 minutes at one account, from one network address or one device."""
+"""The maximum number of failures in 15 minutes for one account from one network address or one device."""
 _MAX_WAITING = 64
 
 
 @dataclass(frozen=True)
 class ThrottleLimits:
-    """Limits for 15 minutes; see Settings for what each means."""
+    """Limits for 15 minutes. Settings describes them as `login_failures_*` and `registrations_*`."""
 
     failures_per_address: int = 100
     failures_per_account: int = 50
@@ -42,7 +42,7 @@ class ThrottleLimits:
 
 @dataclass
 class FailedAttempts:
-    """Failed attempts of the last 15 minutes that share a counter; `id` is a digest."""
+    """A counter of failed attempts in the last 15 minutes. `id` is a digest."""
 
     id: str
     failures: list[datetime] = field(default_factory=list)
@@ -50,18 +50,18 @@ class FailedAttempts:
 
     @property
     def expires_at(self) -> datetime | None:
-        """When the last failure stops counting."""
+        """The time at which the last failure stops counting."""
         return max(self.failures) + WINDOW if self.failures else None
 
     def wait(self, limit: int, now: datetime) -> float:
-        """Return the seconds until another attempt is allowed; 0 if one is allowed now."""
+        """Return the seconds until another attempt is allowed, or 0 if an attempt is allowed now."""
         recent = self._recent(now)
         if len(recent) < limit:
             return 0.0
         return (recent[-limit] + WINDOW - now).total_seconds()
 
     def fail(self, limit: int, now: datetime) -> None:
-        """Count a failure; keep no more than `limit`, since more change nothing."""
+        """Count a failure. Keep only the latest `limit` failures, because earlier ones do not affect the wait."""
         self.failures = [*self._recent(now), now][-limit:]
 
     def _recent(self, now: datetime) -> list[datetime]:
@@ -70,7 +70,7 @@ class FailedAttempts:
 
 @dataclass
 class WindowCounter:
-    """How often something happened in a fixed window of time, which ends at `expires_at`; the window is in the id."""
+    """The number of events in a fixed window of time, which ends at `expires_at`. The id contains the window."""
 
     id: str
     expires_at: datetime
@@ -90,10 +90,11 @@ class _QueuedLock:
 
 
 class Throttle:
-    """Counts in the store, so that counts outlive the process and hold for all processes.
+    """Counts attempts in the store, so that the counts survive a restart and apply to all processes.
 
-    Attempts with one counter run one after another within a process, each after the failures of those before were
-    counted: a burst of guesses does not exceed the limit (several processes exceed it by less than their number).
+    Within a process, attempts with the same counter run one after another: each starts after the previous failure was
+    counted, so that a burst of guesses does not exceed the limit. Several processes exceed it by less than their
+    number.
     """
 
     def __init__(self, store: Store, clock: Clock, limits: ThrottleLimits) -> None:
@@ -110,16 +111,16 @@ class Throttle:
         device: KnownDevice | None,
         check: Callable[[], Awaitable[T | None]],
     ) -> T:
-        """Return the result of `check`; count None as a failed login.
+        """Run `check` and return its result. A result of None counts as a failed login.
 
-        `account` is a key of the account, whether or not it exists; `credentials` are those of one that exists.
-        Failures from before a new password do not count any more.
+        `account` is the key of the account, even if there is no such account. `credentials` are None if there is none.
+        Failures from before the current password was set do not count.
 
         Raises:
             Unauthenticated: INVALID_CREDENTIALS.
             ResourceExhausted: TOO_MANY_ATTEMPTS, with the seconds to wait; `check` is not called.
         """
-        # The generation stays in the store, so that nobody can tell how often a password was changed.
+        # The generation appears only in digests in the store, so that nobody can tell how often a password was changed.
         subject = f"{account}:{credentials.generation if credentials else 1}"
         if device is not None:
             return await self._attempt(
@@ -135,11 +136,11 @@ class Throttle:
         return await self._attempt(counters, check)
 
     async def reauthentication(self, subject: str, check: Callable[[], Awaitable[T | None]]) -> T:
-        """Return the result of `check` for a signed-in person; count None as a failure. Raises the same as `login`."""
+        """Run `check` for a signed-in person and return its result. None counts as a failure. Raises as `login`."""
         return await self._attempt([_Counter(_digest(f"signed-in:{subject}"), PER_ACCOUNT)], check)
 
     async def email_change(self, user_id: str) -> None:
-        """Count one request to change an account's address, even if it fails: the answer shows who has an account.
+        """Count a request to change an account's address, even if it fails: the answer reveals taken addresses.
 
         Raises RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS).
         """
@@ -149,7 +150,7 @@ class Throttle:
             await self._record(counters)
 
     async def mail_request(self, client_address: str) -> None:
-        """Count one request from a network address that causes a mail, even if it fails. An empty address: none.
+        """Count a request for a mail from a network address, even if it fails. An empty address is not counted.
 
         Raises RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS).
         """
@@ -160,7 +161,7 @@ class Throttle:
             await self._record(counters)
 
     async def registration(self, client_address: str) -> None:
-        """Count one registration, by network address (empty: none) and in all. A refused one does not count.
+        """Count a registration in total and, if it is known, for the network address. Refused ones do not count.
 
         Raises RESOURCE_EXHAUSTED (TOO_MANY_REGISTRATIONS).
         """
@@ -218,7 +219,7 @@ class Throttle:
                 del self._locks[key]
 
     async def _require_below_limits(self, counters: Sequence[_Counter]) -> bool:
-        """Return whether the first counter has failures; raise when a limit is reached."""
+        """Raise RESOURCE_EXHAUSTED if a limit is reached; otherwise return whether the first counter has failures."""
         now = self._clock.now()
         known = await self._store.get_many(FailedAttempts, [counter.key for counter in counters])
         wait = max((known[key].wait(limit, now) for key, limit in counters if key in known), default=0.0)
@@ -249,19 +250,19 @@ class Throttle:
 
 
 def invalid_credentials() -> ServiceError:
-    """UNAUTHENTICATED (INVALID_CREDENTIALS): the same error whatever was wrong."""
+    """Return UNAUTHENTICATED (INVALID_CREDENTIALS), the same error for every failed login."""
     return unauthenticated("INVALID_CREDENTIALS", "The e-mail address or the password is wrong.")
 
 
 def client_address_key(client_address: str) -> str:
-    """Return the key of a network address; of IPv6 that of its /64, which one subscriber has whole."""
+    """Return the key of a network address. For IPv6 it is the key of the /64, because a subscriber has a whole /64."""
     from ipaddress import IPv6Address, ip_address
 
     name = client_address.strip()[:64]
     try:
         address = ip_address(name)
     except ValueError:
-        pass  # no address, but still the same caller each time
+        pass  # not an IP address: use the text as it is
     else:
         name = str(address)
         if isinstance(address, IPv6Address):
