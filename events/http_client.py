@@ -161,9 +161,7 @@ class _Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(
-            asyncio.Transport, transport
-        )  # uvloop's transport has its methods but not its type
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's class does not declare the type
         self._registry.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -72,9 +72,8 @@ async def serve(environ: Mapping[str, str]) -> None:
     )
     port = int(environ.get("HTTP_PORT") or environ.get("PORT") or "8080")
     host = environ.get("HTTP_HOST", "0.0.0.0")  # noqa: S104 - in a container every interface is the pod's
-    endpoint = MetricsServer(
-        partial(exposition, registry), hold=0
-    )  # does not wait for a final scrape: the counts are in the store, too
+    # Does not wait for a final scrape: the counts are in the store, too.
+    endpoint = MetricsServer(partial(exposition, registry), hold=0)
     if environ.get("METRICS_PORT"):
         await endpoint.start(host, int(environ["METRICS_PORT"]))
     await run_service(app, host, port, lambda address: log.info("dead letters ready", extra={"url": address}))

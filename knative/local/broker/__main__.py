@@ -25,7 +25,7 @@ log = logging.getLogger("shop.broker")
 
 
 def arguments(argv: Sequence[str], environ: Mapping[str, str]) -> argparse.Namespace:
-    """Parse the command line; the environment gives the defaults."""
+    """Parse the command line; the defaults come from the environment."""
     parser = argparse.ArgumentParser(prog="python -m knative.local.broker", description=__doc__)
     config = environ.get("BROKER_CONFIG")
     parser.add_argument(
@@ -44,7 +44,7 @@ def arguments(argv: Sequence[str], environ: Mapping[str, str]) -> argparse.Names
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Serve until a signal."""
+    """Serve until SIGTERM or SIGINT."""
     config = load(options.config.read_text())
     callers = dead_letter_callers(os.environ, time.time)
     app = BrokerApp(config, options.data, limits=DispatchLimits(parallel=options.parallel), callers=callers)
@@ -57,7 +57,7 @@ async def serve(options: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return the exit code: 0 after a signal, 1 when it cannot start (the log says why)."""
+    """Run the broker; return the exit code: 0 after a signal, 1 if it cannot start (the log says why)."""
     options = arguments(sys.argv[1:] if argv is None else argv, os.environ)
     logs.configure("broker", os.environ.get("LOG_LEVEL", "INFO"))
     end_tracing = tracing.configure("broker")

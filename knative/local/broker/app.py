@@ -52,8 +52,8 @@ _WEBHOOK: Final = (
 class BrokerApp:
     """The ASGI application; call `start` and `stop` on the loop that serves it.
 
-    `data_dir` is created if necessary and holds `broker.db` and `deadletters.db`. `clock` is Unix time; `callers`
-    authenticates requests for dead letters.
+    `data_dir` is created if necessary and contains `broker.db` and `deadletters.db`. `clock` returns Unix time.
+    `callers` authenticates requests that read, replay or discard dead letters.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class BrokerApp:
         self._ready, self._stopped = True, False
 
     async def stop(self, grace: float = 10.0) -> None:
-        """Refuse new events, let requests under way end within `grace` seconds, and close the storage."""
+        """Refuse new events, let running requests end within `grace` seconds, and close the storage."""
         self._ready = False
         if self._stopped:
             return
@@ -109,7 +109,7 @@ class BrokerApp:
         await self._storage.close()
 
     def refuse(self) -> None:
-        """Take in nothing more (503) and say not ready; what is on its way goes on."""
+        """Refuse new events (503) and report that the broker is not ready. Deliveries continue."""
         self._ready = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -131,7 +131,8 @@ class BrokerApp:
         if scope["method"] != "POST":
             if scope["method"] != "OPTIONS":
                 raise method_not_allowed("POST", "OPTIONS")
-            await respond(send, 200, headers=_WEBHOOK)  # CloudEvents' web hook handshake, as in Knative
+            # The handshake of CloudEvents' web hooks, as in Knative.
+            await respond(send, 200, headers=_WEBHOOK)
             return
         body = await read_body(receive)
         if not self._ready:
@@ -195,7 +196,7 @@ class BrokerApp:
             dispatcher.start(depths.pop(dispatcher.id, 0))
         names = {number: key for key, number in ids.items()}
         for number, count in depths.items():
-            # Kept: a trigger that returns under its name resumes them.
+            # They stay stored: if a trigger with the same name is added again, it resumes them.
             log.warning(
                 "deliveries of an unknown trigger rest", extra={"trigger": names[number], "count": count}
             )

@@ -21,14 +21,15 @@ _SECONDS: Final = {"weeks": 604800, "days": 86400, "hours": 3600, "minutes": 60,
 
 
 class ConfigError(ValueError):
-    """The broker does not support the manifest; the message names it and says why."""
+    """The broker does not support a manifest; the message names the manifest and says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliverySpec:
-    """A DeliverySpec; durations in seconds.
+    """A DeliverySpec; durations are in seconds.
 
-    The defaults are those of Knative (configmap config-br-defaults), except for the timeout: Knative has none."""
+    The defaults are Knative's (configmap config-br-defaults), except for the timeout, for which Knative has no default.
+    """
 
     retry: int = 10
     exponential: bool = True
@@ -41,7 +42,7 @@ class DeliverySpec:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """One subscription: `key` is namespace/name, `broker` the key of its broker."""
+    """A Trigger: `key` is its namespace/name, `broker` the key of its broker. All events match if `passes` is None."""
 
     key: str
     namespace: str
@@ -53,22 +54,22 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class BrokerConfig:
-    """The triggers by broker key (namespace/name), in the order of the manifests."""
+    """The triggers of each broker by its key (namespace/name), in the order of the manifests."""
 
     triggers: Mapping[str, tuple[Trigger, ...]] = field(default_factory=dict)
 
 
 def load(text: str) -> BrokerConfig:
-    """Read a YAML stream of manifests; other kinds are passed over. Raises ConfigError."""
+    """Parse a YAML stream of manifests; kinds other than Broker and Trigger are ignored. Raises ConfigError."""
     try:
         documents = [document for document in yaml.safe_load_all(text) if document is not None]
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, nested without end
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # an invalid date, or too deep nesting
         raise ConfigError(f"the configuration is no YAML: {error}") from None
     return from_documents(documents)
 
 
 def from_documents(documents: Iterable[Any]) -> BrokerConfig:
-    """As `load`, from manifests that are parsed already."""
+    """Return the same as `load`, from manifests that are already parsed."""
     manifests = [_Manifest(document) for document in documents if _is_eventing(document)]
     brokers = {m.key: m.delivery(None) for m in manifests if m.kind == "Broker"}
     found: dict[str, list[Trigger]] = {key: [] for key in brokers}
@@ -86,7 +87,7 @@ def from_documents(documents: Iterable[Any]) -> BrokerConfig:
 
 
 def parse_duration(text: object) -> float:
-    """Return the seconds of an ISO 8601 duration without years and months ("PT0.5S"). Raises ValueError."""
+    """Return an ISO 8601 duration ("PT0.5S", without years and months) in seconds. Raises ValueError."""
     match = _DURATION.fullmatch(text) if isinstance(text, str) else None
     parts = {name: value for name, value in match.groupdict().items() if value} if match else {}
     if not parts:
@@ -135,7 +136,10 @@ class _Manifest:
         return Trigger(self.key, self.namespace, broker, subscriber, passes, delivery)
 
     def delivery(self, inherited: DeliverySpec | None) -> DeliverySpec | None:
-        """Return the DeliverySpec, which replaces the broker's except for the dead-letter sink, as in Knative."""
+        """Return the manifest's DeliverySpec, or `inherited` (the broker's) if it has none.
+
+        It replaces all of `inherited`, except for a dead-letter sink that it does not set, as in Knative.
+        """
         if self._spec.get("delivery") is None:
             return inherited
         spec = _section(f"{self.title}: spec.delivery", self._spec["delivery"])
@@ -173,7 +177,7 @@ def _delivery(spec: Mapping[str, Any]) -> DeliverySpec:
     timeout = _seconds(spec, "timeout", 30.0)
     if timeout == 0:
         raise ValueError("spec.delivery.timeout: more than zero is expected")
-    # Without a policy or a delay Knative retries at once.
+    # Without a backoff policy or a delay, Knative retries at once.
     delay = _seconds(spec, "backoffDelay", 0.0) if policy else 0.0
     after_max = _seconds(spec, "retryAfterMax", 60.0)
     return DeliverySpec(retry, policy != "linear", delay, timeout, after_max, form == "json")

@@ -1,4 +1,4 @@
-"""Interpret responses to deliveries and compute retries: knative/eventing's rules, without I/O.
+"""Interpret responses to deliveries and compute retries by the rules of knative/eventing, without I/O.
 
 Source: pkg/kncloudevents (retries.go, event_dispatcher.go) and pkg/broker/filter.
 """
@@ -35,7 +35,7 @@ class Delivered(NamedTuple):
 class Failed(NamedTuple):
     """The subscriber did not accept the event. `retry_after` is in seconds, 0 if the response has none.
 
-    `explained`: `body` is the broker's own explanation, since the subscriber gave none.
+    If `explained` is true, `body` is the broker's own explanation, because the subscriber sent none.
     """
 
     code: int
@@ -56,12 +56,12 @@ def judge(response: Response, now: float) -> Delivered | Failed:
 
 
 def unreachable(message: str) -> Failed:
-    """Return the outcome of a request without a response: code 500, as in Knative."""
+    """Return the outcome of a request that got no response. Its code is 500, as in Knative."""
     return Failed(500, f"dispatch error: {message}".encode(), explained=True)
 
 
 def delay(policy: DeliverySpec, attempts: int, retry_after: float) -> float:
-    """Return the seconds until the next attempt, after `attempts` (at least 1) failed attempts."""
+    """Return the seconds to wait for the next attempt, after `attempts` (at least 1) failed attempts."""
     if policy.exponential:
         wait = policy.backoff_delay * 2.0 ** min(attempts - 1, 64)
     else:
@@ -70,24 +70,24 @@ def delay(policy: DeliverySpec, attempts: int, retry_after: float) -> float:
 
 
 def dead_letter_delay(attempts: int) -> float:
-    """Return the seconds until the next request to a dead-letter sink, after `attempts` failures."""
+    """Return the seconds to wait for the next request to a dead-letter sink, after `attempts` failed requests."""
     return min(_DEAD_LETTER_DELAY * 2.0 ** min(attempts - 1, 16), _DEAD_LETTER_LONGEST)
 
 
 def failure(url: str, failed: Failed, attempts: int) -> Failure:
-    """Return the failure for the dead-letter sink; the body is cut as in Knative."""
+    """Return the failure to report to the dead-letter sink; the body is cut as in Knative."""
     encoded = base64.b64encode(failed.body[:_ERROR_DATA_MAX]).decode()[:_ERROR_DATA_MAX]
     return Failure(url, failed.code, encoded, attempts)
 
 
 def dead_letter_attributes(attributes: Mapping[str, str], failed: Failure) -> dict[str, str]:
-    """Return the event's attributes with the three error extensions."""
+    """Return the event's attributes, with the three error extensions added."""
     values = (failed.dest, str(failed.code), failed.data)
     return {**attributes, **dict(zip(ERROR_EXTENSIONS, values, strict=True))}
 
 
 def incoming_ttl(attributes: dict[str, str]) -> int:
-    """Remove and return the ttl of an incoming event: one less than given; 255 if missing or no number."""
+    """Remove the ttl of an incoming event; return it reduced by one, or 255 if it is missing or no number."""
     text = attributes.pop(TTL, None)
     if text is None:
         return DEFAULT_TTL
@@ -98,7 +98,10 @@ def incoming_ttl(attributes: dict[str, str]) -> int:
 
 
 def _accepted(response: Response) -> Delivered | Failed:
-    """Read a reply from a 200 (data plane, Derived Events); refuse other bodies, as Knative's filter does."""
+    """Parse the reply event in a 200 response (data plane, Derived Events).
+
+    A 2xx with a body that is no CloudEvent is a failure, as in Knative's filter.
+    """
     if not is_cloudevent(response.headers):
         return _refused(response, "a body that is no CloudEvent") if response.body else Delivered()
     if response.status != 200:
@@ -113,7 +116,7 @@ def _accepted(response: Response) -> Delivered | Failed:
 
 
 def _refused(response: Response, what: str) -> Failed:
-    """Explain the common mistake: a framework responds `OK`, but an event function must send no body."""
+    """Return a failure that explains a common mistake: the framework sends a body (`OK`), but there must be none."""
     found = next((value for name, value in response.headers if name == b"content-type"), b"no content type")
     text = (
         f"the subscriber answered {response.status} with {what}: {found[:100].decode('latin-1')}, "

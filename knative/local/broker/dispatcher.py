@@ -1,8 +1,8 @@
-"""Deliver one trigger's events: to its subscriber, with retries, and finally to the dead-letter sink.
+"""Deliver one trigger's events to its subscriber, with retries, or else to the dead-letter sink.
 
-Each trigger has a worker queue for its subscriber and one for its dead-letter sink, so that a slow one delays no other.
-Pending deliveries are in memory up to a limit, in order; the others stay in the database and are read back when there
-is room. Timers are in memory, but the times they wait for are durable.
+Each trigger has one worker queue for its subscriber and one for its dead-letter sink, so that a slow receiver delays no
+other. The oldest pending deliveries are in memory, up to a limit; the others stay in the database and are read when
+there is room. Timers are in memory, but the times of the next attempts are in the database.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LOGGED = {"subject": "subject", "correlationid": "correlation_id"}
 
 
 class DispatchLimits(NamedTuple):
-    """Limits per trigger: concurrent requests, and deliveries in memory."""
+    """Limits for each trigger: the number of concurrent requests, and of deliveries in memory."""
 
     parallel: int = 32
     in_memory: int = 10_000
@@ -50,7 +50,7 @@ class _PendingDelivery:
 
 
 class _PendingDeadLetter:
-    """A pending delivery to the dead-letter sink; its event stays on disk until it is sent."""
+    """A pending delivery to the dead-letter sink; its event is read from the database when it is sent."""
 
     __slots__ = ("attempts", "seq")
 
@@ -60,11 +60,11 @@ class _PendingDeadLetter:
 
 
 Reply = Callable[[CloudEvent, int, tuple[int, int]], Awaitable[None]]
-"""Accept a reply with the ttl of its request event, and end the delivery (trigger id, seq) in the same commit."""
+"""Accepts a reply and ends its delivery (trigger id, seq) in the same commit. The int is the delivered event's ttl."""
 
 
 class Dispatcher:
-    """Delivers the events of one trigger; `clock` is Unix time."""
+    """Delivers the events of one trigger; `clock` returns Unix time."""
 
     def __init__(
         self,
@@ -92,12 +92,12 @@ class Dispatcher:
         self._dead_letters: WorkerQueue[_PendingDeadLetter] = WorkerQueue(
             self._send_dead_letter, max(1, limits.parallel // 4)
         )
-        self._held = 0  # deliveries in memory: ready, under way, or waiting for their timer
-        self._last = 0  # number of the newest event that was read into memory
+        self._held = 0  # number of deliveries in memory: queued, running, or waiting for their timer
+        self._last = 0  # number of the newest event that has been in memory
         self._more_on_disk = False
 
     def start(self, depth: int) -> None:
-        """Resume the deliveries of a previous run; `depth` is their number."""
+        """Resume the deliveries that a previous run left; `depth` is their number."""
         self._metrics.depth = depth
         if depth == 0:
             return
@@ -107,14 +107,14 @@ class Dispatcher:
             self._dead_letters.push_later(_PendingDeadLetter(seq, attempts), next_at - now)
 
     async def stop(self, grace: float) -> None:
-        """Let the requests under way end within `grace` seconds."""
+        """Start no more requests, and let running requests end within `grace` seconds."""
         await asyncio.gather(self._deliveries.stop(grace), self._dead_letters.stop(grace))
 
     def enqueue(self, event: StoredEvent) -> None:
         """Queue an event that has just become durable."""
         self._metrics.depth += 1
         if event.seq <= self._last:
-            return  # a refill after the commit has already read it
+            return  # _refill has already read it, after its commit
         if self._more_on_disk or self._held >= self._limits.in_memory:
             self._more_on_disk = True
             return
@@ -149,11 +149,11 @@ class Dispatcher:
             else:
                 await self._failed(delivery, outcome)
         except StorageError:
-            # The outcome cannot be stored: deliver again, which "at least once" allows.
+            # The outcome cannot be stored, so the event is delivered again ("at least once" permits this).
             self._deliveries.push_later(delivery, _STORAGE_PAUSE)
 
     async def _attempt(self, delivery: _PendingDelivery) -> Delivered | Failed:
-        """Send one request to the subscriber, in a span of its own."""
+        """Send one request to the subscriber, in its own span."""
         event = delivery.event
         if not tracing.enabled():
             return await self._request(event, event.trace)
@@ -221,7 +221,7 @@ class Dispatcher:
 
     async def _send_dead_letter(self, dead_letter: _PendingDeadLetter) -> None:
         event, failure = self._storage.dead_letter(self.id, dead_letter.seq)
-        if self._sink is None:  # it had one when the delivery was given up
+        if self._sink is None:  # the trigger had a sink when the delivery was given up
             self._metrics.dropped.inc()
             log.warning("event dropped: no dead-letter sink any more", extra=self._fields(event.attributes))
         elif await self._sent(self._sink, event, failure):
@@ -255,7 +255,7 @@ class Dispatcher:
     def _log(self, message: str, event: StoredEvent, failed: Failed, **more: object) -> None:
         more |= {"subscriber": self.trigger.subscriber_url, "code": failed.code}
         if failed.explained:
-            # The code alone (Knative's 500 or 502) reads as if the subscriber had sent it.
+            # Without the reason, the code (Knative's 500 or 502) looks as if the subscriber had sent it.
             more["reason"] = failed.body.decode(errors="replace")
         log.warning(message, extra={**self._fields(event.attributes), **more})
 
@@ -268,7 +268,7 @@ class Dispatcher:
 
 
 def _targets(client: HttpClient, trigger: Trigger) -> tuple[HttpTarget, HttpTarget | None]:
-    """Return the targets of the subscriber and the dead-letter sink, with Knative's headers for each."""
+    """Return the targets of the subscriber and the dead-letter sink, each with its headers (those of Knative)."""
     extra = f"kn-namespace: {trigger.namespace}\r\n".encode()
     subscriber = client.target(trigger.subscriber_url, b"prefer: reply\r\n" + extra)
     origin = f"kn-trigger: {trigger.key}\r\nkn-broker: {trigger.broker}\r\n".encode()

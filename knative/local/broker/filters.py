@@ -1,7 +1,7 @@
 """Compile a Trigger's filters into functions of an event's attributes.
 
-`filter.attributes` and the dialects exact, prefix, suffix, all, any and not, as in knative/eventing
-(pkg/eventfilter). If a Trigger has both, `filters` wins.
+Supports `filter.attributes`, and `filters` with the dialects exact, prefix, suffix, all, any and not, as in
+knative/eventing (pkg/eventfilter). If a Trigger has both, only `filters` is used.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _ATTRIBUTE = re.compile(r"[a-z][a-z0-9]*")  # as Knative's webhook validates it
 
 
 class FilterError(ValueError):
-    """The filter is invalid; the message says which and why."""
+    """A filter is invalid; the message names it and says why."""
 
 
 def compile_filters(spec: Mapping[str, Any]) -> Filter | None:
-    """Return the filter of a Trigger's spec, None if all events pass. Raises FilterError."""
+    """Return the filter of a Trigger's spec, or None if all events match. Raises FilterError."""
     filters = spec.get("filters")
     if filters:
         return _all(_many("filters", filters))
@@ -85,7 +85,7 @@ def _each(match: Callable[[str, str], Filter], wanted: Mapping[str, str]) -> Fil
 
 
 def _legacy(attributes: Mapping[str, str]) -> Filter:
-    """Match exact values; "" matches any value that is present and not empty."""
+    """Return a filter for exact values, where "" matches any value that is present and not empty."""
     wanted = [(_canonical(name), value) for name, value in attributes.items()]
 
     def passes(event: Mapping[str, str]) -> bool:
@@ -99,7 +99,8 @@ def _legacy(attributes: Mapping[str, str]) -> Filter:
 
 
 def _canonical(attribute: str) -> str:
-    return "dataschema" if attribute == "schemaurl" else attribute  # its name before CloudEvents 1.0
+    # schemaurl is the name of dataschema before CloudEvents 1.0.
+    return "dataschema" if attribute == "schemaurl" else attribute
 
 
 def _mapping(where: str, value: object) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Accept events and replies into a broker: route them, make them durable, then acknowledge."""
+"""Accept events and replies for a broker: route them and make them durable before they are acknowledged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Ingress:
         self._clock = clock
 
     async def accept(self, events: Sequence[CloudEvent]) -> None:
-        """Accept all events or none; they are durable on return.
+        """Accept either all events or none. On return, the accepted events are durable.
 
         Raises BadEvent (TTL_EXHAUSTED) and StorageError.
         """
@@ -48,7 +48,7 @@ class Ingress:
         self._received.inc(len(events))
 
     async def reply(self, event: CloudEvent, ttl: int, done: tuple[int, int]) -> None:
-        """Accept a reply to an event of this ttl, and end its delivery (trigger id, seq), in one commit."""
+        """Accept a reply to an event of this ttl, and end its delivery `done` (trigger id, seq) in the same commit."""
         event.attributes.pop(TTL, None)
         if ttl <= 1:
             self._drop(event)

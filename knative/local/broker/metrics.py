@@ -8,7 +8,7 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 
 class Metrics:
-    """All metrics; labels (brokers, triggers, results, reasons) are bounded by the configuration."""
+    """All metrics. The number of label values (brokers, triggers, results, reasons) is bounded by the configuration."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def count(name: str, meaning: str, *labels: str) -> Counter:
@@ -39,7 +39,7 @@ class Metrics:
 
 
 class TriggerMetrics:
-    """The metrics of one trigger, with labels looked up once; `depth` is read at each scrape."""
+    """The metrics of one trigger, whose labels are looked up only once. Each scrape reads `depth`."""
 
     def __init__(self, metrics: Metrics, key: str) -> None:
         self.replies = metrics.replies.labels(key)

@@ -1,4 +1,4 @@
-"""Spans of the broker: each delivery attempt, and each request to the dead-letter sink."""
+"""Spans of the broker: one for each delivery attempt, and one for each request to the dead-letter sink."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from observability import context, tracing
 def delivery_span(
     trigger: str, event: Mapping[str, str], retries: int
 ) -> AbstractContextManager[tracing.Span | None]:
-    """Span of one attempt to deliver an event (its attributes) to a trigger's subscriber, after `retries` others."""
+    """Return the span of an attempt to deliver an event (its attributes) to a subscriber, after `retries` others."""
     return _sending(_operation("deliver", trigger, event["type"]), event, retries)
 
 
 def dead_letter_span(trigger: str, event: Mapping[str, str]) -> AbstractContextManager[tracing.Span | None]:
-    """Span of a request to the dead-letter sink."""
+    """Return the span of a request to the dead-letter sink."""
     return _sending(_operation("dead-letter", trigger, event["type"]), event, 0)
 
 
@@ -28,7 +28,7 @@ def _sending(
     return operation.span({"messaging.message.id": event["id"], tracing.RETRY_COUNT: retries}, parent=known)
 
 
-@lru_cache(1024)  # a type may be anything
+@lru_cache(1024)  # bounded, because clients choose the types
 def _operation(name: str, trigger: str, type_: str) -> tracing.SpanTemplate:
     attributes: dict[str, tracing.Attribute] = {
         **tracing.MESSAGING,

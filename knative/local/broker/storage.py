@@ -1,7 +1,8 @@
-"""The broker's database: events, and one row per event and trigger until that delivery is done.
+"""The broker's database: a row for each event, and one for each of its deliveries (one for each matching trigger).
 
-`deliveries.error` is NULL while deliveries to the subscriber are tried. Afterwards it holds the failure, and the row
-waits for the dead-letter sink. An event is deleted with its last delivery.
+`deliveries.error` is NULL while the broker tries to deliver to the subscriber. After it has given up, the column
+contains the failure, and the row waits for the dead-letter sink. A delivery is deleted when it has ended, and an event
+with its last delivery.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ _encode = msgspec.json.encode
 
 
 class StoredEvent:
-    """A durable event; `head` is its header block (without the ttl), encoded once for all triggers."""
+    """A stored event; `head` is its header block (without the ttl), encoded once for all triggers."""
 
     __slots__ = ("attributes", "data", "head", "seq", "trace", "ttl")
 
@@ -75,7 +76,10 @@ class StoredEvent:
 
 
 def trace_headers(traceparent: str | None, tracestate: str | None) -> bytes:
-    """Return W3C's trace headers, which HTTP instrumentation reads, besides the extensions of the same names."""
+    """Return the W3C trace headers as header lines.
+
+    They are sent in addition to the extensions of the same names, because HTTP instrumentation reads only headers.
+    """
     if not traceparent:
         return b""
     lines = b"traceparent: %b\r\n" % header_value(traceparent)
@@ -85,9 +89,10 @@ def trace_headers(traceparent: str | None, tracestate: str | None) -> bytes:
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a delivery was given up: the values of knativeerrordest, knativeerrorcode and knativeerrordata.
+    """The failure for which a delivery was given up.
 
-    `attempts` is the number of delivery attempts.
+    `dest`, `code` and `data` are the values of knativeerrordest, knativeerrorcode and knativeerrordata. `attempts` is
+    the number of delivery attempts.
     """
 
     dest: str
@@ -113,7 +118,7 @@ Accepted = tuple[StoredEvent, tuple[int, ...]]
 
 
 class Storage:
-    """Reads and writes the database. Reads use a connection of their own and never wait for a commit."""
+    """Reads and writes the database. Reads use a separate connection and never wait for a commit."""
 
     def __init__(self, path: Path) -> None:
         db = connect(path, _SCHEMA, SCHEMA_VERSION)
@@ -125,17 +130,17 @@ class Storage:
         self._journal = Journal(db, statements)
 
     def trigger_ids(self, keys: Iterable[str]) -> dict[str, int]:
-        """Return the ids of these triggers, and create missing ones. Call it before any write."""
+        """Create missing ids for these triggers; return the ids of all triggers by key. Call it before any write."""
         for key in keys:
             self._db.execute("INSERT INTO triggers (key) VALUES (?) ON CONFLICT DO NOTHING", (key,))
         return dict(self._db.execute("SELECT key, id FROM triggers"))
 
     def depths(self) -> dict[int, int]:
-        """Return the number of deliveries by trigger id, including triggers that no longer exist."""
+        """Return the number of pending deliveries by trigger id, including triggers that no longer exist."""
         return dict(self._read.execute("SELECT trigger, count(*) FROM deliveries GROUP BY trigger"))
 
     def stored(self, ttl: int, attributes: dict[str, str], data: bytes) -> StoredEvent:
-        """Give the event the next number; nothing is written yet."""
+        """Return the event with the next number; `accept` writes it."""
         self._seq += 1
         return StoredEvent(self._seq, ttl, attributes, data)
 
@@ -145,9 +150,9 @@ class Storage:
         then: Callable[[], None],
         done: tuple[int, int] | None = None,
     ) -> None:
-        """Make events and their deliveries durable; `done` (trigger, seq) ends a delivery in the same commit.
+        """Store events and their deliveries durably, and end the delivery `done` (trigger, seq) in the same commit.
 
-        `then` runs after the commit, in the order of the calls. Raises StorageError; then nothing is written.
+        `then` runs after the commit, in the order of the calls. Raises StorageError if nothing was written.
         """
         rows: list[tuple[str, Row]] = []
         for event, triggers in accepted:
@@ -160,20 +165,20 @@ class Storage:
         await self._journal.commit(rows, then)
 
     def done(self, trigger: int, seq: int) -> None:
-        """End a delivery; delete the event if it was the last one."""
+        """Delete a delivery, and its event if this was the event's last delivery."""
         self._journal.later(_DONE, (trigger, seq))
         self._journal.later(_SWEEP, (seq,))
 
     def retry(self, trigger: int, seq: int, attempts: int, next_at: float) -> None:
-        """Store the number of attempts, and when the next one is due (Unix time)."""
+        """Store the number of attempts and the time of the next attempt (Unix time)."""
         self._journal.later(_RETRY, (attempts, next_at, trigger, seq))
 
     async def give_up(self, trigger: int, seq: int, failure: Failure) -> None:
-        """Mark a delivery as failed for good; it now waits for the dead-letter sink. Raises StorageError."""
+        """Store the failure of a delivery, which then waits for the dead-letter sink. Raises StorageError."""
         await self._journal.commit(((_DEAD, (_encode(failure).decode(), trigger, seq)),))
 
     def pending(self, trigger: int, after: int, limit: int) -> list[Pending]:
-        """Return a trigger's deliveries to its subscriber after event number `after`, in order of arrival."""
+        """Return up to `limit` deliveries to a trigger's subscriber after event number `after`, in order of arrival."""
         rows = self._read.execute(_SELECT_PENDING, (trigger, after, limit))
         return [
             Pending(StoredEvent(seq, ttl, _decode_attributes(attributes), data), attempts, next_at)
@@ -181,7 +186,7 @@ class Storage:
         ]
 
     def dead_pending(self, trigger: int) -> list[DeadPending]:
-        """Return a trigger's deliveries to the dead-letter sink, without their events."""
+        """Return a trigger's pending deliveries to the dead-letter sink, without their events."""
         return [DeadPending(*row) for row in self._read.execute(_SELECT_DEAD, (trigger,))]
 
     def dead_letter(self, trigger: int, seq: int) -> tuple[CloudEvent, Failure]:
@@ -190,11 +195,11 @@ class Storage:
         return CloudEvent(_decode_attributes(attributes), data), msgspec.json.decode(error, type=Failure)
 
     def check(self) -> None:
-        """Raise sqlite3.Error if the database does not work."""
+        """Raise sqlite3.Error if the database cannot be read."""
         self._read.execute("SELECT 1 FROM triggers LIMIT 1").fetchall()
 
     async def flush(self) -> None:
-        """Return when all writes so far are durable."""
+        """Wait until all writes so far are durable."""
         await self._journal.flush()
 
     async def close(self) -> None:

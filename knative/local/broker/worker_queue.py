@@ -26,7 +26,7 @@ class WorkerQueue(Generic[T]):
         self._stopping = False
 
     def push(self, item: T) -> None:
-        """Queue an item. After `stop` it is ignored: it is durable in the database."""
+        """Queue an item. After `stop` items are ignored, because they are durable in the database."""
         if self._stopping:
             return
         self._ready.append(item)
@@ -36,14 +36,14 @@ class WorkerQueue(Generic[T]):
             task.add_done_callback(self._running.discard)
 
     def push_later(self, item: T, seconds: float) -> None:
-        """Queue an item after `seconds`, or now if that is not positive."""
+        """Queue an item after `seconds`, or immediately if `seconds` is not positive."""
         if seconds > 0:
             asyncio.get_running_loop().call_later(seconds, self.push, item)
         else:
             self.push(item)
 
     async def stop(self, grace: float) -> None:
-        """Start no more items, and give running ones `grace` seconds to end."""
+        """Start no more items, and cancel running items that do not end within `grace` seconds."""
         self._stopping = True
         self._ready.clear()
         running = set(self._running)

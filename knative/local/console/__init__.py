@@ -1,1 +1,1 @@
-"""The console of the local platform: what its parts do, seen through their own spans."""
+"""The console of the local platform: shows the work of the parts from the spans that they send."""

@@ -1,7 +1,7 @@
-"""The console as an ASGI application: OTLP in, pages and JSON out.
+"""The console as an ASGI application: receives spans (OTLP), and serves pages and JSON.
 
-It is for one developer on one machine and authenticates nobody. So it listens on loopback only, accepts only requests
-that name a loopback host (against DNS rebinding), and accepts changes only from its own pages.
+It is for one developer on one machine and has no authentication. So it listens only on loopback, accepts only requests
+whose Host header names a loopback host (against DNS rebinding), and accepts changes only from its own pages.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ _HOSTS: Final = ["localhost", "127.0.0.1"]
 
 
 class Console:
-    """The request handlers. `state` is the runner's platform.json, `dead_letters` the sink's URL, `token` its token."""
+    """The request handlers. `state` is the runner's platform.json, `dead_letters` the URL of the dead-letter sink.
+
+    `token` returns a service token for the sink.
+    """
 
     def __init__(self, state: Path, dead_letters: str, memory: Memory, token: Callable[[], str]) -> None:
         self._token = token
@@ -62,7 +65,7 @@ class Console:
         self._memory = memory
 
     async def spans(self, request: Request) -> Response:
-        """Receive spans by OTLP/HTTP, gzip or plain."""
+        """Receive spans over OTLP/HTTP, with or without gzip."""
         body = await _body(request)
         if body is None:
             return _refusal(413, "The spans are too many for one request.")
@@ -81,7 +84,7 @@ class Console:
         return Response(content, 200, _HEADERS, _FILES[name])
 
     async def overview(self, _: Request) -> Response:
-        """Return the parts with their processes, their work, and the flow of events between them."""
+        """Return the parts with their processes and work, and the flow of events between them."""
         seen = self._memory.overview()
         running = self._running()
         parts = [
@@ -146,7 +149,7 @@ class Console:
 def create_app(
     state: Path, dead_letters: str, token: Callable[[], str], clock: Callable[[], float] = time.time
 ) -> Starlette:
-    """Return the application; `token` returns a service token for the dead letters, `clock` is Unix time."""
+    """Return the application; `clock` returns Unix time. See `Console` for the other parameters."""
     console = Console(state, dead_letters, Memory(clock), token)
     return Starlette(
         routes=[
@@ -168,9 +171,9 @@ def create_app(
 
 
 class Guard:
-    """Middleware that refuses changes without the header `x-console`, which a foreign page cannot set.
+    """Middleware that refuses changes without the header `x-console`, which pages of other origins cannot set.
 
-    The parts' spans are the exception. Query parameters are refused on every path.
+    Spans are accepted without this header. Query parameters are refused on every path.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -194,7 +197,7 @@ def _refusal(status: int, detail: str) -> Response:
 
 
 async def _body(request: Request) -> bytes | None:
-    """Return the decompressed body; None if it is larger than MAX_BODY, before or after, or cut."""
+    """Return the decompressed body; None if it exceeds MAX_BODY, compressed or decompressed, or is incomplete."""
     chunks = bytearray()
     async for chunk in request.stream():
         chunks += chunk
@@ -206,5 +209,5 @@ async def _body(request: Request) -> bytes | None:
     try:
         plain = unpacker.decompress(bytes(chunks), MAX_BODY)
     except zlib.error:
-        return b"\xff"  # no protobuf: refused as such
+        return b"\xff"  # invalid as protobuf, so the caller refuses it
     return plain if unpacker.eof else None

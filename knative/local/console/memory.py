@@ -1,4 +1,4 @@
-"""The console's bounded memory: traces, orders, and counts of the parts' work."""
+"""The console's data, in memory of bounded size: traces, orders, and counts of the parts' work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from knative.local.console.spans import Span
 
-SPANS: Final = 20_000  # some 20 MB
+SPANS: Final = 20_000  # about 20 MB
 SPANS_EACH: Final = 500
 ORDERS: Final = 200
 OPERATIONS: Final = 500
@@ -32,7 +32,7 @@ _RANK: Final = {status: number for number, status in enumerate(_STATUS.values())
 
 
 class Work:
-    """Number of operations and failures, and the latest durations."""
+    """Statistics of operations: the numbers of operations and failures, and the latest durations."""
 
     def __init__(self) -> None:
         self.count = self.failed = 0
@@ -49,7 +49,7 @@ class Work:
         self._seconds.append((second, before + 1))
 
     def seen(self, now: float) -> dict[str, Any]:
-        """Return count, failed, rate (per second, over ten seconds), and p50 and p95 in milliseconds."""
+        """Return count, failed, rate (per second, over the last ten seconds), and p50 and p95 in milliseconds."""
         recent = sum(n for second, n in self._seconds if second > now - RATE_SECONDS)
         ordered = sorted(self._latencies)
         return {
@@ -63,19 +63,22 @@ class Work:
 
 @dataclass
 class Order:
-    """An order, from its events; `steps` are (Unix time, event type, service, trace)."""
+    """An order, reconstructed from its events.
+
+    `steps` maps the id and type of an event to (Unix time, event type, service, trace).
+    """
 
     id: str
     steps: dict[tuple[str, str], tuple[float, str, str, str]] = field(default_factory=dict)
 
     def add(self, span: Span) -> None:
-        """Add a step from a publication; its retries are the same step."""
+        """Add a step for the publication of an event. Retries of a publication add no step."""
         key = (str(span.attributes.get("messaging.message.id")), str(span.attributes[_TYPE]))
         if len(self.steps) < STEPS_EACH:
             self.steps.setdefault(key, (span.start, key[1], span.service, span.trace))
 
     def seen(self) -> dict[str, Any]:
-        """Return the order with its latest state, and its steps in order of time."""
+        """Return the order with its furthest state, and its steps in order of time."""
         steps = sorted(self.steps.values())
         states = [_STATUS[type_] for _, type_, _, _ in steps if type_ in _STATUS]
         return {
@@ -89,7 +92,7 @@ class Order:
 
 
 class Memory:
-    """Stores spans by `take`; the other methods read. `clock` is Unix time in seconds."""
+    """Stores spans with `take`; the other methods read them. `clock` returns Unix time in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -103,7 +106,7 @@ class Memory:
         self._deliveries = {"attempts": 0, "retries": 0, "failed": 0, "dead_lettered": 0}
 
     def take(self, spans: Iterable[Span]) -> None:
-        """Store spans, and forget the oldest."""
+        """Store spans; delete the oldest traces beyond the limit."""
         now = self._clock()
         for span in spans:
             self._keep(span)
@@ -134,7 +137,7 @@ class Memory:
         return sorted((order.seen() for order in self._orders.values()), key=lambda o: -o["placed_at"])
 
     def trace(self, trace_id: str) -> list[dict[str, Any]] | None:
-        """Return the spans of a trace by their start; None if it is unknown or forgotten."""
+        """Return the spans of a trace in order of their start; None if the trace is unknown or was deleted."""
         spans = self._traces.get(trace_id)
         if spans is None:
             return None
@@ -183,5 +186,5 @@ class Memory:
 
 
 def _percentile(ordered: list[float], share: float) -> float | None:
-    """Convert to milliseconds."""
+    """Return the percentile `share` (0 to 1) of durations in seconds, in milliseconds; None without durations."""
     return round(ordered[int(share * (len(ordered) - 1))] * 1000, 2) if ordered else None

@@ -1,4 +1,4 @@
-"""Decode OTLP spans (opentelemetry/proto/trace/v1) to the fields that the console shows."""
+"""Decode OTLP spans (opentelemetry/proto/trace/v1) into the fields that the console shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class NotSpans(ValueError):
 
 
 class Span(NamedTuple):
-    """One span; ids in hexadecimal (`parent` is empty for a root), times in Unix seconds."""
+    """One span. Ids are in hexadecimal (`parent` is empty for a root); times are Unix times in seconds."""
 
     trace: str
     id: str
@@ -32,7 +32,7 @@ class Span(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """Return the duration; never negative, even if clocks disagree."""
+        """Return the duration, which is never negative, even if the end is before the start."""
         return max(0.0, self.end - self.start)
 
 
@@ -61,7 +61,7 @@ def decode(body: bytes) -> Iterator[Span]:
 
 
 def _attributes(pairs: Any) -> dict[str, Any]:
-    """Return the scalar attributes; ours are all scalar."""
+    """Return the scalar attributes. The platform's spans have no others."""
     found = {}
     for pair in pairs:
         kind = pair.value.WhichOneof("value")

@@ -1,1 +1,1 @@
-"""A customer's story against a running platform: `make demo`."""
+"""`make demo`: a demonstration in which a customer uses a running platform."""

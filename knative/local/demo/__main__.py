@@ -1,4 +1,4 @@
-"""`make demo`: lives a customer's story against the running platform, and exits with 1 when anything is off."""
+"""`make demo`: runs a customer's stories against the running platform; exits with 1 if a result is unexpected."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ DATA = Path(__file__).parents[3] / ".data"
 
 
 def where(environ: Mapping[str, str], data: Data) -> str:
-    """The gateway to talk to: SHOP_URL, or the platform that runs here, which may have other ports."""
+    """Return the gateway's URL: SHOP_URL, or that of the platform in `data`, which may not use the default ports."""
     return environ.get("SHOP_URL") or str(data.running().get("base_url", "http://127.0.0.1:8080"))
 
 
 def main() -> int:
-    """0 when every story ended as it should."""
+    """Run the demo; return the exit code: 0 if every story ended as expected, 1 if not, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--url", default=where(os.environ, Data(DATA)), help="the gateway")
     parser.add_argument("--host", default="", help="Host header, for an ingress reached by its address")

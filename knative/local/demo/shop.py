@@ -1,6 +1,4 @@
-"""A client of the public API, as a shop's front end would be one: for the demo, the end-to-end tests and the
-bench.
-"""
+"""A client of the public API that acts like a shop's front end; the demo, end-to-end tests and benchmarks use it."""
 
 from __future__ import annotations
 
@@ -25,15 +23,16 @@ ADDRESS = {
     "country": "GB",
 }
 FINAL = frozenset({"CONFIRMED", "SHIPPED", "DELIVERED", "CANCELLED"})
-"""Where an order stands still until a person moves it."""
+"""The states that an order leaves only when a person acts on it."""
 _PASSING = frozenset({429, 502, 503, 504})
-_PAUSE = 0.2  # seconds before the next attempt, where the answer does not say
-_LONGEST_PAUSE = 1.0  # seconds between two looks at an order
+_PAUSE = 0.2  # seconds before the next attempt, if the response has no Retry-After
+_LONGEST_PAUSE = 1.0  # maximum seconds between two requests for an order
 
 
 class Refused(Exception):
-    """The API answered with a problem document: `status`, the document's members in `problem`, and after how many
-    seconds it may be asked again.
+    """The API returned an error with `status`. `problem` contains the members of the problem document.
+
+    After `retry_after` seconds the client may try again.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class Refused(Exception):
 
 
 class Person:
-    """Somebody with a session: the token goes with every request made as them."""
+    """A user with a session. Requests that are given this person carry the session's access token."""
 
     def __init__(
         self, email: str, password: str, profile: Mapping[str, Any], tokens: Mapping[str, Any]
@@ -59,15 +58,15 @@ class Person:
 
     @property
     def id(self) -> str:
-        """The user id."""
+        """Return the user id."""
         return str(self.profile["id"])
 
 
 class Shop:
-    """The API at `base_url`; `host` overrides the Host header, for an ingress reached by its address.
+    """A client of the API at `base_url`; `host` overrides the Host header, for an ingress without a DNS name.
 
-    Methods raise Refused for an answer of 400 or more, and OSError or aiohttp.ClientError where nobody
-    answers.
+    All methods but `raw` raise Refused for a status of 400 or more. All raise OSError or aiohttp.ClientError if there
+    is no response.
     """
 
     def __init__(self, base_url: str, host: str = "", connections: int = 100) -> None:
@@ -87,7 +86,7 @@ class Shop:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Close the connection pool."""
         await self._session.close()
 
     async def raw(
@@ -99,7 +98,10 @@ class Shop:
         headers: Mapping[str, str] | None = None,
         **body: Any,
     ) -> tuple[int, Any, Mapping[str, str]]:
-        """Status, decoded JSON (or text) and headers of one request; `json` or `data` as aiohttp takes them."""
+        """Send one request; return status, decoded JSON (or text) and headers of the response.
+
+        `body` is aiohttp's `json` or `data`.
+        """
         sent = dict(headers or {})
         if who is not None:
             sent["authorization"] = f"Bearer {who.tokens['access_token']}"
@@ -109,7 +111,7 @@ class Shop:
             return answer.status, content, answer.headers
 
     async def call(self, method: str, path: str, **how: Any) -> Any:
-        """The decoded answer of one request."""
+        """Send one request; return the decoded body of the response."""
         status, content, headers = await self.raw(method, path, **how)
         if status >= 400:
             problem = content if isinstance(content, dict) else {"detail": content}
@@ -118,7 +120,10 @@ class Shop:
         return content
 
     async def patiently(self, method: str, path: str, *, seconds: float = 60.0, **how: Any) -> Any:
-        """`call`, repeated while the platform says that it cannot just now, as it says: only for what is idempotent."""
+        """Send a request as `call` does, and repeat it for up to `seconds` while the failure is temporary.
+
+        Waits as long as the response says. Use it only for idempotent requests.
+        """
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -128,11 +133,11 @@ class Shop:
                 if not passing or time.monotonic() > deadline:
                     raise
                 pause = error.retry_after if isinstance(error, Refused) else _PAUSE
-                pause *= random.uniform(1, 1.5)  # not all who were refused at once
+                pause *= random.uniform(1, 1.5)  # so that refused clients do not all retry at the same time
                 await asyncio.sleep(min(pause, max(deadline - time.monotonic(), _PAUSE)))
 
     async def register(self, name: str = "Ada Lovelace") -> Person:
-        """A new customer, logged in."""
+        """Register a new customer and log in."""
         email, password = f"ada.{uuid4().hex}@example.com", f"Analytical-{uuid4().hex[:12]}"
         profile = await self.call(
             "POST", "/v1/users", json={"email": email, "password": password, "name": name}
@@ -140,7 +145,7 @@ class Shop:
         return await self.login(email, password, profile)
 
     async def login(self, email: str, password: str, profile: Mapping[str, Any] | None = None) -> Person:
-        """An existing person with a new session."""
+        """Log in as an existing person; return the person with a new session."""
         tokens = await self.call("POST", "/v1/sessions", json={"email": email, "password": password})
         person = Person(email, password, profile or {}, tokens)
         if profile is None:
@@ -155,7 +160,10 @@ class Shop:
         key: str | None = None,
         expected_total: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Place an order of `lines` (quantity by product id), if it costs `expected_total`; a `key` places it once."""
+        """Place an order of `lines` (quantity by product id), if its total is `expected_total` (None: any total).
+
+        Calls with the same idempotency `key` place the order only once.
+        """
         body = {
             "lines": [{"product_id": product, "quantity": quantity} for product, quantity in lines.items()],
             "shipping_address": ADDRESS,
@@ -171,7 +179,10 @@ class Shop:
     async def settled(
         self, who: Person, order_id: str, *, status: str = "", seconds: float = 30.0
     ) -> dict[str, Any]:
-        """The order once it stands still (or has `status`); raises TimeoutError with where it was left."""
+        """Wait until the order is in one of the FINAL states, or in `status` if that is given; return the order.
+
+        Raises TimeoutError, which names the order's state, after `seconds`.
+        """
         deadline, pause = time.monotonic() + seconds, 0.05
         while True:
             order: dict[str, Any] = await self.patiently("GET", f"/v1/orders/{order_id}", who=who)
@@ -180,10 +191,11 @@ class Shop:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{order_id} is still {order['status']} after {seconds:.0f} s")
             await asyncio.sleep(pause)
-            pause = min(pause * 1.4, _LONGEST_PAUSE)  # many who ask often would slow what they wait for
+            # Frequent requests of many clients would slow the orders down.
+            pause = min(pause * 1.4, _LONGEST_PAUSE)
 
     async def payment(self, who: Person, order_id: str) -> dict[str, Any] | None:
-        """The order's payment, or None when nothing was tried."""
+        """Return the order's payment, or None if no payment was tried."""
         try:
             found: dict[str, Any] = await self.patiently("GET", f"/v1/orders/{order_id}/payment", who=who)
         except Refused as refused:
@@ -193,12 +205,12 @@ class Shop:
         return found
 
     async def stock(self, product_id: str) -> dict[str, Any]:
-        """on_hand, reserved, available."""
+        """Return the product's stock: on_hand, reserved and available."""
         found: dict[str, Any] = await self.patiently("GET", f"/v1/products/{product_id}/stock")
         return found
 
     async def all(self, path: str, who: Person | None = None) -> list[dict[str, Any]]:
-        """Every item of a list, page by page."""
+        """Return all items of a paginated list."""
         items: list[dict[str, Any]] = []
         separator, cursor = "&" if "?" in path else "?", ""
         while True:

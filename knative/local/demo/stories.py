@@ -1,4 +1,4 @@
-"""The four stories of the demo. Each raises Off, saying what it expected and what it saw."""
+"""The four stories of the demo. Each raises Off, with the expected and the actual result, if they differ."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Say = Callable[[str], None]
 
 
 class Off(Exception):
-    """Something is not as it should be."""
+    """A result is not the expected one."""
 
 
 @dataclass
 class Visit:
-    """What the stories share: the shop, the customer, what they buy, and what it should come to in the end."""
+    """State that the stories share: the shop, the customer, the product with its stock `before`, and their orders."""
 
     shop: Shop
     say: Say
@@ -30,7 +30,7 @@ class Visit:
     orders: list[dict[str, Any]] = field(default_factory=list)
 
     async def buy(self, quantity: int, token: str, expected: str, reason: str = "") -> dict[str, Any]:
-        """Place an order and follow it to its end."""
+        """Place an order and wait until it is final. Raises Off unless it ends in `expected`, for `reason` if given."""
         price = self.product["price"]
         shown = {"amount": quantity * price["amount"], "currency": price["currency"]}
         order = await self.shop.order(
@@ -46,7 +46,7 @@ class Visit:
         return order
 
     async def told(self, template: str, order_id: str) -> dict[str, Any]:
-        """The message of this template about this order, once it is in the mailbox."""
+        """Wait for the message of this template about this order to be in the mailbox; return the message."""
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             for message in await self.shop.all("/v1/notifications", self.person):
@@ -57,7 +57,7 @@ class Visit:
         raise Off(f"expected the e-mail {template}, and none came within 20 s")
 
     async def stock_is(self, on_hand: int, reserved: int = 0) -> None:
-        """Wait for the stock to come to this."""
+        """Wait until the stock has these numbers."""
         await eventually(
             lambda: self._stock_matches(on_hand, reserved),
             f"stock of {on_hand} on hand and {reserved} reserved",
@@ -68,7 +68,7 @@ class Visit:
         return bool(stock["on_hand"] == on_hand and stock["reserved"] == reserved)
 
     def show_timeline(self, order: dict[str, Any]) -> None:
-        """Its steps, each with the milliseconds since the first."""
+        """Print the order's steps, each with the milliseconds since the first."""
         start = order["timeline"][0]["at"]
         for step in order["timeline"]:
             why = f"  [dim]{step['reason']}[/dim]" if step["reason"] else ""
@@ -76,7 +76,7 @@ class Visit:
 
 
 async def paid(visit: Visit) -> None:
-    """Order and pay: CONFIRMED, the e-mail shown."""
+    """Order and pay. The order is CONFIRMED; the e-mail is shown."""
     order = await visit.buy(2, "tok_ok", "CONFIRMED")
     message = await visit.told("order_confirmed", order["id"])
     visit.show_timeline(await visit.shop.call("GET", f"/v1/orders/{order['id']}", who=visit.person))
@@ -89,7 +89,7 @@ async def paid(visit: Visit) -> None:
 
 
 async def declined(visit: Visit) -> None:
-    """A declined card: CANCELLED, the stock back."""
+    """Order with a card that is declined. The order is CANCELLED, and its stock is available again."""
     order = await visit.buy(1, "tok_declined", "CANCELLED", "PAYMENT_DECLINED")
     visit.show_timeline(order)
     await visit.stock_is(visit.before["on_hand"] - 2)
@@ -97,7 +97,7 @@ async def declined(visit: Visit) -> None:
 
 
 async def sold_out(visit: Visit) -> None:
-    """More than there is: CANCELLED, OUT_OF_STOCK, nothing charged."""
+    """Order more than is available. The order is CANCELLED (OUT_OF_STOCK), and nothing is charged."""
     order = await visit.buy(visit.before["available"] + 1, "tok_ok", "CANCELLED", "OUT_OF_STOCK")
     visit.show_timeline(order)
     payment = await visit.shop.payment(visit.person, order["id"])
@@ -106,7 +106,7 @@ async def sold_out(visit: Visit) -> None:
 
 
 async def cancelled(visit: Visit) -> None:
-    """Cancel a confirmed order: the money back, the e-mail shown."""
+    """Cancel a confirmed order. The whole amount is refunded; the e-mail is shown."""
     order = await visit.buy(1, "tok_ok", "CONFIRMED")
     await visit.shop.call(
         "POST", f"/v1/orders/{order['id']}/cancel", who=visit.person, json={"reason": "CHANGED_MY_MIND"}
@@ -125,7 +125,10 @@ async def _refunded(visit: Visit, order_id: str) -> bool:
 
 
 async def adds_up(visit: Visit) -> tuple[dict[str, Any], int, int]:
-    """Stock and money at the end: the stock, what was charged and what went back, in minor units."""
+    """Check stock and money after all stories; return the stock, and the charged and the refunded amount.
+
+    The amounts are in minor units. Raises Off if the numbers do not add up.
+    """
     captured = refunded = 0
     for order in visit.orders:
         payment = await visit.shop.payment(visit.person, order["id"])
@@ -141,13 +144,13 @@ async def adds_up(visit: Visit) -> tuple[dict[str, Any], int, int]:
 
 
 def expect(held: bool, what: str) -> None:
-    """Raise Off unless it held."""
+    """Raise Off, which names `what` was expected, unless `held` is true."""
     if not held:
         raise Off(f"expected {what}")
 
 
 async def eventually(check: Callable[[], Awaitable[bool]], what: str, seconds: float = 60.0) -> None:
-    """Wait for `check` to hold; raise Off when it does not in time."""
+    """Wait until `check` returns true. Raises Off after `seconds`."""
     deadline = time.monotonic() + seconds
     while not await check():
         if time.monotonic() > deadline:
@@ -156,12 +159,12 @@ async def eventually(check: Callable[[], Awaitable[bool]], what: str, seconds: f
 
 
 def money(amount: dict[str, Any]) -> str:
-    """An amount for eyes; the demo's currencies have two decimals."""
+    """Return an amount as text for people; the demo's currencies have two decimals."""
     return f"{amount['amount'] / 100:.2f} {amount['currency']}"
 
 
 def milliseconds(start: str, end: str) -> int:
-    """Between two RFC 3339 times."""
+    """Return the milliseconds between two RFC 3339 times."""
     took = datetime.fromisoformat(end) - datetime.fromisoformat(start)
     return round(took.total_seconds() * 1000)
 
