@@ -98,7 +98,7 @@ class Server(uvicorn.Server):
         yield
 
     async def begin(self, listening: socket.socket) -> None:
-        """Serve in the background; return once requests are accepted."""
+        """Serve in the background; return once the server accepts requests."""
         self._task = asyncio.create_task(self.serve(sockets=[listening]))
         while not self.started:
             if self._task.done():
@@ -149,7 +149,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _renew_parser(self) -> None:
         self.parser = _RequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # uvicorn sets this, too
 
 
 class _RequestParser(httptools.HttpRequestParser):

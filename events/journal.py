@@ -93,9 +93,9 @@ class Journal:
     def commit(
         self, rows: Iterable[tuple[str, Row]], then: Callable[[], None] | None = None
     ) -> asyncio.Future[None]:
-        """Write all rows or none; `then` runs right after the commit, in the order of the calls.
+        """Write all rows or none; return a future that is done when they are durable.
 
-        Raises StorageError at once after `close`.
+        `then` runs right after the commit, in the order of the calls. Raises StorageError after `close`.
         """
         if self._closed:
             raise StorageError("the storage is closed")
@@ -110,7 +110,7 @@ class Journal:
                 if self._timer is not None:
                     self._timer.cancel()
                 self._timer = self._loop.call_soon(self._begin)
-        # Shielded: a caller that is cancelled must not cancel the commit for the others of the group.
+        # Shielded, because a cancelled caller must not cancel the commit for the other callers of the group.
         return asyncio.shield(group.done)
 
     async def flush(self) -> None:

@@ -102,10 +102,10 @@ class Outbox:
         self._service = service
         self._limits = limits
         self._queue: asyncio.Queue[OutboxRow] = asyncio.Queue()
-        self._held: set[str] = set()  # queued, being published, or published and not yet removed
+        self._held: set[str] = set()  # ids of rows that are queued, being published, or not yet removed
         self._behind = asyncio.Event()  # the store has rows that are not in memory
         self._room = asyncio.Event()  # at most half of `OutboxLimits.held` is in use
-        self._failures = 0  # since the last success
+        self._failures = 0  # number of failed attempts since the last success
         self._stopping = asyncio.Event()
         self._resuming: asyncio.TimerHandle | None = None
         self._done: list[str] = []
@@ -123,7 +123,8 @@ class Outbox:
     async def sweep(self) -> None:
         """Queue rows that are older than `OutboxLimits.age` and not queued yet.
 
-        Returns when they are queued: a sweep that arrives as an event must not wait for the broker that delivers it.
+        Returns once they are queued and does not wait for the broker, which may be delivering the event that triggers
+        this sweep.
         """
         if await self._read_back(self._limits.age):
             self._behind.set()
@@ -201,7 +202,7 @@ class Outbox:
             self._failures += 1
             if self._stopping.is_set():
                 break
-            # Many consecutive failures are the broker's fault, not the row's: all rows then wait longer.
+            # Many consecutive failures are caused by the broker and not by the row, so all rows wait longer.
             await self._sleep(self._pause(max(attempt + 1, self._failures // self._limits.parallel)))
         self._postpone(row)
 

@@ -62,8 +62,8 @@ class ReplayFailed(Exception):
 class DeadLetters:
     """The ASGI application; call `start` on the loop that serves it.
 
-    `data_dir` holds `deadletters.db`; `clock` is Unix time. Without `callers`, reading, replaying and discarding are
-    refused for every caller.
+    `data_dir` contains `deadletters.db`; `clock` returns Unix time. Without `callers`, every request to read, replay or
+    discard entries is refused.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class DeadLetters:
             await respond_json(send, 200, wire.brief(self._opened().get(key) or entry))
 
     async def _replay_one(self, entry: Entry) -> None:
-        """Publish the original event again, with the same id and source, so that inboxes detect a duplicate."""
+        """Publish the original event again, with the same id and source, so that inboxes can detect duplicates."""
         if entry.id in self._busy:
             raise Problem(409, "REPLAY_IN_PROGRESS", "it is being replayed right now")
         kept = {name: value for name, value in entry.event.attributes.items() if name not in _OURS}

@@ -93,7 +93,7 @@ def entry_id(attributes: Mapping[str, str]) -> str:
 
 
 class Store:
-    """Entries in SQLite. Create and use it on one event loop; writes are durable on return and raise StorageError."""
+    """Entries in SQLite. Create and use it on one event loop. Writes are durable on return, or raise StorageError."""
 
     def __init__(self, path: Path) -> None:
         db = connect(path, _SCHEMA, SCHEMA_VERSION, _UPGRADES)

@@ -65,7 +65,10 @@ class Child:
         self._keeper = asyncio.create_task(self._keep(), name=f"keep {self.part.name}")
 
     async def until_ready(self) -> None:
-        """Wait until the part is ready for the first time. Raises PartFailed after READY_SECONDS or FIRST_TRIES."""
+        """Wait until the part is ready for the first time.
+
+        Raises PartFailed after READY_SECONDS, or after FIRST_TRIES failed starts.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(READY_SECONDS):
                 await self._settled.wait()

@@ -54,6 +54,6 @@ async def answers(host: str, port: int, path: str, timeout: float = 2.0) -> bool
                 status = await reader.readline()
             finally:
                 writer.close()
-    except OSError:  # TimeoutError is one
+    except OSError:  # includes TimeoutError
         return False
     return status.split(b" ")[1:2] == [b"200"]

@@ -17,7 +17,7 @@ log = logging.getLogger("shop.broker")
 
 
 class Ingress:
-    """The ingress of the broker that `key` (namespace/name) identifies; `clock` is Unix time."""
+    """The ingress of the broker that `key` (namespace/name) identifies; `clock` returns Unix time."""
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ DATA = Path(__file__).parents[3] / ".data"
 
 
 def where(environ: Mapping[str, str], data: Data) -> str:
-    """Return the gateway's URL: SHOP_URL, or that of the platform in `data`, which may not use the default ports."""
+    """Return the gateway's URL: SHOP_URL, or that of the platform in `data`, whose port may not be the default."""
     return environ.get("SHOP_URL") or str(data.running().get("base_url", "http://127.0.0.1:8080"))
 
 

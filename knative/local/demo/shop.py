@@ -63,7 +63,7 @@ class Person:
 
 
 class Shop:
-    """A client of the API at `base_url`; `host` overrides the Host header, for an ingress without a DNS name.
+    """A client of the API at `base_url`; `host` overrides the Host header, to reach an ingress by its IP address.
 
     All methods but `raw` raise Refused for a status of 400 or more. All raise OSError or aiohttp.ClientError if there
     is no response.
