@@ -1,6 +1,7 @@
-"""One function as a process: it starts the servers of its role, and stops them without losing work.
+"""The process of one function: it starts the servers of its role, and stops them without losing work.
 
-`ROLE=rpc` serves gRPC, `ROLE=events` CloudEvents, `ROLE=all` (one machine) both, over one store.
+`ROLE=rpc` serves gRPC, `ROLE=events` serves CloudEvents, and `ROLE=all` (for a single machine) serves both over one
+store.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ S = TypeVar("S", bound=RuntimeSettings)
 class ServiceRunner:
     """Runs the servers of a function. `start` and `stop` are called once each, in one event loop.
 
-    After `start`, `http_port`, `grpc_port` and `metrics_port` are the ports in use; 0 if there is no such server.
+    After `start`, `http_port`, `grpc_port` and `metrics_port` are the ports in use, or 0 for a server that is absent.
     """
 
     def __init__(self, function: Function) -> None:
@@ -88,7 +89,7 @@ class ServiceRunner:
         log.info("ready", extra={"http_port": self.http_port, "grpc_port": self.grpc_port})
 
     async def _start_rpc(self) -> None:
-        from functions.runtime.rpc.server import RpcServer  # grpc's cost only in this role
+        from functions.runtime.rpc.server import RpcServer  # import grpc only in this role
 
         settings, function = self.settings, self.function
         reflection = settings.shop_env == "development"
@@ -96,7 +97,7 @@ class ServiceRunner:
         self.grpc_port = await self._rpc.start(f"{settings.host}:{self._port('rpc', settings.grpc_port)}")
 
     async def _start_http(self) -> None:
-        from functions.runtime.http_server import HttpServer  # uvicorn's cost only where it serves
+        from functions.runtime.http_server import HttpServer  # import uvicorn only if it serves
 
         settings = self.settings
         events = settings.role != "rpc"
@@ -104,7 +105,10 @@ class ServiceRunner:
         self.http_port = await self._http.start(settings.host, self._port("events", settings.http_port))
 
     def _port(self, role: str, port: int) -> int:
-        """Return the port of a server: PORT, which Knative sets, is that of the one server of this role."""
+        """Return the port of the server of `role`.
+
+        If this process has only that role, PORT, which Knative sets, replaces `port`.
+        """
         given = self.settings.port
         return given if given is not None and self.settings.role == role else port
 
@@ -115,10 +119,10 @@ class ServiceRunner:
         await self.function.store.ping()
 
     async def exposition(self, accept: str) -> tuple[bytes, str]:
-        """Return the body and content type of /metrics, with the outbox as it is now."""
+        """Return the body and content type of /metrics, with the current depth and age of the outbox."""
         try:
             depth, oldest = await self.function.store.outbox_state()
-        except ServiceError as error:  # the other metrics matter most while the store is down
+        except ServiceError as error:  # report the other metrics; they matter most while the store is down
             log.warning("outbox_unknown", extra={"reason": error.reason})
         else:
             age = (self.function.clock.now() - oldest).total_seconds() if oldest else 0.0
@@ -127,7 +131,7 @@ class ServiceRunner:
         return metrics.exposition(accept)
 
     async def sweep(self) -> None:
-        """Publish outbox rows that are left over, and remove what has expired."""
+        """Publish outbox rows that are left over, and remove expired entities and idempotency records."""
         await self.outbox.sweep()
         removed = EXPIRE_BATCH
         while removed == EXPIRE_BATCH:
@@ -154,8 +158,8 @@ class ServiceRunner:
 class Process(Generic[S]):
     """The two entry points of a function, made by a domain's main.py.
 
-    `function` is for the command functions-framework (`--target function`, signature type `http`, ASGI). `main` serves
-    by ROLE. Both serve events by the same app.
+    `function` is the target of the command functions-framework (`--target function`, signature type `http`, ASGI).
+    `main` runs the servers that ROLE selects. Both handle events with the same code.
     """
 
     def __init__(self, name: str, bootstrap: Callable[[S], Function], settings: type[S]) -> None:
@@ -172,8 +176,8 @@ class Process(Generic[S]):
         self.function = function
 
     async def _start_events(self) -> EventFunction:
-        """Start at the first request. Later requests wait for it; after a failure the next request tries again."""
-        from functions.runtime.event_function import EventFunction  # only where the events role runs
+        """Start at the first request, while later requests wait. After a failure the next request tries again."""
+        from functions.runtime.event_function import EventFunction  # imported only in the events role
 
         async with self._starting:
             if self._events is None:
@@ -183,15 +187,15 @@ class Process(Generic[S]):
                 if not tracing.enabled():
                     atexit.register(
                         tracing.configure(self.name)
-                    )  # functions-framework has no hook for its end
+                    )  # functions-framework has no hook for its shutdown
                 runner = ServiceRunner(self._bootstrap(settings))
                 try:
                     for hook in runner.function.on_start:
                         await hook()
                 except BaseException:
-                    await runner.stop()  # closes the store, which the next attempt opens again
+                    await runner.stop()  # closes the store; the next attempt opens it again
                     raise
-                # Its tasks outlive this request, so they do not belong to its trace.
+                # The tasks of the outbox outlive this request, so they do not belong to its trace.
                 Context().run(runner.outbox.start)
                 heap.freeze()
                 self._events = EventFunction(runner.function, runner.sweep)
@@ -226,6 +230,6 @@ class Process(Generic[S]):
 
 
 def _run(main: Any) -> None:
-    import uvloop  # tests bring their own loop
+    import uvloop  # imported here, because tests use another loop
 
     uvloop.run(main)

@@ -18,7 +18,7 @@ from functions.runtime.identity import ADMIN, CUSTOMER, SERVICE, Identity
 
 
 class FakeVerifier:
-    """Accepts `user:<id>`, `admin:<id>` and `service:<name>` as tokens."""
+    """A verifier that accepts `user:<id>`, `admin:<id>` and `service:<name>` as tokens."""
 
     async def verify(self, token: str) -> Identity:
         """Return the caller. Raises TOKEN_INVALID for any other token."""
@@ -35,7 +35,7 @@ def bearer(token: str) -> list[tuple[str, str]]:
 
 
 def service_key_files(folder: Path, *services: str) -> dict[str, dict[str, str]]:
-    """Write key pairs of these services to files. Returns the variables that name them, by service."""
+    """Write key pairs of these services to files. Returns, by service, the variables that name the files."""
     known, found = ServiceKeys({}), {}
     for service in services:
         key = PrivateKey.generate(service)
@@ -57,7 +57,7 @@ KEYS: Final = {name: PrivateKey.generate(name) for name in _SOURCES}
 
 
 def signer(service: str) -> Signer:
-    """Return a signer with this service's key of KEYS."""
+    """Return a signer that uses this service's key in KEYS."""
     return Signer(lambda: KEYS[service])
 
 
@@ -67,12 +67,15 @@ def public_keys() -> ServiceKeys:
 
 
 def verifier(*, required: bool = True) -> Verifier:
-    """Return a verifier with KEYS."""
+    """Return a verifier of events that uses KEYS."""
     return Verifier(public_keys, required=required)
 
 
 def signed(headers: Mapping[str, str], data: bytes, key: PrivateKey | None = None) -> dict[str, str]:
-    """Return the headers of an event in binary mode, with time and signature by `key`, or by its source's key."""
+    """Return the headers of an event in binary mode, with time and signature.
+
+    The signature is made with `key`, or by default with the key of the event's source.
+    """
     headers = {"ce-time": "2030-01-01T00:00:00Z", **headers}
     attributes = {name[3:]: value for name, value in headers.items() if name.startswith("ce-")}
     used = key or KEYS[attributes["source"][1:]]
@@ -80,7 +83,7 @@ def signed(headers: Mapping[str, str], data: bytes, key: PrivateKey | None = Non
 
 
 def posted(event: Payload, event_id: str, key: PrivateKey | None = None) -> tuple[dict[str, str], bytes]:
-    """Return headers and body of an event in binary mode, signed by `key`, or by its source's key."""
+    """Return headers and body of an event in binary mode, signed with `key` or by default with its source's key."""
     headers = {
         "ce-specversion": "1.0",
         "ce-id": event_id,
@@ -94,6 +97,6 @@ def posted(event: Payload, event_id: str, key: PrivateKey | None = None) -> tupl
 
 
 def keyed(function: Function) -> Function:
-    """Make the function use KEYS instead of files, and return it."""
+    """Make the function sign and verify events with KEYS instead of files, and return it."""
     function.signer, function.signatures = signer(function.name), verifier()
     return function

@@ -9,34 +9,34 @@ from __future__ import annotations
 import re
 import unicodedata
 
-# Categories: control, surrogate, private use, line and paragraph separator.
+# Refused Unicode categories: control, surrogate, private use, line separator, paragraph separator.
 _REFUSED = frozenset({"Cc", "Cs", "Co", "Zl", "Zp"})
 # Embeddings, overrides and isolates reorder the text around them; interlinear annotations hide text.
 _REORDERING = re.compile("[\u202a-\u202e\u2066-\u2069\ufff9-\ufffb]")
 _KEPT_CONTROLS = frozenset("\t\n\r")
-# New ideographs are added to these planes each year, and names contain them. They are letters, even if this version of
-# Unicode does not know them.
+# Unicode adds ideographs to these planes each year, and names contain them. They count as letters, even if Python's
+# version of Unicode does not have them yet.
 _IDEOGRAPHIC_PLANES = range(0x20000, 0x3FFFE)
-_LAST_TWO = 0xFFFE  # of each plane: noncharacters
-# Letters, digits, punctuation and symbols are visible, except for these.
+_LAST_TWO = 0xFFFE  # the last two code points of each plane are noncharacters
+# Letters, digits, punctuation and symbols are visible, except for the following characters.
 _INK = frozenset("LNPS")
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0\ufffc\U0001d159")
 
 
 class TextError(ValueError):
-    """The text is invalid. The message says what would be right, to follow the name of the field."""
+    """The text is invalid. The message says what would be valid, and is worded to follow the name of the field."""
 
 
 def clean_line(text: str, longest: int, shortest: int = 1) -> str:
-    """Return one line of text in NFC, without the spaces around it.
+    """Return one line of text in NFC, without leading and trailing spaces.
 
-    Spaces inside are kept, also ideographic ones. Lengths are in characters of the result.
+    Spaces inside the line are kept, including ideographic spaces. Lengths are in characters of the result.
 
     Raises:
         TextError: for a wrong length, a line break, control character, unassigned code point or bidirectional
             override, or if no character is visible.
     """
-    # NFC shortens a text to a third at most, so a longer one is refused without normalising it.
+    # NFC shortens a text to no less than a third, so a much longer text is refused without being normalised.
     line = unicodedata.normalize("NFC", text.strip()) if len(text) <= 4 * longest + 64 else text
     if not shortest <= len(line) <= longest:
         raise TextError(f"must have {shortest} to {longest} characters")
@@ -48,10 +48,10 @@ def clean_line(text: str, longest: int, shortest: int = 1) -> str:
 
 
 def check_text(text: str, longest: int) -> None:
-    """Check text of several lines, which may also have tabs and line breaks.
+    """Check text of several lines, which may have tabs and line breaks.
 
     Raises:
-        TextError: it is longer than `longest` characters, or has what a line must not have.
+        TextError: the text is longer than `longest` characters, or has a character that `clean_line` refuses.
     """
     if len(text) > longest:
         raise TextError(f"must have at most {longest} characters")

@@ -1,8 +1,8 @@
-"""Verification of access tokens and service tokens, and issue of the latter (RFC 7519).
+"""Verification of access tokens and service tokens, and issue of service tokens (RFC 7519).
 
-The users service signs access tokens with the keys of its JWKS. A service signs its own service tokens, each for the
-one service that it calls (`aud`), with its key of `events.service_keys`. No token chooses how it is verified: the
-algorithm is always EdDSA, with the platform's keys.
+The users service signs access tokens with the keys of its JWKS. A service signs its own service tokens with its key in
+`events.service_keys`; each token is for the one service that is called (`aud`). A token cannot choose how it is
+verified: the algorithm is always EdDSA, and only the platform's keys are used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_TOKEN_BYTES = 4096
 _SERVICE_LIFE = timedelta(minutes=5)
 _CACHE_SIZE = 10_000
 _SKEW_SECONDS = 60.0
-# Times are checked by our own clock, in _check.
+# Times are not checked by the library but in _check, with the clock of this module.
 _OPTIONS: Any = {
     "require": ["exp", "iat", "sub", "aud", "iss", "jti"],
     "verify_exp": False,
@@ -37,18 +37,18 @@ class TokenVerifier(Protocol):
     """Verifies bearer tokens."""
 
     async def verify(self, token: str) -> Identity:
-        """Return the caller that a token proves.
+        """Return the caller that a token identifies.
 
-        Raises UNAUTHENTICATED (TOKEN_INVALID, TOKEN_EXPIRED), or UNAVAILABLE without keys.
+        Raises UNAUTHENTICATED (TOKEN_INVALID, TOKEN_EXPIRED), or UNAVAILABLE if the keys are not available.
         """
 
 
 class JwtVerifier:
-    """Verifies access tokens by the keys of a `KeySetCache`, and service tokens for `name` by those of `services`.
+    """Verifies access tokens with the keys of a `KeySetCache`, and service tokens for `name` with those of `services`.
 
     The signature of a token is checked once. Its key, person and session are checked at each use, so that a revocation
-    takes effect as soon as it is known. Access tokens raise UNAVAILABLE (KEYS_UNAVAILABLE) while the revocations of the
-    last 5 minutes are not known.
+    takes effect as soon as it has been fetched. `verify` raises UNAVAILABLE (KEYS_UNAVAILABLE) for an access token if
+    the last successful fetch of revocations is over 5 minutes old.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class JwtVerifier:
 
 
 class _Verified(NamedTuple):
-    """A token with a valid signature and valid claims, with what a revocation is looked up by."""
+    """A token with a valid signature and valid claims. `person` and `session` are digests to look up revocations."""
 
     identity: Identity
     kid: str
@@ -142,7 +142,11 @@ def _loaded(key: PublicKey) -> Any:
 
 
 def _check(claims: dict[str, Any], service: str | None, now: float) -> None:
-    """Check what the signature does not prove: type and roles fit the key, `service` owns it, times are right."""
+    """Check the claims of a correctly signed token: type, roles and times. Raises UNAUTHENTICATED.
+
+    `service` is the owner of the key that signed a service token, and must be its subject. It is None for an access
+    token.
+    """
     roles = claims.get("roles")
     wanted = "service" if service else "access"
     if (
@@ -173,8 +177,8 @@ def _invalid() -> ServiceError:
 
 
 class ServiceTokens:
-    """Issues this service's own tokens, one for each service that it calls. Each is used until a minute before it
-    ends."""
+    """Issues this service's own tokens, one for each service that it calls. Each is reused until a minute before it
+    expires."""
 
     def __init__(self, key: PrivateKey, issuer: str, clock: Clock) -> None:
         self._key = key
@@ -183,7 +187,10 @@ class ServiceTokens:
         self._minted: dict[str, tuple[datetime, str]] = {}
 
     def token(self, audience: str) -> str:
-        """Return a token for the service `audience`, valid for 5 minutes: `sub` is this service, the role `service`."""
+        """Return a token for calls to the service `audience`.
+
+        Its subject is this service and its role is `service`. A new token is valid for 5 minutes.
+        """
         now = self._clock.now()
         renew_at, token = self._minted.get(audience, (now, ""))
         if now >= renew_at:

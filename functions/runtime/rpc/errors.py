@@ -1,4 +1,4 @@
-"""ServiceError to gRPC status and back, with `google.rpc` ErrorInfo, BadRequest and RetryInfo in the status details."""
+"""Translation of ServiceError to a gRPC status and back, with `google.rpc` ErrorInfo, BadRequest and RetryInfo."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _FROM_GRPC = {status: code for code, status in _TO_GRPC.items()} | {
 
 
 def status_code(error: ServiceError) -> grpc.StatusCode:
-    """Return the canonical gRPC code."""
+    """Return the canonical gRPC code of the error."""
     return _TO_GRPC[error.code]
 
 
 def trailing_metadata(error: ServiceError) -> tuple[tuple[str, bytes], ...]:
-    """Return the rich status as trailing metadata."""
+    """Return the error as trailing metadata: a `google.rpc.Status` with details."""
     status = Status(code=_TO_GRPC[error.code].value[0], message=error.message)
     amounts = {name: f"{money.amount} {money.currency}" for name, money in error.amounts.items()}
     status.details.append(_pack(details.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=amounts)))
@@ -52,7 +52,7 @@ def trailing_metadata(error: ServiceError) -> tuple[tuple[str, bytes], ...]:
 def from_rpc_error(error: grpc.aio.AioRpcError) -> ServiceError:
     """Return the error that the server raised.
 
-    Faults of the transport become UNAVAILABLE or DEADLINE_EXCEEDED, with a neutral message.
+    Transport errors become UNAVAILABLE or DEADLINE_EXCEEDED, with a message that shows nothing internal.
     """
     status = _rich_status(error)
     if status is None:
@@ -77,9 +77,9 @@ def unreachable() -> ServiceError:
 
 
 def _too_large(error: grpc.aio.AioRpcError) -> ServiceError | None:
-    """Return the error of a message beyond the limits: INTERNAL for a response, INVALID_ARGUMENT for a request.
+    """Return the error of a message above the size limit: INTERNAL for a response, INVALID_ARGUMENT for a request.
 
-    gRPC has one code for both, and for too many calls. Waiting helps in neither case.
+    gRPC uses one code for both, and for too many calls. A retry does not help for a message that is too large.
     """
     details = error.details() or ""
     if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED or _TOO_LARGE_TEXT not in details:

@@ -1,7 +1,7 @@
-"""What every gRPC method needs: context, deadline, authentication, error translation, metrics and access log.
+"""A wrapper of gRPC methods that adds context, deadline, authentication, error translation, metrics and access log.
 
-Each method is wrapped once, at start. One coroutine does it all, where a chain of `grpc.aio.ServerInterceptor`s would
-cost several a call.
+Each method is wrapped once, at start. A call then runs in one coroutine; a chain of `grpc.aio.ServerInterceptor`s would
+need several.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from observability.headers import combine
 log = logging.getLogger("shop.rpc")
 
 RUNNING_CALLS = 2_000
-"""Calls that run at a time. Calls that wait for their message are not counted (`pending_calls`)."""
+"""The maximum number of calls that run at once, without those that wait for their message (`pending_calls`)."""
 STREAM_CHECK_SECONDS = 15.0
-"""Seconds between two checks of a stream's token, so that a revocation ends the stream within a minute."""
+"""Seconds between two checks of a stream's token. They are few enough that a revocation ends a stream in a minute."""
 _INTERNAL = ServiceError(Code.INTERNAL, "INTERNAL", "Something went wrong inside the platform.")
 
 Method = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Any]
 
 
 class Interceptor:
-    """Wraps the methods of one function's services. `stream_check` is in seconds."""
+    """Wraps the methods of one function's services. `stream_check` is the time between token checks, in seconds."""
 
     def __init__(
         self, function: str, verifier: TokenVerifier, stream_check: float, pending: PendingCalls
@@ -51,7 +51,7 @@ class Interceptor:
         self.is_closing = False
 
     def begin(self, call: grpc.aio.ServicerContext[Any, Any]) -> str:
-        """Set context and deadline from the call's metadata. Returns its authorization."""
+        """Set context and deadline from the call's metadata. Returns the value of `authorization`."""
         metadata: Any = call.invocation_metadata() or ()
         sent: dict[str, Any] = dict(metadata)
         if len(sent) != len(metadata):
@@ -66,10 +66,10 @@ class Interceptor:
         return str(sent.get("authorization", ""))
 
     async def receive(self, call: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        """Return the call's message, or None for bytes that are not the method's message.
+        """Return the call's message, or None if its bytes cannot be parsed.
 
         Raises INVALID_ARGUMENT, RESOURCE_EXHAUSTED, and UNAVAILABLE (SHUTTING_DOWN) while the server shuts down. The
-        message is read first, because gRPC resets a call that is answered before its message was read.
+        message is read before a refusal, because gRPC resets a call that is answered before its message was read.
         """
         request = await self._pending.receive(call)
         if self.is_closing:
@@ -78,7 +78,7 @@ class Interceptor:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count a running call. Raises RESOURCE_EXHAUSTED (OVERLOADED) at the limit."""
+        """Count a call as running within the block. Raises RESOURCE_EXHAUSTED (OVERLOADED) at the limit."""
         if self._running >= RUNNING_CALLS:
             raise exhausted("OVERLOADED", "The service has too many calls to answer.", retry_after=1.0)
         self._running += 1
@@ -89,7 +89,7 @@ class Interceptor:
 
     @asynccontextmanager
     async def while_valid(self, token: str) -> AsyncIterator[None]:
-        """Cancel the block once the token has expired or is revoked, and raise what `verify` raised."""
+        """Cancel the block when the token expires or is revoked, and raise the error of `verify`."""
         refusal: ServiceError | None = None
 
         async def watch(until: asyncio.Timeout) -> None:
@@ -125,14 +125,14 @@ class Interceptor:
         try:
             identity.enter(await self._verifier.verify(token))
         except ServiceError as error:
-            # A client that refreshes its session still sends the token that has just expired.
+            # A client that refreshes its session still sends the expired token.
             if not access.anonymous or error.code is not Code.UNAUTHENTICATED:
                 raise
         else:
             access.check(identity.current_caller())
 
     def unary(self, name: str, method: Method, access: Access) -> Callable[..., Awaitable[Any]]:
-        """Wrap a method with one response."""
+        """Wrap a method that returns one response."""
         record = _AccessLog(self._function, name)
 
         async def handler(_: Any, call: grpc.aio.ServicerContext[Any, Any]) -> Any:
@@ -164,7 +164,7 @@ class Interceptor:
         return handler
 
     def stream(self, name: str, method: Method, access: Access) -> Callable[..., AsyncIterator[Any]]:
-        """Wrap a method with a stream of responses."""
+        """Wrap a method that returns a stream of responses."""
         record = _AccessLog(self._function, name)
 
         async def handler(_: Any, call: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
@@ -196,7 +196,7 @@ class Interceptor:
         return handler
 
     def probe(self, name: str, method: Method, access: Access) -> Callable[..., Awaitable[Any]]:
-        """Wrap a method of the health service: bounded like the others, without authentication, log and metric."""
+        """Wrap a method of the health service. It has the same limits, but no authentication, access log or metric."""
 
         async def handler(_: Any, call: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
@@ -215,7 +215,7 @@ def _require_message(request: Any) -> None:
 
 
 def correlation() -> tuple[tuple[str, str], ...]:
-    """Return the trailing metadata of every call: its correlation id."""
+    """Return the correlation id as trailing metadata, which every call gets."""
     return ((context.CORRELATION_HEADER, context.current().correlation_id),)
 
 

@@ -1,7 +1,7 @@
-"""Calls whose request message has not arrived yet, bounded in time and number.
+"""Limits, in time and number, of calls whose request message has not arrived yet.
 
-A gRPC call exists from its HEADERS on. A client may open thousands on one connection and never send a message. Such
-half-open calls wait here and do not count against the limit of running calls.
+A gRPC call exists as soon as its HEADERS frame arrives. A client may open thousands of calls on one connection and
+never send a message. Such half-open calls are counted here, and not against the limit of running calls.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ MESSAGE_SECONDS = 5.0
 
 
 class PendingCalls:
-    """Receives request messages: each within `seconds`, at most `limit` calls at a time.
+    """Receives request messages. Each must arrive within `seconds`, and at most `limit` calls wait at a time.
 
-    At the limit, the oldest pending call of the peer with the most pending calls is refused. So a peer that opens calls
-    without end displaces its own; a call whose message arrives at once is not affected.
+    At the limit, the oldest pending call of the peer with the most pending calls is refused. So a peer that keeps
+    opening calls displaces its own calls, and a call whose message arrives at once is not affected.
     """
 
     def __init__(self, limit: int = WAITING_CALLS, seconds: float = MESSAGE_SECONDS) -> None:
@@ -32,7 +32,7 @@ class PendingCalls:
         self._displaced: set[asyncio.Timeout] = set()
 
     async def receive(self, call: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        """Return the request message of `call`, or None for bytes that are not the method's message.
+        """Return the request message of `call`, or None if its bytes cannot be parsed.
 
         Raises INVALID_ARGUMENT (MESSAGE_MISSING), RESOURCE_EXHAUSTED (TOO_MANY_CALLS).
         """
@@ -51,7 +51,7 @@ class PendingCalls:
                     self._remove(peer, timeout)
         except TimeoutError:
             raise self._refusal(timeout) from None
-        self._displaced.discard(timeout)  # its message arrived at the same moment
+        self._displaced.discard(timeout)  # the message arrived just when the call was displaced
         if request is grpc.aio.EOF:
             raise invalid("The call has no message.", reason="MESSAGE_MISSING")
         return request
@@ -78,5 +78,5 @@ class PendingCalls:
 
 
 def address(peer: str) -> str:
-    """Return the network address of a peer: `ipv4:192.0.2.1:50000` without its port."""
+    """Return the network address of a peer without its port: `ipv4:192.0.2.1` of `ipv4:192.0.2.1:50000`."""
     return peer.rpartition(":")[0]

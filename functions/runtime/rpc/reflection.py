@@ -1,7 +1,7 @@
-"""Server reflection, v1 and v1alpha: current clients use v1, older ones v1alpha.
+"""Server reflection in versions v1, for current clients, and v1alpha, for older ones.
 
-grpcio-reflection has v1alpha only. Both have the same messages, so one servicer answers both. The descriptor of v1 is
-that of v1alpha under the other name.
+grpcio-reflection has only v1alpha. Both versions have the same messages, so one servicer answers both, and the
+descriptor of v1 is a renamed copy of the descriptor of v1alpha.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NAME = "grpc.reflection.v1.ServerReflection"
 
 
 def enable_reflection(services: Sequence[str], server: grpc.aio.Server) -> None:
-    """Serve reflection of `services` and of reflection itself."""
+    """Add reflection to the server. It describes `services` and the reflection services themselves."""
     pool = descriptor_pool.Default()
     _describe(pool)
     names = [*services, reflection.SERVICE_NAME, NAME]
@@ -35,7 +35,7 @@ def enable_reflection(services: Sequence[str], server: grpc.aio.Server) -> None:
 
 
 def _describe(pool: Any) -> None:
-    """Add the descriptor of v1, so that reflection can describe itself."""
+    """Add the descriptor of v1 to `pool`, so that reflection can describe itself."""
     file = descriptor_pb2.FileDescriptorProto()
     reflection_pb2.DESCRIPTOR.CopyToProto(file)
     file.name, file.package = "grpc/reflection/v1/reflection.proto", "grpc.reflection.v1"

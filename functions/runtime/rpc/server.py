@@ -20,7 +20,7 @@ MAX_MESSAGE_BYTES = 1024 * 1024
 _STREAMS_PER_CONNECTION = (
     2_000  # a gateway sends all its calls over one connection: 1,000 requests and 500 streams
 )
-_OPEN_CALLS = 10_000  # pending and running together, as a last resort
+_OPEN_CALLS = 10_000  # last resort: the maximum number of pending and running calls together
 _NOTICE = 0.25  # seconds: enough for callers to learn that the server shuts down
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -40,13 +40,13 @@ Wrap = Callable[[str, Method, Access], Callable[..., Any]]
 
 
 class _Registrar:
-    """Collects the method table from the generated `add_..._to_server`."""
+    """A stand-in for a server that collects the method table from the generated `add_..._to_server`."""
 
     def __init__(self) -> None:
         self.handlers: dict[str, Any] = {}
 
     def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
-        """Do nothing: the method table has all handlers."""
+        """Do nothing, because the method table has all handlers."""
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
         """Keep the method table."""
@@ -56,9 +56,10 @@ class _Registrar:
 def _wrapped(
     interceptor: Interceptor, service: RpcService, wrap: Wrap | None = None
 ) -> grpc.GenericRpcHandler:
-    """Wrap the service's methods, each by `wrap` or by the interceptor's wrapper for its kind.
+    """Wrap each of the service's methods with `wrap`, or by default with the interceptor's `unary` or `stream`.
 
-    Each is registered as taking a stream of messages, so that the interceptor reads the one message itself.
+    Each method is registered as one that takes a stream of messages, so that the interceptor can read the single
+    message itself.
     """
     registrar = _Registrar()
     service.add(service.servicer, registrar)
@@ -81,7 +82,7 @@ def _wrapped(
 
 
 class RpcServer:
-    """The gRPC server of one function: its services, the standard health service, and reflection on request."""
+    """The gRPC server of one function, with its services, the standard health service, and optionally reflection."""
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class RpcServer:
         stream_check: float = STREAM_CHECK_SECONDS,
         pending: PendingCalls | None = None,
     ) -> None:
-        from grpc_health.v1 import health_pb2_grpc  # only where the gRPC role runs
+        from grpc_health.v1 import health_pb2_grpc  # imported only in the gRPC role
 
         from functions.runtime.rpc import health
 
@@ -109,7 +110,7 @@ class RpcServer:
         self._server.add_generic_rpc_handlers([_wrapped(self._interceptor, probes, self._interceptor.probe)])
         self._names = ["", *(service.name for service in services)]
         if reflection:
-            from functions.runtime.rpc.reflection import enable_reflection  # development only
+            from functions.runtime.rpc.reflection import enable_reflection  # imported only in development
 
             enable_reflection([*self._names[1:], health.NAME], self._server)
 
@@ -129,10 +130,11 @@ class RpcServer:
             await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
 
     async def stop(self, grace: float) -> None:
-        """Refuse new calls, and give running calls `grace` seconds.
+        """Refuse new calls, and let running calls finish within `grace` seconds.
 
-        gRPC cancels calls that arrive before the caller learns of the stop, and the caller cannot tell them from calls
-        that had begun. So calls are refused with SHUTTING_DOWN first, upon which callers hold their calls back.
+        When gRPC's server stops, it cancels calls that arrive before the caller learns of the stop. The caller cannot
+        distinguish them from calls that had begun. So new calls are first refused with SHUTTING_DOWN for a moment,
+        which makes callers hold back further calls.
         """
         self._interceptor.is_closing = True
         await asyncio.sleep(min(grace, _NOTICE))
@@ -140,9 +142,9 @@ class RpcServer:
 
 
 def _tolerant(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Make `parse` return None for malformed bytes.
+    """Wrap `parse` so that it returns None for malformed bytes.
 
-    gRPC would answer with the exception's class and text, before the caller is authenticated.
+    Otherwise gRPC would send the exception's class and text to a caller that is not authenticated yet.
     """
 
     def read(raw: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""What all adapters do alike. An adapter reads and writes; this class does the rest of the port."""
+"""The base class of all store adapters. An adapter reads and writes; the base class implements the rest of the port."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger("shop.store")
 
 
 class Range(NamedTuple):
-    """A part of one listing: what follows `after` (sort, id), with sort keys up to `until`."""
+    """A part of one listing: the entities after the position `after` (sort, id), with sort keys up to `until`."""
 
     kind: str
     name: str
@@ -127,10 +127,10 @@ class StoreBase(ABC):
         self._listeners.append(listener)
 
     def request_purge(self) -> None:  # noqa: B027 - most adapters have no files to purge
-        """Do nothing: the adapter has no files of its own."""
+        """Do nothing, because the adapter has no files."""
 
     def _notify(self, rows: Sequence[OutboxRow]) -> None:
-        """Call the commit listeners. An error of one is logged and does not keep the others from being called."""
+        """Call the commit listeners. If a listener raises, the error is logged and the others are still called."""
         for listener in self._listeners if rows else ():
             try:
                 listener(rows)

@@ -21,7 +21,7 @@ encode = msgspec.json.Encoder().encode
 
 
 def decoder(cls: Any) -> msgspec.json.Decoder[Any]:
-    """Return the decoder of a class, which is made once."""
+    """Return the decoder of a class. It is created once and cached."""
     found = _decoders.get(cls)
     if found is None:
         found = _decoders[cls] = msgspec.json.Decoder(cls)
@@ -29,7 +29,7 @@ def decoder(cls: Any) -> msgspec.json.Decoder[Any]:
 
 
 def micros(at: datetime) -> int:
-    """Return a time in whole microseconds since 1970, which any database can compare."""
+    """Return a time in whole microseconds since 1970, an integer that any database can compare."""
     return (at - _EPOCH) // _MICROSECOND
 
 
@@ -41,8 +41,8 @@ def from_micros(at: int) -> datetime:
 def encode_keys(keys: Iterable[IndexKey]) -> bytes:
     """Encode an entity's index entries.
 
-    They are stored with the entity, so that the entries removed later are those that were written, even if the code
-    has changed since.
+    They are stored with the entity, so that a later removal deletes exactly the entries that were written, even if the
+    code that computes them has changed.
     """
     return encode(sorted(set(keys)))
 
@@ -61,7 +61,7 @@ class Codec(Generic[E]):
         self._decode = decoder(mapping.type).decode
 
     def decode(self, data: bytes) -> E:
-        """Return a new entity."""
+        """Decode stored data to a new entity."""
         entity: E = self._decode(data)
         return entity
 

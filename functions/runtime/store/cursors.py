@@ -1,7 +1,7 @@
-"""Opaque page cursors: a position in one listing, URL-safe, accepted only by the listing that returned it.
+"""Opaque, URL-safe page cursors. A cursor is a position in one listing, and only that listing accepts it.
 
-They contain no secret and grant nothing: a forged cursor only moves within a listing that the caller may read anyway.
-The checksum detects damaged cursors and those of other listings.
+Cursors contain no secret and grant no access: a forged cursor only moves within a listing that the caller may read
+anyway. The checksum detects damaged cursors and cursors of other listings.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Listing(NamedTuple):
     partition: str
     descending: bool
     epoch: int = 0
-    """The store's epoch, so that a cursor from before a restore is refused."""
+    """The store's epoch. It makes cursors from before a restore invalid."""
 
 
 def cursor_after(listing: Listing, sort: str, entity_id: str) -> str:
-    """Return the cursor of the page that follows the entity at (`sort`, `entity_id`)."""
+    """Return the cursor of the page that starts after the entity at (`sort`, `entity_id`)."""
     body = msgspec.json.encode((sort, entity_id))
     return urlsafe_b64encode(_check(listing, body) + body).decode().rstrip("=")
 
@@ -41,7 +41,7 @@ def position(listing: Listing, cursor: str) -> tuple[str, str]:
     try:
         raw = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         body = raw[_CHECK:]
-        # Decoding ignores characters that are not in the alphabet, so only the canonical form is accepted.
+        # Decoding ignores characters outside the alphabet, so the text is also compared with its canonical form.
         if raw[:_CHECK] != _check(listing, body) or urlsafe_b64encode(raw).decode().rstrip("=") != cursor:
             raise _refused()
         return _position.decode(body)
@@ -50,7 +50,10 @@ def position(listing: Listing, cursor: str) -> tuple[str, str]:
 
 
 def lower_bound(listing: Listing, cursor: str | None, since: str | None) -> tuple[str, str] | None:
-    """Return the (sort, id) after which a page begins: that of the cursor, or the least one with sort key `since`."""
+    """Return the position (sort, id) after which a page begins.
+
+    It is the position of the cursor or, without a cursor, the one just before all entities with sort key `since`.
+    """
     if cursor:
         return position(listing, cursor)
     return None if since is None else (since, "")
@@ -65,6 +68,6 @@ def _refused() -> ServiceError:
 
 
 def _check(listing: Listing, body: bytes) -> bytes:
-    # Without a restore, cursors are as in releases that had no epoch.
+    # In a store that was never restored, cursors stay compatible with releases that had no epoch.
     fields = listing[:-1] if listing.epoch == 0 else listing
     return blake2b(msgspec.json.encode((fields, body)), digest_size=_CHECK).digest()

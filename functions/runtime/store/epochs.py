@@ -1,9 +1,9 @@
-"""Epochs: a restore begins a new one, in which nothing that was issued before the restore is accepted.
+"""Epochs. A restore begins a new epoch, in which nothing that was issued before the restore is accepted.
 
-Without it, versions would be used again for other contents, and tokens, cursors and ETags from before the restore would
-be accepted. `make restore` begins a new epoch by itself. For a database that was restored by its own means (DynamoDB's
-point-in-time recovery), run `make epoch` (`python -m functions.runtime.store.epochs`) with its STORE_URL, while nothing
-runs.
+Without a new epoch, versions would be reused for other contents, and tokens, cursors and ETags from before the restore
+would still be accepted. `make restore` begins a new epoch itself. After a restore by the database's own means
+(DynamoDB's point-in-time recovery), run `make epoch` (`python -m functions.runtime.store.epochs`) with its STORE_URL
+while no service runs.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from functions.runtime.settings import RuntimeSettings, SettingsError, load
 
 
 def next_epoch(last: int, now: datetime) -> int:
-    """Return the epoch of a restore at `now`: milliseconds since 1970, above `last`.
+    """Return the epoch of a restore at `now`: a number of milliseconds since 1970 that is greater than `last`.
 
-    It is a time and not a counter, because a backup may be older than the last restore. It is greater than any version
-    written since the last epoch, because one entity is written less than a thousand times a second.
+    The epoch is a time and not a counter, because a backup may be older than the last restore. It is greater than any
+    version written since the last epoch, because an entity is written less than a thousand times per second.
     """
     return max(last + 1, int(now.timestamp() * 1000))
 
 
 def begin_in_file(path: Path) -> int:
     """Begin a new epoch in a SQLite file that no process has open. Returns the epoch. Raises StoreFileError."""
-    import sqlite3  # only this adapter's cost
+    import sqlite3  # import only what the store in use needs
 
     from functions.runtime.store.sqlite.file import SQLiteFile
 
@@ -43,7 +43,7 @@ def begin_in_file(path: Path) -> int:
 
 def begin_in_table(client: object, table: str) -> int:
     """Begin a new epoch in a DynamoDB table. Returns the epoch."""
-    from functions.runtime.store.dynamodb import layout  # only this adapter's cost
+    from functions.runtime.store.dynamodb import layout  # import only what the store in use needs
 
     key = layout.epoch_key()
     found = client.get_item(TableName=table, Key=key, ConsistentRead=True).get("Item")  # type: ignore[attr-defined] # boto3's client
@@ -53,7 +53,10 @@ def begin_in_table(client: object, table: str) -> int:
 
 
 def begin(store_url: str) -> dict[str, int]:
-    """Begin a new epoch in every domain's store at STORE_URL. Returns them by file or table. Raises SettingsError."""
+    """Begin a new epoch in every domain's store at STORE_URL. Raises SettingsError.
+
+    Returns the epochs by file or table.
+    """
     scheme, _, rest = store_url.partition(":")
     if scheme == "sqlite" and rest.startswith("///"):
         paths = sorted(Path(rest.removeprefix("///")).glob("*.db"))
@@ -70,8 +73,8 @@ def begin(store_url: str) -> dict[str, int]:
 
 
 def main() -> int:
-    """Return 0 if every store has a new epoch, or print the reason and return 1."""
-    from botocore.exceptions import BotoCoreError, ClientError  # boto3 only where it is used
+    """Begin new epochs. Returns 0 if every store has one; otherwise prints the reason and returns 1."""
+    from botocore.exceptions import BotoCoreError, ClientError  # imported only for this command
 
     try:
         for name, epoch in begin(load(RuntimeSettings, os.environ).store_url).items():

@@ -1,4 +1,4 @@
-"""The store in memory, for unit tests: nothing outlives the process."""
+"""The store in memory, for unit tests. Its data end with the process."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from functions.runtime.store.port import EntityMapping, IndexKey, Ref, store_una
 
 
 class MemoryStore(StoreBase):
-    """The port over dictionaries.
+    """An implementation of the port with dictionaries.
 
-    Each `change` is called `lost_races` times in vain before the call that counts, as after lost races. With 1, a unit
-    test finds a `change` that is not pure.
+    To simulate lost races, each `change` is called `lost_races` times, and the results are discarded, before the call
+    that counts. With a value of 1, a unit test detects a `change` that is not pure.
     """
 
     def __init__(self, mappings: Sequence[EntityMapping[Any]], clock: Clock, *, lost_races: int = 0) -> None:
@@ -124,7 +124,7 @@ class MemoryStore(StoreBase):
         return None if stored is None or stored.is_over(micros(self._clock.now())) else stored
 
     def _find(self, ref: Ref) -> Stored | None:
-        """Return what a transaction finds. An expired entity is removed, so that a new one begins at version 1."""
+        """Return the stored entity, or None. An expired entity is removed, so that a new one begins at version 1."""
         kind = self._codecs.of(ref.type).name
         living, stored = self._living(kind, ref.id), self._entities.get((kind, ref.id))
         if living is None and stored is not None:

@@ -1,6 +1,6 @@
-"""What every adapter does between reading and writing: call `change`, and work out the rows to write.
+"""The step of every adapter between reading and writing: call `change` and determine the rows to write.
 
-Nothing here calls a database. Errors of the caller are raised here, before the first write.
+This module never calls a database. It raises the caller's errors, before the first write.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Stored(NamedTuple):
     expires: int | None = None
 
     def is_over(self, due: int) -> bool:
-        """Return whether it has expired at `due` (microseconds since 1970), and so counts as absent."""
+        """Return whether the entity has expired at `due` (microseconds since 1970), and so counts as absent."""
         return self.expires is not None and self.expires <= due
 
 
 class Write(NamedTuple):
-    """One entity to write, or to remove if `new` is None, on condition that it is still as `old`."""
+    """One entity to write, or to remove if `new` is None, on condition that its stored state is still `old`."""
 
     kind: str
     id: str
@@ -60,7 +60,7 @@ class IdempotencyRow(NamedTuple):
 
 
 class Request(NamedTuple):
-    """One transaction to carry out. `origin` is the context of the caller: correlation id and trace."""
+    """One transaction to carry out. `origin` is the caller's context: correlation id and trace."""
 
     refs: Sequence[Ref]
     change: Callable[[Sequence[Any]], Changes[Any]]
@@ -69,7 +69,7 @@ class Request(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What one transaction writes, and what it returns to the caller."""
+    """The rows that one transaction writes, and the result that it returns to the caller."""
 
     result: Any
     writes: Sequence[Write]
@@ -78,7 +78,7 @@ class Plan(NamedTuple):
 
 
 def fitting(sizes: Iterable[int], limit: int) -> int:
-    """Return how many of the entities of these sizes (in bytes) fit into one page: see `Store.page`."""
+    """Return how many entities fit into one page (see `Store.page`). `sizes` are their sizes in bytes, in order."""
     count = total = 0
     for size in sizes:
         total += size
@@ -98,9 +98,9 @@ def plan_once(
 ) -> Plan:
     """Plan a transaction, or replay the result of an earlier one with the same idempotency record.
 
-    `find_record` and `find` read a record by its key and an entity. A replay writes nothing. Raises AlreadyDone for an
-    event whose effect was committed, INVALID_ARGUMENT for a key that was used for another request, and what `plan`
-    raises.
+    `find_record` reads an idempotency record by its key, and `find` an entity. A replay writes nothing. Raises
+    AlreadyDone for an event whose effect was committed before, INVALID_ARGUMENT for a key that was used for another
+    request, and the errors of `plan`.
     """
     idempotency = request.idempotency
     if idempotency is not None:
@@ -139,9 +139,9 @@ def _outbox_rows(events: Iterable[Payload], now: datetime, origin: Context) -> l
 def plan(
     codecs: CodecRegistry, request: Request, found: Mapping[Ref, Stored], now: datetime, epoch: int = 0
 ) -> Plan:
-    """Call `change` with copies of the entities found, and work out what to write. Versions are above `epoch`.
+    """Call `change` with copies of the entities found, and return what to write. New versions are above `epoch`.
 
-    Raises what `change` raises, and ValueError if it wants to write an entity that is not among the refs.
+    Raises the errors of `change`, and ValueError if `change` writes an entity twice or one that is not among the refs.
     """
     copies: dict[Ref, Any] = {
         ref: codecs.of(ref.type).decode(found[ref].data) if ref in found else None for ref in request.refs

@@ -1,9 +1,9 @@
 """The store port: entities, index entries, events and idempotency records that commit together.
 
 A domain declares `EntityMapping`s in its store.py and passes pure `change` functions to `Store.transact` or
-`Store.update`. An adapter reads the entities named, calls `change`, and writes entities, index entries, outbox rows and
-the idempotency record in one transaction, conditional on each version. After a lost race it calls `change` again. One
-contract suite (functions/runtime/tests/test_store_*.py) runs over every adapter.
+`Store.update`. The adapter reads the named entities, calls `change`, and writes entities, index entries, outbox rows
+and the idempotency record in one transaction, which commits only if no version has changed. After a lost race the
+adapter calls `change` again. One contract suite (functions/runtime/tests/test_store_*.py) tests every adapter.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Entity(Protocol):
 
 
 PAGE_BYTES = 1024 * 1024
-"""Bytes of one page's entities as stored. Messages are smaller, so a page fits well into a client's limit of 4 MiB."""
+"""Maximum stored size of one page's entities. Messages are smaller, so a page is far below a client's 4 MiB limit."""
 
 E = TypeVar("E", bound=Entity)
 R = TypeVar("R")
 
 
 class IndexKey(NamedTuple):
-    """One index entry. `Store.page` lists the entities of a partition in the order of `sort`, then of their ids."""
+    """One index entry. `Store.page` lists the entities of a partition in the order of `sort`, then by id."""
 
     name: str
     partition: str
@@ -50,11 +50,12 @@ def _never(_: Any) -> datetime | None:
 
 @dataclass(frozen=True)
 class EntityMapping(Generic[E]):
-    """How one class of entities is stored.
+    """The rules by which one class of entities is stored.
 
-    `name` is part of keys and never changes. `indexes` returns an entity's index entries; there may be several in one
-    index (the words of a text). `expires_at` returns the time from which the entity counts as absent: no read returns
-    it, `change` gets None, and a new entity under its id begins at version 1. `Store.expire` removes it later.
+    `name` is part of keys and must never change. `indexes` returns an entity's index entries; an entity may have
+    several in one index (the words of a text). `expires_at` returns the time from which the entity counts as absent: no
+    read returns it, `change` gets None, and a new entity with its id begins at version 1. `Store.expire` removes it
+    later.
     """
 
     type: type[E]
@@ -64,7 +65,7 @@ class EntityMapping(Generic[E]):
 
 
 class Ref(NamedTuple):
-    """Refers to an entity by class and id."""
+    """A reference to an entity by class and id."""
 
     type: type[Any]
     id: str
@@ -72,7 +73,7 @@ class Ref(NamedTuple):
 
 @dataclass(frozen=True)
 class Page(Generic[E]):
-    """One page of a list. It may have fewer items than the limit. `next_cursor` is opaque, and None at the end."""
+    """One page of a list. It may have fewer items than the limit. `next_cursor` is opaque; the last page has None."""
 
     items: list[E]
     next_cursor: str | None = None
@@ -80,12 +81,12 @@ class Page(Generic[E]):
 
 @dataclass(frozen=True)
 class IdempotencyRecord:
-    """A record that commits with the state, so that the work takes effect once.
+    """A record that commits together with a transaction's effect, so that the effect happens once.
 
     `key` is unique in the domain's store. With `answer` (an entity class), a second transaction with the same key and
-    `fingerprint` returns the result of the first, decoded as that class, without calling `change`; another fingerprint
-    raises INVALID_ARGUMENT (IDEMPOTENCY_KEY_REUSED). Without `answer` it is an inbox record: a second transaction
-    raises `AlreadyDone`. The record expires after `ttl`.
+    `fingerprint` returns the result of the first, decoded as that class, without calling `change`. A second transaction
+    with another fingerprint raises INVALID_ARGUMENT (IDEMPOTENCY_KEY_REUSED). Without `answer`, the record is an inbox
+    record: a second transaction raises `AlreadyDone`. The record expires after `ttl`.
     """
 
     key: str
@@ -107,7 +108,7 @@ def store_unavailable(
 
 @dataclass(frozen=True)
 class Changes(Generic[R]):
-    """What a `change` wants to write. Entities in `put` and `delete` must be among the refs of the transaction."""
+    """The changes that a `change` function requests. Entities in `put` and `delete` must be among the refs."""
 
     result: R
     put: Sequence[Entity] = ()
@@ -118,7 +119,7 @@ class Changes(Generic[R]):
 class Store(Protocol):
     """Durable state of one domain. Every method raises UNAVAILABLE if the database does not answer in time.
 
-    Entities returned are copies: changing one changes nothing in the store.
+    Methods return copies of entities; a change to a copy does not change the store.
     """
 
     async def get(self, cls: type[E], entity_id: str) -> E | None:
@@ -141,9 +142,9 @@ class Store(Protocol):
     ) -> Page[E]:
         """Return entities of one partition in the order of their sort keys.
 
-        `until` is an inclusive upper bound of the sort key (for what is due). `since` is an inclusive lower bound, for
-        the first page of an ascending list. A page ends at `limit` entities, or before the entity whose stored data
-        would exceed PAGE_BYTES in all. It has at least one entity, unless the list has ended.
+        `until` is an inclusive upper bound of the sort key, used to list entities that are due. `since` is an inclusive
+        lower bound, for the first page of an ascending list. A page ends at `limit` entities, or before the entity with
+        which the page's stored data would exceed PAGE_BYTES. It has at least one entity, unless the list has ended.
 
         Raises:
             InvalidArgument: INVALID_CURSOR for a cursor that this list did not return.
@@ -157,10 +158,10 @@ class Store(Protocol):
         *,
         idempotency: IdempotencyRecord | None = None,
     ) -> E:
-        """Create or change one entity. Returns it as committed, with its new version.
+        """Create or change one entity. Returns the committed entity with its new version.
 
-        `change` is pure: it gets a copy of the entity, or None. It may raise ServiceError; then nothing is written.
-        It is called again after a lost race.
+        `change` must be pure, because it is called again after a lost race. It gets a copy of the entity, or None. If
+        it raises ServiceError, nothing is written.
         """
 
     async def transact(
@@ -170,17 +171,17 @@ class Store(Protocol):
         *,
         idempotency: IdempotencyRecord | None = None,
     ) -> R:
-        """Create or change several entities at once. Returns the `result` of the changes.
+        """Create or change several entities in one transaction. Returns the `result` of the changes.
 
-        `change` is as in `update`, and gets the entities in the order of `refs`, None for each that is absent. Equal
-        refs get the same copy.
+        `change` must be pure as in `update`. It gets the entities in the order of `refs`, with None for an absent
+        entity. Equal refs get the same copy.
         """
 
     async def outbox(self, before: datetime, limit: int) -> list[OutboxRow]:
         """Return unpublished rows that were written before `before`, oldest first."""
 
     async def outbox_published(self, ids: Sequence[str]) -> None:
-        """Remove these rows, which the broker has accepted."""
+        """Remove these rows after the broker has accepted them."""
 
     async def outbox_state(self) -> tuple[int, datetime | None]:
         """Return the number of unpublished rows, and when the oldest was written."""
@@ -192,13 +193,13 @@ class Store(Protocol):
         """Remove up to `limit` expired entities and idempotency records. Returns their number."""
 
     def request_purge(self) -> None:
-        """Make the next `expire` erase the traces of removed data from the store's files, too."""
+        """Make the next `expire` also erase the traces of removed data from the store's files."""
 
     async def epoch(self) -> int:
-        """Return when the data were last restored, in milliseconds since 1970; 0 if never.
+        """Return when the data were last restored, in milliseconds since 1970, or 0 if they never were.
 
-        Every version written later is greater, so that no version, and no ETag, ever stands for two contents. Cursors
-        of another epoch are refused. The epoch does not change while the store is open.
+        Every version written after the restore is greater than the epoch, so no version or ETag ever identifies two
+        different contents. Cursors of another epoch are refused. The epoch does not change while the store is open.
         """
 
     async def ping(self) -> None:

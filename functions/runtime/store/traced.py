@@ -1,4 +1,4 @@
-"""A store that makes a span of each transaction. It wraps the real one only if tracing is on."""
+"""A wrapper of a store that makes a span for each transaction. It is used only if tracing is on."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ E = TypeVar("E", bound=Entity)
 R = TypeVar("R")
 
 _SYSTEMS = {"sqlite": "sqlite", "dynamodb": "aws.dynamodb"}
-# Neither an error of the domain nor a repeated event is a failure of the database.
+# These exceptions are not failures of the database: an error of the domain, and a repeated event.
 _HARMLESS = (AlreadyDone, ServiceError)
 
 
 class TracedStore:
-    """The port over another store. Reads have no spans, because on SQLite a span would cost more than the read."""
+    """An implementation of the port that wraps another store.
+
+    Reads have no spans, because on SQLite a span would cost more than the read.
+    """
 
     def __init__(self, store: Store, scheme: str, name: str) -> None:
         self._store = store
         self._system = _SYSTEMS.get(scheme, scheme)
         self._name = name
         self._operations: dict[tuple[str | type, ...], tracing.SpanTemplate] = {}
-        # Methods without a span are those of the wrapped store.
+        # Methods without a span are taken from the wrapped store.
         self.get, self.get_many, self.page = store.get, store.get_many, store.page
         self.outbox, self.outbox_published = store.outbox, store.outbox_published
         self.outbox_state, self.on_commit = store.outbox_state, store.on_commit

@@ -1,7 +1,7 @@
-"""Calls of DynamoDB by boto3: in threads, with a deadline, with retries and errors of our own; and its STORE_URL.
+"""Calls of DynamoDB through boto3, with a deadline, retries and this module's own errors; and parsing of STORE_URL.
 
-boto3 blocks, so calls run in a pool of threads with as many connections. What is worth trying again (throttling,
-conflicts, lost connections) is tried again here and not by botocore, whose pauses would each hold a thread.
+boto3 blocks, so calls run in a pool of threads with as many connections. Retriable failures (throttling, conflicts,
+lost connections) are retried here and not by botocore, because botocore's pauses would each occupy a thread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PREFIX = "shop-"
 
 
 class Address(NamedTuple):
-    """The prefix of the tables' names, and where the tables are. None leaves the choice to boto3's own settings."""
+    """The prefix of the tables' names, and their endpoint and region. None means boto3's own setting."""
 
     prefix: str
     endpoint: str | None
@@ -86,11 +86,11 @@ class LostRace(Exception):
 
 
 class Refused(RuntimeError):
-    """The database rejected a request as wrong. A retry does not help."""
+    """The database rejected a request as invalid. A retry does not help."""
 
 
 class NoTransactions(RuntimeError):
-    """The database has the API of DynamoDB, but no transactions."""
+    """The database has the API of DynamoDB but does not support transactions."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -100,7 +100,7 @@ class NoTransactions(RuntimeError):
 
 
 class Retriable(Exception):
-    """A call failed and is worth another attempt."""
+    """A call failed in a way that another attempt may succeed."""
 
 
 class NoTable(Exception):
@@ -108,7 +108,7 @@ class NoTable(Exception):
 
 
 class Cancelled(Exception):
-    """A transaction was cancelled, for these reasons."""
+    """DynamoDB cancelled a transaction. `reasons` are its codes."""
 
     def __init__(self, reasons: Sequence[str]) -> None:
         super().__init__(", ".join(reasons))
@@ -116,8 +116,8 @@ class Cancelled(Exception):
 
 
 def invoke(operation: str, work: Callable[[], T]) -> T:
-    """Return what `work` returns. Raises the errors of this module, and UNAVAILABLE for every other error of boto3."""
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError  # only this adapter's cost
+    """Call `work` and return its result. Errors of boto3 become the errors of this module, or else UNAVAILABLE."""
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError  # import only in this adapter
 
     try:
         return work()
@@ -125,7 +125,7 @@ def invoke(operation: str, work: Callable[[], T]) -> T:
         raise _translated(operation, error.response) from error
     except HTTPClientError as error:
         raise Retriable(str(error)) from error
-    except BotoCoreError as error:  # no credentials, no region
+    except BotoCoreError as error:  # for example no credentials or no region
         log.error("DynamoDB cannot be used: %s", error, extra={"operation": operation})
         raise store_unavailable() from error
 
@@ -150,10 +150,11 @@ _CONNECTING = 30.0  # seconds
 
 
 class Connection(NamedTuple):
-    """How to reach the database. Values that are None come from boto3's own chain (AWS_REGION and so on).
+    """Parameters of the connection. Values that are None come from boto3's own chain (AWS_REGION and so on).
 
-    Times are in seconds. `timeout` bounds an operation with all its retries, the other timeouts one attempt. The pause
-    before a retry is random, at most `first_pause`, which doubles with each retry up to `longest_pause`.
+    Times are in seconds. `timeout` bounds an operation with all its retries; the other timeouts bound one attempt. The
+    pause before a retry is random, up to a limit that starts at `first_pause` and doubles with each retry up to
+    `longest_pause`.
     """
 
     endpoint: str | None = None
@@ -176,17 +177,17 @@ def make_client(connection: Connection) -> Any:
         connect_timeout=connection.connect_timeout,
         read_timeout=connection.read_timeout,
         max_pool_connections=connection.threads,
-        parameter_validation=False,  # a fifth of a call's cost; the contract suite checks the parameters
+        parameter_validation=False,  # it is a fifth of a call's cost; the contract suite checks the parameters
         retries={"mode": "standard", "total_max_attempts": 1},
         tcp_keepalive=True,
     )
 
 
 class Database:
-    """One client, which is made at first use.
+    """One connection to DynamoDB, whose client is created at first use.
 
-    `prepare` creates tables that may be missing. It runs before the first call, and again if a table is gone, as after
-    a restart of a DynamoDB Local in memory. `make` makes the client; tests pass one that fails.
+    `prepare` creates missing tables. It runs before the first call, and again if a table has disappeared, as after a
+    restart of an in-memory DynamoDB Local. `make` creates the client; tests pass a function whose client fails.
     """
 
     def __init__(
@@ -207,9 +208,9 @@ class Database:
         self._has_transactions = False
 
     async def begin(self) -> float:
-        """Return the deadline of an operation that begins now, by the loop's clock.
+        """Return the deadline of an operation that begins now, on the event loop's clock.
 
-        The first call makes the client, which may take seconds on a busy machine, and longer where tables are created.
+        The first call creates the client, which may take seconds on a busy machine, and longer if it creates tables.
         Raises UNAVAILABLE.
         """
         loop = asyncio.get_running_loop()
@@ -218,9 +219,9 @@ class Database:
         return loop.time() + self._connection.timeout
 
     async def call(self, operation: str, deadline: float, **parameters: Any) -> dict[str, Any]:
-        """Call an idempotent operation (`get_item`), with retries, and return its answer.
+        """Call an idempotent operation (`get_item`), with retries, and return its response.
 
-        Raises UNAVAILABLE if there is no answer by `deadline`, Refused for a wrong request.
+        Raises UNAVAILABLE if there is no response by `deadline`, and Refused for an invalid request.
         """
         for attempt in range(self._connection.attempts):
             try:
@@ -230,9 +231,9 @@ class Database:
         raise AssertionError("unreachable")
 
     async def transact(self, actions: Sequence[dict[str, Any]], deadline: float) -> None:
-        """Call TransactWriteItems. It takes effect once, however often the answer is lost.
+        """Call TransactWriteItems. It takes effect once, however often the response is lost.
 
-        Raises LostRace, and what `call` raises.
+        Raises LostRace, and the errors of `call`.
         """
         parameters = {"TransactItems": actions, "ClientRequestToken": str(uuid4())}
         unsure = False
@@ -250,31 +251,34 @@ class Database:
                 await self.pause(conflicts, deadline, error, unlimited=True)
                 conflicts += 1
             except Retriable as error:
-                unsure = True  # it may have taken effect; DynamoDB recognises the token
+                unsure = True  # the transaction may have taken effect; DynamoDB recognises a repeated token
                 await self.pause(failures, deadline, error)
                 failures += 1
             else:
                 return
 
     async def require_transactions(self, deadline: float) -> None:
-        """Raise NoTransactions if the database has none. Only a configured endpoint is asked, and only once."""
+        """Raise NoTransactions if the database does not support them.
+
+        Only a configured endpoint is checked, and not again after a conclusive response.
+        """
         if self._has_transactions or self._connection.endpoint is None:
             return
         try:
             await self._run(PROBE, lambda: self._client.transact_write_items(TransactItems=[]), deadline)
         except Retriable:
-            return  # asked again by the next call
+            return  # inconclusive; the next call checks again
         except Refused:
-            pass  # DynamoDB refuses an empty transaction
+            pass  # a database with transactions refuses an empty one
         self._has_transactions = True
 
     async def pause(
         self, attempt: int, deadline: float, error: Exception, *, unlimited: bool = False
     ) -> None:
-        """Wait for a random time before the attempt that follows `attempt` (from 0).
+        """Wait for a random time after the failed attempt number `attempt` (from 0).
 
-        Raises UNAVAILABLE if the deadline comes first, or if there were `Connection.attempts`, unless `unlimited`:
-        after a lost race the database works, and only the deadline ends the attempts.
+        Raises UNAVAILABLE if the deadline comes before the end of the pause, or after `Connection.attempts` attempts.
+        With `unlimited`, which is for lost races, only the deadline ends the attempts, because the database works.
         """
         settings = self._connection
         longest = min(settings.longest_pause, settings.first_pause * 2.0 ** min(attempt, 16))
@@ -286,7 +290,7 @@ class Database:
         await asyncio.sleep(seconds)
 
     async def close(self) -> None:
-        """Refuse later calls, and wait for those in progress."""
+        """Refuse later calls, and wait for the calls in progress."""
         self._closed = True
         pool, self._pool = self._pool, None
         if pool:
@@ -324,7 +328,7 @@ class Database:
         prepare, client = self._prepare, self._client
         if prepare is None:
             raise store_unavailable()
-        async with self._connecting:  # the first caller creates them, the others find them
+        async with self._connecting:  # the first caller creates the tables; later callers find them
             await self._run("create_table", lambda: prepare(client), deadline)
 
     async def _run(self, operation: str, work: Callable[[], T], deadline: float) -> T:
@@ -339,14 +343,14 @@ class Database:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
-        # Waiting here ends at the deadline; waiting in the pool's queue would not.
+        # Wait for a thread here and not in the pool's queue, because this wait ends at the deadline.
         await self._slots.acquire()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._connection.threads, "store-dynamodb")
         future = self._pool.submit(work)
 
         def free(_: object) -> None:
-            with suppress(RuntimeError):  # the loop was closed before the call ended
+            with suppress(RuntimeError):  # raised if the loop was closed before the call ended
                 loop.call_soon_threadsafe(self._slots.release)
 
         future.add_done_callback(free)

@@ -8,9 +8,10 @@
 | epoch | `epoch` | `epoch` | `n` the epoch |
 | outbox row | `o#shard` | the event's id | `ty so su tm d co tp ts`; `n` and `more` if it has several |
 
-Index entries are items of their own and not a global secondary index, because an entity has several in one index and a
-list must show what was just written. Items that expire have `ex` (microseconds) and `xs`, which put them into the
-sparse index `expiry` that `Store.expire` reads, and `ttl` (seconds), by which DynamoDB removes them, too.
+Index entries are separate items and not a global secondary index, because an entity may have several entries in one
+index, and because a list must show the latest writes. Items that expire have `ex` (microseconds) and `xs`, which put
+them into the sparse index `expiry` that `Store.expire` reads. They also have `ttl` (seconds), by which DynamoDB removes
+them itself.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from functions.runtime.store.planning import IdempotencyRow, Stored
 from functions.runtime.store.port import IndexKey
 
 Item = dict[str, Any]
-"""An item of boto3's client: attribute name to typed value."""
+"""An item as boto3's client represents it: typed values by attribute name."""
 
 OUTBOX_SHARDS: Final = 4
 EXPIRY_SHARDS: Final = 4
-"""One partition of DynamoDB takes 1,000 writes a second. Shards may be added at any time, but never removed."""
+"""The number of shards. A partition takes 1,000 writes a second. Shards may be added at any time, but never removed."""
 
 EXPIRY: Final = "expiry"
 
-# A sort key is `<index key's sort> <id>`. Characters up to "!" are escaped in the first part, in order, so that the
-# space sorts before any other character, and texts sort as the pairs do.
+# A sort key is `<sort> <id>`. Characters up to "!" in `sort` are escaped in a way that keeps their order. So the space
+# sorts before any character of an escaped `sort`, and sort keys have the same order as the pairs (sort, id).
 _ESCAPED: Final = {code: "!" + chr(code + 0x30) for code in range(0x22)}
 _PLAIN: Final = {chr(code + 0x30): chr(code) for code in range(0x22)}
 _LONGEST_PK: Final = 2048  # bytes
@@ -94,7 +95,7 @@ def placed(sk: str) -> tuple[str, str]:
 
 
 def last_place(sort: str) -> str:
-    """Return an upper bound of the entries with this sort key."""
+    """Return an upper bound for the `sk` of all entries with this sort key."""
     return place(sort, _LAST)
 
 
@@ -104,7 +105,7 @@ def outbox_partition(shard: int) -> str:
 
 
 def outbox_key(row_id: str) -> Item:
-    """Return the key of the item whose first row this is."""
+    """Return the key of the item whose first outbox row has the id `row_id`."""
     return {"pk": {"S": outbox_partition(_shard(row_id, OUTBOX_SHARDS))}, "sk": {"S": row_id}}
 
 
@@ -145,9 +146,9 @@ def is_over(item: Item, now: datetime) -> bool:
 
 
 def version_of(version: int, token: str) -> str:
-    """Return what a write is conditional on.
+    """Return the value of attribute `v`, on which later writes are conditional.
 
-    The transaction's token tells an entity from one that was created later under the same id.
+    It contains the transaction's token, which distinguishes an entity from one that was later created with the same id.
     """
     return f"{version}-{token[:8]}"
 
@@ -186,7 +187,7 @@ def record_of(key: str, item: Item) -> IdempotencyRow:
 
 
 def outbox_item(rows: Sequence[OutboxRow]) -> Item:
-    """Return one item for a row, or for several if there are too many for items of their own."""
+    """Return one item that holds these rows. It usually holds one; several share an item if there are too many."""
     first, more = rows[0], rows[1:]
     item = outbox_key(first.id)
     item |= {

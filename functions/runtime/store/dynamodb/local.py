@@ -1,6 +1,7 @@
 """DynamoDB Local, Amazon's emulator of DynamoDB, for tests and development.
 
-`mvn` downloads it once from Maven Central (com.amazonaws:DynamoDBLocal) into the user's cache. It runs on `java`.
+`mvn` downloads DynamoDB Local once from Maven Central (com.amazonaws:DynamoDBLocal) into the user's cache. Running it
+needs `java`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class NotAvailable(Exception):
 
 
 def install() -> Path:
-    """Return the folder with its libraries, and download them if they are missing. Raises NotAvailable."""
+    """Return the folder with the libraries, and download them if they are missing. Raises NotAvailable."""
     folder = _cache() / f"dynamodb-local-{VERSION}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
@@ -52,7 +53,7 @@ def install() -> Path:
 
 
 def command(port: int, data: Path | None = None) -> list[str]:
-    """Return the command that starts it on `port`, with its data in the folder `data` or in memory.
+    """Return the command that starts DynamoDB Local on `port`, with its data in the folder `data` or in memory.
 
     Raises NotAvailable.
     """
@@ -137,7 +138,7 @@ def free_port() -> int:
 
 
 def answers(port: int) -> bool:
-    """Return whether it answers requests. Its port is open some time before."""
+    """Return whether DynamoDB Local answers requests. Its port opens some time before it does."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", "/")
@@ -149,7 +150,10 @@ def answers(port: int) -> bool:
 
 
 def main() -> None:
-    """`python -m functions.runtime.store.dynamodb.local PORT [FOLDER]`: run it until it or this process ends."""
+    """Run DynamoDB Local until it or this process ends.
+
+    Usage: `python -m functions.runtime.store.dynamodb.local PORT [FOLDER]`.
+    """
     data = Path(sys.argv[2]) if len(sys.argv) > 2 else None
     if data:
         data.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""The store on DynamoDB: one table per domain, which any number of processes share.
+"""The store on DynamoDB, with one table for each domain, which any number of processes may share.
 
-A `get` costs one call; `page`, `update` and `transact` cost two: a read and a transaction. Writes are conditional on
-every entity that `change` was given, whether written or only read.
+A `get` costs one call. `page` costs two reads; `update` and `transact` cost a read and a transaction. A transaction is
+conditional on every entity that `change` was given, whether `change` writes it or only reads it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from functions.runtime.store.port import EntityMapping
 
 
 class DynamoDBStore(StoreBase):
-    """The port over one table. The table must exist, unless `create_table` (for development) creates it at first use.
+    """An implementation of the port with one table.
 
-    A transaction has at most 100 items (entities, index entries, the idempotency record); more raise ValueError. Ids
-    and keys of more than two thousand bytes raise INVALID_ARGUMENT (ID_TOO_LONG). `database` lets tests make it fail.
+    The table must exist, unless `create_table` (for development) is true, which creates it at first use. A transaction
+    has at most 100 items (entities, index entries, the idempotency record); a larger one raises ValueError. Ids and
+    keys of more than two thousand bytes raise INVALID_ARGUMENT (ID_TOO_LONG). Tests pass a `database` that fails.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class DynamoDBStore(StoreBase):
         await self._outbox.remove(ids, await self._table.begin())
 
     async def outbox_state(self) -> tuple[int, datetime | None]:
-        """See the port. Counting stops at some ten thousand rows a shard."""
+        """See the port. Counting stops at about ten thousand rows per shard."""
         return await self._outbox.state(await self._table.begin())
 
     async def expire(self, now: datetime, limit: int = 1000) -> int:
@@ -119,6 +120,6 @@ class DynamoDBStore(StoreBase):
 
 
 def _create(table: str, client: Any) -> None:
-    from functions.runtime.store.dynamodb.tables import create  # only where the table may be missing
+    from functions.runtime.store.dynamodb.tables import create  # imported only if the table may be missing
 
     create(client, table)

@@ -17,16 +17,16 @@ from functions.runtime.store.dynamodb.layout import Item
 from functions.runtime.store.port import IndexKey
 from observability.failpoints import failpoint
 
-_GET = 100  # keys that BatchGetItem takes
-_WRITE = 25  # and BatchWriteItem
+_GET = 100  # maximum number of keys in a BatchGetItem
+_WRITE = 25  # maximum number of items in a BatchWriteItem
 
 
 class NotAll(Exception):
-    """DynamoDB did only a part of a batch, as it does when it throttles."""
+    """DynamoDB processed only a part of a batch, as it does when it throttles."""
 
 
 class Table:
-    """One table of a database. Reads are strongly consistent, except `expiring`."""
+    """One table of a database. All reads except `expiring` are strongly consistent."""
 
     def __init__(self, name: str, database: Database) -> None:
         self.name = name
@@ -39,7 +39,7 @@ class Table:
         self.close = database.close
 
     async def epoch(self, deadline: float) -> int:
-        """Return the epoch of the data, which is read once."""
+        """Return the epoch of the data. It is read once and cached."""
         if self._epoch is None:
             self._epoch = layout.epoch_of(await self.get(layout.epoch_key(), deadline))
         return self._epoch
@@ -77,9 +77,9 @@ class Table:
     async def partition(
         self, pk: str, deadline: float, *, pages: int | None = None, **parameters: Any
     ) -> AsyncIterator[list[Item]]:
-        """Yield the pages of a partition in the order of `sk`.
+        """Yield the pages of a partition in the order of `sk`, up to `pages` pages.
 
-        `parameters` are those of a Query; `condition` and `values` add to its key condition. At most `pages` are read.
+        `parameters` are the parameters of a Query, plus `condition` and `values`, which extend its key condition.
         """
         values = {":pk": {"S": pk}, **parameters.pop("values", {})}
         condition = "pk = :pk" + parameters.pop("condition", "")
@@ -99,7 +99,7 @@ class Table:
             pages = pages - 1 if pages else None
 
     async def expiring(self, shard: int, due: int, limit: int, deadline: float) -> list[Item]:
-        """Return the keys of what has expired by `due` (microseconds since 1970).
+        """Return the keys of items that have expired by `due` (microseconds since 1970).
 
         The index is eventually consistent, so the caller checks each item.
         """
@@ -149,10 +149,9 @@ class Table:
 
 
 async def read_range(table: Table, wanted: Range, limit: int, now: datetime) -> list[Found]:
-    """Return the first `limit` entities of the range: index entries by Query, their entities by BatchGetItem.
+    """Return the first `limit` entities of the range. A Query reads index entries, and BatchGetItem their entities.
 
-    An entity that moved or was removed between the two reads is left out, so that each entity returned belongs to the
-    listing.
+    An entity that was removed or left the listing between the two reads is omitted.
     """
     partition = layout.entry_partition(wanted.kind, wanted.name, wanted.partition)
     bounds = _bounds(wanted)
@@ -197,33 +196,34 @@ def _bounds(wanted: Range) -> dict[str, Any] | None:
         return {"condition": " AND sk > :after", "values": {":after": {"S": after}}}
     if after >= until:
         return None
-    # A Query takes one condition on the sort key, so the lower bound is the least key that is greater than `after`.
+    # A Query takes one condition on the sort key, and BETWEEN includes its bounds. So the lower bound is the smallest
+    # key that is greater than `after`.
     values = {":after": {"S": after + "\x00"}, ":end": {"S": until}}
     return {"condition": " AND sk BETWEEN :after AND :end", "values": values}
 
 
 _PAGE = 500
-_COUNTED = 10  # pages of 1 MB that are counted in each shard
+_COUNTED = 10  # maximum number of 1 MB pages that are counted in each shard
 
 
 class OutboxTable:
-    """The outbox of one table: a few partitions, each in the order of the rows' ids, merged when read."""
+    """The outbox of one table. It has a few partitions, each ordered by row id, which `read` merges."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        # The unpublished rows of each item that holds several, by the item's first row. A crash loses this; then all
-        # rows of the item are published again, like any row whose removal was lost.
+        # The unpublished rows of each item that holds several rows, by the id of the item's first row. After a crash,
+        # which loses this state, all rows of such an item are published again.
         self._packs: dict[str, set[str]] = {}
         self._pack_of: dict[str, str] = {}
 
     def written(self, items: Sequence[Item]) -> None:
-        """Remember which rows share an item."""
+        """Record which rows share an item."""
         for item in items:
             if "more" in item:
                 self._unpack(item)
 
     async def read(self, before: datetime, limit: int, deadline: float) -> list[OutboxRow]:
-        """Return rows written before `before`, in the order of their ids, which is that of their age."""
+        """Return rows that were written before `before`, in the order of their ids, which is oldest first."""
         shards = [_Shard(self._rows(shard, before, limit, deadline)) for shard in range(layout.OUTBOX_SHARDS)]
         await asyncio.gather(*(shard.fill() for shard in shards))
         rows: list[OutboxRow] = []
@@ -238,7 +238,7 @@ class OutboxTable:
         return rows
 
     async def remove(self, ids: Sequence[str], deadline: float) -> None:
-        """Remove these rows. An item that holds several goes with its last one."""
+        """Remove these rows. An item that holds several rows is deleted with its last row."""
         whole: dict[str, None] = {}
         for row_id in ids:
             first = self._pack_of.get(row_id)
@@ -256,7 +256,7 @@ class OutboxTable:
                 del self._pack_of[row_id]
 
     async def state(self, deadline: float) -> tuple[int, datetime | None]:
-        """Return the number of rows, and when the oldest was written. Counting stops at some ten thousand a shard."""
+        """Return the number of rows and when the oldest was written. Counting stops at about 10,000 per shard."""
         shards = await asyncio.gather(
             *(self._state(shard, deadline) for shard in range(layout.OUTBOX_SHARDS))
         )
@@ -306,7 +306,7 @@ class _Shard:
         self._pages = pages
 
     async def fill(self) -> None:
-        """Read pages until one has rows, or there are no more."""
+        """Read pages until one has rows or the partition ends."""
         while not self.rows:
             try:
                 self.rows.extend(await anext(self._pages))

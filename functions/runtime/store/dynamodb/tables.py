@@ -1,6 +1,7 @@
-"""`python -m functions.runtime.store.dynamodb.tables` (`make tables`): create the DynamoDB tables that STORE_URL names.
+"""The command that creates the DynamoDB tables that STORE_URL names.
 
-Their definition is tables.json, the CloudFormation template that production deploys.
+Run it by `make tables` or `python -m functions.runtime.store.dynamodb.tables`. The tables are defined in tables.json,
+the CloudFormation template that production deploys.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ _log = logging.getLogger("shop.store")
 
 
 def definition() -> tuple[list[str], dict[str, Any]]:
-    """Return the domains, and the properties of a table, from the template."""
+    """Return the names of the domains and the properties of a table, both from the template."""
     _, names, resources = json.loads(TEMPLATE.read_text())["Resources"]["Fn::ForEach::Tables"]
     (table,) = resources.values()
     return names, table["Properties"]
 
 
 def create(client: Any, table: str) -> bool:
-    """Create one table as the template says, and wait until it is active. Returns False if it existed."""
+    """Create one table from the template, and wait until it is active. Returns False if it existed."""
     _, properties = definition()
     chosen = {name: properties[name] for name in _AT_CREATION}
     try:
@@ -49,8 +50,8 @@ def create(client: Any, table: str) -> bool:
 
 
 def main() -> int:
-    """Return 0 if all tables exist, or print the reason and return 1."""
-    from botocore.exceptions import BotoCoreError, ClientError  # boto3 only if it is used
+    """Create missing tables. Returns 0 if all tables exist; otherwise prints the reason and returns 1."""
+    from botocore.exceptions import BotoCoreError, ClientError  # imported only if boto3 is used
 
     try:
         address = dynamodb_url(load(RuntimeSettings, os.environ).store_url)

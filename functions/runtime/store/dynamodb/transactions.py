@@ -1,9 +1,10 @@
-"""Transactions on DynamoDB, from the group that is joined to the actions that are sent.
+"""Transactions on DynamoDB: joining them into groups, and planning and sending the actions of a group.
 
-DynamoDB settles races by refusing all but one, so a hundred buyers of one product would try five thousand times;
-queueing them would cost a round trip each. Transactions of one process that touch the same keys are therefore joined:
-while one group is on its way, those that touch any of its keys wait, and all of them together make the next group.
-What has no key in common runs side by side, and is never joined.
+Of several transactions that race for a key, DynamoDB commits one and refuses the others. A hundred buyers of one
+product would therefore need some five thousand attempts, and queueing them would cost a round trip for each. So
+transactions of one process that touch the same keys are joined. While one group is being committed, transactions that
+touch any of its keys wait, and then form the next group together. Transactions without a common key run concurrently
+and are never joined.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from functions.runtime.store.port import Ref, store_unavailable
 from observability.failpoints import failpoint
 
 LARGEST_GROUP = 32
-"""Transactions in a group. DynamoDB takes a hundred items, so more would rarely fit."""
+"""The maximum number of transactions in a group. DynamoDB allows a hundred items, so more would rarely fit."""
 
 
 class Job:
-    """One transaction: its request, the keys of everything it touches, and its future result."""
+    """One transaction: its request, the keys that it touches, and its future result."""
 
     def __init__(self, request: Request, keys: Iterable[str], deadline: float) -> None:
         self.request = request
         self.keys = frozenset(keys)
         self.deadline = deadline
-        self.context: Context = copy_context()  # what `change` logs belongs to its caller
+        self.context: Context = copy_context()  # so that log lines of `change` have the caller's context
         self.outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def fail(self, error: BaseException) -> None:
@@ -54,9 +55,10 @@ class Job:
 
 
 class Groups:
-    """Joins jobs into groups, and runs each group by `run_group`.
+    """Joins jobs into groups, and runs each group with `run_group`.
 
-    `run_group` sets the outcome of its jobs, and returns those that did not fit into the transaction. It never raises.
+    `run_group` sets the outcomes of its jobs, and returns the jobs that did not fit into the transaction. It never
+    raises.
     """
 
     def __init__(self, run_group: Callable[[Sequence[Job]], Awaitable[Sequence[Job]]]) -> None:
@@ -67,9 +69,9 @@ class Groups:
         self._closed = False
 
     async def run(self, job: Job) -> Any:
-        """Run a job and return its result. Raises UNAVAILABLE if it has not begun by its deadline.
+        """Run a job and return its result. Raises UNAVAILABLE if the job has not begun by its deadline.
 
-        If the caller is cancelled while the job waits, the job is withdrawn; once it has begun, it is carried out.
+        If the caller is cancelled while the job waits, the job is withdrawn. A job that has begun is completed.
         """
         if self._closed:
             raise store_unavailable("The store is closed.")
@@ -86,25 +88,25 @@ class Groups:
         return await job.outcome
 
     async def close(self) -> None:
-        """Refuse later jobs, and finish those accepted."""
+        """Refuse later jobs, and finish the accepted jobs."""
         self._closed = True
         while self._running:
             await asyncio.wait(self._running)
 
     def _start(self) -> None:
-        """Start every group that can run. Jobs of one key run in the order of their arrival."""
+        """Start every group that can run. Jobs with a common key run in the order of their arrival."""
         taken = set(self._busy)
         groups: list[list[Job]] = []
         owners: dict[str, list[Job]] = {}
         left: deque[Job] = deque()
         for job in self._waiting:
-            if job.outcome.done():  # its caller has given up
+            if job.outcome.done():  # the caller has given up
                 continue
             wanted = {id(owners[key]): owners[key] for key in job.keys if key in owners}
             group = next(iter(wanted.values()), None)
             if taken & job.keys or len(wanted) > 1 or (group and len(group) >= LARGEST_GROUP):
                 left.append(job)
-                taken |= job.keys  # later jobs must not overtake it
+                taken |= job.keys  # later jobs must not overtake this job
                 continue
             if group is None:
                 group = []
@@ -137,32 +139,32 @@ def _overdue() -> Exception:
 
 Action = dict[str, Any]
 LARGEST = 100
-"""Actions that DynamoDB takes in one transaction."""
+"""The maximum number of actions in one DynamoDB transaction."""
 _PACK_BYTES = 200_000  # half of the 400 KB that an item of DynamoDB may have
 
 
 class TooLarge(ValueError):
-    """A transaction touches more items than DynamoDB changes at once."""
+    """A transaction touches more items than DynamoDB allows."""
 
 
 class Actions:
-    """Makes the actions (puts, deletes, checks) of one table.
+    """Builds the actions (puts, deletes, checks) of one table.
 
-    A `condition` is an entity's attribute `v` as read, or None if it was absent.
+    A `condition` is the attribute `v` of the entity as read, or None if the entity was absent.
     """
 
     def __init__(self, table: str) -> None:
         self._table = table
 
     def write(self, write: Write, condition: str | None, token: str) -> Iterator[Action]:
-        """Write an entity and its index entries, if it is unchanged. `token` is the transaction's."""
+        """Write an entity and its index entries, if the entity is unchanged. `token` identifies the transaction."""
         kind, key, new = write.kind, write.id, write.new
         for entry in write.removed:
             yield self._delete(layout.entry_key(kind, key, entry))
         if new is None:
             yield self._delete(layout.entity_key(kind, key), **_still(condition))
             return
-        # Entries expire with their entity: if its expiry changes, all of them are written again.
+        # Index entries expire with their entity, so all of them are written again if its expiry changes.
         moved = write.old is not None and write.old.expires != new.expires
         for entry in layout.entries_of(new) if moved else write.added:
             yield self._put(layout.entry_item(kind, key, entry, new.expires))
@@ -170,11 +172,11 @@ class Actions:
         yield self._put(item, **_still(condition))
 
     def check(self, key: Item, condition: str | None) -> Action:
-        """Check that an entity that was only read is unchanged."""
+        """Return a check that an entity is unchanged, for an entity that the transaction only reads."""
         return {"ConditionCheck": {"TableName": self._table, "Key": key, **_still(condition)}}
 
     def record(self, record: IdempotencyRow, now: datetime) -> Action:
-        """Write an idempotency record, if there is none or it has expired."""
+        """Write an idempotency record, if there is none with its key or the existing one has expired."""
         return self._put(
             layout.record_item(record),
             ConditionExpression="attribute_not_exists(pk) OR ex <= :now",
@@ -182,18 +184,18 @@ class Actions:
         )
 
     def outbox(self, rows: Sequence[OutboxRow], room: int) -> list[Action]:
-        """Write outbox rows: each in an item of its own if `room` allows, or else several in one item."""
+        """Write outbox rows: each in a separate item if `room` is large enough, otherwise several in one item."""
         return [self._put(layout.outbox_item(pack), **_still(None)) for pack in _packs(rows, room)]
 
     def removal(self, item: Item) -> list[Action]:
-        """Remove an entity and its index entries, if it is unchanged."""
+        """Remove an entity and its index entries, if the entity is unchanged."""
         kind, entity_id = item["pk"]["S"].split("#", 2)[1:]
         stored = layout.stored_of(item)
         write = Write(kind, entity_id, stored, None, (), layout.entries_of(stored))
         return list(self.write(write, item["v"]["S"], ""))
 
     def record_removal(self, key: Item, due: int) -> list[Action]:
-        """Remove an idempotency record, if it has not been written again in the meantime."""
+        """Remove an idempotency record if it has expired by `due`; it may have been written again since it was read."""
         condition = "attribute_not_exists(pk) OR ex <= :due"
         return [
             self._delete(key, ConditionExpression=condition, ExpressionAttributeValues=_number(":due", due))
@@ -207,7 +209,7 @@ class Actions:
 
 
 def merged(kind: str, entity_id: str, before: Stored | None, after: Stored | None) -> Write:
-    """Merge several writes of one entity into one."""
+    """Return the one write that takes an entity from `before` the group's writes to `after` them."""
     old, new = set(layout.entries_of(before)), set(layout.entries_of(after))
     return Write(kind, entity_id, before, after, sorted(new - old), sorted(old - new))
 
@@ -237,7 +239,7 @@ def _number(name: str, value: int) -> Item:
 
 
 class Draft:
-    """A group of transactions that becomes one: each sees what those before it would write.
+    """A group of transactions that is merged into one. Each job sees the pending writes of the jobs before it.
 
     `items` are the items read, by `pk`, without expired entities.
     """
@@ -247,18 +249,18 @@ class Draft:
         self._items = items
         self._now = now
         self._epoch = epoch
-        self._entities: dict[Ref, Stored] = {}  # as the next job finds them
+        self._entities: dict[Ref, Stored] = {}  # pending writes, as the next job sees them
         self._touched: set[Ref] = set()
-        self._read: dict[Ref, None] = {}  # what the jobs that write have read
+        self._read: dict[Ref, None] = {}  # refs of all jobs that write anything
         self._records: dict[str, IdempotencyRow] = {}
         self._size = 0
         self.outbox: list[OutboxRow] = []
         self.outcomes: list[tuple[Job, Any, Exception | None]] = []
 
     def add(self, job: Job) -> bool:
-        """Call the job's `change`. Returns False, and adds nothing, if the transaction has no room for it.
+        """Call the job's `change` and add its writes. Returns False, and adds nothing, if there is no room for them.
 
-        The outcome is set after the commit, because it may depend on jobs before it in the group.
+        The job's outcome is set after the commit, because it may depend on earlier jobs in the group.
         """
         try:
             planned = job.context.run(
@@ -326,7 +328,7 @@ class Draft:
 
 
 def _size(planned: Plan) -> int:
-    """Return an upper bound of the actions: all entries of an entity, since all may have to be written again."""
+    """Return an upper bound of the number of actions. It counts all index entries, as all may have to be rewritten."""
     return sum(map(_entries, planned.writes)) + len(planned.outbox) + (planned.record is not None)
 
 
@@ -348,20 +350,20 @@ class Writer:
         self._committed = committed
 
     def keys(self, request: Request) -> list[str]:
-        """Return the `pk`s of what a transaction reads: its refs and its idempotency record."""
+        """Return the `pk`s of the items that a transaction reads: its refs and its idempotency record."""
         return [key["pk"]["S"] for key in self._keys(request)]
 
     async def run(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        """Commit these jobs as one transaction and set their outcomes. Returns the jobs that had no room in it."""
+        """Commit these jobs as one transaction and set their outcomes. Returns the jobs that did not fit into it."""
         try:
             return await self._run(jobs)
         except (Refused, TooLarge) as error:
             if len(jobs) == 1:
                 jobs[0].fail(error)
                 return ()
-            return [left for job in jobs for left in await self.run([job])]  # find the job that caused it
+            return [left for job in jobs for left in await self.run([job])]  # run each job alone
         except ServiceError as error:
-            for job in jobs:  # one each, since raising changes an exception
+            for job in jobs:  # a copy for each job, because raising an exception changes it
                 job.fail(ServiceError(error.code, error.reason, error.message))
         except BaseException as error:
             for job in jobs:
@@ -371,9 +373,9 @@ class Writer:
         return ()
 
     async def remove(self, removals: Sequence[Sequence[Action]], deadline: float) -> int:
-        """Carry out these removals, each atomic and independent of the others.
+        """Carry out these removals. Each is atomic and independent of the others.
 
-        Returns the number of those whose conditions held.
+        Returns the number of removals whose conditions held.
         """
         groups: list[list[Sequence[Action]]] = []
         size = LARGEST
@@ -386,10 +388,11 @@ class Writer:
         return sum(await asyncio.gather(*(self._remove_group(group, deadline) for group in groups)))
 
     async def _run(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        """Read, plan and commit until no race is lost.
+        """Read, plan and commit, and repeat this after a lost race.
 
-        The reads are not a snapshot; the conditions of the transaction prove that nothing changed since. A `change`
-        that raises or writes nothing, alone in its group, has seen each entity as it was at some moment of the call.
+        The reads are not a snapshot, but the conditions of the transaction ensure that nothing has changed since them.
+        If a `change` is alone in its group and raises or writes nothing, there is no transaction to check this: it has
+        seen each entity as it was at some moment of the call.
         """
         deadline = await self._table.begin()
         lost = 0

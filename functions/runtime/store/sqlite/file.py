@@ -11,10 +11,10 @@ from pathlib import Path
 from functions.runtime.store.sqlite.schema import StoreFileError, migrate
 
 _CHECKED_AT_START = 4 * 2**20
-"""Bytes. Checking a file of this size takes some 10 ms. Of a larger file the start checks the beginning and the length
-only; a backup checks all of it."""
+"""Maximum size, in bytes, of a file that is checked completely at start, which takes about 10 ms. For a larger file the
+start checks only the beginning and the length; a backup checks all of it."""
 _REWRITTEN = 16 * 2**20
-"""Bytes. Rewriting a file of this size takes less than half a second, for which writers wait."""
+"""Maximum size, in bytes, of a file that `purge` rewrites. This takes less than half a second, while writers wait."""
 
 
 class StoreInUseError(StoreFileError):
@@ -26,10 +26,10 @@ class CorruptFileError(StoreFileError):
 
 
 class SQLiteFile:
-    """A file with one owner: `writer` and `reader` connections, and a lock that excludes other owners.
+    """A file with one owner. It has a `writer` and a `reader` connection, and a lock that excludes other owners.
 
-    Processes that only read (a backup, a shell) may open it at the same time. Raises StoreFileError if the file is in
-    use, damaged, or written by a later release; the file is then unchanged.
+    Processes that only read (a backup, a shell) may open the file at the same time. The constructor raises
+    StoreFileError if the file is in use, damaged, or written by a later release; the file is then unchanged.
     """
 
     def __init__(self, path: Path, connection: type[sqlite3.Connection]) -> None:
@@ -49,16 +49,16 @@ class SQLiteFile:
             raise
 
     def close(self) -> None:
-        """Close both connections, which merges the log into the file, and release the lock."""
+        """Close both connections and release the lock. Closing merges the write-ahead log into the file."""
         self.reader.close()
         self.writer.close()
         os.close(self._lock)
 
     def purge(self) -> bool:
-        """Erase the traces of removed rows. Returns whether that worked.
+        """Erase the traces of removed rows. Returns whether that worked. It must not be called within a transaction.
 
-        Traces are in the log, and in the unused parts of pages, where SQLite may keep a copy of a row that it moved.
-        The latter are erased in files of up to 16 MiB only. Not to be called within a transaction.
+        Traces are in the write-ahead log, and in unused parts of pages, where SQLite may keep a copy of a row that it
+        moved. Unused parts are erased only in files of up to 16 MiB.
         """
         execute = self.writer.execute
         pages, page = (execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
@@ -78,28 +78,28 @@ class SQLiteFile:
             raise
         self.reader = self._connect()
         self.reader.execute("PRAGMA query_only = ON")
-        self.reader.execute("PRAGMA mmap_size = 2147418112")  # saves a third of a read; the maximum
+        self.reader.execute("PRAGMA mmap_size = 2147418112")  # the maximum; a read takes a third less time
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self._path,
             timeout=0,  # waiting would block the event loop; the group commit retries by itself
             isolation_level=None,
-            check_same_thread=False,  # COMMIT runs in a thread of its own, never beside another statement
+            check_same_thread=False,  # COMMIT runs in a separate thread, but never during another statement
             factory=self._factory,
         )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = ON")  # removed rows are overwritten with zeros
-        connection.execute("PRAGMA cache_size = -16384")  # KiB: the inner pages of a million entities
+        connection.execute("PRAGMA cache_size = -16384")  # 16 MiB, for the inner pages of a million entities
         connection.execute("PRAGMA temp_store = MEMORY")
         return connection
 
 
 def check(path: Path, whole_up_to: int | None = None) -> None:
-    """Raise CorruptFileError for a damaged database. A file of more than `whole_up_to` bytes is not read whole.
+    """Raise CorruptFileError for a damaged database. A file of more than `whole_up_to` bytes is not read completely.
 
-    Reads only. It sees what is committed, also while an owner writes.
+    The check only reads. It sees the committed data, even while an owner writes.
     """
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
@@ -129,7 +129,7 @@ def _corrupt(path: Path, why: str) -> CorruptFileError:
 
 
 def _lock(path: Path) -> int:
-    # The kernel releases it when the process ends, however that ends.
+    # The kernel releases the lock when the process ends, even after a crash.
     fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

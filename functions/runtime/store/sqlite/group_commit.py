@@ -1,7 +1,7 @@
-"""Group commit: statements run on the event loop's thread, and only the wait for the disk runs in another.
+"""Group commit. Statements run on the event loop's thread; only COMMIT, which waits for the disk, runs in another.
 
-Jobs that arrive while one group commits make the next group, so the busier the store, the fewer syncs per job. A job
-runs without interruption on the loop's thread, so it never sees another one half done.
+Jobs that arrive while one group commits form the next group, so a busier store needs fewer syncs per job. A job runs
+without interruption on the loop's thread, so it never sees the partial work of another job.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class _Job(NamedTuple):
 
 
 class GroupCommit:
-    """Runs jobs in transactions of a connection that nothing else writes through.
+    """Runs jobs in transactions on a connection that only this object uses for writing.
 
-    A job that has not begun, or whose commit has not ended, within `timeout` seconds fails with UNAVAILABLE.
+    A job fails with UNAVAILABLE if it has not begun, or its commit has not ended, within `timeout` seconds.
     """
 
     def __init__(self, connection: sqlite3.Connection, timeout: float) -> None:
@@ -47,16 +47,16 @@ class GroupCommit:
         self._waiting: deque[_Job] = deque()
         self._exclusive: deque[tuple[Callable[[], bool], asyncio.Future[bool]]] = deque()
         self._group: list[tuple[_Job, Any]] = []
-        self._busy = False  # a group runs, or is about to
-        self._stuck = False  # its commit is overdue
+        self._busy = False  # a group runs or is about to run
+        self._stuck = False  # the group's commit is overdue
         self._closed = False
         self._idle: asyncio.Event | None = None
 
     async def run(self, work: Callable[[], T], committed: Callable[[T], None] | None = None) -> T:
-        """Return what `work` returns, once that is committed. Then `committed` is called with it, even if the caller
-        has given up.
+        """Run `work` in a transaction, and return its result after the commit.
 
-        Raises what `work` raises, and then writes nothing; UNAVAILABLE if the database fails.
+        Then `committed` is called with the result, even if the caller has given up. If `work` raises, nothing is
+        written and the error is raised. Raises UNAVAILABLE if the database fails.
         """
         if self._closed or self._stuck:
             raise store_unavailable()
@@ -68,9 +68,9 @@ class GroupCommit:
         return result
 
     async def run_exclusive(self, work: Callable[[], bool]) -> bool:
-        """Run `work` in the thread between two groups, outside any transaction, while writers wait.
+        """Run `work` in the commit thread between two groups, outside any transaction, while writers wait.
 
-        Returns what `work` returns, or False if the database fails.
+        Returns the result of `work`, or False if the database fails.
         """
         if self._closed or self._stuck:
             raise store_unavailable()
@@ -81,7 +81,7 @@ class GroupCommit:
         return await done
 
     async def close(self) -> bool:
-        """Finish the jobs accepted. Returns False if it was closed before."""
+        """Finish the accepted jobs. Returns False if `close` was called before."""
         if self._closed:
             return False
         self._closed = True
@@ -109,7 +109,7 @@ class GroupCommit:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
-            if loop.time() < deadline:  # another process writes: retry
+            if loop.time() < deadline:  # another process writes, so retry
                 loop.call_later(_BUSY_RETRY, self._next, loop, deadline)
                 return
             _log.error("the database takes no transaction: %s", error)
@@ -146,8 +146,11 @@ class GroupCommit:
         self._commits.put(lambda: loop.call_soon_threadsafe(finished, _commit(self._connection)))
 
     def _run_job(self, job: _Job) -> bool:
-        """Return whether the group goes on. If not, it was rolled back, and its other jobs wait for the next group."""
-        if job.done.done():  # its caller gave up
+        """Run a job and return whether its group continues.
+
+        Otherwise the group was rolled back. Its other jobs wait for the next group, or fail if the database failed.
+        """
+        if job.done.done():  # the caller gave up
             return True
         before = self._connection.total_changes
         try:
@@ -164,7 +167,7 @@ class GroupCommit:
     def _abandon_group(self, error: Exception | None) -> None:
         group, self._group = self._group, []
         _rollback(self._connection)
-        if error is None:  # caused by the failed job alone: run the others again
+        if error is None:  # only one job failed, so run the others again
             self._waiting.extendleft(job for job, _ in reversed(group))
             return
         _log.error("the database failed: %s", error)
@@ -203,7 +206,7 @@ class GroupCommit:
 
 def _run_commits(commits: SimpleQueue[Callable[[], object] | None]) -> None:
     while (commit := commits.get()) is not None:
-        with suppress(RuntimeError):  # the loop was closed before the commit ended
+        with suppress(RuntimeError):  # raised if the loop was closed before the commit ended
             commit()
 
 
@@ -228,14 +231,14 @@ def _commit(connection: sqlite3.Connection) -> Exception | None:
 
 def _rollback(connection: sqlite3.Connection) -> None:
     try:
-        if connection.in_transaction:  # some failures have rolled back already
+        if connection.in_transaction:  # after some failures SQLite has rolled back already
             connection.execute("ROLLBACK")
     except sqlite3.Error as error:
         _log.error("a rollback failed: %s", error)
 
 
 def _is_broken(error: Exception) -> bool:
-    """Return whether the database caused the error, and not the job."""
+    """Return whether the error was caused by the database and not by the job."""
     return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
 
 

@@ -1,4 +1,4 @@
-"""Entities and their index entries as rows of SQLite."""
+"""Statements that read and write entities and their index entries as rows of SQLite."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ORDER BY entry.sort {way}, entry.id {way} LIMIT ?
 def page_statement(*, after: bool, until: bool, descending: bool) -> str:
     """Return the statement that selects sort key, id and data of a partition's entities.
 
-    Its values are kind, index, partition, the sort key and id of `after`, `until`, now, and the limit.
+    Its parameters are kind, index, partition, the sort key and id of `after`, `until`, the current time, and the limit.
     """
     return _PAGE.format(
         after=f" AND (entry.sort, entry.id) {'<' if descending else '>'} (?, ?)" if after else "",

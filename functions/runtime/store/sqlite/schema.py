@@ -1,6 +1,6 @@
 """The schema of a store's SQLite file, and its migrations.
 
-A migration and its `user_version` commit in one transaction: if the process is killed, the file has either the old
+A migration and its `user_version` commit in one transaction. If the process is killed, the file has either the old
 schema or the new one.
 """
 
@@ -13,8 +13,8 @@ from functions.runtime.settings import SettingsError
 
 VERSION = 3
 
-# Entities are stored by row number: a B-tree by key would hold whole rows in its inner pages and become deep. Index
-# entries have the row number, which saves one look-up for each entity of a page.
+# Entities are stored by row number, because a B-tree by key would hold whole rows in its inner pages and become deep.
+# Index entries contain the row number, which saves one look-up for each entity of a page.
 _ENTITY = """
 CREATE TABLE entity (
     row INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, version INTEGER NOT NULL, data BLOB NOT NULL,
@@ -69,7 +69,7 @@ _MIGRATIONS = {
     ),
     2: _EPOCH,
 }
-"""By the version that each starts from. 0 is an empty file, which gets the newest schema at once."""
+"""The migrations, by the version from which each starts. Version 0 is an empty file, which gets the newest schema."""
 
 
 class StoreFileError(SettingsError):

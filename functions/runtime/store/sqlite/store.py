@@ -1,4 +1,4 @@
-"""The store on SQLite: one file per domain, durable before it answers (WAL, FULL, group commit)."""
+"""The store on SQLite, with one file for each domain. A write is durable when it returns (WAL, FULL, group commit)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from functions.runtime.store.sqlite.group_commit import GroupCommit
 E = TypeVar("E", bound=Entity)
 
 _TIMEOUT = 5.0  # seconds
-_CHUNK = 100  # rows that one job removes, since the event loop waits for them
+_CHUNK = 100  # maximum number of rows that one job removes, because the removal blocks the event loop
 
 _RECORD = "SELECT key, fingerprint, answer, expires FROM guard WHERE key = ?"
 _ADD_RECORD = "INSERT OR REPLACE INTO guard VALUES (?, ?, ?, ?)"
@@ -33,12 +33,12 @@ _EXPIRE_RECORDS = "DELETE FROM guard WHERE key IN (SELECT key FROM guard WHERE e
 
 
 class SQLiteStore(StoreBase):
-    """The port over one file, which no other process writes.
+    """An implementation of the port with one file, which no other process writes.
 
     Every statement runs on the event loop's thread, where it takes microseconds. Only COMMIT, which waits for the disk,
-    runs in a thread. Reads see what is committed, and never wait. All writes go through one connection in turn, so no
-    race is ever lost, and versions need no check. A job that has not been committed after `timeout` seconds fails with
-    UNAVAILABLE. `connection` lets tests make the disk fail.
+    runs in another thread. Reads see the committed data and never wait. Writes use one connection one after the other,
+    so no race is ever lost and versions need no check. A job that has not been committed after `timeout` seconds fails
+    with UNAVAILABLE. Tests pass a `connection` class that simulates disk failures.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class SQLiteStore(StoreBase):
         self._read("SELECT at FROM heartbeat", ())
 
     async def close(self) -> None:
-        """Finish the jobs accepted, then close the file. A second call does nothing."""
+        """Finish the accepted jobs, then close the file. A second call does nothing."""
         if await self._commits.close():
             self._file.close()
 
@@ -159,7 +159,7 @@ class SQLiteStore(StoreBase):
         return IdempotencyRow(*row) if row else None
 
     def _find(self, ref: Ref) -> Stored | None:
-        """Return what a transaction finds. An expired entity is removed, so that a new one begins at version 1."""
+        """Return the stored entity, or None. An expired entity is removed, so that a new one begins at version 1."""
         kind = self._codecs.of(ref.type).name
         row = self._execute(rows_of.GET, (kind, ref.id)).fetchone()
         if row is None:
