@@ -25,7 +25,7 @@ from functions.runtime.tokens import TokenVerifier
 
 _TEST_KEYS = ("sk_test_", "rk_test_")
 _LEDGER = "payments-ledger"
-"""The store of every provider's own records, under one name, so that a change of the provider needs no new table."""
+"""The name of the store for the provider's records. All providers use it, so another provider needs no new table."""
 
 
 def bootstrap(
@@ -37,7 +37,7 @@ def bootstrap(
     orders: Orders | None = None,
     verifier: TokenVerifier | None = None,
 ) -> Function:
-    """Compose the service; an argument replaces what the settings would give."""
+    """Compose the service. An argument replaces the collaborator that would be built from the settings."""
     clock = clock or SystemClock()
     on_stop: list[Hook] = []
     if provider is None:
@@ -86,7 +86,7 @@ def _simulated(settings: Settings, clock: Clock) -> PaymentProvider:
 
 
 def _stripe(settings: Settings, clock: Clock) -> PaymentProvider:
-    # Imported only if it is the provider.
+    # Imported only if Stripe is the provider.
     from functions.payments.providers.stripe_api import StripeApi
     from functions.payments.providers.stripe_provider import MAPPINGS, StripeProvider
 
@@ -103,7 +103,7 @@ def _stripe(settings: Settings, clock: Clock) -> PaymentProvider:
 
 
 def open_webhook(settings: Settings) -> Webhook | None:
-    """Open the provider's webhook; None if the provider has none, or its signing secret is not set."""
+    """Return the provider's webhook, or None if the provider has none or its signing secret is not set."""
     signing = secret(settings, "stripe_webhook_secret") if settings.payment_provider == "stripe" else ""
     if not signing:
         return None

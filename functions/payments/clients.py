@@ -1,4 +1,4 @@
-"""Calls to the orders service: what to charge for an order."""
+"""Calls to the orders service, which tells payments the amount to charge for an order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functions.runtime.grpc_client import GrpcClient
 
 @dataclass(frozen=True)
 class Instruction:
-    """What to charge for an order. `token` is never stored or shown."""
+    """The instruction to charge an order: amount, payer and token. `token` is never stored or shown."""
 
     order_id: str
     user_id: str
@@ -24,7 +24,7 @@ class Orders(Protocol):
     """The orders service, as payments needs it."""
 
     async def payment_instruction(self, order_id: str) -> Instruction:
-        """Return what to charge. Raises NOT_FOUND, or UNAVAILABLE when orders does not answer."""
+        """Return the instruction to charge an order. Raises NOT_FOUND, or UNAVAILABLE if orders does not answer."""
 
 
 class OrdersClient:
@@ -35,7 +35,7 @@ class OrdersClient:
 
     async def payment_instruction(self, order_id: str) -> Instruction:
         """See Orders."""
-        # Imported at the first call: the event role starts without gRPC.
+        # Imported at the first call, so that the event role starts without gRPC.
         from proto.shop.orders.v1 import orders_pb2, orders_pb2_grpc
 
         stub = self._client.stub(orders_pb2_grpc.OrdersServiceStub)

@@ -1,6 +1,6 @@
-"""Payments, refunds and disputes: their transitions, and the events that these record.
+"""Payments, refunds and disputes: their state transitions, and the events that the transitions record.
 
-An order has one payment, whose id is derived from the order's. Amounts inside a payment are in minor units of its
+An order has one payment, whose id is derived from the order's id. Amounts inside a payment are in minor units of its
 currency.
 """
 
@@ -32,8 +32,8 @@ MADE_AT_PROVIDER = "MADE_AT_THE_PROVIDER"
 class PaymentStatus(StrEnum):
     """The state of a payment. DECLINED and VOIDED are final.
 
-    DISPUTED means that a dispute is open, whatever was refunded. CHARGED_BACK means that the payer has the whole
-    amount again, at least a part of it by a lost dispute.
+    DISPUTED means that a dispute is open, even if a part was refunded. CHARGED_BACK means that the payer has the whole
+    amount back, and at least a part of it through a lost dispute.
     """
 
     PENDING = "PENDING"
@@ -47,7 +47,7 @@ class PaymentStatus(StrEnum):
 
 
 class RefundStatus(StrEnum):
-    """The state of a refund. SUCCEEDED may still become FAILED, when the payer's bank returns the money."""
+    """The state of a refund. SUCCEEDED becomes FAILED if the payer's bank returns the money."""
 
     PENDING = "PENDING"
     SUCCEEDED = "SUCCEEDED"
@@ -70,13 +70,13 @@ def payment_id(order_id: str) -> str:
 def cancellation_refund_id(order_id: str, attempt: int = 0) -> str:
     """Return the id of the automatic refund of a cancelled order. It is derived, so that the refund is made once.
 
-    A further `attempt` follows only if the provider refused the one before.
+    A further `attempt` is made only if the provider refused the previous one.
     """
     return "ref_" + (order_id[4:] if attempt == 0 else _digest(f"{order_id}/{attempt}"))
 
 
 def derived_id(prefix: str, provider_id: str) -> str:
-    """Return our id of a refund or dispute made at the provider. It is derived, so that it is booked once."""
+    """Return our id of a refund or dispute made at the provider. It is derived from `provider_id` to book it once."""
     return f"{prefix}_{_digest(provider_id)}"
 
 
@@ -88,7 +88,7 @@ def _digest(text: str) -> str:
 class Refund:
     """A refund of a payment, in full or in part. It is PENDING until the provider answers.
 
-    `provider_id` is the provider's id of a refund that was made at the provider, and empty for one requested here.
+    `provider_id` is the provider's id of a refund that was made at the provider, and empty if the shop requested it.
     """
 
     id: str
@@ -112,7 +112,7 @@ class Refund:
 class Dispute:
     """A dispute of a charge by the payer's bank, as the provider reports it.
 
-    `refundable` means that the provider still makes refunds, as it does during an inquiry of the bank.
+    `refundable` means that the provider still makes refunds, as it does while the bank only inquires.
     """
 
     id: str
@@ -132,10 +132,10 @@ class Payment:
     """The payment of one order.
 
     `amount` is None only in the tombstone of an order that was cancelled before its charge was requested.
-    `refunding` is the sum of the pending refunds. `disputed` is the sum of the open disputes, `locked` of those during
-    which the provider makes no refund, `charged_back` of the lost ones.
-    `void_requested` means that the order is cancelled: whatever is captured, or freed by a dispute that is won, is
-    refunded at once. `user_id` is empty after the account is deleted.
+    `refunding` is the sum of the pending refunds. `disputed` is the sum of the open disputes, and `locked` the part of
+    it during which the provider makes no refund. `charged_back` is the sum of the lost disputes.
+    `void_requested` means that the order is cancelled. Money that is captured later, or that a won dispute frees, is
+    then refunded at once. `user_id` is empty after the account is deleted.
     """
 
     id: str
@@ -187,7 +187,7 @@ class Payment:
         return [PaymentDeclined(order_id=self.order_id, payment_id=self.id, reason=reason)]
 
     def void(self, now: datetime) -> list[Payload]:
-        """Record that nothing was or will be charged. No event follows, since the order is cancelled already."""
+        """Record that nothing was or will be charged. It records no event, since the order is cancelled already."""
         self._set_status(PaymentStatus.VOIDED, now)
         return []
 
@@ -197,7 +197,7 @@ class Payment:
         self.updated_at = now
 
     def request_refund(self, refund_id: str, amount: Money | None, reason: str, now: datetime) -> Refund:
-        """Set `amount` aside for a new refund, or all that can be refunded if it is None.
+        """Set `amount`, or if it is None the whole refundable amount, aside for a new refund.
 
         Raises:
             FailedPrecondition: NOT_CAPTURED, PAYMENT_DISPUTED, REFUND_EXCEEDS_CAPTURED.
@@ -247,14 +247,14 @@ class Payment:
         return []
 
     def adopt_refund(self, refund_id: str, provider_id: str, amount: Money, now: datetime) -> Refund:
-        """Set `amount` aside for a refund that was made at the provider; `follow_refund` settles it."""
+        """Set `amount` aside for a refund that was made at the provider. `follow_refund` then settles the refund."""
         self.refunding += amount.amount
         self.updated_at = now
         reason = MADE_AT_PROVIDER
         return Refund(refund_id, self.id, self.order_id, amount, reason, now, now, provider_id=provider_id)
 
     def follow_refund(self, refund: Refund, status: RefundStatus, now: datetime) -> list[Payload]:
-        """Bring the refund to its status at the provider: from PENDING to any, from SUCCEEDED to FAILED."""
+        """Update the refund to its status at the provider, from PENDING to any status or from SUCCEEDED to FAILED."""
         if status is RefundStatus.PENDING:
             return []
         if status is RefundStatus.SUCCEEDED:
@@ -290,14 +290,14 @@ class Payment:
         ]
 
     def lock_dispute(self, dispute: Dispute, now: datetime) -> list[Payload]:
-        """Record that an inquiry became a formal dispute, during which the provider makes no refund."""
+        """Record that the bank's inquiry became a formal dispute, during which the provider makes no refund."""
         dispute.refundable, dispute.updated_at = False, now
         self.locked += dispute.amount.amount
         self.updated_at = now
         return []
 
     def close_dispute(self, dispute: Dispute, outcome: DisputeStatus, now: datetime) -> list[Payload]:
-        """Record the bank's decision. After LOST the payer has the amount again."""
+        """Record the bank's decision. After LOST the payer has the amount back."""
         dispute.status, dispute.updated_at = outcome, now
         self.disputed -= dispute.amount.amount
         self.locked -= 0 if dispute.refundable else dispute.amount.amount
@@ -333,7 +333,7 @@ class Payment:
 
 @dataclass
 class Reconciliation:
-    """How far the provider's changes are booked: all before `until`. There is one such entity."""
+    """The progress of reconciliation: all changes at the provider before `until` are booked. Only one entity exists."""
 
     id: str
     until: datetime

@@ -1,4 +1,4 @@
-"""Metrics of payments: their outcomes, and the money captured and refunded, in minor units by currency."""
+"""Metrics of payments: their outcomes, and the captured and refunded money by currency, in minor units."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from functions.runtime.event_metrics import EventMetric
 from observability.metrics import REGISTRY
 
 CURRENCIES = 20
-"""The number of currencies with a label of their own. All further ones share `other`, whose sum has no meaning."""
+"""The number of currencies that get their own label. Further currencies share `other`, whose sum has no meaning."""
 
 PAYMENTS = Counter("shop_payments", "Payments by outcome.", ["outcome"], registry=REGISTRY)
 REVENUE = Counter("shop_revenue_minor", "Money captured.", ["currency"], registry=REGISTRY)

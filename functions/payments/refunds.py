@@ -1,8 +1,8 @@
 """Use cases of refunds, and reconciliation: booking refunds and disputes that were made at the provider.
 
-A refund is set aside in the payment first, so that no sum of refunds exceeds the charge. Changes that the shop did not
-make, in the provider's dashboard or by the payer's bank, are read from the provider's statement of the charge. A
-webhook, the sweep and a refused refund all call `reconcile`.
+The amount of a refund is first set aside in the payment, so that refunds never exceed the charge in total. Changes made
+in the provider's dashboard or by the payer's bank are read from the provider's statement of the charge. Webhooks, the
+sweep and refused refunds all call `reconcile`.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ CANCELLATION_ATTEMPTS = 4
 WINDOW = timedelta(days=1)
 """The provider's changes are read, and marked as read, in windows of this length."""
 FIRST_LOOK = timedelta(days=30)
-"""How far the first reconciliation looks back. Stripe keeps its events for as long."""
+"""How far the first reconciliation looks back. Stripe keeps its events for the same time."""
 OVERLAP = timedelta(minutes=5)
-"""How far each reconciliation reads before the last one's end, for changes that the provider lists late."""
+"""How long before the end of the last reconciliation the next begins, to find changes that the provider lists late."""
 _PROGRESS_ID = "provider"
 _REASON = re.compile(REASON)
 
 
 @dataclass(frozen=True)
 class RefundPayment:
-    """Refund `amount` of a payment, or all that can be refunded if it is None."""
+    """Refund `amount` of a payment, or the whole refundable amount if it is None."""
 
     payment_id: str
     amount: Money | None = None
@@ -84,8 +84,8 @@ class ListRefunds:
 class RefundsService:
     """Use cases of refunds and disputes. Collaborators are fixed at start; methods are safe to call concurrently.
 
-    A repeated idempotency key is refused as in flight until its refund is older than `settle_after`. `limits` are the
-    amounts that the provider refunds.
+    A repeated idempotency key whose refund is pending is refused as in flight, until the refund is older than
+    `settle_after`. `limits` are the provider's limits of amounts.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class RefundsService:
     async def refund(self, command: RefundPayment, caller: Identity) -> Refund:
         """Refund a payment, in full or in part. Admins only.
 
-        Returns the refund, which is PENDING if the provider did not answer; the sweep settles it then. A repeated
+        Returns the refund. It is PENDING if the provider did not answer; the sweep then settles it. A repeated
         idempotency key returns the first refund.
 
         Raises:
@@ -147,10 +147,10 @@ class RefundsService:
         )
 
     async def settle(self, refund_id: str, inbox: InboxRecord | None) -> Refund:
-        """Have the provider make a pending refund, and commit its answer with `inbox`.
+        """Ask the provider to make a pending refund, and commit its answer together with `inbox`.
 
         Raises:
-            Unavailable: the provider does not answer; the refund stays PENDING.
+            Unavailable: the provider does not answer. The refund stays PENDING.
         """
         refund = await self._store.get(Refund, refund_id)
         if refund is None:
@@ -168,14 +168,14 @@ class RefundsService:
         return refund
 
     async def settle_pending(self, before: datetime) -> None:
-        """Settle the refunds that have been pending since before `before`."""
+        """Settle the pending refunds that were created before `before`."""
         async for refunds in all_pages(partial(store.pending_refunds, self._store, before)):
             await gather_logged([self._try_settle(refund) for refund in refunds], log)
 
     async def reconcile(self, payment_id: str) -> None:
-        """Book the refunds and disputes of a charge as the provider's statement has them. Repeatable.
+        """Book the refunds and disputes in the provider's statement of a charge. Repeatable.
 
-        If that makes money of a cancelled order refundable, refund it.
+        If this makes money of a cancelled order refundable, it is refunded.
 
         Raises:
             Unavailable: the provider does not answer.
@@ -197,7 +197,7 @@ class RefundsService:
             log.warning("not_reconciled", extra={"payment_id": payment_id, "reason": error.reason})
 
     async def reconcile_changes(self) -> None:
-        """Reconcile every charge that changed at the provider since the last time. Raises UNAVAILABLE."""
+        """Reconcile every charge that changed at the provider since the last reconciliation. Raises UNAVAILABLE."""
         now = self._clock.now()
         known = await self._store.get(Reconciliation, _PROGRESS_ID)
         since = known.until if known else now - FIRST_LOOK
@@ -231,7 +231,7 @@ class RefundsService:
             await self._try_settle(refund)
 
     async def _book_refund(self, payment: Payment, record: RefundRecord) -> bool:
-        """Book a refund as the provider has it. Returns whether that may change what can be refunded."""
+        """Book the provider's record of a refund. Returns whether this may change the refundable amount."""
         ours = await self._store.get(Refund, record.key) if record.key else None
         if ours is not None and ours.payment_id == payment.id:
             if ours.status is RefundStatus.PENDING and record.state is not RefundState.PENDING:
@@ -264,7 +264,7 @@ class RefundsService:
         return done == "booked"
 
     async def _book_dispute(self, payment: Payment, record: DisputeRecord) -> bool:
-        """Book a dispute as the provider has it. Returns whether that closed it."""
+        """Book the provider's record of a dispute. Returns whether this closed the dispute."""
         dispute_id, status = derived_id("dsp", record.provider_id), DisputeStatus(record.state)
         now = self._clock.now()
 
@@ -327,7 +327,7 @@ class RefundsService:
             return refund
 
     async def _refuse_in_flight(self, refund_id: str) -> None:
-        """Raise ABORTED while the first request with this key may still be waiting for the provider."""
+        """Raise ABORTED if the first request with the same key may still be waiting for the provider."""
         refund = await self._store.get(Refund, refund_id)
         if refund is None or refund.status is not RefundStatus.PENDING:
             return
@@ -338,7 +338,7 @@ class RefundsService:
 
 
 def visible_payment(payment: Payment | None, caller: Identity) -> Payment:
-    """Return `payment` for its payer or an admin. Raises NOT_FOUND to others, who must not learn that it exists."""
+    """Return `payment` for its payer or an admin. Raises NOT_FOUND for other callers, to hide that it exists."""
     require_signed_in(caller)
     is_payer = payment is not None and not caller.is_service and caller.subject == payment.user_id
     if payment is None or not (caller.is_admin or is_payer):

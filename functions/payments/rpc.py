@@ -1,4 +1,4 @@
-"""The gRPC servicer of payments: proto to command, entity to proto."""
+"""The gRPC servicer of payments, which converts messages to commands and entities to messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ACCESS = {
     "ListLedger": ADMINS,
     "ReceiveWebhook": ANYBODY,
 }
-"""The callers of each method; the use cases check ownership."""
+"""The access rule of each method. The use cases check ownership."""
 
 
 class PaymentsServicer(payments_pb2_grpc.PaymentsServiceServicer):

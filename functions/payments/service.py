@@ -1,8 +1,8 @@
-"""Use cases of payments: charge an order once, void or refund it after a cancellation, and read payments.
+"""Use cases of payments: charge an order once, void or refund its payment after a cancellation, and read payments.
 
 A charge has three steps: commit a PENDING payment, call the provider with the payment's id as idempotency key, and
-commit the answer. A crash between two steps leaves a PENDING payment. A redelivery of the event or the sweep repeats
-the call, and the provider repeats its answer. So an order is charged at most once.
+commit the provider's answer. A crash between two steps leaves a PENDING payment. Then a redelivery of the event or the
+sweep repeats the call, and the provider returns the same answer. So an order is charged at most once.
 """
 
 from __future__ import annotations
@@ -96,14 +96,14 @@ class PaymentsService:
         """Return the payment of an order.
 
         Raises:
-            NotFound: PAYMENT_NOT_FOUND if no charge was requested yet, or the caller is neither the payer nor an admin.
+            NotFound: PAYMENT_NOT_FOUND if no charge was requested, or if the caller is neither the payer nor an admin.
         """
         payment = await self._store.get(Payment, payment_id(order_id))
         is_tombstone = payment is not None and payment.amount is None
         return visible_payment(None if is_tombstone else payment, caller)
 
     async def batch_get(self, payment_ids: Sequence[str], caller: Identity) -> list[Payment]:
-        """Return those of 1 to 100 payments that exist. Admins only."""
+        """Return the payments that exist among 1 to 100 ids. Admins only."""
         require_admin(caller)
         if not 1 <= len(payment_ids) <= MAX_BATCH:
             raise invalid("Ask for 1 to 100 payments.", ("payment_ids", "must hold 1 to 100 ids"))
@@ -111,7 +111,7 @@ class PaymentsService:
         return list(found.values())
 
     async def list_payments(self, query: ListPayments, caller: Identity) -> Page[Payment]:
-        """List a user's payments, oldest first, without those that `get_order_payment` does not find.
+        """List a user's payments, oldest first. Payments of orders that were cancelled before a charge are left out.
 
         Raises:
             PermissionDenied: the caller is neither that user nor an admin.
@@ -129,12 +129,12 @@ class PaymentsService:
         return await self._provider.ledger(page_limit(query.limit), query.cursor or None)
 
     async def on_stock_reserved(self, event: StockReserved, inbox: InboxRecord) -> None:
-        """Charge the order. Raises UNAVAILABLE when orders or the provider do not answer."""
+        """Charge the order. Raises UNAVAILABLE if the orders service or the provider does not answer."""
         await self._charge(event.order_id, inbox)
 
     async def on_order_cancelled(self, event: OrderCancelled, inbox: InboxRecord) -> None:
-        """Void or refund the order's payment. Raises UNAVAILABLE when the provider does not answer."""
-        # A refund that was made at the provider must be known before, else the provider would refuse ours.
+        """Void or refund the order's payment. Raises UNAVAILABLE if the provider does not answer."""
+        # First book refunds that were made at the provider. Otherwise our refund would be too large, and refused.
         await self._refunds.try_reconcile(payment_id(event.order_id))
         payment, refund = await self._commit_cancellation(event.order_id, event.user_id)
         if payment.pending:
@@ -152,15 +152,15 @@ class PaymentsService:
                 failpoint("payments.erase.after")
 
     async def receive_webhook(self, payload: bytes, signature: str) -> None:
-        """Handle one event of the provider; ignore those about anything but our charges.
+        """Handle one event of the provider. Events that are not about our charges are ignored.
 
-        Nothing that the event says is booked. It only starts a call to the provider, with the key of the charge, so
-        that money is accounted for in one way, whether a webhook or the sweep notices a change first.
+        The event's content is not booked. The event only causes a call to the provider for the charge that it concerns.
+        So money is booked in the same way, whether a webhook or the sweep notices a change first.
 
         Raises:
             InvalidArgument: SIGNATURE_INVALID, WEBHOOK_MALFORMED.
             NotFound: WEBHOOK_NOT_FOUND if no webhook is configured.
-            Unavailable: the provider does not answer; it sends the event again.
+            Unavailable: the provider does not answer. It will send the event again.
         """
         if self._webhook is None:
             raise not_found("Webhook", "WEBHOOK_NOT_FOUND")
@@ -175,9 +175,9 @@ class PaymentsService:
             log.info("webhook_repeated", extra=_log_fields(event))
 
     async def sweep(self) -> None:
-        """Retry what a crash or an outage left pending, and book what changed at the provider.
+        """Retry payments and refunds that a crash or an outage left pending, and book changes made at the provider.
 
-        Refunds and voids come before charges, so that a provider that lets every charge time out does not delay them.
+        Refunds and voids come before charges, so that charges that time out do not delay them.
         """
         before = self._clock.now() - self._settle_after
         async with sweep_deadline(log):
@@ -210,11 +210,16 @@ class PaymentsService:
             outcome = await self._provider.charge(payment.id, instruction.amount, instruction.token)
         await self._settle(payment, outcome, inbox)
         if known is not None:
-            # The charge may be older than its answer. A refund or dispute reported since then was not booked.
+            # The provider may have made the charge long before this answer. A refund or dispute that was reported in
+            # between was not booked.
             await self._refunds.try_reconcile(payment.id)
 
     async def _open(self, instruction: Instruction) -> Payment:
-        """Commit and return the order's payment: PENDING if payable, else VOIDED or with a void requested."""
+        """Commit and return the order's payment.
+
+        A payable order's payment is PENDING. Otherwise a new payment is VOIDED, and an existing pending one gets
+        `void_requested`.
+        """
         now = self._clock.now()
         key = payment_id(instruction.order_id)
 
@@ -237,7 +242,10 @@ class PaymentsService:
         return payment
 
     async def _commit_cancellation(self, order_id: str, user_id: str) -> tuple[Payment, Refund | None]:
-        """Commit that the order is cancelled: a tombstone, a request to void, or a refund of the rest."""
+        """Commit that the order is cancelled. This writes a tombstone, a request to void, or a refund of the rest.
+
+        Returns the payment, and the refund if there is one.
+        """
         now = self._clock.now()
         key, refund_id = payment_id(order_id), cancellation_refund_id(order_id)
 
@@ -263,7 +271,7 @@ class PaymentsService:
         return cancelled
 
     async def _settle(self, payment: Payment, outcome: ChargeOutcome, inbox: InboxRecord | None) -> None:
-        """Commit the provider's answer to a charge; if the order is cancelled, refund what was captured."""
+        """Commit the provider's answer to a charge. If the order is cancelled, refund the captured amount."""
         now = self._clock.now()
         refund_id = cancellation_refund_id(payment.order_id)
 

@@ -47,7 +47,7 @@ async def pending_payments(store: Store, before: datetime, cursor: str | None) -
 
 
 async def pending_voids(store: Store, before: datetime, cursor: str | None) -> Page[Payment]:
-    """List those of `pending_payments` whose order is cancelled, oldest first."""
+    """List the pending payments of cancelled orders that were created before `before`, oldest first."""
     return await store.page(Payment, _PENDING, "voids", limit=100, cursor=cursor, until=sortable(before))
 
 

@@ -1,4 +1,4 @@
-"""The events that payments hears, and the method that handles each."""
+"""The events to which payments subscribes, and the method that handles each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The port of payment providers, which move the money. Adapters: `simulated.py` and `stripe_provider.py`."""
+"""The port of payment providers, which move the money. The adapters are `simulated.py` and `stripe_provider.py`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from observability.failpoints import failpoint
 R = TypeVar("R")
 
 NO_MONEY = Money(0, "XXX")
-"""The amount of a void, with ISO 4217's code for no currency."""
+"""The amount of a void. XXX is ISO 4217's code for no currency."""
 
 
 class ChargeOutcome(StrEnum):
-    """The final answer to a charge. Orders shows the refusals as reasons.
+    """The final outcome of a charge. The orders service shows refusals as reasons.
 
-    AMOUNT_NOT_CHARGEABLE means that the provider does not take the amount or the currency, whatever the card.
+    AMOUNT_NOT_CHARGEABLE means that the provider does not accept the amount or the currency with any card.
     """
 
     CAPTURED = "CAPTURED"
@@ -34,7 +34,7 @@ class ChargeOutcome(StrEnum):
 
 
 class RefundOutcome(StrEnum):
-    """The final answer to a refund."""
+    """The final outcome of a refund."""
 
     SUCCEEDED = "SUCCEEDED"
     REFUSED = "REFUSED"
@@ -42,12 +42,13 @@ class RefundOutcome(StrEnum):
 
 @dataclass
 class LedgerEntry:
-    """One entry of the provider's ledger; its id is the idempotency key of the call that made it.
+    """One entry of the provider's ledger. Its id is the idempotency key of the call that made the entry.
 
-    `kind` is `charge`, `refund` or `dispute`. `outcome` is `succeeded` or the reason of the refusal; of a dispute it is
-    `open`, `won` or `lost`. `amount` is what moved, zero for what was refused. `returned` is the sum refunded or lost
-    of a charge, in minor units. Until `locked_until` the charge is disputed and cannot be refunded. `moved_at` is set
-    on entries that were not made by the shop, and is when their `outcome` takes effect: until then a dispute is open.
+    `kind` is `charge`, `refund` or `dispute`. `outcome` is `succeeded` or the reason of the refusal; for a dispute it
+    is `open`, `won` or `lost`. `amount` is the amount that moved, or zero after a refusal. `returned` is the part of a
+    charge that was refunded or lost, in minor units. Until `locked_until` the charge is disputed and cannot be
+    refunded. `moved_at` is set only on entries that the shop did not make. It is the time when `outcome` takes effect;
+    until then a dispute is open.
     """
 
     id: str
@@ -72,7 +73,7 @@ class RefundState(StrEnum):
 
 @dataclass(frozen=True)
 class RefundRecord:
-    """A refund at the provider. `key` is its idempotency key, or empty if it was not requested here."""
+    """A refund at the provider. `key` is its idempotency key, or empty if the shop did not request the refund."""
 
     provider_id: str
     key: str
@@ -93,36 +94,36 @@ class DisputeRecord:
 
 @dataclass(frozen=True)
 class Statement:
-    """All refunds and disputes of one charge at the provider, whoever made them."""
+    """All refunds and disputes of one charge at the provider, including those that the shop did not make."""
 
     refunds: Sequence[RefundRecord] = ()
     disputes: Sequence[DisputeRecord] = ()
 
 
 class PaymentProvider(Protocol):
-    """Moves money, at most once per idempotency key: a repeated key gets the answer of the first call.
+    """A provider that moves money at most once per idempotency key. A repeated key gets the outcome of the first call.
 
-    Every method may raise UNAVAILABLE (PAYMENT_PROVIDER_UNAVAILABLE). The money may have moved all the same, which a
-    repetition of the call finds out.
+    Every method may raise UNAVAILABLE (PAYMENT_PROVIDER_UNAVAILABLE). The money may have moved nevertheless; a repeated
+    call returns whether it has.
     """
 
     async def charge(self, key: str, amount: Money, token: str) -> ChargeOutcome:
         """Authorise and capture `amount`, unless `void` came first. The token is neither kept nor logged."""
 
     async def void(self, key: str) -> ChargeOutcome:
-        """Prevent any charge with `key`. Returns VOIDED, or the outcome of the charge that happened before."""
+        """Prevent any charge with `key`. Returns VOIDED, or the outcome of a charge that came first."""
 
     async def refund(self, key: str, charge_key: str, amount: Money) -> RefundOutcome:
         """Refund `amount` of the charge made with `charge_key`."""
 
     async def statement(self, charge_key: str) -> Statement:
-        """Return every refund and dispute of the charge made with `charge_key`; empty if there was no charge."""
+        """Return all refunds and disputes of the charge with the key `charge_key`; none if there was no charge."""
 
     async def find_charge_key(self, provider_id: str) -> str:
-        """Return the key of the charge that has this id at the provider; empty if it is not one of ours."""
+        """Return the key of the charge that has this id at the provider, or "" if it is not one of ours."""
 
     async def changed_charges(self, since: datetime, until: datetime) -> Sequence[str]:
-        """Return the keys of the charges whose refunds or disputes were made or changed between the two times."""
+        """Return the keys of charges whose refunds or disputes were created or changed between the two times."""
 
     async def ledger(self, limit: int, cursor: str | None) -> Page[LedgerEntry]:
         """List the ledger, oldest first."""
@@ -135,9 +136,9 @@ class PaymentProvider(Protocol):
 class ProviderEvent:
     """An event that the provider sends to the webhook.
 
-    `kind` is `charge`, `refund`, `dispute`, or empty for anything else. `key` is our idempotency key of the object, or
-    empty if the event has none. `provider_id` is the provider's id of the object, `charge_id` that of the charge that
-    a refund or dispute belongs to.
+    `kind` is `charge`, `refund`, `dispute`, or empty for other events. `key` is our idempotency key of the object, or
+    empty if the event has none. `provider_id` is the provider's id of the object. `charge_id` is the provider's id of
+    the charge to which a refund or dispute belongs.
     """
 
     id: str
@@ -161,14 +162,14 @@ class Webhook(Protocol):
 
 
 def provider_unavailable() -> ServiceError:
-    """The error that every adapter raises for a transient fault of its own or of the network, and for a timeout."""
+    """Make the error that adapters raise for a timeout, or for a transient failure of the provider or the network."""
     return unavailable(
         "PAYMENT_PROVIDER_UNAVAILABLE", "The payment provider does not answer. Try again later."
     )
 
 
 class TimeLimitedProvider:
-    """A provider whose calls fail with UNAVAILABLE after `seconds`."""
+    """A wrapper of a provider whose calls fail with UNAVAILABLE after `seconds`."""
 
     def __init__(self, provider: PaymentProvider, seconds: float) -> None:
         self._provider = provider

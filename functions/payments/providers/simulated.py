@@ -1,4 +1,4 @@
-"""A provider that moves no money but keeps a durable ledger as if it did. It is the embedded default.
+"""A simulated provider, which moves no money but keeps a durable ledger. It is the default, for use without Stripe.
 
 The token selects the behaviour:
 
@@ -14,7 +14,7 @@ The token selects the behaviour:
 | tok_disputed | captured, then disputed by the payer's bank |
 | tok_dispute_won, tok_dispute_lost | captured, then disputed, and decided after `DISPUTE_DURATION` |
 
-As with a real provider, `statement` and `changed_charges` report what the shop did not do itself.
+As with a real provider, `statement` and `changed_charges` also report refunds and disputes that the shop did not make.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _FOLLOW_UPS = {
     "tok_dispute_won": ("dispute", WON, DISPUTE_DURATION),
     "tok_dispute_lost": ("dispute", LOST, DISPUTE_DURATION),
 }
-"""What follows a charge with the token: the kind of entry, its outcome, and when that takes effect."""
+"""The entry that follows a charge, by token: its kind, its outcome, and the delay after which it takes effect."""
 FLAKY_FAILURES = 2
 
 _CHARGE_RESULTS = {
@@ -71,7 +71,7 @@ _OUTCOMES = {
 
 @dataclass
 class Failures:
-    """How many times a charge with this key was made to fail."""
+    """The number of times that a charge with this key was made to fail."""
 
     id: str
     count: int = 0
@@ -180,7 +180,7 @@ class SimulatedProvider:
     # Actions at the provider that do not come from the shop
 
     async def refund_at_provider(self, refund_id: str, charge_key: str, amount: Money) -> bool:
-        """Refund `amount` of a charge in the provider's dashboard; return False if refused. Repeatable."""
+        """Refund `amount` of a charge, as in the provider's dashboard. Returns False if it is refused. Repeatable."""
         now = self._clock.now()
 
         def change(found: Sequence[Any]) -> Changes[bool]:
@@ -194,7 +194,7 @@ class SimulatedProvider:
         return await self._store.transact([Ref(LedgerEntry, refund_id), Ref(LedgerEntry, charge_key)], change)
 
     async def return_refund(self, refund_id: str) -> None:
-        """Return the money of a refund, as the payer's bank may."""
+        """Return the money of a refund, as the payer's bank may do."""
         now = self._clock.now()
         known = await self._store.get(LedgerEntry, refund_id)
         charge_key = known.payment_id if known else refund_id
@@ -210,7 +210,7 @@ class SimulatedProvider:
         await self._store.transact([Ref(LedgerEntry, refund_id), Ref(LedgerEntry, charge_key)], change)
 
     async def dispute(self, dispute_id: str, charge_key: str, amount: Money) -> bool:
-        """Dispute and take back `amount` of a charge, as the payer's bank may; return False without a charge."""
+        """Dispute and take back `amount` of a charge, as the payer's bank may do. Returns False without a charge."""
         now = self._clock.now()
 
         def change(found: Sequence[Any]) -> Changes[bool]:
@@ -227,7 +227,7 @@ class SimulatedProvider:
         )
 
     async def decide(self, dispute_id: str, outcome: str) -> None:
-        """Close a dispute as the bank does: after WON the shop has the money again, after LOST it has not."""
+        """Close a dispute as the bank does. After WON the shop has the money again; after LOST the payer keeps it."""
         now = self._clock.now()
         known = await self._store.get(LedgerEntry, dispute_id)
         charge_key = known.payment_id if known else dispute_id

@@ -1,7 +1,7 @@
-"""The parts of Stripe's API that payments needs, through Stripe's own library.
+"""The parts of Stripe's API that payments needs, called through Stripe's own library.
 
-Every call has a time limit, and every error is classified. The library is imported at the first call, in a thread, so
-that it does not slow the start of a process that charges nothing.
+Every call has a time limit, and every error is classified. The library is imported in a thread at the first call, so
+that it does not slow the start of a process that never charges.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ T = TypeVar("T", bound="stripe.StripeObject")
 log = logging.getLogger("shop.payments")
 
 RETRIES = 2
-"""Retries of one call by the library, with jitter and the same idempotency key."""
+"""The number of times that the library retries a call, with jitter and the same idempotency key."""
 KEY = "shop_key"
 """The metadata field of Stripe's objects that holds our idempotency key."""
 LIMITS = PROVIDERS["stripe"]
-# The customer supplies the values of these parameters, so an error in one is a decline, whatever the code.
+# The customer supplies the values of these parameters, so an error in one of them is a decline, whatever its code.
 _CUSTOMER_PARAMS = frozenset({"payment_method", "confirmation_token"})
 _AMOUNT_PARAMS = frozenset({"amount", "currency"})
 _AMOUNT_CODES = frozenset({"amount_too_large", "amount_too_small", "invalid_charge_amount"})
-# Codes of docs.stripe.com/error-codes for which the account, the key or this program is at fault. Only an operator can
-# fix that, so the payment is retried until the order times out.
+# Codes of docs.stripe.com/error-codes for errors in the account, the key or this program. Only an operator can fix
+# them, so the payment is retried until the order times out.
 _CONFIGURATION_CODES = frozenset(
     {
         "account_invalid",
@@ -64,15 +64,15 @@ _CONFIGURATION_CODES = frozenset(
         "url_invalid",
     }
 )
-# Statuses below 500 that are not final: a timeout, a lock (409 lock_timeout), a failed dependency, a rate limit.
+# Statuses below 500 after which a retry may succeed: timeout, lock (409 lock_timeout), failed dependency, rate limit.
 _TRANSIENT_STATUSES = frozenset({408, 409, 424, 425, 429})
 _REFUNDS = {
     "succeeded": RefundOutcome.SUCCEEDED,
     "failed": RefundOutcome.REFUSED,
     "canceled": RefundOutcome.REFUSED,
 }
-# "prevented": the card network refunded the payer before a dispute began. "warning_closed": an inquiry, which ends
-# without a dispute.
+# "prevented" means that the card network refunded the payer before a dispute began. "warning_closed" means that an
+# inquiry ended without a dispute.
 _DISPUTES = {"won": "WON", "warning_closed": "WON", "lost": "LOST", "prevented": "LOST"}
 CHANGE_EVENTS = (
     "charge.refunded",
@@ -89,7 +89,7 @@ CHANGE_EVENTS = (
 
 
 class ChargeDeclined(Exception):
-    """Stripe declined the card, the token or the amount; `outcome` says which."""
+    """Stripe declined the card, the token or the amount. `outcome` says which."""
 
     def __init__(self, outcome: ChargeOutcome) -> None:
         super().__init__(outcome.value)
@@ -97,15 +97,15 @@ class ChargeDeclined(Exception):
 
 
 class StripeRefused(Exception):
-    """Stripe gave a final answer below 500 that is not a decline; the text is Stripe's code.
+    """Stripe refused a call for good, with a status below 500, and not as a decline. The text is Stripe's code.
 
-    The call cannot succeed in the present state of the object, or not at all.
+    The call cannot succeed in the object's current state, or not at all.
     """
 
 
 @dataclass(frozen=True)
 class Intent:
-    """A PaymentIntent. `outcome` is None until it is final; `open` means that it is not confirmed yet."""
+    """A PaymentIntent. `outcome` is None until it is final. `open` means that the intent is not confirmed yet."""
 
     id: str
     outcome: ChargeOutcome | None
@@ -113,7 +113,7 @@ class Intent:
 
 
 class StripeApi:
-    """Stripe's API. `seconds` limits each call including its retries. The key is neither shown nor logged."""
+    """Stripe's API. `seconds` limits each call including its retries. The API key is never shown or logged."""
 
     def __init__(
         self,
@@ -133,21 +133,21 @@ class StripeApi:
         self._breaker = breaker or CircuitBreaker("stripe")
 
     async def create_intent(self, key: str, amount: Money) -> Intent:
-        """Create an intent, which charges nothing yet. Raises ChargeDeclined if Stripe does not take the amount."""
+        """Create an intent, which charges nothing yet. Raises ChargeDeclined if Stripe does not accept the amount."""
         params: stripe.params.PaymentIntentCreateParams = {
             "amount": _units(amount),
             "currency": amount.currency.lower(),
-            # Only cards: an order waits for minutes, while a bank debit may take days.
+            # Only cards are allowed, because an order waits for minutes and a bank debit may take days.
             "allowed_payment_method_types": ["card"],
             "metadata": {KEY: key},
         }
         return _intent(await self._call(lambda c: c.v1.payment_intents.create_async(params, _with_key(key))))
 
     async def confirm(self, intent_id: str, key: str, token: str) -> Intent:
-        """Charge an intent. Raises ChargeDeclined; StripeRefused if it was confirmed or cancelled meanwhile."""
-        # The customer is not there to authenticate when the stock is reserved.
+        """Charge an intent. Raises ChargeDeclined, or StripeRefused if it was confirmed or cancelled meanwhile."""
+        # An order is charged after its stock is reserved, when the customer may no longer be present to authenticate.
         params: stripe.params.PaymentIntentConfirmParams = {"error_on_requires_action": True}
-        if token.startswith("ctoken_"):  # Stripe.js returns a ConfirmationToken or a PaymentMethod
+        if token.startswith("ctoken_"):  # Stripe.js creates a ConfirmationToken or a PaymentMethod
             params["confirmation_token"] = token
         else:
             params["payment_method"] = token
@@ -170,7 +170,7 @@ class StripeApi:
     async def create_refund(
         self, key: str, intent_id: str, amount: Money
     ) -> tuple[str, RefundOutcome | None]:
-        """Create a refund. Returns its id and outcome, None while it is pending. Raises StripeRefused."""
+        """Create a refund. Returns its id and its outcome, which is None while it is pending. Raises StripeRefused."""
         params: stripe.params.RefundCreateParams = {
             "payment_intent": intent_id,
             "amount": _units(amount),
@@ -183,9 +183,9 @@ class StripeApi:
         return _refund(await self._call(lambda c: c.v1.refunds.retrieve_async(refund_id)))
 
     async def find_refund(self, key: str, intent_id: str) -> tuple[str, RefundOutcome | None] | None:
-        """Return the id and outcome of the refund made with `key`, or None.
+        """Return the id and outcome of the refund that was made with `key`, or None.
 
-        Stripe forgets idempotency keys after a day at the earliest; this finds older refunds.
+        Stripe may drop idempotency keys after a day; this method also finds older refunds.
         """
         params: stripe.params.RefundListParams = {"payment_intent": intent_id, "limit": 100}
         listed = await self._call(lambda c: c.v1.refunds.list_async(params))
@@ -193,7 +193,7 @@ class StripeApi:
         return next(map(_refund, made), None)
 
     async def refunds_of(self, intent_id: str) -> list[RefundRecord]:
-        """Return every refund of an intent, whoever made it."""
+        """Return all refunds of an intent, including those that the shop did not request."""
         params: stripe.params.RefundListParams = {"payment_intent": intent_id, "limit": 100}
         listed = await self._call(lambda c: _all(c.v1.refunds.list_async(params)))
         return [_refund_record(refund) for refund in listed]
@@ -205,12 +205,15 @@ class StripeApi:
         return [_dispute_record(dispute) for dispute in listed]
 
     async def key_of(self, intent_id: str) -> str:
-        """Return our key of an intent, empty if it has none. Raises StripeRefused if there is no such intent."""
+        """Return our key of an intent, or "" if it has none. Raises StripeRefused if there is no such intent."""
         intent = await self._call(lambda c: c.v1.payment_intents.retrieve_async(intent_id))
         return str(getattr(intent.metadata, KEY, "") or "")
 
     async def changed_intents(self, since: datetime, until: datetime) -> list[str]:
-        """Return the intents whose refunds or disputes changed, by Stripe's events, which it keeps for 30 days."""
+        """Return the ids of intents whose refunds or disputes changed between the two times.
+
+        They are found in Stripe's events, which Stripe keeps for 30 days.
+        """
         params: stripe.params.EventListParams = {
             "types": list(CHANGE_EVENTS),
             "created": {"gte": int(since.timestamp()), "lte": int(until.timestamp())},
@@ -236,9 +239,9 @@ class StripeApi:
             return self._client
 
     def _create_client(self) -> stripe.StripeClient:
-        import stripe  # costs 0.2 s of CPU and 15 MB
+        import stripe  # the import takes 0.2 s of CPU and 15 MB
 
-        proxy = proxy_for(self._base)  # aiohttp does not read the environment here
+        proxy = proxy_for(self._base)  # because aiohttp does not read the environment here
         self._http = stripe.AIOHTTPClient(timeout=self._seconds, proxy=proxy)
         return stripe.StripeClient(
             self._api_key,
@@ -248,7 +251,7 @@ class StripeApi:
         )
 
     async def _classify(self, call: Awaitable[R]) -> R:
-        # Both are imported already: the client needed them.
+        # The client has already imported both modules.
         import aiohttp
         import stripe
 
@@ -266,7 +269,7 @@ def _with_key(key: str) -> stripe.RequestOptions:
 
 
 def _units(amount: Money) -> int:
-    """Return the amount in Stripe's units. Raises ChargeDeclined for one that Stripe cannot express."""
+    """Return the amount in Stripe's units. Raises ChargeDeclined for an amount that Stripe does not accept."""
     try:
         return LIMITS.to_provider(amount)
     except ValueError as error:
@@ -277,11 +280,11 @@ def _units(amount: Money) -> int:
 def _translate(error: Exception) -> Exception:
     """Translate an error of the library or the network, or a timeout.
 
-    Returns ChargeDeclined if the customer's card or token, or the amount, is at fault, and StripeRefused for any other
-    final answer. Everything else is UNAVAILABLE: transient faults, and those that only an operator can fix, which
-    raise the alert on `shop_payment_provider_errors_total{kind="configuration"}`.
+    Returns ChargeDeclined if the customer's card or token, or the amount, is the cause, and StripeRefused for any other
+    final error. All other errors become UNAVAILABLE: transient errors, and errors that only an operator can fix. The
+    latter raise the alert on `shop_payment_provider_errors_total{kind="configuration"}`.
     """
-    import stripe  # imported already by the caller
+    import stripe  # the caller has imported it already
 
     status, code = getattr(error, "http_status", None), getattr(error, "code", None)
     param = getattr(error, "param", None)
@@ -311,7 +314,7 @@ def _translate(error: Exception) -> Exception:
 
 
 def _decline_outcome(error: object) -> ChargeOutcome:
-    if getattr(error, "decline_code", "") == "insufficient_funds":  # absent if no issuer declined
+    if getattr(error, "decline_code", "") == "insufficient_funds":  # set only if an issuer declined
         return ChargeOutcome.INSUFFICIENT_FUNDS
     return ChargeOutcome.PAYMENT_DECLINED
 

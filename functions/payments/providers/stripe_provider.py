@@ -1,8 +1,8 @@
 """Stripe as a payment provider.
 
-A charge is a PaymentIntent. It is created first, which charges nothing, and its id is committed here before it is
-confirmed. Before that commit our record decides between a charge and a void, after it Stripe's own states do. So a
-repeated key finds the same intent again whatever was lost, and an intent is charged once or never.
+A charge is a PaymentIntent. The intent is created first, which charges nothing. Its id is committed in the store before
+the intent is confirmed. If a charge and a void race, the store decides between them before that commit, and Stripe's
+state of the intent after it. So a repeated key always leads to the same intent, and an intent is charged at most once.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _MOVED = (ChargeOutcome.CAPTURED, RefundOutcome.SUCCEEDED)
 
 @dataclass
 class Movement:
-    """A charge or refund that was requested from Stripe with one idempotency key (the id), and its answer.
+    """A charge or refund that was requested from Stripe, and its outcome. The id is the idempotency key.
 
     `stripe_id` is the id of the PaymentIntent or Refund, once known. `outcome` is a ChargeOutcome or RefundOutcome. It
-    is empty until the answer is final, and never changes afterwards.
+    is empty until Stripe's answer is final, and never changes afterwards.
     """
 
     id: str
@@ -55,7 +55,7 @@ MAPPINGS = (EntityMapping(Movement, "stripe", _indexes),)
 
 
 class StripeProvider:
-    """See PaymentProvider. `store` holds the requests made to Stripe, so that each is made once."""
+    """See PaymentProvider. `store` holds the requests made to Stripe, so that each takes effect once."""
 
     def __init__(self, api: StripeApi, store: Store, clock: Clock) -> None:
         self._api = api
@@ -73,7 +73,7 @@ class StripeProvider:
             else:
                 intent = await self._api.create_intent(key, amount)
                 movement = await self._record(key, intent.id)
-                if movement.outcome:  # voided meanwhile; an intent that is not confirmed charges nothing
+                if movement.outcome:  # voided meanwhile; the unconfirmed intent charges nothing
                     return ChargeOutcome(movement.outcome)
             outcome = intent.outcome or await self._confirm(intent, key, token)
         except ChargeDeclined as declined:
@@ -125,7 +125,7 @@ class StripeProvider:
         )
 
     async def find_charge_key(self, provider_id: str) -> str:
-        """See PaymentProvider. An intent is ours if its key, kept by Stripe, has that intent in our store."""
+        """See PaymentProvider. An intent is ours if Stripe has a key for it under which our store has this intent."""
         try:
             key = await self._api.key_of(provider_id)
         except (StripeRefused, ChargeDeclined):
@@ -142,7 +142,7 @@ class StripeProvider:
         return [key for key in keys if key]
 
     async def ledger(self, limit: int, cursor: str | None) -> Page[LedgerEntry]:
-        """See PaymentProvider. It lists Stripe's final answers as recorded here."""
+        """See PaymentProvider. The ledger lists Stripe's final answers as the store recorded them."""
         page = await self._store.page(Movement, "all", "all", limit=limit, cursor=cursor)
         return Page([_entry(movement) for movement in page.items], page.next_cursor)
 
@@ -159,9 +159,9 @@ class StripeProvider:
         except StripeRefused:
             confirmed = await self._api.intent(intent.id)
             if confirmed.outcome is None and confirmed.open:
-                # The intent was not confirmed or cancelled meanwhile, so the refusal is about this token: Stripe
-                # refuses a PaymentMethod that was used before with neither a code nor a parameter. A retry would be
-                # refused again while the order's stock stays reserved.
+                # The intent was not confirmed or cancelled meanwhile, so the refusal is about this token. For example,
+                # Stripe's refusal of a PaymentMethod that was used before has no code and no parameter. A retry would
+                # be refused again, and the order's stock would stay reserved.
                 return ChargeOutcome.PAYMENT_DECLINED
         if confirmed.outcome is None:
             raise provider_unavailable()
@@ -182,7 +182,7 @@ class StripeProvider:
         return await self._store.transact([Ref(Movement, new.id)], change)
 
     async def _begin_refund(self, key: str, charge_key: str, amount: Money) -> tuple[Movement, str, bool]:
-        """Return the movement, the PaymentIntent to refund, and whether the refund was begun before."""
+        """Record a refund. Returns it, the id of the PaymentIntent to refund, and whether it was recorded before."""
         now = self._clock.now()
 
         def change(found: Sequence[Any]) -> Changes[tuple[Movement, str, bool]]:
@@ -205,7 +205,7 @@ class StripeProvider:
         return (await self._update(key, stripe_id, outcome.value)).outcome
 
     async def _update(self, key: str, stripe_id: str, outcome: str) -> Movement:
-        """Set what is not set yet, and return the movement. A final outcome stays."""
+        """Set `outcome`, and `stripe_id` if there is none yet. A final outcome stays. Returns the movement."""
 
         def change(found: Sequence[Any]) -> Changes[Movement]:
             movement: Movement = found[0]

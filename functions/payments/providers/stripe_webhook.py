@@ -1,4 +1,4 @@
-"""Stripe's webhook: verify the signature of an event and parse it."""
+"""Stripe's webhook, which verifies the signature of an event and parses the event."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from functions.payments.providers.stripe_api import KEY
 from functions.runtime.errors import ServiceError, invalid
 
 TOLERANCE = 300
-"""Seconds that a signature is valid, against replays."""
-# An event with a charge object is about refunds (charge.refunded): the charge itself has events of its intent.
+"""Seconds for which a signature is valid. The limit prevents replays."""
+# Events with a charge object are about refunds (charge.refunded). Changes of a charge itself are events of its intent.
 _KINDS = {"payment_intent": "charge", "refund": "refund", "charge": "refund", "dispute": "dispute"}
 
 
@@ -62,7 +62,7 @@ class StripeWebhook:
     def _verify(self, payload: bytes, signature: str) -> None:
         import stripe  # this runs in a thread, since the import takes 0.2 s
 
-        if not signature.isascii():  # the library's comparison raises on it
+        if not signature.isascii():  # the library's comparison would raise an exception
             raise _signature_invalid()
         try:
             stripe.WebhookSignature.verify_header(payload, signature, self._secret, TOLERANCE)
