@@ -66,7 +66,7 @@ def new_traceparent() -> str:
 def incoming(correlation_id: str | None, traceparent: str | None, tracestate: str | None = None) -> Context:
     """Return the context of an incoming request or event; missing or malformed ids are generated.
 
-    Of a traceparent of a later version, the ids and the known flags are used, as version 00.
+    A traceparent of a later version becomes one of version 00 with its ids and its known flags.
     """
     trace = traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None
     if trace and trace[:2] != "00":

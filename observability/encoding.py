@@ -1,8 +1,8 @@
-"""Encode spans as OTLP, and convert them to the SDK's objects for exporters that want those.
+"""Encode spans as OTLP, and convert them to the SDK's objects for exporters that need those.
 
 In Protocol Buffers, a concatenation of messages is one message. So the parts that all spans of a template share are
-encoded once; ids and times have a fixed layout. A batch is encoded at a time, in the exporter's thread: encoding each
-span between the steps of an order costs twice as much.
+encoded once; ids and times have a fixed layout. The exporter's thread encodes a whole batch at a time: encoding each
+span when it ends, between the steps of an order, costs twice as much.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SCOPE = "shop"
 
 _KEPT = 2048
-_SHORT = 120  # bytes of key and text: all lengths in such an attribute are one byte
+_SHORT = 120  # bytes of key and text below which every length in an attribute is one byte
 _FAILED = pb.Span(status=pb.Status(code=pb.Status.STATUS_CODE_ERROR)).SerializeToString()
 _SCOPE = pb.ScopeSpans(scope=InstrumentationScope(name=SCOPE), schema_url=SCHEMA_URL).SerializeToString()
 _RESOURCE_SCHEMA = pb.ResourceSpans(schema_url=SCHEMA_URL).SerializeToString()
@@ -146,7 +146,7 @@ def _common(template: SpanTemplate) -> bytes:
 def _attribute(key: str, value: Attribute) -> bytes:
     if not isinstance(value, str):
         return _number(key, value)
-    text, named = value.encode(errors="replace"), _key(key)  # an id, seen but once, which may be anything
+    text, named = value.encode(errors="replace"), _key(key)  # not cached: most texts are ids that occur once
     size = len(text)
     if len(named) + size < _SHORT:
         return b"\x4a%c%b\x12%c\x0a%c%b" % (len(named) + size + 4, named, size + 2, size, text)
@@ -158,7 +158,7 @@ def _key(key: str) -> bytes:
     return _field(b"\x0a", key.encode())
 
 
-@lru_cache(_KEPT, typed=True)  # True and 1 are equal
+@lru_cache(_KEPT, typed=True)  # typed, because True and 1 are equal
 def _number(key: str, value: Attribute) -> bytes:
     return _field(_ATTRIBUTES, _key_value(key, value))
 

@@ -1,6 +1,6 @@
 """Record and export spans: sampler, queue and exporter of the SDK, and a shutdown in bounded time.
 
-Imported by `tracing.configure` only when traces are asked for: the SDK makes a cold start much slower.
+`tracing.configure` imports this module only if traces are requested: the SDK makes a cold start much slower.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FLUSH_SECONDS = 3.0
 
 
 class OwnSpanExporter:
-    """An exporter for spans of ours; `resource` is set before the first export."""
+    """An exporter of `observability.tracing.Span` objects; `resource` is set before the first export."""
 
     resource: Resource
 
@@ -57,13 +57,13 @@ class LazyExporter(OwnSpanExporter, SpanExporter):
 
 
 class _SdkSpanExporter(OwnSpanExporter, SpanExporter):
-    """Adapts an exporter of the SDK, which gets the SDK's objects."""
+    """Adapts an exporter of the SDK: converts spans to the SDK's objects."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
 
     def export(self, spans: Sequence[Any]) -> SpanExportResult:
-        from observability.encoding import readable  # only when there is a span
+        from observability.encoding import readable  # imported only when there is a span
 
         return self._exporter.export([readable(self.resource, span) for span in spans])
 

@@ -79,7 +79,8 @@ class Observed:
     def observe(self, seconds: float) -> None:
         """Record a duration; in a sampled trace, the trace id becomes the bucket's exemplar.
 
-        At most one exemplar a second: a scrape sees only the last one, and it costs as much as the rest of this method.
+        A bucket gets at most one exemplar a second: a scrape sees only the last one, and an exemplar costs as much as
+        the rest of this method.
         """
         ctx = context.current()
         if ctx.sampled:

@@ -1,7 +1,7 @@
 """The OpenTelemetry API's TracerProvider, Tracer and Span over our spans.
 
-With it, `trace.get_tracer(...)` in a handler and a library's own instrumentation join the current trace. It is imported
-only when traces are asked for; otherwise the API does nothing. It uses only public parts of the API.
+With it, spans of `trace.get_tracer(...)` in a handler and of a library's own instrumentation join the current trace. It
+is imported only if traces are requested; otherwise the API does nothing. It uses only public parts of the API.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class ApiTracer(trace.Tracer):
         set_status_on_exception: bool = True,
         end_on_exit: bool = True,
     ) -> Iterator[trace.Span]:
-        """Start a span and make it current, in the API's context and in ours: logs and calls name it, too."""
+        """Start a span and make it current in the API's context and in ours, so that logs and calls have its ids."""
         span = self.start_span(name, context, kind, attributes, links, start_time)
         token = shop_context.push(span) if isinstance(span, ApiSpan) else None
         try:
@@ -117,7 +117,7 @@ class ApiSpan(tracing.Span, trace.Span):
         return trace.SpanContext(int(self.trace_id, 16), int(self.span_id, 16), False, flags, state)
 
     def is_recording(self) -> bool:
-        """Return whether attributes and events are still recorded."""
+        """Return whether the span still records attributes and events."""
         return self.sampled and not self.end_time
 
     def set_attribute(self, key: str, value: Any) -> None:

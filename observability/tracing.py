@@ -1,4 +1,4 @@
-"""OpenTelemetry spans if they are asked for; otherwise only a check of one variable.
+"""OpenTelemetry spans if traces are requested; otherwise a span costs only a check of one variable.
 
 Tracing is on when OTEL_EXPORTER_OTLP_ENDPOINT (or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT) or OTEL_TRACES_EXPORTER
 is set and OTEL_SDK_DISABLED is not. The SDK is imported only then. The parent of a span is the current
@@ -51,7 +51,7 @@ _OFF: AbstractContextManager[None] = nullcontext()
 
 
 def requested(environ: Mapping[str, str]) -> bool:
-    """Return whether the standard variables ask for traces."""
+    """Return whether the standard variables request traces."""
     if (
         environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
         or environ.get("OTEL_TRACES_EXPORTER") == "none"
@@ -62,14 +62,14 @@ def requested(environ: Mapping[str, str]) -> bool:
 
 
 def configure(service: str, environ: Mapping[str, str] = os.environ) -> Callable[[], None]:
-    """Set tracing up for this process if it is asked for; return the function that flushes and ends it in bounded time.
+    """Set up tracing for this process if it is requested; return the function that flushes and ends it in bounded time.
 
-    Sampler, limits, headers and endpoint follow the standard OTEL_* variables; the queue is bounded, and a
-    dead or slow exporter drops spans, never work.
+    Sampler, limits, headers and endpoint follow the standard OTEL_* variables. The queue is bounded: if the exporter
+    is down or slow, spans are dropped, and no request waits.
     """
     if not requested(environ):
         return lambda: None
-    from observability import export  # the SDK's cost only where it is used
+    from observability import export  # imported here, because the SDK is needed only for tracing
 
     provider = export.provide(environ.get("OTEL_SERVICE_NAME") or service, export.exporter(environ))
     install(provider)
@@ -83,7 +83,7 @@ def install(provider: Provider | None) -> None:
 
 
 def provider() -> Provider | None:
-    """Return the installed provider, None with tracing off."""
+    """Return the installed provider; None if tracing is off."""
     return _tracer
 
 
@@ -93,7 +93,7 @@ def enabled() -> bool:
 
 
 class Scope(NamedTuple):
-    """An instrumentation scope: who starts the spans."""
+    """An instrumentation scope: the library that starts the spans."""
 
     name: str
     version: str
@@ -128,7 +128,7 @@ class SpanTemplate:
         harmless: tuple[type[Exception], ...] = (),
         parent: context.Context | None = None,
     ) -> AbstractContextManager[Span | None]:
-        """Context manager: a span around the block, None with tracing off.
+        """Return a context manager for a span around the block; it yields None if tracing is off.
 
         It is a child of `parent` (default: the current context) and takes over the dict `attributes`. An exception that
         leaves the block marks it as failed, unless it is `harmless`. Messages of exceptions are not recorded: they may
@@ -154,7 +154,7 @@ class RpcTemplate(SpanTemplate):
         super().__init__(method, "CLIENT" if address else "SERVER", attributes)
 
     def call(self) -> AbstractContextManager[Span | None]:
-        """Context manager: a span around one call."""
+        """Return a context manager for a span around one call; it yields None if tracing is off."""
         if _tracer is None:
             return _OFF
         return _Call(_tracer, self, {_STATUS: "OK"}, context.current())
@@ -252,8 +252,8 @@ class _Call(Span):
     def _judge(self, error: BaseException) -> None:
         code = _code(error)
         self.attributes[_STATUS] = code
-        # A refusal (NOT_FOUND) is an ordinary response. The conventions count each code but OK as an error on the
-        # client's span; here it is none, so that tail sampling keeps faults and not lookups.
+        # A refusal (NOT_FOUND) is an ordinary response. The conventions treat every code except OK as an error of the
+        # client's span. Here a refusal is no error, so that tail sampling keeps faults and not lookups.
         if code in _FAULTS:
             mark_failed(self, _reason(error))
 

@@ -1,4 +1,4 @@
-"""`make dashboards`: writes the dashboards' JSON, which is committed; a test says when it is stale."""
+"""`make dashboards`: writes the dashboards' JSON, which is committed; a test fails when it is stale."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
 
 
 def rendered() -> dict[str, str]:
-    """The JSON of each dashboard, by file name."""
+    """Return the JSON of each dashboard by file name."""
     return {f"{uid}.json": _dashboard(uid, title, rows) for uid, (title, rows) in DASHBOARDS.items()}
 
 
 def write(folder: Path = FOLDER) -> None:
-    """Write them."""
+    """Write the dashboards into `folder`."""
     for name, text in rendered().items():
         (folder / name).write_text(text)
 

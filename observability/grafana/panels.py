@@ -1,4 +1,4 @@
-"""What the dashboards show: a row per group of panels, a line per panel."""
+"""The content of the dashboards: a row for each group of panels, and a line for each panel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class P(NamedTuple):
-    """A panel: its title, queries by their legends, and the unit (as Grafana names it)."""
+    """A panel: its title, its queries by legend, and the unit (as Grafana names it)."""
 
     title: str
     queries: dict[str, str]
@@ -74,7 +74,7 @@ ORDERS: Rows = {
         P("Waiting", {"{{service}}": "max by (service) (shop_outbox_rows)"}),
         P("Age of the oldest", {"{{service}}": "max by (service) (shop_outbox_oldest_seconds)"}, "s"),
     ],
-    "Broker of make up and compose.yaml": [  # Knative's has an alert, EventsRefused; what it delivers is below
+    "Broker of make up and compose.yaml": [  # Knative's broker has the alert EventsRefused
         P("Delivered", _rate("shop_broker_deliveries_total", "trigger", 'result="delivered"'), "ops"),
         P("Repeated", _rate("shop_broker_retries_total", "trigger"), "ops"),
         P("Given up", _rate("shop_broker_deliveries_total", "trigger", 'result="dead_lettered"'), "ops"),
@@ -161,7 +161,7 @@ AUTOSCALING: Rows = {
 }
 
 CLUSTER_ONLY = frozenset({"autoscaling"})
-"""What has data only where Knative itself runs."""
+"""The dashboards that have data only in a cluster that runs Knative."""
 
 DASHBOARDS: dict[str, tuple[str, Rows]] = {
     "services": ("Services", SERVICES),

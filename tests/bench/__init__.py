@@ -1,1 +1,1 @@
-"""`make bench`: our code beside its floor, in turn, in one run; ratios against the budgets."""
+"""`make bench`: measures our code and its floor in turn, in one run, and compares the ratios with the budgets."""

@@ -1,4 +1,4 @@
-"""`make bench`: measures, prints a table, writes it as JSON and into docs/benchmarks.md."""
+"""`make bench`: measures, prints a table, and writes it as JSON and into docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.bench.shop import BenchShop
 
 
 def main() -> int:
-    """0 when everything was measured, whether or not the budgets hold: a timing is no test."""
+    """Return 0 once everything is measured, even if a budget does not hold: a timing is no test."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--seconds", type=float, default=4.0, help="for each measured stretch")
     parser.add_argument("--rounds", type=int, default=3, help="floor and ours in turn, so many times")

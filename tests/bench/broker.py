@@ -1,4 +1,4 @@
-"""The row of the local broker."""
+"""The benchmark row of the local broker."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.bench.measure import Child, Sample, free_port, middle, running
 from tests.bench.row import Row
 
 KNATIVE_TO_HELLO = 2130 / 2610
-"""Knative's in-memory broker (delivered events a second, 32 callers) to functions-framework's default hello
-world, both measured on one machine; the design's table has the figures. It lets this run compare without
-building Knative."""
+"""The ratio of Knative's in-memory broker (delivered events a second, 32 callers) to functions-framework's default
+hello world. Both were measured on one machine; the design's table has the figures. The ratio allows a comparison
+without building Knative."""
 
 
 async def broker(folder: Path, seconds: float, rounds: int, hello_rate: float) -> Row:
-    """Intake to delivery, durable, to a subscriber that only answers 204."""
+    """Measure durable events from intake to delivery, to a subscriber that only answers 204."""
     samples = []
     for number in range(rounds):
         port, sink = free_port(), free_port()

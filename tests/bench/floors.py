@@ -1,4 +1,4 @@
-"""What our code is measured against: the same work with as little as the libraries allow.
+"""The floors that our code is measured against: the same work with the least code that the libraries allow.
 
 `python -m tests.bench.floors NAME PORT [BACKEND]`; none of these authenticates, traces, logs, counts or
 stores anything.
@@ -12,7 +12,7 @@ from typing import Any
 
 
 async def grpc_echo(port: int) -> None:
-    """A bare grpc.aio server that answers a product."""
+    """Serve a product from a bare grpc.aio server."""
     import grpc.aio
 
     from proto.shop.money.v1 import money_pb2
@@ -41,7 +41,7 @@ async def grpc_echo(port: int) -> None:
 
 
 async def grpc_echo_loaded(port: int) -> None:
-    """The same with the libraries imported that a service of this kind uses."""
+    """Serve the same with the libraries imported that such a service uses."""
     import boto3
     import opentelemetry.exporter.otlp.proto.grpc.trace_exporter
     import opentelemetry.sdk.trace.export
@@ -49,7 +49,7 @@ async def grpc_echo_loaded(port: int) -> None:
     import pydantic
 
     class Model(pydantic.BaseModel):
-        """Pydantic does its work when a first model is made."""
+        """A model that makes pydantic do its first-use work."""
 
         name: str
 
@@ -58,7 +58,7 @@ async def grpc_echo_loaded(port: int) -> None:
 
 
 async def fastapi_route(port: int, backend: str) -> None:
-    """A bare FastAPI route that makes a bare grpc.aio call."""
+    """Serve a bare FastAPI route that makes a bare grpc.aio call."""
     import fastapi
     import grpc.aio
     import uvicorn
@@ -91,7 +91,7 @@ async def fastapi_route(port: int, backend: str) -> None:
 
 
 async def sink(port: int) -> None:
-    """Answers 204 to every event and counts them at /count."""
+    """Answer 204 to every event, and serve the number of events at /count."""
     import uvicorn
 
     taken = 0
@@ -113,7 +113,7 @@ async def sink(port: int) -> None:
 
 
 async def otlp(port: int) -> None:
-    """Takes spans by OTLP over gRPC and throws them away, unread."""
+    """Receive spans by OTLP over gRPC, and discard them unread."""
     import grpc.aio
 
     async def export(_: bytes, __: Any) -> bytes:
@@ -129,7 +129,7 @@ async def otlp(port: int) -> None:
 
 
 def hello(request: Any) -> tuple[str, int]:
-    """functions-framework's hello world; served by its default server."""
+    """Answer as functions-framework's hello world does; its default server serves this."""
     return "", 204
 
 

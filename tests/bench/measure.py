@@ -1,8 +1,8 @@
-"""Processes under load: starting them, driving them from 32 callers, and reading what they cost.
+"""Processes under load: starting them, driving them from 32 callers, and reading their CPU time and memory.
 
-Rates are requests per second of wall time; CPU is the server process's own user and system time divided by
-the requests it answered in the measured seconds; memory is its resident set afterwards. All from /proc, so on
-Linux only.
+Rates are requests per second of wall time. CPU is the server process's own user and system time divided by the number
+of requests that it answered in the measured seconds. Memory is its resident set afterwards. All figures are read from
+/proc, so this works on Linux only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Call = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Sample:
-    """One measured stretch: requests a second, milliseconds of the server's CPU each, resident megabytes."""
+    """One measurement: requests a second, milliseconds of the server's CPU per request, and resident megabytes."""
 
     rate: float
     cpu_ms: float
@@ -51,7 +51,7 @@ class Child:
 
     @property
     def pids(self) -> list[int]:
-        """The process and its workers."""
+        """Return the process ids of the server and its workers."""
         found = [self._process.pid]
         for pid in found:
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -59,7 +59,7 @@ class Child:
         return found
 
     def cpu_seconds(self) -> float:
-        """User and system time used so far."""
+        """Return the user and system time used so far."""
         total = 0
         for pid in self.pids:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -67,16 +67,16 @@ class Child:
         return total / _TICKS
 
     def memory_mb(self) -> float:
-        """Resident megabytes."""
+        """Return the resident memory in megabytes."""
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.pids)
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Return whether the process still runs."""
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """End it and its workers."""
+        """End the process and its workers."""
         os.killpg(self._process.pid, signal.SIGTERM)
         try:
             self._process.wait(15)
@@ -87,7 +87,7 @@ class Child:
 
 @contextmanager
 def running(command: Sequence[str], port: int, environ: Mapping[str, str] | None = None) -> Iterator[Child]:
-    """A child that listens on `port`, for the time of the block."""
+    """Run a child that listens on `port` within the block."""
     child = Child(command, environ or {})
     try:
         await_port(child, port)
@@ -97,7 +97,7 @@ def running(command: Sequence[str], port: int, environ: Mapping[str, str] | None
 
 
 def await_port(child: Child, port: int, seconds: float = 30.0) -> None:
-    """Wait until something listens; raises RuntimeError when the child ends before."""
+    """Wait until the port accepts connections. Raises RuntimeError when the child ends before."""
     deadline = time.monotonic() + seconds
     while True:
         with socket.socket() as probe:
@@ -109,14 +109,14 @@ def await_port(child: Child, port: int, seconds: float = 30.0) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody uses now."""
+    """Return a port that is not in use."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 async def drive(call: Call, children: Sequence[Child], seconds: float, callers: int = CALLERS) -> Sample:
-    """`callers` repeat `call` for `seconds` after a warm-up of a fifth of them."""
+    """Repeat `call` from `callers` tasks for `seconds`, after a warm-up of a fifth of that time."""
     await _repeat(call, seconds / 5, callers)
     cpu = sum(child.cpu_seconds() for child in children)
     start = time.perf_counter()
@@ -140,7 +140,7 @@ async def _repeat(call: Call, seconds: float, callers: int) -> int:
 
 
 def middle(samples: Sequence[Sample]) -> Sample:
-    """The median of each figure."""
+    """Return the median of each figure."""
     return Sample(
         median(s.rate for s in samples),
         median(s.cpu_ms for s in samples),

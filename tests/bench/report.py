@@ -1,4 +1,4 @@
-"""The table, for people."""
+"""The table of results in Markdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.bench.row import Row
 
 
 def markdown(rows: list[Row], ours: str = "ours", floor: str = "floor") -> str:
-    """All rows as a Markdown table, without the columns that nothing is in."""
+    """Return all rows as a Markdown table, without empty columns."""
     titles = ["work", ours, floor, "ratio", "budget", "CPU per request, ours / floor", "memory"]
     columns = [
         column
@@ -40,7 +40,7 @@ def _figure(sample: Sample, unit: str) -> str:
 
 
 def write_table(page: Path, table: str, name: str, conditions: str) -> None:
-    """Replace what stands between the markers of this table."""
+    """Replace the text between the markers of the table `name` in a page."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     before, rest = page.read_text().split(begin)
     _, after = rest.split(end)

@@ -1,4 +1,4 @@
-"""One line of the table, and how a ratio comes about."""
+"""A row of the table, and the computation of its ratio."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from tests.bench.measure import Sample, middle
 
 @dataclass
 class Row:
-    """One line: `ratio` is ours to the floor, `budget` its bound (`at_least` or at most), None where none is
-    set.
-    """
+    """A row of the table: `ratio` is ours to the floor; `budget` is its bound (`at_least` or at most), or None."""
 
     name: str
     ours: Sample
@@ -28,7 +26,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the budget holds; None without one."""
+        """Return whether the budget holds; None if there is no budget."""
         if self.ratio is None or self.budget is None:
             return None
         return self.ratio >= self.budget if self.at_least else self.ratio <= self.budget
@@ -39,17 +37,17 @@ Pair = tuple[Sample, Sample]
 
 
 async def turns(floor: Drive, ours: Drive, rounds: int) -> list[Pair]:
-    """Floor, ours, floor, ours, ..."""
+    """Measure floor and ours in turn: floor, ours, floor, ours, and so on."""
     return [(await floor(), await ours()) for _ in range(rounds)]
 
 
 def compared(name: str, pairs: Sequence[Pair], budget: float, **more: Any) -> Row:
-    """The row of what was measured in turn; the ratio is the median of the rounds' own."""
+    """Return the row of measured pairs; its ratio is the median of the ratios of the rounds."""
     ratio = median(mine.rate / bare.rate for bare, mine in pairs)
     floors, mine = middle([bare for bare, _ in pairs]), middle([mine for _, mine in pairs])
     return Row(name, mine, floors, ratio, budget, **more)
 
 
 async def in_turn(name: str, floor: Drive, ours: Drive, rounds: int, budget: float, **more: Any) -> Row:
-    """Measure in turn, and compare."""
+    """Measure floor and ours in turn, and return the row that compares them."""
     return compared(name, await turns(floor, ours, rounds), budget, **more)

@@ -1,4 +1,4 @@
-"""The rows of the table: each drives a floor and our code in turn, and gives their medians."""
+"""The rows of the table. Each function drives a floor and our code in turn, and returns a row with their medians."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.signing import signed
 
 
 async def unary_rpc(shop: BenchShop, seconds: float, rounds: int) -> Row:
-    """A unary RPC through all that ours does, with a token, from a durable store."""
+    """Measure a unary RPC with all that our server does: it checks a token, and reads a durable store."""
     port = free_port()
     with running(["-m", "tests.bench.floors", "grpc", str(port)], port) as bare:
         async with (
@@ -47,7 +47,7 @@ async def unary_rpc(shop: BenchShop, seconds: float, rounds: int) -> Row:
 
 @asynccontextmanager
 async def grpc_get(address: str, product: str, token: str) -> AsyncIterator[Call]:
-    """GetProduct with everything that a hop carries."""
+    """Yield a GetProduct call with the metadata that every hop carries."""
     metadata = (
         ("authorization", f"Bearer {token}"),
         ("x-correlation-id", "bench-correlation-id"),
@@ -64,7 +64,7 @@ async def grpc_get(address: str, product: str, token: str) -> AsyncIterator[Call
 
 
 async def gateway_get(shop: BenchShop, seconds: float, rounds: int) -> Row:
-    """GET /v1/products/{id}."""
+    """Measure GET /v1/products/{id} of the gateway."""
     back, front = free_port(), free_port()
     with ExitStack() as stack:
         bare_back = stack.enter_context(running(["-m", "tests.bench.floors", "grpc", str(back)], back))
@@ -84,7 +84,7 @@ async def gateway_get(shop: BenchShop, seconds: float, rounds: int) -> Row:
 
 
 def http_get(session: aiohttp.ClientSession, url: str) -> Call:
-    """One GET that must answer 200."""
+    """Return a call that sends a GET and requires a 200."""
 
     async def call() -> None:
         async with session.get(url) as answer:
@@ -95,9 +95,7 @@ def http_get(session: aiohttp.ClientSession, url: str) -> Call:
 
 
 async def event(shop: BenchShop, seconds: float, rounds: int) -> Row:
-    """An event with inbox mark and store write, durable: order.cancelled for an order that stock never heard
-    of.
-    """
+    """Measure a durable event with inbox record and store write: order.cancelled of an order unknown to stock."""
     port, key = free_port(), shop.key("orders")
     hello = [
         "-m",
@@ -124,9 +122,9 @@ async def event(shop: BenchShop, seconds: float, rounds: int) -> Row:
 
 
 def signatures(order_ms: float, rounds: int) -> Row:
-    """What signing and checking the events of an order takes, in milliseconds of CPU: five are sent, eight heard.
+    """Measure the CPU milliseconds to sign and verify the events of an order: five are sent, eight are received.
 
-    `order_ms` is the CPU of a whole order in the same run.
+    `order_ms` is the CPU time of a whole order in the same run.
     """
     key = PrivateKey.generate("orders")
     keys = ServiceKeys({}).with_key("orders", key.public)
@@ -166,7 +164,7 @@ def signatures(order_ms: float, rounds: int) -> Row:
 
 
 def post_cancelled(session: aiohttp.ClientSession, url: str, key: PrivateKey) -> Call:
-    """One event of its own, which must be acknowledged."""
+    """Return a call that posts a new event and requires its acknowledgement."""
     base = {
         "ce-specversion": "1.0",
         "ce-type": OrderCancelled.TYPE,
@@ -191,12 +189,12 @@ _ORDERS, _SENT, _HEARD = 200, 5, 8
 
 
 async def tracing(folder: Path, orders: int, rounds: int) -> Row:
-    """Checkout with every trace recorded and sent, against the same without, in turn on two platforms; with a new pair
-    of platforms each round, and another one started first: two that are alike differ by up to 9 % for as long as they
-    live, and the younger one is mostly the faster.
+    """Measure the checkout with every trace recorded and sent against the checkout without traces.
 
-    What takes the spans is a process on the same cores, which reads none of them: the rate pays for its CPU and
-    for that of the callers, the CPU per order does not.
+    Two platforms are measured in turn. Each round starts a new pair in the opposite order, because two equal platforms
+    differ by up to 9 % as long as they run, and the one that was started later is mostly faster. The spans go to a
+    process on the same cores that does not read them. Its CPU time and that of the callers lower the rate, but are not
+    part of the CPU time per order.
     """
     port, pairs = free_port(), []
     with running(["-m", "tests.bench.floors", "otlp", str(port)], port):
@@ -213,7 +211,7 @@ async def tracing(folder: Path, orders: int, rounds: int) -> Row:
 
 
 async def _off_and_on(folder: Path, names: Sequence[str], orders: int, endpoint: str) -> list[Pair]:
-    """A platform without traces and one that sends them, started in the order of `names`, in turn."""
+    """Start a platform without traces and one with traces in the order of `names`, and measure them in turn."""
     environ = {"off": {}, "on": {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}}
 
     async def checkout(shop: BenchShop) -> Sample:
@@ -226,12 +224,12 @@ async def _off_and_on(folder: Path, names: Sequence[str], orders: int, endpoint:
         for name in names:
             (folder / name).mkdir(parents=True)
             shops[name] = await stack.enter_async_context(BenchShop(folder / name, **environ[name]))
-            await checkout(shops[name])  # warm before it counts
+            await checkout(shops[name])  # warm-up, not measured
         return await turns(lambda: checkout(shops["off"]), lambda: checkout(shops["on"]), _TURNS)
 
 
 async def starts(folder: Path, rounds: int) -> list[Row]:
-    """Process start to the first port that listens, against a bare server with the same libraries imported."""
+    """Measure the time to the first listening port, against a bare server with the same libraries imported."""
     port = free_port()
     loaded = [
         await _start(["-m", "tests.bench.floors", "grpc-loaded", str(port)], port, {}) for _ in range(rounds)
@@ -273,7 +271,7 @@ async def _start(command: Sequence[str], port: int, environ: dict[str, str]) -> 
 
 
 def compile_sources() -> None:
-    """Byte-compile what is measured, as an image is."""
+    """Byte-compile the measured sources, as the images do."""
     subprocess.run(
         [
             sys.executable,

@@ -1,4 +1,4 @@
-"""A running platform for the rows that need more than one part, and the checkout itself."""
+"""A running platform for the rows that need more than one part, and the measured checkout."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class Part:
         self._pid = pid
 
     def cpu_seconds(self) -> float:
-        """User and system time used so far."""
+        """Return the user and system time used so far."""
         fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def memory_mb(self) -> float:
-        """Resident megabytes."""
+        """Return the resident memory in megabytes."""
         pages = int(Path(f"/proc/{self._pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 class BenchShop:
-    """The platform on a folder of its own, with one product and a customer's token."""
+    """A platform with a folder of its own, one product, and a customer's token."""
 
     def __init__(self, folder: Path, **environ: str) -> None:
-        # All callers come from one address: what is measured is the work, not the limit on it.
+        # All callers have one address: the limits are raised, so that the work is measured and not the limits.
         limits = {"RATE_LIMIT_PER_SECOND": "1000000", "RATE_LIMIT_BURST": "1000000"}
         limits |= {"REGISTRATIONS_PER_ADDRESS": "1000000", "REGISTRATIONS_IN_ALL": "1000000"}
         self._platform = LocalPlatform(folder / "platform", **limits, **environ)
@@ -46,15 +46,15 @@ class BenchShop:
 
     @property
     def base_url(self) -> str:
-        """The gateway."""
+        """Return the URL of the gateway."""
         return self._platform.base_url
 
     def key(self, service: str) -> PrivateKey:
-        """The key of one of its services."""
+        """Return the private key of a service."""
         return local_key(self._platform.folder, service)
 
     async def __aenter__(self) -> Self:
-        """Start it, and note the memory of each part before any work."""
+        """Start the platform, and record the memory of each part before any work."""
         await asyncio.to_thread(self._platform.start)
         parts = self._platform.state()["parts"]
         self.at_rest = {name: Part(part["pid"]).memory_mb() for name, part in parts.items()}
@@ -66,23 +66,23 @@ class BenchShop:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop it."""
+        """Stop the platform."""
         await asyncio.to_thread(self._platform.stop)
 
     def child(self, part: str) -> Any:
-        """A part, to be measured."""
+        """Return a part to measure."""
         return Part(self._platform.pid(part))
 
     def address(self, part: str) -> str:
-        """Its gRPC address."""
+        """Return the gRPC address of a part."""
         return str(self._platform.state()["parts"][part]["grpc"])
 
     def url(self, part: str) -> str:
-        """Its event door."""
+        """Return the URL at which a part receives events."""
         return f"{self._platform.state()['parts'][part]['url']}/"
 
     async def make_product(self, shop: Shop, on_hand: int) -> str:
-        """A product in stock; its id."""
+        """Create a product with stock, and return its id."""
         body = {
             "sku": f"BENCH-{on_hand}-{time.time_ns()}",
             "name": "Guji Natural, 250 g",
@@ -96,8 +96,9 @@ class BenchShop:
         return str(product["id"])
 
     async def checkout(self, orders: int) -> tuple[Sample, dict[str, Any]]:
-        """`orders` orders by 32 callers, each followed to its end; then the invariants. Rates are orders a
-        second.
+        """Place `orders` orders from 32 callers, follow each to its end, and check the invariants.
+
+        The sample's rate is in orders a second.
         """
         async with Shop(self.base_url) as shop:
             product = await self.make_product(shop, orders)
@@ -126,7 +127,7 @@ async def _buy(shop: Shop, who: Person, product: str, left: Any) -> list[str]:
 
 
 async def _finals(shop: Shop, who: Person, count: int) -> list[dict[str, Any]]:
-    """All orders once none moves any more."""
+    """Return all orders once none of them changes any more."""
     deadline = time.monotonic() + 120
     while True:
         orders = await shop.all("/v1/orders", who)

@@ -1,4 +1,4 @@
-"""What must hold once the dust has settled, whatever died meanwhile."""
+"""The invariants that must hold once the platform is idle again, whichever processes died before."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tests.crash.story import DELETED, PIECES, Round, Wish
 
 DRAIN_SECONDS = 60.0
 MAIL_SECONDS = 300.0
-"""A mail is tried again after one, two and four minutes; a sender that dies leaves it to that."""
+"""A mail is retried after one, two and four minutes; the same retries send the mail of a sender that died."""
 SWEEP_SECONDS = 2.0
 _TEMPLATES = {"CONFIRMED": "order_confirmed", "CANCELLED": "order_cancelled"}
 
 
 class Violation(AssertionError):
-    """An invariant does not hold; the message says which, and what was seen."""
+    """An invariant does not hold; the message states the invariant and the observation."""
 
 
 async def drained(
     platform: Mortal, complaints: Callable[[], Awaitable[list[str]]], seconds: float = DRAIN_SECONDS
 ) -> None:
-    """Return once there is nothing to complain of and nothing on its way any more. Raises Violation."""
+    """Return once there are no complaints and no undelivered events. Raises Violation after `seconds`."""
     deadline, next_sweep = time.monotonic() + seconds, 0.0
     while True:
         if time.monotonic() >= next_sweep:
@@ -45,7 +45,7 @@ async def drained(
 
 
 async def on_the_way(platform: Mortal) -> list[str]:
-    """Events that committed and were not delivered: in an outbox, or at the broker."""
+    """Return the committed events that are not delivered yet: in an outbox, or at the broker."""
     waiting = {part: await platform.sample(part, "shop_outbox_rows") for part in platform.domains}
     found = [f"{count:g} rows in the outbox of {part}" for part, count in waiting.items() if count]
     if pending := await platform.sample(BROKER, "shop_broker_pending"):
@@ -54,7 +54,7 @@ async def on_the_way(platform: Mortal) -> list[str]:
 
 
 async def broken(round_: Round) -> list[str]:
-    """Everything that is not as it must be."""
+    """Return all violations of invariants in a round."""
     found = await _orders(round_)
     found += await _money(round_)
     found += await _stock(round_)
@@ -123,7 +123,7 @@ async def _dead_letters(round_: Round) -> list[str]:
 
 
 async def _messages(round_: Round) -> list[str]:
-    """Told once of each event, sent or to be sent."""
+    """Check that the buyer has one notification for each event, sent or pending; return the violations."""
     messages = await round_.shop.all("/v1/notifications", round_.buyer)
     told = Counter((message["template"], message.get("order_id")) for message in messages)
     wanted: Counter[tuple[str, str | None]] = Counter()
@@ -131,16 +131,17 @@ async def _messages(round_: Round) -> list[str]:
         if wish.owner == round_.buyer.id:
             wanted[_TEMPLATES[wish.status], wish.order_id] += 1
     told_of_orders = Counter({key: count for key, count in told.items() if key[0] in _TEMPLATES.values()})
-    # An order that was confirmed before its buyer thought otherwise is told of twice: confirmed, then cancelled.
+    # An order that was confirmed before its buyer cancelled it has two notifications: confirmed, then cancelled.
     extra = {key for key in told_of_orders - wanted if ("order_cancelled", key[1]) not in wanted}
     found = [f"told {told[key]} times of {key}" for key in told if told[key] > 1 or key in extra]
     return found + [f"never told of {key}" for key in wanted - told_of_orders]
 
 
 async def unsent(shop: Shop, people: list[Person], mail: MailServer, deaths: int) -> list[str]:
-    """Mail that never went out, or went out again although its sender never died.
+    """Return violations for mail that was never sent, or was sent again although no sender died.
 
-    Who dies between sending and writing that down sends again, with the same Message-ID: what was on its way then.
+    A sender that dies after sending a mail and before recording that sends the mail again, with the same Message-ID.
+    This concerns only the mails that it was sending when it died.
     """
     messages = [message for who in people for message in await shop.all("/v1/notifications", who)]
     sent = [message["id"] for message in messages if message["status"] == "SENT"]

@@ -1,4 +1,4 @@
-"""The mail server of the world outside: it takes mail, counts it, and for some addresses behaves as servers do."""
+"""A mail server that accepts and counts mail, and refuses it for some addresses as real servers do."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ BOUNCING, GREYLISTED = "bouncing.", "greylisted."
 
 
 class MailServer:
-    """`taken` counts messages by notification id, `codes` are what was mailed last to an address, by subject.
+    """The server. `taken` counts messages by notification id; `codes` has the last code by address and subject.
 
-    `bouncing.*` is refused for ever, `greylisted.*` the first time.
+    Mail to `bouncing.*` is always refused, mail to `greylisted.*` the first time.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class MailServer:
     async def handle_RCPT(
         self, server: SMTP, session: Any, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        """aiosmtpd's: whether to take mail for this address."""
+        """Return whether mail for this address is accepted (a hook of aiosmtpd)."""
         if address.startswith(BOUNCING):
             return "550 5.1.1 no such user"
         if address.startswith(GREYLISTED) and address not in self._seen:
@@ -42,7 +42,7 @@ class MailServer:
         return "250 OK"
 
     async def handle_DATA(self, server: SMTP, session: Any, envelope: Envelope) -> str:
-        """aiosmtpd's: a message."""
+        """Receive a message (a hook of aiosmtpd)."""
         assert isinstance(envelope.content, bytes)
         message = message_from_bytes(envelope.content, policy=default)
         self.taken[str(message["Message-ID"]).strip("<>").partition("@")[0]] += 1
@@ -55,7 +55,7 @@ class MailServer:
 
 @asynccontextmanager
 async def mail_server() -> AsyncIterator[MailServer]:
-    """One on a free port."""
+    """Run a mail server on a free port."""
     mail = MailServer()
     serving = await asyncio.get_running_loop().create_server(
         lambda: SMTP(mail, hostname="test", enable_SMTPUTF8=True), "127.0.0.1", 0

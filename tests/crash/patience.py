@@ -1,4 +1,4 @@
-"""Whoever was not answered asks again, with the same key, until they are."""
+"""Requests that are repeated with the same idempotency key until they are answered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ PATIENCE = 60.0
 async def patiently(
     shop: Shop, method: str, path: str, *, done: Sequence[int] = (), passing: Sequence[int] = (), **how: Any
 ) -> Any:
-    """Ask until it is answered. `done` are refusals that say that it was done before, `passing` those that pass."""
+    """Send a request until it is answered.
+
+    `done` are statuses of refusals after an earlier attempt succeeded: the result is None. `passing` are statuses of
+    refusals after which to try again.
+    """
     async with asyncio.timeout(PATIENCE):
         while True:
             try:
@@ -37,7 +41,7 @@ async def patiently(
 
 
 async def register(shop: Shop, email: str) -> Person:
-    """A new customer, logged in."""
+    """Register a new customer, and log them in."""
     password = f"Analytical-{uuid4().hex[:12]}"
     wanted = {"email": email, "password": password, "name": "Ada Lovelace"}
     await patiently(shop, "POST", "/v1/users", json=wanted, done=(409,))
@@ -45,7 +49,7 @@ async def register(shop: Shop, email: str) -> Person:
 
 
 async def login(shop: Shop, email: str, password: str) -> Person:
-    """A session."""
+    """Log in, and return the person with tokens and profile."""
     tokens = await patiently(shop, "POST", "/v1/sessions", json={"email": email, "password": password})
     person = Person(email, password, {}, tokens)
     person.profile = await patiently(shop, "GET", "/v1/users/me", who=person)
@@ -53,7 +57,7 @@ async def login(shop: Shop, email: str, password: str) -> Person:
 
 
 async def new_product(shop: Shop, admin: Person, pieces: int) -> str:
-    """The id of a product of which there are `pieces`."""
+    """Create a product with `pieces` in stock, and return its id."""
     sku = f"CRASH-{uuid4().hex[:12]}"
     body = {
         "sku": sku,
@@ -71,7 +75,7 @@ async def new_product(shop: Shop, admin: Person, pieces: int) -> str:
 
 
 async def publish(platform: Mortal, event_id: str, data: bytes) -> None:
-    """Hand the broker an order.placed of this id, until it acknowledges."""
+    """Send an order.placed with this id to the broker until the broker acknowledges it."""
     headers = {
         "ce-specversion": "1.0",
         "ce-id": event_id,

@@ -1,4 +1,4 @@
-"""A platform whose parts can be told where to die. The supervisor of `make up` runs it, inside the test's own loop."""
+"""A platform whose parts can be armed to die at a failpoint; the supervisor of `make up` runs in the test's loop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SAMPLE = re.compile(r"^(\w+?)(?:_total)?(?:\{.*\})? ([0-9.e+-]+)$", re.MULTILIN
 
 
 class Mortal:
-    """The running platform: its parts, each with what keeps it running."""
+    """The running platform: its parts, and the supervisor that restarts them."""
 
     def __init__(self, platform: parts.Platform, data: Data, terminal: Terminal) -> None:
         self.ticks = platform.ticks
@@ -41,37 +41,37 @@ class Mortal:
         self.domains = [name for name in self.children if name not in (BROKER, GATEWAY)]
 
     def url(self, part: str) -> str:
-        """Where a part answers HTTP."""
+        """Return the HTTP URL of a part."""
         return self._plain[part].url
 
     def arm(self, shot: Shot, nth: int) -> Armed:
-        """Restart a part so that it dies at a point, the nth time that it comes there."""
+        """Restart a part so that it dies when it reaches a failpoint for the nth time."""
         child, plain = self.children[shot.part], self._plain[shot.part]
         mark = child.log.stat().st_size
         child.restart(replace(plain, env={**plain.env, VARIABLE: f"{shot.point}:{nth}"}))
         return Armed(shot, child, plain, mark)
 
     async def ready(self) -> None:
-        """Return when all parts are."""
+        """Wait until all parts are ready."""
         deadline = time.monotonic() + READY_SECONDS
         while not all(child.is_ready for child in self.children.values()):
             assert time.monotonic() < deadline, [n for n, c in self.children.items() if not c.is_ready]
             await asyncio.sleep(0.02)
 
     async def sweep(self) -> None:
-        """What the PingSources do every few minutes."""
+        """Send all timer events, as the PingSources do every few minutes."""
         for tick in self.ticks:
             await timers.send(tick)
 
     async def sample(self, part: str, metric: str) -> float:
-        """The sum of a metric of a part over its labels, of which there must be some."""
+        """Return the sum of a part's metric over all labels; the metric must exist."""
         _, _, body = await asyncio.to_thread(web.request, "GET", f"{self.url(part)}/metrics")
         values = [float(value) for name, value in _SAMPLE.findall(body.decode()) if name == metric]
         assert values, f"{part} has no metric {metric}"
         return sum(values)
 
     def output(self) -> str:
-        """The end of each part's log."""
+        """Return the end of each part's log."""
         return "\n".join(
             f"{name}: {child.log.read_bytes()[-2000:].decode(errors='replace')}"
             for name, child in self.children.items()
@@ -79,7 +79,7 @@ class Mortal:
 
 
 class Armed:
-    """A part that is about to die."""
+    """A part that is armed to die at a failpoint."""
 
     def __init__(self, shot: Shot, child: Child, plain: parts.Part, mark: int) -> None:
         self.shot = shot
@@ -89,13 +89,13 @@ class Armed:
 
     @property
     def died(self) -> bool:
-        """Whether it came to its point."""
+        """Return whether the part died at its failpoint."""
         with self._child.log.open("rb") as log:
             log.seek(self._mark)
             return f"{REACHED}{self.shot.point}\n".encode() in log.read()
 
     async def buried(self, seconds: float) -> bool:
-        """Wait for its death and have it started again, as it was; False if it lives on after `seconds`."""
+        """Wait at most `seconds` for the part's death, and restart it unarmed. Returns whether it died."""
         deadline = time.monotonic() + seconds
         while not self.died and time.monotonic() < deadline:  # noqa: ASYNC110 - it is another process
             await asyncio.sleep(0.02)
@@ -109,7 +109,10 @@ class Armed:
 
 
 def _persistent(broker_config: str) -> str:
-    """The same routing, with more patience than a busy machine needs to start a part: no dead letters but ours."""
+    """Return the broker's configuration with enough retries for parts that start slowly on a busy machine.
+
+    So the only dead letters are those that the test causes.
+    """
     documents = list(yaml.safe_load_all(broker_config))
     for document in documents:
         if document["kind"] == "Trigger":
@@ -119,7 +122,7 @@ def _persistent(broker_config: str) -> str:
 
 @asynccontextmanager
 async def mortal(folder: Path, environ: Mapping[str, str]) -> AsyncIterator[Mortal]:
-    """Start it with its data in `folder`; what `environ` holds goes to every part."""
+    """Start a platform with its data in `folder`; every part gets the variables in `environ`."""
     data = Data(folder)
     data.hold()
     read = manifests.load(ROOT / "knative" / "base")

@@ -1,4 +1,4 @@
-"""All failpoints there are, found in the sources, and the processes that each is met in."""
+"""All failpoints, found in the sources, and the processes that reach each of them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ ROOT = Path(__file__).parents[2]
 BROKER, GATEWAY = "broker", "gateway"
 _IN_BROKER = ("knative/local/broker/", "events/dead_letters/", "events/journal.py")
 
-# Where a shared file's point is met in fewer processes than its place in the tree tells, and why.
+# Failpoints of shared files that fewer processes reach than the place of the file suggests, with the reasons.
 _ONLY_IN: dict[str, Callable[[str], bool]] = {
-    "rpc.stream": lambda part: part == "orders",  # the one service with a stream
-    "peer.call": lambda part: part != "users",  # which asks nobody
+    "rpc.stream": lambda part: part == "orders",  # the only service with a stream
+    "peer.call": lambda part: part != "users",  # users calls no other service
 }
 DYNAMODB = "dynamodb."
-"""The points of an adapter that only runs where the stores are on DynamoDB, and those of the one that it replaces."""
+"""The prefix of the failpoints of the DynamoDB adapter; a platform runs either that or the SQLite adapter."""
 SQLITE = "sqlite."
 
 
 class Point(NamedTuple):
-    """A call of `failpoint`, and where it stands."""
+    """A call of `failpoint`, and its place in the sources."""
 
     name: str
     path: str
@@ -32,14 +32,14 @@ class Point(NamedTuple):
 
 
 class Shot(NamedTuple):
-    """One part that is to die at one point."""
+    """One part that is to die at one failpoint."""
 
     part: str
     point: str
 
 
 def points(root: Path = ROOT) -> list[Point]:
-    """Every call of `failpoint` outside of tests. Raises ValueError for a name that is no literal."""
+    """Return every call of `failpoint` outside of tests. Raises ValueError for a name that is not a literal."""
     return [point for path in architecture.modules(root) for point in _in(root, path)]
 
 
@@ -56,7 +56,7 @@ def _in(root: Path, path: Path) -> Iterator[Point]:
 
 
 def shots(found: Sequence[Point], root: Path = ROOT) -> list[Shot]:
-    """Each point in each process that meets it."""
+    """Return each failpoint with each process that reaches it."""
     domains = architecture.domains(root)
     return [
         Shot(part, point.name)
@@ -81,7 +81,7 @@ def _parts(point: Point, domains: Sequence[str]) -> list[str]:
 
 
 def rounds(wanted: Sequence[Shot], at_once: int = 4) -> list[list[Shot]]:
-    """All shots, up to `at_once` together, each at another part; the parts with most left come first."""
+    """Group all shots into rounds of at most `at_once` different parts; parts with the most shots left come first."""
     left: dict[str, list[Shot]] = {}
     for shot in wanted:
         left.setdefault(shot.part, []).append(shot)

@@ -1,7 +1,7 @@
-"""What goes on in the shop while its parts die: people and orders of every kind, each with an end to come to.
+"""The activity in the shop while its parts die: people and orders of every kind, each with an expected result.
 
-Everybody is patient: what was not answered is asked again, with the same key, until it is. So every wish is granted in
-the end, and exactly once.
+Every request is repeated with the same idempotency key until it is answered. So every request takes effect in the end,
+exactly once.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from tests.crash.mail import BOUNCING, GREYLISTED, MailServer
 from tests.crash.patience import PATIENCE, PRICE, login, new_product, patiently, publish, register
 from tests.crash.platform import EMAIL, PASSWORD, Mortal
 
-# The subject of a mail with a code, where to ask for it, and where its code goes.
+# The subject of a mail with a code, the path to request the mail, and the path to use the code.
 VERIFY = ("Is this your address?", "/v1/users/me/email-verification", "/v1/email-verifications")
 RESET = ("Your new password", "/v1/password-resets", "/v1/password-resets/confirm")
-# The subject of a mail with a code about another address, and where its code goes.
+# The subject of a mail with a code about a change of address, and the path to use the code.
 MOVE = ("Is this your new address?", "/v1/email-changes/confirm")
 MOVE_BACK = ("Your account has another address now", "/v1/email-changes/undo")
 PIECES = 1000
 DELETED = "deleted"
-"""The reason why an order has no owner any more."""
+"""The owner of an order whose owner's account was deleted."""
 
 
 @dataclass
 class Wish:
-    """An order, and what must become of it: its status, and what is given back of what was paid."""
+    """An order and its expected result: the status, and the amount to be refunded."""
 
     order_id: str
     status: str
@@ -44,7 +44,7 @@ class Wish:
 
 @dataclass
 class Round:
-    """What happened between two checks. Stock and people are its own, so that it is checked by itself."""
+    """The activity between two checks. A round has stock and people of its own, so that it can be checked alone."""
 
     shop: Shop
     platform: Mortal
@@ -58,7 +58,7 @@ class Round:
     poison: set[str] = field(default_factory=set)
 
     async def wave(self, *, rotate_keys: bool = False) -> None:
-        """Everything that people do here, all at once, to its end."""
+        """Run all actions of people concurrently, and wait for their ends."""
         acts: list[Awaitable[None]] = [
             *[self._buy("tok_ok", "CONFIRMED") for _ in range(3)],
             *[self._buy(token, "CONFIRMED") for token in ("tok_timeout", "tok_flaky")],
@@ -96,7 +96,7 @@ class Round:
         wish = Wish(order_id, "CANCELLED", refunded=PRICE, owner=self.buyer.id)
         self.wishes.append(wish)
         if at_once:
-            wish.charged = False  # perhaps: then it comes back
+            wish.charged = False  # or it is charged, and then refunded
         else:
             await self.shop.settled(self.buyer, order_id, seconds=PATIENCE)
         await patiently(
@@ -118,7 +118,7 @@ class Round:
         self.wishes.append(Wish(order_id, "CONFIRMED", owner=self.buyer.id))
         path = f"/v1/orders/{order_id}/stream"
         made = await patiently(self.shop, "POST", f"{path}-tickets", who=self.buyer)
-        with contextlib.suppress(aiohttp.ClientError, TimeoutError):  # a watcher comes back, or looks itself
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):  # real clients would reconnect
             async with (
                 asyncio.timeout(5),
                 aiohttp.ClientSession(self.shop.base_url) as session,
@@ -127,7 +127,7 @@ class Round:
                 await stream.read()
 
     async def _life(self) -> None:
-        """Registers, changes the password, comes back, orders, and leaves for good."""
+        """Register, change the password, log in again, order, and delete the account."""
         who = await register(self.shop, f"leaving.{uuid4().hex}@example.com")
         who = await self._new_password(who)
         await patiently(
@@ -137,7 +137,7 @@ class Round:
             json={"refresh_token": who.tokens["refresh_token"]},
             done=(401,),
         )
-        # A lost answer that was asked for again ended the session, and its tokens with it.
+        # If a response was lost, the repeated request ended the session and its tokens.
         who = await login(self.shop, who.email, who.password)
         order_id = await self._order(who, "tok_ok", self.product_id)
         self.wishes.append(Wish(order_id, "CANCELLED", refunded=PRICE, charged=False, owner=DELETED))
@@ -150,7 +150,7 @@ class Round:
         return await login(self.shop, who.email, fresh)
 
     async def _forgetful(self) -> None:
-        """Proves an address, forgets the password, and comes in with a new one."""
+        """Verify an address, reset the password, and log in with the new one."""
         who = await register(self.shop, f"forgetful.{uuid4().hex}@example.com")
         self.customers.append(who)
         await self._answer_mail(who, VERIFY, {}, self._is_verified)
@@ -164,13 +164,13 @@ class Round:
         body: dict[str, str],
         done: Callable[[Person], Awaitable[bool]],
     ) -> None:
-        """Ask for a mail, again where none comes, and give back its code, which voids those before it."""
+        """Request a mail, again if none arrives, and use its code; a new code invalidates the earlier ones."""
         subject, ask, answer = mail
         about = {"who": who} if mail == VERIFY else {"json": {"email": who.email}}
         async with asyncio.timeout(2 * PATIENCE):
             tried = ""
-            while not tried or not await done(who):  # a lost answer may have been a yes
-                with contextlib.suppress(Refused):  # asked too often: what was asked for will come
+            while not tried or not await done(who):  # a lost response may have been a success
+                with contextlib.suppress(Refused):  # too often: an earlier request's mail will arrive
                     await self.shop.patiently("POST", ask, seconds=5, **about)
                 if code := await self._code(who.email, subject, but=tried):
                     proof = {"token": code, **body}
@@ -180,12 +180,12 @@ class Round:
                     await self.platform.sweep()
 
     async def _moves(self) -> None:
-        """Takes another address, and takes the account back to the first one."""
+        """Change the address of an account, then undo the change."""
         first, second = (f"{name}.{uuid4().hex}@example.com" for name in ("first", "second"))
         who = await register(self.shop, first)
         change = {"email": second, "current_password": who.password}
         wanted = {"who": who, "json": change}
-        # A code that is never mailed is asked for again; the one for the former address comes by itself.
+        # A code that is never mailed is requested again; the code for the former address is mailed without a request.
         await self._use_code(second, MOVE, wanted, lambda: self._is_account(second, who.password))
         await self._use_code(first, MOVE_BACK, {}, lambda: self._is_nobodys(second, who.password))
 
@@ -195,9 +195,9 @@ class Round:
         subject, answer = mail
         async with asyncio.timeout(2 * PATIENCE):
             tried = ""
-            while not tried or not await done():  # a lost answer may have been a yes
+            while not tried or not await done():  # a lost response may have been a success
                 if wanted:
-                    with contextlib.suppress(Refused):  # asked too often: what was asked for will come
+                    with contextlib.suppress(Refused):  # too often: an earlier request's mail will arrive
                         await self.shop.patiently("PATCH", "/v1/users/me", seconds=5, **wanted)
                 if code := await self._code(email, subject, but=tried):
                     await patiently(self.shop, "POST", answer, json={"token": code}, done=(400, 409))
@@ -213,7 +213,7 @@ class Round:
         return not await self._is_account(email, password)
 
     async def _code(self, email: str, subject: str, *, but: str) -> str:
-        """What is mailed last within ten seconds, unless that was tried; empty when nothing is."""
+        """Wait up to ten seconds for a code other than `but`; return the last one, or an empty string."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(10):
                 while self.mail.codes.get((email, subject), but) == but:  # noqa: ASYNC110 - only the server knows
@@ -228,14 +228,14 @@ class Round:
     async def _gets_in(self, who: Person) -> bool:
         keys = {"email": who.email, "password": who.password}
         tokens = await patiently(self.shop, "POST", "/v1/sessions", json=keys, done=(401,))
-        who.tokens = tokens or who.tokens  # those from before the reset are void
+        who.tokens = tokens or who.tokens  # the tokens from before the reset are invalid
         return tokens is not None
 
     async def _join(self, email: str) -> None:
         self.customers.append(await register(self.shop, email))
 
     async def _write_to_nobody(self) -> None:
-        """Somebody whose account goes at once: what is written to them must not come back to life."""
+        """Register an account and delete it at once; messages to it must not reappear after that."""
         who = await register(self.shop, f"gone.{uuid4().hex}@example.com")
         await patiently(self.shop, "DELETE", "/v1/users/me", who=who, done=(401, 404))
 
@@ -255,7 +255,10 @@ class Round:
         await patiently(self.shop, "POST", "/v1/sessions/logout", json=given)
 
     async def _rotate_keys(self) -> None:
-        """At most once a minute: whoever was not answered asks in vain, if it was done."""
+        """Rotate the signing keys.
+
+        Only one rotation a minute is allowed, so a repetition after a lost response may be refused.
+        """
         try:
             await self.shop.patiently("POST", "/v1/admin/keys/rotate", seconds=5, who=self.admin)
         except Refused as refused:
@@ -263,7 +266,7 @@ class Round:
                 raise
 
     async def _poison(self) -> None:
-        """An event that no handler can read becomes a dead letter, and after a replay again."""
+        """Send an event that no handler can read: it becomes a dead letter, and does so again after a replay."""
         event_id = f"poison-{uuid4().hex}"
         self.poison.add(event_id)
         await publish(self.platform, event_id, b"{}")
@@ -283,7 +286,7 @@ class Round:
 
 
 async def begin(shop: Shop, platform: Mortal, mail: MailServer) -> Round:
-    """A round with goods and a buyer of its own."""
+    """Return a new round with products and a buyer of its own."""
     admin = await login(shop, EMAIL, PASSWORD)
     product_id, sold_out_id = await new_product(shop, admin, PIECES), await new_product(shop, admin, 0)
     buyer = await register(shop, f"buyer.{uuid4().hex}@example.com")

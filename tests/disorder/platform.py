@@ -150,15 +150,15 @@ class Platform:
         return caller
 
     async def ask_for_verification(self, caller: Identity) -> None:
-        """Ask for a mail that verifies the caller's address."""
+        """Request a mail that verifies the caller's address."""
         await self.accounts.recovery.request_verification(caller.subject, caller)
 
     async def ask_for_email(self, caller: Identity, email: str) -> None:
-        """Ask for another address."""
+        """Request a change to another address."""
         await self.accounts.users.update(UpdateUser(caller.subject, email=email), caller)
 
     async def confirm_email(self, caller: Identity) -> None:
-        """Confirm the other address by the code that was mailed to it."""
+        """Confirm the new address with the code that was mailed to it."""
         code = await self.contacts.mailed_token(caller.subject, Purpose.EMAIL_CHANGE)
         assert code is not None
         await self.accounts.email_changes.confirm(code.token)
@@ -207,13 +207,13 @@ class Platform:
         await self._orders.deliver(order_id, self.administrator)
 
     async def refund(self, order_id: str, amount: int | None, key: str | None = None) -> Refund:
-        """Refund an amount, or all that is left for None."""
+        """Refund an amount, or everything that is left if `amount` is None."""
         money = None if amount is None else Money(amount, PRICE.currency)
         command = RefundPayment(payment_id(order_id), money, idempotency_key=key)
         return await self._refunds.refund(command, self.administrator)
 
     async def refund_elsewhere(self, order_id: str, amount: int) -> None:
-        """Refund on the provider's own pages."""
+        """Refund outside of the platform, on the provider's own pages."""
         await self.bank.refund(f"re_{uuid7()}", payment_id(order_id), Money(amount, PRICE.currency))
 
     async def return_refund(self, order_id: str) -> None:
@@ -229,14 +229,14 @@ class Platform:
         await self.bank.decide(payment_id(order_id), won=won)
 
     async def delete_account(self, user_id: str) -> None:
-        """Delete an account by its owner."""
+        """Delete an account on behalf of its owner."""
         await self.accounts.users.delete(DeleteUser(user_id), self.people[user_id])
         self.deleted[user_id] = self.clock.now()
 
     # Actions of the platform
 
     async def run_concurrently(self, *work: Awaitable[Any]) -> None:
-        """Run all concurrently to their end, publish what committed, and raise the first failure."""
+        """Run all work concurrently to its end, publish the committed events, and raise the first failure."""
         self.clock.advance(timedelta(seconds=1))
         results = await asyncio.gather(*work, return_exceptions=True)
         await self.publish_committed()
@@ -245,7 +245,7 @@ class Platform:
                 raise result
 
     async def settle(self, shuffle: Callable[[list[Delivery]], None]) -> None:
-        """End all faults, then deliver everything in the order of `shuffle` and sweep, until nothing changes."""
+        """End all faults, then deliver all events in the order of `shuffle`, and sweep, until nothing changes."""
         self.outage(on=False)
         self.provider.faults.clear()
         await self.deliver_all(shuffle)
@@ -259,7 +259,7 @@ class Platform:
             await self.deliver_all(shuffle)
 
     async def deliver_all(self, shuffle: Callable[[list[Delivery]], None]) -> None:
-        """Deliver all pending events, and those that they cause."""
+        """Deliver all pending events, and the events that they cause."""
         for _ in range(50):
             if not self.pending:
                 return
@@ -278,7 +278,7 @@ class Platform:
             await store.outbox_published([row.id for row in rows])
 
     async def deliver(self, delivery: Delivery) -> int:
-        """Deliver an event once, and return the status. An unhandled one stays pending, or is refused for good."""
+        """Deliver an event once, and return the status. An unhandled event stays pending, or is refused for good."""
         status = await self.post(delivery)
         if status == HANDLED and delivery in self.pending:
             self.pending.remove(delivery)
@@ -289,7 +289,7 @@ class Platform:
 
     async def post(self, delivery: Delivery) -> int:
         """Post an event to its subscriber, and return the HTTP status."""
-        # The source of a tick is no service; its signature is not checked.
+        # A tick's source is not a service; its signature is not checked.
         sender = signer(delivery.row.source[1:] if delivery.row.source[1:] in KEYS else "users")
         lines = (line.split(b": ", 1) for line in headers(delivery.row, sender).splitlines())
         length = (b"content-length", b"%d" % len(delivery.row.data))
@@ -313,6 +313,6 @@ class Platform:
         return await self.post(Delivery(domain, row))
 
     def outage(self, *, on: bool) -> None:
-        """Make all calls to other domains, the provider and the mail channel fail, or end that."""
+        """Make all calls to other domains, the provider and the mail channel fail, or let them succeed again."""
         for part in (self.catalogue, self.instructions, self.contacts, self.provider, self.mail_channel):
             part.down = on

@@ -1,4 +1,4 @@
-"""What drives a running platform is marked e2e."""
+"""Marks the tests of a running platform as e2e."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ __all__ = ["MakeProduct"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here is marked e2e."""
+    """Mark all tests of this folder as e2e."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)

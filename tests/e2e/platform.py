@@ -1,4 +1,4 @@
-"""The platform under test: the one at E2E_BASE_URL, or one of our own on free ports and a temporary folder."""
+"""The platform under test: the one at E2E_BASE_URL, or a local one with free ports and a temporary folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ START_SECONDS = 90.0
 
 
 class Platform:
-    """Where the gateway is, and who administers it."""
+    """A platform: the address of its gateway, and the credentials of an administrator."""
 
     def __init__(self, base_url: str, host: str, email: str, password: str) -> None:
         self.base_url = base_url
@@ -40,11 +40,11 @@ NO_VELOCITY = dict.fromkeys(
     ),
     "0",
 )
-"""Settings for tests in which one customer orders more than people do."""
+"""Settings for tests in which one customer places more orders than real customers do."""
 
 
 class LocalPlatform(Platform):
-    """`make up` as a process that a test may also stop, start again, and shoot at."""
+    """`make up` as a process that a test may also stop and restart, and whose parts it may kill."""
 
     def __init__(self, folder: Path, *options: str, **environ: str) -> None:
         super().__init__("", "", ADMIN_EMAIL, ADMIN_PASSWORD)
@@ -55,7 +55,7 @@ class LocalPlatform(Platform):
         self._runner: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and wait until everything is ready."""
+        """Start the platform, and wait until all parts are ready."""
         command = [sys.executable, "-m", "knative.local", "--data", str(self.folder), "--ports", "free"]
         command += self._options
         environ = {**os.environ, **self._environ}
@@ -71,13 +71,13 @@ class LocalPlatform(Platform):
         self.base_url = self.state()["base_url"]
 
     def stop(self) -> int:
-        """Ctrl-C, as a person would; the exit status."""
+        """Stop the platform as Ctrl-C does, and return the exit status."""
         assert self._runner is not None
         self._runner.send_signal(signal.SIGINT)
         return self._runner.wait(60)
 
     def state(self) -> dict[str, Any]:
-        """What platform.json says now."""
+        """Return the present content of platform.json."""
         try:
             state: dict[str, Any] = json.loads((self.folder / "platform.json").read_text())
         except (OSError, ValueError):
@@ -85,17 +85,17 @@ class LocalPlatform(Platform):
         return state
 
     def pid(self, part: str) -> int:
-        """The process of a part."""
+        """Return the process id of a part."""
         return int(self.state()["parts"][part]["pid"])
 
     def kill(self, part: str) -> int:
-        """kill -9, with no warning; the process id that is gone."""
+        """Kill a part by SIGKILL, and return its process id."""
         pid = self.pid(part)
         os.kill(pid, signal.SIGKILL)
         return pid
 
     def await_return(self, part: str, killed: int, seconds: float = 30.0) -> None:
-        """Wait until the part runs again as another process, and the platform says that it is ready."""
+        """Wait until the part runs again as another process, and the platform reports that it is ready."""
         deadline = time.monotonic() + seconds
         while self.state()["parts"][part]["pid"] in (killed, None) or not self.state()["ready"]:
             if time.monotonic() > deadline:
@@ -103,17 +103,17 @@ class LocalPlatform(Platform):
             time.sleep(0.05)
 
     def output(self) -> str:
-        """What the runner printed."""
+        """Return the output of `make up`."""
         return (self.folder.parent / f"{self.folder.name}.out").read_text()[-4000:]
 
     def log(self, part: str) -> list[dict[str, Any]]:
-        """The JSON lines that a part logged; what people wrote may hold other ends of lines than theirs."""
+        """Return the JSON lines that a part logged; only newlines end a line, as texts may contain other separators."""
         lines = (self.folder / "logs" / f"{part}.log").read_text().split("\n")
         return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 class GrpcIngress:
-    """An ingress that has a host for gRPC clients: at `target` (host:port), by the name of `host`."""
+    """An ingress with a host name for gRPC clients: `host`, at the address `target` (host:port)."""
 
     def __init__(self, target: str, host: str, secure: bool) -> None:
         self.host = host
@@ -122,14 +122,14 @@ class GrpcIngress:
         self._secure = secure
 
     def channel(self) -> grpc.aio.Channel:
-        """A new channel to all domains."""
+        """Return a new channel to all domains."""
         if not self._secure:
             return grpc.aio.insecure_channel(self._target, options=self._options)
         return grpc.aio.secure_channel(self._target, grpc.ssl_channel_credentials(), options=self._options)
 
 
 def grpc_ingress() -> GrpcIngress | None:
-    """The host E2E_GRPC_HOST, at the address of E2E_BASE_URL."""
+    """Return the ingress for the host E2E_GRPC_HOST at the address of E2E_BASE_URL; None if it is not set."""
     host = os.environ.get("E2E_GRPC_HOST")
     if not host:
         return None
@@ -139,7 +139,7 @@ def grpc_ingress() -> GrpcIngress | None:
 
 
 def given() -> Platform | None:
-    """The platform that E2E_BASE_URL names, with E2E_HOST and E2E_ADMIN_EMAIL and E2E_ADMIN_PASSWORD."""
+    """Return the platform at E2E_BASE_URL (with E2E_HOST, E2E_ADMIN_EMAIL, E2E_ADMIN_PASSWORD); None without that."""
     url = os.environ.get("E2E_BASE_URL")
     if not url:
         return None

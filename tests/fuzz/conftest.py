@@ -1,5 +1,6 @@
-"""A platform that nobody else needs afterwards. FUZZ_MINUTES makes of the bounded form, whose seed is always 1, a long
-one; FUZZ_SEED has it begin where another did.
+"""Fixtures of a platform that is used by the fuzz tests only.
+
+By default, a run is short and has the seed 1. FUZZ_MINUTES makes it long; FUZZ_SEED sets its first seed.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ FIRST = int(os.environ.get("FUZZ_SEED") or (secrets.randbelow(10**9) if MINUTES 
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How to do it again."""
+    """Print the seed with which to repeat the run."""
     terminalreporter.write_line(f"Fuzzed from FUZZ_SEED={FIRST}.")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here is marked security."""
+    """Mark all tests of this folder as security."""
     for item in items:
         if "tests/fuzz" in item.path.as_posix():
             item.add_marker(pytest.mark.security)
 
 
 def rounds(share: float) -> Iterator[int]:
-    """Seeds: one, or as many as `share` of FUZZ_MINUTES has time for."""
+    """Yield seeds: one, or as many as fit into `share` of FUZZ_MINUTES."""
     ends = time.monotonic() + MINUTES * share * 60
     for seed in count(FIRST):
         yield seed
@@ -41,7 +42,7 @@ def rounds(share: float) -> Iterator[int]:
 
 
 def examples(most: int) -> settings:
-    """So many a round, which its seed alone decides."""
+    """Return settings for `most` examples a round, which depend on the round's seed alone."""
     return settings(
         max_examples=most,
         deadline=None,
@@ -53,8 +54,8 @@ def examples(most: int) -> settings:
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPlatform]:
-    """Whose processes are the same at the end: none died, and none was started again."""
-    # So many wrong passwords from one address are no attack here.
+    """Run a platform, and check at the end that none of its processes died or was restarted."""
+    # The limit is raised because the tests send many wrong passwords from one address.
     local = LocalPlatform(tmp_path_factory.mktemp("fuzzed") / "data", LOGIN_FAILURES_PER_ADDRESS="1000000")
     local.start()
     before = {part: local.pid(part) for part in local.state()["parts"]}

@@ -1,8 +1,8 @@
-"""`python -m tests.fuzz.guided NAME SECONDS FOLDER`: atheris against one parser, guided by what its bytes reach in it.
+"""`python -m tests.fuzz.guided NAME SECONDS FOLDER`: fuzzes one parser with atheris, guided by code coverage.
 
-Ends with an error, and leaves the input as FOLDER/NAME-..., where a parser ends in what is no error of ours, or not
-within 10 s. What reached something new is kept in FOLDER/NAME for the next time. Atheris is in an environment of its
-own, see the Makefile: it is large, and made for few platforms.
+If the parser raises an unexpected error, or takes longer than 10 s, the run fails and leaves the input as
+FOLDER/NAME-... . Inputs that reach new code are kept in FOLDER/NAME for the next run. Atheris has an environment of its
+own (see the Makefile), because it is large and supports few platforms.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ with atheris.instrument_imports(include=["events", "functions", "gateway", "jwt"
 
 
 def main(name: str, seconds: str, folder: str) -> None:
-    """See the module."""
+    """Fuzz the parser `name` for `seconds`."""
     corpus = Path(folder, name)
     corpus.mkdir(parents=True, exist_ok=True)
     for number, good in enumerate(SEEDS[name]):

@@ -1,6 +1,6 @@
-"""What reads texts from outside, each as a function of bytes that must end in an error of ours or in nothing at all.
+"""The parsers of external input, each as a function of bytes that must return, or handle only the expected errors.
 
-tests/fuzz/test_parsers.py throws seeded bytes at them; tests/fuzz/guided.py lets atheris look for worse.
+tests/fuzz/test_parsers.py calls them with seeded random bytes; tests/fuzz/guided.py fuzzes them with atheris.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _refusals(error: ServiceError) -> None:
 
 
 def cursors(raw: bytes) -> None:
-    """A page's cursor: what it takes, it would give out again."""
+    """Parse a page's cursor; an accepted cursor must be what the service would issue for the same position."""
     text = raw.decode("utf-8", "replace")
     try:
         sort, entity = position(_LISTING, text)
@@ -62,7 +62,7 @@ def cursors(raw: bytes) -> None:
 
 
 def tokens(raw: bytes) -> None:
-    """A bearer token: none is good that says something else than the one that was signed."""
+    """Verify a bearer token; an accepted token must have the claims of the one that was signed."""
     text = raw.decode("latin-1")
     try:
         who = asyncio.run(_VERIFIER.verify(text))
@@ -73,7 +73,7 @@ def tokens(raw: bytes) -> None:
 
 
 def filters(raw: bytes) -> None:
-    """A Trigger's filters, as somebody wrote them in JSON: what compiles, says yes or no of any event."""
+    """Compile a Trigger's filters in JSON; a compiled filter must return a boolean for an event."""
     try:
         spec = json.loads(raw)
     except (ValueError, RecursionError):
@@ -89,13 +89,13 @@ def filters(raw: bytes) -> None:
 
 
 def manifests(raw: bytes) -> None:
-    """The broker's configuration in YAML."""
+    """Load the broker's configuration in YAML."""
     with suppress(ConfigError):
         load(raw.decode("utf-8", "replace"))
 
 
 def events(raw: bytes) -> None:
-    """A message of CloudEvents: a header block, an empty line, a body; what is taken can be sent on."""
+    """Parse a CloudEvents message (header block, empty line, body); it must be possible to send an accepted event."""
     head, _, body = raw.partition(b"\n\n")
     pairs = [line.partition(b":") for line in head.split(b"\n")]
     try:
@@ -108,7 +108,7 @@ def events(raw: bytes) -> None:
 
 
 def bodies(raw: bytes) -> None:
-    """A request's body and what says that it is JSON."""
+    """Check a content type, and parse a request body."""
     media, _, body = raw.partition(b"\n")
     try:
         check_content_type(media.decode("latin-1"))
@@ -118,7 +118,7 @@ def bodies(raw: bytes) -> None:
 
 
 def tags(raw: bytes) -> None:
-    """An If-Match header."""
+    """Parse an If-Match header."""
     try:
         entity_tags(raw.decode("latin-1"))
     except ServiceError as error:

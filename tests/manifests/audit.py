@@ -1,7 +1,7 @@
-"""`python -m tests.manifests.audit CHECKOV [FOLDER]`: checkov over the Dockerfiles and all that is rendered, or
-over FOLDER alone. .checkov.yaml says which of its checks are skipped, and why.
+"""`python -m tests.manifests.audit CHECKOV [FOLDER]`: runs checkov on the Dockerfiles and all rendered manifests.
 
-checkov knows no Knative services: it is shown the Deployment that Knative makes of each.
+With FOLDER, it runs on that folder alone. .checkov.yaml lists the skipped checks with reasons. checkov does not support
+Knative services, so it gets the Deployment that Knative would make of each.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.manifests.rendered import folders, render
 
 
 def deployed(documents: Iterable[m.Document]) -> Iterator[m.Document]:
-    """The documents, with a Deployment in the place of each Knative service."""
+    """Yield the documents, with a Deployment in place of each Knative service."""
     for document in documents:
         if document["apiVersion"] == m.SERVING:
             template = document["spec"]["template"]
@@ -36,13 +36,13 @@ def deployed(documents: Iterable[m.Document]) -> Iterator[m.Document]:
 
 
 def audit(checkov: str, folder: Path) -> int:
-    """checkov's exit code for all Dockerfiles and manifests under `folder`."""
+    """Return checkov's exit code for all Dockerfiles and manifests under `folder`."""
     command = [checkov, "--config-file", str(ROOT / ".checkov.yaml"), "--directory", str(folder)]
     return subprocess.run(command, check=False).returncode
 
 
 def main(checkov: str, folder: str | None = None) -> int:
-    """0 where nothing was found."""
+    """Return 0 if there are no findings."""
     if folder:
         return audit(checkov, Path(folder))
     with TemporaryDirectory() as made:

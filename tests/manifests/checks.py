@@ -1,4 +1,4 @@
-"""The rules of manifests, as functions from documents to complaints that name the object and the field."""
+"""The rules of manifests: functions from documents to complaints, which name the object and the field."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from knative.local import manifests as m
 from tests.manifests import crds
 
 Subscriptions = Collection[tuple[str, str]]
-"""(event type, domain)."""
+"""Pairs of event type and domain."""
 
 KUBERNETES = "1.34"
-"""Whose schemas the built-in kinds are held to."""
+"""The release whose schemas the built-in kinds must match."""
 
 _CUSTOM = (".knative.dev/", ".istio.io/")
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
@@ -33,8 +33,10 @@ _VOLUMES = {
 
 
 def faulty_fields(documents: Iterable[m.Document], known: crds.Schemas) -> Iterator[str]:
-    """What an API server would refuse, or drop in silence. Kinds of Knative and Istio are looked up in `known`; with
-    none at all they are passed over."""
+    """Yield fields that an API server would refuse or silently drop.
+
+    The schemas of Knative's and Istio's kinds are in `known`; if it is empty, these kinds are skipped.
+    """
     for document in documents:
         kind = (document["apiVersion"], document["kind"])
         if kind in known:
@@ -46,13 +48,13 @@ def faulty_fields(documents: Iterable[m.Document], known: crds.Schemas) -> Itera
 
 
 def is_custom(document: m.Document) -> bool:
-    """Whether a kind comes from Knative or Istio."""
+    """Return whether a kind is defined by Knative or Istio."""
     return any(group in document["apiVersion"] for group in _CUSTOM)
 
 
 @cache
 def _faults(text: str) -> tuple[str, ...]:
-    """Of one document, as JSON: overlays share most of theirs, and each look takes long."""
+    """Return the faults of a document in JSON; cached, because validation is slow and overlays share most documents."""
     document = json.loads(text)
     try:
         kubernetes_validate.validate(document, KUBERNETES, strict=True)
@@ -65,8 +67,11 @@ def _faults(text: str) -> tuple[str, ...]:
 
 
 def unrestricted(documents: Iterable[m.Document], *, writable: bool = False) -> Iterator[str]:
-    """Pods that the restricted pod security standard would refuse; and, more than it asks, containers whose file system
-    is `writable`, or that may take as much of a node as they like."""
+    """Yield violations of the restricted pod security standard.
+
+    Beyond the standard, containers need resource requests and limits and, unless `writable` is set, a read-only file
+    system.
+    """
     for document in documents:
         for where, spec in _pods(document):
             for name in ("hostNetwork", "hostPID", "hostIPC"):
@@ -110,7 +115,7 @@ def _container(container: Mapping[str, Any], pod: Mapping[str, Any], writable: b
 def loose_events(
     documents: Iterable[m.Document], catalogue: Mapping[str, Any], subscribers: Subscriptions
 ) -> Iterator[str]:
-    """Where Triggers and EventTypes differ from the catalogue, or from the services that are there."""
+    """Yield differences of the Triggers and EventTypes from the catalogue and from the existing services."""
     documents = list(documents)
     triggers = [d for d in documents if (d["apiVersion"], d["kind"]) == (m.EVENTING, "Trigger")]
     services = {m.name_of(d) for d in documents if d["apiVersion"] == m.SERVING}
@@ -140,7 +145,7 @@ def loose_events(
 
 
 def missing_services(documents: Iterable[m.Document], domains: Iterable[str]) -> Iterator[str]:
-    """Which of a domain's two services are not there, and services that are nobody's."""
+    """Yield services of a domain that are missing, and services that belong to no domain."""
     there = {m.name_of(d) for d in documents if d["apiVersion"] == m.SERVING}
     wanted = {name for domain in domains for name in (domain, f"{domain}-events")} | {"gateway"}
     yield from (f"there is no Service {name}" for name in sorted(wanted - there))

@@ -1,4 +1,4 @@
-"""The manifests under test."""
+"""Fixtures with the manifests under test."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def base() -> m.Manifests:
-    """All of knative/base."""
+    """Return all manifests of knative/base."""
     return m.load(ROOT / "knative" / "base")
 
 
 @pytest.fixture(scope="session")
 def schemas() -> crds.Schemas:
-    """Knative's CRDs."""
+    """Return the schemas of Knative's CRDs."""
     where = crds.folder()
     if where is None:
         pytest.skip("Knative's CRDs are not here: name their folder in SHOP_CRD_SCHEMAS")

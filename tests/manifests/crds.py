@@ -1,5 +1,7 @@
-"""Checks manifests against the schemas in CustomResourceDefinitions, as an API server would, and more strictly: a field
-that the schema does not know is an error here, where a server may drop it in silence."""
+"""Checks manifests against the schemas in CustomResourceDefinitions, more strictly than an API server.
+
+A field that the schema does not define is an error here; a server may silently drop it.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,14 @@ _ROOT = Path(__file__).parents[2]
 
 
 def folder() -> Path | None:
-    """Where the CRDs lie: SHOP_CRD_SCHEMAS, or `shared/schemas` beside the repository; None where neither is there."""
+    """Return the folder of CRDs: SHOP_CRD_SCHEMAS or `shared/schemas` beside the repository; None if it is missing."""
     named = os.environ.get("SHOP_CRD_SCHEMAS")
     found = Path(named) if named else _ROOT.parent / "shared" / "schemas"
     return found if found.is_dir() else None
 
 
 def load(where: Path) -> Schemas:
-    """The schemas by (apiVersion, kind)."""
+    """Return the schemas by (apiVersion, kind)."""
     found: dict[tuple[str, str], Mapping[str, Any]] = {}
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     for path in sorted(where.glob("*.yaml")):
@@ -38,7 +40,7 @@ def load(where: Path) -> Schemas:
 
 
 def faults(document: Mapping[str, Any], schemas: Schemas) -> Iterator[str]:
-    """What is wrong with a manifest, as `path: message`. A kind without a schema has no faults."""
+    """Yield the faults of a manifest as `name: path: message`. A kind without a schema has no faults."""
     schema = schemas.get((document["apiVersion"], document["kind"]))
     if schema is not None:
         for error in Draft7Validator(schema).iter_errors(document):
@@ -46,7 +48,7 @@ def faults(document: Mapping[str, Any], schemas: Schemas) -> Iterator[str]:
 
 
 def _closed(schema: Mapping[str, Any], *, top: bool = True) -> dict[str, Any]:
-    """The schema in JSON Schema's words, without room for unknown fields."""
+    """Return the schema as plain JSON Schema that refuses unknown fields."""
     closed = {key: value for key, value in schema.items() if not key.startswith("x-") and key != "format"}
     if schema.get("x-kubernetes-int-or-string"):
         closed["type"] = ["integer", "string"]
@@ -54,7 +56,7 @@ def _closed(schema: Mapping[str, Any], *, top: bool = True) -> dict[str, Any]:
         closed["properties"] = {
             name: _closed(inner, top=False) for name, inner in schema["properties"].items()
         }
-        # Knative's own CRDs preserve unknown fields in many places that they describe in full.
+        # Knative's CRDs allow unknown fields in many places, although they define all fields there.
         closed["additionalProperties"] = False
     if top:
         known: dict[str, Any] = {name: {} for name in ("apiVersion", "kind", "metadata")}

@@ -17,7 +17,7 @@ TOPS = ("knative", "istio", "observability")
 
 
 def folders() -> list[str]:
-    """Every kustomization that stands for itself (a Component needs another around it)."""
+    """Return the folder of every kustomization except Components, which are only parts of others."""
     files = (path for top in TOPS for path in (ROOT / top).rglob("kustomization.yaml"))
     return sorted(
         str(path.parent.relative_to(ROOT)) for path in files if "\nkind: Kustomization\n" in path.read_text()
@@ -26,7 +26,7 @@ def folders() -> list[str]:
 
 @cache
 def render(folder: str) -> tuple[m.Document, ...]:
-    """All documents of a kustomization (its folder under the repository's root); skips where no kustomize is."""
+    """Return all documents of a kustomization (a folder under the repository's root); skip without kustomize."""
     command = next(
         (words for words in (["kustomize", "build"], ["kubectl", "kustomize"]) if shutil.which(words[0])),
         None,
@@ -40,12 +40,12 @@ def render(folder: str) -> tuple[m.Document, ...]:
 
 
 def of(documents: tuple[m.Document, ...], kind: str) -> list[m.Document]:
-    """The documents of one kind."""
+    """Return the documents of one kind."""
     return [document for document in documents if document["kind"] == kind]
 
 
 def pods(documents: tuple[m.Document, ...]) -> list[tuple[str, dict[str, Any]]]:
-    """Every pod's specification, with the kind and name of what makes it."""
+    """Return every pod's specification, with the kind and name of the object that creates it."""
     return [
         (f"{d['kind']}/{m.name_of(d)}", d["spec"]["template"]["spec"])
         for d in documents

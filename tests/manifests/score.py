@@ -1,4 +1,4 @@
-"""`python -m tests.manifests.score KUBE_SCORE`: kube-score over what production renders; any finding is an error."""
+"""`python -m tests.manifests.score KUBE_SCORE`: kube-score on the manifests of production; any finding is an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import yaml
 
 from tests.manifests.rendered import render
 
-# What kube-score would have otherwise, and why it is as it is.
+# The checks of kube-score that production does not follow, with the reasons.
 EXCEPTIONS = {
     "container-image-pull-policy": "production pins images by digest (make pin-all): the same digest is the same image",
     "networkpolicy-targets-pod": "the pods are made later, by Knative, from services that kube-score does not know",
@@ -17,7 +17,7 @@ EXCEPTIONS = {
 
 
 def score(kube_score: str, manifests: str) -> int:
-    """The exit code of kube-score, which fails at warnings too."""
+    """Return the exit code of kube-score; warnings are failures too."""
     command = [kube_score, "score", "-", "--output-format", "ci", "--exit-one-on-warning"]
     command += [word for test in EXCEPTIONS for word in ("--ignore-test", test)]
     run = subprocess.run(command, input=manifests, capture_output=True, text=True, check=False)

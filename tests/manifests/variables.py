@@ -1,4 +1,4 @@
-"""Which variables a part reads."""
+"""The environment variables that a part reads."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from importlib import import_module
 from functions.runtime.settings import RuntimeSettings
 from knative.local.parts import GATEWAY
 
-# The libraries' own: OpenTelemetry's and boto3's; and what the process reads before its settings.
+# Prefixes of the variables of libraries (OpenTelemetry, boto3), and variables that a process reads before its settings.
 _LIBRARIES = ("OTEL_", "AWS_")
 _EARLY = {GATEWAY: {"WAKE"}}
 
 
 def settings_of(part: str) -> type[RuntimeSettings]:
-    """The Settings of a domain, or of the gateway."""
+    """Return the Settings class of a domain or of the gateway."""
     package = part if part == GATEWAY else f"functions.{part}"
     found: type[RuntimeSettings] = import_module(f"{package}.settings").Settings
     return found
 
 
 def unknown(part: str, names: Iterable[str]) -> Iterator[str]:
-    """Those of the variables' names that the part does not read."""
+    """Yield the names of variables that the part does not read."""
     known = {field.upper() for field in settings_of(part).__struct_fields__} | _EARLY.get(part, set())
     return (name for name in names if name not in known and not name.startswith(_LIBRARIES))

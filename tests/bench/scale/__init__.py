@@ -1,1 +1,1 @@
-"""`make bench-scale`: the same use cases over a small and a large store, in turn; what growth costs."""
+"""`make bench-scale`: measures the same use cases on a small and a large store in turn, to find the cost of growth."""

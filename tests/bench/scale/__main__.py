@@ -25,7 +25,7 @@ _SMALL = Size(1_000, 1_000, 100)
 
 
 def main() -> int:
-    """0 when everything was measured, whether or not the budget holds: a timing is no test."""
+    """Return 0 once everything is measured, even if the budget does not hold: a timing is no test."""
     options = _parser().parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.data or Path(temporary)

@@ -1,4 +1,4 @@
-"""Fills stores in bulk with rows that the adapters' own code makes, faster than their public methods."""
+"""Fills stores in bulk with rows made by the adapters' own code, which is faster than their public methods."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Sink(Protocol):
         """Add a row."""
 
     def close(self) -> None:
-        """Write what is left and close."""
+        """Write the remaining rows and close."""
 
 
 def fill(open_sink: Callable[[str], Sink], size: shop.Size, sample: Path) -> None:

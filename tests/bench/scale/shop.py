@@ -28,7 +28,7 @@ CATEGORIES = ("coffee", "kitchen", "garden", "books", "bath", "office", "toys", 
 COMMON = "kettle"
 """A word of one product in twenty."""
 WAITING = 50
-"""How many orders are not paid yet."""
+"""The number of orders that are not paid yet."""
 
 _PATTERNS = 200
 _START = datetime(2020, 1, 1, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Where `fill` puts rows: files of SQLite, and tables of DynamoDB."""
+"""The destinations to which `fill` writes rows: SQLite files and DynamoDB tables."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from functions.runtime.store.planning import Write
 from functions.runtime.store.sqlite import rows
 from functions.runtime.store.sqlite.file import SQLiteFile
 
-_BATCH = 25  # items that BatchWriteItem takes
+_BATCH = 25  # the most items that BatchWriteItem accepts
 
 
 class SQLiteSink:
-    """One file, in one transaction, which needs memory of the file's size and no patience of the disk's."""
+    """A SQLite file, written in one transaction: that needs memory of the file's size and hardly waits for the disk."""
 
     def __init__(self, path: Path) -> None:
         self._file = SQLiteFile(path, sqlite3.Connection)
@@ -24,17 +24,17 @@ class SQLiteSink:
         self._file.writer.execute("BEGIN")
 
     def add(self, write: Write) -> None:
-        """Take one."""
+        """Add a row."""
         rows.apply(self._file.writer.execute, write)
 
     def close(self) -> None:
-        """Finish."""
+        """Write the remaining rows and close."""
         self._file.writer.execute("COMMIT")
         self._file.close()
 
 
 class DynamoDBSink:
-    """One table, by batches."""
+    """A DynamoDB table, written in batches."""
 
     def __init__(self, client: Any, table: str) -> None:
         self._actions = Actions(table)
@@ -44,13 +44,13 @@ class DynamoDBSink:
         self._items: list[Any] = []
 
     def add(self, write: Write) -> None:
-        """Take one."""
+        """Add a row."""
         self._items += [action["Put"]["Item"] for action in self._actions.write(write, None, "0")]
         while len(self._items) >= _BATCH:
             self._flush()
 
     def close(self) -> None:
-        """Finish."""
+        """Write the remaining rows and close."""
         while self._items:
             self._flush()
 

@@ -20,12 +20,12 @@ from tests.bench.scale.work import Workload
 
 
 def fill_sqlite(folder: Path, size: Size) -> None:
-    """Fill this folder, unless it was."""
+    """Fill the folder unless it is filled already."""
     _fill(folder, size, lambda name: SQLiteSink(folder / f"{name}.db"))
 
 
 def open_sqlite(clock: str, folder: Path) -> Workload:
-    """Open what `fill_sqlite` filled; costs are seconds, of the CPU (the kernel's too) or by the wall."""
+    """Open the stores that `fill_sqlite` filled; costs are seconds of CPU time (the kernel's included) or wall time."""
     stores = {
         name: SQLiteStore(folder / f"{name}.db", mappings, SystemClock())
         for name, mappings in MAPPINGS.items()
@@ -47,7 +47,7 @@ def fill_dynamodb(url: str, folder: Path, size: Size) -> None:
 
 
 def open_dynamodb(url: str, folder: Path) -> Workload:
-    """Open what `fill_dynamodb` filled; costs are capacity units, read and written."""
+    """Open the tables that `fill_dynamodb` filled; costs are capacity units of reads and writes."""
     units = [0.0]
     connection = _patient(url)
     stores = {
@@ -64,7 +64,7 @@ def open_dynamodb(url: str, folder: Path) -> Workload:
 
 
 def _patient(url: str) -> Connection:
-    return Connection(url, timeout=30, read_timeout=30)  # two cores do all the work
+    return Connection(url, timeout=30, read_timeout=30)  # patient, because two cores do all the work
 
 
 def _fill(folder: Path, size: Size, sink: Callable[[str], Sink]) -> None:
@@ -75,7 +75,7 @@ def _fill(folder: Path, size: Size, sink: Callable[[str], Sink]) -> None:
 
 
 def _counting(units: list[float], connection: Connection) -> Any:
-    """A client that adds what DynamoDB says that each call consumed."""
+    """Return a client that adds the capacity units that DynamoDB reports for each call to `units`."""
     client = make_client(connection)
 
     def ask(params: dict[str, Any], model: Any, **_: Any) -> None:

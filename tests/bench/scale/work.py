@@ -35,11 +35,11 @@ from tests.bench.scale.shop import CATEGORIES, COMMON, OrderSample, sku
 _ADMINISTRATOR = Identity(new_id("usr"), frozenset({"customer", "admin"}))
 _HOME = PostalAddress("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "GB")
 _PAGE = 20
-_MANY = 20_000  # the first 20,000 map the pages of a large file, which is not what is to be measured
+_MANY = 20_000  # the first 20,000 calls also map the pages of a large file, which is not to be measured
 
 
 class _Catalogue:
-    """A catalogue without a call: the cost of products is measured there."""
+    """A catalogue that calls no other service: the cost in products is measured separately."""
 
     async def offers(self, product_ids: Sequence[str]) -> dict[str, Offer]:
         return {
@@ -48,14 +48,14 @@ class _Catalogue:
 
 
 class _OlderClock:
-    """A clock that is slow, so that orders placed by it are overdue."""
+    """A clock that runs behind, so that orders placed by it are overdue."""
 
     def now(self) -> Any:
         return SystemClock().now() - 2 * ORDER_TIMEOUT
 
 
 class Workload:
-    """The domains' services over open stores, and samples of their entities; `meter` reads what was spent so far."""
+    """The domains' services over open stores, and samples of their entities; `meter` returns the cost so far."""
 
     def __init__(self, stores: Mapping[str, Store], sample: Path, meter: Callable[[], float]) -> None:
         self.stores = stores
@@ -75,7 +75,7 @@ class Workload:
         self._products: list[str] = drawn["products"]
         self._users: list[str] = drawn["users"]
         self.last: Any = None
-        """What `prepare` of an operation has made."""
+        """The result of the `prepare` function of an operation."""
 
     def order(self) -> OrderSample:
         """Return a random order."""
@@ -94,7 +94,7 @@ class Workload:
         return Identity(self.random.choice(self._users), frozenset({"customer"}))
 
     async def tidy(self) -> None:
-        """Remove the events of the outbox, as if they were published."""
+        """Remove the events from the outbox, as if they had been published."""
         for store in self.stores.values():
             while rows := await store.outbox(self.clock.now() + timedelta(days=1), 1000):
                 await store.outbox_published([row.id for row in rows])
@@ -109,7 +109,7 @@ Step = Callable[[Workload], Awaitable[Any]]
 
 
 class Operation(NamedTuple):
-    """An operation to measure: `call` is timed; `prepare`, which may set it up, is not."""
+    """An operation to measure: `call` is measured; `prepare`, which may set it up, is not."""
 
     call: Step
     prepare: Step | None = None
@@ -117,7 +117,7 @@ class Operation(NamedTuple):
 
 
 async def measure(workload: Workload, operation: Operation, calls: int) -> float:
-    """Return what one call spends on average."""
+    """Return the average cost of one call."""
     total = 0.0
     for _ in range(calls):
         if operation.prepare:

@@ -1,4 +1,4 @@
-"""A process that holds the stores of one size: what it measures shares no memory with the other size's."""
+"""A process that opens the stores of one size, so that both sizes are measured without shared memory."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _state: dict[str, Any] = {}
 
 
 class Worker:
-    """One such process; `open_workload` is a function of a module, and gets `where`."""
+    """A worker process; it calls `open_workload`, which must be a module's function, with `where`."""
 
     def __init__(self, open_workload: Callable[[Path], Workload], where: Path) -> None:
         self._pool = ProcessPoolExecutor(1, get_context("spawn"), _open, (open_workload, where))
 
     def measure(self, name: str, all_calls: bool = True) -> float:
-        """What one call of an operation spends: the mean of its usual calls, or of a tenth of them."""
+        """Return the mean cost of one call of an operation, over its usual number of calls or a tenth of it."""
         return self._pool.submit(_measure, name, all_calls).result()
 
     def memory_mb(self) -> float:
-        """Resident megabytes of its own that the work took; what it mapped of files is the kernel's to take back."""
+        """Return the private resident megabytes that the work took; pages of mapped files are not included."""
         return self._pool.submit(_memory).result()
 
     def close(self) -> None:
-        """End it."""
+        """Close the stores, and end the process."""
         self._pool.submit(_close).result()
         self._pool.shutdown()
 
@@ -39,7 +39,7 @@ def _open(open_workload: Callable[[Path], Workload], where: Path) -> None:
 
     _state["runner"] = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     _state["workload"] = _state["runner"].run(_made(open_workload, where))
-    _state["at rest"] = _own()  # with the ids to draw from, of which a large shop has many
+    _state["at rest"] = _own()  # includes the sampled ids, of which a large shop has many
 
 
 async def _made(open_workload: Callable[[Path], Workload], where: Path) -> Workload:

@@ -1,4 +1,4 @@
-"""A platform of its own that traces everything to a receiver and sends its e-mails to a mail server, both here."""
+"""Fixtures of a separate platform, which sends traces to a receiver and e-mails to a mail server in this process."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(scope="package")
 def platform(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iterator[Platform]:
-    """In the place of the other tests' platform."""
+    """Run the platform that replaces the other tests' platform here."""
     mail = Controller(Sink(), hostname="127.0.0.1", port=ports.free([]).http["gateway"])
     mail.start()
     local = LocalPlatform(
@@ -43,25 +43,25 @@ def platform(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> It
 
 @pytest.fixture(scope="package")
 def confirmed(platform: Platform) -> Story:
-    """An order that was paid for, ordered within a trace of the customer's."""
+    """Return an order that was paid for, placed within a trace of the customer."""
     return asyncio.run(order(platform, "tok_ok"))
 
 
 @pytest.fixture(scope="package")
 def declined(platform: Platform) -> Story:
-    """One whose payment was declined."""
+    """Return an order whose payment was declined."""
     return asyncio.run(order(platform, "tok_declined"))
 
 
 @pytest.fixture(scope="package")
 def retried(platform: Platform) -> Story:
-    """One whose payment provider failed twice before it worked."""
+    """Return an order for which the payment provider failed twice before it succeeded."""
     return asyncio.run(order(platform, "tok_flaky"))
 
 
 @pytest.fixture(scope="package")
 def cancelled(platform: Platform) -> Story:
-    """The cancelling of a paid order, within a trace of its own."""
+    """Cancel a paid order within a trace of its own."""
     bought = asyncio.run(order(platform, "tok_ok"))
     path = f"/v1/orders/{bought.order['id']}/cancel"
     return asyncio.run(then(platform, bought, path, {"reason": "Changed my mind."}))
@@ -69,7 +69,7 @@ def cancelled(platform: Platform) -> Story:
 
 @pytest.fixture(scope="package")
 def refunded(platform: Platform) -> Story:
-    """A refund of a part, likewise."""
+    """Refund a part of an order within a trace of its own."""
     bought = asyncio.run(order(platform, "tok_ok"))
     return asyncio.run(
         then(
@@ -84,6 +84,6 @@ def refunded(platform: Platform) -> Story:
 
 @pytest.fixture(scope="package")
 def shipped(platform: Platform) -> Story:
-    """The shipping, likewise."""
+    """Ship an order within a trace of its own."""
     bought = asyncio.run(order(platform, "tok_ok"))
     return asyncio.run(then(platform, bought, f"/v1/orders/{bought.order['id']}/ship", {}, admin=True))

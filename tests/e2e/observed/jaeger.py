@@ -1,4 +1,4 @@
-"""A real Jaeger in the receiver's place: JAEGER_URL is its query API, JAEGER_OTLP where it takes spans (gRPC)."""
+"""A real Jaeger instead of the receiver: JAEGER_URL is its query API, JAEGER_OTLP its address for spans (gRPC)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KINDS = ["unspecified", "internal", "server", "client", "producer", "consumer"]
 
 
 class Jaeger(Receiver):
-    """Asks for traces by their ids, as they come."""
+    """A receiver that reads traces from Jaeger by their ids."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -22,13 +22,13 @@ class Jaeger(Receiver):
         self.endpoint = os.environ.get("JAEGER_OTLP", "http://127.0.0.1:4317")
 
     def start(self) -> None:
-        """It runs already."""
+        """Do nothing: Jaeger runs already."""
 
     def stop(self) -> None:
-        """It goes on."""
+        """Do nothing: Jaeger keeps running."""
 
     def of(self, trace_id: str) -> list[Span]:
-        """One trace, so far."""
+        """Return the spans of a trace that have arrived so far."""
         try:
             with urllib.request.urlopen(f"{self._url}/api/traces/{trace_id}", timeout=10) as answer:  # noqa: S310 - as given
                 (trace,) = json.load(answer)["data"]

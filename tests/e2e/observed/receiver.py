@@ -1,4 +1,4 @@
-"""An OTLP receiver (gRPC), which keeps every span that it is sent."""
+"""An OTLP receiver (gRPC) that keeps every span."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 @dataclass(frozen=True)
 class Span:
-    """What the tests look at; ids in hexadecimal, `kind` and `status` as numbers of OTLP."""
+    """The fields of a span that the tests read; ids are hexadecimal, `kind` is OTLP's number."""
 
     service: str
     name: str
@@ -32,7 +32,7 @@ class Span:
 
     @property
     def signature(self) -> str:
-        """`service: operation`, as the table of edges names it."""
+        """Return `service: operation`, as the table of edges writes it."""
         return f"{self.service}: {self.name}"
 
 
@@ -64,13 +64,13 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
         return pb.ExportTraceServiceResponse()
 
     def of(self, trace_id: str) -> list[Span]:
-        """One trace, so far."""
+        """Return the spans of a trace that have arrived so far."""
         return [span for span in list(self.spans.values()) if span.trace_id == trace_id]
 
     def await_spans(
         self, found: Callable[[list[Span]], bool], trace_id: str, seconds: float = 20
     ) -> list[Span]:
-        """The trace, once `found` says so of it."""
+        """Return the spans of a trace once `found` is true for them; fail after `seconds`."""
         deadline = time.monotonic() + seconds
         while not found(spans := self.of(trace_id)):
             assert time.monotonic() < deadline, "\n".join(sorted(shown(spans))) or f"no span of {trace_id}"
@@ -79,13 +79,13 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
 
 
 def edges(spans: list[Span]) -> set[tuple[str, str]]:
-    """(parent, child) by their signatures."""
+    """Return the pairs of the signatures of parent and child."""
     by_id = {span.span_id: span for span in spans}
     return {(by_id[span.parent_id].signature, span.signature) for span in spans if span.parent_id in by_id}
 
 
 def shown(spans: list[Span]) -> Iterator[str]:
-    """The edges as lines, for whoever reads why a test failed."""
+    """Yield the edges as lines, for the message of a failed test."""
     yield from (f"{parent} -> {child}" for parent, child in edges(spans))
 
 

@@ -13,7 +13,7 @@ from tests.e2e.platform import Platform
 
 @dataclass(frozen=True)
 class Story:
-    """What happened: the trace that the customer began, and the order as it ended."""
+    """The trace that the customer began, and the order in its final state."""
 
     trace_id: str
     customer: Person
@@ -21,7 +21,7 @@ class Story:
 
 
 async def stocked(shop: Shop, platform: Platform) -> str:
-    """A new product; its id."""
+    """Create a product with stock, and return its id."""
     admin = await shop.login(platform.admin_email, platform.admin_password)
     body = {
         "sku": f"OBSERVED-{uuid4().hex[:12]}",
@@ -38,7 +38,7 @@ async def stocked(shop: Shop, platform: Platform) -> str:
 
 
 async def place(shop: Shop, who: Person, product: str, token: str, **headers: str) -> dict[str, Any]:
-    """Order one piece, with these headers."""
+    """Order one piece with these headers."""
     body = {
         "lines": [{"product_id": product, "quantity": 1}],
         "shipping_address": ADDRESS,
@@ -50,7 +50,7 @@ async def place(shop: Shop, who: Person, product: str, token: str, **headers: st
 
 
 async def order(platform: Platform, token: str, sampled: bool = True) -> Story:
-    """A new customer orders, within a trace of their own, and waits for the end."""
+    """Order as a new customer within a trace of their own, and wait for the order's end."""
     trace_id = secrets.token_hex(16)
     async with Shop(platform.base_url) as shop:
         product = await stocked(shop, platform)
@@ -63,7 +63,7 @@ async def order(platform: Platform, token: str, sampled: bool = True) -> Story:
 async def then(
     platform: Platform, story: Story, path: str, body: dict[str, Any], admin: bool = False
 ) -> Story:
-    """What the customer or an administrator does next, by POST, within a trace of its own."""
+    """Send a further POST as the customer or an administrator, within a trace of its own."""
     trace_id = secrets.token_hex(16)
     async with Shop(platform.base_url) as shop:
         if "{payment}" in path:
