@@ -301,9 +301,9 @@ def camel_case(name: str) -> str:
 
 
 def _constant(enumeration: str, value: str) -> str:
-    """Return the name of an enumeration's value as protobuf has it, such as ORDER_STATUS_PLACED.
+    """Return the name of an enumeration's value as protobuf writes it, such as ORDER_STATUS_PLACED.
 
-    In Go all constants of a package share one namespace.
+    It contains the enumeration's name, because in Go all constants of a package share one namespace.
     """
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", enumeration).upper() + "_" + value.upper()
 

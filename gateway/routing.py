@@ -45,7 +45,7 @@ _LONGEST_NAME = 100
 
 
 class Access(Enum):
-    """Who may call a route."""
+    """The callers that a route allows."""
 
     PUBLIC = "anybody; a token is not even looked at"
     OPTIONAL = "anybody; a token that is sent must be valid"
@@ -122,7 +122,7 @@ class ApiRouter(APIRouter):
 
 
 class ApiRoute(APIRoute):
-    """A route of the API. Raises RouteWithoutAccess where `options` do not state who may call it."""
+    """A route of the API. Raises RouteWithoutAccess if `options` do not state who may call it."""
 
     def __init__(
         self,

@@ -146,7 +146,7 @@ def _common(template: SpanTemplate) -> bytes:
 def _attribute(key: str, value: Attribute) -> bytes:
     if not isinstance(value, str):
         return _number(key, value)
-    text, named = value.encode(errors="replace"), _key(key)  # not cached: most texts are ids that occur once
+    text, named = value.encode(errors="replace"), _key(key)  # not cached: most are unique ids, of any form
     size = len(text)
     if len(named) + size < _SHORT:
         return b"\x4a%c%b\x12%c\x0a%c%b" % (len(named) + size + 4, named, size + 2, size, text)

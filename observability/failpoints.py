@@ -1,4 +1,4 @@
-"""Named points where a test can kill this process as by kill -9, before and after each step that must survive it.
+"""Named points at which a test can kill this process by SIGKILL, before and after each step that must survive that.
 
 `failpoint("area.step.before")` does nothing by default. With FAILPOINT=area.step.before:3 in the environment, the
 process kills itself at the third call (without a number: at the first) and says so on standard error. In production

@@ -1,6 +1,6 @@
 """Serve `GET /metrics` on a port of its own (METRICS_PORT), the same in every pod.
 
-Written on asyncio, since a web server would take a tenth of the gRPC role's cold start.
+It uses asyncio directly, because a web server would take a tenth of the gRPC role's cold start.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ async def exposition(accept: str) -> tuple[bytes, str]:
 
 
 class MetricsServer:
-    """Serves from `start` to `stop`, once each, in one event loop; `hold` (seconds) bounds the final scrape."""
+    """Serves metrics from `start` to `stop`; call each once, in one event loop.
+
+    `hold` bounds the wait for the final scrape, in seconds.
+    """
 
     def __init__(self, exposition: Exposition = exposition, hold: float = 0.0) -> None:
         self._exposition = exposition

@@ -95,7 +95,7 @@ class ApiSpan(tracing.Span, trace.Span):
     """A span that the OpenTelemetry API started.
 
     `base` is our current context at its start. Messages of exceptions and status descriptions are not recorded: they
-    may quote what people wrote.
+    may quote user input.
     """
 
     base: shop_context.Context

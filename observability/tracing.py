@@ -130,7 +130,7 @@ class SpanTemplate:
     ) -> AbstractContextManager[Span | None]:
         """Return a context manager for a span around the block; it yields None if tracing is off.
 
-        It is a child of `parent` (default: the current context) and takes over the dict `attributes`. An exception that
+        It is a child of `parent` (default: the current context) and owns the dict `attributes`. An exception that
         leaves the block marks it as failed, unless it is `harmless`. Messages of exceptions are not recorded: they may
         quote what people wrote.
         """

@@ -56,11 +56,11 @@ class RequestContext:
     def __init__(self, state: AppState, headers: Mapping[bytes, bytes], address: str) -> None:
         self.state = state
         self.headers = headers
-        """By lower-case name; lines of the same name are combined."""
+        """The headers by lower-case name; lines with the same name are combined."""
         self.repeated_header = ""
         """The name of a header that was repeated but must not be; empty if there is none."""
         self.access: Access | None = None
-        """Who may call the matched route. Until a route has set it, only errors may be answered."""
+        """The access of the matched route. Until a route has set it, only error responses are allowed."""
         self.address = address
         """The caller's network address, or `unknown`."""
         self.counted: list[Counted] = []

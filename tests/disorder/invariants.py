@@ -1,4 +1,4 @@
-"""Invariants: what holds at every moment, and what holds once everything was delivered and swept."""
+"""The invariants that hold at every moment, and those that hold once everything is delivered and swept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SETTLED = {State.COMMITTED, State.RELEASED, State.REJECTED}
 
 @dataclass
 class ProviderTotals:
-    """What the provider charged, refunded and lost for one order, in minor units."""
+    """The amounts that the provider charged, refunded and lost for one order, in minor units."""
 
     charges: list[int] = field(default_factory=list)
     returned: int = 0

@@ -139,7 +139,7 @@ def grpc_ingress() -> GrpcIngress | None:
 
 
 def given() -> Platform | None:
-    """Return the platform at E2E_BASE_URL (with E2E_HOST, E2E_ADMIN_EMAIL, E2E_ADMIN_PASSWORD); None without that."""
+    """Return the platform that E2E_BASE_URL, E2E_HOST, E2E_ADMIN_EMAIL and E2E_ADMIN_PASSWORD describe, if any."""
     url = os.environ.get("E2E_BASE_URL")
     if not url:
         return None

@@ -23,7 +23,7 @@ with atheris.instrument_imports(include=["events", "functions", "gateway", "jwt"
 
 
 def main(name: str, seconds: str, folder: str) -> None:
-    """Fuzz the parser `name` for `seconds`."""
+    """Fuzz the parser `name` for `seconds`, with its inputs in `folder`."""
     corpus = Path(folder, name)
     corpus.mkdir(parents=True, exist_ok=True)
     for number, good in enumerate(SEEDS[name]):

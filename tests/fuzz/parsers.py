@@ -1,6 +1,7 @@
-"""The parsers of external input, each as a function of bytes that must return, or handle only the expected errors.
+"""The parsers of external input, each in a function of bytes that fails if its parser breaks a rule.
 
-tests/fuzz/test_parsers.py calls them with seeded random bytes; tests/fuzz/guided.py fuzzes them with atheris.
+Every parser may raise only its expected errors. tests/fuzz/test_parsers.py calls the functions with seeded random
+bytes; tests/fuzz/guided.py fuzzes them with atheris.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A shop's history of any size, made by the domains' own code, with which the stores are filled.
+"""The history of a shop of any size, made by the domains' own code, for filling the stores.
 
 Everything but the ids comes from a seeded generator. A tenth of the orders is cancelled. The number of orders that wait
 for payment is fixed, because it does not grow with a shop's past.
@@ -26,7 +26,7 @@ from functions.users.emails import email_key
 
 CATEGORIES = ("coffee", "kitchen", "garden", "books", "bath", "office", "toys", "music", "lights", "tools")
 COMMON = "kettle"
-"""A word of one product in twenty."""
+"""A word that occurs in one product in twenty."""
 WAITING = 50
 """The number of orders that are not paid yet."""
 
@@ -96,7 +96,8 @@ def _word(random: Random) -> str:
 def orders(count: int, user_ids: Sequence[str], product_ids: Sequence[str]) -> Iterator[Order]:
     """Yield orders, oldest first; the last `WAITING` of them wait for their payment.
 
-    `_PATTERNS` orders go through the domain's transitions; the others are copies of one with another user and time.
+    `_PATTERNS` orders go through the domain's transitions; every other order is a copy of one of them with another user
+    and time.
     """
     random, paid = Random(count), count - WAITING
     patterns = [_final_order(product_ids, random, cancelled=number % 10 == 0) for number in range(_PATTERNS)]
