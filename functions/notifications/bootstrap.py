@@ -36,7 +36,7 @@ def bootstrap(
     users: Users | None = None,
     verifier: TokenVerifier | None = None,
 ) -> Function:
-    """Compose the service; an argument replaces what the settings would give."""
+    """Compose the service. An argument replaces the collaborator that would be built from the settings."""
     clock = clock or SystemClock()
     channel = channel or open_channel(settings)
     on_stop: list[Hook] = []
@@ -74,7 +74,7 @@ def open_channel(settings: Settings) -> Channel:
     """Open the channel that MAIL_CHANNEL and SMTP_URL select.
 
     Raises:
-        SettingsError: a setting of the channel is not valid, or production would send no mail.
+        SettingsError: a setting of the channel is not valid, or no mail would be sent in production.
     """
     production = settings.shop_env == "production"
     smtp_url = secret(settings, "smtp_url")
@@ -112,7 +112,7 @@ def _parse_sender(variable: str, value: str) -> Address:
 
 
 def _services(notifications: NotificationsService, feedback: FeedbackService) -> list[RpcService]:
-    # Imported here, since the event role does not import gRPC.
+    # Imported here, so that the event role does not import gRPC.
     from functions.notifications.rpc import ACCESS, NotificationsServicer
     from proto.shop.notifications.v1.notifications_pb2_grpc import add_NotificationsServiceServicer_to_server
 

@@ -1,4 +1,4 @@
-"""Calls to the users service: contacts and tokens, asked for at each sending, so that no address is stored here."""
+"""Calls to the users service for contacts and tokens. They are made at each sending, so no address is stored here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functions.runtime.grpc_client import GrpcClient
 
 @dataclass(frozen=True)
 class Contact:
-    """How to reach a user; never shown or logged."""
+    """The address and name of a user, and the state of the address. They are never shown or logged."""
 
     user_id: str
     email: str = field(repr=False)
@@ -23,25 +23,25 @@ class Contact:
 
 @dataclass(frozen=True)
 class MailedCode:
-    """A token to be mailed at once, and the address that it is for; never shown or logged."""
+    """A token to be mailed at once, and its address. They are never shown or logged."""
 
     token: str = field(repr=False)
     email: str = field(repr=False)
 
 
 class Users(Protocol):
-    """The users service, as notifications needs it. Raises UNAVAILABLE when it does not answer."""
+    """The users service, as notifications needs it. Every method raises UNAVAILABLE if the service does not answer."""
 
     async def contact(self, user_id: str) -> Contact | None:
-        """Return how to reach a user; None if the account does not exist."""
+        """Return the contact of a user, or None if the account does not exist."""
 
     async def administrators(self) -> list[str]:
         """Return the ids of all administrators."""
 
     async def mailed_token(self, user_id: str, purpose: str, change_id: str = "") -> MailedCode | None:
-        """Issue a token to be mailed at once; None if there is nothing to prove any more.
+        """Issue a token to be mailed at once, or return None if it is no longer needed.
 
-        `change_id` is the change of an address that the token undoes.
+        `change_id` identifies the change of address that the token undoes.
         """
 
 
@@ -62,7 +62,7 @@ class UsersClient:
 
     async def mailed_token(self, user_id: str, purpose: str, change_id: str = "") -> MailedCode | None:
         """See Users."""
-        # Imported at the first call: the event role starts without gRPC.
+        # Imported at the first call, so that the event role starts without gRPC.
         from proto.shop.users.v1 import users_pb2, users_pb2_grpc
 
         stub = self._client.stub(users_pb2_grpc.UsersServiceStub)
@@ -70,7 +70,7 @@ class UsersClient:
             user_id=user_id, purpose=users_pb2.Purpose.Value(f"PURPOSE_{purpose}"), change_id=change_id
         )
         try:
-            # A retry is safe: only the token that is sent last has to work.
+            # A retry is safe, because only the token that is sent last has to be valid.
             answer = await self._client.call(stub.IssueMailedToken, request, as_service=True, retry=True)
         except ServiceError as error:
             if error.code is Code.NOT_FOUND:

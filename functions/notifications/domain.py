@@ -1,4 +1,4 @@
-"""Messages to users and their notification preferences: transitions, and the events that these record."""
+"""Messages to users, and users' preferences: their state transitions, and the events that the transitions record."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from events.catalog import NotificationBounced, Payload
 from functions.runtime.errors import aborted
 
 TO_ANOTHER_ADDRESS = frozenset({"email_change", "email_changed"})
-"""Templates of messages to an address that is not, or no longer, the account's. A bounce of such a message says nothing
-about the account's own address."""
+"""Templates of messages to an address that is not the account's yet, or no longer is. A bounce of such a message does
+not concern the account's own address."""
 _RETRY_DELAYS = [timedelta(minutes=minutes) for minutes in (1, 2, 4, 8, 16, 32, 60)]
 UNVERIFIED_WINDOW = timedelta(hours=24)
 MAX_ATTEMPTS = len(_RETRY_DELAYS) + 4 * 24
-"""Attempts within four days, so that no message is lost to a mail server that is down for a weekend (RFC 5321,
+"""The number of attempts within four days. So no message is lost if a mail server is down for a weekend (RFC 5321,
 section 4.5.4.1)."""
 
 
@@ -32,7 +32,7 @@ class NotificationStatus(StrEnum):
 
 
 def notification_id(source: str, event_id: str, user_id: str) -> str:
-    """Return the id of the message about an event to a user. It is derived, so that the message is written once."""
+    """Return the id of the message about an event to a user. It is derived, so that the message is recorded once."""
     return "ntf_" + hashlib.sha256(f"{source}\n{event_id}\n{user_id}".encode()).hexdigest()[:32]
 
 
@@ -47,10 +47,11 @@ class Message:
 
 @dataclass
 class Notification:
-    """A message to one user. Address and name are not stored: users is asked for them when it is sent.
+    """A message to one user. Address and name are not stored, but read from the users service for each attempt.
 
-    `params` are the template's, so that the text can be rendered again with the user's name. While the message is
-    pending, `due_at` is when it may be sent next. Each attempt moves it ahead first, so that no two run at once.
+    `params` are the parameters of the template, so that the text can be rendered again with the user's name. While the
+    message is pending, `due_at` is the time of the next attempt. Each attempt first moves it ahead, so that no two
+    attempts run at once.
     """
 
     id: str
@@ -71,7 +72,7 @@ class Notification:
 
     @property
     def pending(self) -> bool:
-        """Whether the message is waiting to be sent, or is being sent."""
+        """Whether the message is waiting to be sent or is being sent."""
         return self.status is NotificationStatus.PENDING
 
     @property
@@ -80,7 +81,7 @@ class Notification:
         return self.attempts >= MAX_ATTEMPTS
 
     def begin_attempt(self, now: datetime) -> None:
-        """Count an attempt, and move `due_at` ahead by a delay that grows with each."""
+        """Count an attempt, and move `due_at` ahead by a delay that grows with the number of attempts."""
         self.due_at = now + _RETRY_DELAYS[min(self.attempts, len(_RETRY_DELAYS) - 1)]
         self.attempts += 1
 
@@ -111,7 +112,7 @@ class Notification:
 
 @dataclass
 class Preferences:
-    """The notification preferences of a user (the id). The version is 0 while the defaults apply."""
+    """The notification preferences of a user. The id is the user's id. The version is 0 while the defaults apply."""
 
     id: str
     email_enabled: bool = True
@@ -126,7 +127,7 @@ class Preferences:
         """Replace each value that is not None.
 
         Raises:
-            Aborted: VERSION_MISMATCH, if `version` is neither None nor the stored one.
+            Aborted: VERSION_MISMATCH, if `version` is neither None nor the stored version.
         """
         if version is not None and version != self.version:
             raise aborted("VERSION_MISMATCH", "The preferences have changed since they were read.")
@@ -138,9 +139,9 @@ class Preferences:
 
 @dataclass
 class UnverifiedMail:
-    """The mail of the last 24 hours to the unverified address of a user (the id).
+    """The mails of the last 24 hours to a user's unverified address. The id is the user's id.
 
-    `sent` has the time by notification id, so that a repeated attempt counts once.
+    `sent` has the time of each mail by notification id, so that a repeated attempt counts once.
     """
 
     id: str
@@ -149,11 +150,11 @@ class UnverifiedMail:
 
     @property
     def expires_at(self) -> datetime | None:
-        """When the last mail stops counting."""
+        """The time at which the last mail no longer counts."""
         return max(self.sent.values()) + UNVERIFIED_WINDOW if self.sent else None
 
     def allow(self, notification_id: str, limit: int, now: datetime) -> bool:
-        """Count a mail; return False, and count nothing, when `limit` others went out in the window."""
+        """Count a mail and return True. If `limit` others were sent in the window, return False and count nothing."""
         recent = {key: at for key, at in self.sent.items() if at + UNVERIFIED_WINDOW > now}
         if notification_id not in recent and len(recent) >= limit:
             return False

@@ -1,4 +1,4 @@
-"""The message that each event leads to."""
+"""The messages to send, one function for each event type."""
 
 from __future__ import annotations
 
@@ -34,40 +34,40 @@ _REASONS = {
 
 
 def welcome(event: UserRegistered) -> Message:
-    """To the user."""
+    """Return the message to the user."""
     return Message("welcome", {})
 
 
 def challenged(event: UserChallenged) -> Message:
-    """To the account's address, which may be someone else's."""
+    """Return the message to the account's address, which may belong to another person."""
     is_registered = event.occasion == "REGISTRATION"
     return Message("already_registered" if is_registered else event.purpose.lower(), {})
 
 
 def email_change_requested(event: UserEmailChangeRequested) -> Message:
-    """To the new address that the user asked for."""
+    """Return the message to the new address that the user requested."""
     return Message("email_change", {})
 
 
 def email_changed(event: UserEmailChanged) -> Message:
-    """To the account's former address."""
+    """Return the message to the account's former address."""
     return Message("email_changed", {"change_id": event.change_id})
 
 
 def password_changed(event: UserPasswordChanged) -> Message:
-    """To the user."""
+    """Return the message to the user."""
     return Message("password_changed", {})
 
 
 def order_confirmed(event: OrderConfirmed) -> Message:
-    """To the buyer."""
+    """Return the message to the buyer."""
     return _about(event.order_id, "order_confirmed", total=amount(event.total))
 
 
 def order_cancelled(event: OrderCancelled) -> Message:
-    """To the buyer, with the reason in words if `_REASONS` has it.
+    """Return the message to the buyer, with the reason in words if `_REASONS` has it.
 
-    Any other reason may be the customer's own text. It is left out, since the address may be someone else's.
+    Any other reason is left out. It may be the customer's own text, and the address may belong to another person.
     """
     returned = "yes" if event.money_returned else ""
     return _about(
@@ -76,24 +76,24 @@ def order_cancelled(event: OrderCancelled) -> Message:
 
 
 def order_shipped(event: OrderShipped) -> Message:
-    """To the buyer."""
+    """Return the message to the buyer."""
     return _about(event.order_id, "order_shipped")
 
 
 def order_delivered(event: OrderDelivered) -> Message:
-    """To the buyer."""
+    """Return the message to the buyer."""
     return _about(event.order_id, "order_delivered")
 
 
 def payment_refunded(event: PaymentRefunded) -> Message:
-    """To the buyer."""
+    """Return the message to the buyer."""
     return _about(
         event.order_id, "payment_refunded", amount=amount(event.amount), refunded=amount(event.refunded)
     )
 
 
 def stock_low(event: StockLow) -> Message:
-    """To every administrator."""
+    """Return the message to every administrator."""
     params = {
         "sku": event.sku,
         "product_id": event.product_id,

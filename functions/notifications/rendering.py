@@ -1,4 +1,4 @@
-"""Render messages from templates/: each has `subject.txt` and `body.txt`; `layout.html` is shared."""
+"""Rendering of messages from templates/. Each template has `subject.txt` and `body.txt`; all share `layout.html`."""
 
 from __future__ import annotations
 
@@ -37,37 +37,41 @@ TOKEN_PURPOSES = {
     "email_change": "EMAIL_CHANGE",
     "email_changed": "EMAIL_UNDO",
 }
-"""The purpose of the token that a template's mail carries, by template. The token is stored nowhere."""
+"""The purpose of the token that a mail carries, by template. Tokens in mails are not stored."""
 
 SECURITY_TEMPLATES = frozenset({*TOKEN_PURPOSES, "password_changed"})
-"""Templates that cannot be muted, so that a person who took over an account cannot. Users limits their number."""
+"""Templates that cannot be muted, so that an attacker who took over an account cannot mute them either. The users
+service limits their number."""
 
 ADMIN_TEMPLATES = frozenset({"stock_low"})
 """Templates of messages to every administrator."""
 
 
 def subject(template: str, params: dict[str, str]) -> str:
-    """Return the subject, always one line."""
+    """Return the subject as one line."""
     return " ".join(_render(template, "subject.txt", params).split())
 
 
 def body(template: str, params: dict[str, str], name: str = "", token: str = "") -> str:
-    """Return the text. It greets by `name` if one is given. Without a `token` it says that the e-mail has it."""
+    """Return the text of a message, with a greeting by `name` if it is given.
+
+    Without `token`, the text says that the token is in the e-mail.
+    """
     known = {**params, "name": " ".join(name.split()), "token": token}
     return _render(template, "body.txt", known) + "\n"
 
 
 def html(subject_line: str, text: str) -> str:
-    """Return the HTML part of a mail: the words of its text in a layout for screens of any width.
+    """Return the HTML part of a mail, which has the same words as `text` in a layout for screens of any width.
 
-    An empty line separates paragraphs of the text; an indented paragraph is a code.
+    An empty line separates paragraphs of the text. An indented paragraph is a code.
     """
     blocks = [block if block.startswith("    ") else block.strip() for block in text.split("\n\n")]
     return _environment().get_template("layout.html").render(subject=subject_line, blocks=blocks)
 
 
 def amount(money: Money) -> str:
-    """Return `1,234.50 EUR`: major units with as many decimals as the currency has, and its code."""
+    """Format an amount as `1,234.50 EUR`: major units with the currency's number of decimals, and its code."""
     digits = exponent(money.currency)
     whole, part = divmod(money.amount, 10**digits)
     decimals = f".{part:0{digits}}" if digits else ""
@@ -80,13 +84,13 @@ def _render(template: str, file: str, params: dict[str, str]) -> str:
 
 @cache
 def _environment() -> Environment:
-    """Return the Jinja environment: sandboxed, and strict, so that a missing parameter is an error."""
+    """Return the Jinja environment. It is sandboxed, and strict so that a missing parameter is an error."""
     from jinja2 import FileSystemLoader, StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
 
     return SandboxedEnvironment(
         loader=FileSystemLoader(FOLDER),
-        # Plain text would show HTML entities as they are.
+        # Escape only HTML, because plain text would show HTML entities literally.
         autoescape=lambda name: name is not None and name.endswith(".html"),
         trim_blocks=False,
         undefined=StrictUndefined,

@@ -1,4 +1,4 @@
-"""The gRPC servicer of notifications: proto to command, entity to proto."""
+"""The gRPC servicer of notifications, which converts messages to commands and entities to messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ACCESS = {
     "GetPreferences": SIGNED_IN,
     "UpdatePreferences": SIGNED_IN,
 }
-"""The callers of each method; the use cases check ownership."""
+"""The access rule of each method. The use cases check ownership."""
 
 
 class NotificationsServicer(notifications_pb2_grpc.NotificationsServiceServicer):

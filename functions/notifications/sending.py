@@ -1,8 +1,8 @@
-"""Record messages and send them, once for each event and recipient.
+"""Recording and sending of messages, one message for each event and recipient.
 
-A message is committed before it is sent, under an id derived from the event and the recipient. From then on the event
-is handled: the sweep retries whatever fails. A crash between sending and the commit of SENT sends the message twice,
-with the same Message-ID.
+A message is committed before it is sent. Its id is derived from the event and the recipient. After this commit the
+event counts as handled, and the sweep retries a failed attempt. If the process crashes between sending and the commit
+of SENT, the message is sent twice, with the same Message-ID.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ Outcome = Callable[[Notification], Sequence[Payload]]
 class MessageSender:
     """Records messages and sends them. Methods are safe to call concurrently.
 
-    New messages go to `channel`. `shows_tokens` lets a mailbox, which sends nothing, store the token that a mail would
-    carry; it is for development. An unverified address gets at most `unverified_mails_per_day` mails in 24 hours, not
-    counting security mails.
+    New messages go to `channel`. With `shows_tokens`, which is for development, a message that is only stored in the
+    mailbox contains the token that a mail would carry. An unverified address gets at most `unverified_mails_per_day`
+    mails in 24 hours, not counting security mails.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class MessageSender:
         self._unverified_mails_per_day = unverified_mails_per_day
 
     async def notify(self, user_id: str, message: Message, inbox: InboxRecord) -> None:
-        """Write a message about an event to a user. It is committed on return, and sent now or by the sweep."""
+        """Record a message about an event to a user, and try to send it. The sweep retries a failed attempt."""
         if user_id == ERASED_USER_ID:
             return
         key, token = notification_id(inbox.source, inbox.event_id, user_id), ""
@@ -82,17 +82,20 @@ class MessageSender:
             await self._send(recorded)
 
     async def notify_administrators(self, message: Message, inbox: InboxRecord) -> None:
-        """Write a message to every administrator. Raises UNAVAILABLE if users does not answer."""
+        """Record and send a message to every administrator. Raises UNAVAILABLE if the users service does not answer."""
         administrators = await self._users.administrators()
         await asyncio.gather(*(self.notify(user_id, message, inbox) for user_id in administrators))
 
     async def send_due(self) -> None:
-        """Send the messages that are due, after a crash or a transient fault."""
+        """Send the messages that are due after a crash or a transient failure."""
         async for due in all_pages(partial(store.due, self._store, self._clock.now())):
             await gather_logged([self._retry(waiting.id, waiting.user_id) for waiting in due], log)
 
     async def _record(self, key: str, user_id: str, message: Message, token: str) -> Notification | None:
-        """Commit a new message; None if it exists or its user was deleted. The caller sends it if it is PENDING."""
+        """Commit and return a new message, or return None if it exists or its user was deleted.
+
+        The caller sends the message if it is PENDING.
+        """
         now = self._clock.now()
         template, params = message.template, message.params
         subject, body = rendering.subject(template, params), rendering.body(template, params, token=token)
@@ -120,7 +123,7 @@ class MessageSender:
         return recorded
 
     async def _retry(self, key: str, user_id: str) -> None:
-        """Send a message that is due, unless another attempt has begun meanwhile."""
+        """Send a message that is due, unless another attempt has begun in the meantime."""
         now = self._clock.now()
 
         def change(found: Sequence[Any]) -> Changes[Notification | None]:
@@ -142,20 +145,20 @@ class MessageSender:
             await self._send(taken)
 
     async def _send(self, notification: Notification) -> None:
-        """Make one attempt and commit its outcome. After a transient fault the message stays due for the sweep."""
+        """Make one attempt and commit its outcome. After a ServiceError the message stays pending for the sweep."""
         fields = {"notification_id": notification.id, "template": notification.template}
         try:
             outcome = await self._attempt(notification)
         except (
             ServiceError
-        ) as error:  # also a permanent one: the event is not at fault, and attempts are counted
+        ) as error:  # permanent errors too: the event is valid, and the number of attempts is limited
             log.warning("notification_left_pending", extra={**fields, "reason": error.reason})
             return
 
         def change(found: Sequence[Any]) -> Changes[None]:
             known: Notification | None = found[0]
             if known is None or not known.pending:
-                return Changes(None)  # deleted with its user, or settled by another attempt
+                return Changes(None)  # the message was deleted with its user, or settled by another attempt
             return Changes(None, events=outcome(known), put=[known])
 
         failpoint("notifications.settle.before")
@@ -163,7 +166,7 @@ class MessageSender:
         failpoint("notifications.settle.after")
 
     async def _attempt(self, notification: Notification) -> Outcome:
-        """Send a message and return the outcome. Raises ServiceError if it may be retried."""
+        """Send a message and return the outcome. Raises ServiceError if the attempt may be repeated."""
         contact = await self._users.contact(notification.user_id)
         if contact is None:
             return lambda known: known.suppress("UNKNOWN_PERSON")
@@ -178,7 +181,7 @@ class MessageSender:
                 return lambda known: known.suppress("NOTHING_TO_PROVE")
             token, address = code.token, code.email or contact.email
         now = self._clock.now()
-        # The name of an unverified account may be a stranger's message to the owner of the address.
+        # Do not use the name of an unverified account: a stranger may have put a text for the address's owner into it.
         name = contact.name if contact.verified and address == contact.email else ""
         subject = notification.subject
         text = rendering.body(notification.template, notification.params, name, token)
@@ -203,14 +206,15 @@ class MessageSender:
         return lambda known: known.mark_sent(mail.at)
 
     async def _issue_token(self, user_id: str, template: str, params: Mapping[str, str]) -> MailedCode | None:
-        """Ask users for the token of a mail of this template; None if there is nothing to prove any more."""
+        """Return a token for a mail of this template from the users service, or None if it is no longer needed."""
         purpose = rendering.TOKEN_PURPOSES[template]
         return await self._users.mailed_token(user_id, purpose, params.get("change_id", ""))
 
     async def _count_unverified(self, notification: Notification) -> bool:
-        """Count a mail to an unverified address; return whether it may be sent.
+        """Count a mail to an unverified address. Returns whether it may be sent.
 
-        Security mails are limited by users, and a customer cannot cause mails to administrators.
+        Security mails are not counted, because the users service limits them. Mails to administrators are not counted,
+        because a customer cannot cause them.
         """
         if notification.template in rendering.SECURITY_TEMPLATES | rendering.ADMIN_TEMPLATES:
             return True

@@ -1,4 +1,4 @@
-"""Use cases of notifications: tell users what happened, list messages, and change preferences."""
+"""Use cases of notifications: notify users of events, list messages, and change preferences."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class ListNotifications:
 
 @dataclass(frozen=True)
 class UpdatePreferences:
-    """Replace each preference that is not None, of a user or of the caller if `user_id` is empty.
+    """Replace each preference that is not None. An empty `user_id` stands for the caller.
 
-    `muted` are names of templates. `version` is the version that the caller has read; None skips the check.
+    `muted` has names of templates. `version` is the version that the caller has read; None skips the check.
     """
 
     user_id: str = ""
@@ -86,7 +86,7 @@ class NotificationsService:
         """Return a message.
 
         Raises:
-            NotFound: NOTIFICATION_NOT_FOUND, also if the caller is neither its recipient nor an admin.
+            NotFound: NOTIFICATION_NOT_FOUND, also if the caller is neither the recipient nor an admin.
         """
         require_signed_in(caller)
         found = await self._store.get(Notification, notification_id)
@@ -96,7 +96,7 @@ class NotificationsService:
         return found
 
     async def get_preferences(self, user_id: str, caller: Identity) -> Preferences:
-        """Return a user's preferences, or the caller's if `user_id` is empty. By default all messages are sent."""
+        """Return the preferences of a user, or of the caller if `user_id` is empty. The defaults send all messages."""
         user_id = _authorized_user(user_id, caller)
         return await self._store.get(Preferences, user_id) or Preferences(user_id)
 
@@ -128,11 +128,11 @@ class NotificationsService:
         return await self._store.transact([Ref(Preferences, user_id), Ref(Erasure, user_id)], change)
 
     async def on_user_registered(self, event: UserRegistered, inbox: InboxRecord) -> None:
-        """Welcome the user."""
+        """Send the welcome message to the user."""
         await self._sender.notify(event.user_id, messages.welcome(event), inbox)
 
     async def on_user_challenged(self, event: UserChallenged, inbox: InboxRecord) -> None:
-        """Mail the token that proves that the user reads the account's mail."""
+        """Mail a token with which the user proves access to the account's mail."""
         await self._sender.notify(event.user_id, messages.challenged(event), inbox)
 
     async def on_email_change_requested(self, event: UserEmailChangeRequested, inbox: InboxRecord) -> None:
@@ -140,7 +140,7 @@ class NotificationsService:
         await self._sender.notify(event.user_id, messages.email_change_requested(event), inbox)
 
     async def on_email_changed(self, event: UserEmailChanged, inbox: InboxRecord) -> None:
-        """Mail the token that undoes the change to the former address."""
+        """Mail to the former address a token that undoes the change."""
         await self._sender.notify(event.user_id, messages.email_changed(event), inbox)
 
     async def on_password_changed(self, event: UserPasswordChanged, inbox: InboxRecord) -> None:
@@ -148,27 +148,27 @@ class NotificationsService:
         await self._sender.notify(event.user_id, messages.password_changed(event), inbox)
 
     async def on_order_confirmed(self, event: OrderConfirmed, inbox: InboxRecord) -> None:
-        """Tell the buyer."""
+        """Notify the buyer."""
         await self._sender.notify(event.user_id, messages.order_confirmed(event), inbox)
 
     async def on_order_cancelled(self, event: OrderCancelled, inbox: InboxRecord) -> None:
-        """Tell the buyer."""
+        """Notify the buyer."""
         await self._sender.notify(event.user_id, messages.order_cancelled(event), inbox)
 
     async def on_order_shipped(self, event: OrderShipped, inbox: InboxRecord) -> None:
-        """Tell the buyer."""
+        """Notify the buyer."""
         await self._sender.notify(event.user_id, messages.order_shipped(event), inbox)
 
     async def on_order_delivered(self, event: OrderDelivered, inbox: InboxRecord) -> None:
-        """Tell the buyer."""
+        """Notify the buyer."""
         await self._sender.notify(event.user_id, messages.order_delivered(event), inbox)
 
     async def on_payment_refunded(self, event: PaymentRefunded, inbox: InboxRecord) -> None:
-        """Tell the buyer."""
+        """Notify the buyer."""
         await self._sender.notify(event.user_id, messages.payment_refunded(event), inbox)
 
     async def on_stock_low(self, event: StockLow, inbox: InboxRecord) -> None:
-        """Tell every administrator. Raises UNAVAILABLE if users does not answer."""
+        """Notify every administrator. Raises UNAVAILABLE if the users service does not answer."""
         await self._sender.notify_administrators(messages.stock_low(event), inbox)
 
     async def on_user_deleted(self, event: UserDeleted, inbox: InboxRecord) -> None:
@@ -195,7 +195,7 @@ class NotificationsService:
 
 
 def _authorized_user(user_id: str, caller: Identity) -> str:
-    """Return the id of the user that a request is about. Raises unless the caller is that user or an admin."""
+    """Return the id of the user whom a request concerns. Raises an error unless the caller is that user or an admin."""
     user_id = user_id or caller.subject
     require_self_or_admin(caller, user_id)
     if not is_id("usr", user_id):

@@ -31,5 +31,5 @@ async def notifications_of(store: Store, user_id: str, limit: int, cursor: str |
 
 
 async def due(store: Store, now: datetime, cursor: str | None) -> Page[Notification]:
-    """List the pending messages whose next attempt is due, longest due first."""
+    """List the pending messages whose next attempt is due, in the order of their due times."""
     return await store.page(Notification, "due", "all", limit=20, cursor=cursor, until=sortable(now))

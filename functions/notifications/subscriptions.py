@@ -1,4 +1,4 @@
-"""The events that notifications hears, and the method that handles each."""
+"""The events to which notifications subscribes, and the method that handles each."""
 
 from __future__ import annotations
 

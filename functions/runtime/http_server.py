@@ -95,7 +95,7 @@ def framework_app(events: EventFunction) -> Any:
         return await events(request)
 
     module = SimpleNamespace(function=function)
-    create: Any = create_asgi_app_from_module  # not typed by its authors
+    create: Any = create_asgi_app_from_module  # the library has no type for it
     return create("function", "main.py", "http", module, None)
 
 

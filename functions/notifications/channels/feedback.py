@@ -1,6 +1,6 @@
 """Use cases of mail feedback: bounces and complaints that Amazon SES reports through Amazon EventBridge.
 
-A report's tags hold the notification's id (ses.py), so that no address is read.
+A report's tags have the notification's id (ses.py), so no address has to be read.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _Event(msgspec.Struct):
 class FeedbackService:
     """Use cases of mail feedback. Methods are safe to call concurrently.
 
-    `secret` authenticates the reports; if it is empty, no report is accepted.
+    `secret` authenticates the reports. If it is empty, no report is accepted.
     """
 
     def __init__(self, store: Store, clock: Clock, *, secret: str) -> None:
@@ -59,10 +59,10 @@ class FeedbackService:
         self._secret = secret
 
     async def receive(self, payload: bytes, secret: str) -> None:
-        """Handle one report; ignore those about anything but our mail.
+        """Handle one report. Reports that are not about our mail are ignored.
 
-        A permanent bounce is recorded as an event, by which users marks the address. A complaint disables the user's
-        e-mail.
+        A permanent bounce is recorded as an event, after which the users service marks the address. A complaint
+        disables the user's e-mail.
 
         Raises:
             NotFound: WEBHOOK_NOT_FOUND if no secret is configured.

@@ -1,4 +1,4 @@
-"""The mailbox: messages that a user reads in the API, and that are sent nowhere."""
+"""The mailbox channel. A user reads its messages in the API; they are not sent."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from functions.notifications.channels.port import Mail
 
 
 class Mailbox:
-    """See Channel. A stored message is delivered."""
+    """See Channel. A message counts as delivered when it is stored."""
 
     name = "mailbox"
     needs_address = False
 
     async def send(self, mail: Mail) -> None:
-        """Do nothing: the message is stored already."""
+        """Do nothing, because the message is stored already."""

@@ -1,4 +1,4 @@
-"""Compose a message in the Internet Message Format (RFC 5322), for every channel that sends mail."""
+"""Composition of messages in the Internet Message Format (RFC 5322), for every channel that sends mail."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from functions.notifications.channels.port import Mail, MailRefused
 def parse_mailbox(text: str) -> Address:
     """Parse a mailbox: `shop@example.com`, or with a display name `The Shop <shop@example.com>`.
 
-    The domain is returned in its ASCII form. Raises ValueError for anything else.
+    The domain of the result is in ASCII form. Raises ValueError if `text` is not a mailbox.
     """
     header = SMTP_POLICY.header_factory("From", text)
     if header.defects or len(header.addresses) != 1:
@@ -25,12 +25,12 @@ def parse_mailbox(text: str) -> Address:
 def ascii_domain(address: str) -> str:
     """Return `address` with its domain in ASCII, as mail servers need it: `max@xn--fuball-cta.example` (IDNA 2008).
 
-    Raises ValueError for a domain that has no such form.
+    Raises ValueError for a domain that has no ASCII form.
     """
     local, at, domain = address.rpartition("@")
     if domain.isascii():
         return address
-    import idna  # only where an address needs it
+    import idna  # imported only if an address needs it
 
     return local + at + idna.encode(domain, uts46=True, std3_rules=True).decode()
 
@@ -38,11 +38,11 @@ def ascii_domain(address: str) -> str:
 def compose(mail: Mail, sender: Address, reply_to: Address | None = None) -> EmailMessage:
     """Return the message with a text part and, if the mail has one, an HTML part.
 
-    Both parts are quoted-printable, so that no line is longer than 76 characters and every server accepts it. The
-    Message-ID is derived from the notification, so that a repetition has the same one.
+    Both parts are quoted-printable, so that no line is longer than 76 characters and every server accepts the message.
+    The Message-ID is derived from the notification, so that a repetition has the same Message-ID.
 
     Raises:
-        MailRefused: ADDRESS_MALFORMED, if no header can hold the recipient's address.
+        MailRefused: ADDRESS_MALFORMED, if the recipient's address cannot be written in a header.
     """
     message = EmailMessage(SMTP_POLICY)
     message["Message-ID"] = f"<{mail.id}@{sender.domain}>"

@@ -1,4 +1,4 @@
-"""The port of channels, which deliver messages. Adapters: `mailbox.py`, `smtp.py`, and `ses.py` for Amazon SES."""
+"""The port of channels, which deliver messages. The adapters are `mailbox.py`, `smtp.py` and `ses.py` (Amazon SES)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Protocol
 from functions.runtime.errors import ServiceError, unavailable
 
 NOTIFICATION_TAG = "notification_id"
-"""The tag of a mail that holds the notification's id, for later reports about the mail (feedback.py)."""
+"""The tag of a mail with the notification's id. A later report about the mail has the same tag (feedback.py)."""
 
 
 @dataclass(frozen=True)
 class Mail:
-    """A message that is ready to be sent; the recipient is never shown.
+    """A message that is ready to be sent. The recipient is never shown.
 
-    `id` is the notification's, `body` the plain text, `html` the same words as HTML.
+    `id` is the notification's id, `body` the plain text, and `html` the same words as HTML.
     """
 
     id: str
@@ -33,24 +33,24 @@ class Bounced(Exception):
 
 
 class MailRefused(Exception):
-    """The message is refused for good; the text is a stable reason in UPPER_SNAKE."""
+    """The message is refused for good. The text is a stable reason in UPPER_SNAKE."""
 
 
 class Channel(Protocol):
-    """Sends mail at least once. The message id identifies a repetition."""
+    """A channel that sends a mail at least once. A repetition has the same message id."""
 
     @property
     def name(self) -> str:
-        """`mailbox`, `smtp` or `ses`."""
+        """The channel's name: `mailbox`, `smtp` or `ses`."""
 
     @property
     def needs_address(self) -> bool:
-        """Whether sending needs an address. If not, a message is delivered once it is stored."""
+        """Whether sending needs an address. If not, a message counts as delivered when it is stored."""
 
     async def send(self, mail: Mail) -> None:
-        """Send a mail. Raises Bounced or MailRefused, which are final, or UNAVAILABLE, which may be retried."""
+        """Send a mail. Raises Bounced or MailRefused, which are final, or UNAVAILABLE, which the caller may retry."""
 
 
 def mail_unavailable() -> ServiceError:
-    """The error that every adapter raises for a transient fault of its own or of the network, and for a timeout."""
+    """Make the error that adapters raise for a timeout, or for a transient failure of the mail server or network."""
     return unavailable("MAIL_UNAVAILABLE", "Mail cannot be sent at present.")

@@ -1,4 +1,4 @@
-"""Mail through Amazon SES (its API v2, through boto3)."""
+"""Mail through API v2 of Amazon SES, which is called with boto3."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ log = logging.getLogger("shop.notifications")
 
 MAX_THREADS = 8
 ATTEMPTS = 3
-# The message or the address is at fault. Every other error (throttling, a paused account, a missing role) is transient
-# or one of the configuration, so the message is retried.
+# These errors are caused by the message or the address. All other errors (throttling, a paused account, a missing role)
+# are transient or caused by the configuration, so the message is retried.
 _REFUSALS = frozenset({"MessageRejected", "BadRequestException"})
 
 
 class SesChannel:
     """See Channel. Mail comes from `sender`, replies go to `reply_to`, and sending one mail takes `seconds` at most.
 
-    Each mail carries its notification's id as a tag, by which a later report of a bounce identifies it (feedback.py).
-    SES sends such reports if `configuration_set` is given.
+    Each mail has its notification's id as a tag, with which a later report of a bounce identifies it (feedback.py). SES
+    sends such reports if `configuration_set` is given.
     """
 
     name = "ses"
@@ -64,7 +64,8 @@ class SesChannel:
         )
         self._client: Any = None
         self._connecting = asyncio.Lock()
-        # Its own pool, so that a slow SES takes no thread from the store. The threads end with the process.
+        # The channel has its own pool, so that a slow SES takes no thread from the store. The threads end with the
+        # process.
         self._threads = ThreadPoolExecutor(MAX_THREADS, "ses")
         self._breaker = CircuitBreaker("ses")
 
@@ -102,12 +103,12 @@ def _invoke(work: Callable[[], Any]) -> Any:
 
     try:
         return work()
-    except ClientError as error:  # its message may hold the address, so it is not passed on
+    except ClientError as error:  # its message may contain the address, so drop it
         code = error.response.get("Error", {}).get("Code", "")
         if code in _REFUSALS:
             raise MailRefused("MESSAGE_REFUSED") from None
         raise _unavailable(code) from None
-    except BotoCoreError as error:  # no credentials, no region, no connection
+    except BotoCoreError as error:  # for example no credentials, region or connection
         raise _unavailable(type(error).__name__) from None
 
 

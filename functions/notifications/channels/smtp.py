@@ -1,4 +1,4 @@
-"""Mail over SMTP (RFC 5321), with one connection a message."""
+"""Mail over SMTP (RFC 5321), with one connection for each message."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ log = logging.getLogger("shop.notifications")
 MAX_CONNECTIONS = 8
 _PORTS = {"smtp": 25, "smtps": 465}
 _STARTTLS = {"1": True, "0": False}
-# Enhanced status codes (RFC 3463) for which the message or a transient state is at fault, not the address: 5.2.2
-# mailbox full, 5.2.3 too long, 5.3 mail system, 5.6 content, 5.7 policy.
+# Enhanced status codes (RFC 3463) of failures that are caused by the message or a transient state and not by the
+# address: 5.2.2 mailbox full, 5.2.3 too long, 5.3 mail system, 5.6 content, 5.7 policy.
 _MESSAGE_FAULTS = ("5.2.2", "5.2.3", "5.3.", "5.6.", "5.7.")
 
 
 @dataclass(frozen=True)
 class SmtpServer:
-    """The mail server that SMTP_URL names. `starttls` is required if True, and used if offered if None."""
+    """The mail server that SMTP_URL names. STARTTLS is required if `starttls` is True, and optional if it is None."""
 
     host: str
     port: int
@@ -46,11 +46,11 @@ class SmtpServer:
 def parse_url(url: str, *, production: bool = False) -> SmtpServer:
     """Return the server that SMTP_URL names.
 
-    In production the connection is encrypted and the certificate checked: STARTTLS is required unless the scheme is
+    In production the connection is encrypted and the certificate is checked. STARTTLS is required unless the scheme is
     `smtps`.
 
     Raises:
-        SettingsError: without showing the value.
+        SettingsError: the URL is not valid. The message does not show it.
     """
     try:
         server = _parse(url, production)
@@ -127,7 +127,7 @@ class SmtpChannel:
         except errors.SMTPNotSupported:
             raise MailRefused("NOT_SUPPORTED_BY_SERVER") from None
         except (errors.SMTPException, OSError) as error:
-            # A transient fault, or one of the configuration (a password, a certificate), so the mail is retried.
+            # A transient failure or an error of the configuration (a password, a certificate), so the mail is retried.
             raise _unavailable(type(error).__name__) from None
 
     def _client(self) -> SMTP:
@@ -146,7 +146,7 @@ class SmtpChannel:
 
 
 def _refusal(code: int, text: str) -> Exception:
-    """Translate a refusal of the recipient. Its text may hold the address, so it is not passed on."""
+    """Translate a refusal of the recipient. The server's text may contain the address, so it is dropped."""
     if code < 500:
         return _unavailable(str(code))
     return MailRefused("MESSAGE_REFUSED") if text.startswith(_MESSAGE_FAULTS) else Bounced()
