@@ -208,7 +208,7 @@ def _areas(fields: dict[str, str]) -> Iterator[_Area]:
 
 def _data(country: str) -> dict[str, Any]:
     """Read the entry of one country. The entries of its regions, up to a megabyte, are skipped without decoding."""
-    from importlib.resources import files  # needed with the first address only
+    from importlib.resources import files  # imported with the first address
 
     import msgspec
 

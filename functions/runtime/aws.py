@@ -15,7 +15,7 @@ def make_client(service: str, region: str | None, endpoint: str | None, **config
     endpoint that is None comes from the same chain. `config` has the arguments of botocore's Config. An endpoint
     inside the platform is called without the environment's proxies.
     """
-    # botocore is boto3 without its resource layer, whose import alone costs a cold start 0.08 s.
+    # botocore is sufficient. Importing boto3, which adds a resource layer, would add 0.08 s to a cold start.
     from botocore.config import Config
     from botocore.session import get_session
 
@@ -23,7 +23,7 @@ def make_client(service: str, region: str | None, endpoint: str | None, **config
 
     session = get_session()
     session.register_component("data_loader", LeanLoader())
-    # Pods have AWS_REGION, which boto3 does not read. A configured endpoint needs no region, but boto3 demands one.
+    # Pods have AWS_REGION, which boto3 does not read. An endpoint of our own needs no region, but boto3 requires one.
     if endpoint and proxy_for(endpoint) is None:
         config["proxies"] = {}  # only calls to AWS itself use the proxies
     region = region or os.environ.get("AWS_REGION") or session.get_config_variable("region")

@@ -170,7 +170,7 @@ def _processing(type_: str, source: str) -> tracing.SpanTemplate:
 
 
 class _TooManySweeps(Exception):
-    """Too many sweeps ran within the last seconds; another one would find nothing."""
+    """Too many sweeps ran within the last seconds. Another sweep would find nothing to do."""
 
 
 class _SweepLimiter:
@@ -195,7 +195,7 @@ class _SweepLimiter:
 
 
 async def _no_sweep(_: Payload, __: InboxRecord) -> None:
-    """Do nothing: the domain has no sweep of its own."""
+    """Do nothing, because the domain has no sweep of its own."""
 
 
 async def _read(request: Request) -> Any:

@@ -132,8 +132,8 @@ class GrpcClient:
                 self._shutdown = asyncio.create_task(self._wait_for_shutdown())
 
     async def _wait_for_shutdown(self) -> None:
-        """Wait until the server has closed the connection. From then on, calls wait for its successor."""
-        import grpc  # imported already by the channel
+        """Wait until the server has closed the connection. After that, calls wait for the server's successor."""
+        import grpc  # the channel has imported it already
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LONGEST_HOLD):
@@ -143,7 +143,7 @@ class GrpcClient:
     async def _attempt(
         self, method: Callable[..., Awaitable[A]], request: Any, deadline: float, metadata: Metadata
     ) -> A:
-        import grpc.aio  # imported already by the channel
+        import grpc.aio  # the channel has imported it already
 
         from functions.runtime.rpc.errors import from_rpc_error, unreachable
 

@@ -1,4 +1,4 @@
-"""Idempotency keys: a repeated request returns the first result and has no second effect."""
+"""Idempotency keys. A request with a repeated key returns the first result and has no second effect."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class PaymentProvider(Protocol):
     """
 
     async def charge(self, key: str, amount: Money, token: str) -> ChargeOutcome:
-        """Authorise and capture `amount`, unless `void` came first. The token is neither kept nor logged."""
+        """Authorise and capture `amount`, unless `void` came first. The token is never stored or logged."""
 
     async def void(self, key: str) -> ChargeOutcome:
         """Prevent any charge with `key`. Returns VOIDED, or the outcome of a charge that came first."""

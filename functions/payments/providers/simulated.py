@@ -177,7 +177,7 @@ class SimulatedProvider:
                 found[entry.payment_id] = None
         return list(found)
 
-    # Actions at the provider that do not come from the shop
+    # Actions at the provider that the shop does not start.
 
     async def refund_at_provider(self, refund_id: str, charge_key: str, amount: Money) -> bool:
         """Refund `amount` of a charge, as in the provider's dashboard. Returns False if it is refused. Repeatable."""

@@ -1,4 +1,4 @@
-"""Encoding of entities, the same for every adapter: JSON by msgspec."""
+"""Encoding of entities as JSON with msgspec. All adapters use it."""
 
 from __future__ import annotations
 

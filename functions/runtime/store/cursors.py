@@ -37,7 +37,7 @@ def cursor_after(listing: Listing, sort: str, entity_id: str) -> str:
 
 
 def position(listing: Listing, cursor: str) -> tuple[str, str]:
-    """Return the (sort, id) of a cursor. Raises INVALID_ARGUMENT (INVALID_CURSOR)."""
+    """Return the position (sort, id) of a cursor. Raises INVALID_ARGUMENT (INVALID_CURSOR)."""
     try:
         raw = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         body = raw[_CHECK:]

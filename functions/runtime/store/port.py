@@ -102,7 +102,7 @@ class AlreadyDone(Exception):
 def store_unavailable(
     message: str = "The store cannot be reached at the moment.",
 ) -> ServiceError:
-    """Make the error of a database that does not answer, or of a store that is closed."""
+    """Make the error for a database that does not answer, or for a closed store."""
     return unavailable("STORE_UNAVAILABLE", message)
 
 
@@ -187,7 +187,7 @@ class Store(Protocol):
         """Return the number of unpublished rows, and when the oldest was written."""
 
     def on_commit(self, listener: Callable[[Sequence[OutboxRow]], None]) -> None:
-        """Call `listener`, which must not block, with the outbox rows of every commit, right after it."""
+        """Call `listener` with the outbox rows of each commit, right after the commit. It must not block."""
 
     async def expire(self, now: datetime, limit: int = 1000) -> int:
         """Remove up to `limit` expired entities and idempotency records. Returns their number."""

@@ -1,4 +1,4 @@
-"""Reads of one DynamoDB table: by keys, by partition, listings, and the outbox."""
+"""Access to one DynamoDB table: items by key, partitions, listings, and the outbox."""
 
 from __future__ import annotations
 
