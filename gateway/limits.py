@@ -133,10 +133,12 @@ class ConcurrencyLimiter:
 
 
 def client_address(peer: str, forwarded: bytes, hops: int) -> str:
-    """Return the caller's network address: the peer's, or the one in X-Forwarded-For behind `hops` trusted proxies.
+    """Return the network address of the caller.
 
-    The nearest proxy appended the last entry, so the caller is the `hops`-th entry from the right. Entries to the left
-    of it were sent by the caller, and are ignored.
+    `hops` is the number of trusted proxies in front of the gateway. Without proxies, the caller is `peer`. Otherwise
+    each proxy has appended one address to X-Forwarded-For, so the caller is the `hops`-th entry from the right. Entries
+    to the left of it are ignored, because the caller can forge them. If the header is missing, too short or has no
+    valid address there, return `peer`.
     """
     if not hops or not forwarded:
         return peer

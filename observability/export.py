@@ -110,7 +110,10 @@ class Provider:
         self._put, self._waiting = inside.emit, inside._queue  # noqa: SLF001 - as said
 
     def sampled(self, parent: context.Context, trace_id: str, name: str) -> bool:
-        """Return whether to record a span under `parent`; not called if it `follows` a parent."""
+        """Ask the sampler whether to record a new span.
+
+        If `follows` is true, call this only for root spans: other spans take the decision of their parent.
+        """
         known = Context()
         if not parent.root:
             flags = trace.TraceFlags(int(parent.flags, 16))

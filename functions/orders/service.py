@@ -113,8 +113,8 @@ class CancelOrder:
 class OrdersService:
     """Use cases of orders. Collaborators are fixed at start; methods are safe to call concurrently.
 
-    `provider_limits` are the totals that the payment provider can charge. `order_timeout` is how long an order may wait
-    for stock or payment. Every method that takes an order's id raises NotFound (ORDER_NOT_FOUND) if the order is
+    `provider_limits` says which order totals the payment provider can charge. `order_timeout` is how long an order may
+    wait for stock or payment. Every method that takes an order's id raises NotFound (ORDER_NOT_FOUND) if the order is
     unknown or the caller may not see it.
     """
 

@@ -87,7 +87,10 @@ def legacy_email_key(text: str) -> str | None:
 
 
 def account_key(text: str) -> str:
-    """Return the key of the account that a login names, even if there is no account or the text is not an address."""
+    """Return the account key for `text`, the e-mail address that a user entered.
+
+    It is computed from the text alone, so it exists for unknown addresses and for text that is not an address.
+    """
     try:
         return email_key(normalise_email(text))
     except ServiceError:

@@ -47,7 +47,11 @@ class Ports:
 
 
 def fixed(domains: Iterable[str], offset: int = 0) -> Ports:
-    """Return the documented ports plus `offset`. Domains without a documented port get the next numbers."""
+    """Return the documented ports.
+
+    Domains without a documented port get the ports after the last documented domain, in order of name. `offset` is
+    added to every port.
+    """
     numbers = dict(DOMAINS)
     for domain in sorted(set(domains) - set(DOMAINS)):
         last = max(numbers.values())

@@ -73,7 +73,10 @@ def is_shown(raw: bytes, logs: Logs) -> bool:
 
 
 def readable(raw: bytes) -> tuple[str, str]:
-    """Return level and text of a log line: `WARNING event key=value ...`, or the line itself if it is not JSON."""
+    """Return the level and the readable text of a log line.
+
+    The text is `WARNING event key=value ...`. A line that is not JSON is returned unchanged, with an empty level.
+    """
     text = raw.decode(errors="replace").rstrip()
     try:
         record = json.loads(text) if text.startswith("{") else None

@@ -13,7 +13,7 @@ MAPPINGS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "C
 
 
 class NotSpans(ValueError):
-    """The body is no ExportTraceServiceRequest."""
+    """The request body is not a valid ExportTraceServiceRequest."""
 
 
 class Span(NamedTuple):

@@ -138,7 +138,7 @@ def free_port() -> int:
 
 
 def answers(port: int) -> bool:
-    """Return whether DynamoDB Local answers requests. Its port opens some time before it does."""
+    """Return whether DynamoDB Local answers requests. Its port opens before the server can answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", "/")
