@@ -15,6 +15,7 @@ from functions.runtime import grpc_client
 from functions.runtime.errors import TRANSIENT, ServiceError
 from gateway.clients import Clients, ServiceClient
 from gateway.models import notifications, orders, payments, users
+from gateway.responses import until_disconnected
 from proto.shop.notifications.v1 import notifications_pb2
 from proto.shop.orders.v1 import orders_pb2
 from proto.shop.payments.v1 import payments_pb2
@@ -99,7 +100,7 @@ class DataExport(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the document. Raises ServiceError when it cannot be completed."""
         scope["request_context"].streaming = True
-        gone = asyncio.ensure_future(_gone(receive))
+        gone = asyncio.ensure_future(until_disconnected(receive))
         try:
             async with asyncio.timeout(_LONGEST):
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -156,8 +157,3 @@ async def _read_page(client: ServiceClient[Any], method: Callable[..., Awaitable
             if error.code not in TRANSIENT or loop.time() >= ends:
                 raise
         await asyncio.sleep(_PAUSE)
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -8,7 +8,6 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 
 from functions.runtime.errors import Code, ServiceError, unavailable
 from gateway.problems import HttpError
@@ -152,14 +151,3 @@ def client_address(peer: str, forwarded: bytes, hops: int) -> str:
         return str(ipaddress.ip_address(given.strip("[]")))
     except ValueError:
         return peer
-
-
-@lru_cache(maxsize=10_000)
-def address_key(address: str) -> str:
-    """Return the key of an address: an IPv4 address itself, and the /64 of an IPv6 address, as a customer has a /64."""
-    if ":" not in address:
-        return address
-    try:
-        return str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))
-    except ValueError:
-        return address

@@ -16,6 +16,7 @@ from functions.runtime.rpc.errors import from_rpc_error
 from gateway.app_state import AppState
 from gateway.middleware.request_context import RequestContext
 from gateway.models.orders import FINAL, order
+from gateway.responses import until_disconnected
 from proto.shop.orders.v1 import orders_pb2 as pb
 
 RETRY_MILLISECONDS = 2000
@@ -77,7 +78,7 @@ class OrderStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the stream ends or the client disconnects."""
-        gone = asyncio.ensure_future(_gone(receive))
+        gone = asyncio.ensure_future(until_disconnected(receive))
         draining = asyncio.ensure_future(self._state.draining.wait())
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -134,11 +135,6 @@ def event(message: pb.Order) -> bytes:
 async def _next(watch: Any) -> pb.Order | None:
     message = await watch.read()
     return None if message is grpc.aio.EOF else message.order
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _part(chunk: bytes) -> dict[str, Any]:

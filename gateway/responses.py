@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from starlette.responses import Response
+from starlette.types import Receive
 
 PRIVATE, REVALIDATE = b"no-store", b"no-cache"
 """Cache-Control of personal responses, and of those that any cache may store if it validates them before each use."""
@@ -44,3 +45,9 @@ class JsonResponse(Response):
 def no_content() -> Response:
     """Return 204."""
     return Response(None, 204, {"cache-control": PRIVATE.decode()})
+
+
+async def until_disconnected(receive: Receive) -> None:
+    """Wait until the client closes the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

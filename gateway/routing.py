@@ -27,9 +27,9 @@ from starlette.types import Receive, Scope, Send
 from functions.runtime import grpc_client
 from functions.runtime.errors import invalid, unauthenticated
 from functions.runtime.identity import current_caller, require_admin
+from functions.runtime.networks import network_key
 from gateway.api_errors import ApiError
 from gateway.authentication import authenticate
-from gateway.limits import address_key
 from gateway.middleware.request_context import RequestContext
 from gateway.preconditions import not_modified
 from gateway.request_body import read_json
@@ -187,7 +187,7 @@ class ApiRoute(APIRoute):
         async def handle(request: Request) -> Response:
             request_context: RequestContext = request.scope["request_context"]
             request_context.access = access
-            with request_context.state.open_requests.hold(address_key(request_context.address)):
+            with request_context.state.open_requests.hold(network_key(request_context.address)):
                 response = await answer(request, request_context)
             if is_conditional and (given := request.headers.get("if-none-match")) is not None:
                 return not_modified(response, given)

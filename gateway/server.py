@@ -17,10 +17,11 @@ from fastapi import FastAPI
 from events.http_server import HttpProtocol, Server, bind
 from functions.runtime.credentials import refuse_weak
 from functions.runtime.errors import ServiceError
+from functions.runtime.networks import network_key
 from functions.runtime.settings import SettingsError, load
 from gateway.app import create_app
 from gateway.app_state import AppState
-from gateway.limits import ConcurrencyLimiter, address_key
+from gateway.limits import ConcurrencyLimiter
 from gateway.settings import Settings
 from observability import heap, logs, tracing
 from observability.metrics_server import MetricsServer
@@ -88,7 +89,7 @@ class BoundedHttpProtocol(HttpProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Count the connection, and start the timer of its first request."""
         super().connection_made(transport)
-        holder = address_key(self.client[0] if self.client else "")
+        holder = network_key(self.client[0] if self.client else "")
         try:
             self.open.acquire(holder)
         except ServiceError:

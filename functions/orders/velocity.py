@@ -11,7 +11,6 @@ places the next order, so that events need not update the records.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,6 +19,7 @@ from zlib import crc32
 
 from functions.orders.domain import Order, Status
 from functions.runtime.errors import ServiceError, exhausted
+from functions.runtime.networks import network_key
 
 HOUR = 3600.0
 SHARDS = 8
@@ -101,13 +101,7 @@ def address_record_id(address: str, user_id: str) -> str:
 
     It contains a digest of the address, or of the /64 network of an IPv6 address.
     """
-    network = address
-    if ":" in address:
-        try:
-            network = str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))
-        except ValueError:
-            network = address
-    return f"net_{sha256(network.encode()).hexdigest()[:32]}_{crc32(user_id.encode()) % SHARDS}"
+    return f"net_{sha256(network_key(address).encode()).hexdigest()[:32]}_{crc32(user_id.encode()) % SHARDS}"
 
 
 def count_order(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from functions.runtime.errors import invalid
-from gateway.limits import address_key
+from functions.runtime.networks import network_key
 from gateway.middleware.request_context import MAX_HEADERS, RequestContext
 from gateway.problems import HttpError
 
@@ -24,7 +24,7 @@ class LimitsMiddleware:
         request_context: RequestContext | None = scope.get("request_context")
         if request_context is not None:
             state = request_context.state
-            request_context.count(state.address_rates, address_key(request_context.address))
+            request_context.count(state.address_rates, network_key(request_context.address))
             _check_head(scope, state.settings.max_header_bytes)
             if repeated := request_context.repeated_header:
                 raise invalid("A header that has one value came twice.", (repeated, "must be given once"))

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from functions.runtime.errors import ServiceError
-from gateway.limits import TokenBuckets, address_key, client_address
+from functions.runtime.networks import network_key
+from gateway.limits import TokenBuckets, client_address
 from gateway.tests.conftest import CUSTOMER, Start, StartServer, assert_problem
 from gateway.tests.fakes import ORDER, PRODUCT, Backend
 from gateway.tests.test_errors import new_order
@@ -61,9 +62,9 @@ def test_forwarded_addresses_are_believed_only_from_trusted_proxies(
 
 
 def test_an_ipv6_customer_counts_as_their_network() -> None:
-    assert address_key("2001:db8::1") == address_key("2001:db8::ffff:2") != address_key("2001:db8:0:1::1")
-    assert address_key("192.0.2.1") == "192.0.2.1"
-    assert address_key("not:an:address") == "not:an:address"
+    assert network_key("2001:db8::1") == network_key("2001:db8::ffff:2") != network_key("2001:db8:0:1::1")
+    assert network_key("192.0.2.1") == "192.0.2.1"
+    assert network_key("not:an:address") == "not:an:address"
 
 
 async def test_too_many_requests_are_429_with_the_rate(start: Start) -> None:
