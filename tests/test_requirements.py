@@ -54,6 +54,10 @@ def test_nothing_that_installs_names_a_package_index(path: Path) -> None:
     assert not re.findall(r"index-url|find-links|trusted-host|pypi\.org|pythonhosted|npmjs", path.read_text())
 
 
+def test_the_lock_file_of_nodes_tools_names_no_address() -> None:
+    assert "://" not in (ROOT / "requirements/node/package-lock.json").read_text()
+
+
 @pytest.mark.parametrize("image", IMAGES)
 def test_what_an_image_installs_is_what_is_tested(image: str) -> None:
     tested = locked((ROOT / "requirements/dev.txt").read_text())
