@@ -91,7 +91,8 @@ async def request_password_reset(
 ) -> None:
     """Have a code mailed that resets the password.
 
-    Answers alike whether or not there is such an account; at most three mails in 15 minutes.
+    Answers alike whether or not there is such an account. In 15 minutes, requests from one network address cause at
+    most three mails, and all requests ten.
     """
     command = pb.RequestPasswordResetRequest(email=body.email, client_address=context.address)
     await users.write(users.stub.RequestPasswordReset, command)

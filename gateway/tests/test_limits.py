@@ -67,6 +67,10 @@ def test_an_ipv6_customer_counts_as_their_network() -> None:
     assert network_key("not:an:address") == "not:an:address"
 
 
+def test_an_ipv4_mapped_address_counts_as_its_ipv4_address() -> None:
+    assert network_key("::ffff:192.0.2.1") == "192.0.2.1" != network_key("::ffff:192.0.2.2")
+
+
 async def test_too_many_requests_are_429_with_the_rate(start: Start) -> None:
     api = await start(rate_limit_per_second=0.5, rate_limit_burst=2)
     for _ in range(2):

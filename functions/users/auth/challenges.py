@@ -11,6 +11,9 @@ from hmac import compare_digest
 from functions.runtime.errors import ServiceError, invalid
 
 MAX_MAILS = 3
+"""The mails of a challenge in 15 minutes that requests from one network cause."""
+MAX_MAILS_IN_ALL = 10
+"""The mails of a challenge in 15 minutes. Strangers on one network leave the owner's own request its mail."""
 _WINDOW = timedelta(minutes=15)
 MAX_ISSUED = 100
 """The number of tokens kept for a challenge. Strangers cannot cause so many within the quota of requests. Each failed
@@ -74,8 +77,8 @@ class Challenge:
 
     `email` is the digest of the address to which the mail goes: the tokens prove nothing about another address.
     `address` is the address itself if it is not, or no longer, the account's. `asked` holds the times of the latest
-    requests. A new request leaves the tokens of earlier mails valid until they expire, so that a stranger's request
-    cannot invalidate the owner's mail.
+    requests, and `origins` the digest of each one's network. A new request leaves the tokens of earlier mails valid
+    until they expire, so that a stranger's request cannot invalidate the owner's mail.
     """
 
     id: str
@@ -83,18 +86,26 @@ class Challenge:
     email: str
     expires_at: datetime
     asked: list[datetime] = field(default_factory=list)
+    origins: list[str] = field(default_factory=list)
     address: str = field(default="", repr=False)
     issued: list[IssuedToken] = field(default_factory=list)
     version: int = 0
 
-    def request(self, purpose: Purpose, email: str, now: datetime, address: str = "") -> bool:
-        """Record a request for a mail. After three requests within 15 minutes, return False and change nothing."""
-        recent = [at for at in self.asked if at + _WINDOW > now]
-        if len(recent) >= MAX_MAILS:
+    def request(
+        self, purpose: Purpose, email: str, now: datetime, address: str = "", origin: str = ""
+    ) -> bool:
+        """Record a request for a mail from the network `origin`.
+
+        After three requests of one origin within 15 minutes, or ten in all, return False and change nothing.
+        """
+        origins = [*self.origins, *[""] * len(self.asked)]  # requests stored by an earlier release have none
+        recent = [(at, by) for at, by in zip(self.asked, origins, strict=False) if at + _WINDOW > now]
+        if len(recent) >= MAX_MAILS_IN_ALL or sum(by == origin for _, by in recent) >= MAX_MAILS:
             return False
         if email != self.email:
             self.issued = []
-        self.asked = [*recent, now]
+        self.asked = [*(at for at, _ in recent), now]
+        self.origins = [*(by for _, by in recent), origin]
         self.email, self.address, self.expires_at = email, address, now + purpose.lifetime
         return True
 

@@ -26,7 +26,7 @@ from functions.users.auth.challenges import (
     invalid_mailed_token,
 )
 from functions.users.auth.passwords import PasswordHasher, check_password
-from functions.users.auth.throttle import Throttle
+from functions.users.auth.throttle import Throttle, client_address_key
 from functions.users.auth.tokens import MailedToken, new_mailed_token, parse_mailed_token
 from functions.users.domain import EmailClaim, User, existing
 from functions.users.emails import account_key, email_key
@@ -77,9 +77,10 @@ class RecoveryService:
         self._clock = clock
 
     async def request_password_reset(self, command: RequestPasswordReset) -> None:
-        """Request a mail with a token that resets the password, if the account exists. At most three in 15 minutes.
+        """Request a mail with a token that resets the password, if the account exists.
 
-        An unknown address goes through the same steps as a known address.
+        At most three in 15 minutes for requests from one network, and ten in all. An unknown address goes through the
+        same steps as a known address.
 
         Raises:
             ResourceExhausted: TOO_MANY_ATTEMPTS, for a network address that sends too many requests.
@@ -92,7 +93,10 @@ class RecoveryService:
         # An unknown address also gets a challenge, which expires, but no event.
         user_id = claim.user_id if claim else f"usr_{account[:32]}"
         event = UserChallenged(user_id=user_id, purpose="PASSWORD_RESET")
-        requested = await self._challenge(Purpose.PASSWORD_RESET, user_id, account, event if claim else None)
+        origin = client_address_key(command.client_address)
+        requested = await self._challenge(
+            Purpose.PASSWORD_RESET, user_id, account, event if claim else None, origin
+        )
         if claim and requested:
             log.info("password_reset_requested", extra={"user_id": claim.user_id})
 
@@ -192,7 +196,7 @@ class RecoveryService:
         return MailedCode(text, challenge.address or user.email)
 
     async def _challenge(
-        self, purpose: Purpose, user_id: str, email: str, event: UserChallenged | None
+        self, purpose: Purpose, user_id: str, email: str, event: UserChallenged | None, origin: str = ""
     ) -> bool:
         """Record a request for a mail, and return whether it may be sent. If so, `event` commits with the challenge."""
         now = self._clock.now()
@@ -200,7 +204,7 @@ class RecoveryService:
 
         def change(found: Sequence[Any]) -> Changes[bool]:
             challenge = found[0] or Challenge(key, user_id, email, now)
-            if not challenge.request(purpose, email, now):
+            if not challenge.request(purpose, email, now, origin=origin):
                 return Changes(False)
             return Changes(True, put=[challenge], events=[event] if event else [])
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from functions.runtime.clock import Clock
 from functions.runtime.errors import ServiceError, exhausted, unauthenticated, unavailable
+from functions.runtime.networks import network_key
 from functions.runtime.store.port import Changes, Ref, Store
 from functions.users.auth.devices import KnownDevice
 from functions.users.domain import Credentials
@@ -144,7 +145,7 @@ class Throttle:
 
         Raises RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS).
         """
-        counters = [_Counter(client_address_key(f"move:{user_id}"), PER_ACCOUNT)]
+        counters = [_Counter(_digest(f"move:{user_id}"), PER_ACCOUNT)]
         async with self._one_at_a_time(counters[0].key):
             await self._require_below_limits(counters)
             await self._record(counters)
@@ -155,7 +156,7 @@ class Throttle:
         Raises RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS).
         """
         if client_address:
-            key = client_address_key(f"mail:{client_address}")
+            key = _digest(f"mail:{client_address_key(client_address)}")
             counters = [_Counter(key, self._limits.failures_per_address)]
             await self._require_below_limits(counters)
             await self._record(counters)
@@ -255,20 +256,8 @@ def invalid_credentials() -> ServiceError:
 
 
 def client_address_key(client_address: str) -> str:
-    """Return the key of a network address. For IPv6 it is the key of the /64, because a subscriber has a whole /64."""
-    from ipaddress import IPv6Address, ip_address
-
-    name = client_address.strip()[:64]
-    try:
-        address = ip_address(name)
-    except ValueError:
-        pass  # not an IP address: use the text as it is
-    else:
-        name = str(address)
-        if isinstance(address, IPv6Address):
-            mapped = address.ipv4_mapped
-            name = str(mapped) if mapped else address.packed[:8].hex()
-    return _digest(f"address:{name}")
+    """Return the key of a network address: a digest of what limits count it by."""
+    return _digest(f"address:{network_key(client_address.strip()[:64])}")
 
 
 def _digest(text: str) -> str:

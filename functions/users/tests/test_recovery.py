@@ -185,6 +185,31 @@ async def test_at_most_three_mails_go_out_in_15_minutes_and_the_answer_stays_the
     assert len(mails(accounts)) == 4
 
 
+async def test_a_strangers_requests_leave_the_owner_a_mail_of_their_own(accounts: Accounts) -> None:
+    await accounts.register()
+    for stranger in ("192.0.2.66", "2001:db8::66"):
+        for _ in range(5):
+            await accounts.request_reset(address=stranger)
+    assert len(mails(accounts)) == 6
+    await accounts.request_reset(address="198.51.100.1")
+    assert len(mails(accounts)) == 7
+
+
+async def test_an_account_gets_at_most_ten_mails_in_15_minutes(accounts: Accounts) -> None:
+    await accounts.register()
+    for stranger in range(20):
+        await accounts.request_reset(address=f"192.0.2.{stranger}")
+    assert len(mails(accounts)) == 10
+
+
+async def test_the_addresses_of_one_network_cause_only_so_many_mails(accounts: Accounts) -> None:
+    for number in range(accounts.settings.login_failures_per_address):
+        await accounts.request_reset(f"neighbour{number}@example.com", f"2001:db8::{number:x}")
+    with pytest.raises(ServiceError) as raised:
+        await accounts.request_reset("one@example.com", "2001:db8::ffff")
+    assert raised.value.reason == "TOO_MANY_ATTEMPTS"
+
+
 async def test_a_network_address_causes_only_so_many_mails(accounts: Accounts) -> None:
     for number in range(accounts.settings.login_failures_per_address):
         await accounts.request_reset(f"neighbour{number}@example.com", "192.0.2.7")

@@ -259,8 +259,9 @@ class UsersServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RequestPasswordReset(self, request, context):
-        """Has a token mailed that resets the password; answers alike whether or not there is such an account, and sends at most
-        three mails in 15 minutes. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) for an address that asks too often. No token needed.
+        """Has a token mailed that resets the password; answers alike whether or not there is such an account. In 15 minutes it
+        sends at most three mails by requests from one network address, and ten in all. RESOURCE_EXHAUSTED
+        (TOO_MANY_ATTEMPTS) for an address that asks too often. No token needed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -79,8 +79,9 @@ class UsersServiceStub:
     counts like a failed login; INVALID_ARGUMENT (WEAK_PASSWORD).
     """
     RequestPasswordReset: _grpc.UnaryUnaryMultiCallable[_users_pb2.RequestPasswordResetRequest, _users_pb2.RequestPasswordResetResponse]
-    """Has a token mailed that resets the password; answers alike whether or not there is such an account, and sends at most
-    three mails in 15 minutes. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) for an address that asks too often. No token needed.
+    """Has a token mailed that resets the password; answers alike whether or not there is such an account. In 15 minutes it
+    sends at most three mails by requests from one network address, and ten in all. RESOURCE_EXHAUSTED
+    (TOO_MANY_ATTEMPTS) for an address that asks too often. No token needed.
     """
     ResetPassword: _grpc.UnaryUnaryMultiCallable[_users_pb2.ResetPasswordRequest, _users_pb2.ResetPasswordResponse]
     """Replaces the password by the proof of a mailed token, ends every session, and verifies the address. INVALID_ARGUMENT
@@ -168,8 +169,9 @@ class UsersServiceAsyncStub(UsersServiceStub):
     counts like a failed login; INVALID_ARGUMENT (WEAK_PASSWORD).
     """
     RequestPasswordReset: _aio.UnaryUnaryMultiCallable[_users_pb2.RequestPasswordResetRequest, _users_pb2.RequestPasswordResetResponse]  # type: ignore[assignment]
-    """Has a token mailed that resets the password; answers alike whether or not there is such an account, and sends at most
-    three mails in 15 minutes. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) for an address that asks too often. No token needed.
+    """Has a token mailed that resets the password; answers alike whether or not there is such an account. In 15 minutes it
+    sends at most three mails by requests from one network address, and ten in all. RESOURCE_EXHAUSTED
+    (TOO_MANY_ATTEMPTS) for an address that asks too often. No token needed.
     """
     ResetPassword: _aio.UnaryUnaryMultiCallable[_users_pb2.ResetPasswordRequest, _users_pb2.ResetPasswordResponse]  # type: ignore[assignment]
     """Replaces the password by the proof of a mailed token, ends every session, and verifies the address. INVALID_ARGUMENT
@@ -326,8 +328,9 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.RequestPasswordResetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.RequestPasswordResetResponse, _abc.Awaitable[_users_pb2.RequestPasswordResetResponse]]:
-        """Has a token mailed that resets the password; answers alike whether or not there is such an account, and sends at most
-        three mails in 15 minutes. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) for an address that asks too often. No token needed.
+        """Has a token mailed that resets the password; answers alike whether or not there is such an account. In 15 minutes it
+        sends at most three mails by requests from one network address, and ten in all. RESOURCE_EXHAUSTED
+        (TOO_MANY_ATTEMPTS) for an address that asks too often. No token needed.
         """
 
     @_abc_1.abstractmethod
