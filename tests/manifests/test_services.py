@@ -37,6 +37,16 @@ def test_every_container_is_probed(name: str, pod: Mapping[str, Any]) -> None:
         assert container["livenessProbe"].get("timeoutSeconds", 1) >= 5, name
 
 
+@pytest.mark.parametrize(("name", "pod"), list(_pods()))
+def test_a_slow_start_is_not_killed(name: str, pod: Mapping[str, Any]) -> None:
+    for container in pod["containers"]:
+        # With a startup probe the activator waits for Kubernetes to find a pod ready, which delays a start from zero.
+        assert ("startupProbe" in container) == (name not in _SERVICES), name
+        waits = container.get("startupProbe", {"periodSeconds": 0, "failureThreshold": 0})
+        delay = container["livenessProbe"].get("initialDelaySeconds", 0)
+        assert delay + waits["periodSeconds"] * waits["failureThreshold"] >= 60, name
+
+
 @pytest.mark.parametrize("service", _SERVICES.values(), ids=_SERVICES)
 def test_every_service_scales_to_zero_by_a_metric_of_its_own(service: m.Document) -> None:
     annotations = service["spec"]["template"]["metadata"]["annotations"]
