@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from events.cloudevent import header_block, header_value
@@ -31,22 +32,29 @@ class Publisher(Protocol):
 class HttpPublisher:
     """Signs events and posts them to `broker_url` over keep-alive connections; `timeout` is in seconds.
 
-    A redirect counts as a failure. A row is signed with the current key at the time of publishing.
+    A redirect counts as a failure. A row is signed with the current key at the time of publishing. `authorization`
+    returns the header line that authenticates this service to the broker, or nothing.
     """
 
-    def __init__(self, broker_url: str, signer: Signer, timeout: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        broker_url: str,
+        signer: Signer,
+        timeout: float = TIMEOUT_SECONDS,
+        authorization: Callable[[], bytes] = bytes,
+    ) -> None:
         self._signer = signer
         self._client = HttpClient()
         self._target = self._client.target(broker_url)
         self._timeout = timeout
+        self._authorization = authorization
 
     async def publish(self, row: OutboxRow) -> None:
         """See Publisher."""
         try:
             failpoint("outbox.publish.before")
-            answer = await self._client.post(
-                self._target, headers(row, self._signer), row.data, self._timeout
-            )
+            head = headers(row, self._signer) + self._authorization()
+            answer = await self._client.post(self._target, head, row.data, self._timeout)
             failpoint("outbox.publish.after")
         except RequestFailed as error:
             raise NotPublished(str(error)) from None

@@ -3,7 +3,7 @@
 Environment:
 - HTTP_PORT or PORT (8080); METRICS_PORT serves the metrics on a separate port.
 - DATA_DIR, or the directory of STORE_URL (sqlite:///abs/path).
-- BROKER_URL: replayed events are posted there.
+- BROKER_URL: replayed events are posted there, with the token in BROKER_TOKEN_FILE if it is set.
 - SERVICE_KEYS or SERVICE_KEYS_FILE (a JWKS), and TOKEN_ISSUER: to authenticate callers that read and replay.
 """
 
@@ -21,6 +21,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from events.broker_token import broker_token
 from events.cloudevent import CloudEvent, header_block
 from events.dead_letters.app import DeadLetters, Replay, ReplayFailed
 from events.http_client import HttpClient, RequestFailed
@@ -35,13 +36,14 @@ log = logging.getLogger("shop.deadletters")
 _TIMEOUT = 10.0
 
 
-def replay_over_http(client: HttpClient, url: str) -> Replay:
-    """Return a `Replay` that posts events to the broker's URL."""
-    target = client.target(url)
+def replay_over_http(client: HttpClient, url: str, token_file: str = "") -> Replay:
+    """Return a `Replay` that posts events to the broker's URL, with the token in `token_file`."""
+    target, authorization = client.target(url), broker_token(token_file)
 
     async def replay(event: CloudEvent, broker: str | None) -> None:
         try:
-            answer = await client.post(target, header_block(event.attributes), event.data, _TIMEOUT)
+            head = header_block(event.attributes) + authorization()
+            answer = await client.post(target, head, event.data, _TIMEOUT)
         except RequestFailed as error:
             raise ReplayFailed(str(error)) from None
         if not 200 <= answer.status < 300:
@@ -66,7 +68,7 @@ async def serve(environ: Mapping[str, str]) -> None:
     registry = CollectorRegistry()
     app = DeadLetters(
         data_dir(environ),
-        replay=replay_over_http(HttpClient(), url),
+        replay=replay_over_http(HttpClient(), url, environ.get("BROKER_TOKEN_FILE", "")),
         registry=registry,
         callers=dead_letter_callers(environ, time.time),
     )

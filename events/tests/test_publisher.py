@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from events.broker_token import BrokerToken, broker_token
 from events.cloudevent import parse
 from events.publisher import HttpPublisher, NotPublished, dataschema, headers
 from events.service_keys import PrivateKey, ServiceKeys
@@ -142,3 +144,27 @@ async def test_a_silent_broker_is_waited_for_no_longer_than_allowed() -> None:
         with pytest.raises(NotPublished, match="no answer"):
             await publisher.publish(RAW)
         await publisher.close()
+
+
+async def test_a_renewed_token_authenticates_the_publisher(tmp_path: Path) -> None:
+    file, now = tmp_path / "token", 0.0
+    file.write_text("first\n")
+    token = BrokerToken(str(file), lambda: now)
+    async with broker(answering(202)) as inbox:
+        publisher = HttpPublisher(inbox.url, SIGNER, authorization=token.header)
+        await publisher.publish(row(1))
+        file.write_text("second")
+        now = 61.0
+        await publisher.publish(row(2))
+        await publisher.close()
+    sent = [dict(each)[b"authorization"] for each in inbox.headers]
+    assert sent == [b"Bearer first", b"Bearer second"]
+
+
+async def test_without_its_token_nothing_is_published(tmp_path: Path) -> None:
+    async with broker(answering(202)) as inbox:
+        publisher = HttpPublisher(inbox.url, SIGNER, authorization=broker_token(str(tmp_path / "none")))
+        with pytest.raises(NotPublished, match="no token"):
+            await publisher.publish(row(1))
+        await publisher.close()
+    assert inbox.bodies == []

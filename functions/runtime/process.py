@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from events.broker_token import broker_token
 from events.outbox import Outbox
 from events.publisher import HttpPublisher
 from functions.runtime.app import Function
@@ -57,7 +58,8 @@ class ServiceRunner:
         self._rpc: RpcServer | None = None
         self._http: HttpServer | None = None
         self._metrics_server = MetricsServer(self.exposition, self.settings.metrics_hold_seconds)
-        publisher = HttpPublisher(self.settings.broker_url, function.signer)
+        authorization = broker_token(self.settings.broker_token_file)
+        publisher = HttpPublisher(self.settings.broker_url, function.signer, authorization=authorization)
         function.store.on_commit(EventMetrics(function.name, function.event_metrics))
         self.outbox = Outbox(function.store, publisher, function.clock, service=function.name)
 

@@ -48,6 +48,8 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     are created. `memory:`: for tests."""
     broker_url: str = "http://127.0.0.1:8090/shop/default"
     """Where events are posted."""
+    broker_token_file: str = ""
+    """A file with the token for the broker, where Knative authenticates publishers. Empty: none is sent."""
     users_address: str = "127.0.0.1:9081"
     orders_address: str = "127.0.0.1:9082"
     products_address: str = "127.0.0.1:9083"

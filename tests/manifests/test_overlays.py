@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from events.catalog import SweepDue
 from functions.runtime.settings import load
 from gateway.settings import Settings
 from knative.local import manifests as m
@@ -259,6 +260,32 @@ def test_in_the_mesh_only_who_publishes_gets_into_the_broker() -> None:
     assert {f"cluster.local/ns/shop/sa/{name}" for name in (*domains(ROOT), "dead-letters")} < let_in
     assert not [name for name in let_in if "/shop/sa/gateway" in name or "istio" in name]
     assert (spec["action"], rule["to"][0]["operation"]["paths"]) == ("DENY", ["/shop/*"])
+
+
+def test_knative_lets_each_service_publish_events_of_its_own_source_alone() -> None:
+    documents = render("knative/overlays/dev-oidc")
+    policies = {m.name_of(d): d["spec"] for d in of(documents, "EventPolicy")}
+    for domain in domains(ROOT):
+        policy = policies.pop(f"publishes-{domain}")
+        assert policy["from"] == [{"sub": f"system:serviceaccount:shop:{domain}"}]
+        assert policy["filters"] == [{"exact": {"source": f"/{domain}"}}]
+    assert policies.pop("ticks")["filters"] == [{"exact": {"type": SweepDue.TYPE}}]
+    assert policies.pop("replays")["from"] == [{"sub": "system:serviceaccount:shop:dead-letters"}]
+    assert policies == {}
+
+
+def test_whoever_publishes_gets_a_token_for_the_broker_and_nobody_else() -> None:
+    given = set()
+    for name, spec in pods(render("knative/overlays/dev-oidc")):
+        for volume in spec.get("volumes", ()):
+            if volume["name"] == "broker-token":
+                (source,) = volume["projected"]["sources"]
+                assert source["serviceAccountToken"]["audience"] == "eventing.knative.dev/broker/shop/default"
+                environment = {each["name"]: each.get("value") for each in spec["containers"][0]["env"]}
+                assert environment["BROKER_TOKEN_FILE"] == "/var/run/secrets/broker/token"
+                given.add(name.partition("/")[2])
+    both_roles = {f"{domain}{role}" for domain in domains(ROOT) for role in ("", "-events")}
+    assert given == both_roles | {"dead-letters"}
 
 
 def test_production_talks_to_the_world_in_tls_only() -> None:
