@@ -200,9 +200,9 @@ proto-gen: $(READY) ## Generate the modules beside the .proto files
 publish-protos: $(READY) ## Declare the protos published as they are: a change that breaks their clients fails from then on
 	@$(RUN) -m proto.generate $(PUBLISHED)
 
-schemas: $(READY) ## Generate the events' JSON Schemas, the AsyncAPI document, EventTypes and docs/configuration.md
+schemas: $(READY) ## Generate the events' JSON Schemas, the AsyncAPI document, EventTypes, Triggers and docs/configuration.md
 	@$(RUN) -m events.schemas
-	@$(RUN) -m knative.event_types
+	@$(RUN) -m knative.eventing
 	@$(RUN) -m docs.configuration
 
 dashboards: $(READY) ## Generate Grafana's dashboards

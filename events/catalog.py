@@ -8,7 +8,6 @@ only.
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
@@ -19,7 +18,6 @@ Id = Annotated[str, Meta(pattern=r"^[a-z]{3}_[0-9a-f]{32}$", description="Prefix
 Reason = Annotated[
     str, Meta(pattern=r"^[A-Z][A-Z0-9_]{0,63}$", description="A stable reason in UPPER_SNAKE.")
 ]
-_KIND = re.compile(r"^shop\.|\.v[0-9]+$")
 Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
 Count = Annotated[int, Meta(ge=0)]
 
@@ -327,7 +325,7 @@ SUBSCRIBERS: dict[type[Payload], tuple[str, ...]] = {
     NotificationBounced: ("users",),
     SweepDue: ("users", "products", "orders", "payments", "notifications"),
 }
-"""Which domains react to what: the Triggers in knative/base say the same, and a test compares them."""
+"""Which domains react to what; the Triggers in knative/base are generated from it."""
 
 CATALOG: dict[str, type[Payload]] = {payload.TYPE: payload for payload in SUBSCRIBERS}
 """Payload class by CloudEvents type."""
@@ -338,10 +336,6 @@ def subscriptions_of(domain: str) -> set[str]:
     return {payload.TYPE for payload, domains in SUBSCRIBERS.items() if domain in domains}
 
 
-def trigger_name(domain: str, payload: type[Payload]) -> str:
-    """The name of the Trigger in knative/base that delivers a type to a domain."""
-    return (
-        f"{domain}-sweep"
-        if payload is SweepDue
-        else f"{domain}-{_KIND.sub('', payload.TYPE).replace('.', '-')}"
-    )
+def trigger_name(domain: str) -> str:
+    """The name of the Trigger that delivers a domain's events: that of the service which it delivers them to."""
+    return f"{domain}-events"

@@ -12,43 +12,43 @@ orders: shop.orders.v1.OrdersService/PlaceOrder -> orders: shop.products.v1.Prod
 orders: shop.products.v1.ProductsService/BatchGetProducts -> products: shop.products.v1.ProductsService/BatchGetProducts
 orders: shop.orders.v1.OrdersService/PlaceOrder -> orders: transact DeletedAccount Order
 orders: transact DeletedAccount Order -> orders: publish shop.order.placed.v1
-orders: publish shop.order.placed.v1 -> broker: deliver shop/products-order-placed
-broker: deliver shop/products-order-placed -> products: process shop.order.placed.v1
+orders: publish shop.order.placed.v1 -> broker: deliver shop/products-events
+broker: deliver shop/products-events -> products: process shop.order.placed.v1
 products: process shop.order.placed.v1 -> products: transact Reservation Stock
 products: transact Reservation Stock -> products: publish shop.stock.reserved.v1
-products: publish shop.stock.reserved.v1 -> broker: deliver shop/orders-stock-reserved
-products: publish shop.stock.reserved.v1 -> broker: deliver shop/payments-stock-reserved
-broker: deliver shop/orders-stock-reserved -> orders: process shop.stock.reserved.v1
+products: publish shop.stock.reserved.v1 -> broker: deliver shop/orders-events
+products: publish shop.stock.reserved.v1 -> broker: deliver shop/payments-events
+broker: deliver shop/orders-events -> orders: process shop.stock.reserved.v1
 orders: process shop.stock.reserved.v1 -> orders: transact Order
-broker: deliver shop/payments-stock-reserved -> payments: process shop.stock.reserved.v1
+broker: deliver shop/payments-events -> payments: process shop.stock.reserved.v1
 payments: process shop.stock.reserved.v1 -> payments: shop.orders.v1.OrdersService/GetPaymentInstruction
 payments: shop.orders.v1.OrdersService/GetPaymentInstruction -> orders: shop.orders.v1.OrdersService/GetPaymentInstruction
 """
 CONFIRMED = """
 payments: transact Payment Refund -> payments: publish shop.payment.captured.v1
-payments: publish shop.payment.captured.v1 -> broker: deliver shop/orders-payment-captured
-broker: deliver shop/orders-payment-captured -> orders: process shop.payment.captured.v1
+payments: publish shop.payment.captured.v1 -> broker: deliver shop/orders-events
+broker: deliver shop/orders-events -> orders: process shop.payment.captured.v1
 orders: transact Order -> orders: publish shop.order.confirmed.v1
-orders: publish shop.order.confirmed.v1 -> broker: deliver shop/products-order-confirmed
-broker: deliver shop/products-order-confirmed -> products: process shop.order.confirmed.v1
+orders: publish shop.order.confirmed.v1 -> broker: deliver shop/products-events
+broker: deliver shop/products-events -> products: process shop.order.confirmed.v1
 products: process shop.order.confirmed.v1 -> products: transact Reservation Stock
-orders: publish shop.order.confirmed.v1 -> broker: deliver shop/notifications-order-confirmed
-broker: deliver shop/notifications-order-confirmed -> notifications: process shop.order.confirmed.v1
+orders: publish shop.order.confirmed.v1 -> broker: deliver shop/notifications-events
+broker: deliver shop/notifications-events -> notifications: process shop.order.confirmed.v1
 notifications: process shop.order.confirmed.v1 -> notifications: shop.users.v1.UsersService/GetContacts
 notifications: shop.users.v1.UsersService/GetContacts -> users: shop.users.v1.UsersService/GetContacts
 notifications: process shop.order.confirmed.v1 -> notifications: send order_confirmed
 """
 DECLINED = """
 payments: transact Payment Refund -> payments: publish shop.payment.declined.v1
-payments: publish shop.payment.declined.v1 -> broker: deliver shop/orders-payment-declined
-broker: deliver shop/orders-payment-declined -> orders: process shop.payment.declined.v1
+payments: publish shop.payment.declined.v1 -> broker: deliver shop/orders-events
+broker: deliver shop/orders-events -> orders: process shop.payment.declined.v1
 orders: transact Order -> orders: publish shop.order.cancelled.v1
-orders: publish shop.order.cancelled.v1 -> broker: deliver shop/products-order-cancelled
-broker: deliver shop/products-order-cancelled -> products: process shop.order.cancelled.v1
-orders: publish shop.order.cancelled.v1 -> broker: deliver shop/payments-order-cancelled
-broker: deliver shop/payments-order-cancelled -> payments: process shop.order.cancelled.v1
-orders: publish shop.order.cancelled.v1 -> broker: deliver shop/notifications-order-cancelled
-broker: deliver shop/notifications-order-cancelled -> notifications: process shop.order.cancelled.v1
+orders: publish shop.order.cancelled.v1 -> broker: deliver shop/products-events
+broker: deliver shop/products-events -> products: process shop.order.cancelled.v1
+orders: publish shop.order.cancelled.v1 -> broker: deliver shop/payments-events
+broker: deliver shop/payments-events -> payments: process shop.order.cancelled.v1
+orders: publish shop.order.cancelled.v1 -> broker: deliver shop/notifications-events
+broker: deliver shop/notifications-events -> notifications: process shop.order.cancelled.v1
 notifications: process shop.order.cancelled.v1 -> notifications: send order_cancelled
 """
 CANCELLED = """
@@ -56,26 +56,26 @@ gateway: POST /v1/orders/{order_id}/cancel -> gateway: shop.orders.v1.OrdersServ
 gateway: shop.orders.v1.OrdersService/CancelOrder -> orders: shop.orders.v1.OrdersService/CancelOrder
 orders: shop.orders.v1.OrdersService/CancelOrder -> orders: transact Order
 orders: transact Order -> orders: publish shop.order.cancelled.v1
-orders: publish shop.order.cancelled.v1 -> broker: deliver shop/products-order-cancelled
-broker: deliver shop/products-order-cancelled -> products: process shop.order.cancelled.v1
-orders: publish shop.order.cancelled.v1 -> broker: deliver shop/payments-order-cancelled
-broker: deliver shop/payments-order-cancelled -> payments: process shop.order.cancelled.v1
+orders: publish shop.order.cancelled.v1 -> broker: deliver shop/products-events
+broker: deliver shop/products-events -> products: process shop.order.cancelled.v1
+orders: publish shop.order.cancelled.v1 -> broker: deliver shop/payments-events
+broker: deliver shop/payments-events -> payments: process shop.order.cancelled.v1
 payments: transact Payment Refund -> payments: publish shop.payment.refunded.v1
-payments: publish shop.payment.refunded.v1 -> broker: deliver shop/orders-payment-refunded
-broker: deliver shop/orders-payment-refunded -> orders: process shop.payment.refunded.v1
-orders: publish shop.order.cancelled.v1 -> broker: deliver shop/notifications-order-cancelled
-broker: deliver shop/notifications-order-cancelled -> notifications: process shop.order.cancelled.v1
+payments: publish shop.payment.refunded.v1 -> broker: deliver shop/orders-events
+broker: deliver shop/orders-events -> orders: process shop.payment.refunded.v1
+orders: publish shop.order.cancelled.v1 -> broker: deliver shop/notifications-events
+broker: deliver shop/notifications-events -> notifications: process shop.order.cancelled.v1
 notifications: process shop.order.cancelled.v1 -> notifications: send order_cancelled
 """
 REFUNDED = """
 gateway: POST /v1/payments/{payment_id}/refunds -> gateway: shop.payments.v1.PaymentsService/RefundPayment
 gateway: shop.payments.v1.PaymentsService/RefundPayment -> payments: shop.payments.v1.PaymentsService/RefundPayment
 payments: transact Payment Refund -> payments: publish shop.payment.refunded.v1
-payments: publish shop.payment.refunded.v1 -> broker: deliver shop/orders-payment-refunded
-broker: deliver shop/orders-payment-refunded -> orders: process shop.payment.refunded.v1
+payments: publish shop.payment.refunded.v1 -> broker: deliver shop/orders-events
+broker: deliver shop/orders-events -> orders: process shop.payment.refunded.v1
 orders: process shop.payment.refunded.v1 -> orders: transact Order
-payments: publish shop.payment.refunded.v1 -> broker: deliver shop/notifications-payment-refunded
-broker: deliver shop/notifications-payment-refunded -> notifications: process shop.payment.refunded.v1
+payments: publish shop.payment.refunded.v1 -> broker: deliver shop/notifications-events
+broker: deliver shop/notifications-events -> notifications: process shop.payment.refunded.v1
 notifications: process shop.payment.refunded.v1 -> notifications: send payment_refunded
 """
 SHIPPED = """
@@ -83,18 +83,18 @@ gateway: POST /v1/orders/{order_id}/ship -> gateway: shop.orders.v1.OrdersServic
 gateway: shop.orders.v1.OrdersService/ShipOrder -> orders: shop.orders.v1.OrdersService/ShipOrder
 orders: shop.orders.v1.OrdersService/ShipOrder -> orders: transact Order
 orders: transact Order -> orders: publish shop.order.shipped.v1
-orders: publish shop.order.shipped.v1 -> broker: deliver shop/notifications-order-shipped
-broker: deliver shop/notifications-order-shipped -> notifications: process shop.order.shipped.v1
+orders: publish shop.order.shipped.v1 -> broker: deliver shop/notifications-events
+broker: deliver shop/notifications-events -> notifications: process shop.order.shipped.v1
 notifications: process shop.order.shipped.v1 -> notifications: send order_shipped
 """
 # An order that nothing moved any more: the sweep cancels it, in a trace of its own.
 SWEPT = """
-broker: deliver shop/orders-sweep -> orders: process dev.knative.sources.ping
+broker: deliver shop/orders-events -> orders: process dev.knative.sources.ping
 orders: transact Order -> orders: publish shop.order.cancelled.v1
-orders: publish shop.order.cancelled.v1 -> broker: deliver shop/products-order-cancelled
-broker: deliver shop/products-order-cancelled -> products: process shop.order.cancelled.v1
-orders: publish shop.order.cancelled.v1 -> broker: deliver shop/notifications-order-cancelled
-broker: deliver shop/notifications-order-cancelled -> notifications: process shop.order.cancelled.v1
+orders: publish shop.order.cancelled.v1 -> broker: deliver shop/products-events
+broker: deliver shop/products-events -> products: process shop.order.cancelled.v1
+orders: publish shop.order.cancelled.v1 -> broker: deliver shop/notifications-events
+broker: deliver shop/notifications-events -> notifications: process shop.order.cancelled.v1
 """
 
 Edge = tuple[str, str]

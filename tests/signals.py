@@ -74,7 +74,7 @@ broker metric shop_broker_attempts_total: trigger result
 broker metric shop_broker_retries_total: trigger
 broker metric shop_broker_deliveries_total: trigger result
 broker metric shop_broker_dispatch_seconds_count: trigger
-broker span deliver shop/products-order-placed: messaging.system messaging.operation.type messaging.operation.name messaging.destination.name messaging.destination.subscription.name messaging.message.id shop.retry_count
+broker span deliver shop/products-events: messaging.system messaging.operation.type messaging.operation.name messaging.destination.name messaging.destination.subscription.name messaging.message.id shop.retry_count
 """  # noqa: E501 - a line is a signal
 
 COMMON = frozenset({"time", "level", "service", "event", "correlation_id"})

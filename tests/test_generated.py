@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from docs import configuration
-from knative import event_types
+from knative import eventing
 from proto import generate
 
 
@@ -25,8 +25,9 @@ def test_the_modules_beside_a_proto_are_generated_from_it(proto: Path, generated
     assert {path.name: path.read_text() for path in beside} == fresh, "they have drifted: make proto-gen"
 
 
-def test_the_event_types_are_those_of_the_catalogue() -> None:
-    assert event_types.FILE.read_text() == event_types.manifests(), "they have drifted: make schemas"
+@pytest.mark.parametrize("path", eventing.files(), ids=lambda path: path.name)
+def test_event_types_and_triggers_are_those_of_the_catalogue(path: Path) -> None:
+    assert path.read_text() == eventing.files()[path], "it has drifted: make schemas"
 
 
 def test_the_page_of_settings_is_generated_from_the_code() -> None:

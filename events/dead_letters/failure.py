@@ -37,7 +37,6 @@ SILENT: Final = (
 UNANSWERED: Final = "The subscriber did not answer."
 _FILTER: Final = re.compile(r"https?://[^/]+/triggers/([a-z0-9-]+)/([a-z0-9.-]+)/[^/]+(?:/reply|/dls)?/?")
 _NESTED: Final = re.compile(r'"errdestination":\s*"([^"]{1,2000})"')
-_EVENTS: Final = "-events"
 
 
 class Failure(NamedTuple):
@@ -72,21 +71,19 @@ def failure_of(attributes: Mapping[str, str], namespace: str = "") -> Failure:
 def triggers_of(event_type: str) -> list[str]:
     """Return the names of all triggers that deliver events of this type."""
     payload = CATALOG.get(event_type)
-    return [trigger_name(domain, payload) for domain in SUBSCRIBERS[payload]] if payload else []
+    return [trigger_name(domain) for domain in SUBSCRIBERS[payload]] if payload else []
 
 
 def _trigger_of(destination: str, event_type: str, namespace: str) -> str | None:
     """Return the trigger that delivers this type to an address such as orders-events.shop.svc.cluster.local."""
-    payload = CATALOG.get(event_type)
     try:
         service, _, rest = (urlsplit(destination).hostname or "").partition(".")
     except ValueError:
         return None
-    domain = service.removesuffix(_EVENTS)
-    if payload is None or domain == service or domain not in SUBSCRIBERS[payload]:
+    if service not in triggers_of(event_type):  # a trigger is named after its subscriber
         return None
-    name, within = trigger_name(domain, payload), namespace or rest.partition(".")[0]
-    return f"{within}/{name}" if within else name
+    within = namespace or rest.partition(".")[0]
+    return f"{within}/{service}" if within else service
 
 
 def _unnested(destination: str, text: str) -> tuple[str, str]:

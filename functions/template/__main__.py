@@ -32,8 +32,8 @@ _NEXT = """\
 Edit next:
   proto/shop/{name}/v1/{name}.proto  its calls; then make proto-gen
   functions/{name}/domain.py        its entities and their rules; then service.py, store.py, rpc.py
-  events/catalog.py                 {event} and further events, and their subscribers; then make schemas
-  functions/{name}/subscriptions.py the events that it hears, with a Trigger for each type in knative/base/{name}.yaml
+  events/catalog.py                 {event} and further events, and who hears what; then make schemas
+  functions/{name}/subscriptions.py the events that it hears, each with the method that handles it
   gateway/routes/                   a file of its own if it has a public face
   knative/overlays/production/      the account in roles.yaml
 make lint test-unit checks that all of this fits together; make up starts it. make remove-service NAME={name} undoes it.

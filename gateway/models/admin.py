@@ -30,15 +30,13 @@ class DeadLetter(TypedDict):
     correlation_id: Annotated[str | None, Field(examples=["8f14e45fceea167a5a36dedd4bea2543"])]
     trigger: Annotated[
         str | None,
-        Field(
-            description="Whose delivery failed, if the broker said so.", examples=["products-order-placed"]
-        ),
+        Field(description="Whose delivery failed, if the broker said so.", examples=["shop/products-events"]),
     ]
     possible_triggers: Annotated[
         list[str],
         Field(
             description="All triggers of the event's type, where the broker did not say whose delivery failed.",
-            examples=[["products-order-placed"]],
+            examples=[["products-events"]],
         ),
     ]
     destination: Annotated[str | None, Field(examples=["http://products-events.shop.svc.cluster.local"])]

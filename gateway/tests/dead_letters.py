@@ -19,7 +19,7 @@ _BRIEF: dict[str, Any] = {
     "source": "/orders",
     "subject": None,
     "correlation_id": None,
-    "trigger": "products-order-placed",
+    "trigger": "products-events",
     "possible_triggers": [],
     "destination": None,
     "error_code": 503,

@@ -55,7 +55,7 @@ async def test_a_replayed_letter_is_handled_once_by_whoever_had_not(impatient: I
         found = await impatient.letters("GET", f"/entries?type={OrderConfirmed.TYPE}")
         return [(letter["trigger"], letter["subject"], letter["attempts"]) for letter in found["items"]]
 
-    await comes_to(letters, [("shop/notifications-order-confirmed", order.id, 1)])
+    await comes_to(letters, [("shop/notifications-events", order.id, 1)])
     await comes_to(lambda: admin.stock(product), (3, 0))
     await impatient.start_function("notifications")
     for _ in range(2):  # the second finds nothing pending

@@ -10,6 +10,7 @@ from typing import Any
 import kubernetes_validate
 
 from knative.local import manifests as m
+from knative.local.broker.filters import event_types
 from tests.manifests import crds
 
 Subscriptions = Collection[tuple[str, str]]
@@ -121,15 +122,15 @@ def loose_events(
     services = {m.name_of(d) for d in documents if d["apiVersion"] == m.SERVING}
     seen: dict[tuple[str, str], str] = {}
     for trigger in triggers:
-        kind = trigger["spec"].get("filter", {}).get("attributes", {}).get("type")
         service = trigger["spec"]["subscriber"]["ref"]["name"]
-        if kind not in catalogue:
-            yield f"{_title(trigger)}: {kind} is no type of events/catalog.py"
         if service not in services:
             yield f"{_title(trigger)}: there is no service {service}"
-        if other := seen.get((kind, service)):
-            yield f"{_title(trigger)}: {service} gets {kind} by {other} already"
-        seen[kind, service] = m.name_of(trigger)
+        for kind in event_types(trigger["spec"]) or ("*",):
+            if kind not in catalogue:
+                yield f"{_title(trigger)}: {kind} is no type of events/catalog.py"
+            if other := seen.get((kind, service)):
+                yield f"{_title(trigger)}: {service} gets {kind} by {other} already"
+            seen[kind, service] = m.name_of(trigger)
     wanted = {(kind, f"{domain}-events") for kind, domain in subscribers}
     yield from (f"{service} has no Trigger for {kind}" for kind, service in sorted(wanted - seen.keys()))
     yield from (

@@ -77,9 +77,9 @@ def _container(documents: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 
 def test_a_misspelt_field_is_named(sound: list[dict[str, Any]], schemas: crds.Schemas) -> None:
-    _named(sound, "Trigger", "orders-sweep")["spec"]["delivery"]["retries"] = 5
+    _named(sound, "Trigger", "orders-events")["spec"]["delivery"]["retries"] = 5
     (fault,) = checks.faulty_fields(sound, schemas)
-    assert "orders-sweep" in fault
+    assert "orders-events" in fault
     assert "retries" in fault
 
 
@@ -156,30 +156,38 @@ def test_a_pod_that_reaches_into_its_node_is_named(sound: list[dict[str, Any]], 
 
 
 def test_a_trigger_for_an_unknown_type_is_named(sound: list[dict[str, Any]]) -> None:
-    _named(sound, "Trigger", "orders-sweep")["spec"]["filter"]["attributes"]["type"] = "shop.order.lost.v1"
+    _named(sound, "Trigger", "users-events")["spec"]["filters"] = [{"exact": {"type": "shop.order.lost.v1"}}]
     faults = list(checks.loose_events(sound, CATALOG, SUBSCRIPTIONS))
-    assert "Trigger/orders-sweep: shop.order.lost.v1 is no type of events/catalog.py" in faults
-    assert "orders-events has no Trigger for dev.knative.sources.ping" in faults
+    assert "Trigger/users-events: shop.order.lost.v1 is no type of events/catalog.py" in faults
+    assert "users-events has no Trigger for dev.knative.sources.ping" in faults
+
+
+def test_a_trigger_for_events_of_any_type_is_named(sound: list[dict[str, Any]]) -> None:
+    del _named(sound, "Trigger", "users-events")["spec"]["filters"]
+    faults = list(checks.loose_events(sound, CATALOG, SUBSCRIPTIONS))
+    assert "Trigger/users-events: * is no type of events/catalog.py" in faults
 
 
 def test_a_subscriber_without_a_trigger_is_named(sound: list[dict[str, Any]]) -> None:
-    sound.remove(_named(sound, "Trigger", "payments-stock-reserved"))
+    any_of = _named(sound, "Trigger", "payments-events")["spec"]["filters"][0]["any"]
+    any_of.remove({"exact": {"type": "shop.stock.reserved.v1"}})
     faults = list(checks.loose_events(sound, CATALOG, SUBSCRIPTIONS))
     assert faults == ["payments-events has no Trigger for shop.stock.reserved.v1"]
 
 
 def test_a_trigger_for_a_service_that_is_not_there_is_named(sound: list[dict[str, Any]]) -> None:
-    _named(sound, "Trigger", "orders-sweep")["spec"]["subscriber"]["ref"]["name"] = "order-events"
+    _named(sound, "Trigger", "orders-events")["spec"]["subscriber"]["ref"]["name"] = "order-events"
     faults = list(checks.loose_events(sound, CATALOG, SUBSCRIPTIONS))
-    assert "Trigger/orders-sweep: there is no service order-events" in faults
+    assert "Trigger/orders-events: there is no service order-events" in faults
 
 
 def test_a_second_trigger_for_the_same_is_named(sound: list[dict[str, Any]]) -> None:
-    twin = deepcopy(_named(sound, "Trigger", "orders-sweep"))
-    twin["metadata"]["name"] = "orders-sweep-again"
+    twin = deepcopy(_named(sound, "Trigger", "users-events"))
+    twin["metadata"]["name"] = "users-again"
+    twin["spec"]["filters"] = [{"exact": {"type": "dev.knative.sources.ping"}}]
     faults = list(checks.loose_events([*sound, twin], CATALOG, SUBSCRIPTIONS))
     assert faults == [
-        "Trigger/orders-sweep-again: orders-events gets dev.knative.sources.ping by orders-sweep already"
+        "Trigger/users-again: users-events gets dev.knative.sources.ping by users-events already"
     ]
 
 

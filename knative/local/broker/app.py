@@ -86,9 +86,12 @@ class BrokerApp:
         self._client = HttpClient()
         await self.dead_letters.start()
         triggers = [trigger for group in self._config.triggers.values() for trigger in group]
-        ids = self._storage.trigger_ids(trigger.key for trigger in triggers)
+        ids = self._storage.dispatcher_ids(key for trigger in triggers for key in trigger.queues)
+        self._continue_predecessors(triggers, ids)
         for key, group in self._config.triggers.items():
-            dispatchers = [self._dispatcher(trigger, ids[trigger.key]) for trigger in group]
+            dispatchers = [
+                dispatcher for trigger in group for dispatcher in self._dispatchers_of(trigger, ids)
+            ]
             self._dispatchers += dispatchers
             ingress = Ingress(key, self._storage, dispatchers, self._metrics, self._clock)
             self._ingresses[key] = self._paths[f"/{key}"] = self._paths[f"/{key}/"] = ingress
@@ -178,17 +181,32 @@ class BrokerApp:
             return False
         return self._ready
 
-    def _dispatcher(self, trigger: Trigger, number: int) -> Dispatcher:
-        return Dispatcher(
-            trigger,
-            number,
-            self._storage,
-            self._client,
-            TriggerMetrics(self._metrics, trigger.key),
-            reply=partial(self._reply, trigger.broker),
-            limits=self._limits,
-            clock=self._clock,
-        )
+    def _dispatchers_of(self, trigger: Trigger, ids: dict[str, int]) -> list[Dispatcher]:
+        metrics = TriggerMetrics(self._metrics, trigger.key)
+        return [
+            Dispatcher(
+                trigger,
+                event_type,
+                ids[key],
+                self._storage,
+                self._client,
+                metrics,
+                reply=partial(self._reply, trigger.broker),
+                limits=self._limits,
+                clock=self._clock,
+            )
+            for key, event_type in trigger.queues.items()
+        ]
+
+    def _continue_predecessors(self, triggers: list[Trigger], ids: dict[str, int]) -> None:
+        """Move what triggers of an earlier configuration left pending to those that deliver it now."""
+        current = {key for trigger in triggers for key in trigger.queues}
+        pending = self._storage.depths()
+        for old in (key for key, number in ids.items() if key not in current and number in pending):
+            for trigger in triggers:
+                for key, event_type in trigger.queues.items():
+                    if trigger.continues(old):
+                        self._storage.move(ids[old], ids[key], event_type)
 
     def _resume(self, ids: dict[str, int]) -> None:
         depths = self._storage.depths()
@@ -196,7 +214,7 @@ class BrokerApp:
             dispatcher.start(depths.pop(dispatcher.id, 0))
         names = {number: key for key, number in ids.items()}
         for number, count in depths.items():
-            # They stay stored: if a trigger with the same name is added again, it resumes them.
+            # They stay stored: if the trigger is added again, it resumes them.
             log.warning(
                 "deliveries of an unknown trigger rest", extra={"trigger": names[number], "count": count}
             )

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from knative.local.broker.filters import Filter, FilterError, compile_filters
+from knative.local.broker.filters import Filter, FilterError, compile_filters, event_types
 
 _GROUP: Final = "eventing.knative.dev/v1"
 _DURATION = re.compile(
@@ -42,14 +42,32 @@ class DeliverySpec:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A Trigger: `key` is its namespace/name, `broker` the key of its broker. All events match if `passes` is None."""
+    """A Trigger: `key` is its namespace/name, `broker` the key of its broker. All events match if `passes` is None.
+
+    `types` are the event types that its filters name; it is empty if other types may match, too.
+    """
 
     key: str
     namespace: str
     broker: str
     subscriber_url: str
     passes: Filter | None
+    types: tuple[str, ...]
     delivery: DeliverySpec
+
+    @property
+    def queues(self) -> dict[str, str | None]:
+        """Return the event type of each of the trigger's dispatchers by its key; None stands for all types."""
+        return {f"{self.key} {name}": name for name in self.types} or {self.key: None}
+
+    def continues(self, key: str) -> bool:
+        """Return whether this trigger delivers what a dispatcher of this key, which exists no more, left pending.
+
+        The dispatcher was the trigger's own before its filters changed, or that of a trigger for one event type, from
+        before a service had one trigger for all types: `shop/orders-events` continues `shop/orders-stock-reserved`.
+        """
+        own = key.partition(" ")[0] == self.key
+        return own or (self.key.endswith("-events") and key.startswith(self.key.removesuffix("events")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +147,12 @@ class _Manifest:
             raise ConfigError(f"{self.title}: there is no Broker {broker}")
         try:
             passes = compile_filters(self._spec)
+            types = event_types(self._spec)
         except FilterError as error:
             raise ConfigError(f"{self.title}: {error}") from None
         subscriber = self._destination("subscriber", self._spec.get("subscriber"))
         delivery = self.delivery(brokers[broker]) or DeliverySpec()
-        return Trigger(self.key, self.namespace, broker, subscriber, passes, delivery)
+        return Trigger(self.key, self.namespace, broker, subscriber, passes, types, delivery)
 
     def delivery(self, inherited: DeliverySpec | None) -> DeliverySpec | None:
         """Return the manifest's DeliverySpec, or `inherited` (the broker's) if it has none.

@@ -1,8 +1,9 @@
-"""Deliver one trigger's events to its subscriber, with retries, or else to the dead-letter sink.
+"""Deliver a trigger's events to its subscriber, with retries, or else to the dead-letter sink.
 
-Each trigger has one worker queue for its subscriber and one for its dead-letter sink, so that a slow receiver delays no
-other. The oldest pending deliveries are in memory, up to a limit; the others stay in the database and are read when
-there is room. Timers are in memory, but the times of the next attempts are in the database.
+A trigger that names its event types has a dispatcher for each of them, so that neither a slow subscriber nor one slow
+type delays others. A dispatcher has one worker queue for the subscriber and one for the dead-letter sink. The oldest
+pending deliveries are in memory, up to a limit; the others stay in the database and are read when there is room. Timers
+are in memory, but the times of the next attempts are in the database.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _LOGGED = {"subject": "subject", "correlationid": "correlation_id"}
 
 
 class DispatchLimits(NamedTuple):
-    """Limits for each trigger: the number of concurrent requests, and of deliveries in memory."""
+    """Limits for each dispatcher: the number of concurrent requests, and of deliveries in memory."""
 
     parallel: int = 32
     in_memory: int = 10_000
@@ -60,16 +61,17 @@ class _PendingDeadLetter:
 
 
 Reply = Callable[[CloudEvent, int, tuple[int, int]], Awaitable[None]]
-"""Accepts a reply and ends its delivery (trigger id, seq) in the same commit. The int is the delivered event's ttl."""
+"""Accepts a reply and ends its delivery (dispatcher id, seq) in the same commit. The int is the ttl of the event."""
 
 
 class Dispatcher:
-    """Delivers the events of one trigger; `clock` returns Unix time."""
+    """Delivers a trigger's events of one type, or all of them if `event_type` is None; `clock` returns Unix time."""
 
     def __init__(
         self,
         trigger: Trigger,
-        trigger_id: int,
+        event_type: str | None,
+        dispatcher_id: int,
         storage: Storage,
         client: HttpClient,
         metrics: TriggerMetrics,
@@ -78,8 +80,9 @@ class Dispatcher:
         limits: DispatchLimits,
         clock: Callable[[], float],
     ) -> None:
-        self.id = trigger_id
+        self.id = dispatcher_id
         self.trigger = trigger
+        self.event_type = event_type
         self._policy = trigger.delivery
         self._storage = storage
         self._client = client
@@ -98,7 +101,7 @@ class Dispatcher:
 
     def start(self, depth: int) -> None:
         """Resume the deliveries that a previous run left; `depth` is their number."""
-        self._metrics.depth = depth
+        self._metrics.depth += depth
         if depth == 0:
             return
         self._refill()

@@ -31,6 +31,22 @@ def compile_filters(spec: Mapping[str, Any]) -> Filter | None:
     return _legacy(attributes) if attributes else None
 
 
+def event_types(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the event types that a Trigger's spec names, or nothing if it may match other types, too.
+
+    Only `exact` filters of the type, alone or in `any`, and the type in `filter.attributes` are recognised. The spec is
+    valid: `compile_filters` accepts it.
+    """
+    if not spec.get("filters"):
+        only = ((spec.get("filter") or {}).get("attributes") or {}).get("type")
+        return (only,) if only else ()
+    for expression in spec["filters"]:
+        exact = [inner.get("exact") or {} for inner in expression.get("any") or [expression]]
+        if all("type" in attributes for attributes in exact):
+            return tuple(dict.fromkeys(attributes["type"] for attributes in exact))
+    return ()
+
+
 def _compile(where: str, expression: object) -> Filter:
     dialects = [(name, value) for name, value in _mapping(where, expression).items() if value]
     if len(dialects) != 1:

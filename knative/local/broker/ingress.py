@@ -29,7 +29,11 @@ class Ingress:
     ) -> None:
         self.key = key
         self._storage = storage
-        self._routes = [(dispatcher.trigger.passes, dispatcher) for dispatcher in dispatchers]
+        self._of_any_type = [d for d in dispatchers if d.event_type is None]
+        self._by_type: dict[str, list[Dispatcher]] = {}
+        for dispatcher in dispatchers:
+            if dispatcher.event_type is not None:
+                self._by_type.setdefault(dispatcher.event_type, []).append(dispatcher)
         self._received = metrics.received.labels(key)
         self._expired = metrics.expired.labels(key)
         self._clock = clock
@@ -48,7 +52,7 @@ class Ingress:
         self._received.inc(len(events))
 
     async def reply(self, event: CloudEvent, ttl: int, done: tuple[int, int]) -> None:
-        """Accept a reply to an event of this ttl, and end its delivery `done` (trigger id, seq) in the same commit."""
+        """Accept a reply to an event of this ttl, and end the delivery `done` (dispatcher id, seq) in its commit."""
         event.attributes.pop(TTL, None)
         if ttl <= 1:
             self._drop(event)
@@ -74,9 +78,8 @@ class Ingress:
     def _route(self, event: CloudEvent, ttl: int) -> tuple[StoredEvent, list[Dispatcher]]:
         attributes = event.attributes
         attributes[ARRIVAL] = datetime.fromtimestamp(self._clock(), UTC).isoformat()[:-6] + "Z"
-        dispatchers = [
-            dispatcher for passes, dispatcher in self._routes if passes is None or passes(attributes)
-        ]
+        candidates = (*self._by_type.get(event.type, ()), *self._of_any_type)
+        dispatchers = [d for d in candidates if d.trigger.passes is None or d.trigger.passes(attributes)]
         return self._storage.stored(ttl, attributes, event.data), dispatchers
 
     def _drop(self, event: CloudEvent) -> None:

@@ -39,7 +39,7 @@ class Metrics:
 
 
 class TriggerMetrics:
-    """The metrics of one trigger, whose labels are looked up only once. Each scrape reads `depth`."""
+    """The metrics of one trigger, which its dispatchers share. A scrape reads `depth`."""
 
     def __init__(self, metrics: Metrics, key: str) -> None:
         self.replies = metrics.replies.labels(key)

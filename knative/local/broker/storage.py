@@ -1,5 +1,8 @@
 """The broker's database: a row for each event, and one for each of its deliveries (one for each matching trigger).
 
+Dispatchers are rows of `triggers`: `key` is the trigger's namespace/name, followed by a space and the event type if the
+dispatcher delivers one type only. `deliveries.trigger` refers to them.
+
 `deliveries.error` is NULL while the broker tries to deliver to the subscriber. After it has given up, the column
 contains the failure, and the row waits for the dead-letter sink. A delivery is deleted when it has ended, and an event
 with its last delivery.
@@ -42,6 +45,10 @@ _RETRY: Final = "UPDATE deliveries SET attempts = ?, next_at = ? WHERE trigger =
 _DEAD: Final = "UPDATE deliveries SET attempts = 0, next_at = 0, error = ? WHERE trigger = ? AND event = ?"
 _DONE: Final = "DELETE FROM deliveries WHERE trigger = ? AND event = ?"
 _SWEEP: Final = "DELETE FROM events WHERE seq = ?1 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event = ?1)"
+_MOVE: Final = (
+    "UPDATE OR REPLACE deliveries SET trigger = ?2 WHERE trigger = ?1 "
+    "AND event IN (SELECT seq FROM events WHERE ?3 IS NULL OR json_extract(attributes, '$.type') = ?3)"
+)
 _SELECT_PENDING: Final = (
     "SELECT d.event, d.attempts, d.next_at, e.ttl, e.attributes, e.data FROM deliveries d "
     "JOIN events e ON e.seq = d.event "
@@ -114,7 +121,7 @@ class DeadPending(NamedTuple):
 
 
 Accepted = tuple[StoredEvent, tuple[int, ...]]
-"""An event and the ids of the triggers that it matches."""
+"""An event and the ids of the dispatchers that deliver it."""
 
 
 class Storage:
@@ -129,14 +136,18 @@ class Storage:
         self._db = db
         self._journal = Journal(db, statements)
 
-    def trigger_ids(self, keys: Iterable[str]) -> dict[str, int]:
-        """Create missing ids for these triggers; return the ids of all triggers by key. Call it before any write."""
+    def dispatcher_ids(self, keys: Iterable[str]) -> dict[str, int]:
+        """Create missing ids for these keys; return the ids of all dispatchers by key. Call it before any write."""
         for key in keys:
             self._db.execute("INSERT INTO triggers (key) VALUES (?) ON CONFLICT DO NOTHING", (key,))
         return dict(self._db.execute("SELECT key, id FROM triggers"))
 
+    def move(self, old: int, new: int, event_type: str | None) -> None:
+        """Move a dispatcher's pending deliveries, or those of one type, to another. Call it before any write."""
+        self._db.execute(_MOVE, (old, new, event_type))
+
     def depths(self) -> dict[int, int]:
-        """Return the number of pending deliveries by trigger id, including triggers that no longer exist."""
+        """Return the number of pending deliveries by dispatcher id, including dispatchers that no longer exist."""
         return dict(self._read.execute("SELECT trigger, count(*) FROM deliveries GROUP BY trigger"))
 
     def stored(self, ttl: int, attributes: dict[str, str], data: bytes) -> StoredEvent:
@@ -150,7 +161,7 @@ class Storage:
         then: Callable[[], None],
         done: tuple[int, int] | None = None,
     ) -> None:
-        """Store events and their deliveries durably, and end the delivery `done` (trigger, seq) in the same commit.
+        """Store events and their deliveries durably, and end the delivery `done` (dispatcher, seq) in the same commit.
 
         `then` runs after the commit, in the order of the calls. Raises StorageError if nothing was written.
         """

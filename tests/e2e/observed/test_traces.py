@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from events.catalog import StockReserved
 from knative.local.demo.shop import Shop
 from observability import tracing
 from tests.e2e.observed import stories
@@ -55,7 +56,8 @@ def test_the_trace_of_an_order_has_the_edge(traces: dict[str, list[Span]], story
 def test_each_attempt_at_a_delivery_is_a_span_that_counts_the_ones_before(
     traces: dict[str, list[Span]],
 ) -> None:
-    spans = [s for s in traces["retried"] if s.name == "deliver shop/payments-stock-reserved"]
+    deliveries = [s for s in traces["retried"] if s.name == "deliver shop/payments-events"]
+    spans = [s for s in deliveries if s.attributes["messaging.destination.name"] == StockReserved.TYPE]
     assert sorted(span.attributes[tracing.RETRY_COUNT] for span in spans) == list(range(len(spans)))
     assert sorted(span.failed for span in spans) == [False, *[True] * (len(spans) - 1)]
     assert len(spans) > 1

@@ -40,6 +40,11 @@ def trigger(name: str, url: str, **spec: Any) -> dict[str, Any]:
     }
 
 
+def any_of(*types: str) -> list[dict[str, Any]]:
+    """The filters of a Trigger for events of these types."""
+    return [{"any": [{"exact": {"type": name}} for name in types]}]
+
+
 def as_yaml(documents: Sequence[dict[str, Any]]) -> str:
     return yaml.safe_dump_all(documents)
 

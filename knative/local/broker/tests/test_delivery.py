@@ -14,7 +14,8 @@ from events.tests.support import Answer, subscribed, until
 from knative.local.broker import delivery as rules
 from knative.local.broker.config import DeliverySpec
 from knative.local.broker.delivery import Delivered, Failed
-from knative.local.broker.tests.support import FAST, broker, running, trigger
+from knative.local.broker.dispatcher import DispatchLimits
+from knative.local.broker.tests.support import FAST, any_of, broker, running, trigger
 
 REPLY_HEADERS = (
     (b"ce-specversion", b"1.0"),
@@ -163,6 +164,24 @@ async def test_a_slow_subscriber_holds_up_no_other(tmp_path: Path) -> None:
             assert it.metric("shop_broker_pending", trigger="shop/slow") == 100
             gate.set()
             await until(lambda: len(slow.received) == 100)
+
+
+async def test_a_slow_type_holds_up_no_other_type_of_its_trigger(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    types = "shop.order.placed.v1", "shop.user.challenged.v1"
+    async with subscribed(gate=gate) as subscriber:
+        limits = DispatchLimits(parallel=2, in_memory=3)
+        documents = broker(), trigger("t", subscriber.url, filters=any_of(*types))
+        async with running(tmp_path, *documents, limits=limits) as it:
+            await asyncio.gather(*(it.post(str(number)) for number in range(10)))
+            await it.post("quick", type=types[1])
+            await it.post("unheard", type="shop.order.shipped.v1")
+            await until(lambda: "quick" in subscriber.ids)
+            assert len(subscriber.received) == 3
+            assert it.metric("shop_broker_pending", trigger="shop/t") == 11
+            gate.set()
+            await until(lambda: it.metric("shop_broker_pending", trigger="shop/t") == 0)
+    assert sorted(subscriber.ids) == sorted([*map(str, range(10)), "quick"])
 
 
 async def test_a_reply_goes_through_the_broker_again(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from events.journal import SchemaTooNew
 from events.tests.support import Answer, free_port, headers, ready, subscribed, until
 from knative.local.broker.dispatcher import DispatchLimits
-from knative.local.broker.tests.support import as_yaml, broker, running, trigger
+from knative.local.broker.tests.support import any_of, as_yaml, broker, running, trigger
 
 ROOT = Path(__file__).parents[4]
 
@@ -189,6 +189,31 @@ async def test_deliveries_of_a_trigger_that_is_gone_rest_until_it_is_back(tmp_pa
             pass
         async with running(tmp_path, *documents):
             await until(lambda: len(subscriber.received) == 2)
+
+
+async def test_one_trigger_for_all_types_continues_the_triggers_for_single_types(tmp_path: Path) -> None:
+    placed, reserved, unheard = "shop.order.placed.v1", "shop.stock.reserved.v1", "shop.user.deleted.v1"
+    gate = asyncio.Event()
+    async with subscribed(gate=gate) as orders, subscribed(gate=gate) as other:
+        single = [
+            trigger("orders-stock-reserved", orders.url, filter={"attributes": {"type": reserved}}),
+            trigger("orders-user-deleted", orders.url, filter={"attributes": {"type": unheard}}),
+            trigger("orders-events", orders.url),
+            trigger("other", other.url, filter={"attributes": {"type": placed}}),
+        ]
+        async with running(tmp_path, broker(), *single) as it:
+            for number, name in enumerate((placed, reserved, unheard)):
+                await it.post(str(number), type=name)
+            it.app.refuse()
+        assert rows(tmp_path) == (3, 6)
+        del orders.received[:], other.received[:]
+        gate.set()
+        whole = trigger("orders-events", orders.url, filters=any_of(placed, reserved))
+        async with running(tmp_path, broker(), whole, trigger("other", other.url)) as it:
+            await until(lambda: len(orders.received) == 2)
+            await until(lambda: len(other.received) == 1)
+    assert (sorted(orders.ids), other.ids) == (["0", "1"], ["0"])
+    assert rows(tmp_path) == (1, 2)  # nobody hears that type any more
 
 
 async def test_an_event_that_nobody_wants_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from knative.local.broker.filters import FilterError, compile_filters
+from knative.local.broker.filters import FilterError, compile_filters, event_types
 
 EVENT = {
     "id": "1",
@@ -80,3 +80,26 @@ def test_an_event_passes_as_in_knative(spec: dict[str, Any], passes: bool) -> No
 def test_a_filter_that_cannot_be_honoured_is_refused(spec: dict[str, Any], message: str) -> None:
     with pytest.raises(FilterError, match=message):
         compile_filters(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "types"),
+    [
+        ({}, ()),
+        ({"filter": {"attributes": {"tier": "gold"}}}, ()),
+        ({"filter": {"attributes": {"type": ""}}}, ()),
+        ({"filter": {"attributes": {"type": "a", "tier": "gold"}}}, ("a",)),
+        ({"filters": [{"exact": {"type": "a"}}], "filter": {"attributes": {"type": "b"}}}, ("a",)),
+        ({"filters": [{"any": [{"exact": {"type": "a"}}, {"exact": {"type": "b"}}]}]}, ("a", "b")),
+        ({"filters": [{"any": [{"exact": {"type": "a"}}, {"exact": {"type": "a"}}]}]}, ("a",)),
+        ({"filters": [{"any": [{"exact": {"type": "a"}}, {"prefix": {"type": "b"}}]}]}, ()),
+        ({"filters": [{"any": [{"exact": {"type": "a"}}, {"exact": {"tier": "gold"}}]}]}, ()),
+        ({"filters": [{"prefix": {"type": "a"}}, {"exact": {"type": "a.b", "tier": "gold"}}]}, ("a.b",)),
+        ({"filters": [{"not": {"exact": {"type": "a"}}}]}, ()),
+    ],
+)
+def test_the_types_of_a_trigger_are_known_where_its_filters_name_them(
+    spec: dict[str, Any], types: tuple[str, ...]
+) -> None:
+    compile_filters(spec)
+    assert event_types(spec) == types
