@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from events.catalog import SweepDue
+from functions.runtime.rpc.server import MAX_MESSAGE_BYTES
 from functions.runtime.settings import load
 from gateway.settings import Settings
 from knative.local import manifests as m
@@ -357,7 +358,7 @@ def test_every_answer_of_the_tls_ingress_says_that_there_is_only_https() -> None
 
 def test_a_request_is_there_in_full_before_long_or_is_cut_off_at_the_ingress() -> None:
     filters = {d["metadata"]["name"]: d for d in of(render("istio/production"), "EnvoyFilter")}
-    patch, inside = filters["shop-slow"]["spec"]["configPatches"]
+    patch, inside, _ = filters["shop-slow"]["spec"]["configPatches"]
     connections = patch["patch"]["value"]["typed_config"]
     settings = Settings()
     whole = settings.header_seconds + settings.body_seconds
@@ -371,6 +372,24 @@ def test_a_request_is_there_in_full_before_long_or_is_cut_off_at_the_ingress() -
     (limits,) = filters["shop-limits"]["spec"]["configPatches"]
     entries = limits["patch"]["value"]["typed_config"]["descriptors"][0]["entries"]
     assert [entry["key"] for entry in entries] == ["header_match", "masked_remote_address"]
+
+
+def test_the_ingress_holds_a_request_of_the_platforms_hosts_until_it_is_there_in_full() -> None:
+    for overlay, hosts in (
+        ("istio/dev", ["shop.local", "grpc.shop.local"]),
+        ("istio/production", ["shop.example.com", "grpc.shop.example.com"]),
+    ):
+        filters = {d["metadata"]["name"]: d for d in of(render(overlay), "EnvoyFilter")}
+        held = filters["shop-slow"]["spec"]["configPatches"][2]["patch"]["value"]["typed_config"]
+        (matcher,) = held["xds_matcher"]["matcher_list"]["matchers"]
+        regex = matcher["predicate"]["not_matcher"]["single_predicate"]["value_match"]["safe_regex"]["regex"]
+        for host in hosts:
+            assert re.fullmatch(regex, host)
+            assert re.fullmatch(regex, f"{host}:443")
+        assert not re.fullmatch(regex, "elsewhere.example.com")
+        # The gateway's bound and gRPC's, whose messages have a head of five bytes.
+        bound = held["extension_config"]["typed_config"]["max_request_bytes"]
+        assert bound >= max(Settings().max_body_bytes, MAX_MESSAGE_BYTES + 5)
 
 
 @overlays
