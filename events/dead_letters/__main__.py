@@ -26,8 +26,8 @@ from events.cloudevent import CloudEvent, header_block
 from events.dead_letters.app import DeadLetters, Replay, ReplayFailed
 from events.http_client import HttpClient, RequestFailed
 from events.http_server import run_service
-from events.journal import StorageError
 from events.service_tokens import dead_letter_callers
+from events.sqlite import StorageError
 from observability import logs, tracing
 from observability.metrics_server import MetricsServer
 

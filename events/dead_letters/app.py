@@ -36,8 +36,8 @@ from events.asgi import (
 from events.cloudevent import BadEvent, CloudEvent, parse
 from events.dead_letters import wire
 from events.dead_letters.store import STATUSES, Entry, Store
-from events.journal import StorageError
 from events.service_tokens import Callers, NotAllowed, NotAuthenticated
+from events.sqlite import StorageError
 from observability import context
 from observability.failpoints import failpoint
 

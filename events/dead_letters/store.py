@@ -11,10 +11,10 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from events.cloudevent import CloudEvent
-from events.journal import Journal, connect
+from events.sqlite import GroupCommit, connect
 
-SCHEMA_VERSION: Final = 2
-_SCHEMA: Final = """
+_SCHEMA: Final = (
+    """
 CREATE TABLE entries (
   seq INTEGER PRIMARY KEY,
   id TEXT NOT NULL UNIQUE,
@@ -31,11 +31,11 @@ CREATE TABLE entries (
   first_at REAL NOT NULL, -- Unix time, as the next two
   last_at REAL NOT NULL,
   replayed_at REAL
-);
-CREATE INDEX entries_by_status ON entries (status, seq);
-CREATE INDEX entries_by_type ON entries (status, type, seq)
-"""
-_UPGRADES: Final = ("ALTER TABLE entries ADD COLUMN attempts INTEGER",)
+)""",
+    "CREATE INDEX entries_by_status ON entries (status, seq)",
+    "CREATE INDEX entries_by_type ON entries (status, type, seq)",
+)
+_UPGRADES: Final = (("ALTER TABLE entries ADD COLUMN attempts INTEGER",),)
 _PUT: Final = (
     "INSERT INTO entries (id, type, status, event_id, source, attributes, data, failures, trigger, broker, "
     "attempts, first_at, last_at) VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10, ?10) "
@@ -46,7 +46,7 @@ _PUT: Final = (
 )
 _REPLAYED: Final = "UPDATE entries SET status = 'replayed', replayed_at = ? WHERE id = ? AND failures = ?"
 _REMOVE: Final = "DELETE FROM entries WHERE id = ?"
-_DISCARD: Final = "DELETE FROM entries WHERE status = ?1 AND seq <= ?2 AND (?3 IS NULL OR type = ?3)"
+_DISCARD: Final = "DELETE FROM entries WHERE status = ?1 AND (?2 IS NULL OR type = ?2)"
 _FORGET: Final = "DELETE FROM entries WHERE status = 'replayed' AND replayed_at < ?"
 _SELECT: Final = (
     "SELECT seq, id, status, attributes, data, failures, attempts, trigger, broker, first_at, last_at, "
@@ -55,7 +55,6 @@ _SELECT: Final = (
 _SELECT_ONE: Final = _SELECT + "WHERE id = ?"
 _SELECT_PAGE: Final = _SELECT + "WHERE status = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
 _SELECT_PAGE_OF_TYPE: Final = _SELECT + "WHERE status = ? AND type = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
-_SELECT_ALL: Final = "SELECT count(*), max(seq) FROM entries WHERE status = ?1 AND (?2 IS NULL OR type = ?2)"
 STATUSES: Final = ("pending", "replayed")
 
 
@@ -96,10 +95,10 @@ class Store:
     """Entries in SQLite. Create and use it on one event loop. Writes are durable on return, or raise StorageError."""
 
     def __init__(self, path: Path) -> None:
-        db = connect(path, _SCHEMA, SCHEMA_VERSION, _UPGRADES)
+        self._db = connect(path, _SCHEMA, _UPGRADES)
         self._read = sqlite3.connect(path, isolation_level=None)
         self._read.execute("PRAGMA query_only=ON")
-        self._journal = Journal(db, (_PUT, _REPLAYED, _REMOVE, _DISCARD, _FORGET))
+        self._commits = GroupCommit(self._db)
 
     async def put(self, event: CloudEvent, origin: Origin, now: float) -> str:
         """Insert a dead letter, or update the existing entry and increment its failures; return the entry's id."""
@@ -115,25 +114,23 @@ class Store:
             *origin,
             now,
         )
-        await self._journal.commit(((_PUT, row),))
+        await self._write(_PUT, row)
         return key
 
     async def replayed(self, entry: Entry, now: float) -> None:
         """Mark the entry as replayed, unless it failed again since `entry` was read."""
-        await self._journal.commit(((_REPLAYED, (now, entry.id, entry.failures)),))
+        await self._write(_REPLAYED, (now, entry.id, entry.failures))
 
     async def remove(self, key: str) -> None:
-        await self._journal.commit(((_REMOVE, (key,)),))
+        await self._write(_REMOVE, (key,))
 
     async def discard(self, status: str, event_type: str | None) -> int:
         """Delete all current entries of a status (and a type); return their number."""
-        count, last = self._read.execute(_SELECT_ALL, (status, event_type)).fetchone()
-        await self._journal.commit(((_DISCARD, (status, last or 0, event_type)),))
-        return int(count)
+        return await self._write(_DISCARD, (status, event_type))
 
     async def forget(self, replayed_before: float) -> None:
         """Delete entries that were replayed before this time and have not failed since."""
-        await self._journal.commit(((_FORGET, (replayed_before,)),))
+        await self._write(_FORGET, (replayed_before,))
 
     def get(self, key: str) -> Entry | None:
         row = self._read.execute(_SELECT_ONE, (key,)).fetchone()
@@ -157,8 +154,13 @@ class Store:
         self._read.execute("SELECT 1 FROM entries LIMIT 1").fetchall()
 
     async def close(self) -> None:
-        await self._journal.close()
-        self._read.close()
+        if await self._commits.close():
+            self._db.close()
+            self._read.close()
+
+    async def _write(self, statement: str, row: tuple[Any, ...]) -> int:
+        """Run the statement; return the number of changed rows."""
+        return await self._commits.run(lambda: self._db.execute(statement, row).rowcount)
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from functions.runtime.store.epochs import begin_in_file
-from functions.runtime.store.sqlite.file import check
-from functions.runtime.store.sqlite.schema import StoreFileError
+from functions.runtime.store.sqlite.file import StoreFileError, check
 from knative.local.data import Data, DataInUse
 
 ROOT: Final = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from tests import architecture
 
 ROOT = Path(__file__).parents[2]
 BROKER, GATEWAY = "broker", "gateway"
-_IN_BROKER = ("knative/local/broker/", "events/dead_letters/", "events/journal.py")
+_IN_BROKER = ("knative/local/broker/", "events/dead_letters/")
 
 # Failpoints of shared files that fewer processes reach than the place of the file suggests, with the reasons.
 _ONLY_IN: dict[str, Callable[[str], bool]] = {
@@ -74,7 +74,7 @@ def _parts(point: Point, domains: Sequence[str]) -> list[str]:
     if folder == GATEWAY:
         return [GATEWAY]
     if folder == "events":
-        return [*domains, BROKER] if inner == "http_client.py" else list(domains)
+        return [*domains, BROKER] if inner in ("http_client.py", "sqlite.py") else list(domains)
     if inner == "runtime":
         return [*domains, GATEWAY] if rest == "runtime/grpc_client.py" else list(domains)
     return [inner]

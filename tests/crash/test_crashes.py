@@ -36,7 +36,6 @@ HIT_SECONDS = 90.0
 _BUSY = (
     "sqlite.",
     "dynamodb.",
-    "journal.",
     "broker.accept",
     "broker.acknowledge",
     "broker.deliver",

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from functions.runtime.clock import ManualClock
-from functions.runtime.store.sqlite.file import CorruptFileError, check
-from functions.runtime.store.sqlite.schema import VERSION, SchemaTooNewError
+from functions.runtime.store.sqlite.file import CorruptFileError, StoreFileError, check
+from functions.runtime.store.sqlite.schema import UPGRADES
 from functions.runtime.store.sqlite.store import SQLiteStore
 from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_kinds import (
@@ -28,6 +28,7 @@ from functions.runtime.tests.store_kinds import (
     put,
 )
 
+VERSION = len(UPGRADES) + 1
 SCHEMA_1 = """
 CREATE TABLE entity (
     kind TEXT NOT NULL, id TEXT NOT NULL, version INTEGER NOT NULL, data BLOB NOT NULL,
@@ -136,7 +137,7 @@ async def test_a_file_of_a_later_release_is_refused_and_left_alone(path: Path) -
     with closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA user_version = 99")
 
-    with pytest.raises(SchemaTooNewError, match="99"):
+    with pytest.raises(StoreFileError, match="99"):
         opened(path)
 
     with closing(sqlite3.connect(path)) as other:

@@ -13,9 +13,9 @@ from pathlib import Path
 import uvloop
 
 from events.http_server import run_service
-from events.journal import StorageError
 from events.service_keys import InvalidKey
 from events.service_tokens import dead_letter_callers
+from events.sqlite import StorageError
 from knative.local.broker.app import BrokerApp
 from knative.local.broker.config import ConfigError, load
 from knative.local.broker.dispatcher import DispatchLimits

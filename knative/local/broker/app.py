@@ -30,8 +30,8 @@ from events.asgi import (
 from events.cloudevent import BadEvent, CloudEvent, parse
 from events.dead_letters.app import DeadLetters, ReplayFailed
 from events.http_client import HttpClient
-from events.journal import StorageError
 from events.service_tokens import Callers
+from events.sqlite import StorageError
 from knative.local.broker.config import BrokerConfig, Trigger
 from knative.local.broker.dispatcher import Dispatcher, DispatchLimits
 from knative.local.broker.ingress import Ingress

@@ -11,24 +11,26 @@ with its last delivery.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
 from events.cloudevent import CloudEvent, header_block, header_value
-from events.journal import Journal, Row, connect
+from events.sqlite import GroupCommit, connect
 
-SCHEMA_VERSION: Final = 1
-_SCHEMA: Final = """
+_SCHEMA: Final = (
+    """
 CREATE TABLE events (
   seq INTEGER PRIMARY KEY,
   ttl INTEGER NOT NULL,
   attributes TEXT NOT NULL, -- JSON object of strings
   data BLOB NOT NULL
-);
-CREATE TABLE triggers (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE);
+)""",
+    "CREATE TABLE triggers (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE)",
+    """
 CREATE TABLE deliveries (
   trigger INTEGER NOT NULL,
   event INTEGER NOT NULL,
@@ -36,9 +38,9 @@ CREATE TABLE deliveries (
   next_at REAL NOT NULL DEFAULT 0, -- Unix time
   error TEXT,
   PRIMARY KEY (trigger, event)
-) WITHOUT ROWID;
-CREATE INDEX deliveries_by_event ON deliveries (event)
-"""
+) WITHOUT ROWID""",
+    "CREATE INDEX deliveries_by_event ON deliveries (event)",
+)
 _INSERT_EVENT: Final = "INSERT INTO events (seq, ttl, attributes, data) VALUES (?, ?, ?, ?)"
 _INSERT_DELIVERY: Final = "INSERT INTO deliveries (trigger, event) VALUES (?, ?)"
 _RETRY: Final = "UPDATE deliveries SET attempts = ?, next_at = ? WHERE trigger = ? AND event = ?"
@@ -128,13 +130,12 @@ class Storage:
     """Reads and writes the database. Reads use a separate connection and never wait for a commit."""
 
     def __init__(self, path: Path) -> None:
-        db = connect(path, _SCHEMA, SCHEMA_VERSION)
+        self._db = connect(path, _SCHEMA)
         self._read = sqlite3.connect(path, isolation_level=None)
         self._read.execute("PRAGMA query_only=ON")
-        statements = (_INSERT_EVENT, _INSERT_DELIVERY, _RETRY, _DEAD, _DONE, _SWEEP)
-        self._seq = int(db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
-        self._db = db
-        self._journal = Journal(db, statements)
+        self._execute = self._db.execute
+        self._seq = int(self._execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
+        self._commits = GroupCommit(self._db)
 
     def dispatcher_ids(self, keys: Iterable[str]) -> dict[str, int]:
         """Create missing ids for these keys; return the ids of all dispatchers by key. Call it before any write."""
@@ -157,7 +158,7 @@ class Storage:
 
     async def accept(
         self,
-        accepted: Iterable[Accepted],
+        accepted: Sequence[Accepted],
         then: Callable[[], None],
         done: tuple[int, int] | None = None,
     ) -> None:
@@ -165,28 +166,34 @@ class Storage:
 
         `then` runs after the commit, in the order of the calls. Raises StorageError if nothing was written.
         """
-        rows: list[tuple[str, Row]] = []
-        for event, triggers in accepted:
-            rows.append(
-                (_INSERT_EVENT, (event.seq, event.ttl, _encode(event.attributes).decode(), event.data))
-            )
-            rows += [(_INSERT_DELIVERY, (trigger, event.seq)) for trigger in triggers]
-        if done is not None:
-            rows += ((_DONE, done), (_SWEEP, (done[1],)))
-        await self._journal.commit(rows, then)
+
+        def write() -> None:
+            for event, triggers in accepted:
+                row = (event.seq, event.ttl, _encode(event.attributes).decode(), event.data)
+                self._execute(_INSERT_EVENT, row)
+                for trigger in triggers:
+                    self._execute(_INSERT_DELIVERY, (trigger, event.seq))
+            if done is not None:
+                self._end(*done)
+
+        await self._commits.run(write, lambda _: then())
 
     def done(self, trigger: int, seq: int) -> None:
         """Delete a delivery, and its event if this was the event's last delivery."""
-        self._journal.later(_DONE, (trigger, seq))
-        self._journal.later(_SWEEP, (seq,))
+        self._commits.run_later(partial(self._end, trigger, seq))
+
+    def _end(self, trigger: int, seq: int) -> None:
+        self._execute(_DONE, (trigger, seq))
+        self._execute(_SWEEP, (seq,))
 
     def retry(self, trigger: int, seq: int, attempts: int, next_at: float) -> None:
         """Store the number of attempts and the time of the next attempt (Unix time)."""
-        self._journal.later(_RETRY, (attempts, next_at, trigger, seq))
+        self._commits.run_later(partial(self._execute, _RETRY, (attempts, next_at, trigger, seq)))
 
     async def give_up(self, trigger: int, seq: int, failure: Failure) -> None:
         """Store the failure of a delivery, which then waits for the dead-letter sink. Raises StorageError."""
-        await self._journal.commit(((_DEAD, (_encode(failure).decode(), trigger, seq)),))
+        row = (_encode(failure).decode(), trigger, seq)
+        await self._commits.run(partial(self._execute, _DEAD, row))
 
     def pending(self, trigger: int, after: int, limit: int) -> list[Pending]:
         """Return up to `limit` deliveries to a trigger's subscriber after event number `after`, in order of arrival."""
@@ -210,9 +217,10 @@ class Storage:
         self._read.execute("SELECT 1 FROM triggers LIMIT 1").fetchall()
 
     async def flush(self) -> None:
-        """Wait until all writes so far are durable."""
-        await self._journal.flush()
+        """Wait until all writes so far are durable. Raises StorageError."""
+        await self._commits.run(lambda: None)
 
     async def close(self) -> None:
-        await self._journal.close()
-        self._read.close()
+        if await self._commits.close():
+            self._db.close()
+            self._read.close()

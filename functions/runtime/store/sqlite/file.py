@@ -8,13 +8,19 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from functions.runtime.store.sqlite.schema import StoreFileError, migrate
+from events.sqlite import SchemaTooNew, migrate
+from functions.runtime.settings import SettingsError
+from functions.runtime.store.sqlite.schema import SCHEMA, UPGRADES
 
 _CHECKED_AT_START = 4 * 2**20
 """Maximum size, in bytes, of a file that is checked completely at start, which takes about 10 ms. For a larger file the
 start checks only the beginning and the length; a backup checks all of it."""
 _REWRITTEN = 16 * 2**20
 """Maximum size, in bytes, of a file that `purge` rewrites. This takes less than half a second, while writers wait."""
+
+
+class StoreFileError(SettingsError):
+    """A store's file cannot be used. The message names it and says what to do."""
 
 
 class StoreInUseError(StoreFileError):
@@ -72,7 +78,10 @@ class SQLiteFile:
             check(self._path, _CHECKED_AT_START)
         self.writer = self._connect()
         try:
-            migrate(self.writer, self._path)
+            migrate(self.writer, self._path, SCHEMA, UPGRADES)
+        except SchemaTooNew as error:
+            self.writer.close()
+            raise StoreFileError(f"STORE_URL: {error}") from error
         except BaseException:
             self.writer.close()
             raise

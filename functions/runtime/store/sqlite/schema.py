@@ -1,17 +1,6 @@
-"""The schema of a store's SQLite file, and its migrations.
-
-A migration and its `user_version` commit in one transaction. If the process is killed, the file has either the old
-schema or the new one.
-"""
+"""The schema of a store's SQLite file, and its upgrades; `events.sqlite.migrate` applies them."""
 
 from __future__ import annotations
-
-import sqlite3
-from pathlib import Path
-
-from functions.runtime.settings import SettingsError
-
-VERSION = 3
 
 # Entities are stored by row number, because a B-tree by key would hold whole rows in its inner pages and become deep.
 # Index entries contain the row number, which saves one look-up for each entity of a page.
@@ -32,7 +21,7 @@ _EPOCH = (
     "INSERT INTO epoch VALUES (1, 0)",
 )
 
-_FRESH = (
+SCHEMA = (
     _ENTITY,
     _ENTITY_EXPIRY,
     _ENTRY,
@@ -52,9 +41,8 @@ CREATE TABLE guard (
     *_EPOCH,
 )
 
-_MIGRATIONS = {
-    0: _FRESH,
-    1: (
+UPGRADES = (
+    (
         "DROP INDEX entity_expiry",
         "ALTER TABLE entity RENAME TO entity_1",
         "ALTER TABLE entry RENAME TO entry_1",
@@ -67,29 +55,6 @@ _MIGRATIONS = {
         "DROP TABLE entity_1",
         "DROP TABLE entry_1",
     ),
-    2: _EPOCH,
-}
-"""The migrations, by the version from which each starts. Version 0 is an empty file, which gets the newest schema."""
-
-
-class StoreFileError(SettingsError):
-    """A store's file cannot be used. The message names it and says what to do."""
-
-
-class SchemaTooNewError(StoreFileError):
-    """The file was written by a later release and cannot be read safely."""
-
-
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Migrate the file to this release's schema. Raises SchemaTooNewError and leaves such a file unchanged."""
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > VERSION:
-        raise SchemaTooNewError(
-            f"STORE_URL: {path} has schema {version}, this release knows up to {VERSION}: use the later release"
-        )
-    while version < VERSION:
-        after = version + 1 if version else VERSION
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in (*_MIGRATIONS[version], f"PRAGMA user_version = {after}", "COMMIT"):
-            connection.execute(statement)
-        version = after
+    _EPOCH,
+)
+"""The statements that migrate version 1 to 2, and so on."""

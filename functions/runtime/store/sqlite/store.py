@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from events.outbox import OutboxRow
+from events.sqlite import GroupCommit, StorageError
 from functions.runtime.clock import Clock
 from functions.runtime.store.base import Found, Range, StoreBase, log
 from functions.runtime.store.codec import decode_keys, from_micros, micros
@@ -17,9 +18,9 @@ from functions.runtime.store.planning import IdempotencyRow, Plan, Request, Stor
 from functions.runtime.store.port import Entity, EntityMapping, Ref, store_unavailable
 from functions.runtime.store.sqlite import rows as rows_of
 from functions.runtime.store.sqlite.file import SQLiteFile
-from functions.runtime.store.sqlite.group_commit import GroupCommit
 
 E = TypeVar("E", bound=Entity)
+T = TypeVar("T")
 
 _TIMEOUT = 5.0  # seconds
 _CHUNK = 100  # maximum number of rows that one job removes, because the removal blocks the event loop
@@ -82,7 +83,7 @@ class SQLiteStore(StoreBase):
         return self._read(sql, (*wanted[:3], *bounds, self._due(), limit))
 
     async def _commit(self, request: Request) -> Any:
-        planned = await self._commits.run(partial(self._transact, request), self._committed)
+        planned = await self._run(partial(self._transact, request), self._committed)
         return planned.result
 
     async def outbox(self, before: datetime, limit: int) -> list[OutboxRow]:
@@ -94,7 +95,7 @@ class SQLiteStore(StoreBase):
         """See the port."""
         for start in range(0, len(ids), _CHUNK):
             chunk = [(row_id,) for row_id in ids[start : start + _CHUNK]]
-            await self._commits.run(partial(self._remove_outbox, chunk), self._outbox_removed)
+            await self._run(partial(self._remove_outbox, chunk), self._outbox_removed)
 
     async def outbox_state(self) -> tuple[int, datetime | None]:
         """See the port."""
@@ -107,7 +108,7 @@ class SQLiteStore(StoreBase):
         for remove in (self._expire_entities, self._expire_records):
             chunk = count = min(_CHUNK, limit - removed)
             while chunk and count == chunk:
-                count = await self._commits.run(partial(remove, micros(now), chunk))
+                count = await self._run(partial(remove, micros(now), chunk))
                 removed += count
                 chunk = min(_CHUNK, limit - removed)
         if self._purge_due:
@@ -127,13 +128,19 @@ class SQLiteStore(StoreBase):
     async def ping(self) -> None:
         """Write, sync and read. Raises UNAVAILABLE."""
         now = self._due()
-        await self._commits.run(lambda: self._execute("UPDATE heartbeat SET at = ?", (now,)))
+        await self._run(lambda: self._execute("UPDATE heartbeat SET at = ?", (now,)))
         self._read("SELECT at FROM heartbeat", ())
 
     async def close(self) -> None:
         """Finish the accepted jobs, then close the file. A second call does nothing."""
         if await self._commits.close():
             self._file.close()
+
+    async def _run(self, work: Callable[[], T], committed: Callable[[T], None] | None = None) -> T:
+        try:
+            return await self._commits.run(work, committed)
+        except StorageError as error:
+            raise store_unavailable() from error
 
     def _read(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
         try:
