@@ -1,13 +1,11 @@
-"""Serve HTTP with uvicorn, either inside a running loop (`serving`) or as a process until a signal (`run_service`)."""
+"""Serve HTTP/1.1 with uvicorn, inside a running loop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import httptools
@@ -15,9 +13,6 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from events.asgi import Application, Receive, Scope, Send
-from observability import heap
-
-_log = logging.getLogger("shop.http")
 
 
 @runtime_checkable
@@ -48,21 +43,7 @@ async def serving(
     except BaseException:
         listening.close()
         raise
-    config = uvicorn.Config(
-        app,
-        loop="none",
-        http=HttpProtocol,
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=grace_seconds,
-    )
-    server = Server(config)
+    server = Server(app, date_header=False, timeout_graceful_shutdown=grace_seconds)
     await server.begin(listening)
     try:
         yield f"http://{host}:{listening.getsockname()[1]}"
@@ -72,25 +53,27 @@ async def serving(
         await server.end()
 
 
-async def run_service(
-    app: Application | Service, host: str, port: int, ready: Callable[[str], None], grace_seconds: int = 10
-) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; `ready` is called with the URL once the server accepts requests."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with serving(app, host, port, grace_seconds) as url:
-        ready(url)
-        heap.freeze()
-        await stop.wait()
-        _log.info("stopping")
-
-
 class Server(uvicorn.Server):
-    """uvicorn without its signal handlers, which raise the signal again at the end; `run_service` installs its own."""
+    """uvicorn without its logs, its signal handlers (observability/service.py installs its own) and the lifespan.
 
-    _task: asyncio.Task[None] | None = None
+    The signal handlers of uvicorn raise the signal again at the end. `options` are those of uvicorn.Config.
+    """
+
+    def __init__(self, app: Any, **options: Any) -> None:
+        defaults: dict[str, Any] = {
+            "loop": "none",
+            "http": HttpProtocol,
+            "ws": "none",
+            "interface": "asgi3",
+            "lifespan": "off",
+            "access_log": False,
+            "log_config": None,
+            "proxy_headers": False,
+            "server_header": False,
+            "timeout_keep_alive": 75,
+        }
+        super().__init__(uvicorn.Config(app, **(defaults | options)))
+        self._task: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

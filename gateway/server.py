@@ -6,12 +6,12 @@ import asyncio
 import logging
 import os
 import resource
-import signal
 import socket
-import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
-import uvicorn
 from fastapi import FastAPI
 
 from events.http_server import HttpProtocol, Server, bind
@@ -23,8 +23,8 @@ from gateway.app import create_app
 from gateway.app_state import AppState
 from gateway.limits import ConcurrencyLimiter
 from gateway.settings import Settings
-from observability import heap, logs, tracing
 from observability.metrics_server import MetricsServer
+from observability.service import run_service
 
 log = logging.getLogger("shop.gateway")
 
@@ -179,8 +179,8 @@ class BoundedHttpProtocol(HttpProtocol):
 class _Server(Server):
     """A uvicorn server that ends the streams before it waits for running requests."""
 
-    def __init__(self, config: uvicorn.Config, gateway: AppState) -> None:
-        super().__init__(config)
+    def __init__(self, app: FastAPI, gateway: AppState, **options: Any) -> None:
+        super().__init__(app, **options)
         self._gateway = gateway
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -208,19 +208,14 @@ class GatewayServer:
         self.gateway: AppState = self.app.state.gateway
         self.http_port = 0
         self._metrics_server = MetricsServer(hold=settings.metrics_hold_seconds)
-        config = uvicorn.Config(
+        self._server = _Server(
             self.app,
+            self.gateway,
             http=BoundedHttpProtocol.within(settings),
-            ws="none",
-            log_config=None,
-            access_log=False,
             lifespan="on",
-            server_header=False,
-            proxy_headers=False,
             timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
         )
-        self._server = _Server(config, self.gateway)
 
     @property
     def http_url(self) -> str:
@@ -245,17 +240,15 @@ class GatewayServer:
         await self._metrics_server.stop()
 
 
-async def _serve(settings: Settings) -> None:
-    live = GatewayServer(settings)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sign, stop.set)
-    await live.start()
-    heap.freeze()
-    await stop.wait()
-    log.info("stopping")
-    await live.stop()
+@asynccontextmanager
+async def _running() -> AsyncIterator[None]:
+    settings = load(Settings, os.environ)
+    refuse_weak(settings)
+    _allow_connections(settings.max_connections)
+    server = GatewayServer(settings)
+    await server.start()
+    yield
+    await server.stop()
 
 
 def _allow_connections(wanted: int) -> None:
@@ -269,15 +262,4 @@ def _allow_connections(wanted: int) -> None:
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT. Exits with code 1 and the reason for invalid settings or a taken port."""
-    import uvloop  # tests use another loop
-
-    try:
-        settings = load(Settings, os.environ)
-        logs.configure("gateway", settings.log_level)
-        refuse_weak(settings)
-        _allow_connections(settings.max_connections)
-        flush = tracing.configure("gateway")
-        uvloop.run(_serve(settings))
-        flush()
-    except (SettingsError, OSError) as error:
-        sys.exit(f"gateway: {error}")
+    run_service("gateway", _running, SettingsError, OSError)

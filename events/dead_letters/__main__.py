@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-import uvloop
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
@@ -25,11 +24,11 @@ from events.broker_token import broker_token
 from events.cloudevent import CloudEvent, header_block
 from events.dead_letters.app import DeadLetters, Replay, ReplayFailed
 from events.http_client import HttpClient, RequestFailed
-from events.http_server import run_service
+from events.http_server import serving
 from events.service_tokens import dead_letter_callers
 from events.sqlite import StorageError
-from observability import logs, tracing
 from observability.metrics_server import MetricsServer
+from observability.service import run_service
 
 log = logging.getLogger("shop.deadletters")
 
@@ -62,8 +61,9 @@ def data_dir(environ: Mapping[str, str]) -> Path:
     return Path(url.removeprefix("sqlite:///"))
 
 
-async def serve(environ: Mapping[str, str]) -> None:
-    """Serve until SIGTERM or SIGINT."""
+@asynccontextmanager
+async def running(environ: Mapping[str, str]) -> AsyncIterator[None]:
+    """Serve within the context."""
     url = environ.get("BROKER_URL", "http://127.0.0.1:8090/shop/default")
     registry = CollectorRegistry()
     app = DeadLetters(
@@ -78,7 +78,9 @@ async def serve(environ: Mapping[str, str]) -> None:
     endpoint = MetricsServer(partial(exposition, registry), hold=0)
     if environ.get("METRICS_PORT"):
         await endpoint.start(host, int(environ["METRICS_PORT"]))
-    await run_service(app, host, port, lambda address: log.info("dead letters ready", extra={"url": address}))
+    async with serving(app, host, port) as address:
+        log.info("dead letters ready", extra={"url": address})
+        yield
     await endpoint.stop()
 
 
@@ -88,19 +90,5 @@ async def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, s
     return encode(registry), content_type
 
 
-def main() -> int:
-    """Run the sink; return the exit code: 0 after a signal, 1 if it cannot start (the log says why)."""
-    logs.configure("dead-letters", os.environ.get("LOG_LEVEL", "INFO"))
-    end_tracing = tracing.configure("dead-letters")
-    try:
-        uvloop.run(serve(os.environ))
-    except (OSError, StorageError, ValueError) as error:
-        log.error("the dead-letter sink cannot start: %s", error)
-        return 1
-    finally:
-        end_tracing()
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run_service("dead-letters", partial(running, os.environ), OSError, StorageError, ValueError)

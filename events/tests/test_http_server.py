@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import uvicorn
 
-from events.http_server import HttpProtocol, Server, bind
+from events.http_server import Server, bind
 
 OFFERS = [
     b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n",
@@ -38,8 +37,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 @contextlib.asynccontextmanager
 async def serving() -> AsyncIterator[int]:
-    config = uvicorn.Config(echo, http=HttpProtocol, ws="none", lifespan="off", log_config=None)
-    server, listening = Server(config), bind("127.0.0.1", 0)
+    server, listening = Server(echo), bind("127.0.0.1", 0)
     await server.begin(listening)
     try:
         yield listening.getsockname()[1]

@@ -6,27 +6,13 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
-import uvicorn
-
-from events.http_server import HttpProtocol, Server, bind
+from events.http_server import Server, bind
 from functions.runtime.app import Function
 from functions.runtime.errors import ServiceError
 from functions.runtime.event_function import EventFunction
 from observability.failpoints import failpoint
 from observability.headers import combine
 from observability.metrics_server import Exposition
-
-_CONFIG: dict[str, Any] = {
-    "http": HttpProtocol,
-    "ws": "none",
-    "interface": "asgi3",
-    "lifespan": "off",
-    "proxy_headers": False,
-    "log_config": None,
-    "access_log": False,
-    "timeout_keep_alive": 75,
-    "server_header": False,
-}
 
 Check = Callable[[], Awaitable[None]]
 Scope = dict[str, Any]
@@ -43,20 +29,18 @@ class HttpServer:
         self._check = check
         self._exposition = exposition
         self._events = framework_app(EventFunction(function, sweep)) if events else None
-        self._server: Server | None = None
+        self._server = Server(self._app)
 
     async def start(self, host: str, port: int) -> int:
         """Listen on `port` (0: any free port) and return the port. Raises OSError if it is in use."""
         listening = bind(host, port)
-        self._server = Server(uvicorn.Config(self._app, **_CONFIG))
         await self._server.begin(listening)
         return int(listening.getsockname()[1])
 
     async def stop(self, grace: float) -> None:
         """Refuse new requests, and let running requests finish within `grace` seconds."""
-        if self._server is not None:
-            self._server.config.timeout_graceful_shutdown = max(1, round(grace))
-            await self._server.end()
+        self._server.config.timeout_graceful_shutdown = max(1, round(grace))
+        await self._server.end()
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["path"]:

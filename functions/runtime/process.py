@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import logging
 import os
-import signal
-import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -27,6 +25,7 @@ from functions.runtime.event_metrics import EventMetrics
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
 from observability import heap, logs, metrics, tracing
 from observability.metrics_server import MetricsServer
+from observability.service import run_service
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -205,33 +204,16 @@ class Process(Generic[S]):
 
     def main(self) -> None:
         """Serve until SIGTERM or SIGINT. Exits with 1 and a message if a setting is wrong."""
-        try:
-            settings = load(self._settings, os.environ)
-            logs.configure(self.name, settings.log_level)
-            refuse_weak(settings)
-            flush = tracing.configure(self.name)
-            _run(self._serve(settings))
-            flush()
-        except SettingsError as error:
-            sys.exit(f"{self.name}: {error}")
+        run_service(self.name, self._running, SettingsError)
 
-    async def _serve(self, settings: S) -> None:
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        settings = load(self._settings, os.environ)
+        refuse_weak(settings)
         runner = ServiceRunner(self._bootstrap(settings))
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
         try:
             await runner.start()
-            heap.freeze()
-            await stop.wait()
-            log.info("stopping")
+            yield
         finally:
-            with contextlib.suppress(asyncio.CancelledError):
+            with suppress(asyncio.CancelledError):
                 await runner.stop()
-
-
-def _run(main: Any) -> None:
-    import uvloop  # imported here, because tests use another loop
-
-    uvloop.run(main)

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-import uvicorn
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -22,7 +21,7 @@ async def console() -> AsyncIterator[str]:
         await JSONResponse(told, 418)(scope, receive, send)  # type: ignore[arg-type] # ASGI, loosely
 
     listening = bind("127.0.0.1", 0)
-    server = Server(uvicorn.Config(tell, lifespan="off", log_config=None))
+    server = Server(tell)
     await server.begin(listening)
     yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     await server.end()

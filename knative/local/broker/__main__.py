@@ -7,19 +7,19 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
-import uvloop
-
-from events.http_server import run_service
+from events.http_server import serving
 from events.service_keys import InvalidKey
 from events.service_tokens import dead_letter_callers
 from events.sqlite import StorageError
 from knative.local.broker.app import BrokerApp
 from knative.local.broker.config import ConfigError, load
 from knative.local.broker.dispatcher import DispatchLimits
-from observability import logs, tracing
+from observability.service import run_service
 
 log = logging.getLogger("shop.broker")
 
@@ -43,40 +43,19 @@ def arguments(argv: Sequence[str], environ: Mapping[str, str]) -> argparse.Names
     return parser.parse_args(argv)
 
 
-async def serve(options: argparse.Namespace) -> None:
-    """Serve until SIGTERM or SIGINT."""
+@asynccontextmanager
+async def running(options: argparse.Namespace) -> AsyncIterator[None]:
+    """Serve within the context."""
     config = load(options.config.read_text())
     callers = dead_letter_callers(os.environ, time.time)
     app = BrokerApp(config, options.data, limits=DispatchLimits(parallel=options.parallel), callers=callers)
     triggers = sum(len(group) for group in config.triggers.values())
 
-    def ready(url: str) -> None:
+    async with serving(app, options.host, options.port) as url:
         log.info("broker ready", extra={"url": url, "brokers": list(config.triggers), "triggers": triggers})
-
-    await run_service(app, options.host, options.port, ready)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the broker; return the exit code: 0 after a signal, 1 if it cannot start (the log says why)."""
-    options = arguments(sys.argv[1:] if argv is None else argv, os.environ)
-    logs.configure("broker", os.environ.get("LOG_LEVEL", "INFO"))
-    end_tracing = tracing.configure("broker")
-    try:
-        uvloop.run(serve(options))
-    except (ConfigError, StorageError, InvalidKey) as error:
-        log.error("the broker cannot start: %s", error)
-        return 1
-    except OSError as error:
-        log.error(
-            "the broker cannot start: %s",
-            error.strerror or error,
-            extra={"file": error.filename, "address": f"{options.host}:{options.port}"},
-        )
-        return 1
-    finally:
-        end_tracing()
-    return 0
+        yield
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parsed = arguments(sys.argv[1:], os.environ)
+    run_service("broker", partial(running, parsed), ConfigError, StorageError, InvalidKey, OSError)

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
-from events.http_server import run_service
+from events.http_server import serving
 from events.service_tokens import DEAD_LETTERS
 from functions.runtime.clock import SystemClock
 from functions.runtime.factories import service_tokens
 from functions.runtime.settings import RuntimeSettings, load
 from knative.local.console.app import create_app
 from knative.local.ports import HOST
-from observability import logs
+from observability.service import run_service
 
 log = logging.getLogger("shop.console")
 
 
-async def serve(port: int, state: Path, dead_letters: str, settings: RuntimeSettings) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    tokens = service_tokens(settings, "console", SystemClock())
+@asynccontextmanager
+async def running(port: int, state: Path, dead_letters: str) -> AsyncIterator[None]:
+    """Serve within the context."""
+    tokens = service_tokens(load(RuntimeSettings, os.environ), "console", SystemClock())
     app = create_app(state, dead_letters, lambda: tokens.token(DEAD_LETTERS))
-    await run_service(app, HOST, port, lambda url: log.info("ready", extra={"url": url}), grace_seconds=1)
+    async with serving(app, HOST, port, grace_seconds=1) as url:
+        log.info("ready", extra={"url": url})
+        yield
 
 
 def main() -> None:
@@ -34,10 +39,8 @@ def main() -> None:
     parser.add_argument("--state", type=Path, required=True, help="the runner's platform.json")
     parser.add_argument("--dead-letters", required=True, help="URL of the dead-letter sink")
     arguments = parser.parse_args()
-    logs.configure("console", "WARNING")
-    asyncio.run(
-        serve(arguments.port, arguments.state, arguments.dead_letters, load(RuntimeSettings, os.environ))
-    )
+    served = partial(running, arguments.port, arguments.state, arguments.dead_letters)
+    run_service("console", served, level="WARNING")
 
 
 if __name__ == "__main__":

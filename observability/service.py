@@ -1,0 +1,47 @@
+"""Run a service as a process: log and trace, serve until SIGTERM or SIGINT, then drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from observability import heap, logs, tracing
+
+_log = logging.getLogger("shop.process")
+
+Running = Callable[[], AbstractAsyncContextManager[object]]
+"""Composes and starts the service on entering, and drains it on leaving."""
+
+
+def run_service(name: str, running: Running, *refusals: type[Exception], level: str = "INFO") -> None:
+    """Run the service until SIGTERM or SIGINT. Exits with 1 and the message of an error that is one of `refusals`.
+
+    LOG_LEVEL overrides `level`.
+    """
+    import uvloop  # imported here, because tests use another loop
+
+    given = os.environ.get("LOG_LEVEL", "")
+    logs.configure(name, given if given in logging.getLevelNamesMapping() else level)
+    flush = tracing.configure(name)
+    try:
+        uvloop.run(_run(running))
+    except refusals as error:
+        sys.exit(f"{name}: {error}")
+    finally:
+        flush()
+
+
+async def _run(running: Running) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running():
+        heap.freeze()
+        await stop.wait()
+        _log.info("stopping")
