@@ -1,4 +1,4 @@
-"""Record and export spans: sampler, queue and exporter of the SDK, and a shutdown in bounded time.
+"""Queue and export spans with the SDK's queue and exporters, and shut down in bounded time.
 
 `tracing.configure` imports this module only if traces are requested: the SDK makes a cold start much slower.
 """
@@ -10,14 +10,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from opentelemetry import trace
-from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ParentBased
 
-from observability import context, metrics, otel_api
+from observability import metrics, otel_api
+from observability.sampling import Sampler
 from observability.tracing import SCHEMA_URL, Span
 from observability.version import VERSION
 
@@ -56,21 +53,6 @@ class LazyExporter(OwnSpanExporter, SpanExporter):
             self._made.shutdown()
 
 
-class _SdkSpanExporter(OwnSpanExporter, SpanExporter):
-    """Adapts an exporter of the SDK: converts spans to the SDK's objects."""
-
-    def __init__(self, exporter: SpanExporter) -> None:
-        self._exporter = exporter
-
-    def export(self, spans: Sequence[Any]) -> SpanExportResult:
-        from observability.encoding import readable  # imported only when there is a span
-
-        return self._exporter.export([readable(self.resource, span) for span in spans])
-
-    def shutdown(self) -> None:
-        self._exporter.shutdown()
-
-
 class _CountingExporter(SpanExporter):
     """Counts the outcomes of an exporter."""
 
@@ -91,36 +73,19 @@ class _CountingExporter(SpanExporter):
         self._exporter.shutdown()
 
 
-class Provider:
-    """Samples and queues spans. `follows`: a child is recorded if its parent is."""
+class Provider(Sampler):
+    """Samples and queues spans."""
 
-    def __init__(self, service: str, exporter: SpanExporter) -> None:
-        resource = Resource.create(
+    def __init__(self, service: str, exporter: Any) -> None:
+        super().__init__()
+        exporter.resource = Resource.create(
             {"service.name": service, "service.namespace": "shop", "service.version": VERSION}, SCHEMA_URL
         )
-        sending = exporter if isinstance(exporter, OwnSpanExporter) else _SdkSpanExporter(exporter)
-        sending.resource = resource
-        # The SDK's provider reads OTEL_TRACES_SAMPLER; it starts no span.
-        self._sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler
-        self.follows = isinstance(self._sampler, ParentBased)
         self._dropped = metrics.SPANS.labels(service, "dropped")
-        self._queue: Any = BatchSpanProcessor(_CountingExporter(sending, service))
+        self._queue: Any = BatchSpanProcessor(_CountingExporter(exporter, service))
         # The SDK does not report dropped spans, and its public method expects the SDK's spans.
         inside: Any = self._queue._batch_processor  # noqa: SLF001 - as said
         self._put, self._waiting = inside.emit, inside._queue  # noqa: SLF001 - as said
-
-    def sampled(self, parent: context.Context, trace_id: str, name: str) -> bool:
-        """Ask the sampler whether to record a new span.
-
-        If `follows` is true, call this only for root spans: other spans take the decision of their parent.
-        """
-        known = Context()
-        if not parent.root:
-            flags = trace.TraceFlags(int(parent.flags, 16))
-            caller = trace.SpanContext(int(trace_id, 16), int(parent.span_id, 16), True, flags)
-            known = trace.set_span_in_context(trace.NonRecordingSpan(caller), known)
-        decision: Any = self._sampler.should_sample(known, int(trace_id, 16), name).decision
-        return bool(decision.is_sampled())
 
     def end(self, span: Span) -> None:
         """Queue an ended span, or drop the oldest one if the queue is full; never waits."""
@@ -137,7 +102,7 @@ class Provider:
         self._queue.shutdown()
 
 
-def provide(service: str, exporter: SpanExporter) -> Provider:
+def provide(service: str, exporter: Any) -> Provider:
     """Return a provider for `service` that gives batches of spans to `exporter` in a thread of its own.
 
     Sampler and queue follow the standard OTEL_* variables. Also makes the OpenTelemetry API record with it.

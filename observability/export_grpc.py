@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from observability import encoding
 from observability.export import OwnSpanExporter
@@ -14,7 +13,6 @@ from observability.proxies import proxy_for
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _DEFAULT = "http://localhost:4317"
-_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
 class GrpcExporter(OwnSpanExporter, OTLPSpanExporter):
@@ -28,17 +26,5 @@ class GrpcExporter(OwnSpanExporter, OTLPSpanExporter):
         )  # a number, whatever its types say
         super().__init__(channel_options=options)
 
-    def _initialize_channel_and_stub(self) -> None:
-        super()._initialize_channel_and_stub()  # type: ignore[no-untyped-call] # the SDK's own
-        self._client: Any = _Bytes(self._channel)
-
     def _translate_data(self, data: Any) -> Any:
         return encoding.request(self.resource, data)
-
-
-class _Bytes:
-    """A TraceServiceStub for serialized requests."""
-
-    def __init__(self, channel: Any) -> None:
-        answer = ExportTraceServiceResponse.FromString
-        self.Export = channel.unary_unary(_EXPORT, response_deserializer=answer)

@@ -23,5 +23,5 @@ class HttpExporter(OwnSpanExporter, OTLPSpanExporter):
 
     def export(self, spans: Any) -> SpanExportResult:
         """Send a batch."""
-        sent = self._client.export(encoding.request(self.resource, spans))
+        sent = self._client.export(encoding.request(self.resource, spans).SerializeToString())
         return SpanExportResult.SUCCESS if sent.success else SpanExportResult.FAILURE

@@ -101,12 +101,12 @@ class Scope(NamedTuple):
 
 
 class SpanTemplate:
-    """The parts that many spans share: created once, and encoded once (`encoded` is for the exporter).
+    """The parts that many spans share: created once, and encoded once by the exporter.
 
     `scope` is None for spans of ours.
     """
 
-    __slots__ = ("attributes", "encoded", "kind", "name", "scope")
+    __slots__ = ("attributes", "kind", "name", "scope")
 
     def __init__(
         self,
@@ -118,7 +118,6 @@ class SpanTemplate:
         self.name = name
         self.kind = kind
         self.attributes = dict(attributes or {})
-        self.encoded = b""
         self.scope = scope
 
     def span(

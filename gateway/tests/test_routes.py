@@ -6,7 +6,6 @@ from typing import Any
 
 import httpx
 import pytest
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
 from functions.runtime.errors import aborted, invalid
@@ -15,6 +14,7 @@ from gateway.tests.dead_letters import LETTER
 from gateway.tests.fakes import ADMIN, HEX, ORDER, PAYMENT, PRODUCT, USER, Backend, product, user
 from gateway.tests.test_errors import new_order
 from observability import export, tracing
+from observability.tests.spans import MemoryExporter
 from proto.shop.orders.v1 import orders_pb2
 from proto.shop.products.v1 import products_pb2
 from proto.shop.users.v1 import users_pb2
@@ -322,7 +322,7 @@ async def test_reads_are_retried_and_writes_are_not(api: httpx.AsyncClient, back
 async def test_a_request_and_the_calls_that_it_makes_are_one_trace(
     api: httpx.AsyncClient, backend: Backend
 ) -> None:
-    exporter = InMemorySpanExporter()
+    exporter = MemoryExporter()
     provider = export.provide("gateway", exporter)
     tracing.install(provider)
     try:

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from observability import encoding, tracing
 from observability.tests.test_encoding import RESOURCE, Kept
@@ -36,7 +35,7 @@ def kept() -> Iterator[Kept]:
 
 
 def sent(kept: Kept) -> Any:
-    return ExportTraceServiceRequest.FromString(encoding.request(RESOURCE, kept.spans)).resource_spans[0]
+    return encoding.request(RESOURCE, kept.spans).resource_spans[0]
 
 
 def called(kept: Kept, rpc: tracing.RpcTemplate, error: Refused | None = None) -> dict[str, Any]:

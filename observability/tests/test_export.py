@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from observability import context, export, metrics, tracing
+from observability.tests.spans import MemoryExporter
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 ROOT = Path(__file__).parents[2]
@@ -95,7 +95,7 @@ def test_whether_a_trace_is_recorded_follows_the_caller_and_else_the_variables(
     for name, value in (("OTEL_TRACES_SAMPLER", sampler), ("OTEL_TRACES_SAMPLER_ARG", argument)):
         if value:
             monkeypatch.setenv(name, value)
-    install("sampled", InMemorySpanExporter())
+    install("sampled", MemoryExporter())
     with (
         context.use(context.incoming(None, traceparent)) as outside,
         tracing.SpanTemplate("work", "SERVER").span(),
@@ -108,7 +108,7 @@ def test_whether_a_trace_is_recorded_follows_the_caller_and_else_the_variables(
 
 
 def test_the_flags_that_say_more_than_recorded_travel_on(install: Install) -> None:
-    install("flags", InMemorySpanExporter())
+    install("flags", MemoryExporter())
     with (
         context.use(context.incoming(None, f"00-{TRACE}-00f067aa0ba902b7-03")),
         tracing.SpanTemplate("work", "SERVER").span(),
@@ -120,7 +120,7 @@ def test_the_child_of_what_is_not_recorded_is_not_recorded_either(
     install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
-    install("sampled", InMemorySpanExporter())
+    install("sampled", MemoryExporter())
     with (
         context.use(context.incoming(None, None)),
         tracing.SpanTemplate("outer", "SERVER").span(),

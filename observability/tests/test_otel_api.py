@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from observability import context, encoding, export, tracing
+from observability.tests.spans import MemoryExporter
 
 HANDLER = tracing.SpanTemplate("process shop.order.placed.v1", "CONSUMER")
 CALL = tracing.SpanTemplate("products/Reserve", "CLIENT")
@@ -21,7 +20,7 @@ class Recorder:
     """An installed provider, and what it exported."""
 
     def __init__(self) -> None:
-        self.exporter = InMemorySpanExporter()
+        self.exporter = MemoryExporter()
         self.provider = export.provide("otel-api", self.exporter)
         tracing.install(self.provider)
 
@@ -102,7 +101,7 @@ def test_events_links_and_scope_reach_a_collector() -> None:
         span.add_event("halfway", {"done": 0.5})
     tracing.install(None)
     data = encoding.request(Resource({}), sent)
-    (scope,) = ExportTraceServiceRequest.FromString(data).resource_spans[0].scope_spans
+    (scope,) = data.resource_spans[0].scope_spans
     (work,) = scope.spans
     assert (scope.scope.name, work.name) == ("copier", "work")
     assert (work.events[0].name, work.events[0].attributes[0].value.double_value) == ("halfway", 0.5)

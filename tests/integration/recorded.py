@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from observability import export
+from observability.tests.spans import MemoryExporter
 from tests.edges import Edge, edge
 
 
@@ -13,7 +13,7 @@ class Recorded:
     """The spans of this process."""
 
     def __init__(self) -> None:
-        self.exporter = InMemorySpanExporter()
+        self.exporter = MemoryExporter()
         self.provider = export.provide("together", self.exporter)
 
     def named(self, name: str, trace_id: str) -> list[ReadableSpan]:

@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from events.tests.support import subscribed, until
 from knative.local.broker.tests.support import broker, running, trigger
 from observability import export, tracing
+from observability.tests.spans import MemoryExporter
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 @pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryExporter]:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
-    exporter = InMemorySpanExporter()
+    exporter = MemoryExporter()
     provider = export.provide("broker", exporter)
     tracing.install(provider)
     yield exporter
@@ -26,7 +26,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     provider.shutdown()
 
 
-async def test_a_delivery_is_a_span_of_the_events_trace(tmp_path: Path, spans: InMemorySpanExporter) -> None:
+async def test_a_delivery_is_a_span_of_the_events_trace(tmp_path: Path, spans: MemoryExporter) -> None:
     given = f"00-{TRACE}-00f067aa0ba902b7-01"
     async with subscribed() as subscriber, running(tmp_path, broker(), trigger("t", subscriber.url)) as it:
         await it.post(traceparent=given)
