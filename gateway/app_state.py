@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from functions.runtime.key_set import KeySetCache
 from functions.runtime.tokens import TokenVerifier
 from gateway.clients import Clients
-from gateway.limits import ConcurrencyLimiter, TokenBuckets
+from gateway.concurrency_limit import ConcurrencyLimiter
+from gateway.rate_limit import TokenBuckets
 from gateway.settings import Settings
 
 

@@ -15,7 +15,7 @@ from functions.runtime.errors import Code, ServiceError, aborted, invalid, not_f
 from functions.runtime.factories import service_tokens
 from functions.runtime.grpc_client import GrpcClient
 from functions.runtime.tokens import ServiceTokens
-from gateway.limits import ConcurrencyLimiter
+from gateway.concurrency_limit import ConcurrencyLimiter
 from gateway.settings import Settings
 from observability import context
 from proto.shop.notifications.v1.notifications_pb2_grpc import NotificationsServiceStub
@@ -56,7 +56,7 @@ class ServiceClient(Generic[T]):
             lambda: ConcurrencyLimiter(MAX_CALLS_PER_METHOD, "OVERLOADED")
         )
         self._circuits: defaultdict[Any, CircuitBreaker] = defaultdict(
-            lambda: CircuitBreaker(seconds=0, is_failure=_is_unanswered, refuse=_refuse)
+            lambda: CircuitBreaker(seconds=0, is_failure=_is_unanswered, refuse=_circuit_open)
         )
 
     @property
@@ -87,7 +87,7 @@ def _is_unanswered(error: ServiceError) -> bool:
     return error.code is Code.DEADLINE_EXCEEDED or error.reason == "SERVICE_UNAVAILABLE"
 
 
-def _refuse(_: ServiceError, __: float) -> ServiceError:
+def _circuit_open(_: ServiceError, __: float) -> ServiceError:
     return unavailable("SERVICE_UNAVAILABLE", "A part of the platform does not answer.", retry_after=1.0)
 
 
@@ -159,7 +159,7 @@ class DeadLettersClient:
                 _check(response.status)
                 return await response.json() if response.status != 204 else None
         except (aiohttp.ClientError, TimeoutError, ValueError):
-            raise _unreachable() from None
+            raise _sink_unavailable() from None
 
     async def close(self) -> None:
         """Close the connections."""
@@ -185,8 +185,8 @@ def _check(status: int) -> None:
     if status == 409:
         raise aborted("REPLAY_IN_PROGRESS", "It is being replayed right now.")
     if not 200 <= status < 300:
-        raise _unreachable()
+        raise _sink_unavailable()
 
 
-def _unreachable() -> ServiceError:
+def _sink_unavailable() -> ServiceError:
     return unavailable("SERVICE_UNAVAILABLE", "A part of the platform cannot be reached.")

@@ -9,7 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from functions.runtime import identity
 from gateway.app_state import AppState
-from gateway.limits import Counted, TokenBuckets, client_address
+from gateway.client_address import client_address
+from gateway.rate_limit import Counted, TokenBuckets
 from observability import context
 from observability.headers import combine
 

@@ -11,7 +11,8 @@ import pytest
 
 from functions.runtime.errors import ServiceError
 from functions.runtime.networks import network_key
-from gateway.limits import TokenBuckets, client_address
+from gateway.client_address import client_address
+from gateway.rate_limit import TokenBuckets
 from gateway.tests.conftest import CUSTOMER, Start, StartServer, assert_problem
 from gateway.tests.fakes import ORDER, PRODUCT, Backend
 from gateway.tests.test_errors import new_order

@@ -1,15 +1,13 @@
-"""Rate limits, concurrency limits, and the network address by which they count."""
+"""Rate limits: token buckets by key, and the headers that show what is left."""
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Callable
 
-from functions.runtime.errors import Code, ServiceError, unavailable
+from functions.runtime.errors import Code
 from gateway.problems import HttpError
 
 SEARCH_COST, PASSWORD_COST, EXPORT_COST = 10, 20, 50
@@ -91,63 +89,3 @@ def rate_headers(counted: list[Counted]) -> list[tuple[bytes, bytes]]:
         if other < left:
             closest, left = buckets, other
     return [closest.policy, (b"ratelimit", b'"%b";r=%d;t=%d' % (closest.name, *left))]
-
-
-class ConcurrencyLimiter:
-    """A limit on concurrent holds: `most` in total, `each` for one holder. Further holds are refused, not queued."""
-
-    def __init__(self, most: int, reason: str, each: int | None = None) -> None:
-        self._most = most
-        self._each = most if each is None else each
-        self._reason = reason
-        self._held: Counter[str] = Counter()
-        self.active = 0
-
-    def acquire(self, holder: str = "") -> None:
-        """Take a hold; the caller must `release` it. Raises UNAVAILABLE at the limit, in total or of this holder."""
-        if self.active >= self._most or self._held[holder] >= self._each:
-            raise self.refusal()
-        self.active += 1
-        self._held[holder] += 1
-
-    def release(self, holder: str = "") -> None:
-        """Release a hold."""
-        self.active -= 1
-        self._held[holder] -= 1
-        if not self._held[holder]:
-            del self._held[holder]
-
-    @contextmanager
-    def hold(self, holder: str = "") -> Iterator[None]:
-        """Hold within the block. Raises as `acquire` does."""
-        self.acquire(holder)
-        try:
-            yield
-        finally:
-            self.release(holder)
-
-    def refusal(self) -> ServiceError:
-        """Return the error of a refused hold."""
-        return unavailable(self._reason, "The platform is busy; try again shortly.")
-
-
-def client_address(peer: str, forwarded: bytes, hops: int) -> str:
-    """Return the network address of the caller.
-
-    `hops` is the number of trusted proxies in front of the gateway. Without proxies, the caller is `peer`. Otherwise
-    each proxy has appended one address to X-Forwarded-For, so the caller is the `hops`-th entry from the right. Entries
-    to the left of it are ignored, because the caller can forge them. If the header is missing, too short or has no
-    valid address there, return `peer`.
-    """
-    if not hops or not forwarded:
-        return peer
-    entries = forwarded.decode("latin-1").split(",")
-    if len(entries) < hops:
-        return peer
-    given = entries[-hops].strip()
-    if given.count(":") == 1:
-        given = given.partition(":")[0]  # IPv4 with a port, as some proxies write it
-    try:
-        return str(ipaddress.ip_address(given.strip("[]")))
-    except ValueError:
-        return peer
