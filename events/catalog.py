@@ -336,6 +336,11 @@ def subscriptions_of(domain: str) -> set[str]:
     return {payload.TYPE for payload, domains in SUBSCRIBERS.items() if domain in domains}
 
 
+def subscribers() -> list[str]:
+    """The domains that react to events, sorted."""
+    return sorted({domain for domains in SUBSCRIBERS.values() for domain in domains})
+
+
 def trigger_name(domain: str) -> str:
     """The name of the Trigger that delivers a domain's events: that of the service which it delivers them to."""
     return f"{domain}-events"

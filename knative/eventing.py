@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import yaml
 
-from events.catalog import CATALOG, SUBSCRIBERS, Payload, subscriptions_of, trigger_name
+from events.catalog import CATALOG, Payload, subscribers, subscriptions_of, trigger_name
 from events.publisher import dataschema
 
 Manifest = Mapping[str, Any]
@@ -35,10 +35,9 @@ _DELIVERY: Final = {
 
 def files() -> dict[Path, str]:
     """Return the text of each generated file by path."""
-    domains = dict.fromkeys(domain for subscribers in SUBSCRIBERS.values() for domain in subscribers)
     return {
         _FOLDER / "event-types.yaml": _GENERATED + _EVENT_TYPES + _dumped(map(_event_type, CATALOG.values())),
-        _FOLDER / "triggers.yaml": _GENERATED + _TRIGGERS + _dumped(map(_trigger, sorted(domains))),
+        _FOLDER / "triggers.yaml": _GENERATED + _TRIGGERS + _dumped(map(_trigger, subscribers())),
     }
 
 

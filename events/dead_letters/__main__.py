@@ -16,11 +16,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from events.broker_token import broker_token
+from events.catalog import subscribers, trigger_name
 from events.cloudevent import CloudEvent, header_block
 from events.dead_letters.app import DeadLetters, Replay, ReplayFailed
 from events.http_client import HttpClient, RequestFailed
@@ -61,6 +63,12 @@ def data_dir(environ: Mapping[str, str]) -> Path:
     return Path(url.removeprefix("sqlite:///"))
 
 
+def triggers(broker_url: str) -> list[str]:
+    """Return the platform's triggers (namespace/name), which are in the namespace of the broker: .../namespace/name."""
+    namespace = urlsplit(broker_url).path.strip("/").partition("/")[0]
+    return [f"{namespace}/{trigger_name(domain)}" for domain in subscribers()]
+
+
 @asynccontextmanager
 async def running(environ: Mapping[str, str]) -> AsyncIterator[None]:
     """Serve within the context."""
@@ -70,6 +78,7 @@ async def running(environ: Mapping[str, str]) -> AsyncIterator[None]:
         data_dir(environ),
         replay=replay_over_http(HttpClient(), url, environ.get("BROKER_TOKEN_FILE", "")),
         registry=registry,
+        triggers=triggers(url),
         callers=dead_letter_callers(environ, time.time),
     )
     port = int(environ.get("HTTP_PORT") or environ.get("PORT") or "8080")

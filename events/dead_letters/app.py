@@ -12,7 +12,7 @@ import logging
 import re
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +50,7 @@ _ENTRY: Final = re.compile(r"/entries/(dlq_[0-9a-f]{32})(/replay)?")
 _MAX_LIMIT: Final = 100
 _REPLAYED_KEPT: Final = 7 * 86400.0  # seconds; inboxes keep their records for as long
 _FORGET_EVERY: Final = 3600.0
+_UNKNOWN: Final = "unknown"
 _OURS: Final = frozenset(
     {"knativeerrordest", "knativeerrorcode", "knativeerrordata", "knativebrokerttl", "knativearrivaltime"}
 )
@@ -63,7 +64,7 @@ class DeadLetters:
     """The ASGI application; call `start` on the loop that serves it.
 
     `data_dir` contains `deadletters.db`; `clock` returns Unix time. Without `callers`, every request to read, replay or
-    discard entries is refused.
+    discard entries is refused. `triggers` (namespace/name) are those that dead letters are counted by.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class DeadLetters:
         *,
         replay: Replay,
         registry: CollectorRegistry,
+        triggers: Iterable[str] = (),
         callers: Callers | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -82,7 +84,9 @@ class DeadLetters:
         self._registry = registry
         self._store: Store | None = None
         self._busy: set[str] = set()
-        self._kept = Counter("shop_dead_letters_received", "Dead letters taken in.", registry=registry)
+        kept = Counter("shop_dead_letters_received", "Dead letters taken in.", ["trigger"], registry=registry)
+        # All labels exist from the start, so that Prometheus sees the first increase.
+        self._kept = {trigger: kept.labels(trigger) for trigger in (*triggers, _UNKNOWN)}
         self._replays = Counter("shop_dead_letters_replayed", "Replays.", ["result"], registry=registry)
         gauge = Gauge("shop_dead_letters", "Dead letters kept.", ["status"], registry=registry)
         for status in STATUSES:
@@ -170,7 +174,7 @@ class DeadLetters:
         keys = await asyncio.gather(*puts)
         failpoint("deadletters.keep.after")
         for event, origin, key in zip(events, origins, keys, strict=True):
-            self._kept.inc()
+            self._kept.get(origin.trigger or _UNKNOWN, self._kept[_UNKNOWN]).inc()
             fields = {"entry": key, "event_id": event.id, "event_type": event.type, "trigger": origin.trigger}
             log.warning("dead letter kept", extra=fields)
         failpoint("deadletters.acknowledge.before")

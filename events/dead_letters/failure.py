@@ -5,9 +5,10 @@ contents. According to their source code they write:
 
 - Knative's channel-based broker (pkg/kncloudevents/event_dispatcher.go, pkg/broker/filter): the subscriber's address,
   its status, and its body in base64, cut after 1,024 characters. It writes nothing at all if the filter responded
-  without its own JSON: the subscriber timed out, or sent a 2xx with a body that is no CloudEvent. The dead letter of a
-  reply has the address of the broker. Before 1.9 (2022) the address was the filter's, which ends in
-  /triggers/<namespace>/<name>/<uid>. Before 1.8 the body was plain text.
+  without its own JSON: the subscriber timed out, could not be reached, or sent a 2xx with a body that is no CloudEvent,
+  or there is no such Trigger any more (404). The dead letter of a reply has the address of the broker.
+  Before 1.9 (2022) the address was the filter's, which ends in /triggers/<namespace>/<name>/<uid>. Before 1.8 the body
+  was plain text.
 - The same broker on a channel that does not parse the filter's JSON (a KafkaChannel): the filter's address, and
   `{"errdestination": address, "errresponsebody": base64}` as data, possibly cut.
 - The in-memory channel, for a Subscription without a broker: the subscriber's address; status -1 without a response.
@@ -32,7 +33,8 @@ from events.catalog import CATALOG, SUBSCRIBERS, trigger_name
 
 SILENT: Final = (
     "The broker did not say why. Knative's broker keeps silent when the subscriber was too slow, could not be reached, "
-    "or answered 2xx with a body that is no CloudEvent: an event function answers 204 without a body."
+    "or answered 2xx with a body that is no CloudEvent (an event function answers 204 without a body), and when its "
+    "channel still has a subscriber whose Trigger was deleted: make check-triggers finds those."
 )
 UNANSWERED: Final = "The subscriber did not answer."
 _FILTER: Final = re.compile(r"https?://[^/]+/triggers/([a-z0-9-]+)/([a-z0-9.-]+)/[^/]+(?:/reply|/dls)?/?")

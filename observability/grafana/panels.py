@@ -81,7 +81,10 @@ ORDERS: Rows = {
         P("Waiting for a subscriber", {"{{trigger}}": "sum by (trigger) (shop_broker_pending)"}),
     ],
     "Dead letters": [
-        P("Taken in per hour", _hourly("dead letters", "shop_dead_letters_received_total")),
+        P(
+            "Taken in per hour",
+            {"{{trigger}}": "sum by (trigger) (increase(shop_dead_letters_received_total[1h]))"},
+        ),
         P("Kept", {"{{status}}": "sum by (status) (shop_dead_letters)"}),
     ],
     "Subscribers": [

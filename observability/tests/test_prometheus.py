@@ -23,7 +23,8 @@ HTTP = "http_server_request_duration_seconds"
 RPC = "rpc_server_duration_seconds"
 METHOD = 'service="orders", method="shop.orders.v1.OrdersService/PlaceOrder"'
 OUTBOX = 'shop_outbox_oldest_seconds{service="orders"}'
-DEAD = "shop_dead_letters_received_total"
+DEAD = 'shop_dead_letters_received_total{trigger="shop/t"}'
+DEAD_OF_NONE = 'shop_dead_letters_received_total{trigger="unknown"}'
 NOT_TAKEN = 'shop_broker_dead_letter_failures_total{trigger="shop/t"}'
 CIRCUIT = 'shop_circuit_open{circuit="payment provider"}'
 PODS = 'kn_revision_pods_count{kn_revision_name="orders-00001"}'
@@ -96,6 +97,10 @@ FIRES_AND_NOT: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "SagaSlowSlow": (saga(930), saga(950)),
     "OutboxStuck": ({OUTBOX: f"0+60{HOURS}"}, {OUTBOX: f"5+0{HOURS}"}),
     "DeadLetters": ({DEAD: f"0+0x390 1+0{HOURS}"}, {DEAD: f"3+0{HOURS}"}),
+    "DeadLettersWithoutTrigger": (
+        {DEAD_OF_NONE: f"0+0x390 1+0{HOURS}"},
+        {DEAD_OF_NONE: f"3+0{HOURS}", DEAD: f"0+1{HOURS}"},
+    ),
     "EventsForged": ({FORGED: f"0+0x390 1+0{HOURS}"}, {FORGED: f"3+0{HOURS}"}),
     "OrdersStuck": ({TIMED_OUT: f"0+0x390 1+0{HOURS}"}, {TIMED_OUT: f"3+0{HOURS}"}),
     "DeadLettersRefused": ({NOT_TAKEN: f"0+1{HOURS}"}, {NOT_TAKEN: f"3+0{HOURS}"}),
@@ -177,12 +182,27 @@ def test_deliveries_that_fail_are_seen_under_knatives_own_broker_too(tmp_path: P
     firing(tmp_path, dispatched(1), selected, False)
 
 
+@pytest.mark.parametrize("events", [1, 20])
+def test_deliveries_that_fail_are_seen_under_kafkas_broker_too(tmp_path: Path, events: int) -> None:
+    labels = 'kn_trigger_name="t", kn_trigger_namespace="shop", messaging_consumer_group_name="t"'
+    series = f'kn_eventing_dispatch_latency_milliseconds_count{{{labels}, http_response_status_code="%s"}}'
+    given = {series % "503": f"0+0x387 {events}+0{HOURS}", series % "204": f"0+50{HOURS}"}
+    firing(tmp_path, given, 'alertname="EventsRefused", trigger="shop/t"', events > 2)
+
+
+def test_subscribers_that_no_request_reaches_are_seen_by_their_dead_letters(tmp_path: Path) -> None:
+    selected = 'alertname="EventsRefused", trigger="shop/t"'
+    firing(tmp_path, {DEAD: f"0+0x387 20+0{HOURS}"}, selected, True)
+    firing(tmp_path, {DEAD_OF_NONE: f"0+0x387 20+0{HOURS}"}, selected, False)
+
+
 @pytest.mark.parametrize(
     ("metric", "code", "kept"),
     [
         ("kn_eventing_dispatch_duration_seconds_count", "503", True),
         ("kn_eventing_dispatch_duration_seconds_count", "204", False),
         ("kn_eventing_dispatch_duration_seconds_bucket", "503", False),
+        ("kn_eventing_dispatch_latency_milliseconds_count", "503", True),
         ("kn_eventing_process_duration_seconds_count", "", False),
         ("kn_revision_pods_count", "", True),
     ],

@@ -30,6 +30,7 @@ class Sink:
     now: float = 1_700_000_000.0
     replayed: list[tuple[CloudEvent, str | None]] = field(default_factory=list)
     refuse: bool = False
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     async def replay(self, event: CloudEvent, to: str | None) -> None:
         if self.refuse:
@@ -58,7 +59,8 @@ async def sink(data: Path, now: float = 1_700_000_000.0) -> AsyncIterator[Sink]:
         app = DeadLetters(
             data,
             replay=it.replay,
-            registry=CollectorRegistry(),
+            registry=it.registry,
+            triggers=["shop/t", "shop/products-events"],
             callers=CALLERS,
             clock=lambda: it.now,
         )

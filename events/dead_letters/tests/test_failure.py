@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from events.catalog import OrderConfirmed, OrderPlaced
+from events.catalog import OrderConfirmed, OrderPlaced, subscribers
+from events.dead_letters.__main__ import triggers
 from events.dead_letters.failure import SILENT, UNANSWERED
 from events.dead_letters.tests.support import sink
 from events.tests.support import headers
@@ -101,6 +102,10 @@ FORMS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
         {"knativeerrordest": PRODUCTS},
         {"trigger": TRIGGER, "destination": PRODUCTS, "error_code": None, "error": UNANSWERED},
     ),
+    "eventing-kafka-broker with TLS, without an answer": (
+        {"knativeerrordest": "https://products-events.shop.svc.cluster.local:443/"},
+        {"trigger": TRIGGER, "error_code": None, "error": UNANSWERED},
+    ),
     "eventing-rabbitmq": (
         {"knativeerrordest": PRODUCTS, "knativeerrorcode": "400"},
         {"trigger": TRIGGER, "error_code": 400, "error": ""},
@@ -162,3 +167,29 @@ async def test_a_header_with_the_namespace_of_the_trigger_counts_more_than_the_a
         await it.http.post("/", headers={**given, "kn-namespace": "shop-two"}, content=b"{}")
         (entry,) = await it.entries()
     assert entry["trigger"] == "shop-two/products-events"
+
+
+async def test_dead_letters_are_counted_by_trigger_and_those_of_none_apart(tmp_path: Path) -> None:
+    async with sink(tmp_path) as it:
+        given = [
+            {"knativeerrordest": PRODUCTS},
+            {"knativeerrordest": PRODUCTS, **REFUSED},
+            {},
+            {"knativeerrordest": "http://users-events.shop.svc.cluster.local"},
+            {"knativeerrordest": FILTER.replace("products-events", "products-order-placed")},
+        ]
+        for number, extensions in enumerate(given):
+            sent = headers(str(number), type=OrderPlaced.TYPE, **extensions)
+            assert (await it.http.post("/", headers=sent, content=b"{}")).status_code == 204
+
+    def count(trigger: str) -> float | None:
+        return it.registry.get_sample_value("shop_dead_letters_received_total", {"trigger": trigger})
+
+    assert (count(TRIGGER), count("unknown"), count("shop/t")) == (2, 3, 0)
+    assert count("shop/products-order-placed") is None, "such a trigger is no more"
+
+
+def test_the_triggers_that_letters_are_counted_by_are_in_the_namespace_of_the_broker() -> None:
+    url = "http://kafka-broker-ingress.knative-eventing.svc.cluster.local/shop/default"
+    assert "shop/orders-events" in triggers(url)
+    assert len(triggers(url)) == len(subscribers())

@@ -76,7 +76,12 @@ class BrokerApp:
         self._paths: dict[str, Ingress] = {}
         self._dispatchers: list[Dispatcher] = []
         self.dead_letters = DeadLetters(
-            data_dir, replay=self._replay, registry=self._metrics.registry, callers=callers, clock=clock
+            data_dir,
+            replay=self._replay,
+            registry=self._metrics.registry,
+            triggers=[trigger.key for group in config.triggers.values() for trigger in group],
+            callers=callers,
+            clock=clock,
         )
 
     async def start(self) -> None:
