@@ -47,7 +47,11 @@ def _store(
         return SQLiteStore(folder / f"{name}.db", mappings, clock)
     if scheme == "dynamodb":
         return _dynamodb_store(settings, name, mappings, clock)
-    raise SettingsError("STORE_URL: must be sqlite:///folder, dynamodb://prefix or memory:")
+    if scheme == "postgresql":
+        return _postgres_store(settings, name, mappings, clock)
+    raise SettingsError(
+        "STORE_URL: must be sqlite:///folder, postgresql://host:port/database, dynamodb://prefix or memory:"
+    )
 
 
 def _dynamodb_store(
@@ -60,6 +64,24 @@ def _dynamodb_store(
     connection = Connection(address.endpoint, address.region)
     development = settings.shop_env == "development"
     return DynamoDBStore(address.prefix + name, mappings, clock, connection, create_table=development)
+
+
+def _postgres_store(
+    settings: RuntimeSettings, name: str, mappings: Sequence[EntityMapping[Any]], clock: Clock
+) -> Store:
+    from functions.runtime.store.postgres.client import Connection, postgres_url
+    from functions.runtime.store.postgres.schema import role_of, schema_of
+    from functions.runtime.store.postgres.store import PostgresStore  # import only the adapter in use
+
+    address = postgres_url(settings.store_url)
+    if address.password and settings.shop_env == "production":
+        raise SettingsError("STORE_URL: must not contain the password in production; use STORE_PASSWORD_FILE")
+
+    def password() -> str | None:
+        return secret(settings, "store_password") or address.password
+
+    connection = Connection(address.url, address.user or role_of(name), password, address.pool_size)
+    return PostgresStore(schema_of(name), mappings, clock, connection)
 
 
 def service_key(settings: RuntimeSettings, name: str) -> PrivateKey:

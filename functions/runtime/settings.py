@@ -19,7 +19,7 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of every part. A field's variable is its name in upper case; docs/configuration.md is made from
     them."""
 
-    SECRETS: ClassVar[tuple[str, ...]] = ("service_key",)
+    SECRETS: ClassVar[tuple[str, ...]] = ("service_key", "store_password")
     """Fields, or fields with `_file` behind them, that `functions.runtime.credentials` checks before a start."""
 
     shop_env: Literal["development", "production"] = "development"
@@ -43,9 +43,18 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long to wait at the end for a last scrape. Longer than the interval of scrapes, which is 15 s."""
     store_url: str = "sqlite:///.data"
     """Where state is kept. `sqlite:///folder`: a file for each domain (four slashes for an absolute path).
+    `postgresql://host:5432/database?sslmode=verify-full&sslrootcert=/ca.crt`: a schema for each domain, which
+    `make migrate` makes. Without a user, a domain connects as `shop_<domain>`. Several hosts (`a,b:5432`) are tried in
+    turn; further parameters are `sslcert`, `sslkey`, `host` (a socket's folder), `target_session_attrs`, and
+    `pool_size`, the maximum number of connections of a process (4).
     `dynamodb://prefix?endpoint=http://host:port&region=eu-central-1`: a table for each domain; everything after the
     colon may be left out: the prefix is then `shop-`, endpoint and region are boto3's. In development missing tables
     are created. `memory:`: for tests."""
+    store_password: str = ""
+    """The password for PostgreSQL."""
+    store_password_file: str = ""
+    """A file with that password, if STORE_PASSWORD is empty. It is read for each new connection, so a rotated password
+    needs no restart."""
     broker_url: str = "http://127.0.0.1:8090/shop/default"
     """Where events are posted."""
     broker_token_file: str = ""

@@ -14,7 +14,7 @@ from observability import tracing
 E = TypeVar("E", bound=Entity)
 R = TypeVar("R")
 
-_SYSTEMS = {"sqlite": "sqlite", "dynamodb": "aws.dynamodb"}
+_SYSTEMS = {"dynamodb": "aws.dynamodb"}
 # These exceptions are not failures of the database: an error of the domain, and a repeated event.
 _HARMLESS = (AlreadyDone, ServiceError)
 

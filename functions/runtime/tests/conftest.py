@@ -9,6 +9,9 @@ from os import environ
 import pytest
 
 from functions.runtime.store.dynamodb.local import CREDENTIALS, DynamoDBLocal, NotAvailable
+from functions.runtime.store.postgres import local as postgres_local
+from functions.runtime.store.postgres.local import PostgresServer
+from functions.runtime.store.postgres.migrate import migrated
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +34,17 @@ def dynamodb_local() -> Iterator[str]:
         with _credentials(), DynamoDBLocal() as database:
             yield database.url
     except NotAvailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL with the schema `test`; without PostgreSQL's programs its tests are skipped."""
+    try:
+        with PostgresServer() as server:
+            migrated(server, ["test"])
+            yield server
+    except postgres_local.NotAvailable as error:
         pytest.skip(str(error))
 
 

@@ -18,6 +18,11 @@ from functions.runtime.store.dynamodb.store import DynamoDBStore
 from functions.runtime.store.dynamodb.tables import create
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import Store
+from functions.runtime.store.postgres.client import Connection as PostgresConnection
+from functions.runtime.store.postgres.client import Database as PostgresDatabase
+from functions.runtime.store.postgres.client import postgres_url
+from functions.runtime.store.postgres.local import PostgresServer
+from functions.runtime.store.postgres.store import PostgresStore
 from functions.runtime.store.sqlite.store import SQLiteStore
 from functions.runtime.tests.store_faults import Faults
 from functions.runtime.tests.store_kinds import MAPPINGS
@@ -43,12 +48,19 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(params=[*ADAPTERS, *DATABASES])
+POSTGRES = "postgres"
+
+
+@pytest.fixture(params=[*ADAPTERS, *DATABASES, POSTGRES])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Store]:
     """An empty store of each adapter in turn."""
-    if request.param in DATABASES:
+    if request.param == POSTGRES:
+        server = request.getfixturevalue(POSTGRES)
+        await empty(server)
+        made: Store = on_postgres(server, clock)
+    elif request.param in DATABASES:
         connection = DATABASES[request.param](request.getfixturevalue(request.param))
-        made: Store = on_dynamodb(connection, clock)
+        made = on_dynamodb(connection, clock)
     else:
         made = ADAPTERS[request.param](tmp_path, clock)
     yield made
@@ -62,6 +74,29 @@ def on_dynamodb(
     name = table or new_table(connection)
     make = (lambda it: faults.spoil(make_client(it))) if faults else _client
     return DynamoDBStore(name, MAPPINGS, clock, connection, database=Database(connection, make=make))
+
+
+def on_postgres(
+    server: PostgresServer, clock: Clock, database: PostgresDatabase | None = None, **parameters: Any
+) -> PostgresStore:
+    """A store in the schema `test`, which other stores may share."""
+    given: dict[str, Any] = {"timeout": 30, **parameters}
+    connection = PostgresConnection(postgres_url(server.url).url, "shop_test", lambda: None, **given)
+    return PostgresStore("test", MAPPINGS, clock, connection, database=database)
+
+
+async def empty(server: PostgresServer) -> None:
+    """Remove all rows of the schema `test`."""
+    import asyncpg
+
+    connection = await asyncpg.connect(server.admin_url)
+    try:
+        await connection.execute(
+            "DELETE FROM test.entity; DELETE FROM test.entry; DELETE FROM test.outbox; DELETE FROM test.guard;"
+            "UPDATE test.store SET version = 1, serves = 1, epoch = 0"
+        )
+    finally:
+        await connection.close()
 
 
 def new_table(connection: Connection) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.store.dynamodb.client import Connection, Refused
-from functions.runtime.store.dynamodb.transactions import Groups, Job
+from functions.runtime.store.groups import Groups, Job
 from functions.runtime.store.planning import Request
 from functions.runtime.store.port import AlreadyDone, Changes, Ref
 from functions.runtime.store.testing import recorded

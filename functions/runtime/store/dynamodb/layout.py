@@ -24,7 +24,7 @@ from typing import Any, Final
 import msgspec
 
 from events.outbox import OutboxRow
-from functions.runtime.store.codec import decode_keys, from_micros, micros
+from functions.runtime.store.codec import from_micros, micros
 from functions.runtime.store.planning import IdempotencyRow, Stored
 from functions.runtime.store.port import IndexKey
 
@@ -165,11 +165,6 @@ def entry_item(kind: str, entity_id: str, key: IndexKey, expires: int | None) ->
     """Return the item of an index entry, which expires with its entity."""
     item = entry_key(kind, entity_id, key)
     return item if expires is None else item | {"ttl": _seconds(expires)}
-
-
-def entries_of(stored: Stored | None) -> list[IndexKey]:
-    """Return the index entries of an entity."""
-    return decode_keys(stored.keys) if stored else []
 
 
 def record_item(record: IdempotencyRow) -> Item:

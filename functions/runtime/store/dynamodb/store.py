@@ -20,7 +20,8 @@ from functions.runtime.store.codec import micros
 from functions.runtime.store.dynamodb import layout
 from functions.runtime.store.dynamodb.client import Connection, Database
 from functions.runtime.store.dynamodb.table import OutboxTable, Table, read_range
-from functions.runtime.store.dynamodb.transactions import Action, Groups, Job, Writer
+from functions.runtime.store.dynamodb.transactions import Action, Writer
+from functions.runtime.store.groups import Groups, Job
 from functions.runtime.store.planning import Request
 from functions.runtime.store.port import EntityMapping
 

@@ -14,6 +14,7 @@ from functions.runtime.store.codec import from_micros, micros
 from functions.runtime.store.dynamodb import layout
 from functions.runtime.store.dynamodb.client import Database
 from functions.runtime.store.dynamodb.layout import Item
+from functions.runtime.store.groups import entries_of
 from functions.runtime.store.port import IndexKey
 from observability.failpoints import failpoint
 
@@ -176,7 +177,7 @@ async def read_range(table: Table, wanted: Range, limit: int, now: datetime) -> 
             if item is None or layout.is_over(item, now):
                 continue
             stored = layout.stored_of(item)
-            if IndexKey(wanted.name, wanted.partition, place[0]) in layout.entries_of(stored):
+            if IndexKey(wanted.name, wanted.partition, place[0]) in entries_of(stored):
                 found.append((*place, stored.data))
         if len(found) >= limit:
             break

@@ -1,0 +1,39 @@
+"""The schema of a store on PostgreSQL: its version, and the names of its schema and role."""
+
+from __future__ import annotations
+
+from functions.runtime.settings import SettingsError
+
+VERSION = 1
+"""The schema that this release needs.
+
+A migration writes the schema's version, and the oldest version whose releases it still serves, into the table `store`.
+A release runs on a schema that is at least as new as its own and still serves it.
+"""
+
+
+class SchemaError(SettingsError):
+    """The schema cannot be used by this release. The message says what to do."""
+
+
+def schema_of(store: str) -> str:
+    """Return the name of a store's schema: the store's name, with underscores."""
+    return store.replace("-", "_")
+
+
+def role_of(store: str) -> str:
+    """Return the role of a store's domain. All stores of a domain (`payments-ledger` too) have one role."""
+    return f"shop_{store.partition('-')[0]}"
+
+
+def check(schema: str, version: int, serves: int) -> None:
+    """Raise SchemaError unless this release can use a schema of this version."""
+    if serves > VERSION:
+        raise SchemaError(
+            f"STORE_URL: the schema {schema} has version {version} and serves releases from version {serves} on, this "
+            f"release knows {VERSION}: use the later release"
+        )
+    if version < VERSION:
+        raise SchemaError(
+            f"STORE_URL: the schema {schema} has version {version}, this release needs {VERSION}: run `make migrate`"
+        )
