@@ -109,78 +109,46 @@ _CODES = {
     504: "DEADLINE_EXCEEDED",
 }
 _TEXT = {"type": "string"}
-HEADERS: dict[str, dict[str, Any]] = {
-    "Accept": {"description": "What a body may be.", "schema": _TEXT, "example": "application/json"},
-    "Cache-Control": {
-        "description": "What is personal is not kept; the rest is asked about each time.",
-        "schema": _TEXT,
-        "example": "no-store",
-    },
-    "Content-Disposition": {
-        "description": "The name of the file to save it as.",
-        "schema": _TEXT,
-        "example": 'attachment; filename="shop-export.json"',
-    },
-    "Content-Security-Policy": {
-        "description": "Keeps a browser from taking the response for a page.",
-        "schema": _TEXT,
-        "example": "default-src 'none'; frame-ancestors 'none'",
-    },
-    "Set-Cookie": {
-        "description": "Shows at the next login that this device is known; as `device_token`, for browsers.",
-        "schema": _TEXT,
-        "example": "__Secure-shop_device=dt_4Zx0p9Qm2w; HttpOnly; Path=/v1/sessions; SameSite=strict; Secure",
-    },
-    "ETag": {
-        "description": "The version, for If-Match and If-None-Match.",
-        "schema": _TEXT,
-        "example": '"1"',
-    },
-    "RateLimit": {
-        "description": "What is left of the limit that is closest, and the seconds until all of it is there again.",
-        "schema": _TEXT,
-        "example": '"default";r=1999;t=1',
-    },
-    "RateLimit-Policy": {
-        "description": "The limit: how many requests in how many seconds.",
-        "schema": _TEXT,
-        "example": '"default";q=2000;w=2',
-    },
-    "Referrer-Policy": {
-        "description": "Keeps a browser from telling others.",
-        "schema": _TEXT,
-        "example": "no-referrer",
-    },
-    "Retry-After": {
-        "description": "Seconds to wait.",
-        "schema": {"type": "integer", "format": "int32", "minimum": 1, "maximum": 2**31 - 1},
-        "example": 1,
-    },
-    "Strict-Transport-Security": {
-        "description": "In production: this host is reached by HTTPS only.",
-        "schema": _TEXT,
-        "example": "max-age=31536000; includeSubDomains",
-    },
-    "WWW-Authenticate": {
-        "description": "How to sign in.",
-        "schema": _TEXT,
-        "example": 'Bearer realm="shop", error="invalid_token"',
-    },
-    "X-Accel-Buffering": {
-        "description": "Tells proxies to pass each event on at once.",
-        "schema": _TEXT,
-        "example": "no",
-    },
-    "X-Content-Type-Options": {
-        "description": "Keeps a browser from guessing the type.",
-        "schema": _TEXT,
-        "example": "nosniff",
-    },
-    "X-Correlation-Id": {
-        "description": "Names this request in logs and traces: quote it when something went wrong.",
-        "schema": _TEXT,
-        "example": "8f14e45fceea167a5a36dedd4bea2543",
-    },
+_SECONDS = {"type": "integer", "format": "int32", "minimum": 1, "maximum": 2**31 - 1}
+_HEADERS = {
+    "Accept": ("What a body may be.", "application/json"),
+    "Cache-Control": ("What is personal is not kept; the rest is asked about each time.", "no-store"),
+    "Content-Disposition": ("The name of the file to save it as.", 'attachment; filename="shop-export.json"'),
+    "Content-Security-Policy": (
+        "Keeps a browser from taking the response for a page.",
+        "default-src 'none'; frame-ancestors 'none'",
+    ),
+    "Set-Cookie": (
+        "Shows at the next login that this device is known; as `device_token`, for browsers.",
+        "__Secure-shop_device=dt_4Zx0p9Qm2w; HttpOnly; Path=/v1/sessions; SameSite=strict; Secure",
+    ),
+    "ETag": ("The version, for If-Match and If-None-Match.", '"1"'),
+    "RateLimit": (
+        "What is left of the limit that is closest, and the seconds until all of it is there again.",
+        '"default";r=1999;t=1',
+    ),
+    "RateLimit-Policy": ("The limit: how many requests in how many seconds.", '"default";q=2000;w=2'),
+    "Referrer-Policy": ("Keeps a browser from telling others.", "no-referrer"),
+    "Retry-After": ("Seconds to wait.", 1),
+    "Strict-Transport-Security": (
+        "In production: this host is reached by HTTPS only.",
+        "max-age=31536000; includeSubDomains",
+    ),
+    "WWW-Authenticate": ("How to sign in.", 'Bearer realm="shop", error="invalid_token"'),
+    "X-Accel-Buffering": ("Tells proxies to pass each event on at once.", "no"),
+    "X-Content-Type-Options": ("Keeps a browser from guessing the type.", "nosniff"),
+    "X-Correlation-Id": (
+        "Names this request in logs and traces: quote it when something went wrong.",
+        "8f14e45fceea167a5a36dedd4bea2543",
+    ),
+}
+HEADERS = {
+    name: {
+        "description": description,
+        "schema": _TEXT if isinstance(example, str) else _SECONDS,
+        "example": example,
+    }
+    for name, (description, example) in _HEADERS.items()
 }
 """Response headers by name; an operation refers to them."""
 _EVERYWHERE = (

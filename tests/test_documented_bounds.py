@@ -14,7 +14,7 @@ from functions.products.domain import UpdateProduct
 from functions.runtime.currencies import SIMULATED
 from functions.runtime.errors import ServiceError
 from functions.runtime.formats import MAX_LINES, MAX_PRICE, MAX_QUANTITY, MAX_TOTAL
-from functions.runtime.testing import FakeVerifier
+from functions.runtime.tests.support import FakeVerifier
 from gateway.app import create_app
 from gateway.settings import Settings
 

@@ -15,7 +15,7 @@ from functions.runtime.addresses import PostalAddress
 from functions.runtime.errors import invalid
 from functions.runtime.idempotency import fingerprint
 from functions.runtime.identity import current_caller
-from functions.runtime.messages import money, timestamp
+from functions.runtime.messages import from_message, money, timestamp
 from proto.shop.orders.v1 import orders_pb2 as pb
 from proto.shop.orders.v1 import orders_pb2_grpc
 
@@ -117,15 +117,7 @@ def _place_order(request: pb.PlaceOrderRequest, client_address: str) -> PlaceOrd
     address, expected = request.shipping_address, request.expected_total
     return PlaceOrder(
         lines=[RequestedLine(line.product_id, line.quantity) for line in request.lines],
-        shipping_address=PostalAddress(
-            name=address.name,
-            line1=address.line1,
-            line2=address.line2,
-            city=address.city,
-            state=address.state,
-            postal_code=address.postal_code,
-            country=address.country,
-        )
+        shipping_address=from_message(PostalAddress, address)
         if request.HasField("shipping_address")
         else None,
         payment_token=request.payment_token,

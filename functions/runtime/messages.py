@@ -1,14 +1,18 @@
-"""Conversion of money and times to and from protobuf messages."""
+"""Conversion of money, times and dataclasses to and from protobuf messages."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from events.catalog import Money
 from functions.runtime.errors import invalid
 from proto.shop.money.v1 import money_pb2
+
+T = TypeVar("T")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -38,3 +42,8 @@ def seconds(at: float) -> Timestamp:
     stamp = Timestamp()
     stamp.FromMicroseconds(round(at * 1_000_000))
     return stamp
+
+
+def from_message(cls: type[T], message: Any) -> T:
+    """Return an object of a dataclass, from the message's fields of the same names."""
+    return cls(**{field.name: getattr(message, field.name) for field in fields(cls)})  # type: ignore[arg-type] # a dataclass

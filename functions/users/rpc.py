@@ -8,7 +8,7 @@ from typing import Any
 from functions.runtime.access import ADMINS, ANYBODY, SIGNED_IN, services
 from functions.runtime.errors import invalid
 from functions.runtime.identity import current_caller
-from functions.runtime.messages import seconds, seconds_since_1970, timestamp
+from functions.runtime.messages import from_message, seconds, seconds_since_1970, timestamp
 from functions.users import domain
 from functions.users.auth.authenticator import LogIn
 from functions.users.auth.challenges import Purpose
@@ -21,7 +21,6 @@ from functions.users.auth.recovery import (
 )
 from functions.users.auth.sessions import SessionsService
 from functions.users.auth.signing_keys import SigningKeysService
-from functions.users.auth.tokens import SessionTokens
 from functions.users.service import (
     AddAddress,
     ChangePassword,
@@ -104,10 +103,11 @@ class UsersServicer(users_pb2_grpc.UsersServiceServicer):
         command = LogIn(
             request.email, request.password, self._client_address(request, context), request.device_token
         )
-        return pb.LoginResponse(session=_session(await self._sessions.login(command)))
+        return pb.LoginResponse(session=pb.Session(**vars(await self._sessions.login(command))))
 
     async def Refresh(self, request: pb.RefreshRequest, context: Any) -> pb.RefreshResponse:
-        return pb.RefreshResponse(session=_session(await self._sessions.refresh(request.refresh_token)))
+        tokens = await self._sessions.refresh(request.refresh_token)
+        return pb.RefreshResponse(session=pb.Session(**vars(tokens)))
 
     async def Logout(self, request: pb.LogoutRequest, context: Any) -> pb.LogoutResponse:
         await self._sessions.logout(request.refresh_token)
@@ -200,12 +200,12 @@ class UsersServicer(users_pb2_grpc.UsersServiceServicer):
         return pb.ListAddressesResponse(addresses=map(_address, found))
 
     async def AddAddress(self, request: pb.AddAddressRequest, context: Any) -> pb.AddAddressResponse:
-        command = AddAddress(request.user_id, _from_address(request.address))
+        command = AddAddress(request.user_id, from_message(domain.Address, request.address))
         added = await self._users.add_address(command, current_caller())
         return pb.AddAddressResponse(address=_address(added))
 
     async def UpdateAddress(self, request: pb.UpdateAddressRequest, context: Any) -> pb.UpdateAddressResponse:
-        command = UpdateAddress(request.user_id, _from_address(request.address))
+        command = UpdateAddress(request.user_id, from_message(domain.Address, request.address))
         updated = await self._users.update_address(command, current_caller())
         return pb.UpdateAddressResponse(address=_address(updated))
 
@@ -267,40 +267,8 @@ def _user(user: domain.User, pending_email: str = "") -> pb.User:
     )
 
 
-def _session(tokens: SessionTokens) -> pb.Session:
-    return pb.Session(
-        access_token=tokens.access_token,
-        refresh_token=tokens.refresh_token,
-        expires_in=tokens.expires_in,
-        user_id=tokens.user_id,
-        device_token=tokens.device_token,
-    )
-
-
 def _address(address: domain.Address) -> pb.Address:
-    return pb.Address(
-        id=address.id,
-        name=address.name,
-        line1=address.line1,
-        line2=address.line2,
-        city=address.city,
-        state=address.state,
-        postal_code=address.postal_code,
-        country=address.country,
-    )
-
-
-def _from_address(address: pb.Address) -> domain.Address:
-    return domain.Address(
-        id=address.id,
-        name=address.name,
-        line1=address.line1,
-        line2=address.line2,
-        city=address.city,
-        state=address.state,
-        postal_code=address.postal_code,
-        country=address.country,
-    )
+    return pb.Address(**vars(address))
 
 
 def _contacts(users: Iterable[domain.User]) -> Iterable[pb.Contact]:

@@ -13,7 +13,7 @@ import pytest
 
 from events.service_keys import PrivateKey
 from functions.runtime.rpc.server import RpcServer
-from functions.runtime.testing import FakeVerifier
+from functions.runtime.tests.support import FakeVerifier
 from gateway.app import create_app
 from gateway.server import GatewayServer
 from gateway.settings import Settings

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
-from functions.runtime.testing import FakeVerifier
+from functions.runtime.tests.support import FakeVerifier
 from gateway import app as composition
 from gateway.app import create_app
 from gateway.routes import products

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
-from functions.runtime.testing import FakeVerifier
+from functions.runtime.tests.support import FakeVerifier
 from gateway.app import create_app
 from gateway.settings import Settings
 from gateway.tests.conftest import BOSS

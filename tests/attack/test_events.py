@@ -7,7 +7,7 @@ import pytest
 from events.catalog import Money, PaymentCaptured
 from events.service_keys import PrivateKey
 from functions.runtime.ids import uuid7
-from functions.runtime.testing import posted
+from functions.runtime.tests.support import posted
 from knative.local.demo.shop import Person, Shop
 from knative.local.demo.stories import eventually
 from tests.attack.cluster import INGRESS, Attacker, Cluster, key_of

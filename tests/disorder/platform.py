@@ -39,7 +39,7 @@ from functions.runtime.identity import ADMIN, CUSTOMER, Identity
 from functions.runtime.ids import uuid7
 from functions.runtime.settings import load
 from functions.runtime.store.port import Store
-from functions.runtime.testing import KEYS, FakeVerifier, keyed, signer
+from functions.runtime.tests.support import KEYS, FakeVerifier, keyed, signer
 from functions.users.auth.challenges import Purpose
 from functions.users.bootstrap import compose as compose_users
 from functions.users.domain import AdminRoster

@@ -25,7 +25,7 @@ from functions.runtime.grpc_client import GrpcClient
 from functions.runtime.ids import uuid7
 from functions.runtime.process import ServiceRunner
 from functions.runtime.settings import load
-from functions.runtime.testing import posted
+from functions.runtime.tests.support import posted
 from functions.runtime.tokens import ServiceTokens
 from knative.local import manifests, parts, ports
 from knative.local.broker.app import BrokerApp

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc.aio
 
-from functions.runtime.testing import bearer
+from functions.runtime.tests.support import bearer
 from functions.template.names import Names, entity_of
 from knative.local.demo.shop import Shop
 from knative.local.demo.stories import eventually

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc.aio
 
-from functions.runtime.testing import bearer
+from functions.runtime.tests.support import bearer
 from proto.shop.orders.v1 import orders_pb2, orders_pb2_grpc
 from proto.shop.users.v1 import users_pb2, users_pb2_grpc
 from tests.e2e.platform import LocalPlatform

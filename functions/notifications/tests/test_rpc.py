@@ -17,7 +17,7 @@ from functions.notifications.tests.shop import ADA, BOB, ORDER, Shop
 from functions.notifications.tests.test_messages import CONFIRMED
 from functions.runtime.process import ServiceRunner
 from functions.runtime.rpc.errors import from_rpc_error
-from functions.runtime.testing import FakeVerifier, bearer, keyed
+from functions.runtime.tests.support import FakeVerifier, bearer, keyed
 from proto.shop.notifications.v1 import notifications_pb2 as pb
 from proto.shop.notifications.v1 import notifications_pb2_grpc
 

@@ -34,7 +34,7 @@ from functions.runtime.errors import Code, ServiceError
 from functions.runtime.process import ServiceRunner
 from functions.runtime.rpc.errors import from_rpc_error
 from functions.runtime.store.memory import MemoryStore
-from functions.runtime.testing import FakeVerifier, bearer, keyed, posted
+from functions.runtime.tests.support import FakeVerifier, bearer, keyed, posted
 from proto.shop.orders.v1 import orders_pb2 as pb
 from proto.shop.orders.v1 import orders_pb2_grpc
 

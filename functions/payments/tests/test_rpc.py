@@ -16,7 +16,7 @@ from functions.payments.settings import Settings
 from functions.payments.tests.shop import ORDER, PAYER, Shop
 from functions.runtime.process import ServiceRunner
 from functions.runtime.rpc.errors import from_rpc_error
-from functions.runtime.testing import FakeVerifier, bearer, keyed, posted
+from functions.runtime.tests.support import FakeVerifier, bearer, keyed, posted
 from proto.shop.money.v1 import money_pb2
 from proto.shop.payments.v1 import payments_pb2 as pb
 from proto.shop.payments.v1 import payments_pb2_grpc

@@ -19,7 +19,7 @@ from functions.runtime.identity import ANONYMOUS, Identity
 from functions.runtime.ids import new_id, uuid7
 from functions.runtime.inbox import inbox_record
 from functions.runtime.store.port import Store
-from functions.runtime.store.testing import recorded
+from functions.runtime.tests.support import recorded
 
 ADMIN = Identity(new_id("usr"), frozenset({"customer", "admin"}))
 CUSTOMER = Identity(new_id("usr"), frozenset({"customer"}))

@@ -16,7 +16,7 @@ from functions.runtime.errors import Code, ServiceError, Violation
 from functions.runtime.process import ServiceRunner
 from functions.runtime.rpc.errors import from_rpc_error
 from functions.runtime.store.memory import MemoryStore
-from functions.runtime.testing import FakeVerifier, bearer, keyed, posted
+from functions.runtime.tests.support import FakeVerifier, bearer, keyed, posted
 from proto.shop.money.v1 import money_pb2
 from proto.shop.products.v1 import products_pb2 as pb
 from proto.shop.products.v1 import products_pb2_grpc

@@ -24,7 +24,7 @@ from functions.runtime.inbox import InboxRecord
 from functions.runtime.settings import RuntimeSettings
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import AlreadyDone
-from functions.runtime.testing import KEYS, FakeVerifier, signed, signer, verifier
+from functions.runtime.tests.support import KEYS, FakeVerifier, signed, signer, verifier
 from observability import context, metrics
 from observability.metrics_server import exposition
 

@@ -26,7 +26,7 @@ from functions.runtime.clock import SystemClock
 from functions.runtime.factories import open_store
 from functions.runtime.process import Process, ServiceRunner
 from functions.runtime.settings import RuntimeSettings, load
-from functions.runtime.testing import FakeVerifier, service_key_files, signer, verifier
+from functions.runtime.tests.support import FakeVerifier, service_key_files, signer, verifier
 
 ROOT = Path(__file__).parents[3]
 

@@ -17,7 +17,7 @@ from functions.runtime.app import RpcService
 from functions.runtime.errors import Code, ServiceError, Violation, invalid, unauthenticated, unavailable
 from functions.runtime.grpc_client import GrpcClient, enter_deadline
 from functions.runtime.rpc.server import RpcServer
-from functions.runtime.testing import FakeVerifier, bearer
+from functions.runtime.tests.support import FakeVerifier, bearer
 from observability import context, logs
 from proto.shop.orders.v1 import orders_pb2 as pb
 from proto.shop.orders.v1 import orders_pb2_grpc

@@ -18,7 +18,7 @@ from functions.runtime.errors import Code
 from functions.runtime.rpc.errors import from_rpc_error
 from functions.runtime.rpc.pending_calls import PendingCalls, address
 from functions.runtime.rpc.server import RpcServer
-from functions.runtime.testing import FakeVerifier, bearer
+from functions.runtime.tests.support import FakeVerifier, bearer
 from functions.runtime.tests.test_rpc import ACCESS, Orders
 from proto.shop.orders.v1 import orders_pb2 as pb
 from proto.shop.orders.v1 import orders_pb2_grpc

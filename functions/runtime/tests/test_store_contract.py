@@ -15,9 +15,9 @@ from functions.runtime.clock import ManualClock
 from functions.runtime.errors import ServiceError, failed_precondition
 from functions.runtime.store.cursors import Listing, cursor_after
 from functions.runtime.store.port import Changes, Ref, Store
-from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_fixtures import clock, store
 from functions.runtime.tests.store_kinds import Counter, Document, adding, filled, happened, inbox_record, put
+from functions.runtime.tests.support import recorded
 
 __all__ = ["clock", "store"]
 

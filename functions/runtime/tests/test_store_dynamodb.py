@@ -16,7 +16,6 @@ from functions.runtime.store.dynamodb.client import Connection, NoTransactions, 
 from functions.runtime.store.dynamodb.store import DynamoDBStore
 from functions.runtime.store.dynamodb.transactions import TooLarge
 from functions.runtime.store.port import Changes, IdempotencyRecord, Ref
-from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_faults import Faults, after, refused
 from functions.runtime.tests.store_fixtures import Opener, clock, connection, in_another_process, opened
 from functions.runtime.tests.store_kinds import (
@@ -28,6 +27,7 @@ from functions.runtime.tests.store_kinds import (
     inbox_record,
     put,
 )
+from functions.runtime.tests.support import recorded
 
 __all__ = ["clock", "connection", "opened"]
 

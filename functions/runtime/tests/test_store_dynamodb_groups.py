@@ -14,10 +14,10 @@ from functions.runtime.store.dynamodb.client import Connection, Refused
 from functions.runtime.store.groups import Groups, Job
 from functions.runtime.store.planning import Request
 from functions.runtime.store.port import AlreadyDone, Changes, Ref
-from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_faults import Faults, held, refused
 from functions.runtime.tests.store_fixtures import Opener, clock, connection, opened
 from functions.runtime.tests.store_kinds import Counter, Document, adding, filled, happened, inbox_record, put
+from functions.runtime.tests.support import recorded
 from observability import context
 
 __all__ = ["clock", "connection", "opened"]

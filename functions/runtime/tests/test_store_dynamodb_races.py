@@ -14,10 +14,10 @@ from functions.runtime.errors import Code, ServiceError
 from functions.runtime.store.dynamodb.client import Connection
 from functions.runtime.store.dynamodb.store import DynamoDBStore
 from functions.runtime.store.port import AlreadyDone, Changes, Ref
-from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_faults import Faults, after, cancelled, held, lost, refused
 from functions.runtime.tests.store_fixtures import Opener, clock, connection, in_another_process, opened
 from functions.runtime.tests.store_kinds import Counter, Document, adding, filled, happened, inbox_record, put
+from functions.runtime.tests.support import recorded
 
 __all__ = ["clock", "connection", "opened"]
 

@@ -17,7 +17,6 @@ from functions.runtime.clock import ManualClock
 from functions.runtime.store.sqlite.file import CorruptFileError, StoreFileError, check
 from functions.runtime.store.sqlite.schema import UPGRADES
 from functions.runtime.store.sqlite.store import SQLiteStore
-from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_kinds import (
     MAPPINGS,
     Counter,
@@ -27,6 +26,7 @@ from functions.runtime.tests.store_kinds import (
     inbox_record,
     put,
 )
+from functions.runtime.tests.support import recorded
 
 VERSION = len(UPGRADES) + 1
 SCHEMA_1 = """

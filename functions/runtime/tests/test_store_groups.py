@@ -18,8 +18,8 @@ from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError, failed_precondition
 from functions.runtime.store.port import AlreadyDone, Changes, Ref
 from functions.runtime.store.sqlite.store import SQLiteStore
-from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_kinds import MAPPINGS, Counter, adding, happened, inbox_record
+from functions.runtime.tests.support import recorded
 
 FOREVER = datetime.max.replace(tzinfo=UTC)
 

@@ -10,9 +10,9 @@ import pytest
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.store.port import AlreadyDone, Changes, IdempotencyRecord, Ref, Store
-from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_fixtures import clock, store
 from functions.runtime.tests.store_kinds import Counter, adding, happened, inbox_record
+from functions.runtime.tests.support import recorded
 
 __all__ = ["clock", "store"]
 

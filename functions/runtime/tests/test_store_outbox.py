@@ -13,9 +13,9 @@ from events.outbox import OutboxRow
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError, failed_precondition
 from functions.runtime.store.port import AlreadyDone, Changes, IdempotencyRecord, Store
-from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_fixtures import clock, store
 from functions.runtime.tests.store_kinds import Counter, Document, adding, happened, inbox_record, put
+from functions.runtime.tests.support import recorded
 from observability import context
 
 __all__ = ["clock", "store"]

@@ -18,7 +18,6 @@ from functions.runtime.clock import ManualClock, SystemClock
 from functions.runtime.store.port import AlreadyDone, IdempotencyRecord
 from functions.runtime.store.sqlite.file import StoreInUseError
 from functions.runtime.store.sqlite.store import SQLiteStore
-from functions.runtime.store.testing import recorded
 from functions.runtime.tests.store_kinds import (
     MAPPINGS,
     Counter,
@@ -28,6 +27,7 @@ from functions.runtime.tests.store_kinds import (
     inbox_record,
     put,
 )
+from functions.runtime.tests.support import recorded
 
 FOREVER = datetime.max.replace(tzinfo=UTC)
 

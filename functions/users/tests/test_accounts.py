@@ -15,7 +15,7 @@ from functions.runtime.identity import ANONYMOUS
 from functions.runtime.inbox import inbox_record
 from functions.runtime.store.port import AlreadyDone, Ref
 from functions.runtime.store.sqlite.store import SQLiteStore
-from functions.runtime.store.testing import recorded
+from functions.runtime.tests.support import recorded
 from functions.users.auth.challenges import Purpose
 from functions.users.domain import (
     Address,

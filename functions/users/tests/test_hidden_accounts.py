@@ -19,7 +19,7 @@ from functions.runtime.clock import ManualClock
 from functions.runtime.errors import ServiceError
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import Changes, IdempotencyRecord, Ref
-from functions.runtime.store.testing import recorded
+from functions.runtime.tests.support import recorded
 from functions.users.auth.challenges import Purpose
 from functions.users.auth.passwords import PasswordHasher
 from functions.users.domain import User

@@ -10,7 +10,7 @@ import httpx
 
 from events.catalog import NotificationBounced
 from functions.runtime.process import ServiceRunner
-from functions.runtime.testing import FakeVerifier, bearer, keyed, posted
+from functions.runtime.tests.support import FakeVerifier, bearer, keyed, posted
 from functions.users.bootstrap import bootstrap
 from functions.users.domain import User
 from functions.users.settings import Settings

@@ -29,7 +29,7 @@ from functions.runtime.rpc.errors import from_rpc_error
 from functions.runtime.rpc.server import RpcServer
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import AlreadyDone
-from functions.runtime.testing import bearer, service_key_files
+from functions.runtime.tests.support import bearer, service_key_files
 from functions.runtime.tokens import ServiceTokens
 from functions.users.bootstrap import bootstrap
 from functions.users.rpc import ACCESS

@@ -12,8 +12,7 @@ from events.catalog import subscriptions_of
 from functions.runtime.clock import ManualClock
 from functions.runtime.settings import SettingsError, load
 from functions.runtime.store.memory import MemoryStore
-from functions.runtime.store.testing import recorded
-from functions.runtime.testing import FakeVerifier
+from functions.runtime.tests.support import FakeVerifier, recorded
 from functions.users.bootstrap import bootstrap
 from functions.users.domain import AdminRoster, Credentials, User
 from functions.users.settings import Settings

@@ -34,7 +34,7 @@ def rows(data: Path) -> tuple[int, int]:
 def process(config: Path, data: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "knative.local.broker", "--config", str(config), "--data", str(data)]
     command += ["--port", str(port)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT)
     try:
         yield child
     finally:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from functions.runtime.testing import service_key_files
+from functions.runtime.tests.support import service_key_files
 from knative.local.console.app import OTLP_PATH, READY_PATH
 
 START_SECONDS = 30.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import reduce
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,8 @@ from events.signatures import Signer, Verifier
 from functions.runtime.app import Function
 from functions.runtime.errors import unauthenticated
 from functions.runtime.identity import ADMIN, CUSTOMER, SERVICE, Identity
+from functions.runtime.store.codec import decoder
+from functions.runtime.store.port import Store
 
 
 class FakeVerifier:
@@ -100,3 +103,9 @@ def keyed(function: Function) -> Function:
     """Make the function sign and verify events with KEYS instead of files, and return it."""
     function.signer, function.signatures = signer(function.name), verifier()
     return function
+
+
+async def recorded(store: Store) -> list[Payload]:
+    """Return the events in the store's outbox, decoded, oldest first."""
+    rows = await store.outbox(datetime.max.replace(tzinfo=UTC), 1_000_000)
+    return [decoder(CATALOG[row.type]).decode(row.data) for row in rows]
