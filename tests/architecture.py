@@ -1,4 +1,4 @@
-"""The rules of the tree, as functions from a repository's root to complaints that say what to do."""
+"""The rules of layers, as functions from a repository's root to complaints that say what to do."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-
-MAIN_LINES = 20
 
 # What a package may import of our own, besides itself. `domain` stands for each folder of functions/ but runtime.
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -28,19 +26,7 @@ FILE_RULES: dict[str, tuple[str, ...]] = {
     "subscriptions.py": ("proto", "grpc", "starlette", "cloudevents"),
     "rpc.py": ("functions.runtime.store.memory", "functions.runtime.store.sqlite"),
 }
-DOMAIN_FILES = (
-    "__init__.py",
-    "main.py",
-    "bootstrap.py",
-    "settings.py",
-    "domain.py",
-    "service.py",
-    "store.py",
-    "rpc.py",
-    "subscriptions.py",
-    "tests/__init__.py",
-)
-# The standard library's doors to the outside: a domain gets time, ids and everything else passed in.
+# Modules of the standard library with side effects: a domain gets time, ids and everything else passed in.
 IMPURE = frozenset(
     """
     asyncio concurrent ctypes ftplib glob http io logging multiprocessing os pathlib random secrets select shelve
@@ -71,19 +57,6 @@ def modules(root: Path) -> list[Path]:
     tops = [*{name.partition(".")[0] for name in LAYERS} - {"domain"}, "functions", "tests"]
     found = {path for top in tops for path in (root / top).rglob("*.py")}
     return sorted(path for path in found if not re.search(r"_pb2(_grpc)?\.py$", path.name))
-
-
-def incomplete_domains(root: Path) -> Iterator[str]:
-    """What a service folder still lacks."""
-    for domain in domains(root):
-        wanted = [f"functions/{domain}/{name}" for name in DOMAIN_FILES]
-        proto = f"proto/shop/{domain}/v1/{domain}"
-        wanted += [f"{proto}.proto", f"{proto}_pb2.py", f"{proto}_pb2_grpc.py", f"knative/base/{domain}.yaml"]
-        lacking = [path for path in wanted if not (root / path).is_file()]
-        if not list((root / "functions" / domain / "tests").glob("test_*.py")):
-            lacking.append(f"functions/{domain}/tests/test_*.py")
-        if lacking:
-            yield f"functions/{domain} lacks {', '.join(lacking)}: copy from another domain"
 
 
 def wrong_imports(root: Path) -> Iterator[str]:
@@ -140,36 +113,6 @@ def _impure_calls(root: Path, path: Path) -> Iterator[str]:
 def _is_pure(imported: str) -> bool:
     top = imported.partition(".")[0]
     return top in sys.stdlib_module_names - IMPURE or _within(imported, PURE_OURS)
-
-
-def handling_in_rpc(root: Path) -> Iterator[str]:
-    """rpc.py translates: errors pass through it to the one handler in the runtime."""
-    for domain in domains(root):
-        path = root / "functions" / domain / "rpc.py"
-        for node in ast.walk(parsed(path)) if path.is_file() else ():
-            if isinstance(node, ast.ExceptHandler):
-                yield f"functions/{domain}/rpc.py:{node.lineno} catches: leave errors to the runtime"
-
-
-def different_mains(root: Path) -> Iterator[str]:
-    """main.py is short, and the same in every domain but for the name."""
-    texts: dict[str, list[str]] = {}
-    for domain in domains(root):
-        path = root / "functions" / domain / "main.py"
-        if path.is_file():
-            text = path.read_text()
-            if len(text.splitlines()) >= MAIN_LINES:
-                yield f"functions/{domain}/main.py has {MAIN_LINES} lines or more"
-            body = ast.parse(text).body
-            # The docstring aside, and in whatever order the names sort the imports.
-            same = sorted(ast.dump(node).replace(domain, "*") for node in body if not _is_text(node))
-            texts.setdefault("".join(same), []).append(domain)
-    if len(texts) > 1:
-        yield f"main.py differs between domains: {' | '.join(map(', '.join, texts.values()))}"
-
-
-def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def imports(path: Path) -> list[tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""The tree keeps the rules of the design; who breaks one, or adds half a service, is told what to do."""
+"""Imports run one way, domains have no side effects, and services start without heavy imports."""
 
 from __future__ import annotations
 
@@ -12,13 +12,7 @@ import pytest
 from tests import architecture
 
 ROOT = Path(__file__).parents[1]
-RULES: list[Callable[[Path], Iterator[str]]] = [
-    architecture.incomplete_domains,
-    architecture.wrong_imports,
-    architecture.impure_domains,
-    architecture.handling_in_rpc,
-    architecture.different_mains,
-]
+RULES: list[Callable[[Path], Iterator[str]]] = [architecture.wrong_imports, architecture.impure_domains]
 # Each costs a service that scales from zero more than it may; they are imported where they are used, or not at all.
 HEAVY = {
     "aiohttp",
@@ -59,26 +53,13 @@ def write(root: Path, path: str, text: str = "") -> None:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A tree with two domains, of which one is only begun."""
-    for name in (*architecture.DOMAIN_FILES, "tests/test_it.py"):
-        write(tmp_path, f"functions/orders/{name}")
-    for name in ("orders.proto", "orders_pb2.py", "orders_pb2_grpc.py"):
-        write(tmp_path, f"proto/shop/orders/v1/{name}")
-    write(tmp_path, "knative/base/orders.yaml")
+    """A tree with two domains."""
+    write(tmp_path, "functions/orders/domain.py")
+    write(tmp_path, "knative/local/broker/app.py")
     write(tmp_path, "functions/returns/domain.py")
     for package in ("functions/runtime/errors.py", "events/catalog.py", "observability/logs.py"):
         write(tmp_path, package)
     return tmp_path
-
-
-def test_a_new_service_folder_is_told_what_it_lacks(tree: Path) -> None:
-    (complaint,) = architecture.incomplete_domains(tree)
-    assert complaint.startswith(
-        "functions/returns lacks functions/returns/__init__.py, functions/returns/main.py,"
-    )
-    assert "proto/shop/returns/v1/returns.proto" in complaint
-    assert "knative/base/returns.yaml" in complaint
-    assert "functions/returns/tests/test_*.py" in complaint
 
 
 @pytest.mark.parametrize(
@@ -131,21 +112,3 @@ def test_a_domain_that_reaches_outside_is_named(tree: Path, line: str) -> None:
     write(tree, "functions/returns/helper.py", "import socket\n")
     write(tree, "functions/returns/domain.py", line + "\n")
     assert len(list(architecture.impure_domains(tree))) == 1
-
-
-def test_a_servicer_that_catches_is_named(tree: Path) -> None:
-    write(tree, "functions/orders/rpc.py", "try:\n    pass\nexcept ValueError:\n    pass\n")
-    assert list(architecture.handling_in_rpc(tree)) == [
-        "functions/orders/rpc.py:3 catches: leave errors to the runtime"
-    ]
-
-
-def test_mains_differ_in_the_name_only(tree: Path) -> None:
-    text = (
-        '"""The {0} service."""\nfrom functions.{0}.bootstrap import bootstrap\nprocess = bootstrap("{0}")\n'
-    )
-    write(tree, "functions/orders/main.py", text.format("orders"))
-    write(tree, "functions/returns/main.py", text.format("returns"))
-    assert not list(architecture.different_mains(tree))
-    write(tree, "functions/returns/main.py", text.format("returns") + "x = 1\n" * 20)
-    assert len(list(architecture.different_mains(tree))) == 2
