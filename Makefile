@@ -84,7 +84,7 @@ restore: $(READY) ## Restore a backup (FROM=folder); the platform must be stoppe
 	@$(RUN) -m knative.local.backup restore $(call optional,$(FROM)) $(ARGS)
 
 ##@ Check
-.PHONY: test test-unit test-integration test-e2e test-security test-attack check-triggers test-crash test-clients test-new-service fuzz lint lint-documents lint-docs lint-protos audit audit-manifests bench bench-scale
+.PHONY: test test-unit test-integration test-e2e test-security test-attack check-triggers test-crash test-clients test-new-service fuzz lint lint-documents lint-docs lint-protos audit audit-manifests bench bench-scale bench-cluster
 test: $(READY) ## Run all tests: unit, manifests, integration, end to end, attacks, fuzzing, a few crashes
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
@@ -166,6 +166,9 @@ audit: $(READY) $(SUPPLY_READY) ## Check the requirements for known weaknesses a
 
 bench: $(READY) ## Measure the platform against bare servers and its budgets; write docs/benchmarks.md
 	@$(RUN) -m tests.bench $(ARGS)
+
+bench-cluster: $(READY) ## Measure the platform on a cluster: rates, latencies, CPU by part (KUBECONFIG, E2E_BASE_URL, E2E_HOST)
+	@$(RUN) -m tests.bench.cluster $(ARGS)
 
 bench-scale: $(READY) ## Compare the cost of use cases with 1,000 and with 1,000,000 orders (some minutes, 5 GB of disk)
 	@$(RUN) -m tests.bench.scale $(ARGS)
