@@ -29,8 +29,6 @@ from events.service_keys import PrivateKey, PublicKey, ServiceKeys
 
 EXTENSION: Final = "signature"
 _IN_ORDER: Final = ("id", "source", "type", "subject", "time", "dataschema")
-SIGNED: Final = (*_IN_ORDER, EXTENSION)
-"""The attributes that a `Verifier` reads."""
 _WRITTEN: Final = len("2030-01-01T12:00:00.000000Z")
 REASONS: Final = ("EVENT_UNSIGNED", "EVENT_SIGNATURE_INVALID", "EVENT_SIGNER_WRONG")
 """All values of `BadSignature.reason`."""

@@ -6,10 +6,15 @@ import contextlib
 import json
 
 import pytest
+from cloudevents.conversion import to_binary
+from cloudevents.conversion import to_structured as sdk_to_structured
+from cloudevents.http import CloudEvent as SdkEvent
+from cloudevents.http import from_http
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from events.cloudevent import (
+    STRUCTURED,
     BadEvent,
     CloudEvent,
     binary_headers,
@@ -92,3 +97,15 @@ def test_a_message_says_by_its_headers_that_it_is_an_event() -> None:
     assert is_cloudevent([(b"content-type", b"Application/CloudEvents+JSON")])
     assert is_cloudevent([(b"ce-specversion", b"1.0")])
     assert not is_cloudevent([(b"content-type", b"application/json")])
+
+
+def test_the_cloudevents_sdk_reads_what_is_written_and_writes_what_is_read() -> None:
+    extensions = {"subject": "o1", "time": "2030-01-01T00:00:00.000001+00:00", "partitionkey": "ä b%"}
+    theirs = SdkEvent({**REQUIRED, **extensions, "datacontenttype": "application/json"}, {"a": [1, "ü"]})
+    for headers, body in (to_binary(theirs), sdk_to_structured(theirs)):
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        (ours,) = parse(raw, body)
+        assert ours.attributes == dict(theirs.get_attributes())
+        assert json.loads(ours.data) == theirs.get_data()
+        assert from_http(binary_headers(ours), ours.data).get_data() == theirs.get_data()
+        assert from_http({"content-type": STRUCTURED}, to_structured(ours)) == theirs

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from events.asgi import HeaderList, header
 from events.catalog import Payload, SweepDue
-from events.signatures import REASONS, SIGNED, BadSignature
+from events.cloudevent import BadEvent, CloudEvent, parse
+from events.signatures import REASONS, BadSignature
 from functions.runtime.app import Function, Handler
 from functions.runtime.clock import Clock
 from functions.runtime.errors import TRANSIENT, Code, ServiceError, invalid, unavailable
@@ -81,10 +83,11 @@ class EventFunction:
     async def _attempt(self, request: Request, seen: dict[str, str]) -> tuple[str, ServiceError | None]:
         try:
             event = await _read(request)
-            seen.update(type=event["type"], event_id=event["id"], source=event["source"])
-            if subject := event.get("subject"):
+            seen.update(type=event.type, event_id=event.id, source=event.source)
+            if subject := event.attributes.get("subject"):
                 seen["subject"] = subject
-            await self._deliver(event, combine(request.scope["headers"], b", "))
+            _enter_context(event, request.scope["headers"])
+            await self._deliver(event)
         except AlreadyDone:
             return "duplicate", None
         except _TooManySweeps:
@@ -93,20 +96,17 @@ class EventFunction:
             return ("retry" if error.code in TRANSIENT else "refused"), error
         return "handled", None
 
-    async def _deliver(self, event: Any, headers: dict[bytes, bytes]) -> None:
-        hop = [headers.get(name, b"").decode("latin-1") for name in (b"traceparent", b"tracestate")]
-        trace = hop if hop[0] else [_text(event, "traceparent"), _text(event, "tracestate")]
-        context.enter(context.incoming(_text(event, "correlationid"), *trace))
-        payload, handler = self._handlers.get(event["type"], (None, None))
+    async def _deliver(self, event: CloudEvent) -> None:
+        payload, handler = self._handlers.get(event.type, (None, None))
         if payload is None or handler is None:
-            raise invalid(f"There is no subscription to {event['type'][:100]}.", reason="EVENT_TYPE_UNKNOWN")
+            raise invalid(f"There is no subscription to {event.type[:100]}.", reason="EVENT_TYPE_UNKNOWN")
         data = self._verified(payload, event)
-        inbox = inbox_record(event["source"], event["id"], _time(event.get("time")))
-        operation = _processing(event["type"], event["source"])
-        with operation.span({"messaging.message.id": event["id"]}, harmless=(AlreadyDone,)):
+        inbox = inbox_record(event.source, event.id, _time(event))
+        operation = _processing(event.type, event.source)
+        with operation.span({"messaging.message.id": event.id}, harmless=(AlreadyDone,)):
             await self._handle(handler, data, inbox)
 
-    def _verified(self, payload: type[Payload], event: Any) -> Payload:
+    def _verified(self, payload: type[Payload], event: CloudEvent) -> Payload:
         """Verify the event's source, signature and subject, and return its data.
 
         SweepDue comes from Knative's PingSource and has no signature. It only starts a sweep, which is safe at any
@@ -115,15 +115,14 @@ class EventFunction:
         if payload is SweepDue:
             self._sweeps.acquire()
             return _decode(payload, event.data)
-        if event["source"] != payload.SOURCE:
+        if event.source != payload.SOURCE:
             raise invalid("Events of this type have another source.", reason="EVENT_SOURCE_UNKNOWN")
-        attributes = {name: value for name in SIGNED if (value := _text(event, name))}
         try:
-            data = _decode(payload, self._signatures.verify(attributes, event.data or b""))
+            data = _decode(payload, self._signatures.verify(event.attributes, event.data))
         except BadSignature as error:
             metrics.FORGED.labels(self._name, error.reason).inc()
             raise ServiceError(Code.PERMISSION_DENIED, error.reason, str(error)) from None
-        if attributes.get("subject") != data.subject:
+        if event.attributes.get("subject") != data.subject:
             raise ServiceError(
                 Code.FAILED_PRECONDITION,
                 "EVENT_SUBJECT_WRONG",
@@ -194,72 +193,53 @@ class _SweepLimiter:
         self._left -= 1
 
 
+def _enter_context(event: CloudEvent, headers: HeaderList) -> None:
+    """Continue the trace of the request, or that of the event if the request has none."""
+    sent = combine([line for line in headers if line[0] in (b"traceparent", b"tracestate")], b", ")
+    attributes = event.attributes
+    traceparent, tracestate = attributes.get("traceparent"), attributes.get("tracestate")
+    if b"traceparent" in sent:
+        traceparent, tracestate = (
+            sent[b"traceparent"].decode("latin-1"),
+            sent.get(b"tracestate", b"").decode("latin-1"),
+        )
+    context.enter(context.incoming(attributes.get("correlationid"), traceparent, tracestate))
+
+
 async def _no_sweep(_: Payload, __: InboxRecord) -> None:
     """Do nothing, because the domain has no sweep of its own."""
 
 
-async def _read(request: Request) -> Any:
-    """Return the CloudEvent of a request in binary or structured mode, with its data as bytes.
-
-    Raises INVALID_ARGUMENT.
-    """
-    from cloudevents.exceptions import GenericException  # imported only in the events role
-    from cloudevents.http import from_http
-
+async def _read(request: Request) -> CloudEvent:
+    """Return the CloudEvent of a request in binary or structured mode. Raises INVALID_ARGUMENT."""
     if request.method != "POST" or request.scope["path"] != "/":
         raise invalid("CloudEvents are accepted by POST at /.", reason="EVENT_EXPECTED")
-    body = await _body(request)
-    lines = request.scope["headers"]
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in lines}
-    if len(headers) != len(lines) and _repeats_an_attribute([name for name, _ in lines]):
-        raise _malformed()
     try:
-        event = from_http(headers, body, data_unmarshaller=_as_bytes)
-    except (GenericException, ValueError, TypeError, KeyError, RecursionError):
-        raise _malformed() from None
-    if not all(_text(event, name) for name in ("id", "source", "type")):  # the library accepts any JSON here
-        raise _malformed()
-    return event
-
-
-def _repeats_an_attribute(names: list[bytes]) -> bool:
-    """Return whether a header that holds an attribute is repeated. Other headers are ignored."""
-    single = [name for name in names if name == b"content-type" or name.startswith(b"ce-")]
-    return len(single) != len(set(single))
-
-
-def _malformed() -> ServiceError:
-    return invalid("The request is not a CloudEvent 1.0.", reason="EVENT_MALFORMED")
-
-
-def _text(event: Any, name: str) -> str | None:
-    """Return an attribute, or None if it is absent or not a string."""
-    value = event.get(name)
-    return value if isinstance(value, str) else None
-
-
-def _as_bytes(data: bytes | str | None) -> bytes:
-    # The library passes the unchanged body in binary mode, and the data as JSON text in structured mode.
-    return data.encode() if isinstance(data, str) else data or b""
+        events = parse(request.scope["headers"], await _body(request))
+    except BadEvent:
+        events = []
+    if len(events) != 1:
+        raise invalid("The request is not a CloudEvent 1.0.", reason="EVENT_MALFORMED")
+    return events[0]
 
 
 async def _body(request: Request) -> bytes:
-    declared = request.headers.get("content-length")
+    declared = header(request.scope, b"content-length")
     length = declared or "0"
     if not length.isdigit() or int(length) > MAX_EVENT_BYTES:
         raise _TOO_LARGE
-    chunks = bytearray()
+    body = bytearray()
     async for chunk in request.stream():
-        chunks += chunk
-        if len(chunks) > MAX_EVENT_BYTES:
+        body += chunk
+        if len(body) > MAX_EVENT_BYTES:
             raise _TOO_LARGE
     # A server other than ours may truncate the body (see events.http_server.HttpProtocol).
-    if declared and len(chunks) != int(length):
+    if declared and len(body) != int(length):
         raise invalid("The body does not have the length of Content-Length.", reason="EVENT_INCOMPLETE")
-    return bytes(chunks)
+    return bytes(body)
 
 
-def _decode(payload: type[Payload], data: bytes | None) -> Payload:
+def _decode(payload: type[Payload], data: bytes) -> Payload:
     try:
         return msgspec.json.decode(data or b"{}", type=payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -268,12 +248,10 @@ def _decode(payload: type[Payload], data: bytes | None) -> Payload:
         ) from None
 
 
-def _time(sent: Any) -> datetime:
-    try:
-        time = datetime.fromisoformat(str(sent))
-    except ValueError:
-        return datetime.now(UTC)
-    return time if time.tzinfo else datetime.now(UTC)  # CloudEvents demands an offset
+def _time(event: CloudEvent) -> datetime:
+    """Return the event's time, which the parser has checked, or the present time if it has none."""
+    sent = event.attributes.get("time")
+    return datetime.fromisoformat(sent.upper()) if sent else datetime.now(UTC)
 
 
 _STATUS = {Code.INVALID_ARGUMENT: 400, Code.PERMISSION_DENIED: 403, Code.INTERNAL: 500}
