@@ -12,7 +12,7 @@ from functions.orders.settings import Settings
 from functions.orders.store import MAPPINGS, OrderRepository
 from functions.orders.stream_tickets import StreamTickets
 from functions.orders.subscriptions import subscriptions
-from functions.orders.velocity import VelocityLimits
+from functions.orders.velocity import Limits, VelocityLimits
 from functions.orders.watchers import Watchers
 from functions.runtime.app import Function, Hook, RpcService
 from functions.runtime.clock import Clock, SystemClock
@@ -78,11 +78,21 @@ def _services(settings: Settings, service: OrdersService) -> list[RpcService]:
 
 
 def _velocity_limits(settings: Settings) -> VelocityLimits | None:
+    share = settings.unpaid_stock_share
     limits = VelocityLimits(
-        settings.orders_per_hour,
-        settings.declines_per_hour,
-        settings.unpaid_orders,
-        settings.orders_per_hour_per_address,
-        settings.declines_per_hour_per_address,
+        account=Limits(settings.orders_per_hour, settings.declines_per_hour, settings.unpaid_orders, share),
+        device=Limits(
+            settings.orders_per_hour_per_device,
+            settings.declines_per_hour_per_device,
+            settings.unpaid_orders_per_device,
+            share,
+        ),
+        address=Limits(
+            settings.orders_per_hour_per_address,
+            settings.declines_per_hour_per_address,
+            settings.unpaid_orders_per_address,
+            settings.unpaid_stock_share_per_address,
+        ),
+        unpaid_pieces=settings.unpaid_pieces,
     )
-    return limits if any(vars(limits).values()) else None
+    return limits if limits.any else None

@@ -20,6 +20,9 @@ class Catalogue(Protocol):
             Unavailable: the catalogue cannot be reached.
         """
 
+    async def on_hand(self, product_ids: Sequence[str]) -> dict[str, int]:
+        """Return how many pieces of these products are in stock, reserved ones included. Raises as `offers`."""
+
 
 class ProductsCatalogue:
     """The products service's catalogue, over gRPC."""
@@ -45,3 +48,13 @@ class ProductsCatalogue:
             )
             for product in response.products
         }
+
+    async def on_hand(self, product_ids: Sequence[str]) -> dict[str, int]:
+        """Return the stock of the products (see Catalogue)."""
+        from proto.shop.products.v1 import products_pb2 as pb  # see `offers`
+        from proto.shop.products.v1 import products_pb2_grpc
+
+        stub = self._products.stub(products_pb2_grpc.ProductsServiceStub)
+        request = pb.BatchGetProductsRequest(product_ids=product_ids, with_stock=True)
+        response = await self._products.call(stub.BatchGetProducts, request, as_service=True, retry=True)
+        return {stock.product_id: stock.on_hand for stock in response.stocks}

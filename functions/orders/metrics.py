@@ -16,6 +16,7 @@ from events.catalog import (
     Payload,
 )
 from functions.orders.domain import ACCOUNT_DELETED, DISPUTE_LOST, REFUNDED, SAGA_REASONS
+from functions.orders.velocity import REASONS
 from functions.runtime.event_metrics import EventMetric
 from functions.runtime.ids import made_at
 from observability.metrics import REGISTRY
@@ -28,7 +29,7 @@ REFUSED = Counter(
     ["reason"],
     registry=REGISTRY,
 )
-for _reason in ("TOO_MANY_ORDERS", "TOO_MANY_UNPAID_ORDERS", "TOO_MANY_DECLINES"):
+for _reason in REASONS:
     REFUSED.labels(_reason)
 SAGA = Histogram(
     "shop_saga_seconds",

@@ -28,6 +28,7 @@ from functions.orders.metrics import REFUSED
 from functions.orders.pricing import RequestedLine, price_lines
 from functions.orders.store import OrderRepository
 from functions.orders.stream_tickets import IssuedTicket, StreamTickets
+from functions.orders.velocity import Origin
 from functions.orders.watchers import Watchers
 from functions.runtime.addresses import PostalAddress, normalise
 from functions.runtime.clock import Clock
@@ -147,7 +148,7 @@ class OrdersService:
             InvalidArgument: PRODUCT_UNKNOWN, CURRENCY_MIXED, TOTAL_TOO_LARGE, TOTAL_NOT_CHARGEABLE,
                 IDEMPOTENCY_KEY_REUSED, or invalid fields.
             FailedPrecondition: PRODUCT_INACTIVE, PRICE_CHANGED.
-            ResourceExhausted: TOO_MANY_ORDERS, TOO_MANY_UNPAID_ORDERS, TOO_MANY_DECLINES.
+            ResourceExhausted: TOO_MANY_ORDERS, TOO_MANY_UNPAID_ORDERS, TOO_MANY_UNPAID_PIECES, TOO_MANY_DECLINES.
             Unauthenticated: ACCOUNT_DELETED.
         """
         require_person(caller)
@@ -175,7 +176,8 @@ class OrdersService:
             moved_at=now,
         )
         try:
-            placed = await self._orders.place(order, idempotency, command.client_address)
+            origin = Origin.of(caller.subject, caller.device, command.client_address)
+            placed = await self._orders.place(order, idempotency, origin, self._catalogue.on_hand)
         except ServiceError as error:
             if error.code is Code.RESOURCE_EXHAUSTED:
                 REFUSED.labels(error.reason).inc()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,7 +10,14 @@ from typing import Any
 from events.catalog import Payload
 from functions.orders.domain import DeletedAccount, Order, Receipt, Status
 from functions.orders.stream_tickets import StreamTicket
-from functions.orders.velocity import VelocityLimits, VelocityRecord, address_record_id, count_order
+from functions.orders.velocity import (
+    EarlierOrders,
+    Origin,
+    StockNeeded,
+    VelocityLimits,
+    VelocityRecord,
+    count_order,
+)
 from functions.runtime.errors import Code, ServiceError, not_found, unauthenticated
 from functions.runtime.ids import is_id
 from functions.runtime.inbox import InboxRecord, commit_inbox_record
@@ -91,24 +98,48 @@ class OrderRepository:
         return (await self.get(receipt.id)).as_placed()
 
     async def place(
-        self, order: Order, idempotency: IdempotencyRecord | None, client_address: str = ""
+        self,
+        order: Order,
+        idempotency: IdempotencyRecord | None,
+        origin: Origin,
+        on_hand: Callable[[Sequence[str]], Awaitable[Mapping[str, int]]],
     ) -> Order:
         """Store a new order, or return the order that was already placed with the key of `idempotency`.
+
+        `on_hand` returns the stock of products; it is called only if the order's limits depend on it.
 
         Raises:
             Unauthenticated: ACCOUNT_DELETED.
             ResourceExhausted: see `velocity.count_order`.
             InvalidArgument: see `replay`.
         """
-        refs = [Ref(Order, order.id), Ref(DeletedAccount, order.user_id)]
-        open_orders: dict[str, Order] = {}
-        if self._velocity_limits is not None:
-            account = await self._store.get(VelocityRecord, order.user_id)
-            if account is not None and account.open:
-                open_orders = await self._store.get_many(Order, account.open)
-            refs.append(Ref(VelocityRecord, order.user_id))
-            if client_address:
-                refs.append(Ref(VelocityRecord, address_record_id(client_address, order.user_id)))
+        earlier = await self._earlier(origin)
+        try:
+            receipt = await self._place(order, idempotency, origin, earlier)
+        except StockNeeded:
+            stock = await on_hand([line.product_id for line in order.lines])
+            receipt = await self._place(order, idempotency, origin, replace(earlier, on_hand=stock))
+        return (await self.get(receipt.id)).as_placed()
+
+    async def _earlier(self, origin: Origin) -> EarlierOrders:
+        """Read what the limits of a new order depend on and the transaction does not read."""
+        if self._velocity_limits is None:
+            return EarlierOrders({})
+        ids = dict.fromkeys([*origin.records, *origin.shards])
+        found = await self._store.get_many(VelocityRecord, list(ids))
+        still_open = dict.fromkeys(order_id for record in found.values() for order_id in record.open)
+        orders = await self._store.get_many(Order, list(still_open)) if still_open else {}
+        return EarlierOrders(orders, [record for key, record in found.items() if key not in origin.records])
+
+    async def _place(
+        self, order: Order, idempotency: IdempotencyRecord | None, origin: Origin, earlier: EarlierOrders
+    ) -> Receipt:
+        counted = origin.records if self._velocity_limits is not None else []
+        refs = [
+            Ref(Order, order.id),
+            Ref(DeletedAccount, order.user_id),
+            *(Ref(VelocityRecord, record_id) for record_id in counted),
+        ]
 
         def place(found: Sequence[Any]) -> Changes[Receipt]:
             if found[1] is not None:
@@ -116,20 +147,17 @@ class OrderRepository:
             new = replace(order, timeline=[])  # `place` may run several times, so it must not change `order`
             put: list[Any] = [new]
             if self._velocity_limits is not None:
-                records = [
-                    record or VelocityRecord(ref.id, order.created_at)
-                    for ref, record in zip(refs[2:], found[2:], strict=True)
-                ]
-                address = records[1] if client_address else None
-                put += count_order(
-                    records[0], address, order.id, open_orders, self._velocity_limits, order.created_at
-                )
+                records = {
+                    record_id: record or VelocityRecord(record_id, order.created_at)
+                    for record_id, record in zip(counted, found[2:], strict=True)
+                }
+                put += count_order(origin, records, order, earlier, self._velocity_limits)
             return Changes(Receipt(new.id), put, events=new.placed())
 
         failpoint("orders.place.before")
         receipt = await self._store.transact(refs, place, idempotency=idempotency)
         failpoint("orders.place.after")
-        return (await self.get(receipt.id)).as_placed()
+        return receipt
 
     async def change(
         self,
@@ -171,12 +199,15 @@ class OrderRepository:
         )
 
     async def close_account(self, user_id: str, at: datetime) -> None:
-        """Refuse further orders of this person."""
+        """Refuse further orders of this person, and forget how many there were."""
+
+        def close(found: Sequence[Any]) -> Changes[None]:
+            deleted, record = found
+            put = [] if deleted else [DeletedAccount(user_id, at)]
+            return Changes(None, put, delete=[record] if record else [])
+
         failpoint("orders.close-account.before")
-        await self._store.transact(
-            [Ref(DeletedAccount, user_id)],
-            lambda found: Changes(None, [] if found[0] else [DeletedAccount(user_id, at)]),
-        )
+        await self._store.transact([Ref(DeletedAccount, user_id), Ref(VelocityRecord, user_id)], close)
         failpoint("orders.close-account.after")
 
     async def finish_erasure(self, inbox: InboxRecord) -> None:

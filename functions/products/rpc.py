@@ -68,7 +68,10 @@ class ProductsServicer(products_pb2_grpc.ProductsServiceServicer):
         self, request: pb.BatchGetProductsRequest, context: Context
     ) -> pb.BatchGetProductsResponse:
         found = await self.products.get_many(request.product_ids, current_caller())
-        return pb.BatchGetProductsResponse(products=[_product(product) for product in found])
+        stocks = await self.stock.get_many([it.id for it in found]) if request.with_stock else []
+        return pb.BatchGetProductsResponse(
+            products=[_product(product) for product in found], stocks=[_stock(stock) for stock in stocks]
+        )
 
     async def ListProducts(
         self, request: pb.ListProductsRequest, context: Context

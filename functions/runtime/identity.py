@@ -15,13 +15,15 @@ class Identity:
     """A verified caller. `subject` is a user id or a service's name.
 
     `token` is the raw JWT, which is forwarded to other services. `auth_time` is when the person last entered a
-    password, in seconds since 1970, or 0 if the token does not have it.
+    password, in seconds since 1970, or 0 if the token does not have it. `device` is the id of the device that was known
+    when the person logged in, or empty.
     """
 
     subject: str
     roles: frozenset[str] = frozenset()
     token: str = field(default="", repr=False)
     auth_time: float = 0.0
+    device: str = field(default="", repr=False)
 
     @property
     def is_admin(self) -> bool:

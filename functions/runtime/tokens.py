@@ -107,7 +107,13 @@ class JwtVerifier:
             raise _invalid() from None
         _check(claims, service.service if service else None, now)
         return _Verified(
-            Identity(claims["sub"], frozenset(claims["roles"]), token, claims.get("auth_time", 0)),
+            Identity(
+                claims["sub"],
+                frozenset(claims["roles"]),
+                token,
+                claims.get("auth_time", 0),
+                claims.get("device", ""),
+            ),
             str(kid),
             subject_digest(claims["sub"]),
             subject_digest(str(claims.get("sid"))),
@@ -157,7 +163,7 @@ def _check(claims: dict[str, Any], service: str | None, now: float) -> None:
         raise _invalid()
     if (SERVICE in roles) != bool(service) or not isinstance(claims["sub"], str) or not claims["sub"]:
         raise _invalid()
-    if service and claims["sub"] != service:
+    if (service and claims["sub"] != service) or not isinstance(claims.get("device", ""), str):
         raise _invalid()
     times = [claims["exp"], claims["iat"], claims.get("nbf", 0), claims.get("auth_time", 0)]
     if not all(isinstance(moment, int | float) for moment in times):

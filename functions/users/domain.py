@@ -258,13 +258,18 @@ class Session:
     token_digest: str = field(repr=False)
     created_at: datetime
     expires_at: datetime
+    # The id of the device, if it was known before the login.
+    device: str = ""
     version: int = 0
 
     @staticmethod
-    def start(session_id: str, credentials: Credentials, token_digest: str, now: datetime) -> Session:
+    def start(
+        session_id: str, credentials: Credentials, token_digest: str, now: datetime, device: str
+    ) -> Session:
         """Return a new session. It ends after 30 days, even if it is refreshed."""
+        end = now + SESSION_LIFE
         return Session(
-            session_id, credentials.id, credentials.generation, token_digest, now, now + SESSION_LIFE
+            session_id, credentials.id, credentials.generation, token_digest, now, end, device=device
         )
 
     def has_ended(self, credentials: Credentials, now: datetime) -> bool:

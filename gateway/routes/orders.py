@@ -58,6 +58,7 @@ async def read_order(order_id: OrderId, orders: OrdersClient) -> models.Order:
         errors.IDEMPOTENCY_KEY_REUSED,
         errors.TOO_MANY_ORDERS,
         errors.TOO_MANY_UNPAID_ORDERS,
+        errors.TOO_MANY_UNPAID_PIECES,
         errors.TOO_MANY_DECLINES,
     ],
 )

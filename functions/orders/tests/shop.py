@@ -59,6 +59,8 @@ class FakeCatalogue:
 
     def __init__(self) -> None:
         self.calls = 0
+        self.stock = {TEAPOT: 1_000, CUP: 1_000}
+        self.stock_calls = 0
         self.failure: Exception | None = None
         self.products = {
             TEAPOT: Offer(TEAPOT, "TEA-1", "Teapot", Money(2_500, "EUR"), active=True),
@@ -72,6 +74,10 @@ class FakeCatalogue:
         if self.failure:
             raise self.failure
         return {key: self.products[key] for key in product_ids if key in self.products}
+
+    async def on_hand(self, product_ids: Sequence[str]) -> dict[str, int]:
+        self.stock_calls += 1
+        return {key: self.stock.get(key, 0) for key in product_ids}
 
 
 def place_order(

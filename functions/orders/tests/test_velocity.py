@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,20 +11,31 @@ import pytest
 
 from functions.orders.domain import Order
 from functions.orders.service import PlaceOrder
-from functions.orders.tests.shop import ADA, Shop, captured, declined, place_order, reserved
-from functions.orders.velocity import SHARDS, VelocityLimits, VelocityRecord, address_record_id
+from functions.orders.tests.shop import (
+    ADA,
+    CUP,
+    TEAPOT,
+    Shop,
+    captured,
+    declined,
+    deleted,
+    place_order,
+    rejected,
+    reserved,
+)
+from functions.orders.velocity import SHARDS, Limits, Origin, VelocityLimits, VelocityRecord
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.identity import CUSTOMER, Identity
 from functions.runtime.ids import new_id
 
-FEW = VelocityLimits(
-    orders_per_hour=6,
-    declines_per_hour=3,
-    unpaid_orders=4,
-    orders_per_hour_per_address=0,
-    declines_per_hour_per_address=0,
-)
+FEW = VelocityLimits(Limits(6, 3, 4), device=Limits(), address=Limits())
+SHARE = VelocityLimits(Limits(stock_share=0.5), Limits(), Limits())
 HOUR = timedelta(hours=1)
+PHONE = "d" * 32
+
+
+def somebody(device: str = "") -> Identity:
+    return Identity(new_id("usr"), frozenset({CUSTOMER}), device=device)
 
 
 async def place(
@@ -60,8 +72,8 @@ async def test_orders_that_nobody_pays_are_bounded_and_a_paid_one_makes_room(sho
 
 async def test_an_hours_orders_come_back_within_the_hour(shop: Shop) -> None:
     for _ in range(6):
-        await pay(shop, await place(shop, replace(FEW, orders_per_hour=6)))
-    limits = replace(FEW, orders_per_hour=3)  # growth has doubled it
+        await pay(shop, await place(shop, FEW))
+    limits = replace(FEW, account=Limits(3, 3, 4))  # growth has doubled it
     error = await refused(shop, limits)
     assert error.reason == "TOO_MANY_ORDERS"
     assert error.retry_after is not None
@@ -107,7 +119,7 @@ async def test_a_replayed_order_costs_nothing_and_a_refusal_keeps_no_key(shop: S
 
 
 async def test_an_address_is_bounded_whatever_the_account_and_others_are_not(shop: Shop) -> None:
-    limits = VelocityLimits(0, 0, 0, orders_per_hour_per_address=8 * SHARDS, declines_per_hour_per_address=0)
+    limits = VelocityLimits(Limits(), Limits(), Limits(orders_per_hour=8 * SHARDS))
     accounts = [Identity(new_id("usr"), frozenset({CUSTOMER})) for _ in range(400)]
     results = [
         await asyncio.gather(place(shop, limits, caller, address="192.0.2.1"), return_exceptions=True)
@@ -118,13 +130,14 @@ async def test_an_address_is_bounded_whatever_the_account_and_others_are_not(sho
     await place(shop, limits, accounts[0], address="192.0.2.2")
 
 
-def test_an_ipv6_network_counts_as_one_and_no_record_holds_an_address() -> None:
-    ids = {address_record_id(f"2001:db8::{n}", ADA.subject) for n in range(1, 9)}
-    assert len(ids) == 1
-    assert ids != {address_record_id("2001:db8:0:1::1", ADA.subject)}
-    assert "2001" not in ids.pop()
-    shards = {address_record_id("192.0.2.1", new_id("usr")) for _ in range(500)}
+def test_an_ipv6_network_counts_as_one_and_no_record_holds_an_address_or_a_device() -> None:
+    origins = {tuple(Origin.of(ADA.subject, "", f"2001:db8::{n}").records) for n in range(1, 9)}
+    assert len(origins) == 1
+    assert origins != {tuple(Origin.of(ADA.subject, "", "2001:db8:0:1::1").records)}
+    assert "2001" not in str(origins)
+    shards = {Origin.of(new_id("usr"), "", "192.0.2.1").address for _ in range(500)}
     assert len(shards) == SHARDS
+    assert PHONE not in str(Origin.of(ADA.subject, PHONE, ""))
 
 
 async def test_a_refusal_writes_nothing(shop: Shop) -> None:
@@ -137,9 +150,96 @@ async def test_a_refusal_writes_nothing(shop: Shop) -> None:
 
 async def test_records_end(shop: Shop) -> None:
     await place(shop, VelocityLimits(), address="192.0.2.1")
-    net = address_record_id("192.0.2.1", ADA.subject)
-    assert await shop.memory.get(VelocityRecord, net)
+    account, *others = Origin.of(ADA.subject, "", "192.0.2.1").records
+    assert len(await shop.memory.get_many(VelocityRecord, others)) == 2
     shop.clock.advance(timedelta(hours=3))
     await shop.memory.expire(shop.clock.now())
-    assert await shop.memory.get(VelocityRecord, net) is None
-    assert await shop.memory.get(VelocityRecord, ADA.subject)
+    assert await shop.memory.get_many(VelocityRecord, others) == {}
+    assert await shop.memory.get(VelocityRecord, account)
+
+
+async def test_a_deleted_accounts_record_is_erased(shop: Shop) -> None:
+    await place(shop, VelocityLimits())
+    await shop.receive(deleted(ADA))
+    assert await shop.memory.get(VelocityRecord, ADA.subject) is None
+
+
+async def test_a_device_is_bounded_whatever_account_and_address(shop: Shop) -> None:
+    limits = VelocityLimits(Limits(), Limits(unpaid_orders=4), Limits())
+    for n in range(4):
+        await place(shop, limits, somebody(PHONE), address=f"192.0.2.{n}")
+    error = await refused(shop, limits, caller=somebody(PHONE), address="192.0.2.9")
+    assert error.reason == "TOO_MANY_UNPAID_ORDERS"
+    await place(shop, limits, somebody("another"), address="192.0.2.9")
+
+
+async def test_without_a_device_the_address_counts_as_one(shop: Shop) -> None:
+    limits = VelocityLimits(Limits(), Limits(unpaid_orders=4), Limits())
+    for _ in range(4):
+        await place(shop, limits, somebody(), address="192.0.2.1")
+    await refused(shop, limits, caller=somebody(), address="192.0.2.1")
+    await place(shop, limits, somebody(), address="192.0.2.2")
+    await place(shop, limits, somebody(PHONE), address="192.0.2.1")
+
+
+async def test_an_account_holds_at_most_its_share_of_a_products_stock(shop: Shop) -> None:
+    shop.catalogue.stock[TEAPOT] = 40
+    await place(shop, SHARE, asked=place_order((TEAPOT, 15)))
+    error = await refused(shop, SHARE, asked=place_order((TEAPOT, 6)))
+    assert error.reason == "TOO_MANY_UNPAID_PIECES"
+    assert "20 pieces" in error.message
+    await place(shop, SHARE, asked=place_order((TEAPOT, 5), (CUP, 9)))
+    await refused(shop, SHARE, asked=place_order((TEAPOT, 1)))
+    await place(shop, SHARE, caller=somebody(), asked=place_order((TEAPOT, 20)))
+
+
+async def test_what_was_paid_or_ended_holds_no_stock(shop: Shop) -> None:
+    shop.catalogue.stock[TEAPOT] = 20
+    for end in (captured, declined, rejected):
+        order = await place(shop, SHARE, asked=place_order((TEAPOT, 10)))
+        await refused(shop, SHARE, asked=place_order((TEAPOT, 1)))
+        await shop.receive(end(order))
+
+
+@pytest.mark.parametrize("on_hand", [0, 1, 4, 5])
+async def test_a_few_pieces_may_always_be_ordered(shop: Shop, on_hand: int) -> None:
+    shop.catalogue.stock[TEAPOT] = on_hand
+    await place(shop, SHARE, asked=place_order((TEAPOT, max(1, on_hand))))
+
+
+async def test_the_share_of_stock_grows_with_what_a_customer_has_paid(shop: Shop) -> None:
+    shop.catalogue.stock[TEAPOT] = 40
+    for _ in range(5):
+        await pay(shop, await place(shop, SHARE))
+    shop.catalogue.stock[TEAPOT] = 40
+    await place(shop, SHARE, asked=place_order((TEAPOT, 40)))
+
+
+async def test_the_shards_of_an_address_hold_a_share_together(shop: Shop) -> None:
+    shop.catalogue.stock[TEAPOT] = 100
+    limits = VelocityLimits(Limits(), Limits(), Limits(stock_share=0.75))
+    placed = 0
+    for _ in range(100):
+        with contextlib.suppress(ServiceError):
+            await place(shop, limits, somebody(), address="192.0.2.1")
+            placed += 1
+    assert placed == 75
+
+
+async def test_stock_is_looked_up_only_where_it_decides(shop: Shop) -> None:
+    limits = VelocityLimits()
+    await place(shop, limits, asked=place_order((TEAPOT, 5)))
+    calls = shop.catalogue.stock_calls
+    await place(shop, limits, asked=place_order((CUP, 5)))
+    assert shop.catalogue.stock_calls == calls == 0
+    await place(shop, limits, asked=place_order((TEAPOT, 1)))
+    assert shop.catalogue.stock_calls == 1
+
+
+async def test_pieces_ordered_at_once_do_not_slip_through(shop: Shop) -> None:
+    shop.catalogue.stock[TEAPOT] = 40
+    asked = place_order((TEAPOT, 10))
+    results = await asyncio.gather(
+        *(place(shop, SHARE, asked=asked) for _ in range(20)), return_exceptions=True
+    )
+    assert sum(isinstance(result, Order) for result in results) == 2

@@ -96,6 +96,10 @@ class StockService:
         await self._products.get(product_id, caller)
         return _required(await self._store.get(Stock, product_id))
 
+    async def get_many(self, product_ids: Sequence[str]) -> list[Stock]:
+        """Return the stocks of products that the caller may see."""
+        return list((await self._store.get_many(Stock, product_ids)).values())
+
     async def set(self, command: SetStock, caller: Identity) -> Stock:
         """Set the pieces on hand, record the difference in the ledger, and return the stock. Administrators only.
 

@@ -51,8 +51,11 @@ class SessionsService:
             raise invalid_credentials()  # the account was deleted just now
         if misfolded and user.email_deliverable and not user.email_verified:
             await self._distrust_email(user)
+        device = device or await self._devices.of_any_account(command.device_token)
         text, token = new_refresh_token(new_id("ses"), await self._store.epoch())
-        session = Session.start(token.session_id, credentials, token.digest, self._clock.now())
+        session = Session.start(
+            token.session_id, credentials, token.digest, self._clock.now(), device.id if device else ""
+        )
         failpoint("users.login.before")
         await self._store.update(Session, session.id, lambda _: (session, ()))
         failpoint("users.login.after")

@@ -73,7 +73,7 @@ class AccessTokens:
         """Return a JWT with the identity and the roles of `user` in this session.
 
         Its `auth_time` (OpenID Connect Core 1.0, section 2) is the time of the login, even after the session was
-        refreshed.
+        refreshed. `device` is the id of the device, if it was known before the login: orders counts by it.
         """
         import jwt
 
@@ -92,6 +92,8 @@ class AccessTokens:
             "roles": user.roles,
             "typ": "access",
         }
+        if session.device:
+            claims["device"] = session.device
         return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": kid})
 
 

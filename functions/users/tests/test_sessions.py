@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from functions.runtime.errors import Code, ServiceError
-from functions.users.auth.tokens import parse_refresh_token
+from functions.users.auth.tokens import SessionTokens, parse_refresh_token
 from functions.users.domain import Credentials, Session
 from functions.users.service import ChangePassword
 from functions.users.tests.accounts import (
@@ -211,3 +211,36 @@ async def test_a_login_rehashes_when_the_parameters_have_changed(accounts: Accou
 async def test_a_password_is_the_same_from_every_keyboard(accounts: Accounts) -> None:
     await accounts.register(password="Zoe\u0308 and the horse")
     await accounts.login(password="Zoë and the horse")
+
+
+async def device_of(accounts: Accounts, tokens: SessionTokens) -> str:
+    return (await accounts.new_verifier().verify(tokens.access_token)).device
+
+
+async def test_an_access_token_names_the_device_that_was_known_at_login(accounts: Accounts) -> None:
+    await accounts.register()
+    first = await accounts.login()
+    again = await accounts.login(device_token=first.device_token)
+    assert await device_of(accounts, first) == ""
+    device = await device_of(accounts, again)
+    assert device
+    assert await device_of(accounts, await accounts.refresh(again.refresh_token)) == device
+
+
+async def test_a_device_stays_the_same_from_account_to_account(accounts: Accounts) -> None:
+    await accounts.register()
+    await accounts.register("bob@example.com")
+    token = (await accounts.login()).device_token
+    ada = await accounts.login(device_token=token)
+    bob = await accounts.login("bob@example.com", device_token=ada.device_token)
+    assert await device_of(accounts, bob) == await device_of(accounts, ada) != ""
+    again = await accounts.login("bob@example.com", device_token=bob.device_token)
+    assert await device_of(accounts, again) == await device_of(accounts, ada)
+
+
+async def test_an_erased_account_leaves_no_device_behind(accounts: Accounts) -> None:
+    ada = await accounts.register()
+    await accounts.register("bob@example.com")
+    token = (await accounts.login()).device_token
+    await accounts.delete(ada)
+    assert await device_of(accounts, await accounts.login("bob@example.com", device_token=token)) == ""

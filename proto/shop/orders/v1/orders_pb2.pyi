@@ -310,8 +310,9 @@ class PlaceOrderRequest(_message.Message):
     request within 24 hours gives the first answer; another request INVALID_ARGUMENT (IDEMPOTENCY_KEY_REUSED).
     """
     client_address: _builtins.str
-    """Where the client calls from, by the gateway's word; what the ingress says wins. How many orders an address may place
-    is bounded: RESOURCE_EXHAUSTED (TOO_MANY_ORDERS, TOO_MANY_UNPAID_ORDERS, TOO_MANY_DECLINES).
+    """Where the client calls from, by the gateway's word; what the ingress says wins. How many orders an account, a device
+    and an address may place, and how much stock their unpaid orders may hold, is bounded: RESOURCE_EXHAUSTED
+    (TOO_MANY_ORDERS, TOO_MANY_UNPAID_ORDERS, TOO_MANY_UNPAID_PIECES, TOO_MANY_DECLINES).
     """
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineRequest]:
