@@ -72,7 +72,7 @@ def tree(tmp_path: Path) -> Path:
         ("events/outbox.py", "from functions.runtime.errors import invalid"),
         ("events/dead_letters/app.py", "from knative.local.broker import config"),
         ("observability/logs.py", "import events.catalog"),
-        ("functions/returns/service.py", "from functions.returns.tests.world import World"),
+        ("functions/returns/service.py", "from functions.returns.tests.shop import Shop"),
         ("functions/returns/service.py", "from proto.shop.orders.v1 import orders_pb2"),
         ("functions/returns/store.py", "import grpc"),
     ],

@@ -36,7 +36,7 @@ Record = dict[str, str]
 pytestmark = pytest.mark.skipif(COLLECTOR is None, reason="there is no otelcol-contrib, nor OTELCOL")
 
 
-class Door(BaseHTTPRequestHandler):
+class Receiver(BaseHTTPRequestHandler):
     """VictoriaLogs' for OTLP."""
 
     records: list[Record]
@@ -68,8 +68,8 @@ def collecting(folder: Path, **settings: str) -> Iterator[list[Record]]:
     """A collector of `folder`; what it has sent so far."""
     assert COLLECTOR is not None
     records: list[Record] = []
-    door = type("Here", (Door,), {"records": records})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), door)
+    receiver = type("Here", (Receiver,), {"records": records})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), receiver)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     environ = {
         "LOGS_ENDPOINT": f"127.0.0.1:{server.server_port}", "HEALTH_ENDPOINT": f"127.0.0.1:{free_port()}",

@@ -1,4 +1,4 @@
-"""The same platform for gRPC clients: each domain's own door, or behind an ingress the one host of them all."""
+"""The same platform for gRPC clients: each domain's own server, or behind an ingress the one host of them all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.e2e.platform import GrpcIngress, LocalPlatform, Platform, grpc_ingres
 PASSWORD = "correct horse battery staple"
 
 
-class Doors:
+class Stubs:
     """Stubs of the domains, with the metadata of whoever calls."""
 
     def __init__(self, channels: dict[str, grpc.aio.Channel]) -> None:
@@ -56,7 +56,7 @@ def ingress() -> GrpcIngress:
 
 
 @pytest.fixture
-async def doors(platform: Platform) -> AsyncIterator[Doors]:
+async def stubs(platform: Platform) -> AsyncIterator[Stubs]:
     domains = ("users", "products", "orders")
     ingress = grpc_ingress()
     if ingress is not None:
@@ -67,7 +67,7 @@ async def doors(platform: Platform) -> AsyncIterator[Doors]:
         channels = {name: grpc.aio.insecure_channel(parts[name]["grpc"]) for name in domains}
     else:
         pytest.skip("the ingress' host for gRPC clients is not known: set E2E_GRPC_HOST")
-    yield Doors(channels)
+    yield Stubs(channels)
     for channel in set(channels.values()):
         await channel.close()
 
@@ -82,23 +82,23 @@ def order_of(product_id: str, token: str = "tok_ok") -> orders_pb2.PlaceOrderReq
 
 
 async def test_a_person_registers_logs_in_and_reads_the_catalogue_without_a_token(
-    doors: Doors, make_product: MakeProduct
+    stubs: Stubs, make_product: MakeProduct
 ) -> None:
     product = await make_product()
     email = f"grpc-{uuid4().hex[:12]}@example.com"
     user = (
-        await doors.users.Register(
+        await stubs.users.Register(
             users_pb2.RegisterRequest(email=email, password=PASSWORD, name="Ada"), timeout=30
         )
     ).user
     session = (
-        await doors.users.Login(users_pb2.LoginRequest(email=email, password=PASSWORD), timeout=30)
+        await stubs.users.Login(users_pb2.LoginRequest(email=email, password=PASSWORD), timeout=30)
     ).session
     seen = (
-        await doors.products.GetProduct(products_pb2.GetProductRequest(product_id=product["id"]), timeout=30)
+        await stubs.products.GetProduct(products_pb2.GetProductRequest(product_id=product["id"]), timeout=30)
     ).product
     own = (
-        await doors.users.GetUser(
+        await stubs.users.GetUser(
             users_pb2.GetUserRequest(user_id=user.id), metadata=bearer(session.access_token), timeout=30
         )
     ).user
@@ -106,13 +106,13 @@ async def test_a_person_registers_logs_in_and_reads_the_catalogue_without_a_toke
 
 
 async def test_an_order_is_placed_and_followed_as_a_stream_until_it_is_confirmed(
-    doors: Doors, customer: Person, make_product: MakeProduct
+    stubs: Stubs, customer: Person, make_product: MakeProduct
 ) -> None:
     product = await make_product()
     placed = (
-        await doors.orders.PlaceOrder(order_of(product["id"]), metadata=as_(customer), timeout=30)
+        await stubs.orders.PlaceOrder(order_of(product["id"]), metadata=as_(customer), timeout=30)
     ).order
-    watch = doors.orders.WatchOrder(
+    watch = stubs.orders.WatchOrder(
         orders_pb2.WatchOrderRequest(order_id=placed.id), metadata=as_(customer), timeout=60
     )
     async for seen in watch:
@@ -120,7 +120,7 @@ async def test_an_order_is_placed_and_followed_as_a_stream_until_it_is_confirmed
             break
     watch.cancel()
     order = (
-        await doors.orders.GetOrder(
+        await stubs.orders.GetOrder(
             orders_pb2.GetOrderRequest(order_id=placed.id), metadata=as_(customer), timeout=30
         )
     ).order
@@ -129,34 +129,34 @@ async def test_an_order_is_placed_and_followed_as_a_stream_until_it_is_confirmed
 
 
 @pytest.mark.parametrize("token", ["", "garbage", "eyJhbGciOiJub25lIn0.e30."])
-async def test_what_needs_a_token_is_refused_without_a_valid_one(doors: Doors, token: str) -> None:
+async def test_what_needs_a_token_is_refused_without_a_valid_one(stubs: Stubs, token: str) -> None:
     metadata = bearer(token) if token else None
     for call in (
-        doors.orders.ListOrders(orders_pb2.ListOrdersRequest(), metadata=metadata, timeout=30),
-        doors.users.ListUsers(users_pb2.ListUsersRequest(), metadata=metadata, timeout=30),
+        stubs.orders.ListOrders(orders_pb2.ListOrdersRequest(), metadata=metadata, timeout=30),
+        stubs.users.ListUsers(users_pb2.ListUsersRequest(), metadata=metadata, timeout=30),
     ):
         assert await refusal(call) is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_a_stream_is_refused_without_a_token(doors: Doors) -> None:
-    watch = doors.orders.WatchOrder(orders_pb2.WatchOrderRequest(order_id="ord_x"), timeout=30)
+async def test_a_stream_is_refused_without_a_token(stubs: Stubs) -> None:
+    watch = stubs.orders.WatchOrder(orders_pb2.WatchOrderRequest(order_id="ord_x"), timeout=30)
     assert await refusal(watch.read()) is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_a_customer_neither_reads_anothers_order_nor_does_an_administrators_work(
-    doors: Doors, shop: Shop, customer: Person, make_product: MakeProduct
+    stubs: Stubs, shop: Shop, customer: Person, make_product: MakeProduct
 ) -> None:
     product = await make_product()
     placed = (
-        await doors.orders.PlaceOrder(order_of(product["id"]), metadata=as_(customer), timeout=30)
+        await stubs.orders.PlaceOrder(order_of(product["id"]), metadata=as_(customer), timeout=30)
     ).order
     stranger = as_(await shop.register("Eve"))
-    read = doors.orders.GetOrder(
+    read = stubs.orders.GetOrder(
         orders_pb2.GetOrderRequest(order_id=placed.id), metadata=stranger, timeout=30
     )
     stock = products_pb2.SetStockRequest(product_id=product["id"], on_hand=10_000)
     assert await refusal(read) is grpc.StatusCode.NOT_FOUND
-    changed = doors.products.SetStock(stock, metadata=stranger, timeout=30)
+    changed = stubs.products.SetStock(stock, metadata=stranger, timeout=30)
     assert await refusal(changed) is grpc.StatusCode.PERMISSION_DENIED
 
 

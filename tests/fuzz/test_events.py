@@ -1,4 +1,4 @@
-"""The doors for events: messages of all three modes, nearly right or quite wrong, and bytes that are nothing at all."""
+"""Servers that take events, fuzzed with messages of all three modes, valid and invalid, and with random bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gRPC doors: messages of every method filled with anything that fits its fields, and bytes that are no message."""
+"""gRPC servers, fuzzed with messages of every method with any content, and with bytes that are no message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.e2e.platform import LocalPlatform
 from tests.fuzz.conftest import MINUTES, examples, rounds
-from tests.security.scene import Scene, prepare
+from tests.security.callers import Callers, prepare
 from tests.security.test_rpcs import METHODS
 
 SECONDS = 15.0
@@ -73,21 +73,21 @@ def messages(descriptor: Descriptor | None, ids: list[str]) -> st.SearchStrategy
     return st.fixed_dictionaries({}, optional=fields).map(lambda values: kind(**values))
 
 
-def attacks(scene: Scene, rpc: str) -> st.SearchStrategy[tuple[str, bytes]]:
+def attacks(callers: Callers, rpc: str) -> st.SearchStrategy[tuple[str, bytes]]:
     """(caller, what is sent)."""
-    ids = [*scene.ids.values(), scene.people["admin"].email]
+    ids = [*callers.ids.values(), callers.people["admin"].email]
     whole = messages(METHODS[rpc].input_type, ids).map(lambda message: message.SerializeToString())
     cut = st.tuples(whole, st.integers(1, 10), st.binary(max_size=5)).map(lambda p: p[0][: -p[1]] + p[2])
     return st.tuples(st.sampled_from(CALLERS), whole | cut | st.binary(max_size=100))
 
 
-async def ask(scene: Scene, rpc: str, caller: str, raw: bytes) -> grpc.StatusCode:
+async def ask(callers: Callers, rpc: str, caller: str, raw: bytes) -> grpc.StatusCode:
     """The status of one call."""
-    method, token = METHODS[rpc], scene.token(caller, rpc.partition(".")[0])
+    method, token = METHODS[rpc], callers.token(caller, rpc.partition(".")[0])
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
     async with (
         asyncio.timeout(SECONDS),
-        grpc.aio.insecure_channel(scene.door(rpc.partition(".")[0])) as channel,
+        grpc.aio.insecure_channel(callers.grpc_address(rpc.partition(".")[0])) as channel,
     ):
         kind: Any = channel.unary_stream if method.server_streaming else channel.unary_unary
         call = kind(f"/{method.containing_service.full_name}/{method.name}")(
@@ -101,19 +101,19 @@ async def ask(scene: Scene, rpc: str, caller: str, raw: bytes) -> grpc.StatusCod
 
 
 @pytest.fixture(scope="module")
-def scene(platform: LocalPlatform) -> Scene:
+def callers(platform: LocalPlatform) -> Callers:
     return asyncio.run(prepare(platform))
 
 
 @pytest.mark.parametrize("rpc", METHODS)
-def test_no_message_is_a_fault_of_the_service_that_it_is_sent_to(scene: Scene, rpc: str) -> None:
+def test_no_message_is_a_fault_of_the_service_that_it_is_sent_to(callers: Callers, rpc: str) -> None:
     for number in rounds(0.2 / len(METHODS)):
 
         @seed(number)
         @examples(EXAMPLES)
-        @given(attacks(scene, rpc))
+        @given(attacks(callers, rpc))
         def attack(sent: tuple[str, bytes]) -> None:
             caller, raw = sent
-            assert asyncio.run(ask(scene, rpc, caller, raw)) not in OURS
+            assert asyncio.run(ask(callers, rpc, caller, raw)) not in OURS
 
         attack()

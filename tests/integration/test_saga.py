@@ -1,4 +1,4 @@
-"""The saga over the real doors, stores and broker, with time in our hands."""
+"""The saga over the real servers, stores and broker, with a manual clock."""
 
 from datetime import timedelta
 
@@ -136,7 +136,7 @@ async def test_a_cancel_that_overtakes_the_reservation_leaves_nothing_held_or_ch
 
 
 async def place_with_known_price(together: Together, customer: Actor, admin: Actor, product: str) -> pb.Order:
-    """Place an order whose events cannot reach products: it answers prices, its event door is closed by the
+    """Place an order whose events cannot reach products: it answers prices, its event function is closed by the
     broker.
     """
     await together.stop_broker()

@@ -47,7 +47,7 @@ ADDRESS = orders_pb2.ShippingAddress(
 
 
 class Together:
-    """The platform without its gateway. `runner` has each function's doors, `peers` a gRPC peer for each."""
+    """The platform without its gateway. `runner` has each function's servers, `peers` a gRPC peer for each."""
 
     def __init__(self, folder: Path, **replaced: dict[str, Any]) -> None:
         self.clock = ManualClock()
@@ -62,7 +62,7 @@ class Together:
         self._broker = AsyncExitStack()
 
     async def start(self) -> None:
-        """Open every door."""
+        """Start every server."""
         await self.start_broker()
         for name in parts.domains(self._manifests):
             await self.start_function(name)
@@ -101,7 +101,7 @@ class Together:
         await self._broker.aclose()
 
     async def start_function(self, name: str) -> None:
-        """One function with both its doors."""
+        """One function with both its servers."""
         environ = {**next(part.env for part in self._platform.parts if part.name == name), **ADMIN}
         environ |= {"DRAIN_SECONDS": "2", **NO_VELOCITY}
         settings = importlib.import_module(f"functions.{name}.settings").Settings
@@ -112,7 +112,7 @@ class Together:
         self.peers[name] = GrpcClient(self.runner[name].grpc_address)
 
     async def stop_function(self, name: str) -> None:
-        """Close its doors, as SIGTERM would."""
+        """Stop its servers, as SIGTERM would."""
         await self.peers.pop(name).close()
         await self.runner.pop(name).stop()
 
@@ -144,7 +144,7 @@ class Together:
         return {"authorization": f"Bearer {tokens.token(DEAD_LETTERS)}"}
 
     async def hear(self, name: str, event: Payload, event_id: str = "", signed_by: str = "") -> int:
-        """An event straight to a function's door, as a broker would deliver it, signed by its source; the status."""
+        """An event straight to a function, as a broker would deliver it, signed by its source; the status."""
         key = local_key(self._folder, signed_by or event.SOURCE[1:])
         headers, data = posted(event, event_id or uuid7(), key)
         async with (

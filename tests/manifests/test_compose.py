@@ -1,4 +1,4 @@
-"""compose.yaml: parts, doors and addresses as with `make up`, started in order; no more rights than in a cluster."""
+"""compose.yaml: parts, ports and addresses as with `make up`, started in order; no more rights than in a cluster."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def test_parts_find_each_other_where_the_manifests_say(name: str, base: m.Manife
 @pytest.mark.parametrize("name", [*DOMAINS, GATEWAY, BROKER])
 def test_a_part_opens_the_doors_that_are_published(name: str) -> None:
     given = environment(name)
-    doors = [int(given[key]) for key in ("HTTP_PORT", "GRPC_PORT") if key in given]
-    assert doors == PORTS[name]
+    ports = [int(given[key]) for key in ("HTTP_PORT", "GRPC_PORT") if key in given]
+    assert ports == PORTS[name]
 
 
 def test_whoever_is_waited_for_says_when_it_is_there() -> None:

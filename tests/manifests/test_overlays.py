@@ -242,8 +242,8 @@ def test_the_way_into_the_broker_is_for_publishers_ticks_and_replays_alone(overl
 
 @overlays
 def test_the_cluster_local_gateway_is_for_the_platform_and_for_knative_alone(overlay: str) -> None:
-    world, inside = network(overlay)["istio-system/shop-cluster-local-gateway"]["ingress"]
-    assert {each["port"] for each in world["ports"]} == {8080, 8443, 15021, 15090}
+    outside, inside = network(overlay)["istio-system/shop-cluster-local-gateway"]["ingress"]
+    assert {each["port"] for each in outside["ports"]} == {8080, 8443, 15021, 15090}
     knative, services, catalogue = inside["from"]
     assert knative["namespaceSelector"]["matchExpressions"][0]["values"] == [
         "knative-serving",

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.e2e.platform import Platform
-from tests.security.scene import Scene, prepare
+from tests.security.callers import Callers, prepare
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -16,5 +16,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def scene(platform: Platform) -> Scene:
+def callers(platform: Platform) -> Callers:
     return asyncio.run(prepare(platform))

@@ -17,7 +17,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.security.scene import AUDIENCE, ISSUER, Scene
+from tests.security.callers import AUDIENCE, ISSUER, Callers
 
 EVIL = "https://evil.example.com"
 
@@ -25,9 +25,9 @@ EVIL = "https://evil.example.com"
 class Forger:
     """Knows the signing keys, as nobody outside does, and the claims of a good token."""
 
-    def __init__(self, scene: Scene, folder: Path) -> None:
-        self.scene = scene
-        self.subject = scene.people["admin"].id
+    def __init__(self, callers: Callers, folder: Path) -> None:
+        self.callers = callers
+        self.subject = callers.people["admin"].id
         database = sqlite3.connect(f"file:{folder / 'store' / 'users.db'}?mode=ro", uri=True)
         with closing(database):
             (data,) = database.execute("SELECT data FROM entity WHERE kind = 'keys'").fetchone()
@@ -99,7 +99,7 @@ class Forger:
             "kid as a path": {"kid": "../../../../dev/null"},
             "kid as SQL": {"kid": "x' UNION SELECT 'mine' --"},
             "kid as an address": {"kid": f"{EVIL}/key"},
-            "kid of a service key": {"kid": self.scene.key_of("orders").key_id},
+            "kid of a service key": {"kid": self.callers.key_of("orders").key_id},
             "an empty kid": {"kid": ""},
             "a long kid": {"kid": "k" * 2000},
             "no kid": {},
@@ -152,7 +152,7 @@ class Forger:
 
     def by_service(self, service: str, **changed: Any) -> str:
         """These claims, signed with the key of a service that was taken over."""
-        key = self.scene.key_of(service)
+        key = self.callers.key_of(service)
         private = ed25519.Ed25519PrivateKey.from_private_bytes(key.seed)
         return jwt.encode(self.claims(**changed), private, "EdDSA", {"kid": key.key_id})
 
@@ -166,7 +166,7 @@ class Forger:
         yield "tampered signature", f"{head}.{body}.{signature[:5]}{flipped}{signature[6:]}"
         for length in (1, len(good) // 2, len(good) - 2):
             yield f"cut to {length}", good[:length]
-        yield "a refresh token", str(self.scene.people["customer"].tokens["refresh_token"])
+        yield "a refresh token", str(self.callers.people["customer"].tokens["refresh_token"])
         yield "nested too deep", f"{head}.{encoded(b'[' * 1000)}.{signature}"
         yield "no JSON", f"{head}.{encoded(b'no JSON')}.{signature}"
         yield "dots", "..." * 10

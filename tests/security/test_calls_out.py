@@ -14,9 +14,9 @@ from events.catalog import SweepDue, UserRegistered
 from functions.runtime.ids import new_id
 from knative.local.demo.shop import ADDRESS, Person, Shop
 from tests.e2e.platform import LocalPlatform
+from tests.security.callers import Callers, product_body
 from tests.security.forgeries import Forger
-from tests.security.scene import Scene, product_body
-from tests.security.test_events import door, event, post
+from tests.security.test_events import event, event_url, post
 from tests.security.test_tokens import at_the_gateway, at_the_services
 
 HEADERS = (
@@ -54,9 +54,9 @@ async def listener() -> AsyncIterator[Listener]:
     await server.wait_closed()
 
 
-async def bait(shop: Shop, scene: Scene, customer: Person, url: str) -> None:
+async def bait(shop: Shop, callers: Callers, customer: Person, url: str) -> None:
     """The address in every field of the API that takes a text, and in headers that servers are known to follow."""
-    admin = scene.people["admin"]
+    admin = callers.people["admin"]
     body = {**product_body(), "image_urls": [url], "name": url, "description": url}
     status, product, _ = await shop.raw("POST", "/v1/products", who=admin, json=body)
     if status == 400:  # only https is taken
@@ -83,22 +83,24 @@ async def bait(shop: Shop, scene: Scene, customer: Person, url: str) -> None:
 
 
 async def test_no_address_from_outside_is_ever_called(
-    shop: Shop, scene: Scene, customer: Person, local: LocalPlatform, listener: Listener
+    shop: Shop, callers: Callers, customer: Person, local: LocalPlatform, listener: Listener
 ) -> None:
-    await bait(shop, scene, customer, listener.url)
-    forger = Forger(scene, local.folder)
+    await bait(shop, callers, customer, listener.url)
+    forger = Forger(callers, local.folder)
     for header in ("jku", "x5u", "kid", "iss"):
         token = forger.signed({header: listener.url}, iss=listener.url)
-        assert await at_the_gateway(scene, token) == 401
-        await at_the_services(scene, {header: token})
+        assert await at_the_gateway(callers, token) == 401
+        await at_the_services(callers, {header: token})
     told = json.dumps({"user_id": new_id("usr")}).encode()
     for attribute in ("ce-dataschema", "ce-replyto", "ce-callback", "reply-to"):
         await post(
-            f"{door(local, 'broker')}/shop/default", event(UserRegistered, **{attribute: listener.url}), told
+            f"{event_url(local, 'broker')}/shop/default",
+            event(UserRegistered, **{attribute: listener.url}),
+            told,
         )
     for domain in ("users", "orders", "products", "payments", "notifications"):
         assert (
-            await post(door(local, domain), event(SweepDue), b"{}") == 204
+            await post(event_url(local, domain), event(SweepDue), b"{}") == 204
         )  # whatever was put off is done now
 
     assert listener.calls == []

@@ -13,7 +13,7 @@ import pytest
 
 from knative.local.demo.shop import Shop
 from tests.e2e.platform import LocalPlatform
-from tests.security.scene import Scene
+from tests.security.callers import Callers
 from tests.security.test_routes import ADMIN, LEAVING, ROUTES, body_of
 
 IDENTITY = [
@@ -44,35 +44,35 @@ def spellings(name: str) -> list[str]:
 
 
 async def request(
-    scene: Scene, headers: list[tuple[str, str]], path: str = "/v1/admin/users", caller: str = "stranger"
+    callers: Callers, headers: list[tuple[str, str]], path: str = "/v1/admin/users", caller: str = "stranger"
 ) -> tuple[int, Any]:
-    sent = [*headers, ("authorization", f"Bearer {scene.token(caller)}")]
+    sent = [*headers, ("authorization", f"Bearer {callers.token(caller)}")]
     async with (
         aiohttp.ClientSession() as session,
-        session.get(scene.platform.base_url + path, headers=sent) as answer,
+        session.get(callers.platform.base_url + path, headers=sent) as answer,
     ):
         return answer.status, answer.headers
 
 
 @pytest.mark.parametrize("name", IDENTITY)
-async def test_a_claimed_identity_changes_nothing(scene: Scene, name: str) -> None:
-    admin = scene.people["admin"].id
+async def test_a_claimed_identity_changes_nothing(callers: Callers, name: str) -> None:
+    admin = callers.people["admin"].id
     for spelling in spellings(name):
         for value in (admin, "admin", "service"):
-            status, _ = await request(scene, [(spelling, value), (spelling, value)])
+            status, _ = await request(callers, [(spelling, value), (spelling, value)])
             assert status == 403, spelling
 
 
-async def test_a_second_authorization_header_changes_nothing(scene: Scene) -> None:
-    status, _ = await request(scene, [("Authorization", f"Bearer {scene.token('admin')}")])
+async def test_a_second_authorization_header_changes_nothing(callers: Callers) -> None:
+    status, _ = await request(callers, [("Authorization", f"Bearer {callers.token('admin')}")])
     assert status in (400, 401, 403)
 
 
-async def test_a_borrowed_trail_reaches_no_part(scene: Scene, local: LocalPlatform) -> None:
+async def test_a_borrowed_trail_reaches_no_part(callers: Callers, local: LocalPlatform) -> None:
     """Only a well-formed correlation id and trace are taken over; whatever else is sent leaves no mark anywhere."""
     mark = f"evil {uuid4().hex}"
     headers = [(spelling, mark) for name in (*TRAILS, *IDENTITY) for spelling in spellings(name)]
-    status, answered = await request(scene, headers, "/v1/users/me")
+    status, answered = await request(callers, headers, "/v1/users/me")
     assert status == 200
     assert mark not in str(answered)
 
@@ -97,15 +97,15 @@ WRITES = [
 
 
 @pytest.mark.parametrize("route", WRITES)
-async def test_fields_that_were_not_asked_for_are_refused(scene: Scene, shop: Shop, route: str) -> None:
-    body = body_of(route, scene)
+async def test_fields_that_were_not_asked_for_are_refused(callers: Callers, shop: Shop, route: str) -> None:
+    body = body_of(route, callers)
     method, path = route.split(" ")
     may = "admin" if ROUTES[route] is ADMIN else "leaving" if ROUTES[route] is LEAVING else "customer"
     for field in {"role", "price", "status", "user_id", "__proto__"} - body.keys():
         status, problem, _ = await shop.raw(
             method,
-            path.format(**scene.ids),
-            who=scene.people[may],
+            path.format(**callers.ids),
+            who=callers.people[may],
             json={**body, field: "admin"},
             headers={"idempotency-key": uuid4().hex},
         )
@@ -123,8 +123,8 @@ async def test_json_nested_too_deep_is_refused(shop: Shop, depth: int, bracket: 
     assert (status, problem["reason"]) == (400, "MALFORMED_JSON")
 
 
-async def test_numbers_and_texts_without_end_are_refused(shop: Shop, scene: Scene) -> None:
-    path = f"/v1/products/{scene.ids['product_id']}/stock"
+async def test_numbers_and_texts_without_end_are_refused(shop: Shop, callers: Callers) -> None:
+    path = f"/v1/products/{callers.ids['product_id']}/stock"
     for raw in (
         b'{"on_hand": 1e999}',
         b'{"on_hand": %b}' % (b"9" * 5000),
@@ -132,7 +132,7 @@ async def test_numbers_and_texts_without_end_are_refused(shop: Shop, scene: Scen
         b'{"on_hand": true}',
     ):
         status, _, _ = await shop.raw(
-            "PUT", path, who=scene.people["admin"], data=raw, headers={"content-type": "application/json"}
+            "PUT", path, who=callers.people["admin"], data=raw, headers={"content-type": "application/json"}
         )
         assert status == 400, raw[:20]
     body = json.dumps({"email": "a@example.com", "password": "x" * 500_000, "name": "x"}).encode()
@@ -154,7 +154,7 @@ async def test_every_answer_says_how_a_browser_must_treat_it(shop: Shop, path: s
     assert "access-control-allow-origin" not in headers
 
 
-async def test_answers_to_a_person_are_kept_by_no_cache(shop: Shop, scene: Scene) -> None:
+async def test_answers_to_a_person_are_kept_by_no_cache(shop: Shop, callers: Callers) -> None:
     for path in ("/v1/users/me", "/v1/orders", "/v1/notifications"):
-        _, _, headers = await shop.raw("GET", path, who=scene.people["customer"])
+        _, _, headers = await shop.raw("GET", path, who=callers.people["customer"])
         assert "no-store" in headers["cache-control"] or "private" in headers["cache-control"], path

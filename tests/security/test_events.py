@@ -1,4 +1,4 @@
-"""The doors that events come through: closed to the outside, and unimpressed by what is no event, or not for them."""
+"""The servers that take events: closed to the outside, and unimpressed by what is no event, or not for them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from events.catalog import CATALOG, ERASED_USER_ID, SUBSCRIBERS, OrderCancelled,
 from functions.runtime.ids import new_id, uuid7
 from knative.local.demo.shop import Shop
 from tests.e2e.platform import LocalPlatform
-from tests.security.scene import Scene
+from tests.security.callers import Callers
 from tests.signing import local_key, signed
 
 DOMAINS = ("users", "products", "orders", "payments", "notifications")
 JSON = "application/json"
 
 
-def door(local: LocalPlatform, domain: str) -> str:
+def event_url(local: LocalPlatform, domain: str) -> str:
     return str(local.state()["parts"][domain]["url"])
 
 
@@ -59,7 +59,7 @@ def taken_by(domain: str) -> type[Any]:
 
 @pytest.mark.parametrize("domain", DOMAINS)
 async def test_what_is_no_event_gets_a_400(local: LocalPlatform, domain: str) -> None:
-    kind, url = taken_by(domain), door(local, domain)
+    kind, url = taken_by(domain), event_url(local, domain)
     for wrong in (
         {"ce-specversion": ""},
         {"ce-specversion": "9.9"},
@@ -80,7 +80,7 @@ async def test_what_is_no_event_gets_a_400(local: LocalPlatform, domain: str) ->
 async def test_an_event_with_wrong_data_gets_a_422_and_one_without_end_a_413(
     local: LocalPlatform, domain: str
 ) -> None:
-    kind, url = taken_by(domain), door(local, domain)
+    kind, url = taken_by(domain), event_url(local, domain)
     for data in (b"{}", b"[]", b"null", b"\xff", b'{"order_id": 7, "user_id": 7, "notification_id": 7}'):
         assert await post(url, genuine(local, kind, data), data) == 422, data
     assert await post(url, event(kind), b"x" * (1024 * 1024 + 1)) == 413
@@ -91,11 +91,13 @@ async def test_an_event_from_somebody_elses_address_is_refused(local: LocalPlatf
     for kind in set(CATALOG.values()) - {SweepDue}:
         for domain in SUBSCRIBERS[kind]:
             for source in ("/evil", "https://evil.example.com", kind.SOURCE + "/x"):
-                assert await post(door(local, domain), event(kind, **{"ce-source": source}), b"{}") == 400
+                assert (
+                    await post(event_url(local, domain), event(kind, **{"ce-source": source}), b"{}") == 400
+                )
 
 
 async def test_an_event_about_what_does_not_exist_changes_nothing(
-    local: LocalPlatform, shop: Shop, scene: Scene
+    local: LocalPlatform, shop: Shop, callers: Callers
 ) -> None:
     paid = PaymentCaptured(
         order_id=new_id("ord"),
@@ -106,28 +108,28 @@ async def test_an_event_about_what_does_not_exist_changes_nothing(
         {"order_id": paid.order_id, "payment_id": paid.payment_id, "amount": paid.amount}
     ).encode()
     headers = genuine(local, PaymentCaptured, data, **{"ce-subject": paid.order_id})
-    assert await post(door(local, "orders"), headers, data) == 422
-    status, _, _ = await shop.raw("GET", f"/v1/orders/{paid.order_id}", who=scene.people["admin"])
+    assert await post(event_url(local, "orders"), headers, data) == 422
+    status, _, _ = await shop.raw("GET", f"/v1/orders/{paid.order_id}", who=callers.people["admin"])
     assert status == 404
 
 
 async def test_an_event_that_is_replayed_changes_nothing(
-    local: LocalPlatform, shop: Shop, scene: Scene
+    local: LocalPlatform, shop: Shop, callers: Callers
 ) -> None:
     """However often it comes, it is acknowledged, and has the effect of one."""
-    before = await shop.stock(scene.ids["product_id"])
+    before = await shop.stock(callers.ids["product_id"])
     gone = new_id("ord")
     data = json.dumps({"order_id": gone, "user_id": ERASED_USER_ID, "reason": "CUSTOMER_REQUEST"}).encode()
     headers = genuine(local, OrderCancelled, data, **{"ce-subject": gone})
     for _ in range(5):
-        assert await post(door(local, "products"), headers, data) == 204
-        assert await post(door(local, "payments"), headers, data) == 204
-    assert await shop.stock(scene.ids["product_id"]) == before
+        assert await post(event_url(local, "products"), headers, data) == 204
+        assert await post(event_url(local, "payments"), headers, data) == 204
+    assert await shop.stock(callers.ids["product_id"]) == before
 
 
 @pytest.mark.parametrize("part", [*DOMAINS, "broker"])
 def test_no_door_for_events_is_open_beyond_this_machine(local: LocalPlatform, part: str) -> None:
-    port = urlsplit(door(local, part)).port
+    port = urlsplit(event_url(local, part)).port
     for address in addresses_of_this_machine():
         with socket.socket() as outside:
             outside.settimeout(2)

@@ -13,8 +13,8 @@ from functions.runtime.tests.support import posted
 from knative.local.demo.shop import Person, Shop
 from knative.local.demo.stories import eventually
 from tests.e2e.platform import LocalPlatform
-from tests.security.scene import Scene, order_body
-from tests.security.test_events import door, post
+from tests.security.callers import Callers, order_body
+from tests.security.test_events import event_url, post
 from tests.signing import local_key
 
 FORGERS = ("unsigned", "a stranger's key", "another service's key")
@@ -35,9 +35,9 @@ async def attack(shop: Shop, local: LocalPlatform, admin: Person, event: Payload
     """Post it to every subscriber, and to the broker; return when all have refused it."""
     for domain in SUBSCRIBERS[type(event)]:
         headers, data = forged(local, event, forger)
-        assert await post(door(local, domain), headers, data) == 403, domain
+        assert await post(event_url(local, domain), headers, data) == 403, domain
     headers, data = forged(local, event, forger)
-    assert await post(f"{door(local, 'broker')}/shop/default", headers, data) == 202
+    assert await post(f"{event_url(local, 'broker')}/shop/default", headers, data) == 202
 
     async def refused() -> bool:
         letters = await shop.all(f"/v1/admin/dead-letters?type={event.TYPE}", admin)
@@ -50,11 +50,11 @@ async def attack(shop: Shop, local: LocalPlatform, admin: Person, event: Payload
 
 @pytest.mark.parametrize("forger", FORGERS)
 async def test_a_forged_payment_confirms_no_order(
-    shop: Shop, scene: Scene, local: LocalPlatform, admin: Person, forger: str
+    shop: Shop, callers: Callers, local: LocalPlatform, admin: Person, forger: str
 ) -> None:
-    body = {**order_body(scene.ids["product_id"]), "payment_token": "tok_declined"}
+    body = {**order_body(callers.ids["product_id"]), "payment_token": "tok_declined"}
     key = {"idempotency-key": uuid4().hex}
-    customer = scene.people["customer"]
+    customer = callers.people["customer"]
     order = await shop.call("POST", "/v1/orders", who=customer, json=body, headers=key)
     total = Money(order["total"]["amount"], order["total"]["currency"])
     paid = PaymentCaptured(order_id=order["id"], payment_id="pay_" + order["id"][4:], amount=total)
@@ -65,24 +65,24 @@ async def test_a_forged_payment_confirms_no_order(
 
 @pytest.mark.parametrize("forger", FORGERS)
 async def test_a_forged_cancellation_refunds_nothing(
-    shop: Shop, scene: Scene, local: LocalPlatform, admin: Person, forger: str
+    shop: Shop, callers: Callers, local: LocalPlatform, admin: Person, forger: str
 ) -> None:
-    order_id, customer = scene.ids["order_id"], scene.people["customer"]
-    stock = await shop.stock(scene.ids["product_id"])
+    order_id, customer = callers.ids["order_id"], callers.people["customer"]
+    stock = await shop.stock(callers.ids["product_id"])
     gone = OrderCancelled(order_id=order_id, user_id=customer.id, reason="CUSTOMER_REQUEST")
     await attack(shop, local, admin, gone, forger)
     payment = await shop.call("GET", f"/v1/orders/{order_id}/payment", who=customer)
     assert (payment["status"], payment["refunded"]["amount"]) == ("CAPTURED", 0)
-    assert await shop.stock(scene.ids["product_id"]) == stock
+    assert await shop.stock(callers.ids["product_id"]) == stock
 
 
 @pytest.mark.parametrize("forger", FORGERS)
 async def test_a_forged_deletion_erases_nobody(
-    shop: Shop, scene: Scene, local: LocalPlatform, admin: Person, forger: str
+    shop: Shop, callers: Callers, local: LocalPlatform, admin: Person, forger: str
 ) -> None:
-    customer = scene.people["customer"]
-    before = await shop.call("GET", f"/v1/orders/{scene.ids['order_id']}", who=customer)
+    customer = callers.people["customer"]
+    before = await shop.call("GET", f"/v1/orders/{callers.ids['order_id']}", who=customer)
     await attack(shop, local, admin, UserDeleted(user_id=customer.id), forger)
-    assert await shop.call("GET", f"/v1/orders/{scene.ids['order_id']}", who=customer) == before
+    assert await shop.call("GET", f"/v1/orders/{callers.ids['order_id']}", who=customer) == before
     assert (await shop.call("GET", "/v1/notifications", who=customer))["items"]
     assert (await shop.call("GET", "/v1/users/me", who=customer))["id"] == customer.id

@@ -18,7 +18,7 @@ from knative.local.demo.stories import eventually
 from tests.conftest import MakeProduct
 from tests.e2e.platform import LocalPlatform
 from tests.e2e.test_recovery import code
-from tests.security.test_events import door, event, post
+from tests.security.test_events import event, event_url, post
 
 NAMED_IN = {"users", "orders"}
 """The stores that may name people who have an account."""
@@ -64,7 +64,7 @@ def password_hash(local: LocalPlatform, user_id: str) -> str:
 async def sweep(local: LocalPlatform) -> None:
     """What comes every five minutes."""
     for domain in (*NAMED_IN, "notifications"):
-        assert await post(door(local, domain), event(SweepDue), b"{}") == 204
+        assert await post(event_url(local, domain), event(SweepDue), b"{}") == 204
 
 
 async def lived(shop: Shop, local: LocalPlatform, admin: Person, product_id: str) -> Life:
@@ -132,7 +132,7 @@ async def fails_for_good(local: LocalPlatform, shop: Shop, admin: Person, order_
         "payment_id": "pay_" + order_id[4:],
         "amount": {"amount": 1, "currency": "EUR"},
     }
-    broker = f"{door(local, 'broker')}/shop/default"
+    broker = f"{event_url(local, 'broker')}/shop/default"
     headers = event(PaymentCaptured, **{"ce-subject": order_id})
     assert await post(broker, headers, json.dumps(wrong).encode()) == 202
 

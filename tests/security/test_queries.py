@@ -8,7 +8,7 @@ from knative.local.demo.shop import Shop
 from knative.local.demo.stories import eventually
 from tests.e2e.platform import LocalPlatform
 from tests.e2e.test_dead_letters import PATH, letters_of, publish_poison
-from tests.security.scene import Scene
+from tests.security.callers import Callers
 
 
 @pytest.mark.parametrize(
@@ -16,9 +16,9 @@ from tests.security.scene import Scene
     ["", "event_type=shop.x.v1", "status=pending", "type=a&type=b", "Type=a", "all=yes", "all=true&typ=a"],
 )
 async def test_letters_of_every_type_are_discarded_only_by_name(
-    shop: Shop, scene: Scene, local: LocalPlatform, query: str
+    shop: Shop, callers: Callers, local: LocalPlatform, query: str
 ) -> None:
-    admin = scene.people["admin"]
+    admin = callers.people["admin"]
     event_id = await publish_poison(local)
 
     async def kept() -> bool:

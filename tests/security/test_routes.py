@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from knative.local.demo.shop import ADDRESS, Shop
-from tests.security.scene import CALLERS, NOBODYS, Scene, order_body, product_body, replenish
+from tests.security.callers import CALLERS, NOBODYS, Callers, order_body, product_body, replenish
 
 EVERYBODY = frozenset(CALLERS)
 CATALOGUE = EVERYBODY - {
@@ -90,15 +90,15 @@ AFTER_A_LOGIN = {"GET /v1/users/me/export", "DELETE /v1/users/me", "PUT /v1/admi
 HIDDEN = {"order_id", "payment_id", "address_id", "notification_id"}
 
 
-def body_of(route: str, scene: Scene) -> Any:
+def body_of(route: str, callers: Callers) -> Any:
     """A body that would do what the route is for, if it were let in."""
-    leaving = scene.people["leaving"]
+    leaving = callers.people["leaving"]
     bodies: dict[str, Any] = {
         "POST /v1/products": product_body(),
         "PATCH /v1/products/{product_id}": {"name": "Teapot"},
         "PUT /v1/products/{product_id}/stock": {"on_hand": 100},
         "POST /v1/products/{product_id}/stock/adjustments": {"delta": 1, "reason": "Found"},
-        "POST /v1/orders": order_body(scene.ids["product_id"]),
+        "POST /v1/orders": order_body(callers.ids["product_id"]),
         "POST /v1/orders/{order_id}/cancel": {"reason": "MINE"},
         "POST /v1/payments/{payment_id}/refunds": {"amount": {"amount": 1, "currency": "EUR"}},
         "POST /v1/users": {"email": f"{uuid4().hex}@example.com", "password": uuid4().hex, "name": "Eve"},
@@ -123,15 +123,15 @@ def body_of(route: str, scene: Scene) -> Any:
     return bodies.get(route)
 
 
-async def ask(scene: Scene, route: str, caller: str) -> tuple[int, str]:
+async def ask(callers: Callers, route: str, caller: str) -> tuple[int, str]:
     """The status, and all that the caller gets to read."""
     method, path = route.split(" ")
-    token = scene.token(caller)
+    token = callers.token(caller)
     headers = {"idempotency-key": uuid4().hex} | ({"authorization": f"Bearer {token}"} if token else {})
-    url = scene.platform.base_url + path.format(**scene.ids)
+    url = callers.platform.base_url + path.format(**callers.ids)
     async with (
         aiohttp.ClientSession() as session,
-        session.request(method, url, json=body_of(route, scene), headers=headers) as answer,
+        session.request(method, url, json=body_of(route, callers), headers=headers) as answer,
     ):
         streaming = answer.status == 200 and answer.content_type == "text/event-stream"
         text = "" if streaming else await answer.text()
@@ -147,28 +147,28 @@ async def test_every_route_has_its_row_and_every_row_its_route(shop: Shop) -> No
 
 
 @pytest.mark.parametrize("route", ROUTES)
-async def test_a_route_lets_in_whom_it_should_and_tells_others_nothing(scene: Scene, route: str) -> None:
+async def test_a_route_lets_in_whom_it_should_and_tells_others_nothing(callers: Callers, route: str) -> None:
     if route in AFTER_A_LOGIN:
-        await scene.log_in_again()
+        await callers.log_in_again()
     for caller in CALLERS:
         if caller in ROUTES[route] or (ROUTES[route] is LEAVING and caller in PEOPLE):
             continue
-        status, told = await ask(scene, route, caller)
+        status, told = await ask(callers, route, caller)
         if caller in ("anonymous", NOBODYS):
             assert status == 401, f"{caller}: {told}"
         elif any("{" + name + "}" in route for name in HIDDEN) and ROUTES[route] is not ADMIN:
             assert status == 404, f"{caller}: {told}"
         else:
             assert status == 403, f"{caller}: {told}"
-        assert not [secret for secret in scene.private if secret in told], f"{caller}: {told}"
+        assert not [secret for secret in callers.private if secret in told], f"{caller}: {told}"
     for caller in sorted(
         ROUTES[route]
     ):  # the administrator first: what the customer removes is then still there
-        status, told = await ask(scene, route, caller)
+        status, told = await ask(callers, route, caller)
         open_to_all = ROUTES[route] is EVERYBODY
         assert status < 500
         assert status not in (403, *(() if open_to_all else (401,))), f"{caller}: {told}"
         absent = "{dead_letter_id}" in route or "/webhooks/" in route
         assert status != 404 or absent or caller == NOBODYS, f"{caller}: {told}"
         if route.startswith("DELETE") or ROUTES[route] is LEAVING or "{leaving_id}" in route:
-            await replenish(scene)
+            await replenish(callers)

@@ -13,7 +13,7 @@ from google.protobuf import json_format, message_factory
 
 from knative.local.demo.shop import ADDRESS
 from tests.e2e.platform import LocalPlatform
-from tests.security.scene import CALLERS, Scene, order_body, product_body, replenish
+from tests.security.callers import CALLERS, Callers, order_body, product_body, replenish
 
 DOMAINS = ("users", "products", "orders", "payments", "notifications")
 EVERYBODY = frozenset(CALLERS)
@@ -24,7 +24,7 @@ REFUSED = {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND}
 
 
 class Row(NamedTuple):
-    """Who may, and a request (as JSON) that would do something; `{names}` are ids of the scene."""
+    """Who may, and a request (as JSON) that would do something; `{names}` are ids of the customer's data."""
 
     may: frozenset[str]
     request: Mapping[str, Any]
@@ -119,7 +119,7 @@ METHODS = methods()
 
 
 def filled(value: Any, ids: Mapping[str, str]) -> Any:
-    """The same with the scene's ids in it."""
+    """The same with the ids in it."""
     if isinstance(value, Mapping):
         return {key: filled(each, ids) for key, each in value.items()}
     if isinstance(value, list):
@@ -127,16 +127,16 @@ def filled(value: Any, ids: Mapping[str, str]) -> Any:
     return value.format(**ids) if isinstance(value, str) else value
 
 
-async def ask(scene: Scene, rpc: str, caller: str) -> tuple[grpc.StatusCode, str]:
+async def ask(callers: Callers, rpc: str, caller: str) -> tuple[grpc.StatusCode, str]:
     """The status, and all that the caller gets to read."""
     method = METHODS[rpc]
     request = json_format.ParseDict(
-        filled(RPCS[rpc].request, scene.ids),
+        filled(RPCS[rpc].request, callers.ids),
         message_factory.GetMessageClass(method.input_type)(),
     )
-    token = scene.token(caller, rpc.partition(".")[0])
+    token = callers.token(caller, rpc.partition(".")[0])
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
-    async with grpc.aio.insecure_channel(scene.door(rpc.partition(".")[0])) as channel:
+    async with grpc.aio.insecure_channel(callers.grpc_address(rpc.partition(".")[0])) as channel:
         path = f"/{method.containing_service.full_name}/{method.name}"
         answer_type = message_factory.GetMessageClass(method.output_type)
         kind: Any = channel.unary_stream if method.server_streaming else channel.unary_unary
@@ -156,38 +156,38 @@ def test_every_rpc_has_its_row_and_every_row_its_rpc() -> None:
 
 @pytest.mark.parametrize("rpc", RPCS)
 async def test_an_rpc_lets_in_whom_it_should_and_tells_others_nothing(
-    scene: Scene, local: LocalPlatform, rpc: str
+    callers: Callers, local: LocalPlatform, rpc: str
 ) -> None:
     if rpc in AFTER_A_LOGIN:
-        await scene.log_in_again()
+        await callers.log_in_again()
     may = RPCS[rpc].may
     for caller in CALLERS:
         if caller in may or (caller == "admin" and may == {"leaving"}):
             continue
-        status, told = await ask(scene, rpc, caller)
+        status, told = await ask(callers, rpc, caller)
         refusals = {grpc.StatusCode.UNAUTHENTICATED} if caller == "anonymous" else REFUSED
         assert status in refusals, f"{caller}: {told}"
-        assert not [secret for secret in scene.private if secret in told], f"{caller}: {told}"
+        assert not [secret for secret in callers.private if secret in told], f"{caller}: {told}"
     for caller in sorted(may):
-        status, told = await ask(scene, rpc, caller)
+        status, told = await ask(callers, rpc, caller)
         unknown = {grpc.StatusCode.UNAUTHENTICATED} if may is not EVERYBODY else set()
         wrong = {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL}
         assert status not in wrong | unknown, f"{caller}: {told}"
         assert status is not grpc.StatusCode.NOT_FOUND or rpc in MAY_BE_ABSENT, f"{caller}: {told}"
         if "{leaving_id}" in RPCS[rpc].request.values() or ".Delete" in rpc:
-            await replenish(scene)
+            await replenish(callers)
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
 async def test_a_message_or_metadata_without_end_is_refused(
-    scene: Scene, local: LocalPlatform, domain: str
+    callers: Callers, local: LocalPlatform, domain: str
 ) -> None:
     rpc = next(name for name in RPCS if name.startswith(f"{domain}."))
     method = METHODS[rpc]
     path = f"/{method.containing_service.full_name}/{method.name}"
-    bearer = ("authorization", f"Bearer {scene.token('admin')}")
+    bearer = ("authorization", f"Bearer {callers.token('admin')}")
     many = tuple((f"x-many-{number}", "x" * 1000) for number in range(64))
-    async with grpc.aio.insecure_channel(scene.door(domain)) as channel:
+    async with grpc.aio.insecure_channel(callers.grpc_address(domain)) as channel:
         call: Any = channel.unary_unary(path)
         for message, metadata in ((b"\x0a" * (1024 * 1024 + 1), (bearer,)), (b"", (bearer, *many))):
             with pytest.raises(grpc.aio.AioRpcError) as refused:

@@ -1,4 +1,4 @@
-"""A forged token opens no door: not the gateway's, and no service's own. A session ends when it is ended."""
+"""Forged tokens are refused by the gateway and by each service. A session ends when it is ended."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 from knative.local.demo.shop import Person, Shop
 from tests.conftest import MakeProduct
 from tests.e2e.platform import LocalPlatform
+from tests.security.callers import Callers
 from tests.security.forgeries import Forger
-from tests.security.scene import Scene
 
 # A method of each service that an administrator may call with an empty request.
-DOORS = {
+SERVERS = {
     "users": "shop.users.v1.UsersService/ListUsers",
     "products": "shop.products.v1.ProductsService/CreateProduct",
     "orders": "shop.orders.v1.OrdersService/ListOrders",
@@ -30,12 +30,12 @@ UNREADABLE = {400, 401, 431}  # 400, 431: more than a header may hold
 
 
 @pytest.fixture
-def forger(scene: Scene, local: LocalPlatform) -> Forger:
-    return Forger(scene, local.folder)
+def forger(callers: Callers, local: LocalPlatform) -> Forger:
+    return Forger(callers, local.folder)
 
 
-async def at_the_gateway(scene: Scene, token: str) -> int:
-    url = f"{scene.platform.base_url}/v1/admin/users"
+async def at_the_gateway(callers: Callers, token: str) -> int:
+    url = f"{callers.platform.base_url}/v1/admin/users"
     async with (
         aiohttp.ClientSession() as session,
         session.get(url, headers={"authorization": f"Bearer {token}"}) as answer,
@@ -43,11 +43,11 @@ async def at_the_gateway(scene: Scene, token: str) -> int:
         return answer.status
 
 
-async def at_the_services(scene: Scene, tokens: dict[str, str]) -> dict[tuple[str, str], grpc.StatusCode]:
+async def at_the_services(callers: Callers, tokens: dict[str, str]) -> dict[tuple[str, str], grpc.StatusCode]:
     """What each service answers to each token, by service and the token's name."""
     found = {}
-    for domain, path in DOORS.items():
-        async with grpc.aio.insecure_channel(scene.door(domain)) as channel:
+    for domain, path in SERVERS.items():
+        async with grpc.aio.insecure_channel(callers.grpc_address(domain)) as channel:
             call: Any = channel.unary_unary(f"/{path}")
             for name, token in tokens.items():
                 try:
@@ -59,38 +59,40 @@ async def at_the_services(scene: Scene, tokens: dict[str, str]) -> dict[tuple[st
 
 
 async def test_what_the_forger_signs_is_good_where_it_says_the_right_thing(
-    scene: Scene, forger: Forger
+    callers: Callers, forger: Forger
 ) -> None:
     good = forger.signed()
-    assert await at_the_gateway(scene, good) == 200
-    answers = await at_the_services(scene, {"good": good})
+    assert await at_the_gateway(callers, good) == 200
+    answers = await at_the_services(callers, {"good": good})
     assert grpc.StatusCode.UNAUTHENTICATED not in answers.values()
     assert answers["users", "good"] is grpc.StatusCode.OK
 
 
-async def test_the_gateway_refuses_every_forged_token(scene: Scene, forger: Forger) -> None:
-    answers = {name: await at_the_gateway(scene, token) for name, token in forger.corpus().items()}
+async def test_the_gateway_refuses_every_forged_token(callers: Callers, forger: Forger) -> None:
+    answers = {name: await at_the_gateway(callers, token) for name, token in forger.corpus().items()}
     assert {name: status for name, status in answers.items() if status != 401} == {}
 
 
-async def test_every_service_refuses_every_forged_token_by_itself(scene: Scene, forger: Forger) -> None:
-    answers = await at_the_services(scene, forger.corpus())
-    let_in = {door: code for door, code in answers.items() if code is not grpc.StatusCode.UNAUTHENTICATED}
+async def test_every_service_refuses_every_forged_token_by_itself(callers: Callers, forger: Forger) -> None:
+    answers = await at_the_services(callers, forger.corpus())
+    let_in = {server: code for server, code in answers.items() if code is not grpc.StatusCode.UNAUTHENTICATED}
     assert let_in == {}
 
 
-async def test_a_token_of_a_megabyte_is_turned_away(scene: Scene, forger: Forger) -> None:
+async def test_a_token_of_a_megabyte_is_turned_away(callers: Callers, forger: Forger) -> None:
     huge = forger.signed() + "A" * 1024 * 1024
     with contextlib.suppress(aiohttp.ClientOSError):  # the connection is closed while the client still sends
-        assert await at_the_gateway(scene, huge) in UNREADABLE
-    answers = await at_the_services(scene, {"huge": huge})
+        assert await at_the_gateway(callers, huge) in UNREADABLE
+    answers = await at_the_services(callers, {"huge": huge})
     assert grpc.StatusCode.OK not in answers.values()
-    assert await at_the_gateway(scene, forger.signed()) == 200
+    assert await at_the_gateway(callers, forger.signed()) == 200
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "bearer2", "", "Token"])
-async def test_a_good_token_under_another_scheme_is_refused(scene: Scene, shop: Shop, scheme: str) -> None:
-    headers = {"authorization": f"{scheme} {scene.token('admin')}".strip()}
+async def test_a_good_token_under_another_scheme_is_refused(
+    callers: Callers, shop: Shop, scheme: str
+) -> None:
+    headers = {"authorization": f"{scheme} {callers.token('admin')}".strip()}
     status, _, _ = await shop.raw("GET", "/v1/admin/users", headers=headers)
     assert status == 401
 
@@ -124,7 +126,7 @@ async def test_after_logging_out_the_session_cannot_be_renewed(shop: Shop, custo
 
 @pytest.mark.slow
 async def test_an_ended_session_opens_no_door_a_minute_later(
-    scene: Scene, shop: Shop, customer: Person, local: LocalPlatform
+    callers: Callers, shop: Shop, customer: Person, local: LocalPlatform
 ) -> None:
     """Every verifier asks for what is void at least each 40 s."""
     out, stolen = await shop.login(customer.email, customer.password), await shop.register()
@@ -132,14 +134,14 @@ async def test_an_ended_session_opens_no_door_a_minute_later(
     tokens = {how: str(person.tokens["access_token"]) for how, person in people.items()}
 
     async def let_in() -> set[tuple[str, str]]:
-        doors = await at_the_services(scene, tokens)
-        found = {door for door, code in doors.items() if code is not grpc.StatusCode.UNAUTHENTICATED}
+        servers = await at_the_services(callers, tokens)
+        found = {server for server, code in servers.items() if code is not grpc.StatusCode.UNAUTHENTICATED}
         for how, token in tokens.items():
-            if await at_the_gateway(scene, token) != 401:
+            if await at_the_gateway(callers, token) != 401:
                 found.add(("gateway", how))
         return found
 
-    assert await let_in() == {(door, how) for door in (*DOORS, "gateway") for how in people}
+    assert await let_in() == {(server, how) for server in (*SERVERS, "gateway") for how in people}
     await shop.call("DELETE", "/v1/sessions", json={"refresh_token": out.tokens["refresh_token"]})
     for status in (200, 401):
         given = {"refresh_token": stolen.tokens["refresh_token"]}
@@ -154,7 +156,7 @@ async def test_an_ended_session_opens_no_door_a_minute_later(
 
 @pytest.mark.slow
 async def test_neither_an_open_stream_nor_calls_in_a_hurry_outlive_a_changed_password_by_a_minute(
-    scene: Scene, shop: Shop, customer: Person, make_product: MakeProduct
+    callers: Callers, shop: Shop, customer: Person, make_product: MakeProduct
 ) -> None:
     """The calls have deadlines of 5 ms, in which no key set can be fetched: they once switched revocation off."""
     product = await make_product()
@@ -164,12 +166,12 @@ async def test_neither_an_open_stream_nor_calls_in_a_hurry_outlive_a_changed_pas
     body = {"current_password": customer.password, "new_password": "an entirely new secret"}
     async with (
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session,
-        grpc.aio.insecure_channel(scene.door("orders")) as channel,
+        grpc.aio.insecure_channel(callers.grpc_address("orders")) as channel,
         session.get(
-            f"{scene.platform.base_url}/v1/orders/{order['id']}/stream", headers=dict(bearer)
+            f"{callers.platform.base_url}/v1/orders/{order['id']}/stream", headers=dict(bearer)
         ) as stream,
     ):
-        call: Any = channel.unary_unary("/" + DOORS["orders"])
+        call: Any = channel.unary_unary("/" + SERVERS["orders"])
         await call(b"", metadata=bearer, timeout=20)
         await shop.call("PUT", "/v1/users/me/password", who=customer, json=body)
 

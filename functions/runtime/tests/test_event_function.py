@@ -1,4 +1,4 @@
-"""The event door over HTTP, as a broker sees it."""
+"""The event function over HTTP, as a broker sees it."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ def structured(**more: Any) -> str:
     return json.dumps({**event, "data": json.loads(DATA), **more}, indent=1)
 
 
-class Desk:
+class EventServer:
     """A function with one subscription that does what it is told."""
 
     def __init__(self) -> None:
@@ -107,94 +107,100 @@ class Desk:
 
 
 @pytest.fixture
-async def desk() -> AsyncIterator[Desk]:
-    desk = Desk()
-    desk.url = f"http://127.0.0.1:{await desk.server.start('127.0.0.1', 0)}"
-    yield desk
-    await desk.server.stop(1)
+async def event_server() -> AsyncIterator[EventServer]:
+    event_server = EventServer()
+    event_server.url = f"http://127.0.0.1:{await event_server.server.start('127.0.0.1', 0)}"
+    yield event_server
+    await event_server.server.stop(1)
 
 
-async def test_the_log_names_whom_the_event_is_about(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_names_whom_the_event_is_about(
+    event_server: EventServer, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level("INFO"):
-        assert (await desk.post())[0] == 204
-        assert (await desk.post({name: EVENT[name] for name in EVENT if name != "ce-subject"}))[0] == 422
+        assert (await event_server.post())[0] == 204
+        assert (await event_server.post({name: EVENT[name] for name in EVENT if name != "ce-subject"}))[
+            0
+        ] == 422
     lines = [record.__dict__ for record in caplog.records if record.message == "event"]
     assert [line.get("subject") for line in lines] == [ORDER, None]
 
 
-async def test_an_event_in_binary_mode_is_handled_with_its_context(desk: Desk) -> None:
-    status, body, _ = await desk.post()
+async def test_an_event_in_binary_mode_is_handled_with_its_context(event_server: EventServer) -> None:
+    status, body, _ = await event_server.post()
 
-    event, inbox, ctx = desk.seen[0]
+    event, inbox, ctx = event_server.seen[0]
     assert (status, body) == (204, b"")
     assert (event.order_id, inbox.event_id, inbox.source) == (ORDER, "e1", "/products")
     assert (ctx.correlation_id, ctx.trace_id) == ("correlation-1234", "a" * 32)
 
 
-async def test_an_event_whose_data_a_foreign_server_lost_is_refused(desk: Desk) -> None:
+async def test_an_event_whose_data_a_foreign_server_lost_is_refused(event_server: EventServer) -> None:
     async def nothing() -> dict[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     headers = [(name.encode(), value.encode()) for name, value in EVENT.items()]
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [*headers, (b"content-length", b"5")]}
-    answer = await EventFunction(desk.function, desk.sweep_runtime)(Request(scope, nothing))
+    answer = await EventFunction(event_server.function, event_server.sweep_runtime)(Request(scope, nothing))
     assert answer.status_code == 400
     assert b"EVENT_INCOMPLETE" in answer.body
-    assert desk.seen == []
+    assert event_server.seen == []
 
 
-async def test_the_request_s_trace_is_continued_whatever_its_version_and_lines(desk: Desk) -> None:
+async def test_the_request_s_trace_is_continued_whatever_its_version_and_lines(
+    event_server: EventServer,
+) -> None:
     lines = [("traceparent", f"cc-{'c' * 32}-{'d' * 16}-01-x"), ("tracestate", "a=1"), ("tracestate", "b=2")]
     async with httpx.AsyncClient() as client:
         sent = signed(EVENT, DATA.encode())
-        answer = await client.post(desk.url, headers=[*sent.items(), *lines], content=DATA)
+        answer = await client.post(event_server.url, headers=[*sent.items(), *lines], content=DATA)
     assert answer.status_code == 204
-    ctx = desk.seen[0][2]
+    ctx = event_server.seen[0][2]
     assert (ctx.trace_id, ctx.tracestate) == ("c" * 32, "a=1, b=2")
 
 
 @pytest.mark.parametrize("name", ["ce-id", "ce-source", "content-type"])
-async def test_an_attribute_must_not_come_twice(desk: Desk, name: str) -> None:
+async def test_an_attribute_must_not_come_twice(event_server: EventServer, name: str) -> None:
     async with httpx.AsyncClient() as client:
-        answer = await client.post(desk.url, headers=[(name, "other"), *EVENT.items()], content=DATA)
+        answer = await client.post(event_server.url, headers=[(name, "other"), *EVENT.items()], content=DATA)
     assert answer.status_code == 400
-    assert desk.seen == []
+    assert event_server.seen == []
 
 
-async def test_an_event_in_structured_mode_is_handled(desk: Desk) -> None:
-    status, _, _ = await desk.post({"content-type": "application/cloudevents+json"}, structured())
+async def test_an_event_in_structured_mode_is_handled(event_server: EventServer) -> None:
+    status, _, _ = await event_server.post({"content-type": "application/cloudevents+json"}, structured())
 
-    assert (status, desk.seen[0][1].event_id) == (204, "e2")
-
-
-async def test_an_event_that_was_handled_before_is_acknowledged(desk: Desk) -> None:
-    desk.raises = AlreadyDone()
-
-    assert (await desk.post())[:2] == (204, b"")
+    assert (status, event_server.seen[0][1].event_id) == (204, "e2")
 
 
-async def test_the_mark_names_source_and_id(desk: Desk) -> None:
-    await desk.post()
-    await desk.post(EVENT | {"ce-id": "e2"})
+async def test_an_event_that_was_handled_before_is_acknowledged(event_server: EventServer) -> None:
+    event_server.raises = AlreadyDone()
 
-    assert [inbox.key for _, inbox, _ in desk.seen] == [
+    assert (await event_server.post())[:2] == (204, b"")
+
+
+async def test_the_mark_names_source_and_id(event_server: EventServer) -> None:
+    await event_server.post()
+    await event_server.post(EVENT | {"ce-id": "e2"})
+
+    assert [inbox.key for _, inbox, _ in event_server.seen] == [
         "inbox:/products:e1",
         "inbox:/products:e2",
     ]
 
 
-async def test_an_event_from_somebody_who_does_not_send_such_is_refused(desk: Desk) -> None:
-    status, body, _ = await desk.post(EVENT | {"ce-source": "/other"})
+async def test_an_event_from_somebody_who_does_not_send_such_is_refused(event_server: EventServer) -> None:
+    status, body, _ = await event_server.post(EVENT | {"ce-source": "/other"})
 
-    assert (status, desk.seen) == (400, [])
+    assert (status, event_server.seen) == (400, [])
     assert b"EVENT_SOURCE_UNKNOWN" in body
 
 
-async def test_a_correlation_id_that_is_no_text_is_made_anew(desk: Desk) -> None:
+async def test_a_correlation_id_that_is_no_text_is_made_anew(event_server: EventServer) -> None:
     event = structured(correlationid=12345678)
-    status, _, _ = await desk.post({"content-type": "application/cloudevents+json"}, event)
+    status, _, _ = await event_server.post({"content-type": "application/cloudevents+json"}, event)
 
-    assert (status, desk.seen[0][2].correlation_id.isalnum()) == (204, True)
+    assert (status, event_server.seen[0][2].correlation_id.isalnum()) == (204, True)
 
 
 REFUSED: list[tuple[dict[str, str], str | bytes, int, str]] = [
@@ -227,17 +233,17 @@ REFUSED: list[tuple[dict[str, str], str | bytes, int, str]] = [
 
 @pytest.mark.parametrize(("headers", "data", "status", "reason"), REFUSED)
 async def test_what_is_no_event_for_us_is_refused_for_good(
-    desk: Desk, headers: dict[str, str], data: str | bytes, status: int, reason: str
+    event_server: EventServer, headers: dict[str, str], data: str | bytes, status: int, reason: str
 ) -> None:
-    answered, body, _ = await desk.post(headers, data)
+    answered, body, _ = await event_server.post(headers, data)
 
     assert answered == status
     assert reason in body.decode()
-    assert desk.seen == []
+    assert event_server.seen == []
 
 
-async def test_another_path_takes_no_events(desk: Desk) -> None:
-    assert (await desk.post(path="/other"))[0] == 400
+async def test_another_path_takes_no_events(event_server: EventServer) -> None:
+    assert (await event_server.post(path="/other"))[0] == 400
 
 
 @pytest.mark.parametrize(
@@ -250,33 +256,33 @@ async def test_another_path_takes_no_events(desk: Desk) -> None:
     ],
 )
 async def test_the_status_tells_the_broker_whether_to_redeliver(
-    desk: Desk, error: Exception, status: int
+    event_server: EventServer, error: Exception, status: int
 ) -> None:
-    desk.raises = error
-    answered, body, headers = await desk.post()
+    event_server.raises = error
+    answered, body, headers = await event_server.post()
 
     assert answered == status
     assert headers.get("Retry-After") == ("7" if status == 503 else None)
     assert b"a bug" not in body
 
 
-async def test_a_ping_sweeps_what_all_share_and_then_what_the_domain_adds(desk: Desk) -> None:
+async def test_a_ping_sweeps_what_all_share_and_then_what_the_domain_adds(event_server: EventServer) -> None:
     ping = {"ce-type": SweepDue.TYPE, "ce-source": SweepDue.SOURCE}
-    status, _, _ = await desk.post(EVENT | ping, "{}")
+    status, _, _ = await event_server.post(EVENT | ping, "{}")
 
-    assert (status, desk.sweeps) == (204, ["runtime", "domain"])
-
-
-async def test_probes_tell_alive_from_ready(desk: Desk) -> None:
-    desk.is_ready = False
-
-    assert (await desk.get("/healthz/live"))[0] == 200
-    assert (await desk.get("/healthz/ready"))[0] == 503
+    assert (status, event_server.sweeps) == (204, ["runtime", "domain"])
 
 
-async def test_metrics_count_what_was_handled(desk: Desk) -> None:
-    await desk.post()
-    status, text = await desk.get("/metrics")
+async def test_probes_tell_alive_from_ready(event_server: EventServer) -> None:
+    event_server.is_ready = False
+
+    assert (await event_server.get("/healthz/live"))[0] == 200
+    assert (await event_server.get("/healthz/ready"))[0] == 503
+
+
+async def test_metrics_count_what_was_handled(event_server: EventServer) -> None:
+    await event_server.post()
+    status, text = await event_server.get("/metrics")
 
     assert status == 200
     assert (
@@ -286,7 +292,7 @@ async def test_metrics_count_what_was_handled(desk: Desk) -> None:
 
 
 async def test_a_handler_that_takes_longer_than_the_broker_waits_is_broken_off_and_redelivered(
-    desk: Desk,
+    event_server: EventServer,
 ) -> None:
     broken_off = asyncio.Event()
 
@@ -296,9 +302,9 @@ async def test_a_handler_that_takes_longer_than_the_broker_waits_is_broken_off_a
         finally:
             broken_off.set()
 
-    desk.function.subscriptions = {StockReserved: hang}
-    door = framework_app(EventFunction(desk.function, desk.sweep_runtime, seconds=0.05))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://door") as client:
+    event_server.function.subscriptions = {StockReserved: hang}
+    app = framework_app(EventFunction(event_server.function, event_server.sweep_runtime, seconds=0.05))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://function") as client:
         answer = await client.post("/", headers=signed(EVENT, DATA.encode()), content=DATA)
 
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -340,25 +346,25 @@ FORGED: dict[str, tuple[dict[str, str], str, str]] = {
 
 @pytest.mark.parametrize("forgery", FORGED)
 async def test_an_event_that_its_source_did_not_sign_is_refused_for_good_and_counted(
-    desk: Desk, forgery: str
+    event_server: EventServer, forgery: str
 ) -> None:
     headers, data, reason = FORGED[forgery]
     counter = metrics.FORGED.labels("orders", reason)
     before = counter._value.get()
-    status, body, _ = await desk.post(headers, data)
+    status, body, _ = await event_server.post(headers, data)
     assert (status, json.loads(body)["reason"]) == (403, reason)
-    assert desk.seen == []
+    assert event_server.seen == []
     assert counter._value.get() == before + 1
 
 
 async def test_an_event_about_another_subject_than_its_data_is_refused_though_its_source_signed_it(
-    desk: Desk,
+    event_server: EventServer,
 ) -> None:
-    status, body, _ = await desk.post(EVENT | {"ce-subject": "ord_" + "0" * 31 + "2"})
+    status, body, _ = await event_server.post(EVENT | {"ce-subject": "ord_" + "0" * 31 + "2"})
     assert (status, json.loads(body)["reason"]) == (422, "EVENT_SUBJECT_WRONG")
 
 
-async def test_what_brokers_add_and_rewrite_leaves_the_signature_good(desk: Desk) -> None:
+async def test_what_brokers_add_and_rewrite_leaves_the_signature_good(event_server: EventServer) -> None:
     event = signed(EVENT | {"ce-time": "2030-01-01T00:00:00.120000Z"}, DATA.encode())
     for changed in (
         {"ce-time": "2030-01-01T00:00:00.12Z"},
@@ -371,15 +377,15 @@ async def test_what_brokers_add_and_rewrite_leaves_the_signature_good(desk: Desk
         {"ce-traceparent": "00-" + "c" * 32 + "-" + "d" * 16 + "-01", "ce-correlationid": "another-one"},
         {"content-type": "application/json; charset=utf-8"},
     ):
-        assert (await desk.post(event | changed))[0] == 204, changed
+        assert (await event_server.post(event | changed))[0] == 204, changed
 
 
 async def test_while_publishers_of_before_are_there_unsigned_events_may_be_taken_but_no_forged_ones(
-    desk: Desk,
+    event_server: EventServer,
 ) -> None:
-    desk.function.signatures = verifier(required=False)
-    door = framework_app(EventFunction(desk.function, desk.sweep_runtime))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://door") as client:
+    event_server.function.signatures = verifier(required=False)
+    app = framework_app(EventFunction(event_server.function, event_server.sweep_runtime))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://function") as client:
         answers = [
             (await client.post("/", headers=headers, content=DATA)).status_code
             for headers in (EVENT, tampered(), tampered(id="e9"))
@@ -387,11 +393,13 @@ async def test_while_publishers_of_before_are_there_unsigned_events_may_be_taken
     assert answers == [204, 204, 403]
 
 
-async def test_ticks_that_anybody_may_send_start_no_more_than_so_many_sweeps(desk: Desk) -> None:
+async def test_ticks_that_anybody_may_send_start_no_more_than_so_many_sweeps(
+    event_server: EventServer,
+) -> None:
     ping = EVENT | {"ce-type": SweepDue.TYPE, "ce-source": "/evil"}
-    answers = [(await desk.post(ping | {"ce-id": str(number)}, "{}"))[0] for number in range(40)]
+    answers = [(await event_server.post(ping | {"ce-id": str(number)}, "{}"))[0] for number in range(40)]
     assert set(answers) == {204}
-    assert desk.sweeps.count("domain") == 20
-    desk.clock.advance(timedelta(seconds=30))
-    await desk.post(ping, "{}")
-    assert desk.sweeps.count("domain") == 21
+    assert event_server.sweeps.count("domain") == 20
+    event_server.clock.advance(timedelta(seconds=30))
+    await event_server.post(ping, "{}")
+    assert event_server.sweeps.count("domain") == 21

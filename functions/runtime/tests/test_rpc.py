@@ -1,4 +1,4 @@
-"""The gRPC door and the peer that calls it, together: what goes in on one side comes out on the other."""
+"""The gRPC server and a client that calls it."""
 
 import asyncio
 import json
@@ -80,7 +80,7 @@ class Revocable(FakeVerifier):
         return await super().verify(token)
 
 
-class Desk:
+class OrdersServer:
     """A server with one fake service, and a peer that calls it."""
 
     def __init__(self, servicer: Orders, port: int, verifier: Revocable) -> None:
@@ -97,7 +97,7 @@ class Desk:
 
 
 @pytest.fixture
-async def desk() -> AsyncIterator[Desk]:
+async def orders_server() -> AsyncIterator[OrdersServer]:
     servicer = Orders()  # type: ignore[abstract]  # a fake has what is called
     service = RpcService(
         orders_pb2_grpc.add_OrdersServiceServicer_to_server,
@@ -107,108 +107,112 @@ async def desk() -> AsyncIterator[Desk]:
     )
     verifier = Revocable()
     server = RpcServer("orders", [service], verifier, reflection=True, stream_check=0.01)
-    desk = Desk(servicer, await server.start("127.0.0.1:0"), verifier)
-    yield desk
-    await desk.peer.close()
+    orders_server = OrdersServer(servicer, await server.start("127.0.0.1:0"), verifier)
+    yield orders_server
+    await orders_server.peer.close()
     await server.stop(0)
 
 
-async def test_the_correlation_id_the_trace_and_the_caller_cross_the_hop(desk: Desk) -> None:
+async def test_the_correlation_id_the_trace_and_the_caller_cross_the_hop(orders_server: OrdersServer) -> None:
     sent = context.incoming("correlation-1234", None)
     with context.use(sent):
-        await desk.get()
+        await orders_server.get()
 
-    received, caller = desk.servicer.seen[0]
+    received, caller = orders_server.servicer.seen[0]
     assert (received.correlation_id, received.trace_id) == ("correlation-1234", sent.trace_id)
     assert (caller.subject, caller.roles) == ("usr_1", frozenset({"customer"}))
 
 
 @pytest.mark.parametrize("unfit", ["caf\xe9=1", "a=1,\tb=2", "\x85", "a" * 513])
-async def test_a_tracestate_that_metadata_cannot_hold_goes_no_further(desk: Desk, unfit: str) -> None:
+async def test_a_tracestate_that_metadata_cannot_hold_goes_no_further(
+    orders_server: OrdersServer, unfit: str
+) -> None:
     sent = context.incoming("correlation-1234", context.new_traceparent(), unfit)
     with context.use(sent):
-        await desk.get()
+        await orders_server.get()
 
-    received, _ = desk.servicer.seen[0]
+    received, _ = orders_server.servicer.seen[0]
     assert (received.trace_id, received.tracestate) == (sent.trace_id, "")
 
 
-async def test_an_error_arrives_as_it_was_raised(desk: Desk) -> None:
-    desk.servicer.raises = [FULL]
+async def test_an_error_arrives_as_it_was_raised(orders_server: OrdersServer) -> None:
+    orders_server.servicer.raises = [FULL]
     with pytest.raises(ServiceError) as caught:
-        await desk.get()
+        await orders_server.get()
 
     error = caught.value
     assert (error.code, error.reason, error.message) == (FULL.code, FULL.reason, FULL.message)
     assert (error.violations, error.retry_after) == (FULL.violations, 2.5)
 
 
-async def test_a_bug_says_nothing_of_the_inside(desk: Desk) -> None:
-    desk.servicer.raises = [KeyError("secret column")]
+async def test_a_bug_says_nothing_of_the_inside(orders_server: OrdersServer) -> None:
+    orders_server.servicer.raises = [KeyError("secret column")]
     with pytest.raises(ServiceError) as caught:
-        await desk.get()
+        await orders_server.get()
 
     assert caught.value.code is Code.INTERNAL
     assert "secret" not in str(caught.value)
 
 
-async def test_a_call_without_a_token_is_refused_unless_the_method_is_public(desk: Desk) -> None:
+async def test_a_call_without_a_token_is_refused_unless_the_method_is_public(
+    orders_server: OrdersServer,
+) -> None:
     with pytest.raises(ServiceError) as caught:
-        await desk.peer.call(desk.stub.GetOrder, pb.GetOrderRequest())
-    await desk.peer.call(desk.stub.ListOrders, pb.ListOrdersRequest())
+        await orders_server.peer.call(orders_server.stub.GetOrder, pb.GetOrderRequest())
+    await orders_server.peer.call(orders_server.stub.ListOrders, pb.ListOrdersRequest())
 
     assert caught.value.reason == "TOKEN_MISSING"
-    assert desk.servicer.seen[0][1] is identity.ANONYMOUS
+    assert orders_server.servicer.seen[0][1] is identity.ANONYMOUS
 
 
 async def test_a_garbage_token_is_refused_where_one_is_needed_and_proves_nothing_elsewhere(
-    desk: Desk,
+    orders_server: OrdersServer,
 ) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await desk.stub.GetOrder(pb.GetOrderRequest(), metadata=bearer("garbage"))
-    await desk.stub.ListOrders(pb.ListOrdersRequest(), metadata=bearer("garbage"))
+        await orders_server.stub.GetOrder(pb.GetOrderRequest(), metadata=bearer("garbage"))
+    await orders_server.stub.ListOrders(pb.ListOrdersRequest(), metadata=bearer("garbage"))
 
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-    assert desk.servicer.seen[0][1] is identity.ANONYMOUS
+    assert orders_server.servicer.seen[0][1] is identity.ANONYMOUS
 
 
-async def test_an_idempotent_call_is_repeated_after_a_passing_fault(desk: Desk) -> None:
-    desk.servicer.raises = [unavailable("A", "a"), unavailable("B", "b")]
+async def test_an_idempotent_call_is_repeated_after_a_passing_fault(orders_server: OrdersServer) -> None:
+    orders_server.servicer.raises = [unavailable("A", "a"), unavailable("B", "b")]
 
-    assert (await desk.get(retry=True)).id == "ord_1"
+    assert (await orders_server.get(retry=True)).id == "ord_1"
 
 
-async def test_any_other_call_is_made_once(desk: Desk) -> None:
-    desk.servicer.raises = [unavailable("A", "a")]
+async def test_any_other_call_is_made_once(orders_server: OrdersServer) -> None:
+    orders_server.servicer.raises = [unavailable("A", "a")]
     with pytest.raises(ServiceError):
-        await desk.get()
+        await orders_server.get()
 
-    assert len(desk.servicer.seen) == 1
+    assert len(orders_server.servicer.seen) == 1
 
 
-async def test_a_call_ends_at_its_deadline(desk: Desk) -> None:
+async def test_a_call_ends_at_its_deadline(orders_server: OrdersServer) -> None:
     identity.enter(identity.Identity("usr_1", frozenset(), "user:usr_1"))
     with pytest.raises(ServiceError) as caught:
-        await desk.peer.call(desk.stub.PlaceOrder, pb.PlaceOrderRequest(), timeout=0.05)
+        await orders_server.peer.call(orders_server.stub.PlaceOrder, pb.PlaceOrderRequest(), timeout=0.05)
 
     assert caught.value.code is Code.DEADLINE_EXCEEDED
 
 
-async def test_a_handler_does_not_go_on_past_its_caller_s_deadline(desk: Desk) -> None:
+async def test_a_handler_does_not_go_on_past_its_caller_s_deadline(orders_server: OrdersServer) -> None:
     identity.enter(identity.Identity("usr_1", frozenset(), "user:usr_1"))
     with pytest.raises(ServiceError):
-        await desk.peer.call(desk.stub.PlaceOrder, pb.PlaceOrderRequest(), timeout=0.05)
+        await orders_server.peer.call(orders_server.stub.PlaceOrder, pb.PlaceOrderRequest(), timeout=0.05)
 
     async with asyncio.timeout(10):
-        await desk.servicer.broken_off.wait()
+        await orders_server.servicer.broken_off.wait()
 
 
-async def test_a_call_has_what_is_left_to_its_caller_and_no_more(desk: Desk) -> None:
+async def test_a_call_has_what_is_left_to_its_caller_and_no_more(orders_server: OrdersServer) -> None:
     identity.enter(identity.Identity("usr_1", frozenset(), "user:usr_1"))
     enter_deadline(0.05)
     async with asyncio.timeout(4):  # less than a call has of its own
         with pytest.raises(ServiceError) as caught:
-            await desk.peer.call(desk.stub.PlaceOrder, pb.PlaceOrderRequest())
+            await orders_server.peer.call(orders_server.stub.PlaceOrder, pb.PlaceOrderRequest())
 
     assert caught.value.code is Code.DEADLINE_EXCEEDED
 
@@ -246,8 +250,10 @@ async def test_a_peer_that_comes_late_is_waited_for() -> None:
     await server.stop(0)
 
 
-async def test_a_stream_that_fails_says_why(desk: Desk) -> None:
-    stream = desk.stub.WatchOrder(pb.WatchOrderRequest(order_id="ord_1"), metadata=bearer("user:usr_1"))
+async def test_a_stream_that_fails_says_why(orders_server: OrdersServer) -> None:
+    stream = orders_server.stub.WatchOrder(
+        pb.WatchOrderRequest(order_id="ord_1"), metadata=bearer("user:usr_1")
+    )
     first: Any = await stream.read()
     assert first.order.id == "ord_1"
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -256,22 +262,24 @@ async def test_a_stream_that_fails_says_why(desk: Desk) -> None:
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_the_standard_health_service_answers_for_every_service(desk: Desk) -> None:
-    stub: Any = health_pb2_grpc.HealthStub(desk.peer.channel)  # the stubs package leaves the methods out
+async def test_the_standard_health_service_answers_for_every_service(orders_server: OrdersServer) -> None:
+    stub: Any = health_pb2_grpc.HealthStub(
+        orders_server.peer.channel
+    )  # the stubs package leaves the methods out
     for name in ("", "shop.orders.v1.OrdersService"):
         answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def test_every_call_leaves_one_json_line_with_its_ids(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
+    orders_server: OrdersServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = logging.getLogger().handlers[:]
     logs.configure("orders")
     try:
-        desk.servicer.raises = [FULL]
+        orders_server.servicer.raises = [FULL]
         with context.use(context.incoming("correlation-1234", None)), pytest.raises(ServiceError):
-            await desk.get()
+            await orders_server.get()
     finally:
         logging.getLogger().handlers[:] = before
 
@@ -319,33 +327,41 @@ async def test_a_restart_under_load_fails_no_call_that_may_be_made_only_once() -
     assert len(servicer.seen) == made
 
 
-async def test_a_stream_ends_soon_after_the_token_that_opened_it_is_revoked(desk: Desk) -> None:
+async def test_a_stream_ends_soon_after_the_token_that_opened_it_is_revoked(
+    orders_server: OrdersServer,
+) -> None:
     wanted = pb.WatchOrderRequest(order_id="ord_open")
-    mine = desk.stub.WatchOrder(wanted, metadata=bearer("user:usr_1"))
-    others = desk.stub.WatchOrder(wanted, metadata=bearer("user:usr_2"))
+    mine = orders_server.stub.WatchOrder(wanted, metadata=bearer("user:usr_1"))
+    others = orders_server.stub.WatchOrder(wanted, metadata=bearer("user:usr_2"))
     for watch in (mine, others):
         assert await watch.read() == pb.WatchOrderResponse(order=pb.Order(id="ord_open"))
-    desk.verifier.revoked.add("user:usr_1")
+    orders_server.verifier.revoked.add("user:usr_1")
 
     with pytest.raises(grpc.aio.AioRpcError) as ended:
         await mine.read()
 
     assert ended.value.code() is grpc.StatusCode.UNAUTHENTICATED
-    await desk.servicer.broken_off.wait()
+    await orders_server.servicer.broken_off.wait()
     assert not others.done()
     others.cancel()
 
 
-async def test_an_answer_beyond_the_limit_is_our_fault_and_no_excess_of_the_callers(desk: Desk) -> None:
-    desk.servicer.answers = [pb.GetOrderResponse(order=pb.Order(id="x" * 5 * 2**20))]
+async def test_an_answer_beyond_the_limit_is_our_fault_and_no_excess_of_the_callers(
+    orders_server: OrdersServer,
+) -> None:
+    orders_server.servicer.answers = [pb.GetOrderResponse(order=pb.Order(id="x" * 5 * 2**20))]
     with pytest.raises(ServiceError) as caught:
-        await desk.get()
+        await orders_server.get()
     assert caught.value.code is Code.INTERNAL
 
 
-async def test_a_request_beyond_the_limit_is_the_callers_fault_and_not_for_later(desk: Desk) -> None:
+async def test_a_request_beyond_the_limit_is_the_callers_fault_and_not_for_later(
+    orders_server: OrdersServer,
+) -> None:
     with pytest.raises(ServiceError) as caught:
-        await desk.peer.call(desk.stub.GetOrder, pb.GetOrderRequest(order_id="x" * 2 * 2**20), anonymous=True)
+        await orders_server.peer.call(
+            orders_server.stub.GetOrder, pb.GetOrderRequest(order_id="x" * 2 * 2**20), anonymous=True
+        )
     assert (caught.value.code, caught.value.reason) == (Code.INVALID_ARGUMENT, "MESSAGE_TOO_LARGE")
 
 

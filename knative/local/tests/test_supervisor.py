@@ -131,7 +131,7 @@ async def test_how_a_killed_part_ended_is_known_every_time(stage: Stage) -> None
 
 
 async def test_who_connects_while_a_held_part_is_dead_waits_for_the_next_one(stage: Stage) -> None:
-    child = stage.child(replace(fake("door"), is_held=True))
+    child = stage.child(replace(fake("held"), is_held=True))
     supervisor = Supervisor([child])
     await supervisor.start()
     with suppress(OSError):

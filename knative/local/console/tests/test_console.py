@@ -1,4 +1,4 @@
-"""The console through its own door: OTLP in, JSON and pages out."""
+"""The console over HTTP: OTLP in, JSON and pages out."""
 
 from __future__ import annotations
 

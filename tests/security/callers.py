@@ -23,7 +23,7 @@ CALLERS = ("anonymous", NOBODYS, "stranger", "customer", "admin")
 
 
 @dataclass
-class Scene:
+class Callers:
     """`people` by caller, `ids` by the names that paths and messages give them; `private` is what must not leak."""
 
     platform: Platform
@@ -55,42 +55,42 @@ class Scene:
         pem = Path(self.platform.folder, "secrets", f"service-key-{service}", "service.pem").read_text()
         return PrivateKey.from_pem(service, pem)
 
-    def door(self, domain: str) -> str:
-        """host:port of a domain's gRPC door."""
+    def grpc_address(self, domain: str) -> str:
+        """host:port of a domain's gRPC server."""
         assert isinstance(self.platform, LocalPlatform)
         return str(self.platform.state()["parts"][domain]["grpc"])
 
 
-async def prepare(platform: Platform) -> Scene:
+async def prepare(platform: Platform) -> Callers:
     """Everybody, and what belongs to the customer."""
     async with Shop(platform.base_url, platform.host) as shop:
         admin = await shop.login(platform.admin_email, platform.admin_password)
         people = {name: await shop.register(name.title()) for name in ("customer", "stranger")}
-        scene = Scene(platform, {**people, "admin": admin})
-        await replenish(scene)
-        scene.ids |= await _belongings(shop, scene)
-        return scene
+        callers = Callers(platform, {**people, "admin": admin})
+        await replenish(callers)
+        callers.ids |= await _belongings(shop, callers)
+        return callers
 
 
-async def replenish(scene: Scene) -> None:
+async def replenish(callers: Callers) -> None:
     """Put in the place of what was deleted another of its kind: a product, an address, a person."""
-    customer, admin = scene.people["customer"], scene.people["admin"]
-    async with Shop(scene.platform.base_url, scene.platform.host) as shop:
+    customer, admin = callers.people["customer"], callers.people["admin"]
+    async with Shop(callers.platform.base_url, callers.platform.host) as shop:
         product = await shop.call("POST", "/v1/products", who=admin, json=product_body())
         await shop.call("PUT", f"/v1/products/{product['id']}/stock", who=admin, json={"on_hand": 100})
         kept = await shop.call("POST", "/v1/users/me/addresses", who=customer, json=PRIVATE_ADDRESS)
-        scene.people["leaving"] = leaving = await shop.register("Leaving")
-        scene.ids |= {"product_id": product["id"], "address_id": kept["id"], "leaving_id": leaving.id}
+        callers.people["leaving"] = leaving = await shop.register("Leaving")
+        callers.ids |= {"product_id": product["id"], "address_id": kept["id"], "leaving_id": leaving.id}
 
 
-async def _belongings(shop: Shop, scene: Scene) -> dict[str, str]:
+async def _belongings(shop: Shop, callers: Callers) -> dict[str, str]:
     """A paid and shipped order, so that nothing that is allowed changes it much."""
-    customer, admin = scene.people["customer"], scene.people["admin"]
+    customer, admin = callers.people["customer"], callers.people["admin"]
     order = await shop.call(
         "POST",
         "/v1/orders",
         who=customer,
-        json={**order_body(scene.ids["product_id"]), "shipping_address": PRIVATE_ADDRESS},
+        json={**order_body(callers.ids["product_id"]), "shipping_address": PRIVATE_ADDRESS},
         headers={"idempotency-key": uuid4().hex},
     )
     await shop.settled(customer, order["id"], status="CONFIRMED")

@@ -1,4 +1,4 @@
-"""A small world for the tests: manifests of two fake domains, run through the real command line."""
+"""A small platform for the tests: manifests of two fake domains, run through the real command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from knative.local.data import is_part
 ROOT = Path(__file__).parents[3]
 
 
-class World:
+class PlatformProcess:
     """One platform of fakes with its own folder, started as a process of its own."""
 
     def __init__(self, folder: Path) -> None:
