@@ -18,7 +18,7 @@ from typing import Any
 
 from events.outbox import OutboxRow
 from functions.runtime.store.codec import CodecRegistry, decode_keys, micros
-from functions.runtime.store.planning import IdempotencyRow, Plan, Request, Stored, Write, plan_once
+from functions.runtime.store.planning import IdempotencyRow, Plan, Request, Stored, Write, plan_or_replay
 from functions.runtime.store.port import IndexKey, Ref, store_unavailable
 
 LARGEST_GROUP = 32
@@ -168,7 +168,13 @@ class Draft:
         """
         try:
             planned = job.context.run(
-                plan_once, self._codecs, job.request, self._find_record, self._find, self._now, self._epoch
+                plan_or_replay,
+                self._codecs,
+                job.request,
+                self._find_record,
+                self._find,
+                self._now,
+                self._epoch,
             )
         except Exception as error:
             self.outcomes.append((job, None, error))

@@ -15,7 +15,7 @@ from functions.runtime.clock import Clock
 from functions.runtime.store.base import Found, Range, StoreBase
 from functions.runtime.store.codec import decode_keys, decoder, micros
 from functions.runtime.store.epochs import next_epoch
-from functions.runtime.store.planning import IdempotencyRow, Plan, Request, Stored, Write, plan_once
+from functions.runtime.store.planning import IdempotencyRow, Plan, Request, Stored, Write, plan_or_replay
 from functions.runtime.store.port import EntityMapping, IndexKey, Ref, store_unavailable
 
 
@@ -68,7 +68,9 @@ class MemoryStore(StoreBase):
     async def _commit(self, request: Request) -> Any:
         self._check_open()
         now = self._clock.now()
-        make_plan = partial(plan_once, self._codecs, request, self._records.get, self._find, now, self._epoch)
+        make_plan = partial(
+            plan_or_replay, self._codecs, request, self._records.get, self._find, now, self._epoch
+        )
         for _ in range(self._lost_races):
             make_plan()
         planned = make_plan()

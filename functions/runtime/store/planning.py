@@ -88,7 +88,7 @@ def fitting(sizes: Iterable[int], limit: int) -> int:
     return count
 
 
-def plan_once(
+def plan_or_replay(
     codecs: CodecRegistry,
     request: Request,
     find_record: Callable[[str], IdempotencyRow | None],

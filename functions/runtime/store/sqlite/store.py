@@ -14,7 +14,7 @@ from events.sqlite import GroupCommit, StorageError
 from functions.runtime.clock import Clock
 from functions.runtime.store.base import Found, Range, StoreBase, log
 from functions.runtime.store.codec import decode_keys, from_micros, micros
-from functions.runtime.store.planning import IdempotencyRow, Plan, Request, Stored, Write, plan_once
+from functions.runtime.store.planning import IdempotencyRow, Plan, Request, Stored, Write, plan_or_replay
 from functions.runtime.store.port import Entity, EntityMapping, Ref, store_unavailable
 from functions.runtime.store.sqlite import rows as rows_of
 from functions.runtime.store.sqlite.file import SQLiteFile
@@ -150,7 +150,7 @@ class SQLiteStore(StoreBase):
             raise store_unavailable() from error
 
     def _transact(self, request: Request) -> Plan:
-        planned = plan_once(
+        planned = plan_or_replay(
             self._codecs, request, self._find_record, self._find, self._clock.now(), self._epoch
         )
         for write in planned.writes:
