@@ -57,12 +57,13 @@ help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nOptions:\n  make up FRESH=1 RELOAD=1    empty the data first; restart parts when their source changes\n'
+	@printf '  make up STORE=postgres      keep the state on PostgreSQL: at DATABASE_URL, or a private one of this machine\n'
 	@printf '  make up STORE=dynamodb      keep the state on DynamoDB Local (needs Java and Maven)\n'
 	@printf '  make up ARGS="--help"       all options of the local platform\n'
 	@printf '  make test ARGS="-k saga"    options for pytest, also for test-unit, test-integration, test-e2e\n'
 
 ##@ Run
-.PHONY: setup up demo tables epoch backup restore
+.PHONY: setup up demo migrate tables epoch backup restore
 setup: $(READY) ## Install the locked requirements into .venv, as every target does that needs them
 
 up: $(READY) ## Start the whole platform on this machine (Ctrl-C stops it)
@@ -70,6 +71,9 @@ up: $(READY) ## Start the whole platform on this machine (Ctrl-C stops it)
 
 demo: $(READY) ## Place four orders on the running platform, and check that stock and money add up
 	@exec $(RUN) -m knative.local.demo $(ARGS)
+
+migrate: $(READY) ## Create or migrate the schemas on PostgreSQL (STORE_URL, STORE_ADMIN_URL, STORE_ADMIN_PASSWORD_FILE)
+	@$(RUN) -m functions.runtime.store.postgres.migrate
 
 tables: $(READY) ## Create the DynamoDB tables that STORE_URL names (dynamodb://prefix?endpoint=...)
 	@$(RUN) -m functions.runtime.store.dynamodb.tables

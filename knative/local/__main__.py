@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from functions.runtime.settings import SettingsError
 from functions.runtime.store.dynamodb.local import NotAvailable
+from functions.runtime.store.postgres import local as postgres_local
 from knative.local import manifests, parts
 from knative.local.data import Data, DataInUse
 from knative.local.manifests import ManifestError
@@ -38,7 +40,14 @@ def main(argv: Sequence[str], shell: Mapping[str, str], launch: Launch = launch)
         return _stop(Data(arguments.data), terminal)
     try:
         return _run(_options(arguments), terminal, shell, launch)
-    except (DataInUse, PortTaken, ManifestError, NotAvailable) as error:
+    except (
+        DataInUse,
+        PortTaken,
+        ManifestError,
+        NotAvailable,
+        postgres_local.NotAvailable,
+        SettingsError,
+    ) as error:
         terminal.line(terminal.paint(str(error), "bad"))
         return 1
 
@@ -53,7 +62,7 @@ def _run(options: Options, terminal: Terminal, shell: Mapping[str, str], launch:
         f"Starting the shop from {_short(options.manifests)}, with its data in {_short(data.folder)}"
     )
 
-    with _database(options, data, terminal) as variables:
+    with _database(options, data, terminal, shell) as variables:
 
         async def run() -> int:
             return await Run(options, data, terminal, {**shell, **variables}, launch).main()
@@ -61,9 +70,19 @@ def _run(options: Options, terminal: Terminal, shell: Mapping[str, str], launch:
         return asyncio.run(run())
 
 
-def _database(options: Options, data: Data, terminal: Terminal) -> AbstractContextManager[Mapping[str, str]]:
+def _database(
+    options: Options, data: Data, terminal: Terminal, shell: Mapping[str, str]
+) -> AbstractContextManager[Mapping[str, str]]:
     if options.store == "sqlite":
         return nullcontext({})
+    if options.store == "postgres":
+        from knative.local import postgres  # imported only with --store postgres
+
+        terminal.line(
+            "The stores are on PostgreSQL" + ("" if shell.get("DATABASE_URL") else " in the data folder")
+        )
+        log = data.logs / "postgres.log"
+        return postgres.running(data.folder / "postgres", log, shell, terminal.line, fresh=options.fresh)
     terminal.line("The stores are on DynamoDB Local (its first use here fetches it, with Maven)")
     from knative.local import dynamodb  # imported only with --store dynamodb
 
@@ -132,9 +151,10 @@ def _add_modes(add: Callable[..., object]) -> None:
 def _add_places(add: Callable[..., object]) -> None:
     add("--data", type=Path, default=ROOT / ".data", metavar="DIR", help="the data folder (default: .data)")
     stores = (
-        "where the domains keep their state: files (the default), or DynamoDB Local (needs Java and Maven)"
+        "where the domains keep their state: files (the default), PostgreSQL (the server at DATABASE_URL, or a private "
+        "one of this machine's programs), or DynamoDB Local (needs Java and Maven)"
     )
-    add("--store", choices=["sqlite", "dynamodb"], default="sqlite", help=stores)
+    add("--store", choices=["sqlite", "postgres", "dynamodb"], default="sqlite", help=stores)
     add(
         "--port-offset", type=int, default=0, metavar="N", help="add N to all ports, to run several platforms"
     )

@@ -19,6 +19,7 @@ from knative.setup.secrets import Folder, fill_keys
 _OURS: Final = (
     "store",
     "dynamodb",
+    "postgres",
     "broker",
     "logs",
     "secrets",

@@ -253,7 +253,7 @@ def _fixed(name: str, ports: Ports, data: Path, shell: Mapping[str, str]) -> dic
         "SHOP_ENV": "development",
         "HOST": HOST,
         "HTTP_PORT": str(ports.http[name]),
-        "STORE_URL": store if store.startswith("dynamodb:") else f"sqlite:///{data}/store",
+        "STORE_URL": store if store.startswith(("dynamodb:", "postgresql:")) else f"sqlite:///{data}/store",
         "SERVICE_KEY_FILE": f"{data}/secrets/service-key-{name}/service.pem",
         "SERVICE_KEYS_FILE": f"{data}/secrets/{_KEYS}",
         "PORT": "",

@@ -32,7 +32,7 @@ class Options:
     seed: bool = True
     port_offset: int | None = 0
     logs: Logs = "warn"
-    store: Literal["sqlite", "dynamodb"] = "sqlite"
+    store: Literal["sqlite", "postgres", "dynamodb"] = "sqlite"
     console: bool = False
 
 

@@ -81,7 +81,7 @@ def on_postgres(
 ) -> PostgresStore:
     """A store in the schema `test`, which other stores may share."""
     given: dict[str, Any] = {"timeout": 30, **parameters}
-    connection = PostgresConnection(postgres_url(server.url).url, "shop_test", lambda: None, **given)
+    connection = PostgresConnection(postgres_url(server.urls.domains).url, "shop_test", lambda: None, **given)
     return PostgresStore("test", MAPPINGS, clock, connection, database=database)
 
 
@@ -89,7 +89,7 @@ async def empty(server: PostgresServer) -> None:
     """Remove all rows of the schema `test`."""
     import asyncpg
 
-    connection = await asyncpg.connect(server.admin_url)
+    connection = await asyncpg.connect(server.urls.admin)
     try:
         await connection.execute(
             "DELETE FROM test.entity; DELETE FROM test.entry; DELETE FROM test.outbox; DELETE FROM test.guard;"

@@ -55,9 +55,9 @@ def test_the_data_lies_where_it_was_asked_for() -> None:
     )
 
 
-def test_the_stores_may_be_on_a_dynamodb_but_on_no_other_files() -> None:
-    url = "dynamodb://shop-?endpoint=http://127.0.0.1:8000"
-    assert part("orders", STORE_URL=url).env["STORE_URL"] == url
+def test_the_stores_may_be_on_a_database_but_on_no_other_files() -> None:
+    for url in ("dynamodb://shop-?endpoint=http://127.0.0.1:8000", "postgresql://db/shop"):
+        assert part("orders", STORE_URL=url).env["STORE_URL"] == url
     assert part("orders", STORE_URL="sqlite:////elsewhere").env["STORE_URL"] == "sqlite:////d/store"
 
 

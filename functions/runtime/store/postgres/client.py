@@ -68,8 +68,8 @@ class Connection(NamedTuple):
     """Parameters of the connections. Times are in seconds.
 
     `password` returns the password, or None; it is called for each new connection. `timeout` bounds an operation with
-    all its retries. The pause before a retry is random, up to a limit that starts at `first_pause` and doubles with
-    each retry up to `longest_pause`. A connection that was idle for `idle` is closed.
+    all its retries; the first may take `first` longer. The pause before a retry is random, up to a limit that starts at
+    `first_pause` and doubles with each retry up to `longest_pause`. A connection that was idle for `idle` is closed.
     """
 
     url: str
@@ -78,6 +78,7 @@ class Connection(NamedTuple):
     pool_size: int = 4
     connect_timeout: float = 3.0
     timeout: float = 5.0
+    first: float = 10.0
     first_pause: float = 0.02
     longest_pause: float = 0.5
     idle: float = 300.0
@@ -122,11 +123,15 @@ class Database:
         self._closed = False
 
     def begin(self) -> float:
-        """Return the deadline of an operation that begins now, on the event loop's clock."""
-        return asyncio.get_running_loop().time() + self._connection.timeout
+        """Return the deadline of an operation that begins now, on the event loop's clock.
+
+        It is later for the first, which imports the driver and connects: on a busy machine that takes seconds.
+        """
+        settings = self._connection
+        return asyncio.get_running_loop().time() + settings.timeout + (0 if self._pool else settings.first)
 
     async def fetch(self, deadline: float, sql: str, *values: Any) -> Sequence[Any]:
-        """Run a statement that may run twice, with retries, and return its rows. Raises UNAVAILABLE, and Refused."""
+        """Run a statement that may run twice, with retries, and return its rows. Raises UNAVAILABLE or Refused."""
         attempt = 0
         while True:
             try:
@@ -143,7 +148,7 @@ class Database:
             Retriable: it had no effect because of a passing fault.
             Unsure: nobody knows whether it had an effect.
             Refused: the database cannot take these values.
-            Unavailable: the deadline has passed, or the store is closed.
+            Unavailable: the store is closed.
         """
         if self._closed:
             raise store_unavailable("The store is closed.")
@@ -156,10 +161,9 @@ class Database:
                     rows: Sequence[Any] = await connection.fetch(sql, *values)
                     return rows
         except TimeoutError:
-            log.error("PostgreSQL did not answer in time")
-            if sent:
-                raise Unsure("timeout") from None
-            raise store_unavailable() from None
+            if not sent:
+                raise Retriable("no connection in time") from None
+            raise Unsure("no answer in time") from None
         except Exception as error:
             await self._translate(error, sent=sent)
 

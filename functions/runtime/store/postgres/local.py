@@ -17,12 +17,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 ADMIN: Final = "postgres"
 _DATABASE: Final = "shop"
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 20.0
+_LONGEST: Final = 80  # characters of a folder with a socket, whose path has at most about a hundred
 _INSTALLED: Final = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")
 # What is in memory is lost with the machine, but not with the process.
 _FAST: Final = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
@@ -46,11 +47,32 @@ def binary(name: str) -> str:
     return found
 
 
+class Urls(NamedTuple):
+    """STORE_URL of the domains, and that of the administrator."""
+
+    domains: str
+    admin: str
+
+    @staticmethod
+    def path(folder: Path) -> Path:
+        """Return the file that has the URLs of the server in `folder` while it runs."""
+        return folder / "urls"
+
+    @classmethod
+    def read(cls, folder: Path) -> Urls | None:
+        """Return the URLs of the server in `folder`, or None if it does not run."""
+        try:
+            domains, admin = cls.path(folder).read_text().split()
+        except (OSError, ValueError):
+            return None
+        return cls(domains, admin)
+
+
 class PostgresServer:
     """Context manager that runs a server with its data in `folder`, or in a new folder that is removed at the end.
 
-    `url` is the STORE_URL of its database, without a user, and `admin_url` that of its superuser. A server that is not
-    `durable` may lose data if the machine fails. `settings` are further settings, as `name=value`.
+    `urls` are the URLs of its database. A server that is not `durable` may lose data if the machine fails. `settings`
+    are further settings, as `name=value`.
     """
 
     def __init__(
@@ -62,17 +84,19 @@ class PostgresServer:
 
     def __enter__(self) -> PostgresServer:
         binary("postgres")
-        # The path of a socket has at most about a hundred characters, so it is not beside the data.
-        self.sockets = self._new_folder()
         self.folder = self._given or self._new_folder()
-        self.url = f"postgresql:///{_DATABASE}?host={self.sockets}"
-        self.admin_url = f"postgresql://{ADMIN}@/{_DATABASE}?host={self.sockets}"
+        self.sockets = self.folder if len(str(self.folder)) <= _LONGEST else self._new_folder()
+        domains, admin = (
+            f"postgresql://{user}/{_DATABASE}?host={self.sockets}" for user in ("", f"{ADMIN}@")
+        )
+        self.urls = Urls(domains, admin)
         try:
             self._initialize()
             self.start()
             if not (self.folder / "shop").exists():
                 self._run(binary("createdb"), "-h", str(self.sockets), "-U", ADMIN, _DATABASE)
                 (self.folder / "shop").touch()
+            Urls.path(self.folder).write_text("\n".join(self.urls))
         except BaseException:
             self.__exit__()
             raise
@@ -81,7 +105,9 @@ class PostgresServer:
     def __exit__(self, *_: object) -> None:
         if hasattr(self, "process"):
             self.stop()
-        shutil.rmtree(self.sockets, ignore_errors=True)
+        Urls.path(self.folder).unlink(missing_ok=True)
+        if self.sockets != self.folder:
+            shutil.rmtree(self.sockets, ignore_errors=True)
         if self._given is None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -158,7 +184,9 @@ def _user() -> pwd.struct_passwd | None:
 def _as(user: pwd.struct_passwd | None) -> list[str]:
     if user is None:
         return []
-    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    # It keeps root's way into folders that are closed to others, such as those of tests.
+    rights = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", *rights]
 
 
 def _last_lines(log: Path) -> list[str]:
@@ -166,15 +194,13 @@ def _last_lines(log: Path) -> list[str]:
 
 
 def main() -> None:
-    """Run a durable server with its data in a folder until SIGTERM, and print its two URLs.
+    """Run a durable server with its data in a folder until SIGTERM.
 
     Usage: `python -m functions.runtime.store.postgres.local FOLDER`.
     """
     try:
         with PostgresServer(Path(sys.argv[1]).resolve(), durable=True) as server:
-            signal.signal(signal.SIGTERM, lambda *_: server.stop())
-            sys.stdout.write(f"{server.url}\n{server.admin_url}\n")
-            sys.stdout.flush()
+            signal.signal(signal.SIGTERM, lambda *_: os.kill(server.process.pid, signal.SIGINT))
             sys.exit(server.process.wait())
     except NotAvailable as error:
         sys.exit(str(error))

@@ -1,8 +1,8 @@
 """The command that creates and migrates the schemas of the stores, and their roles.
 
-Run it by `make migrate`, or `python -m functions.runtime.store.postgres.migrate STORE...` with the stores' names. It
-connects as STORE_ADMIN_URL says, or else STORE_URL, and may run at any time and in several processes at once. Alembic
-keeps what was migrated in each schema's table `migration`.
+Run it by `make migrate`, or `python -m functions.runtime.store.postgres.migrate`, for all stores or for those named as
+arguments. It connects as STORE_ADMIN_URL says, or else STORE_URL, and may run at any time and in several processes at
+once. Alembic keeps what was migrated in each schema's table `migration`.
 
 A migration is forwards compatible: releases that need the schema before it go on working after it. So it only adds
 tables, columns with defaults, indexes and functions; a function that changes gets a new name (`commit_2`), and what
@@ -19,14 +19,16 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from functions.runtime.settings import SettingsError, load
+from functions.runtime.store.dynamodb.tables import definition
 from functions.runtime.store.postgres.client import postgres_url
 from functions.runtime.store.postgres.local import PostgresServer
 from functions.runtime.store.postgres.schema import VERSION, role_of, schema_of
@@ -58,6 +60,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 async def migrate(settings: Settings, stores: Sequence[str], say: Callable[[str], None]) -> None:
     """Migrate the schemas of these stores. `say` is called with a line for each. Raises SettingsError."""
+    # A user in STORE_URL is the one that every domain connects as.
+    user = postgres_url(settings.store_url).user if settings.store_url else None
+    async with _connected(settings) as connection:
+        for store in stores:
+            role = user or role_of(store)
+            await _ensure_role(connection, role, store, settings)
+            await _migrate_one(connection, schema_of(store), role, say)
+
+
+@asynccontextmanager
+async def _connected(settings: Settings) -> AsyncIterator[Any]:
+    """Context manager of a connection that excludes other migrations. Waits for a server that is starting."""
     import asyncpg  # these are imported only for this command
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
@@ -65,29 +79,32 @@ async def migrate(settings: Settings, stores: Sequence[str], say: Callable[[str]
     address = postgres_url(settings.store_admin_url or settings.store_url)
 
     async def connect() -> Any:
-        return await asyncpg.connect(
-            address.url, user=address.user, password=_password(settings) or address.password, timeout=10
-        )
+        password = _password(settings) or address.password
+        return await asyncpg.connect(address.url, user=address.user, password=password, timeout=10)
 
     await _wait(connect, settings.patience_seconds)
-    # A user in STORE_URL is the one that every domain connects as.
-    user = postgres_url(settings.store_url).user if settings.store_url else None
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
     try:
         async with engine.connect() as connection:
             await connection.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCK})")
             await connection.commit()
-            for store in stores:
-                role = user or role_of(store)
-                await _ensure_role(connection, role, store, settings)
-                await _migrate_one(connection, schema_of(store), role, say)
+            yield connection
     finally:
         await engine.dispose()
 
 
+async def drop(settings: Settings, stores: Sequence[str]) -> None:
+    """Drop the schemas of these stores with everything in them. A schema that the migration has not made stays."""
+    async with _connected(settings) as connection:
+        for schema in map(schema_of, stores):
+            if await _version(connection, schema):
+                await connection.exec_driver_sql(f"DROP SCHEMA {schema} CASCADE")
+        await connection.commit()
+
+
 def migrated(server: PostgresServer, stores: Sequence[str]) -> None:
     """Migrate the schemas of these stores on a private server. It may be called while an event loop runs."""
-    settings = Settings(store_url=server.url, store_admin_url=server.admin_url)
+    settings = Settings(store_url=server.urls.domains, store_admin_url=server.urls.admin)
     with ThreadPoolExecutor(1) as thread:
         thread.submit(lambda: asyncio.run(migrate(settings, stores, lambda _: None))).result()
 
@@ -184,7 +201,7 @@ def _password(settings: Settings) -> str | None:
 
 
 def main(stores: Sequence[str]) -> int:
-    """Migrate these stores. Returns 0 if all are migrated; otherwise prints the reason and returns 1."""
+    """Migrate these stores, or all. Returns 0 if all are migrated; otherwise prints the reason and returns 1."""
     import asyncpg
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -193,7 +210,7 @@ def main(stores: Sequence[str]) -> int:
         sys.stdout.flush()
 
     try:
-        asyncio.run(migrate(load(Settings, os.environ), stores, say))
+        asyncio.run(migrate(load(Settings, os.environ), stores or definition()[0], say))
     except (SettingsError, SQLAlchemyError, asyncpg.PostgresError, OSError) as error:
         reason = getattr(error, "orig", None) or error
         sys.stderr.write(f"The schemas cannot be migrated: {str(reason).splitlines()[0]}\n")
