@@ -88,7 +88,7 @@ restore: $(READY) ## Restore a backup (FROM=folder); the platform must be stoppe
 	@$(RUN) -m knative.local.backup restore $(call optional,$(FROM)) $(ARGS)
 
 ##@ Check
-.PHONY: test test-unit test-integration test-e2e test-security test-attack check-triggers test-crash test-clients test-new-service fuzz lint lint-documents lint-docs lint-protos audit audit-manifests bench bench-scale bench-cluster
+.PHONY: test test-unit test-integration test-e2e test-security test-attack test-chaos check-triggers test-crash test-clients test-new-service fuzz lint lint-documents lint-docs lint-protos audit audit-manifests bench bench-scale bench-cluster
 test: $(READY) ## Run all tests: unit, manifests, integration, end to end, attacks, fuzzing, a few crashes
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
@@ -119,6 +119,9 @@ test-attack: $(READY) ## Attack the platform on a cluster from pods in it (KUBEC
 
 check-triggers: $(READY) ## Find subscribers of Knative's channels that have no Trigger (KUBECONFIG); REMOVE=1 removes them
 	@$(RUN) -m knative.subscribers $(if $(REMOVE),--remove) $(ARGS)
+
+test-chaos: $(READY) ## Kill pods of every kind of a cluster while orders flow (MINUTES=20, KUBECONFIG, E2E_BASE_URL, E2E_HOST)
+	@$(RUN) -m tests.chaos --minutes $(or $(MINUTES),20) $(ARGS)
 
 fuzz: $(READY) $(FUZZ_READY) ## Fuzz the API, event functions, gRPC and the parsers for FUZZ_MINUTES=10
 	@for parser in $$($(RUN) -c 'from tests.fuzz.parsers import PARSERS; print(*PARSERS)'); do \
