@@ -47,10 +47,6 @@ for _outcome in ("confirmed", "cancelled"):
     SAGA.labels(_outcome)
 
 
-def _placed(_: OrderPlaced, at: datetime) -> None:
-    STATUS.labels("PLACED").inc()
-
-
 def _confirmed(event: OrderConfirmed, at: datetime) -> None:
     STATUS.labels("CONFIRMED").inc()
     _ended("confirmed", event.order_id, at)
@@ -63,23 +59,15 @@ def _cancelled(event: OrderCancelled, at: datetime) -> None:
         _ended("cancelled", event.order_id, at)
 
 
-def _shipped(_: OrderShipped, at: datetime) -> None:
-    STATUS.labels("SHIPPED").inc()
-
-
-def _delivered(_: OrderDelivered, at: datetime) -> None:
-    STATUS.labels("DELIVERED").inc()
-
-
 def _ended(outcome: str, order_id: str, at: datetime) -> None:
     # The id of an order contains the time at which it was placed.
     SAGA.labels(outcome).observe(max(0.0, (at - made_at(order_id)).total_seconds()))
 
 
 EVENT_METRICS: Mapping[type[Payload], EventMetric] = {
-    OrderPlaced: _placed,
+    OrderPlaced: lambda _event, _at: STATUS.labels("PLACED").inc(),
     OrderConfirmed: _confirmed,
     OrderCancelled: _cancelled,
-    OrderShipped: _shipped,
-    OrderDelivered: _delivered,
+    OrderShipped: lambda _event, _at: STATUS.labels("SHIPPED").inc(),
+    OrderDelivered: lambda _event, _at: STATUS.labels("DELIVERED").inc(),
 }

@@ -51,26 +51,14 @@ for _outcome in ("captured", "declined", "refunded"):
 _currencies: set[str] = set()
 
 
-def _captured(event: PaymentCaptured, at: datetime) -> None:
+def _captured(event: PaymentCaptured, _: datetime) -> None:
     PAYMENTS.labels("captured").inc()
     _count(REVENUE, event.amount)
 
 
-def _declined(_: PaymentDeclined, at: datetime) -> None:
-    PAYMENTS.labels("declined").inc()
-
-
-def _refunded(event: PaymentRefunded, at: datetime) -> None:
+def _refunded(event: PaymentRefunded, _: datetime) -> None:
     PAYMENTS.labels("refunded").inc()
     _count(REFUNDS, event.amount)
-
-
-def _disputed(_: PaymentDisputed, at: datetime) -> None:
-    DISPUTES.labels("opened").inc()
-
-
-def _decided(event: PaymentDisputeClosed, at: datetime) -> None:
-    DISPUTES.labels(event.outcome.lower()).inc()
 
 
 def _count(counter: Counter, money: Money) -> None:
@@ -83,8 +71,8 @@ def _count(counter: Counter, money: Money) -> None:
 
 EVENT_METRICS: Mapping[type[Payload], EventMetric] = {
     PaymentCaptured: _captured,
-    PaymentDeclined: _declined,
+    PaymentDeclined: lambda _event, _at: PAYMENTS.labels("declined").inc(),
     PaymentRefunded: _refunded,
-    PaymentDisputed: _disputed,
-    PaymentDisputeClosed: _decided,
+    PaymentDisputed: lambda _event, _at: DISPUTES.labels("opened").inc(),
+    PaymentDisputeClosed: lambda event, _at: DISPUTES.labels(event.outcome.lower()).inc(),
 }

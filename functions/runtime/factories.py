@@ -14,7 +14,9 @@ from functions.runtime.credentials import secret, variable
 from functions.runtime.grpc_client import GrpcClient
 from functions.runtime.key_set import Fetched, KeySetCache, KeySource, Revoked
 from functions.runtime.settings import RuntimeSettings, SettingsError
+from functions.runtime.store.base import StoreBase
 from functions.runtime.store.port import EntityMapping, Store
+from functions.runtime.store.spans import TransactionSpans
 from functions.runtime.tokens import JwtVerifier, ServiceTokens, TokenVerifier
 from observability import tracing
 
@@ -24,11 +26,9 @@ def open_store(
 ) -> Store:
     """Open the store of one domain at STORE_URL. Raises SettingsError for an unknown form of the URL."""
     store = _store(settings, name, mappings, clock)
-    if not tracing.enabled():
-        return store
-    from functions.runtime.store.traced import TracedStore  # imported only if tracing is on
-
-    return TracedStore(store, settings.store_url.partition(":")[0], name)
+    if tracing.enabled() and isinstance(store, StoreBase):
+        store.spans = TransactionSpans(settings.store_url.partition(":")[0], name)
+    return store
 
 
 def _store(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
 from events.catalog import Payload
@@ -14,12 +15,14 @@ from functions.runtime.store.codec import CodecRegistry
 from functions.runtime.store.cursors import Listing, cursor_after, lower_bound
 from functions.runtime.store.planning import Request, fitting
 from functions.runtime.store.port import Changes, Entity, EntityMapping, IdempotencyRecord, Page, Ref
+from functions.runtime.store.spans import TransactionSpans
 from observability.context import current
 
 E = TypeVar("E", bound=Entity)
 R = TypeVar("R")
 
 log = logging.getLogger("shop.store")
+_NO_SPAN: AbstractContextManager[None] = nullcontext()
 
 
 class Range(NamedTuple):
@@ -44,6 +47,8 @@ class StoreBase(ABC):
         self._codecs = CodecRegistry(mappings)
         self._clock = clock
         self._listeners: list[Callable[[Sequence[OutboxRow]], None]] = []
+        self.spans: TransactionSpans | None = None
+        """Makes a span for each transaction, if tracing is on."""
 
     @abstractmethod
     async def _read_many(self, kind: str, ids: Sequence[str]) -> Mapping[str, bytes]:
@@ -108,7 +113,9 @@ class StoreBase(ABC):
             entity, events = change(found[0])
             return Changes(entity, (entity,), (), events)
 
-        result: E = await self._commit(Request([Ref(cls, entity_id)], changes, idempotency, current()))
+        refs = [Ref(cls, entity_id)]
+        with self.spans.span("update", refs) if self.spans else _NO_SPAN:
+            result: E = await self._commit(Request(refs, changes, idempotency, current()))
         return result
 
     async def transact(
@@ -119,7 +126,8 @@ class StoreBase(ABC):
         idempotency: IdempotencyRecord | None = None,
     ) -> R:
         """See the port."""
-        result: R = await self._commit(Request(refs, change, idempotency, current()))
+        with self.spans.span("transact", refs) if self.spans else _NO_SPAN:
+            result: R = await self._commit(Request(refs, change, idempotency, current()))
         return result
 
     def on_commit(self, listener: Callable[[Sequence[OutboxRow]], None]) -> None:
