@@ -107,9 +107,9 @@ def delivery(_: Any, *__: Any) -> bytes:
 
 
 @method(EventFunction, "_deliver")
-def subscriber(original: Any, function: EventFunction, event: Any, _: Any) -> Any:
-    del event["traceparent"]
-    return original(function, event, {})
+def subscriber(original: Any, function: EventFunction, event: Any) -> Any:
+    context.enter(context.incoming(None, None))
+    return original(function, event)
 
 
 HOPS: dict[str, Break] = {
