@@ -227,7 +227,7 @@ requirements: $(READY) ## Lock the requirements again; UPGRADE=1 takes the newes
 	@$(COMPILE) -c requirements/dev.txt -o requirements/gateway.txt requirements/gateway.in
 	@$(COMPILE) -c requirements/dev.txt -o requirements/setup.txt requirements/setup.in
 	@$(COMPILE) -c requirements/dev.txt -o requirements/e2e.txt requirements/e2e.in
-	@for apart in audit supply fuzz clients docs; do \
+	@for apart in audit supply fuzz clients docs load; do \
 		$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/$$apart.txt requirements/$$apart.in || exit 1; \
 	done
 

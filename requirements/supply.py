@@ -18,7 +18,7 @@ from typing import Any, Final
 HERE: Final = Path(__file__).parent
 IMAGES: Final = ("function", "gateway", "setup", "e2e")
 """The locked list of each is a subset of the list `dev`, which is installed."""
-APART: Final = ("audit", "clients", "docs", "fuzz", "supply")
+APART: Final = ("audit", "clients", "docs", "fuzz", "load", "supply")
 ALLOWED: Final = frozenset(
     """
     0BSD Apache-2.0 BSD BSD-2-Clause BSD-3-Clause ISC MIT MIT-0 MPL-2.0 PSF-2.0 Python-2.0 Unlicense Zlib

@@ -82,9 +82,11 @@ class Subscriber:
 
 
 @contextlib.asynccontextmanager
-async def subscribed(*answers: Answer, gate: asyncio.Event | None = None) -> AsyncIterator[Subscriber]:
+async def subscribed(
+    *answers: Answer, gate: asyncio.Event | None = None, port: int = 0
+) -> AsyncIterator[Subscriber]:
     subscriber = Subscriber(answers, gate)
-    async with serving(subscriber) as url:
+    async with serving(subscriber, port=port) as url:
         subscriber.url = url
         yield subscriber
 

@@ -21,6 +21,7 @@ BROKER: Final = "broker"
 GATEWAY: Final = "gateway"
 CONSOLE: Final = "console"
 USERS: Final = "users"
+READY_SECONDS: Final = 60.0  # a start fails if a part is not ready after this time
 Launch = Callable[..., tuple[str, ...]]
 """Returns the command that runs a module with arguments."""
 
@@ -227,10 +228,18 @@ def _seen(part: Part, console: Part, shell: Mapping[str, str]) -> dict[str, str]
 def _broker(ports: Ports, data: Path, shell: Mapping[str, str], launch: Launch) -> Part:
     port = ports.http[BROKER]
     arguments = ("--config", f"{data}/broker.yaml", "--port", str(port), "--data", f"{data}/broker")
+    # Users publishes at once, and the subscribers start when it is ready.
+    patience = ("--starting-seconds", str(2 * READY_SECONDS))
     sources = ("events", "knative/local/broker", "events/dead_letters", "observability")
     env = {**shell, "HTTP_PORT": str(port), "SERVICE_KEYS_FILE": f"{data}/secrets/{_KEYS}"}
     return Part(
-        BROKER, launch("knative.local.broker", *arguments), env, port, starts=0, ends=2, sources=sources
+        BROKER,
+        launch("knative.local.broker", *arguments, *patience),
+        env,
+        port,
+        starts=0,
+        ends=2,
+        sources=sources,
     )
 
 

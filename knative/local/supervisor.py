@@ -15,12 +15,11 @@ from typing import Final
 
 from knative.local import web
 from knative.local.logs import last_lines, open_log
-from knative.local.parts import Part
+from knative.local.parts import READY_SECONDS, Part
 from knative.local.ports import HOST
 from knative.local.terminal import Terminal, readable
 
 READY_PATH: Final = "/healthz/ready"
-READY_SECONDS: Final = 60.0  # a start fails if the part is not ready after this time
 STEADY_SECONDS: Final = 10.0  # the backoff of a part that ran for longer is reset
 BACKOFF_SECONDS: Final = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 STOP_SECONDS: Final = 15.0  # parts drain for up to 10 s

@@ -40,6 +40,12 @@ def arguments(argv: Sequence[str], environ: Mapping[str, str]) -> argparse.Names
         default=environ.get("BROKER_PARALLEL", str(DispatchLimits().parallel)),
         help="concurrent requests per trigger",
     )
+    parser.add_argument(
+        "--starting-seconds",
+        type=float,
+        default=0.0,
+        help="for so long a subscriber that has never answered counts as still starting, and is retried",
+    )
     return parser.parse_args(argv)
 
 
@@ -48,7 +54,8 @@ async def running(options: argparse.Namespace) -> AsyncIterator[None]:
     """Serve within the context."""
     config = load(options.config.read_text())
     callers = dead_letter_callers(os.environ, time.time)
-    app = BrokerApp(config, options.data, limits=DispatchLimits(parallel=options.parallel), callers=callers)
+    limits = DispatchLimits(parallel=options.parallel, starting_seconds=options.starting_seconds)
+    app = BrokerApp(config, options.data, limits=limits, callers=callers)
     triggers = sum(len(group) for group in config.triggers.values())
 
     async with serving(app, options.host, options.port) as url:

@@ -31,15 +31,21 @@ log = logging.getLogger("shop.broker")
 
 _STRUCTURED_HEAD = b"content-type: application/cloudevents+json; charset=utf-8\r\n"
 _STORAGE_PAUSE = 1.0
+_STARTING_PAUSE = 0.5
 # Attributes of an event that log lines contain, if the event has them.
 _LOGGED = {"subject": "subject", "correlationid": "correlation_id"}
 
 
 class DispatchLimits(NamedTuple):
-    """Limits for each dispatcher: the number of concurrent requests, and of deliveries in memory."""
+    """Limits for each dispatcher: the number of concurrent requests, and of deliveries in memory.
+
+    For `starting_seconds` after the broker's start, a subscriber that has never answered counts as still starting:
+    failed requests to it use up no retries.
+    """
 
     parallel: int = 32
     in_memory: int = 10_000
+    starting_seconds: float = 0.0
 
 
 class _PendingDelivery:
@@ -98,6 +104,8 @@ class Dispatcher:
         self._held = 0  # number of deliveries in memory: queued, running, or waiting for their timer
         self._last = 0  # number of the newest event that has been in memory
         self._more_on_disk = False
+        self._starting_until = clock() + limits.starting_seconds
+        self._has_answered = False
 
     def start(self, depth: int) -> None:
         """Resume the deliveries that a previous run left; `depth` is their number."""
@@ -175,6 +183,7 @@ class Dispatcher:
         outcome: Delivered | Failed
         try:
             response = await self._client.post(self._subscriber, head + trace, body, self._policy.timeout)
+            self._has_answered = True
             outcome = rules.judge(response, self._clock())
         except RequestFailed as error:
             outcome = rules.unreachable(str(error))
@@ -194,6 +203,9 @@ class Dispatcher:
 
     async def _failed(self, delivery: _PendingDelivery, failed: Failed) -> None:
         self._metrics.failed.inc()
+        if not self._has_answered and self._clock() < self._starting_until:
+            self._deliveries.push_later(delivery, _STARTING_PAUSE)
+            return
         delivery.attempts += 1
         if failed.retryable and delivery.attempts <= self._policy.retry:
             wait = rules.delay(self._policy, delivery.attempts, failed.retry_after)

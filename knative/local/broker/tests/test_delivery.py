@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from events.http_client import Response
-from events.tests.support import Answer, subscribed, until
+from events.tests.support import Answer, free_port, subscribed, until
 from knative.local.broker import delivery as rules
 from knative.local.broker.config import DeliverySpec
 from knative.local.broker.delivery import Delivered, Failed
@@ -99,6 +99,18 @@ async def test_a_subscriber_that_is_not_there_is_a_500_for_the_dead_letter_sink(
     error = base64.b64decode(sink.received[0].headers["ce-knativeerrordata"]).decode()
     assert sink.received[0].headers["ce-knativeerrorcode"] == "500"
     assert error.startswith("dispatch error: no connection to")
+
+
+async def test_a_subscriber_that_is_still_starting_uses_up_no_retries(tmp_path: Path) -> None:
+    port = free_port()
+    limits = DispatchLimits(starting_seconds=60.0)
+    never = broker(delivery={"retry": 0})
+    async with running(tmp_path, never, trigger("t", f"http://127.0.0.1:{port}"), limits=limits) as it:
+        await it.post()
+        await until(lambda: it.metric("shop_broker_attempts_total", trigger="shop/t", result="failure") >= 1)
+        async with subscribed(port=port) as started:
+            await until(lambda: started.ids == ["1"])
+        assert it.metric("shop_broker_pending", trigger="shop/t") == 0
 
 
 async def test_a_subscriber_that_does_not_answer_in_time_is_tried_again(tmp_path: Path) -> None:
