@@ -2,6 +2,7 @@
 
 - `secrets SERVICE...` fills the platform's Secrets; `keys SERVICE...` creates key pairs as files in SECRETS_DIR.
 - `catalogue` loads the demo catalogue.
+- `migrate STORE...` migrates the schemas of the stores on PostgreSQL.
 - `rotate announce|switch|retire SERVICE` runs one step of the rotation of a service's key. The secrets are in the
   folder SECRETS_DIR (`.data/secrets` of `make up`), or in the cluster if it is not set. Restart all parts after each
   step.
@@ -19,13 +20,25 @@ import sys
 import time
 from pathlib import Path
 
-from knative.setup.secrets import Cluster, Folder, announce, fill, fill_keys, retire, switch
+from knative.setup.secrets import Cluster, Folder, announce, fill, fill_keys, fill_passwords, retire, switch
 
 
 def secrets() -> None:
-    """Create missing key pairs for the services in the arguments, and a password for the administrator ADMIN_EMAIL."""
-    made = fill(Cluster.from_inside(), os.environ["ADMIN_EMAIL"], sys.argv[2:])
+    """Create missing key pairs for the services in the arguments, and a password for the administrator ADMIN_EMAIL.
+
+    Creates passwords of the store for the names in STORE_SECRETS, too.
+    """
+    cluster = Cluster.from_inside()
+    made = fill_passwords(cluster, os.environ.get("STORE_SECRETS", "").split())
+    made += fill(cluster, os.environ["ADMIN_EMAIL"], sys.argv[2:])
     _say(f"made: {', '.join(made) or 'nothing, all is there'}")
+
+
+def migrate() -> None:
+    """Migrate the schemas on PostgreSQL of the stores in the arguments (functions.runtime.store.postgres.migrate)."""
+    from functions.runtime.store.postgres.migrate import main  # only this command needs it
+
+    sys.exit(main(sys.argv[2:]))
 
 
 def catalogue() -> None:
@@ -96,6 +109,7 @@ COMMANDS = {
     "rotate": rotate,
     "secrets": secrets,
     "catalogue": catalogue,
+    "migrate": migrate,
     "prepare": prepare,
     "tick": tick,
 }

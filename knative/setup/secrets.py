@@ -1,4 +1,4 @@
-"""Create the secrets that must not be in a repository: a key pair for each service, and the administrator's password.
+"""Create the secrets that must not be in a repository: a key pair for each service, and passwords.
 
 The private key of each service is in its own Secret, `service-key-<name>`. The public keys of all services are in the
 ConfigMap `service-keys`, as a JWKS. The overlay creates these objects empty, so that this module only needs the
@@ -115,6 +115,14 @@ def fill(cluster: Secrets, admin_email: str, services: Sequence[str]) -> list[st
         cluster.add("admin", {"email": admin_email.encode(), "password": password.encode()})
         made.append("admin")
     return made + fill_keys(cluster, services)
+
+
+def fill_passwords(cluster: Secrets, names: Sequence[str]) -> list[str]:
+    """Create missing passwords of the store: `store-<name>` for each domain and `admin`. Returns the created names."""
+    made = [f"store-{name}" for name in names if "password" not in cluster.entries(f"store-{name}")]
+    for name in made:
+        cluster.add(name, {"password": secrets.token_urlsafe(18).encode()})
+    return made
 
 
 def fill_keys(cluster: Secrets, services: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from events.service_keys import PrivateKey, ServiceKeys
-from knative.setup.secrets import announce, fill, retire, switch
+from knative.setup.secrets import announce, fill, fill_passwords, retire, switch
 
 ADMIN = "admin@shop.local"
 SERVICES = ("orders", "users")
@@ -46,6 +46,14 @@ def test_public_keys_come_last_because_pods_wait_for_them_and_then_need_the_rest
     assert len(cluster.data["admin"]["password"]) >= 24
     for service in SERVICES:
         assert cluster.known(service) == {cluster.key(service).public}
+
+
+def test_the_store_has_a_password_for_each_domain_and_keeps_it() -> None:
+    cluster = FakeSecrets()
+    cluster.data |= {"store-admin": {}, "store-orders": {"password": b"kept"}}
+    assert fill_passwords(cluster, ["admin", "orders"]) == ["store-admin"]
+    assert len(cluster.data["store-admin"]["password"]) >= 24
+    assert cluster.data["store-orders"] == {"password": b"kept"}
 
 
 def test_what_is_there_is_left_alone() -> None:
