@@ -23,7 +23,7 @@ from events.catalog import (
     UserDeleted,
 )
 from functions.orders.clients import Catalogue
-from functions.orders.domain import PLATFORM_REASONS, TIMED_OUT, Order, Receipt, Status
+from functions.orders.domain import PLATFORM_REASONS, TIMED_OUT, Order, OrderLine, Receipt, Status
 from functions.orders.metrics import REFUSED
 from functions.orders.pricing import RequestedLine, price_lines
 from functions.orders.store import OrderRepository
@@ -157,12 +157,14 @@ class OrdersService:
         if command.idempotency_key is not None:
             scope = f"orders:{caller.subject}"
             idempotency = idempotency_record(scope, command.idempotency_key, command.fingerprint, Receipt)
-            replayed = await self._orders.replay(idempotency)
-            if replayed:
-                return replayed
-        offers = await self._catalogue.offers([line.product_id for line in command.lines])
-        lines, total = price_lines(command.lines, offers, self._provider_limits)
-        _require_expected_total(command.expected_total, total)
+        try:
+            lines, total = await self._price(command)
+        except ServiceError:
+            # If there is a first result, the transaction below would return it; so the prices of today do not matter.
+            replayed = await self._orders.replay(idempotency) if idempotency else None
+            if replayed is None:
+                raise
+            return replayed
         now = self._clock.now()
         order = Order(
             id=new_id("ord"),
@@ -185,6 +187,13 @@ class OrdersService:
             raise
         log.info("order_placed", extra={"order_id": placed.id})
         return placed
+
+    async def _price(self, command: PlaceOrder) -> tuple[list[OrderLine], Money]:
+        """Return the lines at the catalogue's prices, and their total. Raises what `place` says of prices."""
+        offers = await self._catalogue.offers([line.product_id for line in command.lines])
+        lines, total = price_lines(command.lines, offers, self._provider_limits)
+        _require_expected_total(command.expected_total, total)
+        return lines, total
 
     async def get(self, order_id: str, caller: Identity) -> Order:
         """Return one of the caller's orders. An administrator may read any order."""

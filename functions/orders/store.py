@@ -115,11 +115,10 @@ class OrderRepository:
         """
         earlier = await self._earlier(origin)
         try:
-            receipt = await self._place(order, idempotency, origin, earlier)
+            return await self._place(order, idempotency, origin, earlier)
         except StockNeeded:
             stock = await on_hand([line.product_id for line in order.lines])
-            receipt = await self._place(order, idempotency, origin, replace(earlier, on_hand=stock))
-        return (await self.get(receipt.id)).as_placed()
+            return await self._place(order, idempotency, origin, replace(earlier, on_hand=stock))
 
     async def _earlier(self, origin: Origin) -> EarlierOrders:
         """Read what the limits of a new order depend on and the transaction does not read."""
@@ -133,7 +132,7 @@ class OrderRepository:
 
     async def _place(
         self, order: Order, idempotency: IdempotencyRecord | None, origin: Origin, earlier: EarlierOrders
-    ) -> Receipt:
+    ) -> Order:
         counted = origin.records if self._velocity_limits is not None else []
         refs = [
             Ref(Order, order.id),
@@ -141,7 +140,10 @@ class OrderRepository:
             *(Ref(VelocityRecord, record_id) for record_id in counted),
         ]
 
+        new = order
+
         def place(found: Sequence[Any]) -> Changes[Receipt]:
+            nonlocal new
             if found[1] is not None:
                 raise unauthenticated("ACCOUNT_DELETED", "This account was deleted.")
             new = replace(order, timeline=[])  # `place` may run several times, so it must not change `order`
@@ -157,7 +159,7 @@ class OrderRepository:
         failpoint("orders.place.before")
         receipt = await self._store.transact(refs, place, idempotency=idempotency)
         failpoint("orders.place.after")
-        return receipt
+        return (new if receipt.id == new.id else await self.get(receipt.id)).as_placed()
 
     async def change(
         self,

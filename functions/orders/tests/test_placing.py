@@ -177,7 +177,9 @@ async def test_a_replay_gives_the_first_answer_whatever_happened_since(shop: Sho
     await shop.receive(captured(first))
     del shop.catalogue.products[TEAPOT]
     assert await shop.place(place_order(key="k")) == first
-    assert shop.catalogue.calls == 1
+    with pytest.raises(ServiceError) as caught:
+        await shop.place(place_order((TEAPOT, 2), key="k"))
+    assert caught.value.reason == "IDEMPOTENCY_KEY_REUSED"
 
 
 async def test_a_refused_request_leaves_its_key_free(shop: Shop) -> None:
