@@ -92,7 +92,7 @@ class Observed:
         self._child.observe(seconds)
 
 
-def exposition(accept: str) -> tuple[bytes, str]:
+def exposition(accept: str, registry: CollectorRegistry = REGISTRY) -> tuple[bytes, str]:
     """Return the metrics and their content type: OpenMetrics (with exemplars) if `accept` allows it."""
     encode, content_type = choose_encoder(accept)
-    return encode(REGISTRY), content_type
+    return encode(registry), content_type

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import httptools
+from prometheus_client import CollectorRegistry
 
 from observability import metrics
 
@@ -24,9 +25,9 @@ Exposition = Callable[[str], Awaitable[tuple[bytes, str]]]
 """Returns the metrics for an Accept header: text and content type."""
 
 
-async def exposition(accept: str) -> tuple[bytes, str]:
-    """Return the metrics of the process's registry."""
-    return metrics.exposition(accept)
+async def exposition(accept: str, registry: CollectorRegistry = metrics.REGISTRY) -> tuple[bytes, str]:
+    """Return the metrics of a registry, by default of the process's."""
+    return metrics.exposition(accept, registry)
 
 
 class MetricsServer:

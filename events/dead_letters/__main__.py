@@ -19,7 +19,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
 from events.broker_token import broker_token
 from events.catalog import subscribers, trigger_name
@@ -29,7 +28,7 @@ from events.http_client import HttpClient, RequestFailed
 from events.http_server import serving
 from events.service_tokens import dead_letter_callers
 from events.sqlite import StorageError
-from observability.metrics_server import MetricsServer
+from observability.metrics_server import MetricsServer, exposition
 from observability.service import run_service
 
 log = logging.getLogger("shop.deadletters")
@@ -84,19 +83,13 @@ async def running(environ: Mapping[str, str]) -> AsyncIterator[None]:
     port = int(environ.get("HTTP_PORT") or environ.get("PORT") or "8080")
     host = environ.get("HTTP_HOST", "0.0.0.0")  # noqa: S104 - in a container every interface is the pod's
     # Does not wait for a final scrape: the counts are in the store, too.
-    endpoint = MetricsServer(partial(exposition, registry), hold=0)
+    endpoint = MetricsServer(partial(exposition, registry=registry), hold=0)
     if environ.get("METRICS_PORT"):
         await endpoint.start(host, int(environ["METRICS_PORT"]))
     async with serving(app, host, port) as address:
         log.info("dead letters ready", extra={"url": address})
         yield
     await endpoint.stop()
-
-
-async def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
-    """Return the metrics and their content type."""
-    encode, content_type = choose_encoder(accept)
-    return encode(registry), content_type
 
 
 if __name__ == "__main__":

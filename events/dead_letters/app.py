@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.exposition import choose_encoder
 
 from events.asgi import (
     Problem,
@@ -38,7 +37,7 @@ from events.dead_letters import wire
 from events.dead_letters.store import STATUSES, Entry, Store
 from events.service_tokens import Callers, NotAllowed, NotAuthenticated
 from events.sqlite import StorageError
-from observability import context
+from observability import context, metrics
 from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.deadletters")
@@ -257,8 +256,8 @@ class DeadLetters:
 
     async def _observe(self, path: str, scope: Scope, send: Send) -> None:
         if path == "/metrics":
-            encode, content_type = choose_encoder(header(scope, b"accept"))
-            await respond(send, 200, encode(self._registry), content_type.encode())
+            body, content_type = metrics.exposition(header(scope, b"accept"), self._registry)
+            await respond(send, 200, body, content_type.encode())
             return
         try:
             if path == "/healthz/ready":

@@ -6,18 +6,16 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
+from events.asgi import Receive, Scope, Send, header, respond
 from events.http_server import Server, bind
 from functions.runtime.app import Function
 from functions.runtime.errors import ServiceError
 from functions.runtime.event_function import EventFunction
 from observability.failpoints import failpoint
-from observability.headers import combine
 from observability.metrics_server import Exposition
 
 Check = Callable[[], Awaitable[None]]
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+_TEXT = b"text/plain; charset=utf-8"
 
 
 class HttpServer:
@@ -45,30 +43,26 @@ class HttpServer:
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["path"]:
             case "/healthz/live":
-                await _respond(send, 200, b"ok")
+                await respond(send, 200, b"ok", _TEXT)
             case "/healthz/ready":
                 await self._ready(send)
             case "/metrics":
-                await self._metrics(scope, send)
+                body, content_type = await self._exposition(header(scope, b"accept"))
+                await respond(send, 200, body, content_type.encode())
             case _ if self._events is not None:
                 failpoint("event.request.before")
                 await self._events(scope, receive, send)
                 failpoint("event.request.after")
             case _:
-                await _respond(send, 404, b"not found")
+                await respond(send, 404, b"not found", _TEXT)
 
     async def _ready(self, send: Send) -> None:
         try:
             await self._check()
         except (ServiceError, RuntimeError):
-            await _respond(send, 503, b"not ready")
+            await respond(send, 503, b"not ready", _TEXT)
         else:
-            await _respond(send, 200, b"ok")
-
-    async def _metrics(self, scope: Scope, send: Send) -> None:
-        accept = combine(scope["headers"], b", ").get(b"accept", b"").decode("latin-1")
-        body, content_type = await self._exposition(accept)
-        await _respond(send, 200, body, content_type)
+            await respond(send, 200, b"ok", _TEXT)
 
 
 def framework_app(events: EventFunction) -> Any:
@@ -81,11 +75,3 @@ def framework_app(events: EventFunction) -> Any:
     module = SimpleNamespace(function=function)
     create: Any = create_asgi_app_from_module  # the library has no type for it
     return create("function", "main.py", "http", module, None)
-
-
-async def _respond(
-    send: Send, status: int, body: bytes, content_type: str = "text/plain; charset=utf-8"
-) -> None:
-    headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
 from events.asgi import (
     Problem,
@@ -37,6 +36,7 @@ from knative.local.broker.dispatcher import Dispatcher, DispatchLimits
 from knative.local.broker.ingress import Ingress
 from knative.local.broker.metrics import Metrics, TriggerMetrics
 from knative.local.broker.storage import Storage
+from observability import metrics
 from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.broker")
@@ -171,8 +171,8 @@ class BrokerApp:
         if scope["method"] not in ("GET", "HEAD"):
             raise method_not_allowed("GET", "HEAD")
         if path == "/metrics":
-            encode, content_type = choose_encoder(header(scope, b"accept"))
-            await respond(send, 200, encode(self._metrics.registry), content_type.encode())
+            body, content_type = metrics.exposition(header(scope, b"accept"), self._metrics.registry)
+            await respond(send, 200, body, content_type.encode())
         elif path == "/healthz/live" or self._serves():
             await respond_json(send, 200, {"status": "ok"})
         else:

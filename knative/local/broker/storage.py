@@ -136,6 +136,7 @@ class Storage:
         self._execute = self._db.execute
         self._seq = int(self._execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
         self._commits = GroupCommit(self._db)
+        self._ended: list[tuple[int, int]] = []  # deliveries that the next later job deletes
 
     def dispatcher_ids(self, keys: Iterable[str]) -> dict[str, int]:
         """Create missing ids for these keys; return the ids of all dispatchers by key. Call it before any write."""
@@ -171,20 +172,23 @@ class Storage:
             for event, triggers in accepted:
                 row = (event.seq, event.ttl, _encode(event.attributes).decode(), event.data)
                 self._execute(_INSERT_EVENT, row)
-                for trigger in triggers:
-                    self._execute(_INSERT_DELIVERY, (trigger, event.seq))
+                self._db.executemany(_INSERT_DELIVERY, [(trigger, event.seq) for trigger in triggers])
             if done is not None:
-                self._end(*done)
+                self._end([done])
 
         await self._commits.run(write, lambda _: then())
 
     def done(self, trigger: int, seq: int) -> None:
         """Delete a delivery, and its event if this was the event's last delivery."""
-        self._commits.run_later(partial(self._end, trigger, seq))
+        if not self._ended:
+            self._commits.run_later(partial(self._end, self._ended))
+        self._ended.append((trigger, seq))
 
-    def _end(self, trigger: int, seq: int) -> None:
-        self._execute(_DONE, (trigger, seq))
-        self._execute(_SWEEP, (seq,))
+    def _end(self, deliveries: list[tuple[int, int]]) -> None:
+        if deliveries is self._ended:
+            self._ended = []  # the job may run again after a failure, so its list stays
+        self._db.executemany(_DONE, deliveries)
+        self._db.executemany(_SWEEP, [(seq,) for seq in {seq for _, seq in deliveries}])
 
     def retry(self, trigger: int, seq: int, attempts: int, next_at: float) -> None:
         """Store the number of attempts and the time of the next attempt (Unix time)."""
