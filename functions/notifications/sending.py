@@ -26,12 +26,12 @@ from functions.notifications.domain import (
     notification_id,
 )
 from functions.runtime.clock import Clock
-from functions.runtime.concurrency import gather_logged
 from functions.runtime.erasure import Erasure
 from functions.runtime.errors import ServiceError
 from functions.runtime.inbox import InboxRecord
 from functions.runtime.paging import all_pages
 from functions.runtime.store.port import Changes, Ref, Store
+from functions.runtime.sweeps import gather_logged
 from observability import tracing
 from observability.failpoints import failpoint
 

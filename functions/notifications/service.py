@@ -26,7 +26,6 @@ from functions.notifications.domain import Notification, Preferences, Unverified
 from functions.notifications.rendering import TEMPLATES
 from functions.notifications.sending import MessageSender
 from functions.runtime.clock import Clock
-from functions.runtime.concurrency import sweep_deadline
 from functions.runtime.erasure import Erasure, record_erasure
 from functions.runtime.errors import invalid, not_found
 from functions.runtime.identity import Identity, require_self_or_admin, require_signed_in
@@ -34,6 +33,7 @@ from functions.runtime.ids import is_id
 from functions.runtime.inbox import InboxRecord
 from functions.runtime.paging import page_limit
 from functions.runtime.store.port import Changes, Page, Ref, Store
+from functions.runtime.sweeps import sweep_deadline
 from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.notifications")

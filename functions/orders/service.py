@@ -32,7 +32,6 @@ from functions.orders.velocity import Origin
 from functions.orders.watchers import Watchers
 from functions.runtime.addresses import PostalAddress, normalise
 from functions.runtime.clock import Clock
-from functions.runtime.concurrency import gather_logged
 from functions.runtime.currencies import CURRENCIES, ProviderLimits
 from functions.runtime.errors import Code, ServiceError, invalid, not_found
 from functions.runtime.formats import MAX_LINES, MAX_QUANTITY, MAX_TOTAL, PAYMENT_TOKEN, REASON
@@ -42,6 +41,7 @@ from functions.runtime.ids import is_id, new_id
 from functions.runtime.inbox import InboxRecord
 from functions.runtime.paging import all_pages, page_limit
 from functions.runtime.store.port import Page
+from functions.runtime.sweeps import gather_logged
 
 log = logging.getLogger("shop.orders")
 

@@ -37,7 +37,6 @@ from functions.payments.providers.port import (
     RefundState,
 )
 from functions.runtime.clock import Clock
-from functions.runtime.concurrency import gather_logged
 from functions.runtime.currencies import ProviderLimits
 from functions.runtime.errors import ServiceError, aborted, invalid, not_found
 from functions.runtime.formats import REASON
@@ -47,6 +46,7 @@ from functions.runtime.ids import new_id
 from functions.runtime.inbox import InboxRecord
 from functions.runtime.paging import all_pages, page_limit
 from functions.runtime.store.port import Changes, IdempotencyRecord, Page, Ref, Store
+from functions.runtime.sweeps import gather_logged
 from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.payments")

@@ -34,13 +34,13 @@ from functions.payments.providers.port import (
 )
 from functions.payments.refunds import RefundsService, visible_payment
 from functions.runtime.clock import Clock
-from functions.runtime.concurrency import gather_logged, sweep_deadline
 from functions.runtime.erasure import Erasure, record_erasure
 from functions.runtime.errors import invalid, not_found
 from functions.runtime.identity import Identity, require_admin, require_self_or_admin
 from functions.runtime.inbox import InboxRecord, commit_inbox_record, inbox_record
 from functions.runtime.paging import all_pages, page_limit
 from functions.runtime.store.port import AlreadyDone, Changes, Page, Ref, Store
+from functions.runtime.sweeps import gather_logged, sweep_deadline
 from observability.failpoints import failpoint
 
 log = logging.getLogger("shop.payments")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from events.catalog import SUBSCRIBERS, SweepDue, trigger_name
-from functions.runtime.concurrency import SWEEP_SECONDS
+from functions.runtime.sweeps import SWEEP_SECONDS
 from knative.local import manifests as m
 from knative.local.broker.config import DeliverySpec
 from knative.local.broker.filters import event_types

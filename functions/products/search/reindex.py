@@ -16,8 +16,8 @@ from functions.products.domain import Product, ProductText, SearchIndex
 from functions.products.search.folding import VERSION
 from functions.products.search.listing import read_below
 from functions.products.store import LISTED, listing
-from functions.runtime.concurrency import gather_logged
 from functions.runtime.store.port import Changes, Ref, Store
+from functions.runtime.sweeps import gather_logged
 
 log = logging.getLogger("shop.products")
 

@@ -14,7 +14,6 @@ from functions.products.service import ProductsService
 from functions.products.stock.domain import AdjustmentKind, Reservation, Stock, StockAdjustment, Stocks
 from functions.products.store import ReferencesChanged, adjustments, expired_reservations, with_references
 from functions.runtime.clock import Clock
-from functions.runtime.concurrency import gather_logged
 from functions.runtime.errors import invalid, not_found
 from functions.runtime.formats import MAX_ADJUSTMENT_REASON
 from functions.runtime.idempotency import fingerprint, idempotency_record, wrong_key
@@ -23,6 +22,7 @@ from functions.runtime.ids import new_id
 from functions.runtime.inbox import InboxRecord
 from functions.runtime.paging import all_pages, page_limit
 from functions.runtime.store.port import Changes, Entity, Page, Ref, Store
+from functions.runtime.sweeps import gather_logged
 from functions.runtime.text import TextError, clean_line
 from observability.failpoints import failpoint
 
