@@ -158,7 +158,12 @@ class Database:
                 pool = self._pool or await self._open()
                 async with pool.acquire(timeout=self._connection.timeout) as connection:
                     sent = True
-                    rows: Sequence[Any] = await connection.fetch(sql, *values)
+                    try:
+                        rows: Sequence[Any] = await connection.fetch(sql, *values)
+                    except Exception as error:
+                        if _is_fatal(error):
+                            connection.terminate()
+                        raise
                     return rows
         except TimeoutError:
             if not sent:
@@ -219,7 +224,7 @@ class Database:
             await self._translate_answer(error.sqlstate or "", error)
         if isinstance(error, asyncpg.DataError | UnicodeEncodeError):  # asyncpg could not encode a value
             raise Refused("22000", str(error)) from error
-        if isinstance(error, asyncpg.InterfaceError | OSError):
+        if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError):
             await self.refresh()
             if sent:
                 raise Unsure(type(error).__name__) from error
@@ -244,6 +249,12 @@ class Database:
         if code[:2] in _OURS:
             raise Refused(code, type(error).__name__) from error
         raise store_unavailable() from error
+
+
+def _is_fatal(error: Exception) -> bool:
+    """Return whether the connection can no longer be used after this error."""
+    code = getattr(error, "sqlstate", None) or ""
+    return code in _PASSING or code[:2] == "08"
 
 
 async def _keep(_: Any) -> None:

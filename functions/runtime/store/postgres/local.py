@@ -26,7 +26,7 @@ _STOP_SECONDS: Final = 20.0
 _LONGEST: Final = 80  # characters of a folder with a socket, whose path has at most about a hundred
 _INSTALLED: Final = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")
 # What is in memory is lost with the machine, but not with the process.
-_FAST: Final = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+_FAST: Final = ("fsync=off", "full_page_writes=off")
 
 
 class NotAvailable(Exception):
