@@ -20,8 +20,7 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     unpaid_orders: Annotated[int, Meta(ge=0, le=20)] = 10
     """Orders of an account without history that are not paid yet."""
     orders_per_hour_per_device: Annotated[int, Meta(ge=0)] = 300
-    """Orders from one device, whatever the account. A device is known by the device token that it showed at login; all
-    logins without one from one network address count as one device."""
+    """Orders from one device, whatever the account. A device is known by the device token that it showed at login."""
     declines_per_hour_per_device: Annotated[int, Meta(ge=0)] = 30
     """Declined payments from one device."""
     unpaid_orders_per_device: Annotated[int, Meta(ge=0, le=40)] = 30

@@ -5,8 +5,8 @@ They prevent inventory denial (orders that reserve stock and are never paid) and
 which cards work). A rate is a leaky bucket: each order or decline adds one, and an hour's budget drains in an hour.
 The limits of an account and of its device grow with the number of orders that the account has paid.
 
-A device is what the users service recognised at login by a device token. Orders without one count as those of a single
-device, the unknown one of their network address, so that a client gains nothing by dropping its token.
+A device is what the users service recognised at login by a device token. Orders without one are counted by account and
+address alone, because customers behind one address are not one device.
 
 The records commit with the order. An account and a device have one record each. An address has `SHARDS` records,
 chosen by account, so that its accounts do not all contend for one record. The outcome of the open orders of a record is
@@ -179,7 +179,7 @@ class Origin:
         shards = [f"net_{network}_{shard}" for shard in range(SHARDS)] if network else []
         own = shards[crc32(user_id.encode()) % SHARDS] if shards else ""
         known = f"dev_{sha256(device.encode()).hexdigest()[:32]}" if device else ""
-        return Origin(user_id, known or (network and f"dev_of_{network}"), own, shards)
+        return Origin(user_id, known, own, shards)
 
     @property
     def records(self) -> list[str]:

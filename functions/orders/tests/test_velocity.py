@@ -149,8 +149,9 @@ async def test_a_refusal_writes_nothing(shop: Shop) -> None:
 
 
 async def test_records_end(shop: Shop) -> None:
-    await place(shop, VelocityLimits(), address="192.0.2.1")
-    account, *others = Origin.of(ADA.subject, "", "192.0.2.1").records
+    caller = replace(ADA, device=PHONE)
+    await place(shop, VelocityLimits(), caller, address="192.0.2.1")
+    account, *others = Origin.of(ADA.subject, PHONE, "192.0.2.1").records
     assert len(await shop.memory.get_many(VelocityRecord, others)) == 2
     shop.clock.advance(timedelta(hours=3))
     await shop.memory.expire(shop.clock.now())
@@ -173,13 +174,10 @@ async def test_a_device_is_bounded_whatever_account_and_address(shop: Shop) -> N
     await place(shop, limits, somebody("another"), address="192.0.2.9")
 
 
-async def test_without_a_device_the_address_counts_as_one(shop: Shop) -> None:
-    limits = VelocityLimits(Limits(), Limits(unpaid_orders=4), Limits())
+async def test_customers_without_a_device_token_share_no_budget_but_their_addresss(shop: Shop) -> None:
+    limits = VelocityLimits(Limits(), Limits(unpaid_orders=1), Limits())
     for _ in range(4):
         await place(shop, limits, somebody(), address="192.0.2.1")
-    await refused(shop, limits, caller=somebody(), address="192.0.2.1")
-    await place(shop, limits, somebody(), address="192.0.2.2")
-    await place(shop, limits, somebody(PHONE), address="192.0.2.1")
 
 
 async def test_an_account_holds_at_most_its_share_of_a_products_stock(shop: Shop) -> None:
