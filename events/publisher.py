@@ -50,7 +50,6 @@ class HttpPublisher:
         self._authorization = authorization
 
     async def publish(self, row: OutboxRow) -> None:
-        """See Publisher."""
         try:
             failpoint("outbox.publish.before")
             head = headers(row, self._signer) + self._authorization()

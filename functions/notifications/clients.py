@@ -52,16 +52,13 @@ class UsersClient:
         self._client = client
 
     async def contact(self, user_id: str) -> Contact | None:
-        """See Users."""
         contacts = await self._contacts(user_ids=[user_id])
         return next((contact for contact in contacts if contact.user_id == user_id), None)
 
     async def administrators(self) -> list[str]:
-        """See Users."""
         return [contact.user_id for contact in await self._contacts(admins=True)]
 
     async def mailed_token(self, user_id: str, purpose: str, change_id: str = "") -> MailedCode | None:
-        """See Users."""
         # Imported at the first call, so that the event role starts without gRPC.
         from proto.shop.users.v1 import users_pb2, users_pb2_grpc
 

@@ -24,7 +24,7 @@ ACCESS = {
 
 
 class NotificationsServicer(notifications_pb2_grpc.NotificationsServiceServicer):
-    """See notifications.proto."""
+    """shop.notifications.v1.NotificationsService. notifications.proto describes the methods."""
 
     def __init__(self, notifications: NotificationsService, feedback: FeedbackService) -> None:
         self._notifications = notifications
@@ -33,7 +33,6 @@ class NotificationsServicer(notifications_pb2_grpc.NotificationsServiceServicer)
     async def ListNotifications(
         self, request: pb.ListNotificationsRequest, context: Any
     ) -> pb.ListNotificationsResponse:
-        """See notifications.proto."""
         query = ListNotifications(request.user_id, request.limit, request.cursor)
         page = await self._notifications.list_notifications(query, current_caller())
         return pb.ListNotificationsResponse(
@@ -43,21 +42,18 @@ class NotificationsServicer(notifications_pb2_grpc.NotificationsServiceServicer)
     async def GetNotification(
         self, request: pb.GetNotificationRequest, context: Any
     ) -> pb.GetNotificationResponse:
-        """See notifications.proto."""
         found = await self._notifications.get(request.notification_id, current_caller())
         return pb.GetNotificationResponse(notification=_notification(found))
 
     async def GetPreferences(
         self, request: pb.GetPreferencesRequest, context: Any
     ) -> pb.GetPreferencesResponse:
-        """See notifications.proto."""
         found = await self._notifications.get_preferences(request.user_id, current_caller())
         return pb.GetPreferencesResponse(preferences=_preferences(found))
 
     async def UpdatePreferences(
         self, request: pb.UpdatePreferencesRequest, context: Any
     ) -> pb.UpdatePreferencesResponse:
-        """See notifications.proto."""
         command = UpdatePreferences(
             request.user_id,
             request.email_enabled if request.HasField("email_enabled") else None,
@@ -70,7 +66,6 @@ class NotificationsServicer(notifications_pb2_grpc.NotificationsServiceServicer)
     async def ReceiveMailEvent(
         self, request: pb.ReceiveMailEventRequest, context: Any
     ) -> pb.ReceiveMailEventResponse:
-        """See notifications.proto."""
         await self._feedback.receive(request.payload, request.secret)
         return pb.ReceiveMailEventResponse()
 

@@ -34,7 +34,6 @@ class OrdersClient:
         self._client = client
 
     async def payment_instruction(self, order_id: str) -> Instruction:
-        """See Orders."""
         # Imported at the first call, so that the event role starts without gRPC.
         from proto.shop.orders.v1 import orders_pb2, orders_pb2_grpc
 

@@ -28,7 +28,7 @@ ACCESS = {
 
 
 class PaymentsServicer(payments_pb2_grpc.PaymentsServiceServicer):
-    """See payments.proto."""
+    """shop.payments.v1.PaymentsService. payments.proto describes the methods."""
 
     def __init__(self, payments: PaymentsService, refunds: RefundsService) -> None:
         self._payments = payments
@@ -37,38 +37,32 @@ class PaymentsServicer(payments_pb2_grpc.PaymentsServiceServicer):
     async def GetOrderPayment(
         self, request: pb.GetOrderPaymentRequest, context: Any
     ) -> pb.GetOrderPaymentResponse:
-        """See payments.proto."""
         payment = await self._payments.get_order_payment(request.order_id, current_caller())
         return pb.GetOrderPaymentResponse(payment=_payment(payment))
 
     async def BatchGetPayments(
         self, request: pb.BatchGetPaymentsRequest, context: Any
     ) -> pb.BatchGetPaymentsResponse:
-        """See payments.proto."""
         payments = await self._payments.batch_get(request.payment_ids, current_caller())
         return pb.BatchGetPaymentsResponse(payments=map(_payment, payments))
 
     async def ListPayments(self, request: pb.ListPaymentsRequest, context: Any) -> pb.ListPaymentsResponse:
-        """See payments.proto."""
         query = ListPayments(request.user_id, request.limit, request.cursor)
         page = await self._payments.list_payments(query, current_caller())
         return pb.ListPaymentsResponse(payments=map(_payment, page.items), next_cursor=page.next_cursor or "")
 
     async def RefundPayment(self, request: pb.RefundPaymentRequest, context: Any) -> pb.RefundPaymentResponse:
-        """See payments.proto."""
         amount = Money(request.amount.amount, request.amount.currency) if request.HasField("amount") else None
         key = request.idempotency_key if request.HasField("idempotency_key") else None
         command = RefundPayment(request.payment_id, amount, request.reason, key)
         return pb.RefundPaymentResponse(refund=_refund(await self._refunds.refund(command, current_caller())))
 
     async def ListRefunds(self, request: pb.ListRefundsRequest, context: Any) -> pb.ListRefundsResponse:
-        """See payments.proto."""
         query = ListRefunds(request.payment_id, request.limit, request.cursor)
         page = await self._refunds.list_refunds(query, current_caller())
         return pb.ListRefundsResponse(refunds=map(_refund, page.items), next_cursor=page.next_cursor or "")
 
     async def ListLedger(self, request: pb.ListLedgerRequest, context: Any) -> pb.ListLedgerResponse:
-        """See payments.proto."""
         query = ListLedger(request.limit, request.cursor)
         page = await self._payments.list_ledger(query, current_caller())
         return pb.ListLedgerResponse(entries=map(_entry, page.items), next_cursor=page.next_cursor or "")
@@ -76,7 +70,6 @@ class PaymentsServicer(payments_pb2_grpc.PaymentsServiceServicer):
     async def ReceiveWebhook(
         self, request: pb.ReceiveWebhookRequest, context: Any
     ) -> pb.ReceiveWebhookResponse:
-        """See payments.proto."""
         await self._payments.receive_webhook(request.payload, request.signature)
         return pb.ReceiveWebhookResponse()
 

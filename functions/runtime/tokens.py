@@ -69,7 +69,6 @@ class JwtVerifier:
         self._seen: OrderedDict[str, _Verified] = OrderedDict()
 
     async def verify(self, token: str) -> Identity:
-        """See TokenVerifier."""
         now = self._clock.now().timestamp()
         verified = self._seen.get(token)
         if verified is None:

@@ -60,13 +60,11 @@ class Cluster:
         return cls(f"https://{host}:{port}", namespace, token, tls)
 
     def entries(self, name: str) -> dict[str, bytes]:
-        """See Secrets."""
         found = self._call("GET", name).get("data") or {}
         decode = str.encode if name == PUBLIC_KEYS else b64decode
         return {key: decode(value) for key, value in found.items()}
 
     def add(self, name: str, entries: Mapping[str, bytes]) -> None:
-        """See Secrets."""
         encode = bytes.decode if name == PUBLIC_KEYS else lambda value: b64encode(value).decode()
         data = {key: encode(value) for key, value in entries.items()}
         self._call("PATCH", name, json.dumps({"data": data}).encode())
@@ -87,14 +85,12 @@ class Folder:
         self._folder = folder
 
     def entries(self, name: str) -> dict[str, bytes]:
-        """See Secrets."""
         there = self._folder / name
         if not there.is_dir():
             return {}
         return {path.name: path.read_bytes() for path in there.iterdir() if not path.name.startswith(".")}
 
     def add(self, name: str, entries: Mapping[str, bytes]) -> None:
-        """See Secrets."""
         there = self._folder / name
         there.mkdir(mode=0o700, parents=True, exist_ok=True)
         for entry, value in entries.items():

@@ -44,7 +44,6 @@ class InProcessProducts(InProcessClient):
         self._products = products
 
     async def offers(self, product_ids: Sequence[str]) -> dict[str, Offer]:
-        """See functions.orders.clients.Catalogue."""
         await self._reach()
         found = await self._products.get_many(product_ids, service_identity("orders"))
         return {p.id: Offer(p.id, p.sku, p.name, p.price, p.active) for p in found}
@@ -62,7 +61,6 @@ class InProcessOrders(InProcessClient):
         self._orders = orders
 
     async def payment_instruction(self, order_id: str) -> Instruction:
-        """See functions.payments.clients.Orders."""
         await self._reach()
         order = await self._orders.get_payment_instruction(order_id, service_identity("payments"))
         return Instruction(order.id, order.user_id, order.total, order.payable, order.payment_token)
@@ -76,15 +74,12 @@ class InProcessUsers(InProcessClient):
         self._accounts = accounts
 
     async def contact(self, user_id: str) -> Contact | None:
-        """See functions.notifications.clients.Users."""
         return next(iter(await self._ask([user_id])), None)
 
     async def administrators(self) -> list[str]:
-        """See functions.notifications.clients.Users."""
         return [contact.user_id for contact in await self._ask([], admins=True)]
 
     async def mailed_token(self, user_id: str, purpose: str, change_id: str = "") -> MailedCode | None:
-        """See functions.notifications.clients.Users."""
         await self._reach()
         command = IssueMailedToken(user_id, Purpose(purpose), change_id)
         try:
@@ -116,7 +111,6 @@ class FakeMailChannel:
         self.sent: list[str] = []
 
     async def send(self, mail: Mail) -> None:
-        """See functions.notifications.channels.port.Channel."""
         await asyncio.sleep(0)
         if self.down:
             raise unavailable("MAIL_UNAVAILABLE", "No mail goes out.")

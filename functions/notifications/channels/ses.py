@@ -70,7 +70,6 @@ class SesChannel:
         self._breaker = CircuitBreaker("ses")
 
     async def send(self, mail: Mail) -> None:
-        """See Channel."""
         message = compose(mail, self._sender, self._reply_to)
         (recipient,) = message["To"].addresses
         if not recipient.addr_spec.isascii():

@@ -100,7 +100,6 @@ class SmtpChannel:
         self._breaker = CircuitBreaker("smtp")
 
     async def send(self, mail: Mail) -> None:
-        """See Channel."""
         message = compose(mail, self._sender, self._reply_to)
         (recipient,) = message["To"].addresses
         await self._breaker.call(lambda: self._send_in_time(message, recipient.addr_spec))

@@ -176,44 +176,36 @@ class TimeLimitedProvider:
         self._seconds = seconds
 
     async def charge(self, key: str, amount: Money, token: str) -> ChargeOutcome:
-        """See PaymentProvider."""
         failpoint("provider.charge.before")
         outcome = await self._limited(self._provider.charge(key, amount, token))
         failpoint("provider.charge.after")
         return outcome
 
     async def void(self, key: str) -> ChargeOutcome:
-        """See PaymentProvider."""
         failpoint("provider.void.before")
         outcome = await self._limited(self._provider.void(key))
         failpoint("provider.void.after")
         return outcome
 
     async def refund(self, key: str, charge_key: str, amount: Money) -> RefundOutcome:
-        """See PaymentProvider."""
         failpoint("provider.refund.before")
         outcome = await self._limited(self._provider.refund(key, charge_key, amount))
         failpoint("provider.refund.after")
         return outcome
 
     async def statement(self, charge_key: str) -> Statement:
-        """See PaymentProvider."""
         return await self._limited(self._provider.statement(charge_key))
 
     async def find_charge_key(self, provider_id: str) -> str:
-        """See PaymentProvider."""
         return await self._limited(self._provider.find_charge_key(provider_id))
 
     async def changed_charges(self, since: datetime, until: datetime) -> Sequence[str]:
-        """See PaymentProvider."""
         return await self._limited(self._provider.changed_charges(since, until))
 
     async def ledger(self, limit: int, cursor: str | None) -> Page[LedgerEntry]:
-        """See PaymentProvider."""
         return await self._limited(self._provider.ledger(limit, cursor))
 
     async def close(self) -> None:
-        """See PaymentProvider."""
         await self._provider.close()
 
     async def _limited(self, call: Awaitable[R]) -> R:

@@ -102,7 +102,6 @@ class SimulatedProvider:
         self._slow_seconds = slow_seconds
 
     async def charge(self, key: str, amount: Money, token: str) -> ChargeOutcome:
-        """See PaymentProvider."""
         known = await self._store.get(LedgerEntry, key)
         if known is None:
             await self._delay_or_fail(key, token)
@@ -114,12 +113,10 @@ class SimulatedProvider:
         return _outcome(entry)
 
     async def void(self, key: str) -> ChargeOutcome:
-        """See PaymentProvider."""
         entry, _ = await self._record_charge(key, NO_MONEY, "voided")
         return _outcome(entry)
 
     async def refund(self, key: str, charge_key: str, amount: Money) -> RefundOutcome:
-        """See PaymentProvider."""
         now = self._clock.now()
 
         def change(found: Sequence[Any]) -> Changes[LedgerEntry]:
@@ -138,7 +135,6 @@ class SimulatedProvider:
         return RefundOutcome.SUCCEEDED if entry.outcome == SUCCEEDED else RefundOutcome.REFUSED
 
     async def statement(self, charge_key: str) -> Statement:
-        """See PaymentProvider."""
         now, refunds, disputes = self._clock.now(), list[RefundRecord](), list[DisputeRecord]()
 
         async def read(cursor: str | None) -> Page[LedgerEntry]:
@@ -162,7 +158,6 @@ class SimulatedProvider:
         return "" if entry is None else entry.payment_id
 
     async def changed_charges(self, since: datetime, until: datetime) -> Sequence[str]:
-        """See PaymentProvider."""
         found: dict[str, None] = {}
 
         async def read(cursor: str | None) -> Page[LedgerEntry]:
@@ -243,11 +238,9 @@ class SimulatedProvider:
         await self._store.transact([Ref(LedgerEntry, dispute_id), Ref(LedgerEntry, charge_key)], change)
 
     async def ledger(self, limit: int, cursor: str | None) -> Page[LedgerEntry]:
-        """See PaymentProvider."""
         return await self._store.page(LedgerEntry, "all", "all", limit=limit, cursor=cursor)
 
     async def close(self) -> None:
-        """See PaymentProvider."""
         await self._store.close()
 
     async def _record_charge(

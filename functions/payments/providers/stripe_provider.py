@@ -63,7 +63,6 @@ class StripeProvider:
         self._clock = clock
 
     async def charge(self, key: str, amount: Money, token: str) -> ChargeOutcome:
-        """See PaymentProvider."""
         movement = await self._begin(Movement(key, "charge", key, amount, self._clock.now()))
         if movement.outcome:
             return ChargeOutcome(movement.outcome)
@@ -83,7 +82,6 @@ class StripeProvider:
         return ChargeOutcome(await self._finish(key, outcome))
 
     async def void(self, key: str) -> ChargeOutcome:
-        """See PaymentProvider."""
         now = self._clock.now()
 
         def change(found: Sequence[Any]) -> Changes[Movement]:
@@ -102,7 +100,6 @@ class StripeProvider:
         return ChargeOutcome(await self._finish(key, intent.outcome))
 
     async def refund(self, key: str, charge_key: str, amount: Money) -> RefundOutcome:
-        """See PaymentProvider."""
         movement, intent_id, known = await self._begin_refund(key, charge_key, amount)
         if movement.outcome:
             return RefundOutcome(movement.outcome)
@@ -116,7 +113,6 @@ class StripeProvider:
         return RefundOutcome(await self._finish(key, outcome, refund_id))
 
     async def statement(self, charge_key: str) -> Statement:
-        """See PaymentProvider."""
         movement = await self._store.get(Movement, charge_key)
         if movement is None or not movement.stripe_id:
             return Statement()
@@ -134,7 +130,6 @@ class StripeProvider:
         return key if movement is not None and movement.stripe_id == provider_id else ""
 
     async def changed_charges(self, since: datetime, until: datetime) -> Sequence[str]:
-        """See PaymentProvider."""
         keys = [
             await self.find_charge_key(intent_id)
             for intent_id in await self._api.changed_intents(since, until)
@@ -147,7 +142,6 @@ class StripeProvider:
         return Page([_entry(movement) for movement in page.items], page.next_cursor)
 
     async def close(self) -> None:
-        """See PaymentProvider."""
         await self._api.close()
         await self._store.close()
 

@@ -42,7 +42,6 @@ class StripeWebhook:
         self._secret = secret
 
     async def parse(self, payload: bytes, signature: str) -> ProviderEvent:
-        """See Webhook."""
         await asyncio.to_thread(self._verify, payload, signature)
         try:
             event = msgspec.json.decode(payload, type=_Event)

@@ -321,20 +321,17 @@ class StripeBank:
             self._stripe.refund_in_the_dashboard(intent["id"], amount.amount)
 
     async def dispute(self, charge_key: str) -> None:
-        """See Bank."""
         intent = self._intent(charge_key)
         if intent is not None and not self._stripe._locked(intent["id"]) and self._left(intent):
             self._stripe.dispute(intent["id"], self._left(intent))
 
     async def decide(self, charge_key: str, *, won: bool) -> None:
-        """See Bank."""
         intent = self._intent(charge_key)
         for dispute in list(self._stripe.disputes.values()):
             if intent and dispute["payment_intent"] == intent["id"] and dispute["status"] == "needs_response":
                 self._stripe.decide(dispute["id"], "won" if won else "lost")
 
     async def bounce(self, charge_key: str) -> set[str]:
-        """See Bank."""
         intent = self._intent(charge_key)
         for refund in self._stripe.refunds.values():
             if intent and refund["payment_intent"] == intent["id"] and refund["status"] == "succeeded":
@@ -344,7 +341,6 @@ class StripeBank:
         return set()
 
     async def net(self) -> int:
-        """See Bank."""
         return self._stripe.net
 
     def _intent(self, charge_key: str) -> dict[str, Any] | None:

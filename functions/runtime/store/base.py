@@ -41,7 +41,7 @@ Found = tuple[str, str, bytes]
 
 
 class StoreBase(ABC):
-    """Base of the adapters of `Store`."""
+    """Base of the adapters of `Store` in port.py, which describes the methods."""
 
     def __init__(self, mappings: Sequence[EntityMapping[Any]], clock: Clock) -> None:
         self._codecs = CodecRegistry(mappings)
@@ -67,11 +67,9 @@ class StoreBase(ABC):
         """See the port."""
 
     async def get(self, cls: type[E], entity_id: str) -> E | None:
-        """See the port."""
         return (await self.get_many(cls, (entity_id,))).get(entity_id)
 
     async def get_many(self, cls: type[E], ids: Sequence[str]) -> dict[str, E]:
-        """See the port."""
         codec = self._codecs.of(cls)
         found = await self._read_many(codec.name, ids)
         return {entity_id: codec.decode(data) for entity_id, data in found.items()}
@@ -88,7 +86,6 @@ class StoreBase(ABC):
         until: str | None = None,
         since: str | None = None,
     ) -> Page[E]:
-        """See the port."""
         codec = self._codecs.of(cls)
         listing = Listing(codec.name, index, partition, descending, await self.epoch())
         after = lower_bound(listing, cursor, since)
@@ -107,7 +104,6 @@ class StoreBase(ABC):
         *,
         idempotency: IdempotencyRecord | None = None,
     ) -> E:
-        """See the port."""
 
         def changes(found: Sequence[Any]) -> Changes[E]:
             entity, events = change(found[0])
@@ -125,13 +121,11 @@ class StoreBase(ABC):
         *,
         idempotency: IdempotencyRecord | None = None,
     ) -> R:
-        """See the port."""
         with self.spans.span("transact", refs) if self.spans else _NO_SPAN:
             result: R = await self._commit(Request(refs, change, idempotency, current()))
         return result
 
     def on_commit(self, listener: Callable[[Sequence[OutboxRow]], None]) -> None:
-        """See the port."""
         self._listeners.append(listener)
 
     def request_purge(self) -> None:  # noqa: B027 - most adapters have no files to purge

@@ -78,23 +78,19 @@ class MemoryStore(StoreBase):
         return planned.result
 
     async def outbox(self, before: datetime, limit: int) -> list[OutboxRow]:
-        """See the port."""
         self._check_open()
         return [row for row in self._outbox.values() if row.time < before][:limit]
 
     async def outbox_published(self, ids: Sequence[str]) -> None:
-        """See the port."""
         self._check_open()
         for row_id in ids:
             self._outbox.pop(row_id, None)
 
     async def outbox_state(self) -> tuple[int, datetime | None]:
-        """See the port."""
         self._check_open()
         return len(self._outbox), next((row.time for row in self._outbox.values()), None)
 
     async def expire(self, now: datetime, limit: int = 1000) -> int:
-        """See the port."""
         self._check_open()
         due = micros(now)
         entities = [(key, stored) for key, stored in self._entities.items() if stored.is_over(due)][:limit]
@@ -106,7 +102,6 @@ class MemoryStore(StoreBase):
         return len(entities) + len(records)
 
     async def epoch(self) -> int:
-        """See the port."""
         return self._epoch
 
     async def ping(self) -> None:

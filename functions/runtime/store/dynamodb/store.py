@@ -75,11 +75,9 @@ class DynamoDBStore(StoreBase):
         return await self._groups.run(Job(request, keys, deadline))
 
     async def outbox(self, before: datetime, limit: int) -> list[OutboxRow]:
-        """See the port."""
         return await self._outbox.read(before, limit, await self._table.begin())
 
     async def outbox_published(self, ids: Sequence[str]) -> None:
-        """See the port."""
         await self._outbox.remove(ids, await self._table.begin())
 
     async def outbox_state(self) -> tuple[int, datetime | None]:
@@ -87,7 +85,6 @@ class DynamoDBStore(StoreBase):
         return await self._outbox.state(await self._table.begin())
 
     async def expire(self, now: datetime, limit: int = 1000) -> int:
-        """See the port."""
         deadline, due = await self._table.begin(), micros(now)
         shards = await asyncio.gather(
             *(self._table.expiring(shard, due, limit, deadline) for shard in range(layout.EXPIRY_SHARDS))
@@ -100,7 +97,6 @@ class DynamoDBStore(StoreBase):
         return await self._writer.remove(removals, deadline)
 
     async def epoch(self) -> int:
-        """See the port."""
         return await self._table.epoch(await self._table.begin())
 
     async def ping(self) -> None:

@@ -98,22 +98,18 @@ class PostgresStore(StoreBase):
         return await self._groups.run(Job(request, keys, self._database.begin()))
 
     async def outbox(self, before: datetime, limit: int) -> list[OutboxRow]:
-        """See the port."""
         return [outbox_row(row) for row in await self._fetch(self._statements.outbox, micros(before), limit)]
 
     async def outbox_published(self, ids: Sequence[str]) -> None:
-        """See the port."""
         failpoint("postgres.forget.before")
         await self._fetch(self._statements.outbox_published, list(ids))
         failpoint("postgres.forget.after")
 
     async def outbox_state(self) -> tuple[int, datetime | None]:
-        """See the port."""
         ((count, oldest),) = await self._fetch(self._statements.outbox_state)
         return count, None if oldest is None else from_micros(oldest)
 
     async def expire(self, now: datetime, limit: int = 1000) -> int:
-        """See the port."""
         due, removed = micros(now), 0
         while removed < limit:
             chunk = min(_CHUNK, limit - removed)
@@ -128,7 +124,6 @@ class PostgresStore(StoreBase):
         return removed
 
     async def epoch(self) -> int:
-        """See the port."""
         return await self._ready(self._database.begin())
 
     async def ping(self) -> None:

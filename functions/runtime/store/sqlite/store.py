@@ -60,7 +60,6 @@ class SQLiteStore(StoreBase):
         self._depth: int = self._file.reader.execute("SELECT COUNT(*) FROM outbox").fetchone()[0]
 
     async def get(self, cls: type[E], entity_id: str) -> E | None:
-        """See the port."""
         codec = self._codecs.of(cls)
         for (data,) in self._read(rows_of.GET_DATA, (codec.name, entity_id, self._due())):
             return codec.decode(data)
@@ -87,23 +86,19 @@ class SQLiteStore(StoreBase):
         return planned.result
 
     async def outbox(self, before: datetime, limit: int) -> list[OutboxRow]:
-        """See the port."""
         rows = self._read(_OUTBOX, (micros(before), limit))
         return [OutboxRow._make((*row[:4], from_micros(row[4]), *row[5:])) for row in rows]
 
     async def outbox_published(self, ids: Sequence[str]) -> None:
-        """See the port."""
         for start in range(0, len(ids), _CHUNK):
             chunk = [(row_id,) for row_id in ids[start : start + _CHUNK]]
             await self._run(partial(self._remove_outbox, chunk), self._outbox_removed)
 
     async def outbox_state(self) -> tuple[int, datetime | None]:
-        """See the port."""
         rows = self._read("SELECT time FROM outbox ORDER BY id LIMIT 1", ())
         return self._depth, from_micros(rows[0][0]) if rows else None
 
     async def expire(self, now: datetime, limit: int = 1000) -> int:
-        """See the port."""
         removed = 0
         for remove in (self._expire_entities, self._expire_records):
             chunk = count = min(_CHUNK, limit - removed)
@@ -118,11 +113,9 @@ class SQLiteStore(StoreBase):
         return removed
 
     def request_purge(self) -> None:
-        """See the port."""
         self._purge_due = True
 
     async def epoch(self) -> int:
-        """See the port."""
         return self._epoch
 
     async def ping(self) -> None:
