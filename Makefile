@@ -20,6 +20,9 @@ FUZZ_READY := $(FUZZ)/.ready-$(shell cksum < requirements/fuzz.txt | cut -d ' ' 
 SUPPLY := .venv-supply
 SUPPLY_READY := $(SUPPLY)/.ready-$(shell cksum < requirements/supply.txt | cut -d ' ' -f 1)
 
+LOAD := .venv-load
+LOAD_READY := $(LOAD)/.ready-$(shell cksum < requirements/load.txt | cut -d ' ' -f 1)
+
 DOCS := .venv-docs
 DOCS_READY := $(DOCS)/.ready-$(shell cksum < requirements/docs.txt | cut -d ' ' -f 1)
 
@@ -43,6 +46,9 @@ UP_ARGS := $(if $(FRESH),--fresh) $(if $(RELOAD),--reload) $(if $(STORE),--store
 # Two workers: the suites start real services, and more of them than cores only makes each wait.
 WORKERS ?= 2
 FUZZ_MINUTES ?= 10
+SCENARIO ?= shoppers
+RATE ?= 10
+MINUTES ?= 1
 DOCS_ADDRESS ?= 127.0.0.1:8000
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs
 UNIT := functions gateway proto events observability knative tests --ignore=tests/integration --ignore=tests/e2e \
@@ -88,7 +94,7 @@ restore: $(READY) ## Restore a backup (FROM=folder); the platform must be stoppe
 	@$(RUN) -m knative.local.backup restore $(call optional,$(FROM)) $(ARGS)
 
 ##@ Check
-.PHONY: test test-unit test-integration test-e2e test-security test-attack test-chaos check-triggers test-crash test-clients test-new-service fuzz lint lint-documents lint-docs lint-protos audit audit-manifests bench bench-scale bench-cluster
+.PHONY: test test-unit test-integration test-e2e test-security test-attack test-chaos check-triggers test-crash test-clients test-new-service fuzz lint lint-documents lint-docs lint-protos audit audit-manifests bench bench-scale bench-cluster load
 test: $(READY) ## Run all tests: unit, manifests, integration, end to end, attacks, fuzzing, a few crashes
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
@@ -180,6 +186,10 @@ bench-cluster: $(READY) ## Measure the platform on a cluster: rates, latencies, 
 bench-scale: $(READY) ## Compare the cost of use cases with 1,000 and with 1,000,000 orders (some minutes, 5 GB of disk)
 	@$(RUN) -m tests.bench.scale $(ARGS)
 
+load: $(READY) $(LOAD_READY) ## Load a platform and check its invariants: SCENARIO=shoppers RATE=10 MINUTES=1 WEB=1 (E2E_BASE_URL, or its own)
+	@$(RUN) -m tests.load --scenario $(call quote,$(SCENARIO)) --rate $(call quote,$(RATE)) --minutes $(call quote,$(MINUTES)) \
+		$(if $(WEB),--web) $(ARGS)
+
 ##@ Read
 .PHONY: docs docs-serve
 docs: $(DOCS_READY) ## Build the documentation into build/docs (diagrams need Node)
@@ -227,12 +237,13 @@ requirements: $(READY) ## Lock the requirements again; UPGRADE=1 takes the newes
 	@$(COMPILE) -c requirements/dev.txt -o requirements/gateway.txt requirements/gateway.in
 	@$(COMPILE) -c requirements/dev.txt -o requirements/setup.txt requirements/setup.in
 	@$(COMPILE) -c requirements/dev.txt -o requirements/e2e.txt requirements/e2e.in
-	@for apart in audit supply fuzz clients docs load; do \
+	@$(COMPILE) -c requirements/dev.txt -o requirements/load.txt requirements/load.in
+	@for apart in audit supply fuzz clients docs; do \
 		$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/$$apart.txt requirements/$$apart.in || exit 1; \
 	done
 
 clean: ## Remove everything made here: environments, caches and the platform's data
-	@rm -rf $(VENV) $(AUDIT) $(SUPPLY) $(FUZZ) $(CLIENTS) $(DOCS) .data .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist $(TOOLS)
+	@rm -rf $(VENV) $(AUDIT) $(SUPPLY) $(FUZZ) $(LOAD) $(CLIENTS) $(DOCS) .data .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist $(TOOLS)
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ##@ Ship
@@ -243,7 +254,7 @@ BUILDER ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info
 REGISTRY ?= dev.local
 TAG ?= dev
 DOMAINS := $(sort $(notdir $(patsubst %/main.py,%,$(wildcard functions/*/main.py))))
-IMAGES := $(DOMAINS:%=functions-%) gateway dead-letters setup e2e
+IMAGES := $(DOMAINS:%=functions-%) gateway dead-letters setup e2e load
 IMAGE = $(REGISTRY)/shop/$*:$(TAG)
 OVERLAY := knative/overlays/production/kustomization.yaml
 DIGESTS := build/digests
@@ -262,6 +273,7 @@ DOCKERFILE.gateway := gateway/Dockerfile
 DOCKERFILE.dead-letters := events/Dockerfile
 DOCKERFILE.setup := knative/setup/Dockerfile
 DOCKERFILE.e2e := tests/e2e/Dockerfile
+DOCKERFILE.load := tests/load/Dockerfile
 
 build-%: builder
 	@$(BUILDER) build $(BUILD_OPTIONS) -f $(or $(DOCKERFILE.$*),functions/Dockerfile) \
@@ -307,6 +319,9 @@ $(READY): requirements/dev.txt
 
 $(AUDIT_READY): requirements/audit.txt | $(READY)
 	@$(RUN) -m venv --clear $(AUDIT) && $(AUDIT)/bin/python requirements/install.py requirements/audit.txt && touch $@
+
+$(LOAD_READY): requirements/load.txt | $(READY)
+	@$(RUN) -m venv --clear $(LOAD) && $(LOAD)/bin/python requirements/install.py requirements/load.txt && touch $@
 
 # Where there is no wheel of atheris, the rest of the fuzzing is done without it.
 $(FUZZ_READY): requirements/fuzz.txt | $(READY)

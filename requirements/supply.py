@@ -21,7 +21,7 @@ IMAGES: Final = ("function", "gateway", "setup", "e2e")
 APART: Final = ("audit", "clients", "docs", "fuzz", "load", "supply")
 ALLOWED: Final = frozenset(
     """
-    0BSD Apache-2.0 BSD BSD-2-Clause BSD-3-Clause ISC MIT MIT-0 MPL-2.0 PSF-2.0 Python-2.0 Unlicense Zlib
+    0BSD Apache-2.0 BSD BSD-2-Clause BSD-3-Clause ISC MIT MIT-0 MPL-2.0 PSF-2.0 Python-2.0 Unlicense ZPL-2.1 Zlib
     """.split()  # noqa: SIM905 - read more easily as a text
 )
 # Licences of packages that still declare them by a classifier.

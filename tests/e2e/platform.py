@@ -17,7 +17,7 @@ import grpc.aio
 
 ROOT = Path(__file__).parents[2]
 ADMIN_EMAIL, ADMIN_PASSWORD = "admin@shop.test", "e2e-administrator-password"
-START_SECONDS = 90.0
+START_SECONDS = 180.0
 
 
 class Platform:
