@@ -67,7 +67,8 @@ class OutboxLimits(NamedTuple):
 
     `parallel`: number of rows published at once. `held`: maximum number of rows in memory. `attempts`: number of
     attempts before a row is postponed. Pauses between attempts are in seconds and double from `first_pause` to
-    `longest_pause`. `age`: the sweep publishes rows that are older than this.
+    `longest_pause`. `age`: the sweep publishes rows that are older than this. `gather`: seconds in which published rows
+    are gathered, to remove them in one transaction.
     """
 
     parallel: int = 32
@@ -76,6 +77,7 @@ class OutboxLimits(NamedTuple):
     first_pause: float = 0.1
     longest_pause: float = 5.0
     age: timedelta = timedelta(seconds=5)
+    gather: float = 0.05
 
 
 _LIMITS = OutboxLimits()
@@ -249,6 +251,8 @@ class Outbox:
     async def _remove_all(self) -> None:
         failures = 0
         while self._done:
+            if self._room.is_set():  # otherwise other rows wait for the memory
+                await self._sleep(self._limits.gather)
             ids, self._done = self._done, []
             try:
                 failpoint("outbox.remove.before")

@@ -30,7 +30,7 @@ _ACCESS_TOKENS_EXPIRE = timedelta(days=1)
 
 def sort_key(at: datetime) -> str:
     """Return a UTC time as text that sorts chronologically. Stored keys have no time zone."""
-    return at.strftime("%Y-%m-%dT%H:%M:%S.%f")
+    return at.replace(tzinfo=None).isoformat(timespec="microseconds")
 
 
 def _indexes(order: Order) -> Iterator[IndexKey]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from secrets import token_hex
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,6 +52,8 @@ class HttpServer:
                 await respond(send, 200, body, content_type.encode())
             case _ if self._events is not None:
                 failpoint("event.request.before")
+                # Without this header functions-framework makes an id of twelve random numbers, which costs more.
+                scope["headers"].append((b"function-execution-id", token_hex(6).encode()))
                 await self._events(scope, receive, send)
                 failpoint("event.request.after")
             case _:

@@ -28,8 +28,11 @@ class PendingCalls:
         self._limit = limit
         self._seconds = seconds
         self._count = 0
-        self._pending: dict[str, dict[asyncio.Timeout, None]] = {}
+        self._pending: dict[
+            str, dict[asyncio.Timeout, float]
+        ] = {}  # by peer; the values are times of the loop
         self._displaced: set[asyncio.Timeout] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
     async def receive(self, call: grpc.aio.ServicerContext[Any, Any]) -> Any:
         """Return the request message of `call`, or None if its bytes cannot be parsed.
@@ -39,11 +42,14 @@ class PendingCalls:
         peer = address(call.peer())
         if self._count >= self._limit:
             self._displace()
-        timeout = asyncio.timeout(self._seconds)
+        loop = asyncio.get_running_loop()
+        if self._timer is None:
+            self._timer = loop.call_later(self._seconds, self._expire, loop)
+        timeout = asyncio.timeout(None)  # a timer for each call would cost a tenth of the call
         try:
             async with timeout:
                 waiting = self._pending.setdefault(peer, {})
-                waiting[timeout] = None
+                waiting[timeout] = loop.time() + self._seconds
                 self._count += 1
                 try:
                     request = await call.read()
@@ -58,10 +64,22 @@ class PendingCalls:
 
     def _displace(self) -> None:
         largest = max(self._pending.values(), key=len)
-        oldest = next((timeout for timeout in largest if timeout not in self._displaced), None)
+        oldest = next((each for each in largest if each not in self._displaced and not each.expired()), None)
         if oldest is not None:
             self._displaced.add(oldest)
             oldest.reschedule(asyncio.get_running_loop().time())
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End the calls that have waited for too long, and set the timer for the next one."""
+        now, oldest = loop.time(), list[float]()
+        for waiting in self._pending.values():
+            for timeout, ends_at in waiting.items():
+                if ends_at > now:
+                    oldest.append(ends_at)
+                    break
+                if not timeout.expired():
+                    timeout.reschedule(now)
+        self._timer = loop.call_at(min(oldest), self._expire, loop) if oldest else None
 
     def _remove(self, peer: str, timeout: asyncio.Timeout) -> None:
         waiting = self._pending[peer]
