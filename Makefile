@@ -256,7 +256,7 @@ TAG ?= dev
 DOMAINS := $(sort $(notdir $(patsubst %/main.py,%,$(wildcard functions/*/main.py))))
 IMAGES := $(DOMAINS:%=functions-%) gateway dead-letters setup e2e load
 IMAGE = $(REGISTRY)/shop/$*:$(TAG)
-OVERLAY := knative/overlays/production/kustomization.yaml
+OVERLAY := knative/components/production/kustomization.yaml
 DIGESTS := build/digests
 
 .PHONY: build-all push-all pin-all pin-others
@@ -264,7 +264,7 @@ build-all: $(IMAGES:%=build-%) ## Build all images (REGISTRY=dev.local TAG=dev B
 
 push-all: $(IMAGES:%=push-%) ## Push them to REGISTRY
 
-pin-all: pin-others $(DOMAINS:%=pin-functions-%) pin-gateway pin-dead-letters ## Push, and pin what production runs by the digests
+pin-all: pin-others $(DOMAINS:%=pin-functions-%) pin-gateway pin-dead-letters pin-setup ## Push, and pin what production runs by the digests
 
 pin-others: builder $(READY) ## Pin the images of others by digest: base image, observability, compose.yaml
 	@$(RUN) -m requirements.images $(BUILDER)

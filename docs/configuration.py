@@ -1,4 +1,4 @@
-"""`python -m docs.configuration`: write the tables of docs/configuration.md from the settings in the code."""
+"""`python -m docs.configuration`: write the tables of docs/configuration.md from the settings and the manifests."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast, get_type_hints
 
 import msgspec
+import yaml
 
 from functions.runtime.settings import RuntimeSettings
 
@@ -22,7 +23,8 @@ def page() -> str:
     """Return the page with newly generated tables between its markers."""
     before, rest = PAGE.read_text().split(_BEGIN)
     _, after = rest.split(_END)
-    tables = "\n\n".join(_table(title, cls) for title, cls in _parts())
+    setters = _setters()
+    tables = "\n\n".join(_table(title, cls, setters) for title, cls in _parts())
     return f"{before}{_BEGIN}\n\n{tables}\n\n{_END}{after}"
 
 
@@ -34,14 +36,44 @@ def _parts() -> Iterator[tuple[str, type[Any]]]:
             yield path.parent.name.capitalize(), module.Settings
 
 
-def _table(title: str, cls: type[Any]) -> str:
+def _setters() -> dict[str, list[str]]:
+    """Return the folders of knative/ that set each variable of a service: base, components and overlays."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "knative").rglob("kustomization.yaml")):
+        folder = path.parent.relative_to(ROOT / "knative").as_posix().removeprefix("components/")
+        for name in sorted(set(_set_in(path))):
+            found.setdefault(name, []).append(folder)
+    return found
+
+
+def _set_in(kustomization: Path) -> Iterator[str]:
+    """Yield the variables that a kustomization sets: by its ConfigMap, its patches and its own Knative services."""
+    folder, content = kustomization.parent, yaml.safe_load(kustomization.read_text())
+    for generator in content.get("configMapGenerator", ()):
+        lines = [str(line) for line in generator.get("literals", ())]
+        lines += [
+            line for name in generator.get("envs", ()) for line in (folder / name).read_text().splitlines()
+        ]
+        yield from (line.partition("=")[0] for line in lines if "=" in line and not line.startswith("#"))
+    texts = [patch["patch"] for patch in content.get("patches", ()) if "patch" in patch]
+    texts += [
+        (folder / name).read_text() for name in content.get("resources", ()) if (folder / name).is_file()
+    ]
+    for document in (document for text in texts for document in yaml.safe_load_all(text)):
+        if isinstance(document, dict) and document["apiVersion"] == "serving.knative.dev/v1":
+            for container in document["spec"]["template"].get("spec", {}).get("containers", ()):
+                yield from (variable["name"] for variable in container.get("env", ()))
+
+
+def _table(title: str, cls: type[Any], setters: dict[str, list[str]]) -> str:
     """Return a Markdown table of the fields that `cls` itself declares, without inherited ones."""
     texts = _docstrings(cls)
     hints = get_type_hints(cls, include_extras=True)
-    lines = [f"## {title}", "", "| variable | default | values | meaning |", "|---|---|---|---|"]
+    lines = [f"## {title}", "", "| variable | default | values | meaning | set by |", "|---|---|---|---|---|"]
     for field in msgspec.structs.fields(cls):
         if field.name in texts:
-            cells = (_default(field.default), _bounds(hints[field.name]), _meaning(field.name, texts))
+            given = ", ".join(setters.get(field.name.upper(), ()))
+            cells = (_default(field.default), _bounds(hints[field.name]), _meaning(field.name, texts), given)
             lines.append(f"| `{field.name.upper()}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -34,6 +34,13 @@ def test_the_page_of_settings_is_generated_from_the_code() -> None:
     assert configuration.PAGE.read_text() == configuration.page(), "they have drifted: make schemas"
 
 
+def test_the_page_of_settings_says_which_component_sets_a_variable() -> None:
+    rows = {line.split(" | ")[0].strip("| `"): line for line in configuration.PAGE.read_text().splitlines()}
+    assert rows["STRIPE_API_KEY"].endswith("| payments/stripe |")
+    assert rows["MAIL_FROM"].endswith("| base, overlays/aws, overlays/onprem |")
+    assert rows["STORE_URL"].endswith(", store/postgres |")
+
+
 def read_by_name() -> Iterator[str]:
     """Environment variables that the code of a part reads by their names."""
     for folder in ("events", "functions", "gateway", "knative", "observability"):

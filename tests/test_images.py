@@ -154,7 +154,7 @@ def test_skaffold_builds_each_image_as_make_does_when_one_of_its_files_has_chang
 
 def test_skaffold_knows_every_image_of_ours_that_development_runs() -> None:
     known = {artifact["image"] for artifact in _skaffold()["build"]["artifacts"]}
-    for overlay in ("knative/overlays/dev", "knative/overlays/dev-sync"):
+    for overlay in ("knative/overlays/dev", "knative/overlays/dev-dynamodb", "knative/overlays/dev-sync"):
         images = {
             c["image"].removesuffix(":dev") for _, spec in pods(render(overlay)) for c in spec["containers"]
         }
@@ -162,14 +162,14 @@ def test_skaffold_knows_every_image_of_ours_that_development_runs() -> None:
     assert {case["container"]["image"] for case in _skaffold()["verify"]} <= known
 
 
-@pytest.mark.parametrize("profile", ["", "dev", "production"])
+@pytest.mark.parametrize("profile", ["", "dev", "aws", "onprem"])
 def test_skaffold_understands_its_file(profile: str) -> None:
     if not shutil.which("skaffold"):
         pytest.skip("skaffold is not installed")
     command = ["skaffold", "diagnose", "--yaml-only", *(["-p", profile] if profile else [])]
     made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     config = yaml.safe_load(made)
-    assert ("artifacts" in config["build"]) is (profile != "production")
+    assert ("artifacts" in config["build"]) is (profile not in ("aws", "onprem"))
 
 
 @pytest.mark.parametrize("image", ["functions-orders", "gateway"])
@@ -179,7 +179,7 @@ def test_pinning_writes_the_digest_that_the_registry_gave(image: str, tmp_path: 
     builder.write_text(f'#!/bin/sh\n[ "$2" = --digestfile ] && echo {digest} > "$3"\n')
     builder.chmod(0o755)
     overlay = tmp_path / "kustomization.yaml"
-    shutil.copy(ROOT / "knative/overlays/production/kustomization.yaml", overlay)
+    shutil.copy(ROOT / "knative/components/production/kustomization.yaml", overlay)
     variables = [
         f"BUILDER={builder}",
         f"OVERLAY={overlay}",

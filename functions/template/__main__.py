@@ -35,7 +35,7 @@ Edit next:
   events/catalog.py                 {event} and further events, and who hears what; then make schemas
   functions/{name}/subscriptions.py the events that it hears, each with the method that handles it
   gateway/routes/                   a file of its own if it has a public face
-  knative/overlays/production/      the account in roles.yaml
+  knative/overlays/aws/             the account in roles.yaml
 make lint test-unit checks that all of this fits together; make up starts it. make remove-service NAME={name} undoes it.
 """
 

@@ -19,7 +19,14 @@ Subscriptions = Collection[tuple[str, str]]
 KUBERNETES = "1.34"
 """The release whose schemas the built-in kinds must match."""
 
-_CUSTOM = (".knative.dev/", ".istio.io/")
+_CUSTOM = (
+    ".knative.dev/",
+    ".istio.io/",
+    "cnpg.io/",
+    "kafka.strimzi.io/",
+    "external-secrets.io/",
+    "cert-manager.io/",
+)
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
 _VOLUMES = {
     "configMap",
@@ -36,7 +43,7 @@ _VOLUMES = {
 def faulty_fields(documents: Iterable[m.Document], known: crds.Schemas) -> Iterator[str]:
     """Yield fields that an API server would refuse or silently drop.
 
-    The schemas of Knative's and Istio's kinds are in `known`; if it is empty, these kinds are skipped.
+    The schemas of the kinds of Knative, Istio and other operators are in `known`; if it is empty, they are skipped.
     """
     for document in documents:
         kind = (document["apiVersion"], document["kind"])
@@ -49,7 +56,7 @@ def faulty_fields(documents: Iterable[m.Document], known: crds.Schemas) -> Itera
 
 
 def is_custom(document: m.Document) -> bool:
-    """Return whether a kind is defined by Knative or Istio."""
+    """Return whether a kind is defined by Knative, Istio or another operator."""
     return any(group in document["apiVersion"] for group in _CUSTOM)
 
 

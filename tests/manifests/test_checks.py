@@ -38,7 +38,9 @@ def test_every_field_of_kubernetes_own_kinds_is_known(folder: str) -> None:
 
 
 @everything
-def test_every_field_of_knatives_and_istios_kinds_is_known(folder: str, schemas: crds.Schemas) -> None:
+def test_every_field_of_knatives_istios_and_other_operators_kinds_is_known(
+    folder: str, schemas: crds.Schemas
+) -> None:
     custom = [document for document in render(folder) if checks.is_custom(document)]
     assert list(checks.faulty_fields(custom, schemas)) == []
 
@@ -217,8 +219,11 @@ def test_what_is_checked_is_all_there_is() -> None:
     assert {
         "knative/base",
         "knative/overlays/dev",
+        "knative/overlays/dev-dynamodb",
+        "knative/overlays/dev-ephemeral",
         "knative/overlays/dev-mesh",
-        "knative/overlays/production",
+        "knative/overlays/onprem",
+        "knative/overlays/aws",
         "observability",
     } <= set(folders())
     assert of(render("knative/overlays/dev-mesh"), "AuthorizationPolicy"), "the mesh component is in here"

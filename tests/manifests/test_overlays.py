@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -19,40 +21,52 @@ from tests.manifests import variables
 from tests.manifests.conftest import ROOT
 from tests.manifests.rendered import folders, of, pods, render
 
-DEV, PRODUCTION = "knative/overlays/dev", "knative/overlays/production"
+DEV, DYNAMODB = "knative/overlays/dev", "knative/overlays/dev-dynamodb"
+AWS, ONPREM = "knative/overlays/aws", "knative/overlays/onprem"
+KEYS = {*(f"service-key-{name}" for name in (*domains(ROOT), GATEWAY)), "admin"}
+STORE = {f"store-{name}" for name in ("admin", *domains(ROOT))}
 MADE_OUTSIDE = {
-    PRODUCTION: {
-        *(f"service-key-{name}" for name in (*domains(ROOT), GATEWAY)),
-        "admin",
-        "stripe",
-        "mail-events",
-        "smtp",
-    },
-    DEV: {"smtp"},
+    AWS: {*KEYS, "stripe", "mail-events"},
+    ONPREM: {*KEYS, *STORE, "smtp", "postgres-ca"},
+    DEV: set(),
+    DYNAMODB: set(),
 }
-overlays = pytest.mark.parametrize("overlay", [DEV, PRODUCTION])
+"""The Secrets that people, a vault or an operator make; those that a service may do without are not among them."""
+overlays = pytest.mark.parametrize("overlay", [DEV, DYNAMODB, AWS, ONPREM])
+productions = pytest.mark.parametrize("overlay", [AWS, ONPREM])
 
 
 def _secrets(spec: dict[str, Any]) -> Iterator[str]:
     for volume in spec.get("volumes", ()):
         if "secret" in volume:
             yield volume["secret"]["secretName"]
+        for source in volume.get("projected", {}).get("sources", ()):
+            if "secret" in source:
+                yield source["secret"]["name"]
     for container in spec["containers"]:
         for variable in container.get("env", ()):
-            if "secretKeyRef" in variable.get("valueFrom", {}):
-                yield variable["valueFrom"]["secretKeyRef"]["name"]
+            reference = variable.get("valueFrom", {}).get("secretKeyRef")
+            if reference and not reference.get("optional"):
+                yield reference["name"]
+
+
+def settings(overlay: str) -> dict[str, str]:
+    """What all services are told."""
+    (found,) = (d["data"] for d in of(render(overlay), "ConfigMap") if m.name_of(d).startswith("settings-"))
+    return dict(found)
 
 
 @overlays
 def test_a_pod_that_is_less_restricted_would_be_refused(overlay: str) -> None:
-    (namespace,) = of(render(overlay), "Namespace")
+    (namespace,) = (d for d in of(render(overlay), "Namespace") if m.name_of(d) == "shop")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
 @overlays
 def test_settings_that_change_roll_out_since_their_maps_are_named_by_a_hash(overlay: str) -> None:
     # The public keys are written by the Job that makes them: pods are restarted after a rotation.
-    named = {m.name_of(d) for d in of(render(overlay), "ConfigMap")} - {"service-keys"}
+    maps = [d for d in of(render(overlay), "ConfigMap") if d["metadata"]["namespace"] == "shop"]
+    named = {m.name_of(d) for d in maps} - {"service-keys"}
     assert named
     assert all(re.fullmatch(r"settings-[a-z0-9]{10}", name) for name in named)
     used = {
@@ -66,7 +80,7 @@ def test_settings_that_change_roll_out_since_their_maps_are_named_by_a_hash(over
 
 @overlays
 def test_a_service_is_told_nothing_that_its_settings_do_not_know(overlay: str) -> None:
-    (shared,) = (d["data"] for d in of(render(overlay), "ConfigMap") if "data" in d)
+    shared = settings(overlay)
     parts = [*domains(ROOT), GATEWAY]
     read_by_none = set.intersection(*(set(variables.unknown(part, shared)) for part in parts))
     assert not read_by_none
@@ -93,7 +107,7 @@ def test_everything_that_an_overlay_refers_to_is_in_it(overlay: str) -> None:
 @overlays
 def test_only_what_makes_secrets_gets_a_token_for_the_api_server(overlay: str) -> None:
     with_token = [name for name, spec in pods(render(overlay)) if spec["automountServiceAccountToken"]]
-    assert with_token == (["Job/secrets"] if overlay == DEV else [])
+    assert with_token == (["Job/secrets"] if overlay in (DEV, DYNAMODB) else [])
 
 
 @overlays
@@ -102,34 +116,38 @@ def test_no_secret_of_an_overlay_holds_anything(overlay: str) -> None:
 
 
 def test_the_job_that_makes_secrets_may_touch_nothing_else() -> None:
-    (role,) = of(render(DEV), "Role")
     callers = {*domains(ROOT), GATEWAY}
-    allowed = {kind: set(rule["resourceNames"]) for rule in role["rules"] for kind in rule["resources"]}
-    assert allowed == {
-        "secrets": {"admin", *map("service-key-{}".format, callers)},
-        "configmaps": {"service-keys"},
-    }
-    assert all(rule["apiGroups"] == [""] and rule["verbs"] == ["get", "patch"] for rule in role["rules"])
+    rules = [rule for role in of(render(DEV), "Role") for rule in role["rules"]]
+    allowed = {(kind, name) for rule in rules for kind in rule["resources"] for name in rule["resourceNames"]}
+    assert allowed == {*(("secrets", name) for name in KEYS | STORE), ("configmaps", "service-keys")}
+    assert all(rule["apiGroups"] == [""] and rule["verbs"] == ["get", "patch"] for rule in rules)
     (job,) = (d for d in of(render(DEV), "Job") if m.name_of(d) == "secrets")
-    command, *services = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    command, *services = container["args"]
     assert (command, set(services)) == ("secrets", callers)
+    environment = {each["name"]: each["value"] for each in container["env"]}
+    assert {f"store-{name}" for name in environment["STORE_SECRETS"].split()} == STORE
 
 
-def test_development_runs_the_images_that_make_builds() -> None:
-    images = {c["image"] for _, spec in pods(render(DEV)) for c in spec["containers"]}
-    assert all(re.fullmatch(r"dev\.local/shop/[a-z-]+:dev|amazon/dynamodb-local:[0-9.]+", i) for i in images)
+@pytest.mark.parametrize(("overlay", "store"), [(DEV, "postgres"), (DYNAMODB, "amazon/dynamodb-local")])
+def test_development_runs_the_images_that_make_builds(overlay: str, store: str) -> None:
+    images = {c["image"] for _, spec in pods(render(overlay)) for c in spec["containers"]}
+    (others,) = {i for i in images if not re.fullmatch(r"dev\.local/shop/[a-z-]+:dev", i)}
+    assert re.fullmatch(rf"{store}:[0-9.]+", others)
 
 
-def test_production_pins_every_image_by_its_digest() -> None:
-    for name, spec in pods(render(PRODUCTION)):
+@productions
+def test_production_pins_every_image_by_its_digest(overlay: str) -> None:
+    for name, spec in pods(render(overlay)):
         for container in spec["containers"]:
             assert re.search(r"@sha256:[0-9a-f]{64}$", container["image"]), name
 
 
-def test_production_keeps_a_gateway_awake_and_lets_everything_else_sleep() -> None:
+@productions
+def test_production_keeps_a_gateway_awake_and_lets_everything_else_sleep(overlay: str) -> None:
     scales = {
         m.name_of(s): s["spec"]["template"]["metadata"]["annotations"]["autoscaling.knative.dev/min-scale"]
-        for s in render(PRODUCTION)
+        for s in render(overlay)
         if s["apiVersion"] == m.SERVING
     }
     assert {name for name, scale in scales.items() if scale != "0"} == {"gateway"}
@@ -143,17 +161,12 @@ def test_scale_out_has_an_end_everywhere(overlay: str) -> None:
             assert 1 <= int(annotations["autoscaling.knative.dev/max-scale"]) <= 20, m.name_of(service)
 
 
-def test_production_sends_by_ses_and_keeps_its_state_in_dynamodb_as_roles_of_its_own() -> None:
-    documents = render(PRODUCTION)
-    (shared,) = (d["data"] for d in of(documents, "ConfigMap"))
+def test_aws_sends_by_ses_and_keeps_its_state_in_dynamodb_as_roles_of_its_own() -> None:
+    documents, shared = render(AWS), settings(AWS)
     assert shared["STORE_URL"].startswith("dynamodb://")
     assert "endpoint" not in shared["STORE_URL"]
     assert not [name for name in shared if name.startswith("AWS_") and "REGION" not in name], "no keys: roles"
-    (sender,) = (
-        d for d in documents if d["apiVersion"] == m.SERVING and m.name_of(d) == "notifications-events"
-    )
-    env = {v["name"]: v.get("value") for v in m.container_of(sender)["env"]}
-    assert (env["MAIL_CHANNEL"], env["MAIL_FROM"]) == ("ses", "shop@shop.example.com")
+    assert (shared["MAIL_CHANNEL"], shared["MAIL_FROM"]) == ("ses", "shop@shop.example.com")
     roles = {
         m.name_of(a): a["metadata"]["annotations"]["eks.amazonaws.com/role-arn"]
         for a in of(documents, "ServiceAccount")
@@ -163,16 +176,57 @@ def test_production_sends_by_ses_and_keeps_its_state_in_dynamodb_as_roles_of_its
     assert len(set(roles.values())) == len(roles), "a domain reads its own tables only"
 
 
-def test_production_has_a_durable_broker() -> None:
-    (broker,) = of(render(PRODUCTION), "Broker")
+@productions
+def test_production_has_a_durable_broker(overlay: str) -> None:
+    (broker,) = of(render(overlay), "Broker")
+    assert settings(overlay)["BROKER_URL"].startswith("http://kafka-broker-ingress.")
     assert broker["metadata"]["annotations"]["eventing.knative.dev/broker.class"] == "Kafka"
     assert broker["spec"]["config"]["name"] == "kafka-broker-config"
 
 
-def test_production_has_a_disruption_budget_for_each_service() -> None:
-    documents = render(PRODUCTION)
+@productions
+def test_production_has_a_disruption_budget_for_each_service(overlay: str) -> None:
+    documents = render(overlay)
     services = {m.name_of(d) for d in documents if d["apiVersion"] == m.SERVING} | {"dead-letters"}
+    services |= {m.name_of(d) for d in of(documents, "Pooler")}
     assert {m.name_of(d) for d in of(documents, "PodDisruptionBudget")} == services
+
+
+def test_each_domain_connects_to_postgresql_as_a_role_of_its_own() -> None:
+    documents = render(ONPREM)
+    (cluster,) = of(documents, "Cluster")
+    roles = {role["name"]: role["passwordSecret"]["name"] for role in cluster["spec"]["managed"]["roles"]}
+    assert roles == {f"shop_{name}": f"store-{name}" for name in domains(ROOT)}
+    assert not any(
+        role.keys() & {"superuser", "createrole", "inRoles"} for role in cluster["spec"]["managed"]["roles"]
+    )
+    for service in (d for d in documents if d["apiVersion"] == m.SERVING):
+        given = {v["name"]: v.get("valueFrom", {}) for v in m.container_of(service)["env"]}
+        domain = m.name_of(service).removesuffix("-events")
+        if domain != GATEWAY:
+            assert given["STORE_PASSWORD"]["secretKeyRef"]["name"] == f"store-{domain}"
+        assert ("STORE_PASSWORD" in given) is (domain != GATEWAY)
+
+
+@pytest.mark.parametrize("overlay", [DEV, ONPREM])
+def test_the_stores_of_all_domains_are_migrated(overlay: str) -> None:
+    (job,) = (d for d in of(render(overlay), "Job") if m.name_of(d) == "migrate")
+    command, *stores = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert (command, set(stores)) == ("migrate", {*domains(ROOT), "payments-ledger"})
+
+
+def test_the_pooler_and_the_database_show_certificates_for_the_names_that_are_called() -> None:
+    documents = render(ONPREM)
+    (cluster,) = of(documents, "Cluster")
+    (job,) = of(documents, "Job")
+    environment = {
+        v["name"]: v.get("value", "") for v in job["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    called = {settings(ONPREM)["STORE_URL"], environment["STORE_ADMIN_URL"]}
+    assert all("sslmode=verify-full" in url for url in called)
+    assert {urlsplit(url).hostname for url in called} == set(
+        cluster["spec"]["certificates"]["serverAltDNSNames"]
+    )
 
 
 def network(overlay: str) -> dict[str, dict[str, Any]]:
@@ -221,8 +275,25 @@ def test_dead_letters_are_left_by_brokers_and_read_by_the_gateway_alone(overlay:
     assert out == {"gateway"}
 
 
-def test_developments_database_is_for_the_domains_alone() -> None:
-    assert callers(network(DEV)["shop/dynamodb"], 8000) == {("", "rpc,events")}
+@overlays
+def test_the_store_is_for_the_domains_and_its_migration_alone(overlay: str) -> None:
+    policy = network(overlay)["shop/store"]
+    assert policy["podSelector"] == {"matchLabels": {"app.kubernetes.io/component": "store"}}
+    assert callers(policy, 5432) == callers(policy, 8000) == {("", "rpc,events,migration")}
+    stores = {m.name_of(d) for d in render(overlay) if "store" in json.dumps(labels_of_pods(d))}
+    assert stores == {DEV: {"postgres"}, DYNAMODB: {"dynamodb"}, ONPREM: {"postgres", "postgres-pooler"}}.get(
+        overlay, set()
+    )
+
+
+def labels_of_pods(document: m.Document) -> dict[str, str]:
+    """The labels that the pods of a document get."""
+    spec = document.get("spec", {})
+    metadata = spec.get("inheritedMetadata") or (spec.get("template") or {}).get("metadata") or {}
+    return {k: v for k, v in metadata.get("labels", {}).items() if k == "app.kubernetes.io/component"}
+
+
+def test_domains_have_the_components_that_policies_choose_them_by() -> None:
     components = {
         spec["metadata"]["labels"]["app.kubernetes.io/component"]
         for d in render(DEV)
@@ -290,7 +361,7 @@ def test_whoever_publishes_gets_a_token_for_the_broker_and_nobody_else() -> None
 
 
 def test_production_talks_to_the_world_in_tls_only() -> None:
-    (gateway,) = of(render(PRODUCTION), "Gateway")
+    (gateway,) = of(render(AWS), "Gateway")
     plain, secure = gateway["spec"]["servers"]
     assert plain["tls"] == {"httpsRedirect": True}
     assert (secure["tls"]["mode"], secure["tls"]["minProtocolVersion"]) == ("SIMPLE", "TLSV1_2")

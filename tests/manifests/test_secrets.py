@@ -22,7 +22,7 @@ from tests.manifests import variables
 from tests.manifests.conftest import ROOT
 from tests.manifests.rendered import of, render
 
-PRODUCTION = "knative/overlays/production"
+PRODUCTION = "knative/overlays/aws"
 SERVICES = [GATEWAY, *(f"{domain}{role}" for domain in domains(ROOT) for role in ("", "-events"))]
 # As docs/kubernetes.md has people make them.
 KEYS = {domain: PrivateKey.generate(domain) for domain in (*domains(ROOT), GATEWAY)}
@@ -82,6 +82,7 @@ def test_a_service_of_production_is_given_every_secret_that_its_start_demands(se
     settings = start(service, SECRETS)
     given = {name: secret(settings, name) for name in settings.SECRETS}
     by_role = {"admin_password"} if service == "users-events" else set()
+    by_role |= {"store_password"} & given.keys()  # DynamoDB has roles
     by_role |= {"mail_events_secret"} if service == "notifications-events" else set()
     assert {name for name, value in given.items() if not value} == by_role, "only the rpc role asks for it"
 

@@ -22,8 +22,8 @@ def test_the_broker_delivers_to_the_containers_by_their_names(tmp_path: Path) ->
     compose.prepare(BASE, tmp_path, ADMIN)
     (triggers,) = load((tmp_path / "broker" / "broker.yaml").read_text()).triggers.values()
     urls = {trigger.key: trigger.subscriber_url for trigger in triggers}
-    assert urls["shop/orders-stock-reserved"] == "http://orders:8082"
-    assert urls["shop/payments-stock-reserved"] == "http://payments:8084"
+    assert urls["shop/orders-events"] == "http://orders:8082"
+    assert urls["shop/payments-events"] == "http://payments:8084"
     assert {trigger.delivery.dead_letter_url for trigger in triggers} == {"http://broker:8090/dead-letters"}
 
 
