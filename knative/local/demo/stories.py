@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from knative.local.demo.shop import Person, Shop
+from knative.local.demo.shop import Person, Refused, Shop
 
 Say = Callable[[str], None]
 
@@ -97,8 +97,17 @@ async def declined(visit: Visit) -> None:
 
 
 async def sold_out(visit: Visit) -> None:
-    """Order more than is available. The order is CANCELLED (OUT_OF_STOCK), and nothing is charged."""
-    order = await visit.buy(visit.before["available"] + 1, "tok_ok", "CANCELLED", "OUT_OF_STOCK")
+    """Order more than is available. The order is refused, or CANCELLED (OUT_OF_STOCK), and nothing is charged.
+
+    A new customer's unpaid orders may hold only a share of a product's stock, unless UNPAID_STOCK_SHARE is 0.
+    """
+    wanted = visit.before["available"] + 1
+    try:
+        order = await visit.buy(wanted, "tok_ok", "CANCELLED", "OUT_OF_STOCK")
+    except Refused as refused:
+        expect(refused.reason == "TOO_MANY_UNPAID_PIECES", f"an order of {wanted} refused, saw {refused}")
+        visit.say(f"ordered {wanted} x {visit.product['name']}: {refused.problem['detail']}")
+        return
     visit.show_timeline(order)
     payment = await visit.shop.payment(visit.person, order["id"])
     expect(payment is None or payment["captured"]["amount"] == 0, "nothing charged")
