@@ -80,9 +80,13 @@ class OrderStream(Response):
         """Send events until the stream ends or the client disconnects."""
         gone = asyncio.ensure_future(until_disconnected(receive))
         draining = asyncio.ensure_future(self._state.draining.wait())
+
+        async def write(chunk: bytes) -> None:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await self._relay(lambda chunk: send(_part(chunk)), {gone, draining})
+            await self._relay(write, {gone, draining})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             gone.cancel()
@@ -135,7 +139,3 @@ def event(message: pb.Order) -> bytes:
 async def _next(watch: Any) -> pb.Order | None:
     message = await watch.read()
     return None if message is grpc.aio.EOF else message.order
-
-
-def _part(chunk: bytes) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": chunk, "more_body": True}

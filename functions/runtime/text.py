@@ -40,7 +40,7 @@ def clean_line(text: str, longest: int, shortest: int = 1) -> str:
     line = unicodedata.normalize("NFC", text.strip()) if len(text) <= 4 * longest + 64 else text
     if not shortest <= len(line) <= longest:
         raise TextError(f"must have {shortest} to {longest} characters")
-    if line and not _is_ascii_line(line):
+    if line and not (line.isascii() and line.isprintable()):
         _check(line, frozenset())
         if not any(map(_shows, line)):
             raise TextError("must have something that can be seen")
@@ -57,10 +57,6 @@ def check_text(text: str, longest: int) -> None:
         raise TextError(f"must have at most {longest} characters")
     if not (text.isascii() and text.isprintable()):
         _check(text, _KEPT_CONTROLS)
-
-
-def _is_ascii_line(line: str) -> bool:
-    return line.isascii() and line.isprintable()
 
 
 def _check(text: str, kept: frozenset[str]) -> None:

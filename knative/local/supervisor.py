@@ -137,7 +137,8 @@ class Child:
 
     async def _back_off(self, code: int, failures: int) -> None:
         delay = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
-        self._terminal.part(self.part.name, f"ended ({_reason(code)}); starts again in {delay:g} s", "bad")
+        reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        self._terminal.part(self.part.name, f"ended ({reason}); starts again in {delay:g} s", "bad")
         self.restarts += 1
         self._changed()
         with suppress(TimeoutError):
@@ -233,7 +234,3 @@ class Supervisor:
     def _in_order(self, number: Callable[[Part], int]) -> list[list[Child]]:
         numbers = sorted({number(child.part) for child in self.children})
         return [[child for child in self.children if number(child.part) == n] for n in numbers]
-
-
-def _reason(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"

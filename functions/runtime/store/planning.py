@@ -154,7 +154,8 @@ def plan(
     for entity in changes.delete:
         ref = _own_ref(entity, copies, writes)
         if ref in found:
-            writes[ref] = _removal(codecs.of(ref.type).name, ref.id, found[ref])
+            old = found[ref]
+            writes[ref] = Write(codecs.of(ref.type).name, ref.id, old, None, (), decode_keys(old.keys))
     return Plan(
         changes.result,
         list(writes.values()),
@@ -182,10 +183,6 @@ def _put(codec: Codec[Any], entity: Any, old: Stored | None, epoch: int) -> Writ
         return Write(codec.name, entity.id, old, new, (), ())
     before, after = set(decode_keys(old_keys)), set(decode_keys(keys))
     return Write(codec.name, entity.id, old, new, sorted(after - before), sorted(before - after))
-
-
-def _removal(kind: str, entity_id: str, old: Stored) -> Write:
-    return Write(kind, entity_id, old, None, (), decode_keys(old.keys))
 
 
 def _record(

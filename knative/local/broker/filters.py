@@ -55,14 +55,16 @@ def _compile(where: str, expression: object) -> Filter:
     where = f"{where}.{name}"
     if name in ("all", "any"):
         inner = _many(where, value)
-        return _all(inner) if name == "all" else _any(inner)
+        return (
+            _all(inner) if name == "all" else lambda attributes: any(passes(attributes) for passes in inner)
+        )
     if name == "not":
         negated = _compile(where, value)
         return lambda attributes: not negated(attributes)
     match = _MATCHERS.get(name)
     if match is None:
         raise FilterError(f"{where}: unknown dialect {name!r} (known: exact, prefix, suffix, all, any, not)")
-    return _each(match, _wanted(where, value))
+    return _all([match(_canonical(name), wanted) for name, wanted in _wanted(where, value).items()])
 
 
 def _many(where: str, expressions: object) -> list[Filter]:
@@ -75,10 +77,6 @@ def _all(filters: list[Filter]) -> Filter:
     if len(filters) == 1:
         return filters[0]
     return lambda attributes: all(passes(attributes) for passes in filters)
-
-
-def _any(filters: list[Filter]) -> Filter:
-    return lambda attributes: any(passes(attributes) for passes in filters)
 
 
 def _exact(attribute: str, wanted: str) -> Filter:
@@ -94,10 +92,6 @@ def _suffix(attribute: str, wanted: str) -> Filter:
 
 
 _MATCHERS: Final = {"exact": _exact, "prefix": _prefix, "suffix": _suffix}
-
-
-def _each(match: Callable[[str, str], Filter], wanted: Mapping[str, str]) -> Filter:
-    return _all([match(_canonical(attribute), value) for attribute, value in wanted.items()])
 
 
 def _legacy(attributes: Mapping[str, str]) -> Filter:

@@ -43,7 +43,8 @@ class NotAvailable(Exception):
 
 def install() -> Path:
     """Return the folder with the libraries, and download them if they are missing. Raises NotAvailable."""
-    folder = _cache() / f"dynamodb-local-{VERSION}"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shop-platform"
+    folder = cache / f"dynamodb-local-{VERSION}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
@@ -124,10 +125,6 @@ def _fetch(folder: Path) -> None:
         if done.returncode != 0 or not list(target.glob("DynamoDBLocal-*.jar")):
             raise NotAvailable("DynamoDB Local could not be fetched: Maven failed (is there a network?)")
         target.rename(folder)
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shop-platform"
 
 
 def free_port() -> int:
