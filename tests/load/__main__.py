@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ async def _prepare(shop: Shop, platform: Platform, options: argparse.Namespace) 
     people: list[Person] = []
     for start in range(0, options.people, _AT_ONCE):
         number = min(_AT_ONCE, options.people - start)
-        people += await asyncio.gather(*(_customer(shop) for _ in range(number)))
+        people += await asyncio.gather(*(_patiently(shop.register) for _ in range(number)))
     if not platform.admin_password:
         catalogue = await shop.all("/v1/products")
         return Prepared(people, {it["id"]: 0 for it in catalogue[:_PRODUCTS]}, catalogue[0]["id"], None)
@@ -116,16 +116,16 @@ async def _prepare(shop: Shop, platform: Platform, options: argparse.Namespace) 
     return Prepared(people, {**products, scarce: half}, scarce, admin)
 
 
-async def _customer(shop: Shop) -> Person:
-    """Register a customer; another one if a busy platform does not answer."""
+async def _patiently(attempt: Callable[[], Awaitable[Person]]) -> Person:
+    """Register or log somebody in; try again while the platform is busy."""
     for _ in range(_ATTEMPTS - 1):
         try:
-            return await shop.register()
+            return await attempt()
         except Refused as refused:
             if refused.status not in (429, 503, 504):
                 raise
             await asyncio.sleep(refused.retry_after)
-    return await shop.register()
+    return await attempt()
 
 
 async def _product(shop: Shop, admin: Person, on_hand: int) -> str:
@@ -170,9 +170,7 @@ async def check(
     """
     began = time.monotonic()
     orders: dict[str, Any] = {}
-    people = await asyncio.gather(
-        *(shop.login(who.email, who.password, who.profile) for who in prepared.people)
-    )
+    people = [await _signed_in(shop, person) for person in prepared.people]
     waiting = list(range(len(people)))
     while waiting and time.monotonic() < began + _SETTLE_SECONDS:
         lists = [await shop.all("/v1/orders", people[number]) for number in waiting]
@@ -190,11 +188,16 @@ async def check(
         f"order {key} is still {it['status']}" for key, it in orders.items() if it["status"] not in FINAL
     ]
     if prepared.admin is not None and not broken:
-        admin = await shop.login(prepared.admin.email, prepared.admin.password, prepared.admin.profile)
+        admin = await _signed_in(shop, prepared.admin)
         ledger = await shop.all("/v1/admin/payments/ledger", admin)
         stocks = {key: await shop.stock(key) for key in prepared.products}
         broken += wrong_money(orders, ledger) + wrong_stock(orders, prepared.products, stocks)
     return settled, broken
+
+
+async def _signed_in(shop: Shop, person: Person) -> Person:
+    """Log in again: the load may have taken longer than tokens last."""
+    return await _patiently(lambda: shop.login(person.email, person.password, person.profile))
 
 
 def wrong_money(orders: Mapping[str, Any], ledger: Sequence[Mapping[str, Any]]) -> list[str]:
