@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sqlite3
 import sys
@@ -19,13 +20,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from functions.runtime.settings import SettingsError
 from functions.runtime.store.epochs import begin_in_file
-from functions.runtime.store.sqlite.file import StoreFileError, check
+from functions.runtime.store.postgres.local import NotAvailable, Urls
+from functions.runtime.store.sqlite.file import check
+from knative.local import postgres
 from knative.local.data import Data, DataInUse
 
 ROOT: Final = Path(__file__).parents[2]
 _DATABASES: Final = ("store/*.db", "broker/*.db")
 _FILES: Final = ("secrets/*", "secrets/*/*", "first-start*")
+_DUMP: Final = "postgres.dump"
 _MANIFEST: Final = "backup.json"
 _PAGES: Final = 4096  # pages copied at a time
 _LOCK_TIMEOUT: Final = 10.0  # seconds
@@ -35,10 +40,14 @@ class BackupFailed(Exception):
     """Nothing was backed up or restored; the message says why."""
 
 
-def backup(data: Path, to: Path) -> None:
-    """Copy the platform's state from `data` to the new folder `to`, and check the copy. Raises BackupFailed."""
+def backup(data: Path, to: Path, database_url: str = "") -> None:
+    """Copy the platform's state from `data` to the new folder `to`, and check the copy. Raises BackupFailed.
+
+    The state on PostgreSQL is copied from the server in `data`, if there is one, or from `database_url`.
+    """
     names = _found(data, _DATABASES)
-    if not any(name.startswith("store/") for name in names):
+    on_postgres = bool(database_url) or (data / "postgres" / "data").exists()
+    if not on_postgres and not any(name.startswith("store/") for name in names):
         raise BackupFailed(f"There is no state in {data} (DynamoDB has backups of its own).")
     if to.exists():
         raise BackupFailed(f"{to} is there already: a backup is never written over another.")
@@ -48,20 +57,34 @@ def backup(data: Path, to: Path) -> None:
     for name in (*names, *files):
         (draft / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        with _snapshots([data / name for name in names]) as snapshots:
+        with ExitStack() as stack:
+            urls = (
+                stack.enter_context(postgres.reached(data / "postgres", database_url))
+                if on_postgres
+                else None
+            )
+            snapshots, dumped = stack.enter_context(_snapshots([data / name for name in names], urls))
             for name in files:
                 shutil.copy2(data / name, draft / name)
             for name, snapshot in zip(names, snapshots, strict=True):
                 _copy(snapshot, draft / name)
-    except sqlite3.Error as error:
+            if urls and dumped:
+                postgres.dump(urls, dumped, draft / _DUMP)
+                postgres.check(draft / _DUMP)
+    except (sqlite3.Error, NotAvailable) as error:
         raise BackupFailed(f"The state cannot be read: {error}") from error
-    manifest = {"at": datetime.now(UTC).isoformat(), "databases": names, "files": files}
+    manifest = {
+        "at": datetime.now(UTC).isoformat(),
+        "databases": names,
+        "files": files,
+        "dumps": [_DUMP] if on_postgres else [],
+    }
     (draft / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     draft.rename(to)
 
 
-def restore(data: Path, source: Path) -> Path | None:
-    """Replace the state in `data` by a backup.
+def restore(data: Path, source: Path, database_url: str = "") -> Path | None:
+    """Replace the state in `data` by a backup, and that at `database_url`, if it is given.
 
     Returns the folder with the replaced state, or None if there was none. Raises BackupFailed for an incomplete backup,
     and DataInUse if a platform runs on `data`.
@@ -69,12 +92,15 @@ def restore(data: Path, source: Path) -> Path | None:
     try:
         manifest = json.loads((source / _MANIFEST).read_text())
         names = [*manifest["databases"], *manifest["files"]]
+        dumps = manifest.get("dumps", [])  # earlier releases had none
     except (OSError, ValueError, KeyError) as error:
         raise BackupFailed(f"{source} is not a backup: it has no {_MANIFEST} that can be read.") from error
     for name in manifest["databases"]:
         if not (source / name).exists():
             raise BackupFailed(f"{source} is not whole: {name} is missing.")
         check(source / name)
+    for name in dumps:
+        postgres.check(source / name)
     Data(data).hold()
     fresh = data / "restoring"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -83,8 +109,11 @@ def restore(data: Path, source: Path) -> Path | None:
         shutil.copy2(source / name, fresh / name)
     for path in sorted(fresh.glob("store/*.db")):
         begin_in_file(path)  # makes tokens, versions and cursors from before the restore invalid
+    for name in dumps:
+        with postgres.reached(fresh / "postgres", database_url) as urls:
+            postgres.load(urls, source / name, lambda _: None)
     replaced = data / f"replaced-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-    old = (*(data / name for name in ("store", "broker", "secrets")), *data.glob("first-start*"))
+    old = (*(data / name for name in ("store", "postgres", "broker", "secrets")), *data.glob("first-start*"))
     for path in filter(Path.exists, old):
         replaced.mkdir(exist_ok=True, mode=0o700)
         path.rename(replaced / path.name)
@@ -95,8 +124,10 @@ def restore(data: Path, source: Path) -> Path | None:
 
 
 @contextmanager
-def _snapshots(paths: Sequence[Path]) -> Iterator[list[sqlite3.Connection]]:
-    """Open a snapshot of each database, all at the same moment."""
+def _snapshots(
+    paths: Sequence[Path], urls: Urls | None
+) -> Iterator[tuple[list[sqlite3.Connection], str | None]]:
+    """Open a snapshot of each database, all at the same moment. Yields them, and the id of PostgreSQL's."""
     with ExitStack() as stack:
         with ExitStack() as gates:
             for path in paths:
@@ -110,7 +141,9 @@ def _snapshots(paths: Sequence[Path]) -> Iterator[list[sqlite3.Connection]]:
                     "SELECT COUNT(*) FROM sqlite_schema"
                 ).fetchone()  # the snapshot begins with a read
                 snapshots.append(snapshot)
-        yield snapshots
+            # PostgreSQL commits on, but nothing that the broker has accepted since the gates were closed is missing.
+            dumped = stack.enter_context(postgres.snapshot(urls)) if urls else None
+        yield snapshots, dumped
 
 
 def _connected(path: Path) -> closing[sqlite3.Connection]:
@@ -142,17 +175,17 @@ def _found(data: Path, patterns: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str]) -> int:
     """Run the command line; return the exit status."""
     arguments = _parser().parse_args(argv)
-    folder = arguments.folder
+    folder, database_url = arguments.folder, os.environ.get("DATABASE_URL", "")
     try:
         if arguments.command == "backup":
             folder = folder or ROOT / "backups" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
-            backup(arguments.data, folder)
+            backup(arguments.data, folder, database_url)
             sys.stdout.write(f"Backed up to {folder}\n")
             return 0
         if folder is None:
             raise BackupFailed("Which backup? make restore FROM=" + _latest())
-        replaced = restore(arguments.data, folder)
-    except (BackupFailed, DataInUse, StoreFileError, OSError) as error:
+        replaced = restore(arguments.data, folder, database_url)
+    except (BackupFailed, DataInUse, SettingsError, NotAvailable, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     sys.stdout.write(f"Restored {folder}" + (f"; what was there is in {replaced}\n" if replaced else "\n"))

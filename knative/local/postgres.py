@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from functions.runtime.store.dynamodb.tables import definition
-from functions.runtime.store.postgres.local import NotAvailable, Urls, binary
-from functions.runtime.store.postgres.migrate import Settings, drop, migrate
+from functions.runtime.store.postgres.client import postgres_url
+from functions.runtime.store.postgres.local import NotAvailable, PostgresServer, Urls, binary
+from functions.runtime.store.postgres.migrate import Settings, begin_epochs, drop, migrate
+from functions.runtime.store.postgres.schema import schema_of
 from knative.local.logs import last_lines, open_log
 from knative.local.parts import launch
 
@@ -51,6 +53,81 @@ def prepare(urls: Urls, say: Callable[[str], None], *, fresh: bool = False) -> N
         await migrate(settings, stores, say)
 
     asyncio.run(run())
+
+
+@contextmanager
+def reached(folder: Path, given: str) -> Iterator[Urls]:
+    """Context manager of the database at the URL `given`, or else of the server in `folder`, running or not."""
+    running = Urls.read(folder)
+    if given:
+        yield Urls(given, given)
+    elif running:
+        yield running
+    else:
+        with PostgresServer(folder, durable=True) as server:
+            yield server.urls
+
+
+@contextmanager
+def snapshot(urls: Urls) -> Iterator[str]:
+    """Context manager of a snapshot of the database at this moment. Yields its id, for `dump`."""
+    import asyncpg
+
+    address = postgres_url(urls.admin)
+
+    with asyncio.Runner() as runner:
+
+        async def begin() -> tuple[Any, str]:
+            connection = await asyncpg.connect(address.url, user=address.user, password=address.password)
+            await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            return connection, await connection.fetchval("SELECT pg_export_snapshot()")
+
+        connection, name = runner.run(begin())
+        try:
+            yield name
+        finally:
+            runner.run(connection.close())
+
+
+def dump(urls: Urls, name: str, to: Path) -> None:
+    """Write the stores' schemas, as they are in this snapshot, to a file of pg_restore's. Raises NotAvailable."""
+    schemas = [word for store in definition()[0] for word in ("-n", schema_of(store))]
+    _run(urls, "pg_dump", "-Fc", "-Z1", f"--snapshot={name}", "-f", str(to), *schemas)
+    to.chmod(0o600)
+
+
+def load(urls: Urls, source: Path, say: Callable[[str], None]) -> None:
+    """Replace the stores' schemas by those of a dump, and begin a new epoch. Raises NotAvailable and SettingsError."""
+    stores, settings = definition()[0], Settings(store_url=urls.domains, store_admin_url=urls.admin)
+    prepare(urls, say)  # makes the roles, which a dump does not have
+    asyncio.run(drop(settings, stores))
+    _run(urls, "pg_restore", "--single-transaction", "--no-owner", str(source))
+    prepare(urls, say)  # migrates the schemas of an earlier release
+    asyncio.run(begin_epochs(settings, stores))
+
+
+def check(source: Path) -> None:
+    """Raise NotAvailable unless a dump can be read to its end."""
+    done = subprocess.run(  # noqa: S603 - our own command
+        [binary("pg_restore"), "-f", os.devnull, str(source)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise NotAvailable(f"{source} is damaged: {done.stderr.strip()}")
+
+
+def _run(urls: Urls, program: str, *words: str) -> None:
+    address = postgres_url(urls.admin)
+    given = {"PGUSER": address.user, "PGPASSWORD": address.password}
+    env = os.environ | {name: value for name, value in given.items() if value}
+    done = subprocess.run(  # noqa: S603 - our own command
+        [binary(program), "-d", _libpq(urls), *words], env=env, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise NotAvailable(f"{program} failed: {done.stderr.strip()}")
+
+
+def _libpq(urls: Urls) -> str:
+    return postgres_url(urls.admin).url  # without `pool_size`, which libpq does not know
 
 
 @contextmanager

@@ -18,9 +18,8 @@ _ONLY_IN: dict[str, Callable[[str], bool]] = {
     "rpc.stream": lambda part: part == "orders",  # the only service with a stream
     "peer.call": lambda part: part != "users",  # users calls no other service
 }
-DYNAMODB = "dynamodb."
-"""The prefix of the failpoints of the DynamoDB adapter; a platform runs either that or the SQLite adapter."""
-SQLITE = "sqlite."
+SQLITE, POSTGRES, DYNAMODB = "sqlite.", "postgres.", "dynamodb."
+"""The prefixes of the failpoints of the adapters; a platform runs one of them."""
 
 
 class Point(NamedTuple):

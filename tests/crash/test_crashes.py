@@ -20,12 +20,13 @@ from pathlib import Path
 import pytest
 
 from functions.runtime.store.dynamodb.local import NotAvailable
-from knative.local import dynamodb
+from functions.runtime.store.postgres.local import NotAvailable as PostgresNotAvailable
+from knative.local import dynamodb, postgres
 from knative.local.demo.shop import Person, Refused, Shop
 from tests.crash.invariants import MAIL_SECONDS, Violation, broken, drained, unsent
 from tests.crash.mail import MailServer, mail_server
 from tests.crash.platform import SETTLE_SECONDS, Mortal, mortal
-from tests.crash.points import DYNAMODB, GATEWAY, SQLITE, Shot, points, rounds, shots
+from tests.crash.points import DYNAMODB, GATEWAY, POSTGRES, SQLITE, Shot, points, rounds, shots
 from tests.crash.story import begin
 
 SEED = int(os.environ.get("CRASH_SEED") or random.randrange(1_000_000))
@@ -35,6 +36,7 @@ HIT_SECONDS = 90.0
 # Reached many times a second: where they strike is drawn, so that it is not always at the start.
 _BUSY = (
     "sqlite.",
+    "postgres.",
     "dynamodb.",
     "broker.accept",
     "broker.acknowledge",
@@ -122,11 +124,11 @@ async def trial(folder: Path, capture: pytest.CaptureFixture[str], **environ: st
             assert not trying.wrong, "\n".join([*trying.wrong, platform.output()])
 
 
-def chosen(*, dynamodb: bool) -> list[Shot]:
-    """The shots on this kind of store, in an order that the seed draws."""
-    store, other = (DYNAMODB, SQLITE) if dynamodb else (SQLITE, DYNAMODB)
-    found = [shot for shot in shots(points()) if ONLY in shot.point and not shot.point.startswith(other)]
-    if dynamodb:
+def chosen(store: str = SQLITE) -> list[Shot]:
+    """The shots on this kind of store, and on SQLite also those of all other parts, in an order that the seed draws."""
+    others = tuple({SQLITE, POSTGRES, DYNAMODB} - {store})
+    found = [shot for shot in shots(points()) if ONLY in shot.point and not shot.point.startswith(others)]
+    if store != SQLITE:
         found = [shot for shot in found if shot.point.startswith(store)]
     random.Random(SEED).shuffle(found)
     # Takes up what was left a minute before: at the end there is some.
@@ -138,7 +140,7 @@ async def test_no_point_to_die_at_loses_or_repeats_anything(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with trial(tmp_path / "data", capsys) as trying:
-        for together in rounds(chosen(dynamodb=False)):
+        for together in rounds(chosen()):
             await trying.round(together)
         await trying.mail_went_out()
 
@@ -152,16 +154,29 @@ async def test_nor_does_any_on_dynamodb(tmp_path: Path, capsys: pytest.CaptureFi
         pytest.skip(str(missing))
     try:
         async with trial(tmp_path / "data", capsys, **variables) as trying:
-            for together in rounds(chosen(dynamodb=True)):
+            for together in rounds(chosen(DYNAMODB)):
                 await trying.round(together)
     finally:
         database.__exit__(None, None, None)
 
 
+@pytest.mark.slow
+async def test_nor_does_any_on_postgresql(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    database = postgres.running(tmp_path / "postgres", tmp_path / "postgres.log", {}, lambda _: None)
+    try:
+        variables = await asyncio.to_thread(database.__enter__)
+    except PostgresNotAvailable as missing:
+        pytest.skip(str(missing))
+    try:
+        async with trial(tmp_path / "data", capsys, **variables) as trying:
+            for together in rounds(chosen(POSTGRES)):
+                await trying.round(together)
+    finally:
+        await asyncio.to_thread(database.__exit__, None, None, None)
+
+
 async def test_a_few_points_drawn_by_a_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    drawn = [shot for shot in chosen(dynamodb=False) if not shot.point.startswith("notifications.retry")][
-        :FEW
-    ]
+    drawn = [shot for shot in chosen() if not shot.point.startswith("notifications.retry")][:FEW]
     async with trial(tmp_path / "data", capsys) as trying:
         for together in rounds(drawn, at_once=2):
             await trying.round(together)

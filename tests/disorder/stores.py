@@ -1,16 +1,22 @@
-"""The stores of the domains: in memory with interleaved calls, or on disk."""
+"""The stores of the domains: in memory with interleaved calls, on disk, or on PostgreSQL."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from functions.runtime.clock import ManualClock
 from functions.runtime.store.memory import MemoryStore
 from functions.runtime.store.port import EntityMapping, Ref, Store
+from functions.runtime.store.postgres.client import Connection, postgres_url
+from functions.runtime.store.postgres.local import PostgresServer
+from functions.runtime.store.postgres.migrate import migrated
+from functions.runtime.store.postgres.schema import role_of, schema_of
+from functions.runtime.store.postgres.store import PostgresStore
 from functions.runtime.store.sqlite.store import SQLiteStore
 
 OpenStore = Callable[[str, Sequence[EntityMapping[Any]], ManualClock], Store]
@@ -53,6 +59,24 @@ class InterleavingStore(MemoryStore):
 def interleaving(chance: random.Random) -> OpenStore:
     """Return a factory of stores in memory."""
     return lambda _, mappings, clock: InterleavingStore(mappings, clock, chance)
+
+
+def on_postgres(server: PostgresServer) -> OpenStore:
+    """Return a factory of stores on this server, a new schema for each."""
+    runs = next(_runs)
+
+    def open_store(name: str, mappings: Sequence[EntityMapping[Any]], clock: ManualClock) -> Store:
+        store = f"disorder{runs}-{name}"
+        migrated(server, [store])
+        connection = Connection(
+            postgres_url(server.urls.domains).url, role_of(store), lambda: None, timeout=60
+        )
+        return PostgresStore(schema_of(store), mappings, clock, connection)
+
+    return open_store
+
+
+_runs = count()
 
 
 def on_disk(folder: Path) -> OpenStore:

@@ -11,15 +11,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from functions.orders.domain import Order
 from functions.runtime.errors import Code, ServiceError
+from functions.runtime.store.postgres.local import NotAvailable, PostgresServer
 from tests.disorder import invariants
 from tests.disorder.platform import DOMAINS, HANDLED, LATER, TOKEN_LIFE, Platform
-from tests.disorder.stores import OpenStore, interleaving, on_disk
+from tests.disorder.stores import OpenStore, interleaving, on_disk, on_postgres
 
 T = TypeVar("T")
 
@@ -225,6 +227,26 @@ class DisorderOnDisk(Disorder):
             self.folder.cleanup()
 
 
+class DisorderOnPostgres(Disorder):
+    """The same on PostgreSQL."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            self.server = PostgresServer().__enter__()
+        except NotAvailable as error:
+            pytest.skip(str(error))
+
+    def stores(self, seed: int) -> OpenStore:
+        return on_postgres(self.server)
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            self.server.__exit__()
+
+
 def scenarios(examples: int, steps: int) -> settings:
     return settings(
         max_examples=EXAMPLES or examples,
@@ -237,5 +259,7 @@ def scenarios(examples: int, steps: int) -> settings:
 
 TestDisorder = Disorder.TestCase
 TestDisorder.settings = scenarios(20, 40)
+TestDisorderOnPostgres = DisorderOnPostgres.TestCase
+TestDisorderOnPostgres.settings = scenarios(2, 20)
 TestDisorderOnDisk = DisorderOnDisk.TestCase
 TestDisorderOnDisk.settings = scenarios(3, 30)

@@ -15,16 +15,23 @@ import pytest
 from events.catalog import OrderCancelled, PaymentCaptured, StockRejected, StockReserved
 from functions.orders.domain import Order, Status
 from functions.products.stock.domain import Reservation, State
+from functions.runtime.tests.conftest import postgres
 from tests.disorder.invariants import always, ledger
 from tests.disorder.platform import HANDLED, Platform
-from tests.disorder.stores import InterleavingStore, interleaving, on_disk
+from tests.disorder.stores import InterleavingStore, interleaving, on_disk, on_postgres
+
+__all__ = ["postgres"]
 
 MANY = 210  # more than two pages of every sweep
 
 
-@pytest.fixture(params=["memory", "disk"])
+@pytest.fixture(params=["memory", "disk", "postgres"])
 async def platform(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Platform]:
-    platform = Platform(interleaving(random.Random(7)) if request.param == "memory" else on_disk(tmp_path))
+    if request.param == "postgres":
+        open_store = on_postgres(request.getfixturevalue("postgres"))
+    else:
+        open_store = interleaving(random.Random(7)) if request.param == "memory" else on_disk(tmp_path)
+    platform = Platform(open_store)
     await platform.start()
     yield platform
     await platform.close()

@@ -2,12 +2,13 @@
 
 Without a new epoch, versions would be reused for other contents, and tokens, cursors and ETags from before the restore
 would still be accepted. `make restore` begins a new epoch itself. After a restore by the database's own means
-(DynamoDB's point-in-time recovery), run `make epoch` (`python -m functions.runtime.store.epochs`) with its STORE_URL
+(point-in-time recovery), run `make epoch` (`python -m functions.runtime.store.epochs`) with its STORE_URL
 while no service runs.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from datetime import UTC, datetime
@@ -55,17 +56,23 @@ def begin_in_table(client: object, table: str) -> int:
 def begin(store_url: str) -> dict[str, int]:
     """Begin a new epoch in every domain's store at STORE_URL. Raises SettingsError.
 
-    Returns the epochs by file or table.
+    Returns the epochs by file, schema or table.
     """
     scheme, _, rest = store_url.partition(":")
     if scheme == "sqlite" and rest.startswith("///"):
         paths = sorted(Path(rest.removeprefix("///")).glob("*.db"))
         return {path.name: begin_in_file(path) for path in paths}
-    if scheme != "dynamodb":
-        raise SettingsError("STORE_URL: must be sqlite:///folder or dynamodb://prefix")
     from functions.runtime.store.dynamodb.client import Connection, dynamodb_url, make_client
     from functions.runtime.store.dynamodb.tables import definition
 
+    if scheme == "postgresql":
+        from functions.runtime.store.postgres.migrate import Settings, begin_epochs
+
+        return asyncio.run(begin_epochs(load(Settings, os.environ), definition()[0]))
+    if scheme != "dynamodb":
+        raise SettingsError(
+            "STORE_URL: must be sqlite:///folder, postgresql://host/database or dynamodb://prefix"
+        )
     address = dynamodb_url(store_url)
     client = make_client(Connection(address.endpoint, address.region))
     tables = [address.prefix + name for name in definition()[0]]
@@ -74,12 +81,21 @@ def begin(store_url: str) -> dict[str, int]:
 
 def main() -> int:
     """Begin new epochs. Returns 0 if every store has one; otherwise prints the reason and returns 1."""
-    from botocore.exceptions import BotoCoreError, ClientError  # imported only for this command
+    import asyncpg  # these are imported only for this command
+    from botocore.exceptions import BotoCoreError, ClientError
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         for name, epoch in begin(load(RuntimeSettings, os.environ).store_url).items():
             sys.stdout.write(f"{name}: epoch {epoch}\n")
-    except (SettingsError, BotoCoreError, ClientError) as error:
+    except (
+        SettingsError,
+        BotoCoreError,
+        ClientError,
+        asyncpg.PostgresError,
+        SQLAlchemyError,
+        OSError,
+    ) as error:
         sys.stderr.write(f"No new epoch: {error}\n")
         return 1
     return 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -7,8 +8,11 @@ from contextlib import closing
 from pathlib import Path
 from threading import Event, Thread
 
+import asyncpg
 import pytest
 
+from functions.runtime.store.postgres.local import NotAvailable, PostgresServer, Urls
+from knative.local import postgres
 from knative.local.backup import BackupFailed, backup, main, restore
 from knative.local.data import Data, DataInUse
 
@@ -82,6 +86,51 @@ def test_what_was_backed_up_comes_back_and_what_it_replaces_is_kept(data: Path, 
     assert (data / "secrets" / "service-key-orders" / "service.pem").read_bytes() == key
     assert not Data(data).is_first_start
     assert stat.S_IMODE((data / "store" / "orders.db").stat().st_mode) == 0o600
+
+
+def test_the_state_on_postgresql_comes_back_in_a_new_epoch(data: Path, tmp_path: Path) -> None:
+    try:
+        server = PostgresServer(data / "postgres").__enter__()
+    except NotAvailable as missing:
+        pytest.skip(str(missing))
+    try:
+        postgres.prepare(server.urls, lambda _: None)
+        epoch = asyncio.run(_changed(server.urls, "kept"))
+        backup(data, tmp_path / "backup")
+        asyncio.run(_changed(server.urls, "lost"))
+    finally:
+        server.__exit__()
+    backup(data, tmp_path / "of a stopped one")
+
+    replaced = restore(data, tmp_path / "backup")
+
+    assert replaced
+    assert (replaced / "postgres").exists()
+    with postgres.reached(data / "postgres", "") as urls:
+        assert asyncio.run(_read(urls)) == ["kept"]
+        assert asyncio.run(_changed(urls, "later")) > epoch
+    restore(tmp_path / "elsewhere", tmp_path / "of a stopped one")
+    with postgres.reached(tmp_path / "elsewhere" / "postgres", "") as urls:
+        assert asyncio.run(_read(urls)) == ["kept", "lost"]
+    (tmp_path / "backup" / "postgres.dump").write_bytes(b"PGDMP")
+    with pytest.raises(NotAvailable, match="damaged"):
+        restore(tmp_path / "a third", tmp_path / "backup")
+
+
+async def _changed(urls: Urls, key: str) -> int:
+    connection = await asyncpg.connect(urls.admin)
+    await connection.execute("INSERT INTO orders.guard VALUES ($1, '', NULL, 0)", key)
+    epoch: int = await connection.fetchval("SELECT epoch FROM orders.store")
+    await connection.close()
+    return epoch
+
+
+async def _read(urls: Urls) -> list[str]:
+    """Read as the domain's own role does."""
+    connection = await asyncpg.connect(urls.domains, user="shop_orders")
+    found = [row["key"] for row in await connection.fetch("SELECT key FROM orders.guard ORDER BY key")]
+    await connection.close()
+    return found
 
 
 def test_an_empty_folder_takes_a_backup(data: Path, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ class Connection(NamedTuple):
     user: str
     password: Callable[[], str | None]
     pool_size: int = 4
-    connect_timeout: float = 3.0
+    connect_timeout: float = 5.0
     timeout: float = 5.0
     first: float = 10.0
     first_pause: float = 0.02

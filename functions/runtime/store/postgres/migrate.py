@@ -22,6 +22,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ import msgspec
 
 from functions.runtime.settings import SettingsError, load
 from functions.runtime.store.dynamodb.tables import definition
+from functions.runtime.store.epochs import next_epoch
 from functions.runtime.store.postgres.client import postgres_url
 from functions.runtime.store.postgres.local import PostgresServer
 from functions.runtime.store.postgres.schema import VERSION, role_of, schema_of
@@ -100,6 +102,18 @@ async def drop(settings: Settings, stores: Sequence[str]) -> None:
             if await _version(connection, schema):
                 await connection.exec_driver_sql(f"DROP SCHEMA {schema} CASCADE")
         await connection.commit()
+
+
+async def begin_epochs(settings: Settings, stores: Sequence[str]) -> dict[str, int]:
+    """Begin a new epoch in the schemas of these stores. Returns the epochs by schema."""
+    epochs: dict[str, int] = {}
+    async with _connected(settings) as connection:
+        for schema in map(schema_of, stores):
+            last = (await connection.exec_driver_sql(f"SELECT epoch FROM {schema}.store")).scalar()
+            epochs[schema] = next_epoch(last, datetime.now(UTC))
+            await connection.exec_driver_sql(f"UPDATE {schema}.store SET epoch = $1", (epochs[schema],))
+        await connection.commit()
+    return epochs
 
 
 def migrated(server: PostgresServer, stores: Sequence[str]) -> None:
