@@ -16,7 +16,6 @@ from typing import Any, Required, TypedDict, TypeVar, Unpack
 
 from fastapi import APIRouter
 from fastapi.dependencies.utils import get_flat_params, get_typed_return_annotation
-from fastapi.exceptions import RequestValidationError
 from fastapi.params import Header
 from fastapi.routing import APIRoute
 from starlette.requests import Request
@@ -174,7 +173,7 @@ class ApiRoute(APIRoute):
 
     def get_route_handler(self) -> Handler:
         """Return a handler that checks identity and limits, and calls the endpoint within the deadline."""
-        inner = self._fast_handler() or super().get_route_handler()
+        inner = self._fast_handler(super().get_route_handler())
         access, cost, own_seconds = (
             self.access,
             self.options.get("cost", 1),
@@ -215,36 +214,46 @@ class ApiRoute(APIRoute):
 
         return handle
 
-    def _fast_handler(self) -> Handler | None:
-        """Return a handler for an endpoint with path parameters and plain dependencies only; None for other endpoints.
+    def _fast_handler(self, slow: Handler) -> Handler:
+        """Return a handler that does without FastAPI's `solve_dependencies` for a valid request, or `slow`.
 
-        The handler does without FastAPI's `solve_dependencies`, which costs as much as the rest of the request
-        (docs/decisions/0053-fast-routes.md). FastAPI's own fields validate the parameters, with the same errors.
+        That function and its exit stacks cost as much as the rest of the request (docs/decisions/0053-fast-routes.md).
+        FastAPI's own fields validate path, headers and body. A request with an invalid value goes to `slow`, so the
+        errors are FastAPI's. An endpoint with query parameters, or with dependencies that take any, always does.
         """
-        dependant, call, returning = self.dependant, self.call, self.returning
+        dependant, call, returning, body = self.dependant, self.call, self.returning, self.body_field
         if (
             dependant.query_params
-            or dependant.header_params
             or dependant.cookie_params
-            or dependant.body_params
+            or dependant.body_params != [body] * (body is not None)
         ):
-            return None
+            return slow
         for each in dependant.dependencies:
             takes_more = (each.path_params, each.query_params, each.header_params, each.cookie_params)
             if any(takes_more) or each.body_params or each.dependencies or not iscoroutinefunction(each.call):
-                return None
-        request_name, fields = dependant.request_param_name, dependant.path_params
+                return slow
+        request_name, in_path, in_headers = (
+            dependant.request_param_name,
+            dependant.path_params,
+            dependant.header_params,
+        )
         dependencies: list[tuple[str, Any, str | None]] = [
             (each.name or "", each.call, each.request_param_name) for each in dependant.dependencies
         ]
 
         async def handle(request: Request) -> Response:
             values: dict[str, Any] = {request_name: request} if request_name else {}
-            for field in fields:
-                value, errors = field.validate(request.path_params[field.alias], loc=("path", field.alias))
+            given = [(field, request.path_params[field.alias]) for field in in_path]
+            given += [(field, request.headers.get(field.alias)) for field in in_headers]
+            if body is not None:
+                given.append((body, await request.json()))
+            for field, value in given:
+                if value is None and not field.field_info.is_required():
+                    values[field.name] = field.get_default()
+                    continue
+                values[field.name], errors = field.validate(value, loc=())
                 if errors:
-                    raise RequestValidationError(errors)
-                values[field.name] = value
+                    return await slow(request)
             for name, dependency, parameter in dependencies:
                 values[name] = await (dependency(**{parameter: request}) if parameter else dependency())
             return returning(await call(**values))

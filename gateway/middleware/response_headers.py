@@ -44,7 +44,7 @@ class ResponseHeadersMiddleware:
                     headers += rate_headers(request_context.counted)
                 if self._draining.is_set():
                     headers.append(_CLOSE)
-                if not any(name == _CSP[0] for name, _ in headers):
+                if _CSP[0] not in dict(headers):
                     headers.append(_CSP)
                 message["headers"] = headers
             await send(message)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any
 
@@ -37,6 +37,21 @@ _INTERNAL = ServiceError(Code.INTERNAL, "INTERNAL", "Something went wrong inside
 Method = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Any]
 
 
+class RunningCalls:
+    """Context manager that counts the calls within its block. Raises RESOURCE_EXHAUSTED (OVERLOADED) at the limit."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __enter__(self) -> None:
+        if self._count >= RUNNING_CALLS:
+            raise exhausted("OVERLOADED", "The service has too many calls to answer.", retry_after=1.0)
+        self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._count -= 1
+
+
 class Interceptor:
     """Wraps the methods of one function's services. `stream_check` is the time between token checks, in seconds."""
 
@@ -47,7 +62,7 @@ class Interceptor:
         self._verifier = verifier
         self._stream_check = stream_check
         self._pending = pending
-        self._running = 0
+        self.running = RunningCalls()
         self.is_closing = False
 
     def begin(self, call: grpc.aio.ServicerContext[Any, Any]) -> str:
@@ -75,17 +90,6 @@ class Interceptor:
         if self.is_closing:
             raise unavailable(grpc_client.SHUTTING_DOWN, "The service is shutting down.")
         return request
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Count a call as running within the block. Raises RESOURCE_EXHAUSTED (OVERLOADED) at the limit."""
-        if self._running >= RUNNING_CALLS:
-            raise exhausted("OVERLOADED", "The service has too many calls to answer.", retry_after=1.0)
-        self._running += 1
-        try:
-            yield
-        finally:
-            self._running -= 1
 
     @asynccontextmanager
     async def while_valid(self, token: str) -> AsyncIterator[None]:
@@ -142,7 +146,7 @@ class Interceptor:
             try:
                 authorization = self.begin(call)
                 request = await self.receive(call)
-                with self.running(), record.operation.call():
+                with self.running, record.operation.call():
                     await self.authenticate(authorization, access)
                     _require_message(request)
                     answer = await method(request, call)
@@ -172,7 +176,7 @@ class Interceptor:
             try:
                 authorization = self.begin(call)
                 request = await self.receive(call)
-                with self.running(), record.operation.call():
+                with self.running, record.operation.call():
                     await self.authenticate(authorization, access)
                     _require_message(request)
                     async with self.while_valid(identity.current_caller().token):
