@@ -20,16 +20,28 @@ import sys
 import time
 from pathlib import Path
 
-from knative.setup.secrets import Cluster, Folder, announce, fill, fill_keys, fill_passwords, retire, switch
+from knative.setup.secrets import (
+    Cluster,
+    Folder,
+    announce,
+    fill,
+    fill_id,
+    fill_keys,
+    fill_passwords,
+    retire,
+    switch,
+)
 
 
 def secrets() -> None:
     """Create missing key pairs for the services in the arguments, and a password for the administrator ADMIN_EMAIL.
 
-    Creates passwords of the store for the names in STORE_SECRETS, too.
+    Creates passwords of the store for the names in STORE_SECRETS, and the id in the Secret VOLUMES_SECRET, too.
     """
     cluster = Cluster.from_inside()
     made = fill_passwords(cluster, os.environ.get("STORE_SECRETS", "").split())
+    if volumes := os.environ.get("VOLUMES_SECRET"):
+        made += fill_id(cluster, volumes)
     made += fill(cluster, os.environ["ADMIN_EMAIL"], sys.argv[2:])
     _say(f"made: {', '.join(made) or 'nothing, all is there'}")
 

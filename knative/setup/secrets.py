@@ -121,6 +121,14 @@ def fill_passwords(cluster: Secrets, names: Sequence[str]) -> list[str]:
     return made
 
 
+def fill_id(cluster: Secrets, name: str) -> list[str]:
+    """Create the missing entry `id` of the Secret `name`, a random name for folders. Returns the created names."""
+    if "id" in cluster.entries(name):
+        return []
+    cluster.add(name, {"id": secrets.token_hex(8).encode()})
+    return [name]
+
+
 def fill_keys(cluster: Secrets, services: Sequence[str]) -> list[str]:
     """Create missing key pairs; return the names of the changed objects. Published public keys stay published."""
     made = []

@@ -220,7 +220,6 @@ def test_what_is_checked_is_all_there_is() -> None:
         "knative/base",
         "knative/overlays/dev",
         "knative/overlays/dev-dynamodb",
-        "knative/overlays/dev-ephemeral",
         "knative/overlays/dev-mesh",
         "knative/overlays/onprem",
         "knative/overlays/aws",

@@ -26,16 +26,16 @@ COMPONENTS = ROOT / "knative" / "components"
 STORES = {
     "postgres": ["store/postgres"],
     "postgres-by-an-operator": ["store/postgres", "store/cloudnative-pg"],
-    "postgres-server": ["dev", "store/postgres", "store/postgres-server"],
+    "postgres-server": ["dev", "store/postgres", "store/postgres-server", "node-volumes"],
     "dynamodb": ["store/dynamodb"],
-    "dynamodb-local": ["dev", "store/dynamodb", "store/dynamodb-local"],
+    "dynamodb-local": ["dev", "store/dynamodb", "store/dynamodb-local", "node-volumes"],
 }
 BROKERS = ["in-memory", "kafka"]
 PAYMENTS = ["", "stripe"]
 MAIL = ["", "smtp", "ses"]
 EXTRAS = {
     "alone": [],
-    "with everything": ["observability", "event-policy", "certificates", "secrets/external", "ephemeral"],
+    "with everything": ["observability", "event-policy", "certificates", "secrets/external"],
 }
 # Each store with each broker, alone and with everything; payments and mail take turns, so that each meets each.
 COMBINATIONS = [

@@ -119,7 +119,10 @@ def test_the_job_that_makes_secrets_may_touch_nothing_else() -> None:
     callers = {*domains(ROOT), GATEWAY}
     rules = [rule for role in of(render(DEV), "Role") for rule in role["rules"]]
     allowed = {(kind, name) for rule in rules for kind in rule["resources"] for name in rule["resourceNames"]}
-    assert allowed == {*(("secrets", name) for name in KEYS | STORE), ("configmaps", "service-keys")}
+    assert allowed == {
+        *(("secrets", name) for name in KEYS | STORE | {"volumes"}),
+        ("configmaps", "service-keys"),
+    }
     assert all(rule["apiGroups"] == [""] and rule["verbs"] == ["get", "patch"] for rule in rules)
     (job,) = (d for d in of(render(DEV), "Job") if m.name_of(d) == "secrets")
     container = job["spec"]["template"]["spec"]["containers"][0]
@@ -127,6 +130,7 @@ def test_the_job_that_makes_secrets_may_touch_nothing_else() -> None:
     assert (command, set(services)) == ("secrets", callers)
     environment = {each["name"]: each["value"] for each in container["env"]}
     assert {f"store-{name}" for name in environment["STORE_SECRETS"].split()} == STORE
+    assert environment["VOLUMES_SECRET"] == "volumes"
 
 
 @pytest.mark.parametrize(("overlay", "store"), [(DEV, "postgres"), (DYNAMODB, "amazon/dynamodb-local")])

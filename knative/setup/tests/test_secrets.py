@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from events.service_keys import PrivateKey, ServiceKeys
-from knative.setup.secrets import announce, fill, fill_passwords, retire, switch
+from knative.setup.secrets import announce, fill, fill_id, fill_passwords, retire, switch
 
 ADMIN = "admin@shop.local"
 SERVICES = ("orders", "users")
@@ -54,6 +54,17 @@ def test_the_store_has_a_password_for_each_domain_and_keeps_it() -> None:
     assert fill_passwords(cluster, ["admin", "orders"]) == ["store-admin"]
     assert len(cluster.data["store-admin"]["password"]) >= 24
     assert cluster.data["store-orders"] == {"password": b"kept"}
+
+
+def test_the_folders_on_a_nodes_volume_are_named_anew_with_each_namespace_and_keep_their_name() -> None:
+    names = set()
+    for _ in range(2):
+        cluster = FakeSecrets()
+        cluster.data |= {"volumes": {}}
+        assert fill_id(cluster, "volumes") == ["volumes"]
+        names.add(cluster.data["volumes"]["id"])
+        assert fill_id(cluster, "volumes") == []
+    assert len(names) == 2
 
 
 def test_what_is_there_is_left_alone() -> None:
