@@ -86,14 +86,17 @@ class Operator:
         self._cluster.delete("namespace", _HERE)
 
     def pods(self, kind: Kind) -> list[dict[str, Any]]:
-        """Return the running pods of a kind."""
+        """Return the running pods of a kind; of a Knative service those of its newest revision."""
         if not self._cluster.kubectl("get", "namespace", kind.namespace, "--ignore-not-found"):
             return []
         found = self._cluster.get("pods", "-n", kind.namespace, "-l", kind.selector)["items"]
+        newest = max((_revision(pod) for pod in found), default="")
         return [
             pod
             for pod in found
-            if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
+            if pod["status"]["phase"] == "Running"
+            and "deletionTimestamp" not in pod["metadata"]
+            and _revision(pod) == newest
         ]
 
     def kill(self, kind: Kind) -> bool:
@@ -156,3 +159,8 @@ class Operator:
         words = ("exec", "-n", _HERE, node, "--", "python3", "-c", _SCRIPT, command, arguments)
         done: dict[str, Any] = json.loads(self._cluster.kubectl(*words))
         return done
+
+
+def _revision(pod: dict[str, Any]) -> str:
+    name: str = pod["metadata"]["labels"].get("serving.knative.dev/revision", "")
+    return name
