@@ -71,11 +71,11 @@ def test_the_shell_wins_over_the_manifests_but_not_over_what_must_fit_together()
 
 def test_the_broker_gets_the_triggers_with_local_addresses_and_all_else_untouched() -> None:
     config = list(yaml.safe_load_all(parts.derive(BASE, PORTS, DATA, {}).broker_config))
-    (trigger,) = [d for d in config if d["metadata"]["name"] == "products-order-placed"]
-    (source,) = [d for d in BASE.of(m.EVENTING, "Trigger") if m.name_of(d) == "products-order-placed"]
+    (trigger,) = [d for d in config if d["metadata"]["name"] == "products-events"]
+    (source,) = [d for d in BASE.of(m.EVENTING, "Trigger") if m.name_of(d) == "products-events"]
     assert trigger["spec"]["subscriber"] == {"uri": "http://127.0.0.1:8083"}
     assert trigger["spec"]["delivery"]["deadLetterSink"] == {"uri": "http://127.0.0.1:8090/dead-letters"}
-    assert trigger["spec"]["filter"] == source["spec"]["filter"]
+    assert trigger["spec"]["filters"] == source["spec"]["filters"]
     assert trigger["spec"]["delivery"]["retry"] == source["spec"]["delivery"]["retry"]
     assert trigger["metadata"]["namespace"] == "shop"
     assert [d["kind"] for d in config].count("Broker") == 1
