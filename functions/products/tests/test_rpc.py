@@ -65,7 +65,9 @@ async def test_a_product_is_created_changed_and_deleted_by_grpc(
     assert (await stub.GetStock(pb.GetStockRequest(product_id=created.id))).stock == stock
 
     batch = await stub.BatchGetProducts(pb.BatchGetProductsRequest(product_ids=[created.id]))
-    assert list(batch.products) == [updated]
+    assert (list(batch.products), list(batch.stocks)) == ([updated], [])
+    stocked = pb.BatchGetProductsRequest(product_ids=[created.id], with_stock=True)
+    assert list((await stub.BatchGetProducts(stocked)).stocks) == [stock]
     listed = await stub.ListProducts(pb.ListProductsRequest(query="kett", category="kitchen"))
     assert (list(listed.products), listed.next_cursor) == ([updated], "")
     categories = await stub.ListCategories(pb.ListCategoriesRequest())
