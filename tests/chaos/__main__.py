@@ -99,10 +99,10 @@ async def _suffer(options: argparse.Namespace) -> tuple[list[Felt], list[str], d
                 await flow.probe(RECOVERY_SECONDS)
                 faults = await asyncio.to_thread(lambda: list(_faults(operator, options.only)))
                 end = time.monotonic() + options.minutes * 60
-                for name, kills, inject in cycle(faults):
+                for name, inject in cycle(faults):
                     if time.monotonic() > end or flowing.done():
                         break
-                    felt.append(await _feel(flow, name, kills, inject))
+                    felt.append(await _feel(flow, name, inject))
                     _say(felt[-1], len(flow.placed))
             finally:
                 flow.stop()
@@ -113,10 +113,10 @@ async def _suffer(options: argparse.Namespace) -> tuple[list[Felt], list[str], d
     return felt, violations, facts
 
 
-async def _feel(flow: Flow, name: str, kills: int, inject: Callable[[], None]) -> Felt:
+async def _feel(flow: Flow, name: str, inject: Callable[[], int]) -> Felt:
     """Do one fault, and wait until an order that is placed after it is confirmed."""
     began, first = time.monotonic(), len(flow.attempts)
-    await asyncio.to_thread(inject)
+    kills = await asyncio.to_thread(inject)
     confirmed = await flow.probe(RECOVERY_SECONDS)
     await asyncio.sleep(_REST_SECONDS)
     failures = [attempt for attempt in flow.attempts[first:] if _failed(attempt)]
@@ -138,39 +138,44 @@ def _say(felt: Felt, orders: int) -> None:
     )
 
 
-def _faults(operator: Operator, only: str) -> Iterator[tuple[str, int, Callable[[], None]]]:
-    """Yield faults, with the kills in each: every kind alone, pairs, cut networks, a rolling update."""
+def _faults(operator: Operator, only: str) -> Iterator[tuple[str, Callable[[], int]]]:
+    """Yield faults; each returns how many pods it killed. Kinds alone, pairs, cut networks, a rolling update."""
     there = [kind for kind in KINDS if operator.pods(kind) or kind.name.endswith(("rpc", "events"))]
-    faults: list[tuple[str, int, Callable[[], None]]] = [
-        (kind.name, 1, partial(_kill, operator, kind)) for kind in there
+    faults: list[tuple[str, Callable[[], int]]] = [
+        (kind.name, partial(_kill, operator, kind)) for kind in there
     ]
     pairs = list(there)
     random.shuffle(pairs)
     for one, other in zip(pairs[::2], pairs[1::2], strict=False):
-        faults.append((f"{one.name} and {other.name}", 2, partial(_kill, operator, one, other)))
+        faults.append((f"{one.name} and {other.name}", partial(_kill, operator, one, other)))
     if STORE in there:
         faults += [
             (
                 f"no network from {domain} to its store for {CUT_SECONDS:.0f} s",
-                0,
                 partial(_cut, operator, domain),
             )
             for domain in DOMAINS
         ]
-    faults.append(("a rolling update of all services", 0, lambda: operator.roll(str(time.time_ns()))))
-    faults.append(("the update taken back", 0, lambda: operator.roll("")))
+    faults.append(("a rolling update of all services", partial(_roll, operator, str(time.time_ns()))))
+    faults.append(("the update taken back", partial(_roll, operator, "")))
     return (fault for fault in faults if only in fault[0])
 
 
-def _kill(operator: Operator, *kinds: Kind) -> None:
-    for kind in kinds:
-        operator.kill(kind)
+def _kill(operator: Operator, *kinds: Kind) -> int:
+    """Return how many pods were killed: fewer than wanted where there was none of a kind at the moment."""
+    return sum(operator.kill(kind) for kind in kinds)
 
 
-def _cut(operator: Operator, domain: str) -> None:
+def _cut(operator: Operator, domain: str) -> int:
     pods = operator.cut(domain, STORE)
     time.sleep(CUT_SECONDS)
     operator.mend(pods, STORE)
+    return 0
+
+
+def _roll(operator: Operator, revision: str) -> int:
+    operator.roll(revision)
+    return 0
 
 
 def markdown(felt: list[Felt]) -> str:

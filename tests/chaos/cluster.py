@@ -100,16 +100,16 @@ class Operator:
         ]
 
     def kill(self, kind: Kind) -> bool:
-        """Kill one pod of a kind by SIGKILL, its pod at once after it; return False where there is none."""
+        """Kill one pod of a kind by SIGKILL, its pod at once after it; return False where none ran."""
         pods = self.pods(kind)
         if not pods:
             return False
         pod = random.choice(pods)
-        self._on_node(pod, "kill")
+        killed = self._on_node(pod, "kill")["killed"]
         if not kind.keeps:
             name = pod["metadata"]["name"]
             self._cluster.delete("pod", name, "-n", kind.namespace, "--force", "--grace-period=0")
-        return True
+        return bool(killed)
 
     def cut(self, domain: str, store: Kind) -> list[dict[str, Any]]:
         """Cut the network between the pods of a domain and its store; return the pods that were cut off."""
