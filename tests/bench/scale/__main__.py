@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from functions.runtime.store.dynamodb.local import CREDENTIALS, DynamoDBLocal
+from functions.runtime.store.postgres.local import PostgresServer
 from tests.bench.measure import ROOT, Sample
 from tests.bench.report import markdown, write_table
 from tests.bench.row import Row
@@ -45,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--store", nargs="+", choices=sorted(_TITLES), default=["sqlite", "dynamodb"])
     parser.add_argument("--orders", type=int, default=1_000_000, help="of the large store on SQLite")
     parser.add_argument(
+        "--postgres-orders", type=int, default=1_000_000, help="of the large one on PostgreSQL"
+    )
+    parser.add_argument(
         "--dynamodb-orders", type=int, default=10_000, help="of the large one on DynamoDB Local"
     )
     parser.add_argument("--rounds", type=int, default=5, help="small and large in turn, so many times")
@@ -65,6 +69,17 @@ def _sqlite(folder: Path, options: argparse.Namespace) -> str:
     return _compared(partial(stores.open_sqlite, options.clock), folder, sizes, options, "us")
 
 
+def _postgres(folder: Path, options: argparse.Namespace) -> str:
+    sizes = {"small": _SMALL, "large": _large(options.postgres_orders)}
+    place = folder / "postgres"
+    with PostgresServer(place) as server:
+        for name, size in sizes.items():
+            stores.fill_postgres(server.urls, place / name, size)
+        # setpriv, if it is used, has become the server.
+        opened = partial(stores.open_postgres, server.urls, server.process.pid)
+        return _compared(opened, place, sizes, options, "us")
+
+
 def _dynamodb(folder: Path, options: argparse.Namespace) -> str:
     os.environ.update(CREDENTIALS)
     many = options.dynamodb_orders
@@ -76,9 +91,10 @@ def _dynamodb(folder: Path, options: argparse.Namespace) -> str:
         return _compared(opened, Path(samples), sizes, options, "units")
 
 
-EVENT_METRICS = {"sqlite": _sqlite, "dynamodb": _dynamodb}
+EVENT_METRICS = {"sqlite": _sqlite, "postgres": _postgres, "dynamodb": _dynamodb}
 _TITLES = {
     "sqlite": "On SQLite, microseconds:\n\n",
+    "postgres": "On PostgreSQL, microseconds of the client and the server together:\n\n",
     "dynamodb": "On DynamoDB Local, capacity units consumed, read and written:\n\n",
 }
 

@@ -1,16 +1,20 @@
-"""The destinations to which `fill` writes rows: SQLite files and DynamoDB tables."""
+"""The destinations to which `fill` writes rows: SQLite files, schemas of PostgreSQL, and DynamoDB tables."""
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 from typing import Any
+
+import asyncpg
 
 from functions.runtime.store.dynamodb.transactions import Actions
 from functions.runtime.store.planning import Write
 from functions.runtime.store.sqlite import rows
 from functions.runtime.store.sqlite.file import SQLiteFile
 
+_COPIED = 5_000
 _BATCH = 25  # the most items that BatchWriteItem accepts
 
 
@@ -31,6 +35,40 @@ class SQLiteSink:
         """Write the remaining rows and close."""
         self._file.writer.execute("COMMIT")
         self._file.close()
+
+
+class PostgresSink:
+    """A schema of PostgreSQL, written by COPY."""
+
+    def __init__(self, url: str, schema: str) -> None:
+        self._schema = schema
+        self._rows: dict[str, list[tuple[Any, ...]]] = {"entity": [], "entry": []}
+        self._runner = asyncio.Runner()
+        self._connection = self._runner.run(asyncpg.connect(url))
+
+    def add(self, write: Write) -> None:
+        """Add a row."""
+        new = write.new
+        assert new
+        self._rows["entity"].append((write.kind, write.id, new.version, 0, new.expires, new.keys, new.data))
+        self._rows["entry"] += [(write.kind, *key, write.id) for key in write.added]
+        if len(self._rows["entity"]) >= _COPIED:
+            self._flush()
+
+    def close(self) -> None:
+        """Write the remaining rows, and vacuum as autovacuum would soon."""
+        self._flush()
+        for table in self._rows:
+            self._runner.run(self._connection.execute(f"VACUUM ANALYZE {self._schema}.{table}"))
+        self._runner.run(self._connection.close())
+        self._runner.close()
+
+    def _flush(self) -> None:
+        for table, waiting in self._rows.items():
+            self._runner.run(
+                self._connection.copy_records_to_table(table, schema_name=self._schema, records=waiting)
+            )
+            waiting.clear()
 
 
 class DynamoDBSink:

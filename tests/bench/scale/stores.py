@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,10 +14,15 @@ from functions.runtime.clock import SystemClock
 from functions.runtime.store.dynamodb.client import Connection, Database, make_client
 from functions.runtime.store.dynamodb.store import DynamoDBStore
 from functions.runtime.store.dynamodb.tables import create
+from functions.runtime.store.postgres.client import Connection as PostgresConnection
+from functions.runtime.store.postgres.client import postgres_url
+from functions.runtime.store.postgres.local import Urls
+from functions.runtime.store.postgres.migrate import Settings, migrate
+from functions.runtime.store.postgres.store import PostgresStore
 from functions.runtime.store.sqlite.store import SQLiteStore
 from tests.bench.scale.fill import MAPPINGS, Sink, fill
 from tests.bench.scale.shop import Size
-from tests.bench.scale.sinks import DynamoDBSink, SQLiteSink
+from tests.bench.scale.sinks import DynamoDBSink, PostgresSink, SQLiteSink
 from tests.bench.scale.work import Workload
 
 
@@ -32,6 +39,40 @@ def open_sqlite(clock: str, folder: Path) -> Workload:
     }
     meter = {"cpu": time.process_time, "wall": time.perf_counter}[clock]
     return Workload(stores, folder / "sample.json", meter)
+
+
+def fill_postgres(urls: Urls, folder: Path, size: Size) -> None:
+    """Fill schemas that are named after the folder."""
+
+    def sink(name: str) -> Sink:
+        schema = f"{folder.name}_{name}"
+        asyncio.run(migrate(Settings(store_url=urls.admin), [f"{folder.name}-{name}"], lambda _: None))
+        return PostgresSink(urls.admin, schema)
+
+    _fill(folder, size, sink)
+
+
+def open_postgres(urls: Urls, server: int, folder: Path) -> Workload:
+    """Open the schemas that `fill_postgres` filled; costs are seconds of CPU time of this process and the server's.
+
+    `server` is the server's process id.
+    """
+    address = postgres_url(urls.admin)
+    connection = PostgresConnection(address.url, address.user or "", lambda: None, timeout=60)
+    stores = {
+        name: PostgresStore(f"{folder.name}_{name}", mappings, SystemClock(), connection)
+        for name, mappings in MAPPINGS.items()
+    }
+    return Workload(stores, folder / "sample.json", lambda: time.process_time() + _cpu_of_children(server))
+
+
+def _cpu_of_children(process: int) -> float:
+    """Return the CPU seconds of a process's running children, by Linux's scheduler."""
+    nanoseconds = 0
+    for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            nanoseconds += int(Path(f"/proc/{child}/schedstat").read_text().split()[0])
+    return nanoseconds / 1e9
 
 
 def fill_dynamodb(url: str, folder: Path, size: Size) -> None:
