@@ -328,6 +328,22 @@ def test_the_cluster_local_gateway_is_for_the_platform_and_for_knative_alone(ove
     assert catalogue["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "catalogue"}
 
 
+def test_in_the_mesh_a_store_is_for_the_domains_and_without_an_identity_at_postgresqls_port_alone() -> None:
+    documents = render("knative/overlays/dev-mesh")
+    (spec,) = (d["spec"] for d in of(documents, "AuthorizationPolicy") if m.name_of(d) == "store")
+    by_identity, without = spec["rules"]
+    named = {f"cluster.local/ns/shop/sa/{name}" for name in domains(ROOT)}
+    assert set(by_identity["from"][0]["source"]["principals"]) == named
+    assert without["from"] == [{"source": {"notPrincipals": ["*"]}}]
+    assert without["to"] == [{"operation": {"ports": ["5432"]}}]
+    (peers,) = (d["spec"] for d in of(documents, "PeerAuthentication") if m.name_of(d) == "store")
+    assert (peers["mtls"], peers["portLevelMtls"]) == ({"mode": "STRICT"}, {"5432": {"mode": "PERMISSIVE"}})
+    (database,) = (d for d in of(documents, "StatefulSet") if m.name_of(d) == "postgres")
+    chosen = database["spec"]["template"]["metadata"]["labels"].items()
+    assert spec["selector"]["matchLabels"].items() <= chosen
+    assert peers["selector"] == spec["selector"]
+
+
 def test_in_the_mesh_only_who_publishes_gets_into_the_broker() -> None:
     policies = of(render("knative/overlays/dev-mesh"), "AuthorizationPolicy")
     (spec,) = (d["spec"] for d in policies if m.name_of(d) == "shop-broker-by-the-platform-only")
