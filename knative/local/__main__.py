@@ -13,8 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from functions.runtime.settings import SettingsError
-from functions.runtime.store.dynamodb.local import NotAvailable
-from functions.runtime.store.postgres import local as postgres_local
+from functions.runtime.store.local import NotAvailable
 from knative.local import manifests, parts
 from knative.local.data import Data, DataInUse
 from knative.local.manifests import ManifestError
@@ -45,7 +44,6 @@ def main(argv: Sequence[str], shell: Mapping[str, str], launch: Launch = launch)
         PortTaken,
         ManifestError,
         NotAvailable,
-        postgres_local.NotAvailable,
         SettingsError,
     ) as error:
         terminal.line(terminal.paint(str(error), "bad"))

@@ -22,7 +22,8 @@ from typing import Final
 
 from functions.runtime.settings import SettingsError
 from functions.runtime.store.epochs import begin_in_file
-from functions.runtime.store.postgres.local import NotAvailable, Urls
+from functions.runtime.store.local import NotAvailable
+from functions.runtime.store.postgres.local import Urls
 from functions.runtime.store.sqlite.file import check
 from knative.local import postgres
 from knative.local.data import Data, DataInUse

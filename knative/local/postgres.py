@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from functions.runtime.store.dynamodb.tables import definition
+from functions.runtime.store.local import NotAvailable
 from functions.runtime.store.postgres.client import postgres_url
-from functions.runtime.store.postgres.local import NotAvailable, PostgresServer, Urls, binary
+from functions.runtime.store.postgres.local import PostgresServer, Urls, binary
 from functions.runtime.store.postgres.migrate import Settings, begin_epochs, drop, migrate
 from functions.runtime.store.postgres.schema import schema_of
-from knative.local.logs import last_lines, open_log
-from knative.local.parts import launch
+from knative.local import database
 
-_START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 30.0
 
 
@@ -37,7 +35,10 @@ def running(
         prepare(Urls(given, given), say, fresh=fresh)
         yield {"STORE_URL": given}
         return
-    with _server(folder, log) as urls:
+    binary("postgres")
+    Urls.path(folder).unlink(missing_ok=True)
+    words = ("functions.runtime.store.postgres.local", str(folder))
+    with database.running("PostgreSQL", words, log, lambda: Urls.read(folder), _STOP_SECONDS) as urls:
         prepare(urls, say)
         yield {"STORE_URL": urls.domains}
 
@@ -128,41 +129,3 @@ def _run(urls: Urls, program: str, *words: str) -> None:
 
 def _libpq(urls: Urls) -> str:
     return postgres_url(urls.admin).url  # without `pool_size`, which libpq does not know
-
-
-@contextmanager
-def _server(folder: Path, log: Path) -> Iterator[Urls]:
-    binary("postgres")
-    Urls.path(folder).unlink(missing_ok=True)
-    output = open_log(log)
-    try:
-        process = subprocess.Popen(  # noqa: S603 - our own command
-            launch("functions.runtime.store.postgres.local", str(folder)),
-            stdin=subprocess.PIPE,  # it ends when this pipe closes, see launch
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C must not end it, because it has to stop after the last part
-        )
-    finally:
-        os.close(output)
-    try:
-        yield _wait(process, folder, log)
-    finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdin:
-            process.stdin.close()
-
-
-def _wait(process: subprocess.Popen[bytes], folder: Path, log: Path) -> Urls:
-    deadline = time.monotonic() + _START_SECONDS
-    while not (urls := Urls.read(folder)):
-        if process.poll() is not None or time.monotonic() > deadline:
-            lines = "\n".join(f"    {line.decode(errors='replace')}" for line in last_lines(log, 5))
-            raise NotAvailable(f"PostgreSQL does not start. The end of {log}:\n{lines}")
-        time.sleep(0.05)
-    return urls

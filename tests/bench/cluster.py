@@ -30,6 +30,7 @@ from proto.shop.products.v1 import products_pb2_grpc
 from tests.attack.cluster import PLATFORM, Cluster
 from tests.bench.measure import ROOT
 from tests.bench.report import write_table
+from tests.bench.shop import make_product
 from tests.e2e.platform import grpc_ingress
 
 ORDERS_EACH = 5
@@ -226,17 +227,7 @@ class _Bench:
 
     async def prepare(self, orders: int) -> None:
         """Make a product and customers, and have a tenth of the orders placed, so that all is started."""
-        body = {
-            "sku": f"BENCH-{time.time_ns()}",
-            "name": "Guji Natural, 250 g",
-            "description": "Single-origin coffee from the Guji highlands of Ethiopia.",
-            "category": "coffee",
-            "price": {"amount": 1190, "currency": "EUR"},
-        }
-        product = await self._shop.call("POST", "/v1/products", who=self._admin, json=body)
-        self._product = product["id"]
-        stock = {"on_hand": 10 * orders + 1000}
-        await self._shop.call("PUT", f"/v1/products/{self._product}/stock", who=self._admin, json=stock)
+        self._product = await make_product(self._shop, self._admin, 10 * orders + 1000)
         warm = max(orders // 10, self._callers)
         for _ in range(warm + -(-orders // ORDERS_EACH)):
             self._people.append(await self._shop.register())

@@ -15,6 +15,21 @@ from tests.e2e.platform import LocalPlatform
 from tests.signing import local_key
 
 
+async def make_product(shop: Shop, admin: Person, on_hand: int) -> str:
+    """Create a product with stock, and return its id."""
+    body = {
+        "sku": f"BENCH-{on_hand}-{time.time_ns()}",
+        "name": "Guji Natural, 250 g",
+        "description": "Single-origin coffee from the Guji highlands of Ethiopia.",
+        "category": "coffee",
+        "price": {"amount": 1190, "currency": "EUR"},
+    }
+    product = await shop.call("POST", "/v1/products", who=admin, json=body)
+    path = f"/v1/products/{product['id']}/stock"
+    await shop.call("PUT", path, who=admin, json={"on_hand": on_hand})
+    return str(product["id"])
+
+
 class Part:
     """A part of the platform, measured as `measure.Child` is."""
 
@@ -61,7 +76,7 @@ class BenchShop:
         async with Shop(self.base_url) as shop:
             self.admin = await shop.login(self._platform.admin_email, self._platform.admin_password)
             self.person = await shop.register()
-            self.product = await self.make_product(shop, 0)
+            self.product = await make_product(shop, self.admin, 0)
             self.token = str(self.person.tokens["access_token"])
         return self
 
@@ -81,27 +96,13 @@ class BenchShop:
         """Return the URL at which a part receives events."""
         return f"{self._platform.state()['parts'][part]['url']}/"
 
-    async def make_product(self, shop: Shop, on_hand: int) -> str:
-        """Create a product with stock, and return its id."""
-        body = {
-            "sku": f"BENCH-{on_hand}-{time.time_ns()}",
-            "name": "Guji Natural, 250 g",
-            "description": "Single-origin coffee from the Guji highlands of Ethiopia.",
-            "category": "coffee",
-            "price": {"amount": 1190, "currency": "EUR"},
-        }
-        product = await shop.call("POST", "/v1/products", who=self.admin, json=body)
-        path = f"/v1/products/{product['id']}/stock"
-        await shop.call("PUT", path, who=self.admin, json={"on_hand": on_hand})
-        return str(product["id"])
-
     async def checkout(self, orders: int) -> tuple[Sample, dict[str, Any]]:
         """Place `orders` orders from 32 callers, follow each to its end, and check the invariants.
 
         The sample's rate is in orders a second.
         """
         async with Shop(self.base_url) as shop:
-            product = await self.make_product(shop, orders)
+            product = await make_product(shop, self.admin, orders)
             who = await shop.register()
             left = iter(range(orders))
             parts = [self.child(name) for name in self._platform.state()["parts"]]

@@ -19,8 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from functions.runtime.store.dynamodb.local import NotAvailable
-from functions.runtime.store.postgres.local import NotAvailable as PostgresNotAvailable
+from functions.runtime.store.local import NotAvailable
 from knative.local import dynamodb, postgres
 from knative.local.demo.shop import Person, Refused, Shop
 from tests.crash.invariants import MAIL_SECONDS, Violation, broken, drained, unsent
@@ -165,7 +164,7 @@ async def test_nor_does_any_on_postgresql(tmp_path: Path, capsys: pytest.Capture
     database = postgres.running(tmp_path / "postgres", tmp_path / "postgres.log", {}, lambda _: None)
     try:
         variables = await asyncio.to_thread(database.__enter__)
-    except PostgresNotAvailable as missing:
+    except NotAvailable as missing:
         pytest.skip(str(missing))
     try:
         async with trial(tmp_path / "data", capsys, **variables) as trying:

@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any
 
 from events.outbox import OutboxRow
+from functions.runtime.errors import ServiceError
 from functions.runtime.store.codec import CodecRegistry, decode_keys, micros
 from functions.runtime.store.planning import IdempotencyRow, Plan, Request, Stored, Write, plan_or_replay
 from functions.runtime.store.port import IndexKey, Ref, store_unavailable
@@ -49,12 +50,17 @@ class Job:
 class Groups:
     """Joins jobs into groups, and runs each group with `run_group`.
 
-    `run_group` sets the outcomes of its jobs, and returns the jobs that did not fit into the transaction. It never
-    raises.
+    `run_group` commits jobs as one transaction, sets their outcomes, and returns the jobs that did not fit into it. If
+    it raises, its jobs fail with the error. A group that raises one of `refusals` is divided: each job runs alone.
     """
 
-    def __init__(self, run_group: Callable[[Sequence[Job]], Awaitable[Sequence[Job]]]) -> None:
+    def __init__(
+        self,
+        run_group: Callable[[Sequence[Job]], Awaitable[Sequence[Job]]],
+        refusals: tuple[type[Exception], ...] = (),
+    ) -> None:
         self._run_group = run_group
+        self._refusals = refusals
         self._waiting: deque[Job] = deque()
         self._busy: set[str] = set()
         self._running: set[asyncio.Task[None]] = set()
@@ -114,7 +120,7 @@ class Groups:
             task.add_done_callback(self._running.discard)
 
     async def _run_task(self, group: Sequence[Job], keys: frozenset[str]) -> None:
-        left = await self._run_group(group)
+        left = await self._attempt(group)
         self._busy -= keys
         now = asyncio.get_running_loop().time()
         for job in reversed(left):
@@ -123,6 +129,24 @@ class Groups:
             else:
                 job.fail(_overdue())
         self._start()
+
+    async def _attempt(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """Run these jobs as one group. Never raises, except when it is cancelled."""
+        try:
+            return await self._run_group(jobs)
+        except self._refusals as error:
+            if len(jobs) > 1:
+                return [left for job in jobs for left in await self._attempt([job])]
+            jobs[0].fail(error)
+        except ServiceError as error:
+            for job in jobs:  # a copy for each job, because raising an exception changes it
+                job.fail(ServiceError(error.code, error.reason, error.message))
+        except BaseException as error:
+            for job in jobs:
+                job.fail(error)
+            if not isinstance(error, Exception):
+                raise
+        return ()
 
 
 def _overdue() -> Exception:

@@ -8,8 +8,8 @@ from os import environ
 
 import pytest
 
-from functions.runtime.store.dynamodb.local import CREDENTIALS, DynamoDBLocal, NotAvailable
-from functions.runtime.store.postgres import local as postgres_local
+from functions.runtime.store.dynamodb.local import CREDENTIALS, DynamoDBLocal
+from functions.runtime.store.local import NotAvailable
 from functions.runtime.store.postgres.local import PostgresServer
 from functions.runtime.store.postgres.migrate import migrated
 
@@ -44,7 +44,7 @@ def postgres() -> Iterator[PostgresServer]:
         with PostgresServer() as server:
             migrated(server, ["test"])
             yield server
-    except postgres_local.NotAvailable as error:
+    except NotAvailable as error:
         pytest.skip(str(error))
 
 

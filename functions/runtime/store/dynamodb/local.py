@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+from functions.runtime.store.local import NotAvailable
+
 VERSION: Final = "2.5.2"
 CREDENTIALS: Final = {
     "AWS_ACCESS_KEY_ID": "local",
@@ -35,10 +37,6 @@ _QUIET = {"DDB_LOCAL_TELEMETRY": "0"}
 _MAIN = "com.amazonaws.services.dynamodbv2.local.main.ServerRunner"
 _INSTALL_SECONDS = 600
 _START_SECONDS = 60
-
-
-class NotAvailable(Exception):
-    """DynamoDB Local cannot run on this machine. The message says what is missing."""
 
 
 def install() -> Path:

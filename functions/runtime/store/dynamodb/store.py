@@ -18,9 +18,9 @@ from functions.runtime.errors import invalid
 from functions.runtime.store.base import Found, Range, StoreBase
 from functions.runtime.store.codec import micros
 from functions.runtime.store.dynamodb import layout
-from functions.runtime.store.dynamodb.client import Connection, Database
+from functions.runtime.store.dynamodb.client import Connection, Database, Refused
 from functions.runtime.store.dynamodb.table import OutboxTable, Table, read_range
-from functions.runtime.store.dynamodb.transactions import Action, Writer
+from functions.runtime.store.dynamodb.transactions import Action, TooLarge, Writer
 from functions.runtime.store.groups import Groups, Job
 from functions.runtime.store.planning import Request
 from functions.runtime.store.port import EntityMapping
@@ -48,7 +48,7 @@ class DynamoDBStore(StoreBase):
         prepare = partial(_create, table) if create_table else None
         self._table = Table(table, database or Database(connection, prepare=prepare))
         self._writer = Writer(self._table, self._codecs, clock, self._committed)
-        self._groups = Groups(self._writer.run)
+        self._groups = Groups(self._writer.run, (Refused, TooLarge))
         self._timeout = connection.timeout
         self._outbox = OutboxTable(self._table)
 

@@ -10,10 +10,9 @@ from uuid import uuid4
 
 from events.outbox import OutboxRow
 from functions.runtime.clock import Clock
-from functions.runtime.errors import ServiceError
 from functions.runtime.store.codec import CodecRegistry, micros
 from functions.runtime.store.dynamodb import layout
-from functions.runtime.store.dynamodb.client import LostRace, Refused
+from functions.runtime.store.dynamodb.client import LostRace
 from functions.runtime.store.dynamodb.layout import Item
 from functions.runtime.store.dynamodb.table import Table
 from functions.runtime.store.groups import Draft, Job, entries_of
@@ -133,25 +132,6 @@ class Writer:
         """Return the `pk`s of the items that a transaction reads: its refs and its idempotency record."""
         return [key["pk"]["S"] for key in self._keys(request)]
 
-    async def run(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        """Commit these jobs as one transaction and set their outcomes. Returns the jobs that did not fit into it."""
-        try:
-            return await self._run(jobs)
-        except (Refused, TooLarge) as error:
-            if len(jobs) == 1:
-                jobs[0].fail(error)
-                return ()
-            return [left for job in jobs for left in await self.run([job])]  # run each job alone
-        except ServiceError as error:
-            for job in jobs:  # a copy for each job, because raising an exception changes it
-                job.fail(ServiceError(error.code, error.reason, error.message))
-        except BaseException as error:
-            for job in jobs:
-                job.fail(error)
-            if not isinstance(error, Exception):
-                raise
-        return ()
-
     async def remove(self, removals: Sequence[Sequence[Action]], deadline: float) -> int:
         """Carry out these removals. Each is atomic and independent of the others.
 
@@ -167,12 +147,13 @@ class Writer:
             size += len(removal)
         return sum(await asyncio.gather(*(self._remove_group(group, deadline) for group in groups)))
 
-    async def _run(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        """Read, plan and commit, and repeat this after a lost race.
+    async def run(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """Commit these jobs as one transaction, and set their outcomes. Returns the jobs that did not fit into it.
 
-        The reads are not a snapshot, but the conditions of the transaction ensure that nothing has changed since them.
-        If a `change` is alone in its group and raises or writes nothing, there is no transaction to check this: it has
-        seen each entity as it was at some moment of the call.
+        Reads, plans and commits, and repeats this after a lost race. The reads are not a snapshot, but the conditions
+        of the transaction ensure that nothing has changed since them. If a `change` is alone in its group and raises or
+        writes nothing, there is no transaction to check this: it has seen each entity as it was at some moment of the
+        call.
         """
         deadline = await self._table.begin()
         lost = 0

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from functions.runtime.store.local import NotAvailable
+
 ADMIN: Final = "postgres"
 _DATABASE: Final = "shop"
 _START_SECONDS: Final = 60.0
@@ -27,10 +29,6 @@ _LONGEST: Final = 80  # characters of a folder with a socket, whose path has at 
 _INSTALLED: Final = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")
 # What is in memory is lost with the machine, but not with the process.
 _FAST: Final = ("fsync=off", "full_page_writes=off")
-
-
-class NotAvailable(Exception):
-    """PostgreSQL cannot run on this machine. The message says what is missing."""
 
 
 def binary(name: str) -> str:

@@ -71,7 +71,7 @@ class PostgresStore(StoreBase):
         super().__init__(mappings, clock)
         self._database = database or Database(connection)
         self._statements = Statements(schema)
-        self._groups = Groups(self._run_group)
+        self._groups = Groups(self._run_group, (Refused,))
         self._epoch: int | None = None
 
     async def _read_many(self, kind: str, ids: Sequence[str]) -> Mapping[str, bytes]:
@@ -158,24 +158,13 @@ class PostgresStore(StoreBase):
         return await self._database.fetch(deadline, sql, *values)
 
     async def _run_group(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        """Commit these jobs as one transaction and set their outcomes. Never raises, except when it is cancelled."""
+        """Commit these jobs as one transaction, and set their outcomes."""
         try:
             await self._run(jobs)
         except Refused as error:
-            if len(jobs) == 1:
-                too_long = error.code == _TOO_LONG
-                jobs[0].fail(invalid("This id is too long.", reason="ID_TOO_LONG") if too_long else error)
-                return ()
-            for job in jobs:  # run each alone, because one of them has values that the database cannot take
-                await self._run_group([job])
-        except ServiceError as error:
-            for job in jobs:  # a copy for each job, because raising an exception changes it
-                job.fail(ServiceError(error.code, error.reason, error.message))
-        except BaseException as error:
-            for job in jobs:
-                job.fail(error)
-            if not isinstance(error, Exception):
-                raise
+            if len(jobs) == 1 and error.code == _TOO_LONG:
+                raise invalid("This id is too long.", reason="ID_TOO_LONG") from error
+            raise
         return ()
 
     async def _run(self, jobs: Sequence[Job]) -> None:
