@@ -19,9 +19,10 @@ Subscriptions = Collection[tuple[str, str]]
 KUBERNETES = "1.34"
 """The release whose schemas the built-in kinds must match."""
 
+_PLATFORM = (".knative.dev/", ".istio.io/")
+"""The groups of the kinds that every cluster of the platform has."""
 _CUSTOM = (
-    ".knative.dev/",
-    ".istio.io/",
+    *_PLATFORM,
     "cnpg.io/",
     "kafka.strimzi.io/",
     "external-secrets.io/",
@@ -44,20 +45,26 @@ def faulty_fields(documents: Iterable[m.Document], known: crds.Schemas) -> Itera
     """Yield fields that an API server would refuse or silently drop.
 
     The schemas of the kinds of Knative, Istio and other operators are in `known`; if it is empty, they are skipped.
+    A kind of another operator is skipped if `known` has no kind of its group.
     """
+    groups = {_group(api_version) for api_version, _ in known}
     for document in documents:
         kind = (document["apiVersion"], document["kind"])
         if kind in known:
             yield from crds.faults(document, known)
         elif not is_custom(document):
             yield from _faults(json.dumps(document))
-        elif known:
+        elif _group(kind[0]) in groups or (known and any(group in kind[0] for group in _PLATFORM)):
             yield f"{_title(document)}: no CustomResourceDefinition has {kind[0]}"
 
 
 def is_custom(document: m.Document) -> bool:
     """Return whether a kind is defined by Knative, Istio or another operator."""
     return any(group in document["apiVersion"] for group in _CUSTOM)
+
+
+def _group(api_version: str) -> str:
+    return api_version.partition("/")[0]
 
 
 @cache

@@ -100,6 +100,21 @@ def test_a_kind_that_nobody_defines_is_named(sound: list[dict[str, Any]], schema
     assert "StatefulSet/dead-letters" in dead_letters
 
 
+def test_an_operator_whose_definitions_are_not_here_is_not_judged(schemas: crds.Schemas) -> None:
+    database = {"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": {"name": "postgres"}}
+    platform = {key: schema for key, schema in schemas.items() if "cnpg.io" not in key[0]}
+    assert list(checks.faulty_fields([database], platform)) == []
+    other = {**platform, ("postgresql.cnpg.io/v1", "Pooler"): {}}
+    assert len(list(checks.faulty_fields([database], other))) == 1
+
+
+def test_a_group_of_knative_that_does_not_exist_is_named(
+    sound: list[dict[str, Any]], schemas: crds.Schemas
+) -> None:
+    _named(sound, "PingSource", "sweep")["apiVersion"] = "source.knative.dev/v1"
+    assert len(list(checks.faulty_fields(sound, schemas))) == 1
+
+
 def _broken_containers() -> Iterator[tuple[str, dict[str, Any], str]]:
     yield "no context at all", {"securityContext": None}, "runAsNonRoot"
     context: dict[str, Any] = {
