@@ -51,14 +51,10 @@ def _set_in(kustomization: Path) -> Iterator[str]:
     folder, content = kustomization.parent, yaml.safe_load(kustomization.read_text())
     for generator in content.get("configMapGenerator", ()):
         lines = [str(line) for line in generator.get("literals", ())]
-        lines += [
-            line for name in generator.get("envs", ()) for line in (folder / name).read_text().splitlines()
-        ]
+        lines += [line for name in generator.get("envs", ()) for line in (folder / name).read_text().splitlines()]
         yield from (line.partition("=")[0] for line in lines if "=" in line and not line.startswith("#"))
     texts = [patch["patch"] for patch in content.get("patches", ()) if "patch" in patch]
-    texts += [
-        (folder / name).read_text() for name in content.get("resources", ()) if (folder / name).is_file()
-    ]
+    texts += [(folder / name).read_text() for name in content.get("resources", ()) if (folder / name).is_file()]
     for document in (document for text in texts for document in yaml.safe_load_all(text)):
         if isinstance(document, dict) and document["apiVersion"] == "serving.knative.dev/v1":
             for container in document["spec"]["template"].get("spec", {}).get("containers", ()):

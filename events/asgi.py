@@ -124,9 +124,7 @@ def query(scope: Scope, *known: str) -> dict[str, str]:
         if name not in known or len(values) != 1
     ]
     if violations:
-        knowing = (
-            f"known parameters, once each: {', '.join(known)}" if known else "no parameters are known here"
-        )
+        knowing = f"known parameters, once each: {', '.join(known)}" if known else "no parameters are known here"
         raise Problem(400, "INVALID_QUERY", knowing, violations=violations)
     return {name: values[0] for name, values in found.items()}
 

@@ -15,9 +15,7 @@ import msgspec
 from msgspec import Meta
 
 Id = Annotated[str, Meta(pattern=r"^[a-z]{3}_[0-9a-f]{32}$", description="Prefixed UUIDv7.")]
-Reason = Annotated[
-    str, Meta(pattern=r"^[A-Z][A-Z0-9_]{0,63}$", description="A stable reason in UPPER_SNAKE.")
-]
+Reason = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]{0,63}$", description="A stable reason in UPPER_SNAKE.")]
 Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
 Count = Annotated[int, Meta(ge=0)]
 
@@ -90,9 +88,9 @@ class OrderCancelled(Payload, frozen=True, kw_only=True):
     order_id: Id
     user_id: Id
     reason: Reason
-    money_returned: Annotated[
-        bool, Meta(description="All that was paid has gone back before: nothing more will.")
-    ] = False
+    money_returned: Annotated[bool, Meta(description="All that was paid has gone back before: nothing more will.")] = (
+        False
+    )
 
 
 class OrderShipped(Payload, frozen=True, kw_only=True):

@@ -96,9 +96,7 @@ def validate(attributes: dict[str, str]) -> None:
 def is_cloudevent(headers: Headers) -> bool:
     """Return whether a message claims to be a CloudEvent, in any mode; it may still be invalid."""
     for name, value in headers:
-        if name == b"ce-specversion" or (
-            name == b"content-type" and value[:23].lower() == b"application/cloudevents"
-        ):
+        if name == b"ce-specversion" or (name == b"content-type" and value[:23].lower() == b"application/cloudevents"):
             return True
     return False
 

@@ -173,9 +173,7 @@ class _Jwks(msgspec.Struct):
 
 def key_id(service: str, public: bytes) -> str:
     """Return the id of a public key: its service and the first 16 characters of its thumbprint (RFC 7638)."""
-    thumbprint = hashlib.sha256(
-        b'{"crv":"Ed25519","kty":"OKP","x":"%b"}' % _encoded(public).encode()
-    ).digest()
+    thumbprint = hashlib.sha256(b'{"crv":"Ed25519","kty":"OKP","x":"%b"}' % _encoded(public).encode()).digest()
     return f"{service}.{_encoded(thumbprint)[:16]}"
 
 

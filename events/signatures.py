@@ -91,9 +91,7 @@ class Verifier:
         if key is None or signature is None:
             raise _invalid()
         if attributes.get("source") != f"/{key.service}":
-            raise BadSignature(
-                "EVENT_SIGNER_WRONG", f"The event is signed by {key.service}, not by its source."
-            )
+            raise BadSignature("EVENT_SIGNER_WRONG", f"The event is signed by {key.service}, not by its source.")
         if key.verifies(_message(header.encode(), attributes, data), signature):
             return data
         compact = _compact(data)

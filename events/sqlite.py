@@ -197,9 +197,7 @@ class GroupCommit:
             return
         self._run_group(loop)
 
-    def _run_alone(
-        self, loop: asyncio.AbstractEventLoop, work: Callable[[], bool], done: asyncio.Future[bool]
-    ) -> None:
+    def _run_alone(self, loop: asyncio.AbstractEventLoop, work: Callable[[], bool], done: asyncio.Future[bool]) -> None:
         def finished(outcome: bool) -> None:
             if not done.done():
                 done.set_result(outcome)

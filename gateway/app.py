@@ -109,13 +109,9 @@ def compose(
         keys=keys,
         address_rates=TokenBuckets(rate, burst),
         user_rates=TokenBuckets(rate, burst),
-        export_rates=TokenBuckets(
-            settings.exports_per_hour / 3600, settings.exports_per_hour, name="exports"
-        ),
+        export_rates=TokenBuckets(settings.exports_per_hour / 3600, settings.exports_per_hour, name="exports"),
         active_requests=ConcurrencyLimiter(settings.max_concurrency, "OVERLOADED"),
-        open_requests=ConcurrencyLimiter(
-            settings.max_connections, "TOO_MANY_AT_ONCE", settings.max_concurrency_each
-        ),
+        open_requests=ConcurrencyLimiter(settings.max_connections, "TOO_MANY_AT_ONCE", settings.max_concurrency_each),
         streams=ConcurrencyLimiter(settings.max_streams, "TOO_MANY_STREAMS", settings.max_streams_each),
     )
 

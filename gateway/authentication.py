@@ -20,9 +20,7 @@ async def authenticate(request_context: RequestContext) -> Identity | None:
         return None
     scheme, _, token = given.decode("latin-1").partition(" ")
     if scheme.lower() != "bearer" or not token:
-        raise unauthenticated(
-            "TOKEN_INVALID", "The Authorization header must be `Bearer` and an access token."
-        )
+        raise unauthenticated("TOKEN_INVALID", "The Authorization header must be `Bearer` and an access token.")
     return await enter_token(request_context, token)
 
 

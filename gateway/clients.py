@@ -95,24 +95,18 @@ class Clients:
     """The clients of all services that the gateway calls. They connect at the first call, not at the start."""
 
     def __init__(self, settings: Settings) -> None:
-        self.users: ServiceClient[UsersServiceAsyncStub] = ServiceClient(
-            settings.users_address, UsersServiceStub
-        )
+        self.users: ServiceClient[UsersServiceAsyncStub] = ServiceClient(settings.users_address, UsersServiceStub)
         self.products: ServiceClient[ProductsServiceAsyncStub] = ServiceClient(
             settings.products_address, ProductsServiceStub
         )
-        self.orders: ServiceClient[OrdersServiceAsyncStub] = ServiceClient(
-            settings.orders_address, OrdersServiceStub
-        )
+        self.orders: ServiceClient[OrdersServiceAsyncStub] = ServiceClient(settings.orders_address, OrdersServiceStub)
         self.payments: ServiceClient[PaymentsServiceAsyncStub] = ServiceClient(
             settings.payments_address, PaymentsServiceStub
         )
         self.notifications: ServiceClient[NotificationsServiceAsyncStub] = ServiceClient(
             settings.notifications_address, NotificationsServiceStub
         )
-        self.dead_letters = DeadLettersClient(
-            settings.dead_letters_url, settings.deadline_seconds, _token(settings)
-        )
+        self.dead_letters = DeadLettersClient(settings.dead_letters_url, settings.deadline_seconds, _token(settings))
 
     async def close(self) -> None:
         """Close every channel."""

@@ -85,9 +85,7 @@ class DataExport(Response):
                 notifications_pb2.ListNotificationsRequest(user_id=user_id),
                 lambda page: map(notifications.notification, page.notifications),
             ),
-            messages.read(
-                messages.stub.GetPreferences, notifications_pb2.GetPreferencesRequest(user_id=user_id)
-            ),
+            messages.read(messages.stub.GetPreferences, notifications_pb2.GetPreferencesRequest(user_id=user_id)),
         )
         head = {
             "exported_at": datetime.now(UTC),

@@ -94,9 +94,7 @@ class OrderStream(Response):
             self._watch.cancel()
             self._state.streams.release(self._user_id)
 
-    async def _relay(
-        self, write: Callable[[bytes], Awaitable[None]], enough: set[asyncio.Future[Any]]
-    ) -> None:
+    async def _relay(self, write: Callable[[bytes], Awaitable[None]], enough: set[asyncio.Future[Any]]) -> None:
         await write(_START if str(self._first.version) == self._seen else _START + event(self._first))
         message: pb.Order | None = self._first
         while message is not None and message.status not in FINAL:
@@ -121,9 +119,7 @@ class OrderStream(Response):
         """Return True once `following` is done, False once one of `enough` is; send heartbeats meanwhile."""
         seconds = self._state.settings.heartbeat_seconds
         while True:
-            done, _ = await asyncio.wait(
-                {following, *enough}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-            )
+            done, _ = await asyncio.wait({following, *enough}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if done & enough:
                 return False
             if following in done:

@@ -105,6 +105,4 @@ def _is_version(tag: str) -> bool:
 
 
 def _mismatch() -> HttpError:
-    return HttpError(
-        412, "VERSION_MISMATCH", "It has changed since it was read: read it again.", code=Code.ABORTED
-    )
+    return HttpError(412, "VERSION_MISMATCH", "It has changed since it was read: read it again.", code=Code.ABORTED)

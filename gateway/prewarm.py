@@ -29,10 +29,7 @@ def prewarm(groups: str, seconds: float = 15.0) -> Thread:
 def _each_group(groups: list[str], seconds: float) -> None:
     for group in groups:
         deadline = time.monotonic() + seconds
-        asking = [
-            Thread(target=_ping, args=[address.strip(), deadline], daemon=True)
-            for address in group.split(",")
-        ]
+        asking = [Thread(target=_ping, args=[address.strip(), deadline], daemon=True) for address in group.split(",")]
         for thread in asking:
             thread.start()
         for thread in asking:

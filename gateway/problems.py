@@ -39,9 +39,7 @@ _STATUS_OF_REASON = {
 DEADLINE_EXCEEDED = ServiceError(
     Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "The platform did not answer in time.", retry_after=1.0
 )
-INTERNAL = ServiceError(
-    Code.INTERNAL, "INTERNAL", "Something went wrong. Ask about it with the correlation id."
-)
+INTERNAL = ServiceError(Code.INTERNAL, "INTERNAL", "Something went wrong. Ask about it with the correlation id.")
 
 
 class HttpError(ServiceError):

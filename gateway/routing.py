@@ -222,11 +222,7 @@ class ApiRoute(APIRoute):
         errors are FastAPI's. An endpoint with query parameters, or with dependencies that take any, always does.
         """
         dependant, call, returning, body = self.dependant, self.call, self.returning, self.body_field
-        if (
-            dependant.query_params
-            or dependant.cookie_params
-            or dependant.body_params != [body] * (body is not None)
-        ):
+        if dependant.query_params or dependant.cookie_params or dependant.body_params != [body] * (body is not None):
             return slow
         for each in dependant.dependencies:
             takes_more = (each.path_params, each.query_params, each.header_params, each.cookie_params)
@@ -276,9 +272,7 @@ def require_access(routes: Iterable[BaseRoute]) -> None:
     """Raise RouteWithoutAccess unless every route states who may call it; a mounted application cannot state it."""
     for route in routes:
         if not isinstance(route, ApiRoute | PublicRoute):
-            raise RouteWithoutAccess(
-                f"{getattr(route, 'path', route)}: only ApiRoute and PublicRoute are served"
-            )
+            raise RouteWithoutAccess(f"{getattr(route, 'path', route)}: only ApiRoute and PublicRoute are served")
 
 
 def check_query(request: Request, known: frozenset[str]) -> None:

@@ -42,9 +42,7 @@ def files() -> dict[Path, str]:
 
 
 def _dumped(manifests: Iterable[Manifest]) -> str:
-    return yaml.dump_all(
-        manifests, Dumper=_WithoutAliases, sort_keys=False, width=110, default_flow_style=None
-    )
+    return yaml.dump_all(manifests, Dumper=_WithoutAliases, sort_keys=False, width=110, default_flow_style=None)
 
 
 class _WithoutAliases(yaml.SafeDumper):

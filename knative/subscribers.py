@@ -35,9 +35,7 @@ def stale(
 ) -> Iterator[Stale]:
     """Yield the subscribers of the channels that have no Subscription, or one whose Trigger is gone."""
     alive = {trigger["metadata"]["uid"] for trigger in triggers}
-    known = {
-        subscription["metadata"]["uid"] for subscription in subscriptions if _owners(subscription) <= alive
-    }
+    known = {subscription["metadata"]["uid"] for subscription in subscriptions if _owners(subscription) <= alive}
     for channel in channels:
         for index, subscriber in enumerate(channel["spec"].get("subscribers") or ()):
             if subscriber["uid"] not in known:

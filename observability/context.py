@@ -32,9 +32,7 @@ class Context:
 
     __slots__ = ("correlation_id", "flags", "root", "sampled", "span_id", "trace_id", "tracestate")
 
-    def __init__(
-        self, correlation_id: str, traceparent: str, tracestate: str = "", *, root: bool = False
-    ) -> None:
+    def __init__(self, correlation_id: str, traceparent: str, tracestate: str = "", *, root: bool = False) -> None:
         self.correlation_id = correlation_id
         self.trace_id = traceparent[3:35]
         self.span_id = traceparent[36:52]

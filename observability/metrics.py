@@ -52,9 +52,7 @@ FORGED = Counter(
 PUBLISHED = Counter(
     "shop_events_published", "Events handed to the broker.", ["service", "type", "outcome"], registry=REGISTRY
 )
-COMMITTED = Counter(
-    "shop_events_committed", "Events committed with the state.", ["service", "type"], registry=REGISTRY
-)
+COMMITTED = Counter("shop_events_committed", "Events committed with the state.", ["service", "type"], registry=REGISTRY)
 CIRCUITS = Gauge(
     "shop_circuit_open",
     "Providers outside: 0 they are called, 1 they failed too often and are not, 0.5 one call is let through to see.",

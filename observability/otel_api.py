@@ -33,9 +33,7 @@ class ApiTracerProvider(trace.TracerProvider):
         attributes: Any = None,
     ) -> trace.Tracer:
         """Return a tracer for this instrumentation scope."""
-        return ApiTracer(
-            Scope(instrumenting_module_name, instrumenting_library_version or "", schema_url or "")
-        )
+        return ApiTracer(Scope(instrumenting_module_name, instrumenting_library_version or "", schema_url or ""))
 
 
 class ApiTracer(trace.Tracer):

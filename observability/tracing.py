@@ -52,10 +52,7 @@ _OFF: AbstractContextManager[None] = nullcontext()
 
 def requested(environ: Mapping[str, str]) -> bool:
     """Return whether the standard variables request traces."""
-    if (
-        environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-        or environ.get("OTEL_TRACES_EXPORTER") == "none"
-    ):
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none":
         return False
     names = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
     return any(environ.get(name) for name in names)

@@ -19,9 +19,7 @@ FOLDER = Path(__file__).parent
 PROTOS = sorted(path.relative_to(FOLDER) for path in FOLDER.glob("shop/*/v1/*.proto"))
 
 # An import, or the name of the module that the generated code passes to its messages.
-_MODULE = re.compile(
-    r"^(from |import |_builder\.BuildTopDescriptorsAndMessages\(DESCRIPTOR, ')shop\.", re.MULTILINE
-)
+_MODULE = re.compile(r"^(from |import |_builder\.BuildTopDescriptorsAndMessages\(DESCRIPTOR, ')shop\.", re.MULTILINE)
 _OUTPUTS = {"python": "", "mypy": "quiet:"}
 _SERVICE_OUTPUTS = {"grpc_python": "", "mypy_grpc": "quiet:"}
 

@@ -46,9 +46,7 @@ def passes(command: list[str], tools: Path) -> bool:
     """Run a command in the folder `tools`; return whether it finds nothing. If it finds something, print its output."""
     path = f"{tools.resolve() / 'node_modules/.bin'}{os.pathsep}{os.environ['PATH']}"
     quiet = {"PATH": path, "REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true"}
-    run = subprocess.run(
-        command, cwd=tools, env={**os.environ, **quiet}, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run(command, cwd=tools, env={**os.environ, **quiet}, capture_output=True, text=True, check=False)
     said = run.stdout + run.stderr
     found = run.returncode != 0 or "::warning" in said or "::error" in said
     if found:

@@ -18,9 +18,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 def files(root: Path) -> list[Path]:
     """Return the files for production that may refer to third-party images."""
-    dockerfiles = [
-        path for path in root.glob("*/**/Dockerfile") if not path.relative_to(root).parts[0].startswith(".")
-    ]
+    dockerfiles = [path for path in root.glob("*/**/Dockerfile") if not path.relative_to(root).parts[0].startswith(".")]
     return [root / "compose.yaml", *sorted(root.glob("observability/cluster/*.yaml")), *sorted(dockerfiles)]
 
 

@@ -92,11 +92,7 @@ def refused(component: Component) -> str:
     name, found = normal(component["name"]), licences(component)
     if not found:
         return f"{name}: names no licence; look it up"
-    bad = {
-        text
-        for text in found
-        if not all(part in ALLOWED for part in re.split(r" AND | OR |[()]", text) if part)
-    }
+    bad = {text for text in found if not all(part in ALLOWED for part in re.split(r" AND | OR |[()]", text) if part)}
     if bad - {EXCEPTIONS.get(name)}:
         return f"{name}: {', '.join(sorted(bad))} is not allowed"
     return ""

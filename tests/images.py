@@ -88,14 +88,10 @@ class Dockerfile:
 def context() -> frozenset[str]:
     """The files that a build is given: paths from the repository's root, as .dockerignore leaves them."""
     patterns = [
-        line
-        for line in (ROOT / ".dockerignore").read_text().splitlines()
-        if line.strip() and not line.startswith("#")
+        line for line in (ROOT / ".dockerignore").read_text().splitlines() if line.strip() and not line.startswith("#")
     ]
     return frozenset(
-        path
-        for path in exclude_paths(str(ROOT), patterns)
-        if path != ".dockerignore" and (ROOT / path).is_file()
+        path for path in exclude_paths(str(ROOT), patterns) if path != ".dockerignore" and (ROOT / path).is_file()
     )
 
 

@@ -38,9 +38,7 @@ def test_the_tree_keeps_the_rule(rule: Callable[[Path], Iterator[str]]) -> None:
 @pytest.mark.parametrize("domain", architecture.domains(ROOT))
 def test_a_service_starts_without_what_it_does_not_need_at_once(domain: str) -> None:
     script = f"import sys, functions.{domain}.main; print(*sorted({HEAVY} & set(sys.modules)))"
-    run = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == []
 
@@ -84,9 +82,7 @@ def test_an_import_against_the_direction_is_named(tree: Path, path: str, line: s
 
 
 def test_imports_along_the_direction_are_fine(tree: Path) -> None:
-    write(
-        tree, "functions/returns/service.py", "from functions.returns.domain import x\nimport json, msgspec\n"
-    )
+    write(tree, "functions/returns/service.py", "from functions.returns.domain import x\nimport json, msgspec\n")
     write(
         tree,
         "functions/returns/rpc.py",

@@ -43,9 +43,7 @@ def settings_of(domain: str) -> type[RuntimeSettings]:
     return found
 
 
-SECRETS = [
-    (domain, name) for domain in DOMAINS for name in settings_of(domain).SECRETS if name != "service_key"
-]
+SECRETS = [(domain, name) for domain in DOMAINS for name in settings_of(domain).SECRETS if name != "service_key"]
 
 
 @pytest.fixture
@@ -95,9 +93,7 @@ def test_a_secret_that_is_none_is_refused_by_name_and_not_shown(
 
 
 @pytest.mark.parametrize(("domain", "name"), SECRETS)
-def test_a_good_secret_is_taken_and_one_that_is_not_set_is_for_who_needs_it(
-    domain: str, name: str, key: str
-) -> None:
+def test_a_good_secret_is_taken_and_one_that_is_not_set_is_for_who_needs_it(domain: str, name: str, key: str) -> None:
     refuse_weak(production(domain, key))
     refuse_weak(production(domain, key, **{name.upper(): GOOD}))
 
@@ -161,9 +157,7 @@ def test_what_shows_settings_shows_no_secret(key: str) -> None:
         ({"PAYMENT_PROVIDER": "stripe", "STRIPE_API_KEY": f"sk_test_{GOOD}"}, "STRIPE_API_KEY"),
     ],
 )
-def test_production_takes_no_payments_that_charge_nobody(
-    variables: dict[str, str], named: str, key: str
-) -> None:
+def test_production_takes_no_payments_that_charge_nobody(variables: dict[str, str], named: str, key: str) -> None:
     settings = production("payments", key, STORE_URL="memory:", **variables)
     assert isinstance(settings, Payments)
     with pytest.raises(SettingsError, match=f"^{named}: ") as refused:
@@ -172,9 +166,7 @@ def test_production_takes_no_payments_that_charge_nobody(
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_a_process_that_may_not_start_says_why_in_a_line_and_ends_with_one(
-    domain: str, tmp_path: Path
-) -> None:
+def test_a_process_that_may_not_start_says_why_in_a_line_and_ends_with_one(domain: str, tmp_path: Path) -> None:
     short = tmp_path / "service.pem"
     short.write_text("not a key")
     variables = {

@@ -83,9 +83,7 @@ def test_the_documented_bounds_of_a_price_are_the_enforced_ones() -> None:
 def test_the_documented_bounds_of_an_order_line_are_the_enforced_ones() -> None:
     quantity = documented("LineIn", "quantity")
     for value, refused in ((quantity["maximum"], False), (quantity["maximum"] + 1, True)):
-        assert (
-            "lines[0].quantity" in violations(lambda value=value: order("t", value).validated())
-        ) is refused
+        assert ("lines[0].quantity" in violations(lambda value=value: order("t", value).validated())) is refused
 
 
 def test_a_total_that_could_not_be_read_is_refused() -> None:

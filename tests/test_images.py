@@ -26,9 +26,7 @@ FUNCTIONS = domains(ROOT)
 def builds() -> dict[str, tuple[str, str]]:
     """(Dockerfile, FUNCTION) of each image, as make builds it."""
     command = ["make", "-n", "build-all", "BUILDER=docker"]
-    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.replace(
-        "\\\n", " "
-    )
+    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.replace("\\\n", " ")
     return {found["name"]: (found["file"], found["function"] or "") for found in BUILD.finditer(text)}
 
 
@@ -95,17 +93,13 @@ def test_what_an_image_imports_is_in_it(image: str) -> None:
     files, todo, seen = dockerfile(image).files(), _entry_modules(image), set[str]()
     while todo:
         module = todo.pop()
-        path = next(
-            (p for p in (f"{module}.py", f"{module}/__init__.py") if (ROOT / _slashed(p)).is_file()), None
-        )
+        path = next((p for p in (f"{module}.py", f"{module}/__init__.py") if (ROOT / _slashed(p)).is_file()), None)
         if path is None or module in seen:
             continue
         seen.add(module)
         assert _slashed(path) in files, f"{image} lacks {module}"
         todo += [
-            name
-            for _, imported in imports(ROOT / _slashed(path))
-            for name in (imported, imported.rpartition(".")[0])
+            name for _, imported in imports(ROOT / _slashed(path)) for name in (imported, imported.rpartition(".")[0])
         ]
     assert len(seen) > 3
 
@@ -122,19 +116,14 @@ def test_an_image_holds_no_tests_no_other_domain_and_nothing_that_is_no_source(i
     assert not [path for path in files if "tests" in path.split("/") or path.endswith("Dockerfile")]
     mine = builds()[image][1]
     assert not [
-        path
-        for path in files
-        for other in FUNCTIONS
-        if other != mine and path.startswith(f"functions/{other}/")
+        path for path in files for other in FUNCTIONS if other != mine and path.startswith(f"functions/{other}/")
     ]
     assert {Path(path).suffix for path in files} <= {".html", ".json", ".proto", ".py", ".txt", ".yaml"}
 
 
 def test_nothing_secret_and_nothing_of_git_goes_into_a_build() -> None:
     suspects = {".pem", ".key", ".env", ".sqlite", ".db", ".log"}
-    assert not [
-        path for path in context() if Path(path).suffix in suspects or path.startswith((".", "build/"))
-    ]
+    assert not [path for path in context() if Path(path).suffix in suspects or path.startswith((".", "build/"))]
 
 
 def _skaffold() -> Any:
@@ -155,9 +144,7 @@ def test_skaffold_builds_each_image_as_make_does_when_one_of_its_files_has_chang
 def test_skaffold_knows_every_image_of_ours_that_development_runs() -> None:
     known = {artifact["image"] for artifact in _skaffold()["build"]["artifacts"]}
     for overlay in ("knative/overlays/dev", "knative/overlays/dev-dynamodb", "knative/overlays/dev-sync"):
-        images = {
-            c["image"].removesuffix(":dev") for _, spec in pods(render(overlay)) for c in spec["containers"]
-        }
+        images = {c["image"].removesuffix(":dev") for _, spec in pods(render(overlay)) for c in spec["containers"]}
         assert {image for image in images if image.startswith("dev.local/")} <= known
     assert {case["container"]["image"] for case in _skaffold()["verify"]} <= known
 

@@ -15,9 +15,7 @@ from requirements.supply import APART, IMAGES, licences, locked, main, narrowed,
 ROOT = Path(__file__).parents[1]
 LISTS = sorted((ROOT / "requirements").glob("*.txt"))
 # A package index belongs to whoever installs, not to the project.
-ADDRESS = re.compile(
-    r"://|--?index|index-url|find-links|trusted-host|^-e |pypi\.org|pythonhosted|npmjs", re.MULTILINE
-)
+ADDRESS = re.compile(r"://|--?index|index-url|find-links|trusted-host|^-e |pypi\.org|pythonhosted|npmjs", re.MULTILINE)
 BUILT_FROM = [
     *ROOT.glob("*/Dockerfile"),
     *ROOT.glob("*/*/Dockerfile"),
@@ -36,9 +34,7 @@ def lines(text: str) -> list[str]:
 @pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)
 def test_every_requirement_is_locked_to_a_version_by_hashes(path: Path) -> None:
     for line in lines(path.read_text()):
-        assert re.fullmatch(r"[\w.\[\],-]+==[\w.!+]+( ;[^#]+?)?(\s+--hash=sha256:[0-9a-f]{64})+\s*", line), (
-            line[:80]
-        )
+        assert re.fullmatch(r"[\w.\[\],-]+==[\w.!+]+( ;[^#]+?)?(\s+--hash=sha256:[0-9a-f]{64})+\s*", line), line[:80]
 
 
 @pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)

@@ -107,9 +107,7 @@ class DeadLetters:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request (ASGI)."""
         correlation = header(scope, b"x-correlation-id") or header(scope, b"ce-correlationid")
-        context.enter(
-            context.incoming(correlation, header(scope, b"traceparent"), header(scope, b"tracestate"))
-        )
+        context.enter(context.incoming(correlation, header(scope, b"traceparent"), header(scope, b"tracestate")))
         try:
             await self._route(scope, receive, send)
         except Problem as problem:
@@ -235,9 +233,7 @@ class DeadLetters:
         if (asked.get("all") == "true") is (event_type is not None) or asked.get("all", "true") != "true":
             raise Problem(400, "FILTER_MISSING", "say which type, or all=true")
         discarded = await self._opened().discard(status, event_type)
-        log.warning(
-            "dead letters discarded", extra={"count": discarded, "status": status, "type": event_type}
-        )
+        log.warning("dead letters discarded", extra={"count": discarded, "status": status, "type": event_type})
         return {"discarded": discarded}
 
     def _page(self, asked: Mapping[str, str]) -> dict[str, Any]:

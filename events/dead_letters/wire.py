@@ -36,13 +36,8 @@ def checked_status(given: Mapping[str, str]) -> str:
 
 def origin(scope: Scope, event: CloudEvent) -> Origin:
     """Return the origin of a dead letter, from the local broker's headers or else from the event's extensions."""
-    trigger = (
-        header(scope, b"kn-trigger")
-        or failure_of(event.attributes, header(scope, b"kn-namespace")[:63]).trigger
-    )
-    return Origin(
-        trigger or None, header(scope, b"kn-broker") or None, _number(header(scope, b"kn-attempts")[:9])
-    )
+    trigger = header(scope, b"kn-trigger") or failure_of(event.attributes, header(scope, b"kn-namespace")[:63]).trigger
+    return Origin(trigger or None, header(scope, b"kn-broker") or None, _number(header(scope, b"kn-attempts")[:9]))
 
 
 def encode_cursor(seq: int) -> str:

@@ -16,9 +16,7 @@ from events.schemas import FOLDER, schema_files
 from events.schemas.asyncapi import document
 from events.schemas.compatibility import incompatibilities
 
-_ADVICE = (
-    "Leave the type as it is and add a new one (...v2). Never published? Then delete the schema's file first."
-)
+_ADVICE = "Leave the type as it is and add a new one (...v2). Never published? Then delete the schema's file first."
 
 
 def breaks(published: dict[str, str], made: dict[str, str]) -> Iterator[str]:

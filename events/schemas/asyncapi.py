@@ -147,8 +147,7 @@ def _headers(payload: type[Payload]) -> dict[str, Any]:
     return found | {
         "ce-subject": _STRING | {"description": f"The payload's {payload.SUBJECT}."},
         "ce-dataschema": {"const": dataschema(payload.TYPE)},
-        "ce-partitionkey": _STRING
-        | {"description": "The subject: what is about one entity may be kept in order."},
+        "ce-partitionkey": _STRING | {"description": "The subject: what is about one entity may be kept in order."},
         "ce-correlationid": _STRING | {"description": "Of the request that began it all."},
         "ce-traceparent": _STRING | {"description": "W3C trace context of the work that recorded the event."},
         "ce-tracestate": _STRING,

@@ -82,9 +82,7 @@ class Subscriber:
 
 
 @contextlib.asynccontextmanager
-async def subscribed(
-    *answers: Answer, gate: asyncio.Event | None = None, port: int = 0
-) -> AsyncIterator[Subscriber]:
+async def subscribed(*answers: Answer, gate: asyncio.Event | None = None, port: int = 0) -> AsyncIterator[Subscriber]:
     subscriber = Subscriber(answers, gate)
     async with serving(subscriber, port=port) as url:
         subscriber.url = url

@@ -20,9 +20,7 @@ from events.tests.fakes import TRACE, row
 
 KEY = PrivateKey.generate("orders")
 SIGNER = Signer(lambda: KEY)
-RAW = row(7)._replace(
-    correlation_id='needs "quoting" 100% ü', tracestate="vendor=1", data=b'{"order_id": "\xc3\xbc"}'
-)
+RAW = row(7)._replace(correlation_id='needs "quoting" 100% ü', tracestate="vendor=1", data=b'{"order_id": "\xc3\xbc"}')
 
 
 @dataclass

@@ -85,11 +85,7 @@ def test_asyncapi_names_every_sender_and_receiver() -> None:
         for name, operation in api["operations"].items()
     }
 
-    expected = {
-        (domain, "receive", payload.__name__)
-        for payload, domains in SUBSCRIBERS.items()
-        for domain in domains
-    }
+    expected = {(domain, "receive", payload.__name__) for payload, domains in SUBSCRIBERS.items() for domain in domains}
     senders = {name for name in operations if name[1] == "send"}
     assert operations - senders == expected
     assert {name for _, _, name in senders} == {payload.__name__ for payload in SUBSCRIBERS} - {"SweepDue"}

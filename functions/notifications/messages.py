@@ -70,9 +70,7 @@ def order_cancelled(event: OrderCancelled) -> Message:
     Any other reason is left out. It may be the customer's own text, and the address may belong to another person.
     """
     returned = "yes" if event.money_returned else ""
-    return _about(
-        event.order_id, "order_cancelled", why=_REASONS.get(event.reason, ""), money_returned=returned
-    )
+    return _about(event.order_id, "order_cancelled", why=_REASONS.get(event.reason, ""), money_returned=returned)
 
 
 def order_shipped(event: OrderShipped) -> Message:
@@ -87,9 +85,7 @@ def order_delivered(event: OrderDelivered) -> Message:
 
 def payment_refunded(event: PaymentRefunded) -> Message:
     """Return the message to the buyer."""
-    return _about(
-        event.order_id, "payment_refunded", amount=amount(event.amount), refunded=amount(event.refunded)
-    )
+    return _about(event.order_id, "payment_refunded", amount=amount(event.amount), refunded=amount(event.refunded))
 
 
 def stock_low(event: StockLow) -> Message:

@@ -39,15 +39,11 @@ class NotificationsServicer(notifications_pb2_grpc.NotificationsServiceServicer)
             notifications=map(_notification, page.items), next_cursor=page.next_cursor or ""
         )
 
-    async def GetNotification(
-        self, request: pb.GetNotificationRequest, context: Any
-    ) -> pb.GetNotificationResponse:
+    async def GetNotification(self, request: pb.GetNotificationRequest, context: Any) -> pb.GetNotificationResponse:
         found = await self._notifications.get(request.notification_id, current_caller())
         return pb.GetNotificationResponse(notification=_notification(found))
 
-    async def GetPreferences(
-        self, request: pb.GetPreferencesRequest, context: Any
-    ) -> pb.GetPreferencesResponse:
+    async def GetPreferences(self, request: pb.GetPreferencesRequest, context: Any) -> pb.GetPreferencesResponse:
         found = await self._notifications.get_preferences(request.user_id, current_caller())
         return pb.GetPreferencesResponse(preferences=_preferences(found))
 
@@ -63,9 +59,7 @@ class NotificationsServicer(notifications_pb2_grpc.NotificationsServiceServicer)
         changed = await self._notifications.update_preferences(command, current_caller())
         return pb.UpdatePreferencesResponse(preferences=_preferences(changed))
 
-    async def ReceiveMailEvent(
-        self, request: pb.ReceiveMailEventRequest, context: Any
-    ) -> pb.ReceiveMailEventResponse:
+    async def ReceiveMailEvent(self, request: pb.ReceiveMailEventRequest, context: Any) -> pb.ReceiveMailEventResponse:
         await self._feedback.receive(request.payload, request.secret)
         return pb.ReceiveMailEventResponse()
 

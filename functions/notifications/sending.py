@@ -105,9 +105,7 @@ class MessageSender:
             known, preferences, erasure = found
             if known is not None or erasure is not None:
                 return Changes(None)
-            new = Notification(
-                key, user_id, channel.name, template, params, subject, body, message.order_id, now
-            )
+            new = Notification(key, user_id, channel.name, template, params, subject, body, message.order_id, now)
             if not _is_wanted(template, preferences):
                 new.suppress("UNWANTED")
             elif channel.needs_address:
@@ -149,9 +147,7 @@ class MessageSender:
         fields = {"notification_id": notification.id, "template": notification.template}
         try:
             outcome = await self._attempt(notification)
-        except (
-            ServiceError
-        ) as error:  # permanent errors too: the event is valid, and the number of attempts is limited
+        except ServiceError as error:  # permanent errors too: the event is valid, and the number of attempts is limited
             log.warning("notification_left_pending", extra={**fields, "reason": error.reason})
             return
 

@@ -78,9 +78,7 @@ class NotificationsService:
             PermissionDenied: the caller is neither that user nor an admin.
         """
         user_id = _authorized_user(query.user_id, caller)
-        return await store.notifications_of(
-            self._store, user_id, page_limit(query.limit), query.cursor or None
-        )
+        return await store.notifications_of(self._store, user_id, page_limit(query.limit), query.cursor or None)
 
     async def get(self, notification_id: str, caller: Identity) -> Notification:
         """Return a message.

@@ -216,11 +216,7 @@ class Order:
             return []
         self._move(Status.CANCELLED, at, reason)
         self.cancel_reason, self.cancelled_by, self.payment_token = reason, by, ""
-        return [
-            OrderCancelled(
-                order_id=self.id, user_id=self.user_id, reason=reason, money_returned=self.returned
-            )
-        ]
+        return [OrderCancelled(order_id=self.id, user_id=self.user_id, reason=reason, money_returned=self.returned)]
 
     def ship(self, at: datetime) -> list[Payload]:
         """Record that the order left the warehouse.

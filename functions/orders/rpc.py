@@ -58,13 +58,9 @@ class OrdersServicer(orders_pb2_grpc.OrdersServiceServicer):
         return pb.GetOrderResponse(order=_order(order))
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Any) -> pb.ListOrdersResponse:
-        query = ListOrders(
-            request.user_id, request.all, _status(request.status), request.limit, request.cursor
-        )
+        query = ListOrders(request.user_id, request.all, _status(request.status), request.limit, request.cursor)
         page = await self.service.list_orders(query, current_caller())
-        return pb.ListOrdersResponse(
-            orders=[_order(order) for order in page.items], next_cursor=page.next_cursor or ""
-        )
+        return pb.ListOrdersResponse(orders=[_order(order) for order in page.items], next_cursor=page.next_cursor or "")
 
     async def CancelOrder(self, request: pb.CancelOrderRequest, context: Any) -> pb.CancelOrderResponse:
         command = CancelOrder(request.order_id, request.reason)
@@ -78,9 +74,7 @@ class OrdersServicer(orders_pb2_grpc.OrdersServiceServicer):
         order = await self.service.deliver(request.order_id, current_caller())
         return pb.DeliverOrderResponse(order=_order(order))
 
-    async def WatchOrder(
-        self, request: pb.WatchOrderRequest, context: Any
-    ) -> AsyncIterator[pb.WatchOrderResponse]:
+    async def WatchOrder(self, request: pb.WatchOrderRequest, context: Any) -> AsyncIterator[pb.WatchOrderResponse]:
         stream = await self.service.watch(request.order_id, current_caller())
         async with aclosing(stream):
             async for order in stream:
@@ -117,15 +111,11 @@ def _place_order(request: pb.PlaceOrderRequest, client_address: str) -> PlaceOrd
     address, expected = request.shipping_address, request.expected_total
     return PlaceOrder(
         lines=[RequestedLine(line.product_id, line.quantity) for line in request.lines],
-        shipping_address=from_message(PostalAddress, address)
-        if request.HasField("shipping_address")
-        else None,
+        shipping_address=from_message(PostalAddress, address) if request.HasField("shipping_address") else None,
         payment_token=request.payment_token,
         idempotency_key=request.idempotency_key if request.HasField("idempotency_key") else None,
         fingerprint=_fingerprint(request),
-        expected_total=Money(expected.amount, expected.currency)
-        if request.HasField("expected_total")
-        else None,
+        expected_total=Money(expected.amount, expected.currency) if request.HasField("expected_total") else None,
         client_address=client_address,
     )
 

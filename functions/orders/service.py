@@ -289,9 +289,7 @@ class OrdersService:
 
     async def on_stock_reserved(self, event: StockReserved, inbox: InboxRecord) -> None:
         """Record that the products service has reserved every line."""
-        await self._orders.change(
-            event.order_id, lambda order: order.stock_reserved(self._clock.now()), inbox
-        )
+        await self._orders.change(event.order_id, lambda order: order.stock_reserved(self._clock.now()), inbox)
 
     async def on_stock_rejected(self, event: StockRejected, inbox: InboxRecord) -> None:
         """Cancel an order whose lines the products service could not reserve, or no longer reserves."""
@@ -339,9 +337,7 @@ class OrdersService:
         """Allow shipping again, or cancel an unshipped order whose total has been lost or refunded."""
         await self._orders.change(
             event.order_id,
-            lambda order: order.dispute_closed(
-                self._clock.now(), event.dispute_id, event.amount, event.outcome
-            ),
+            lambda order: order.dispute_closed(self._clock.now(), event.dispute_id, event.amount, event.outcome),
             inbox,
         )
 

@@ -69,9 +69,7 @@ class OrderRepository:
     after a change to the order was committed.
     """
 
-    def __init__(
-        self, store: Store, velocity_limits: VelocityLimits | None, on_change: Callable[[str], None]
-    ) -> None:
+    def __init__(self, store: Store, velocity_limits: VelocityLimits | None, on_change: Callable[[str], None]) -> None:
         self._store = store
         self._velocity_limits = velocity_limits
         self._on_change = on_change
@@ -196,9 +194,7 @@ class OrderRepository:
 
     async def waiting_since(self, before: datetime, limit: int, cursor: str | None) -> Page[Order]:
         """Return orders that wait for stock or payment and whose status is unchanged since `before`, oldest first."""
-        return await self._store.page(
-            Order, "waiting", _EVERYTHING, limit=limit, cursor=cursor, until=sort_key(before)
-        )
+        return await self._store.page(Order, "waiting", _EVERYTHING, limit=limit, cursor=cursor, until=sort_key(before))
 
     async def close_account(self, user_id: str, at: datetime) -> None:
         """Refuse further orders of this person, and forget how many there were."""

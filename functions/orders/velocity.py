@@ -276,9 +276,7 @@ def _require_stock(
     on_hand: Mapping[str, int] | None,
 ) -> None:
     """Require that held and ordered pieces are at most `pieces`, or `share` of the stock, times `growth`."""
-    many = [
-        product_id for product_id, count in lines.items() if held.get(product_id, 0) + count > pieces * growth
-    ]
+    many = [product_id for product_id, count in lines.items() if held.get(product_id, 0) + count > pieces * growth]
     if many and on_hand is None:
         raise StockNeeded
     for product_id in many:

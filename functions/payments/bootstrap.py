@@ -53,9 +53,7 @@ def bootstrap(
     limits = PROVIDERS[settings.payment_provider]
     refunds = RefundsService(store, provider, clock, settle_after=settle_after, limits=limits)
     webhook = open_webhook(settings)
-    payments = PaymentsService(
-        store, provider, orders, refunds, clock, settle_after=settle_after, webhook=webhook
-    )
+    payments = PaymentsService(store, provider, orders, refunds, clock, settle_after=settle_after, webhook=webhook)
     return Function(
         name="payments",
         settings=settings,
@@ -94,9 +92,7 @@ def _stripe(settings: Settings, clock: Clock) -> PaymentProvider:
     if not key:
         raise SettingsError("STRIPE_API_KEY: is needed for PAYMENT_PROVIDER=stripe, or STRIPE_API_KEY_FILE")
     if settings.shop_env == "production" and key.startswith(_TEST_KEYS):
-        raise SettingsError(
-            "STRIPE_API_KEY: is a test key, which charges nobody; production needs a live one"
-        )
+        raise SettingsError("STRIPE_API_KEY: is a test key, which charges nobody; production needs a live one")
     # A charge, a void or a refund usually takes two calls.
     api = StripeApi(key, settings.stripe_api_base, settings.payment_timeout / 2)
     return StripeProvider(api, factories.open_store(settings, _LEDGER, MAPPINGS, clock), clock)

@@ -215,9 +215,7 @@ class Payment:
                 reason="CURRENCY_MISMATCH",
             )
         if not 0 < money.amount <= self.refundable:
-            raise failed_precondition(
-                "REFUND_EXCEEDS_CAPTURED", "The amount exceeds what can still be refunded."
-            )
+            raise failed_precondition("REFUND_EXCEEDS_CAPTURED", "The amount exceeds what can still be refunded.")
         self.refunding += money.amount
         self.updated_at = now
         return Refund(refund_id, self.id, self.order_id, money, reason, now, now)
@@ -284,9 +282,7 @@ class Payment:
         self.locked += 0 if dispute.refundable else dispute.amount.amount
         self._derive_status(now)
         return [
-            PaymentDisputed(
-                order_id=self.order_id, payment_id=self.id, dispute_id=dispute.id, amount=dispute.amount
-            )
+            PaymentDisputed(order_id=self.order_id, payment_id=self.id, dispute_id=dispute.id, amount=dispute.amount)
         ]
 
     def lock_dispute(self, dispute: Dispute, now: datetime) -> list[Payload]:

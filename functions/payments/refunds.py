@@ -142,9 +142,7 @@ class RefundsService:
             NotFound: PAYMENT_NOT_FOUND, also if the caller is neither the payer nor an admin.
         """
         visible_payment(await self._store.get(Payment, query.payment_id), caller)
-        return await store.refunds_of(
-            self._store, query.payment_id, page_limit(query.limit), query.cursor or None
-        )
+        return await store.refunds_of(self._store, query.payment_id, page_limit(query.limit), query.cursor or None)
 
     async def settle(self, refund_id: str, inbox: InboxRecord | None) -> Refund:
         """Ask the provider to make a pending refund, and commit its answer together with `inbox`.
@@ -299,9 +297,7 @@ class RefundsService:
             log.warning("charge_disputed", extra={**fields, "reason": record.reason})
         return done in (DisputeStatus.WON, DisputeStatus.LOST)
 
-    async def _commit_outcome(
-        self, refund: Refund, outcome: RefundOutcome, inbox: InboxRecord | None
-    ) -> Refund:
+    async def _commit_outcome(self, refund: Refund, outcome: RefundOutcome, inbox: InboxRecord | None) -> Refund:
         now = self._clock.now()
 
         def change(found: Sequence[Any]) -> Changes[Refund]:
@@ -332,9 +328,7 @@ class RefundsService:
         if refund is None or refund.status is not RefundStatus.PENDING:
             return
         if self._clock.now() - refund.created_at < self._settle_after:
-            raise aborted(
-                "IDEMPOTENCY_KEY_IN_FLIGHT", "The first request with this key is still being handled.", 1.0
-            )
+            raise aborted("IDEMPOTENCY_KEY_IN_FLIGHT", "The first request with this key is still being handled.", 1.0)
 
 
 def visible_payment(payment: Payment | None, caller: Identity) -> Payment:

@@ -34,15 +34,11 @@ class PaymentsServicer(payments_pb2_grpc.PaymentsServiceServicer):
         self._payments = payments
         self._refunds = refunds
 
-    async def GetOrderPayment(
-        self, request: pb.GetOrderPaymentRequest, context: Any
-    ) -> pb.GetOrderPaymentResponse:
+    async def GetOrderPayment(self, request: pb.GetOrderPaymentRequest, context: Any) -> pb.GetOrderPaymentResponse:
         payment = await self._payments.get_order_payment(request.order_id, current_caller())
         return pb.GetOrderPaymentResponse(payment=_payment(payment))
 
-    async def BatchGetPayments(
-        self, request: pb.BatchGetPaymentsRequest, context: Any
-    ) -> pb.BatchGetPaymentsResponse:
+    async def BatchGetPayments(self, request: pb.BatchGetPaymentsRequest, context: Any) -> pb.BatchGetPaymentsResponse:
         payments = await self._payments.batch_get(request.payment_ids, current_caller())
         return pb.BatchGetPaymentsResponse(payments=map(_payment, payments))
 
@@ -67,9 +63,7 @@ class PaymentsServicer(payments_pb2_grpc.PaymentsServiceServicer):
         page = await self._payments.list_ledger(query, current_caller())
         return pb.ListLedgerResponse(entries=map(_entry, page.items), next_cursor=page.next_cursor or "")
 
-    async def ReceiveWebhook(
-        self, request: pb.ReceiveWebhookRequest, context: Any
-    ) -> pb.ReceiveWebhookResponse:
+    async def ReceiveWebhook(self, request: pb.ReceiveWebhookRequest, context: Any) -> pb.ReceiveWebhookResponse:
         await self._payments.receive_webhook(request.payload, request.signature)
         return pb.ReceiveWebhookResponse()
 

@@ -118,9 +118,7 @@ class PaymentsService:
         """
         user_id = query.user_id or caller.subject
         require_self_or_admin(caller, user_id)
-        page = await store.payments_of_user(
-            self._store, user_id, page_limit(query.limit), query.cursor or None
-        )
+        page = await store.payments_of_user(self._store, user_id, page_limit(query.limit), query.cursor or None)
         return Page([payment for payment in page.items if payment.amount is not None], page.next_cursor)
 
     async def list_ledger(self, query: ListLedger, caller: Identity) -> Page[LedgerEntry]:

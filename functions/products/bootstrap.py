@@ -32,9 +32,7 @@ def bootstrap(
     products = ProductsService(
         store, ProductListing(store), clock, provider_limits=PROVIDERS[settings.payment_provider]
     )
-    stock = StockService(
-        store, products, clock, reservation_time=timedelta(minutes=settings.reservation_minutes)
-    )
+    stock = StockService(store, products, clock, reservation_time=timedelta(minutes=settings.reservation_minutes))
     on_stop: list[Hook] = []
     return Function(
         name="products",
@@ -55,8 +53,4 @@ def _services(products: ProductsService, stock: StockService) -> list[RpcService
     from proto.shop.products.v1.products_pb2_grpc import add_ProductsServiceServicer_to_server
 
     servicer = ProductsServicer(products, stock)
-    return [
-        RpcService(
-            add_ProductsServiceServicer_to_server, servicer, "shop.products.v1.ProductsService", ACCESS
-        )
-    ]
+    return [RpcService(add_ProductsServiceServicer_to_server, servicer, "shop.products.v1.ProductsService", ACCESS)]

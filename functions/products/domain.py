@@ -165,9 +165,7 @@ class ProductText:
         """Return the search text of a product. It contains the SKU both in parts and as one word."""
         joined = "".join(char for char in product.sku if char.isalnum())
         text = searchable(product.name, product.sku, joined, product.description)
-        return ProductText(
-            product.id, product.listed, product.category, product.active, text, folding.VERSION, version
-        )
+        return ProductText(product.id, product.listed, product.category, product.active, text, folding.VERSION, version)
 
 
 @dataclass

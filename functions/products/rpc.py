@@ -45,9 +45,7 @@ class ProductsServicer(products_pb2_grpc.ProductsServiceServicer):
         self.products = products
         self.stock = stock
 
-    async def CreateProduct(
-        self, request: pb.CreateProductRequest, context: Context
-    ) -> pb.CreateProductResponse:
+    async def CreateProduct(self, request: pb.CreateProductRequest, context: Context) -> pb.CreateProductResponse:
         command = CreateProduct(
             sku=request.sku,
             name=request.name,
@@ -73,19 +71,13 @@ class ProductsServicer(products_pb2_grpc.ProductsServiceServicer):
             products=[_product(product) for product in found], stocks=[_stock(stock) for stock in stocks]
         )
 
-    async def ListProducts(
-        self, request: pb.ListProductsRequest, context: Context
-    ) -> pb.ListProductsResponse:
-        query = ListProducts(
-            request.category, request.query, request.limit, request.cursor, request.include_inactive
-        )
+    async def ListProducts(self, request: pb.ListProductsRequest, context: Context) -> pb.ListProductsResponse:
+        query = ListProducts(request.category, request.query, request.limit, request.cursor, request.include_inactive)
         page = await self.products.list_products(query, current_caller())
         products = [_product(product) for product in page.items]
         return pb.ListProductsResponse(products=products, next_cursor=page.next_cursor or "")
 
-    async def UpdateProduct(
-        self, request: pb.UpdateProductRequest, context: Context
-    ) -> pb.UpdateProductResponse:
+    async def UpdateProduct(self, request: pb.UpdateProductRequest, context: Context) -> pb.UpdateProductResponse:
         command = UpdateProduct(
             request.product_id,
             name=_given(request, "name"),
@@ -99,9 +91,7 @@ class ProductsServicer(products_pb2_grpc.ProductsServiceServicer):
         product = await self.products.update(command, current_caller())
         return pb.UpdateProductResponse(product=_product(product))
 
-    async def DeleteProduct(
-        self, request: pb.DeleteProductRequest, context: Context
-    ) -> pb.DeleteProductResponse:
+    async def DeleteProduct(self, request: pb.DeleteProductRequest, context: Context) -> pb.DeleteProductResponse:
         await self.products.delete(request.product_id, current_caller())
         return pb.DeleteProductResponse()
 
@@ -120,9 +110,7 @@ class ProductsServicer(products_pb2_grpc.ProductsServiceServicer):
         return pb.SetStockResponse(stock=_stock(stock))
 
     async def AdjustStock(self, request: pb.AdjustStockRequest, context: Context) -> pb.AdjustStockResponse:
-        command = AdjustStock(
-            request.product_id, request.delta, request.reason, _given(request, "idempotency_key")
-        )
+        command = AdjustStock(request.product_id, request.delta, request.reason, _given(request, "idempotency_key"))
         adjustment = await self.stock.adjust(command, current_caller())
         return pb.AdjustStockResponse(adjustment=_adjustment(adjustment))
 
@@ -136,9 +124,7 @@ class ProductsServicer(products_pb2_grpc.ProductsServiceServicer):
             next_cursor=page.next_cursor or "",
         )
 
-    async def ListCategories(
-        self, request: pb.ListCategoriesRequest, context: Context
-    ) -> pb.ListCategoriesResponse:
+    async def ListCategories(self, request: pb.ListCategoriesRequest, context: Context) -> pb.ListCategoriesResponse:
         found = await self.products.list_categories()
         return pb.ListCategoriesResponse(
             categories=[pb.Category(name=category.id, products=category.products) for category in found]

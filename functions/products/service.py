@@ -33,9 +33,7 @@ class ProductsService:
     services may see an inactive product.
     """
 
-    def __init__(
-        self, store: Store, listing: ProductListing, clock: Clock, *, provider_limits: ProviderLimits
-    ) -> None:
+    def __init__(self, store: Store, listing: ProductListing, clock: Clock, *, provider_limits: ProviderLimits) -> None:
         self._store = store
         self._listing = listing
         self._clock = clock
@@ -154,9 +152,7 @@ class ProductsService:
         return await with_references({seen.category, to_category or seen.category}, attempt)
 
 
-def _edited(
-    edit: Callable[[Product], None], slugs: Sequence[str]
-) -> Callable[[Sequence[Any]], Changes[Product]]:
+def _edited(edit: Callable[[Product], None], slugs: Sequence[str]) -> Callable[[Sequence[Any]], Changes[Product]]:
     def change(found: Sequence[Any]) -> Changes[Product]:
         product, text, stock, claim, *counts = found
         if product.category not in slugs:

@@ -86,14 +86,10 @@ async def categories(store: Store) -> list[Category]:
 
 async def adjustments(store: Store, product_id: str, limit: int, cursor: str | None) -> Page[StockAdjustment]:
     """Return a page of a product's stock ledger, newest first."""
-    return await store.page(
-        StockAdjustment, "ledger", product_id, limit=limit, cursor=cursor, descending=True
-    )
+    return await store.page(StockAdjustment, "ledger", product_id, limit=limit, cursor=cursor, descending=True)
 
 
-async def expired_reservations(
-    store: Store, now: datetime, limit: int, cursor: str | None
-) -> Page[Reservation]:
+async def expired_reservations(store: Store, now: datetime, limit: int, cursor: str | None) -> Page[Reservation]:
     """Return reservations that have expired, oldest first."""
     return await store.page(Reservation, "due", "reserved", limit=limit, cursor=cursor, until=sortable(now))
 

@@ -72,9 +72,7 @@ def normalise(address: A, path: str) -> tuple[A, list[tuple[str, str]]]:
             wrong.append((f"{path}.{part}", str(error)))
     country = address.country.strip().upper()
     if country not in COUNTRIES:
-        wrong.append(
-            (f"{path}.country", "must be a country's two-letter code (ISO 3166-1 alpha-2), such as DE")
-        )
+        wrong.append((f"{path}.country", "must be a country's two-letter code (ISO 3166-1 alpha-2), such as DE"))
     if wrong:
         return address, wrong
     rules = _rules(country)
@@ -160,11 +158,7 @@ class _Rules:
             names = self.areas[0].names
             yield "state", f"must be an administrative area of {self.country}, such as {names[-1]}"
         elif (
-            area
-            and area.codes
-            and address.postal_code
-            and not wrong_code
-            and not area.codes.match(address.postal_code)
+            area and area.codes and address.postal_code and not wrong_code and not area.codes.match(address.postal_code)
         ):
             yield "postal_code", f"is not one of {address.state}"
 
@@ -185,9 +179,7 @@ def _rules(country: str) -> _Rules:
     example = fields.get("zipex", "").partition(",")[0].partition(":")[0]
     return _Rules(
         country=country,
-        required=frozenset(
-            name for name, letter in (("city", "C"), ("postal_code", "Z")) if letter in required
-        ),
+        required=frozenset(name for name, letter in (("city", "C"), ("postal_code", "Z")) if letter in required),
         code=re.compile(fields["zip"]) if has_code and "zip" in fields else None,
         example=f", such as {example}" if example else "",
         # Countries that do not require an area accept any text.
@@ -219,6 +211,4 @@ def _data(country: str) -> dict[str, Any]:
 
 def _folded(text: str) -> str:
     decomposed = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(
-        char for char in decomposed if unicodedata.category(char)[0] in "LN" or char == " "
-    ).strip()
+    return "".join(char for char in decomposed if unicodedata.category(char)[0] in "LN" or char == " ").strip()

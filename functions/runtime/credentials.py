@@ -20,9 +20,7 @@ LEAST = 16
 _DISTINCT = 6
 # Example values from documentation, and placeholders.
 _EXAMPLES = frozenset({"a-long-random-secret", "correct horse battery", "correct horse battery staple"})
-_UNFILLED = re.compile(
-    r"change.?me|example|placeholder|dummy|insecure|not.?a.?secret|^<.*>$|\$\{|\{\{", re.IGNORECASE
-)
+_UNFILLED = re.compile(r"change.?me|example|placeholder|dummy|insecure|not.?a.?secret|^<.*>$|\$\{|\{\{", re.IGNORECASE)
 _DEVELOPERS = ".data"
 """The folder into which `make up` writes generated secrets."""
 

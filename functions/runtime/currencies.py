@@ -146,9 +146,7 @@ def _stripe() -> dict[str, ChargeLimits]:
     three_decimal = _codes("BHD JOD KWD OMR TND")  # the last digit must be 0
     whole_in_hundredths = _codes("ISK UGX")  # counted in hundredths for Stripe's backward compatibility
     minimum = {
-        **dict.fromkeys(
-            _codes("ARS AUD BRL CAD CHF COP EUR IDR ILS INR JPY KRW NZD PHP RUB SGD USD ZAR"), 50
-        ),
+        **dict.fromkeys(_codes("ARS AUD BRL CAD CHF COP EUR IDR ILS INR JPY KRW NZD PHP RUB SGD USD ZAR"), 50),
         **dict.fromkeys(_codes("AED MYR PLN RON"), 200),
         **dict.fromkeys(_codes("NOK SEK"), 300),
         **dict.fromkeys(_codes("MXN THB"), 1000),

@@ -58,9 +58,7 @@ class EventFunction:
         self._name = function.name
         self._seconds = seconds
         self._sweep = sweep
-        self._handlers = {
-            payload.TYPE: (payload, handler) for payload, handler in function.subscriptions.items()
-        }
+        self._handlers = {payload.TYPE: (payload, handler) for payload, handler in function.subscriptions.items()}
         self._handlers.setdefault(SweepDue.TYPE, (SweepDue, _no_sweep))
         self._signatures = function.signatures
         for reason in REASONS:  # the counters exist from the start, so that a rate shows their first increase
@@ -243,9 +241,7 @@ def _decode(payload: type[Payload], data: bytes) -> Payload:
     try:
         return msgspec.json.decode(data or b"{}", type=payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ServiceError(
-            Code.FAILED_PRECONDITION, "EVENT_DATA_INVALID", f"The data is not valid: {error}"
-        ) from None
+        raise ServiceError(Code.FAILED_PRECONDITION, "EVENT_DATA_INVALID", f"The data is not valid: {error}") from None
 
 
 def _time(event: CloudEvent) -> datetime:

@@ -21,9 +21,7 @@ from functions.runtime.tokens import JwtVerifier, ServiceTokens, TokenVerifier
 from observability import tracing
 
 
-def open_store(
-    settings: RuntimeSettings, name: str, mappings: Sequence[EntityMapping[Any]], clock: Clock
-) -> Store:
+def open_store(settings: RuntimeSettings, name: str, mappings: Sequence[EntityMapping[Any]], clock: Clock) -> Store:
     """Open the store of one domain at STORE_URL. Raises SettingsError for an unknown form of the URL."""
     store = _store(settings, name, mappings, clock)
     if tracing.enabled() and isinstance(store, StoreBase):
@@ -31,9 +29,7 @@ def open_store(
     return store
 
 
-def _store(
-    settings: RuntimeSettings, name: str, mappings: Sequence[EntityMapping[Any]], clock: Clock
-) -> Store:
+def _store(settings: RuntimeSettings, name: str, mappings: Sequence[EntityMapping[Any]], clock: Clock) -> Store:
     scheme, _, rest = settings.store_url.partition(":")
     if scheme == "memory":
         from functions.runtime.store.memory import MemoryStore  # import only the adapter in use

@@ -157,10 +157,7 @@ class GrpcClient:
             return answer
         except grpc.aio.AioRpcError as raw:
             error = from_rpc_error(raw)
-            if (
-                error.code is Code.DEADLINE_EXCEEDED
-                and self.channel.get_state() is not grpc.ChannelConnectivity.READY
-            ):
+            if error.code is Code.DEADLINE_EXCEEDED and self.channel.get_state() is not grpc.ChannelConnectivity.READY:
                 raise unreachable() from None
             raise error from None
 

@@ -22,9 +22,7 @@ _TEXT = b"text/plain; charset=utf-8"
 class HttpServer:
     """The HTTP server for events, probes and metrics of one function. Without `events`, it has only the other two."""
 
-    def __init__(
-        self, function: Function, check: Check, sweep: Check, exposition: Exposition, *, events: bool
-    ) -> None:
+    def __init__(self, function: Function, check: Check, sweep: Check, exposition: Exposition, *, events: bool) -> None:
         self._check = check
         self._exposition = exposition
         self._events = framework_app(EventFunction(function, sweep)) if events else None

@@ -29,9 +29,7 @@ def wrong_key(key: str | None) -> Iterator[tuple[str, str]]:
         yield "idempotency_key", "must be 1 to 255 visible ASCII characters"
 
 
-def idempotency_record(
-    scope: str, key: str, request_fingerprint: str, answer: type[Any]
-) -> IdempotencyRecord:
+def idempotency_record(scope: str, key: str, request_fingerprint: str, answer: type[Any]) -> IdempotencyRecord:
     """Make the record of one request.
 
     `scope` is the operation and the caller ("orders:usr_..."). `answer` is the class of the result. The caller has

@@ -83,9 +83,7 @@ class ServiceRunner:
         if self.settings.role in ("all", "events") or self.settings.http_port:
             await self._start_http()
         if self.settings.metrics_port is not None:
-            self.metrics_port = await self._metrics_server.start(
-                self.settings.host, self.settings.metrics_port
-            )
+            self.metrics_port = await self._metrics_server.start(self.settings.host, self.settings.metrics_port)
         self.ready = True
         log.info("ready", extra={"http_port": self.http_port, "grpc_port": self.grpc_port})
 
@@ -146,9 +144,7 @@ class ServiceRunner:
             await self._rpc.set_serving(False)
         for hook in self.function.on_drain:
             await hook()
-        await asyncio.gather(
-            *(server.stop(grace) for server in (self._rpc, self._http) if server is not None)
-        )
+        await asyncio.gather(*(server.stop(grace) for server in (self._rpc, self._http) if server is not None))
         await self.outbox.drain(grace)
         await self._metrics_server.stop()
         for hook in self.function.on_stop:
@@ -186,9 +182,7 @@ class Process(Generic[S]):
                 logs.configure(self.name, settings.log_level)
                 refuse_weak(settings)
                 if not tracing.enabled():
-                    atexit.register(
-                        tracing.configure(self.name)
-                    )  # functions-framework has no hook for its shutdown
+                    atexit.register(tracing.configure(self.name))  # functions-framework has no hook for its shutdown
                 runner = ServiceRunner(self._bootstrap(settings))
                 try:
                     for hook in runner.function.on_start:

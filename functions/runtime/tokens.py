@@ -154,11 +154,7 @@ def _check(claims: dict[str, Any], service: str | None, now: float) -> None:
     """
     roles = claims.get("roles")
     wanted = "service" if service else "access"
-    if (
-        claims.get("typ") != wanted
-        or not isinstance(roles, list)
-        or not all(isinstance(r, str) for r in roles)
-    ):
+    if claims.get("typ") != wanted or not isinstance(roles, list) or not all(isinstance(r, str) for r in roles):
         raise _invalid()
     if (SERVICE in roles) != bool(service) or not isinstance(claims["sub"], str) or not claims["sub"]:
         raise _invalid()

@@ -78,9 +78,7 @@ def _table(text: str) -> ast.AnnAssign:
     return next(
         node
         for node in ast.parse(text).body
-        if isinstance(node, ast.AnnAssign)
-        and isinstance(node.target, ast.Name)
-        and node.target.id == "SUBSCRIBERS"
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "SUBSCRIBERS"
     )
 
 

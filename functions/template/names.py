@@ -92,9 +92,7 @@ def entity_of(name: str) -> str:
 def checked_entity(entity: str, service: str, event_classes: frozenset[str]) -> str:
     """Return the entity if its name is valid and does not collide with other names or classes. Raises NameRefused."""
     if not _ENTITY.fullmatch(entity) or len(entity) > LONGEST or keyword.iskeyword(entity):
-        raise NameRefused(
-            f"ENTITY={entity}: use snake_case of at most {LONGEST} characters, as in `stock_item`."
-        )
+        raise NameRefused(f"ENTITY={entity}: use snake_case of at most {LONGEST} characters, as in `stock_item`.")
     made = "".join(word.capitalize() for word in entity.split("_"))
     if (
         made in _TAKEN_CLASSES

@@ -32,9 +32,7 @@ class Addition:
             return content + self.text
         lines = content.splitlines(keepends=True)
         if not any(line.startswith(self.anchor) for line in lines):
-            raise Unplaced(
-                f"{self.file} has no line that begins with `{self.anchor}`, where the service is listed"
-            )
+            raise Unplaced(f"{self.file} has no line that begins with `{self.anchor}`, where the service is listed")
         return "".join(part for line in lines for part in self._beside(line))
 
     def _beside(self, line: str) -> Iterator[str]:
@@ -46,20 +44,14 @@ class Addition:
     def taken_from(self, content: str) -> str:
         """Return the file's content with the lines removed. Raises Unplaced if they are missing."""
         if self.text not in content:
-            raise Unplaced(
-                f"{self.file}: take out by hand what begins with `{self.text.splitlines()[0].strip()}`"
-            )
+            raise Unplaced(f"{self.file}: take out by hand what begins with `{self.text.splitlines()[0].strip()}`")
         return content.replace(self.text, "")
 
 
 def additions(names: Mapping[str, Any]) -> list[Addition]:
     """Return the additions for the service that the template's variables describe."""
-    template = jinja2.Template(
-        _ADDITIONS.read_text(), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
-    )
+    template = jinja2.Template(_ADDITIONS.read_text(), undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     return [
-        Addition(
-            item["file"], item["text"], item.get("before") or item.get("after") or "", after="after" in item
-        )
+        Addition(item["file"], item["text"], item.get("before") or item.get("after") or "", after="after" in item)
         for item in yaml.safe_load(template.render(names))
     ]

@@ -61,9 +61,7 @@ def bootstrap(
             services.keys,
             client_address_header=settings.client_address_header.lower(),
         )
-        return [
-            RpcService(add_UsersServiceServicer_to_server, servicer, "shop.users.v1.UsersService", ACCESS)
-        ]
+        return [RpcService(add_UsersServiceServicer_to_server, servicer, "shop.users.v1.UsersService", ACCESS)]
 
     return Function(
         name="users",
@@ -136,9 +134,7 @@ def _start_hooks(settings: Settings, services: Services) -> list[Hook]:
         except ServiceError as error:
             if not error.violations:
                 raise
-            text = "; ".join(
-                f"ADMIN_{violation.field.upper()}: {violation.message}" for violation in error.violations
-            )
+            text = "; ".join(f"ADMIN_{violation.field.upper()}: {violation.message}" for violation in error.violations)
             raise SettingsError(text) from None
 
     return [ensure_keys, ensure_admin]

@@ -263,14 +263,10 @@ class Session:
     version: int = 0
 
     @staticmethod
-    def start(
-        session_id: str, credentials: Credentials, token_digest: str, now: datetime, device: str
-    ) -> Session:
+    def start(session_id: str, credentials: Credentials, token_digest: str, now: datetime, device: str) -> Session:
         """Return a new session. It ends after 30 days, even if it is refreshed."""
         end = now + SESSION_LIFE
-        return Session(
-            session_id, credentials.id, credentials.generation, token_digest, now, end, device=device
-        )
+        return Session(session_id, credentials.id, credentials.generation, token_digest, now, end, device=device)
 
     def has_ended(self, credentials: Credentials, now: datetime) -> bool:
         """Return whether the session has expired, or the generation of the credentials has changed since its start."""
@@ -300,9 +296,7 @@ def known_roles(roles: Iterable[str]) -> frozenset[str]:
     """Return `roles` as a set. Raises INVALID_ARGUMENT if it is empty or contains an unknown role."""
     wanted = frozenset(roles)
     if not wanted or not wanted <= ROLES:
-        raise invalid(
-            "The roles are not valid.", ("roles", f"must be among {', '.join(sorted(ROLES))}; at least one")
-        )
+        raise invalid("The roles are not valid.", ("roles", f"must be among {', '.join(sorted(ROLES))}; at least one"))
     return wanted
 
 

@@ -104,6 +104,4 @@ def _is_address(local: str, domain: str) -> bool:
 
 
 def _not_an_email() -> ServiceError:
-    return invalid(
-        "The e-mail address is not valid.", ("email", "must be an e-mail address like name@example.com")
-    )
+    return invalid("The e-mail address is not valid.", ("email", "must be an e-mail address like name@example.com"))

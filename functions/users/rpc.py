@@ -94,15 +94,11 @@ class UsersServicer(users_pb2_grpc.UsersServiceServicer):
         self._client_address_header = client_address_header
 
     async def Register(self, request: pb.RegisterRequest, context: Any) -> pb.RegisterResponse:
-        command = RegisterUser(
-            request.email, request.password, request.name, self._client_address(request, context)
-        )
+        command = RegisterUser(request.email, request.password, request.name, self._client_address(request, context))
         return pb.RegisterResponse(user=_user(await self._users.register(command)))
 
     async def Login(self, request: pb.LoginRequest, context: Any) -> pb.LoginResponse:
-        command = LogIn(
-            request.email, request.password, self._client_address(request, context), request.device_token
-        )
+        command = LogIn(request.email, request.password, self._client_address(request, context), request.device_token)
         return pb.LoginResponse(session=pb.Session(**vars(await self._sessions.login(command))))
 
     async def Refresh(self, request: pb.RefreshRequest, context: Any) -> pb.RefreshResponse:
@@ -138,9 +134,7 @@ class UsersServicer(users_pb2_grpc.UsersServiceServicer):
         await self._email_changes.confirm(request.token)
         return pb.ConfirmEmailChangeResponse()
 
-    async def UndoEmailChange(
-        self, request: pb.UndoEmailChangeRequest, context: Any
-    ) -> pb.UndoEmailChangeResponse:
+    async def UndoEmailChange(self, request: pb.UndoEmailChangeRequest, context: Any) -> pb.UndoEmailChangeResponse:
         await self._email_changes.undo(request.token)
         return pb.UndoEmailChangeResponse()
 
@@ -149,9 +143,7 @@ class UsersServicer(users_pb2_grpc.UsersServiceServicer):
         user, book = await self._users.export(command, current_caller())
         return pb.ExportUserResponse(user=await self._profile(user), addresses=map(_address, book.addresses))
 
-    async def ChangePassword(
-        self, request: pb.ChangePasswordRequest, context: Any
-    ) -> pb.ChangePasswordResponse:
+    async def ChangePassword(self, request: pb.ChangePasswordRequest, context: Any) -> pb.ChangePasswordResponse:
         command = ChangePassword(request.user_id, request.current_password, request.new_password)
         await self._users.change_password(command, current_caller())
         return pb.ChangePasswordResponse()
@@ -177,9 +169,7 @@ class UsersServicer(users_pb2_grpc.UsersServiceServicer):
         await self._recovery.verify_email(request.token)
         return pb.VerifyEmailResponse()
 
-    async def IssueMailedToken(
-        self, request: pb.IssueMailedTokenRequest, context: Any
-    ) -> pb.IssueMailedTokenResponse:
+    async def IssueMailedToken(self, request: pb.IssueMailedTokenRequest, context: Any) -> pb.IssueMailedTokenResponse:
         purpose = _PURPOSES.get(request.purpose)
         if purpose is None:
             raise invalid("The purpose is not valid.", ("purpose", "must be one that there is"))

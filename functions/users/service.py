@@ -523,9 +523,7 @@ def _checked(command: RegisterUser) -> tuple[str, str]:
     return email, name
 
 
-def _answer_like_new(
-    user: User, claim: EmailClaim, found: Challenge | None, key: str, now: datetime
-) -> Changes[User]:
+def _answer_like_new(user: User, claim: EmailClaim, found: Challenge | None, key: str, now: datetime) -> Changes[User]:
     """Return the answer for a new account, and mail the owner of the address, who may need a new password.
 
     A former address gets no mail. It is only reserved for the account that had it, so that the change can be undone.

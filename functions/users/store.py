@@ -32,9 +32,7 @@ MAPPINGS = (
     EntityMapping(WindowCounter, "tally", expires_at=lambda counter: counter.expires_at),
     EntityMapping(DeviceKey, "device_key"),
     EntityMapping(SigningKeySet, "keys"),
-    EntityMapping(
-        Revocation, "revocation", indexes=by_time, expires_at=lambda revocation: revocation.expires_at
-    ),
+    EntityMapping(Revocation, "revocation", indexes=by_time, expires_at=lambda revocation: revocation.expires_at),
     EntityMapping(LegacyRevocations, "outdated"),
 )
 

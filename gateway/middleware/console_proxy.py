@@ -49,6 +49,4 @@ class ConsoleProxy:
                 kept = {k: v for k, v in answer.headers.items() if k.lower() not in ("date", "server")}
                 return Response(await answer.read(), answer.status, kept)
         except (aiohttp.ClientError, TimeoutError):
-            return Response(
-                b"The console does not answer; its log is console.log.", 503, media_type="text/plain"
-            )
+            return Response(b"The console does not answer; its log is console.log.", 503, media_type="text/plain")

@@ -45,9 +45,7 @@ class DeadLetter(TypedDict):
         str, Field(description="The answer's text, or what is known without one.", examples=["unavailable"])
     ]
     failures: Annotated[Count, Field(description="How often it was given up.", examples=[1])]
-    attempts: Annotated[
-        Count | None, Field(description="Deliveries tried, all told; null if not known.", examples=[6])
-    ]
+    attempts: Annotated[Count | None, Field(description="Deliveries tried, all told; null if not known.", examples=[6])]
     first_failed_at: Annotated[str, _FAILED_AT]
     last_failed_at: Annotated[str, _FAILED_AT]
     replayed_at: Annotated[str | None, _FAILED_AT]
@@ -60,9 +58,7 @@ class WholeDeadLetter(DeadLetter):
         dict[str, Any],
         Field(
             description="The CloudEvent in JSON.",
-            examples=[
-                {"specversion": "1.0", "id": "0190b5a4", "source": "/orders", "type": "shop.order.placed.v1"}
-            ],
+            examples=[{"specversion": "1.0", "id": "0190b5a4", "source": "/orders", "type": "shop.order.placed.v1"}],
         ),
     ]
 
@@ -83,7 +79,5 @@ class Discarded(TypedDict):
 class Replayed(TypedDict):
     """The result of replaying several dead letters."""
 
-    replayed: Annotated[
-        Count, Field(description="How many events were given back to the broker.", examples=[3])
-    ]
+    replayed: Annotated[Count, Field(description="How many events were given back to the broker.", examples=[3])]
     failed: Annotated[Count, Field(description="How many it did not take; they stay.", examples=[0])]

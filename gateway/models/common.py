@@ -61,9 +61,7 @@ class Text:
         """Clean the value after pydantic has checked that it is a string."""
         return no_info_after_validator_function(self.clean, handler(source))
 
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Document the length and the form."""
         bounds = {"maxLength": self.longest, "pattern": self.pattern}
         return {**handler(schema), **({"minLength": self.shortest} if self.shortest else {}), **bounds}
@@ -125,9 +123,7 @@ def identifier(prefix: str, what: str) -> Any:
 class MoneyIn(Body):
     """An amount of money."""
 
-    amount: Annotated[
-        Int, Field(ge=1, le=MAX_TOTAL, description="Minor units, such as cents.", examples=[1999])
-    ]
+    amount: Annotated[Int, Field(ge=1, le=MAX_TOTAL, description="Minor units, such as cents.", examples=[1999])]
     currency: Currency
 
     def to_proto(self) -> money_pb2.Money:
@@ -147,9 +143,7 @@ class PriceIn(MoneyIn):
 class Money(TypedDict):
     """An amount of money."""
 
-    amount: Annotated[
-        int, Field(ge=0, le=MAX_TOTAL, description="Minor units, such as cents.", examples=[1999])
-    ]
+    amount: Annotated[int, Field(ge=0, le=MAX_TOTAL, description="Minor units, such as cents.", examples=[1999])]
     currency: Currency
 
 
@@ -184,17 +178,13 @@ class FieldProblem(TypedDict):
 class Problem(TypedDict):
     """The problem details (RFC 9457) of an error response."""
 
-    type: Annotated[
-        str, Field(description="Stable, made of the reason.", examples=["/problems/order-not-found"])
-    ]
+    type: Annotated[str, Field(description="Stable, made of the reason.", examples=["/problems/order-not-found"])]
     title: Annotated[str, Field(description="The same for every occurrence.", examples=["Order not found"])]
     status: Annotated[int, Field(ge=400, le=599, description="The HTTP status.", examples=[404])]
     detail: Annotated[str, Field(description="This occurrence, for people.", examples=["Order not found."])]
     code: Annotated[str, Field(description="A gRPC code.", examples=["NOT_FOUND"])]
     reason: Annotated[str, Field(description="Stable, for programs.", examples=["ORDER_NOT_FOUND"])]
-    correlation_id: Annotated[
-        str, Field(description="To ask about it.", examples=["8f14e45fceea167a5a36dedd4bea2543"])
-    ]
+    correlation_id: Annotated[str, Field(description="To ask about it.", examples=["8f14e45fceea167a5a36dedd4bea2543"])]
     errors: list[FieldProblem]
     expected_total: NotRequired[Annotated[Money, Field(description="With PRICE_CHANGED: what was expected.")]]
     total: NotRequired[Annotated[Money, Field(description="With PRICE_CHANGED: what it costs now.")]]

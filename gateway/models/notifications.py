@@ -35,9 +35,7 @@ Template = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$", examples=["or
 class PreferencesIn(Body):
     """Changes of notification preferences; absent fields stay unchanged."""
 
-    email_enabled: Annotated[Bool | None, Field(description="False: no e-mail at all.", examples=[True])] = (
-        None
-    )
+    email_enabled: Annotated[Bool | None, Field(description="False: no e-mail at all.", examples=[True])] = None
     muted_templates: Annotated[
         list[Template] | None, Field(max_length=50, description="What the person does not want.")
     ] = None

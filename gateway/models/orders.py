@@ -54,9 +54,7 @@ class ExpectedTotal(Body):
 class PlaceOrder(Body):
     """A new order at the catalogue's current prices."""
 
-    lines: Annotated[
-        list[LineIn], Field(min_length=1, max_length=formats.MAX_LINES, description="Each product once.")
-    ]
+    lines: Annotated[list[LineIn], Field(min_length=1, max_length=formats.MAX_LINES, description="Each product once.")]
     shipping_address: AddressIn
     payment_token: Annotated[
         str,

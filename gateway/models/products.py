@@ -42,13 +42,9 @@ Description = Annotated[
 Category = Annotated[str, Field(pattern=formats.CATEGORY, description="A slug.", examples=["kitchen"])]
 ImageUrl = Annotated[
     str,
-    Field(
-        max_length=formats.MAX_URL, pattern=formats.IMAGE_URL, examples=["https://img.example.com/mug.jpg"]
-    ),
+    Field(max_length=formats.MAX_URL, pattern=formats.IMAGE_URL, examples=["https://img.example.com/mug.jpg"]),
 ]
-ImageUrls = Annotated[
-    list[ImageUrl], Field(max_length=formats.MAX_IMAGES, description="Pictures, https only.")
-]
+ImageUrls = Annotated[list[ImageUrl], Field(max_length=formats.MAX_IMAGES, description="Pictures, https only.")]
 Pieces = Annotated[int, Field(ge=0, le=formats.MAX_ON_HAND)]
 Active = Annotated[Bool, Field(description="Whether it is for sale.", examples=[True])]
 
@@ -79,9 +75,7 @@ class UpdateProduct(Body):
 class SetStock(Body):
     """The number of pieces on the shelf."""
 
-    on_hand: Annotated[
-        Int, Field(ge=0, le=formats.MAX_ON_HAND, description="Reserved pieces included.", examples=[50])
-    ]
+    on_hand: Annotated[Int, Field(ge=0, le=formats.MAX_ON_HAND, description="Reserved pieces included.", examples=[50])]
     low_threshold: Annotated[
         Int | None,
         Field(
@@ -140,9 +134,7 @@ class Stock(TypedDict):
 
     product_id: Annotated[str, identifier("prd", "The product")]
     on_hand: Annotated[Pieces, Field(description="On the shelf, reserved pieces included.", examples=[50])]
-    reserved: Annotated[
-        Pieces, Field(description="Held for orders that are not confirmed yet.", examples=[3])
-    ]
+    reserved: Annotated[Pieces, Field(description="Held for orders that are not confirmed yet.", examples=[3])]
     available: Annotated[Pieces, Field(description="on_hand - reserved.", examples=[47])]
     low_threshold: Annotated[Pieces, Field(description="Below this the admins are told.", examples=[5])]
     version: Version

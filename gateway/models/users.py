@@ -53,9 +53,7 @@ CurrentPassword = Annotated[
         examples=["correct horse battery"],
     ),
 ]
-Name = Annotated[
-    str, line(formats.MAX_NAME), Field(description="Shown to people.", examples=["Ada Lovelace"])
-]
+Name = Annotated[str, line(formats.MAX_NAME), Field(description="Shown to people.", examples=["Ada Lovelace"])]
 RefreshToken = Annotated[
     str,
     Field(
@@ -66,9 +64,7 @@ RefreshToken = Annotated[
         examples=["rt_4Zx0p9Qm2w"],
     ),
 ]
-Role = TypeAliasType(
-    "Role", Annotated[Literal["customer", "admin"], Field(description="What an account may do.")]
-)
+Role = TypeAliasType("Role", Annotated[Literal["customer", "admin"], Field(description="What an account may do.")])
 
 
 class Register(Body):
@@ -207,9 +203,7 @@ class User(TypedDict):
     name: Annotated[str, Field(description="Shown to people.", examples=["Ada Lovelace"])]
     roles: Annotated[list[Role], Field(examples=[["customer"]])]
     email_deliverable: Annotated[bool, Field(description="False after a hard bounce.", examples=[True])]
-    email_verified: Annotated[
-        bool, Field(description="Somebody proved that they read mail to it.", examples=[False])
-    ]
+    email_verified: Annotated[bool, Field(description="Somebody proved that they read mail to it.", examples=[False])]
     pending_email: Annotated[
         str | None,
         Field(
@@ -258,9 +252,7 @@ class Address(TypedDict):
     line2: Annotated[str, Field(description="Flat, floor; may be empty.", examples=["2nd floor"])]
     city: Annotated[str, Field(description="Town; may be empty.", examples=["Berlin"])]
     state: Annotated[str, Field(description="Administrative area; may be empty.", examples=[""])]
-    postal_code: Annotated[
-        str, Field(description="As the country writes it; may be empty.", examples=["10115"])
-    ]
+    postal_code: Annotated[str, Field(description="As the country writes it; may be empty.", examples=["10115"])]
     country: Country
 
 

@@ -22,9 +22,7 @@ from proto.shop.users.v1 import users_pb2
 
 router = ApiRouter("admin")
 
-OwnerId = Annotated[
-    str | None, Query(pattern=r"^usr_[0-9a-f]{32}$", description="Only this person's orders.")
-]
+OwnerId = Annotated[str | None, Query(pattern=r"^usr_[0-9a-f]{32}$", description="Only this person's orders.")]
 EventType = Annotated[
     str | None, Query(alias="type", pattern=r"^[\x21-\x7e]{1,256}$", description="Only events of this type.")
 ]
@@ -86,9 +84,7 @@ async def set_roles(user_id: UserId, body: user_models.SetRoles, users: UsersCli
     They show in the access tokens that are given out from then on. The last administrator stays one. Needs the
     administrator's `current_password`, or a login of the last five minutes.
     """
-    command = users_pb2.SetRolesRequest(
-        user_id=user_id, roles=body.roles, current_password=body.current_password or ""
-    )
+    command = users_pb2.SetRolesRequest(user_id=user_id, roles=body.roles, current_password=body.current_password or "")
     return user_models.user((await users.write(users.stub.SetRoles, command)).user)
 
 
@@ -109,9 +105,7 @@ async def rotate_keys(context: Context, users: UsersClient) -> Response:
 
 
 @router.get("/v1/admin/payments/ledger", access=Access.ADMIN)
-async def list_ledger(
-    payments: PaymentsClient, limit: Limit = 20, cursor: Cursor = ""
-) -> payment_models.LedgerPage:
+async def list_ledger(payments: PaymentsClient, limit: Limit = 20, cursor: Cursor = "") -> payment_models.LedgerPage:
     """List what the payment provider has on its books, oldest first."""
     query = payments_pb2.ListLedgerRequest(limit=limit, cursor=cursor)
     found = await payments.read(payments.stub.ListLedger, query)
@@ -163,9 +157,7 @@ async def replay_dead_letters(dead_letters: DeadLetters, event_type: EventType =
     return replayed
 
 
-@router.get(
-    "/v1/admin/dead-letters/{dead_letter_id}", access=Access.ADMIN, errors=[errors.DEAD_LETTER_NOT_FOUND]
-)
+@router.get("/v1/admin/dead-letters/{dead_letter_id}", access=Access.ADMIN, errors=[errors.DEAD_LETTER_NOT_FOUND])
 async def read_dead_letter(dead_letter_id: DeadLetterId, dead_letters: DeadLetters) -> models.WholeDeadLetter:
     """Read a dead letter with its event."""
     dead_letter: models.WholeDeadLetter = await dead_letters.call("GET", f"/entries/{dead_letter_id}")
@@ -186,9 +178,7 @@ async def replay_dead_letter(dead_letter_id: DeadLetterId, dead_letters: DeadLet
     return dead_letter
 
 
-@router.delete(
-    "/v1/admin/dead-letters/{dead_letter_id}", access=Access.ADMIN, errors=[errors.DEAD_LETTER_NOT_FOUND]
-)
+@router.delete("/v1/admin/dead-letters/{dead_letter_id}", access=Access.ADMIN, errors=[errors.DEAD_LETTER_NOT_FOUND])
 async def delete_dead_letter(dead_letter_id: DeadLetterId, dead_letters: DeadLetters) -> None:
     """Throw a dead letter away."""
     await dead_letters.call("DELETE", f"/entries/{dead_letter_id}")

@@ -37,9 +37,7 @@ async def read_preferences(notifications: NotificationsClient) -> models.Prefere
     return models.preferences(await _preferences(notifications))
 
 
-@router.put(
-    "/v1/notifications/preferences", access=Access.SIGNED_IN, etag=True, errors=[errors.TEMPLATE_UNKNOWN]
-)
+@router.put("/v1/notifications/preferences", access=Access.SIGNED_IN, etag=True, errors=[errors.TEMPLATE_UNKNOWN])
 async def set_preferences(
     body: models.PreferencesIn, notifications: NotificationsClient, if_match: Precondition
 ) -> models.Preferences:
@@ -66,9 +64,7 @@ async def set_preferences(
     access=Access.SIGNED_IN,
     errors=[errors.NOTIFICATION_NOT_FOUND],
 )
-async def read_notification(
-    notification_id: NotificationId, notifications: NotificationsClient
-) -> models.Notification:
+async def read_notification(notification_id: NotificationId, notifications: NotificationsClient) -> models.Notification:
     """Read a message with its text."""
     query = pb.GetNotificationRequest(notification_id=notification_id)
     found = await notifications.read(notifications.stub.GetNotification, query)

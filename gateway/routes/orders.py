@@ -96,9 +96,7 @@ async def list_orders(
     status_code=202,
     errors=[errors.ORDER_NOT_FOUND, errors.ILLEGAL_TRANSITION],
 )
-async def cancel_order(
-    order_id: OrderId, orders: OrdersClient, body: models.CancelOrder | None = None
-) -> models.Order:
+async def cancel_order(order_id: OrderId, orders: OrdersClient, body: models.CancelOrder | None = None) -> models.Order:
     """Cancel an order that has not been shipped.
 
     Stock and money go back; that takes a moment, hence 202.

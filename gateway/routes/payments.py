@@ -12,9 +12,7 @@ from proto.shop.payments.v1 import payments_pb2 as pb
 router = ApiRouter("payments")
 
 
-@router.get(
-    "/v1/orders/{order_id}/payment", access=Access.SIGNED_IN, errors=[errors.PAYMENT_NOT_FOUND], etag=True
-)
+@router.get("/v1/orders/{order_id}/payment", access=Access.SIGNED_IN, errors=[errors.PAYMENT_NOT_FOUND], etag=True)
 async def read_payment(order_id: OrderId, payments: PaymentsClient) -> models.Payment:
     """Read the payment of an order.
 

@@ -18,9 +18,7 @@ from proto.shop.products.v1 import products_pb2 as pb
 
 router = ApiRouter("products")
 
-Category = Annotated[
-    str, Query(max_length=50, pattern=r"^[a-z0-9-]*$", description="Only this category; empty: all.")
-]
+Category = Annotated[str, Query(max_length=50, pattern=r"^[a-z0-9-]*$", description="Only this category; empty: all.")]
 Words = Annotated[
     str,
     Query(
@@ -218,9 +216,7 @@ async def adjust_stock(
     return models.adjustment((await products.write(products.stub.AdjustStock, command)).adjustment)
 
 
-@router.get(
-    "/v1/products/{product_id}/stock/adjustments", access=Access.ADMIN, errors=[errors.PRODUCT_NOT_FOUND]
-)
+@router.get("/v1/products/{product_id}/stock/adjustments", access=Access.ADMIN, errors=[errors.PRODUCT_NOT_FOUND])
 async def list_stock_adjustments(
     product_id: ProductId, products: ProductsClient, limit: Limit = 20, cursor: Cursor = ""
 ) -> models.StockAdjustmentPage:

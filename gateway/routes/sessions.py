@@ -86,9 +86,7 @@ async def delete_session(body: models.GivenRefreshToken, users: UsersClient) -> 
 
 
 @router.post("/v1/password-resets", access=Access.PUBLIC, errors=[errors.TOO_MANY_ATTEMPTS])
-async def request_password_reset(
-    body: models.ForgottenPassword, context: Context, users: UsersClient
-) -> None:
+async def request_password_reset(body: models.ForgottenPassword, context: Context, users: UsersClient) -> None:
     """Have a code mailed that resets the password.
 
     Answers alike whether or not there is such an account. In 15 minutes, requests from one network address cause at

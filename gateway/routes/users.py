@@ -85,9 +85,7 @@ async def export_me(caller: Caller, context: Context, clients: AllClients) -> Re
     etag=True,
     errors=[*_REAUTHENTICATION, errors.EMAIL_TAKEN, errors.TOO_MANY_ATTEMPTS],
 )
-async def update_me(
-    body: models.UpdateUser, caller: Caller, users: UsersClient, if_match: Precondition
-) -> models.User:
+async def update_me(body: models.UpdateUser, caller: Caller, users: UsersClient, if_match: Precondition) -> models.User:
     """Change one's own account.
 
     What is absent stays as it is. Another e-mail needs `current_password`, or a login of the last five minutes. It is
@@ -241,9 +239,7 @@ async def replace_address(
         return models.address((await users.write(users.stub.UpdateAddress, command)).address)
 
 
-@router.delete(
-    "/v1/users/me/addresses/{address_id}", access=Access.SIGNED_IN, errors=[errors.ADDRESS_NOT_FOUND]
-)
+@router.delete("/v1/users/me/addresses/{address_id}", access=Access.SIGNED_IN, errors=[errors.ADDRESS_NOT_FOUND])
 async def delete_address(address_id: AddressId, caller: Caller, users: UsersClient) -> None:
     """Remove an address."""
     command = pb.DeleteAddressRequest(user_id=caller.subject, address_id=address_id)

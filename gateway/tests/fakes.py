@@ -115,11 +115,7 @@ class Backend:
 def wrapped(name: str, message: Any) -> Any:
     """Return the response of an RPC: `message` itself, or a response that has it as its first field."""
     response = getattr(sys.modules[type(message).__module__], f"{name}Response")
-    return (
-        message
-        if isinstance(message, response)
-        else response(**{response.DESCRIPTOR.fields[0].name: message})
-    )
+    return message if isinstance(message, response) else response(**{response.DESCRIPTOR.fields[0].name: message})
 
 
 def euros(amount: int) -> money_pb2.Money:
@@ -159,9 +155,7 @@ def order(
     status: orders_pb2.OrderStatus.ValueType = orders_pb2.ORDER_STATUS_PLACED, version: int = 1
 ) -> orders_pb2.Order:
     """Return an order."""
-    line = orders_pb2.OrderLine(
-        product_id=PRODUCT, quantity=2, unit_price=euros(1999), name="Mug", sku="MUG-01"
-    )
+    line = orders_pb2.OrderLine(product_id=PRODUCT, quantity=2, unit_price=euros(1999), name="Mug", sku="MUG-01")
     address = orders_pb2.ShippingAddress(
         name="Ada", line1="Hauptstr. 1", city="Berlin", postal_code="10115", country="DE"
     )
@@ -233,9 +227,7 @@ def _canned() -> dict[str, Any]:
         "created_at",
     )
     entry = stamped(
-        payments_pb2.LedgerEntry(
-            key="k", kind="charge", payment_id=PAYMENT, amount=euros(3998), outcome="succeeded"
-        ),
+        payments_pb2.LedgerEntry(key="k", kind="charge", payment_id=PAYMENT, amount=euros(3998), outcome="succeeded"),
         "at",
     )
     session = users_pb2.Session(access_token="a.b.c", refresh_token="rt_1", expires_in=900, user_id=USER)
@@ -255,9 +247,7 @@ def _canned() -> dict[str, Any]:
         **dict.fromkeys(("ShipOrder",), order(orders_pb2.ORDER_STATUS_SHIPPED, 4)),
         **dict.fromkeys(("DeliverOrder",), order(orders_pb2.ORDER_STATUS_DELIVERED, 5)),
         **dict.fromkeys(("GetPreferences", "UpdatePreferences"), preferences),
-        "CreateStreamTicket": stamped(
-            orders_pb2.CreateStreamTicketResponse(ticket=f"tkt_{'A' * 64}"), "expires_at"
-        ),
+        "CreateStreamTicket": stamped(orders_pb2.CreateStreamTicketResponse(ticket=f"tkt_{'A' * 64}"), "expires_at"),
         "RedeemStreamTicket": orders_pb2.RedeemStreamTicketResponse(access_token=f"user:{USER}"),
         "Logout": users_pb2.LogoutResponse(),
         "ChangePassword": users_pb2.ChangePasswordResponse(),
@@ -278,9 +268,7 @@ def _canned() -> dict[str, Any]:
             categories=[products_pb2.Category(name="kitchen", products=7)]
         ),
         "AdjustStock": adjustment,
-        "ListStockAdjustments": products_pb2.ListStockAdjustmentsResponse(
-            adjustments=[adjustment], next_cursor="next"
-        ),
+        "ListStockAdjustments": products_pb2.ListStockAdjustmentsResponse(adjustments=[adjustment], next_cursor="next"),
         "ListOrders": orders_pb2.ListOrdersResponse(orders=[order()]),
         "GetOrderPayment": payment,
         "ListPayments": payments_pb2.ListPaymentsResponse(payments=[payment]),

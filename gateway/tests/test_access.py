@@ -39,9 +39,7 @@ def test_a_route_that_does_not_say_who_may_call_cannot_be_made() -> None:
 
 
 @pytest.mark.parametrize("kind", ["another route class", "a plain route", "a mount"])
-def test_a_gateway_with_another_kind_of_route_does_not_start(
-    monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_a_gateway_with_another_kind_of_route_does_not_start(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     router = APIRouter()
     if kind == "another route class":
         router.get("/v1/forgotten")(tell)

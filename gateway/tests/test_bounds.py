@@ -29,9 +29,7 @@ async def read_all(loop: asyncio.AbstractEventLoop, client: socket.socket) -> by
 
 
 async def test_every_answer_says_how_much_of_the_closest_limit_is_left(start: Start) -> None:
-    api = await start(
-        rate_limit_per_second=0.001, rate_limit_burst=100, exports_per_hour=2, trusted_proxy_hops=1
-    )
+    api = await start(rate_limit_per_second=0.001, rate_limit_burst=100, exports_per_hour=2, trusted_proxy_hops=1)
 
     async def left(path: str, host: int, headers: dict[str, str]) -> str:
         answer = await api.get(path, headers={**headers, "x-forwarded-for": f"203.0.113.{host}"})

@@ -34,9 +34,7 @@ async def test_a_page_may_send_what_the_route_declares(allowing: httpx.AsyncClie
 
 
 @pytest.mark.parametrize("header", ["last-event-id", "idempotency-key", "if-match", "if-none-match"])
-async def test_the_headers_that_make_requests_safe_are_among_them(
-    allowing: httpx.AsyncClient, header: str
-) -> None:
+async def test_the_headers_that_make_requests_safe_are_among_them(allowing: httpx.AsyncClient, header: str) -> None:
     asked = {"access-control-request-method": "GET", "access-control-request-headers": header}
     answer = await allowing.options("/v1/orders", headers={**ORIGIN, **asked})
     assert answer.status_code == 200

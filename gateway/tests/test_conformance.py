@@ -166,9 +166,7 @@ async def test_every_refusal_has_documented_headers(
     backend.answers["WatchOrder"] = order(orders_pb2.ORDER_STATUS_CANCELLED)
     documented = operation(path, method)
     url = path.format(**_IDS)
-    answers = (
-        [await api.request(method, url, headers={**BOSS, "if-none-match": "*"})] if method == "get" else []
-    )
+    answers = [await api.request(method, url, headers={**BOSS, "if-none-match": "*"})] if method == "get" else []
     if "requestBody" in documented:
         for content_type, body in (("application/json", b"{"), ("text/plain", b"{}")):
             headers = {**BOSS, "content-type": content_type}

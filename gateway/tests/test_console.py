@@ -29,9 +29,7 @@ async def console() -> AsyncIterator[str]:
 
 async def test_the_console_answers_below_its_path(start: Start, console: str) -> None:
     client = await start(console_url=console)
-    answer = await client.get(
-        "/console/api/traces/a%2Fb", headers={"x-console": "1", "authorization": "Bearer secret"}
-    )
+    answer = await client.get("/console/api/traces/a%2Fb", headers={"x-console": "1", "authorization": "Bearer secret"})
     assert (answer.status_code, answer.json()["path"]) == (418, "/console/api/traces/a%2Fb")
     assert answer.json()["headers"]["x-console"] == "1"
     assert "authorization" not in answer.json()["headers"]
@@ -43,9 +41,7 @@ async def test_other_paths_do_not_get_there(start: Start, console: str, path: st
     assert (await client.get(path)).status_code != 418
 
 
-async def test_there_is_no_console_unless_it_is_asked_for_nor_in_production(
-    start: Start, console: str
-) -> None:
+async def test_there_is_no_console_unless_it_is_asked_for_nor_in_production(start: Start, console: str) -> None:
     plain: httpx.AsyncClient = await start()
     assert (await plain.get("/console")).status_code == 404
     production = await start(console_url=console, shop_env="production")

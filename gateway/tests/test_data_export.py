@@ -17,9 +17,7 @@ from proto.shop.orders.v1 import orders_pb2
 EXPORT = "/v1/users/me/export"
 
 
-async def test_the_export_has_what_every_domain_keeps_of_the_caller(
-    api: httpx.AsyncClient, backend: Backend
-) -> None:
+async def test_the_export_has_what_every_domain_keeps_of_the_caller(api: httpx.AsyncClient, backend: Backend) -> None:
     answer = await api.get(EXPORT, headers=CUSTOMER)
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "no-store"
@@ -112,9 +110,7 @@ async def test_five_exports_at_once_of_many_large_orders_take_little_memory(
     """They would take hundreds of megabytes if they were held whole."""
     order = canned("ListOrders").orders[0]
     lines = [orders_pb2.OrderLine(product_id="prd_" + "0" * 32, name="n" * 200, quantity=1)] * 50
-    order = orders_pb2.Order(
-        **{field.name: value for field, value in order.ListFields() if field.name != "lines"}
-    )
+    order = orders_pb2.Order(**{field.name: value for field, value in order.ListFields() if field.name != "lines"})
     order.lines.extend(lines)
 
     def page(request: orders_pb2.ListOrdersRequest) -> Any:

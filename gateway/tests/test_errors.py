@@ -71,9 +71,7 @@ async def test_what_a_service_raises_becomes_a_problem_and_a_line_in_the_log(
     assert line["route"] == "/v1/orders"
 
 
-async def test_a_changed_price_names_both_totals_for_programs(
-    api: httpx.AsyncClient, backend: Backend
-) -> None:
+async def test_a_changed_price_names_both_totals_for_programs(api: httpx.AsyncClient, backend: Backend) -> None:
     amounts = {"expected_total": Money(3998, "EUR"), "total": Money(99_000, "EUR")}
     backend.fails["PlaceOrder"] = ServiceError(
         Code.FAILED_PRECONDITION, "PRICE_CHANGED", "Look again.", amounts=amounts
@@ -88,9 +86,7 @@ async def test_a_changed_price_names_both_totals_for_programs(
     assert wanted.client_address
 
 
-async def test_refusals_say_when_to_come_back_and_how_to_sign_in(
-    api: httpx.AsyncClient, backend: Backend
-) -> None:
+async def test_refusals_say_when_to_come_back_and_how_to_sign_in(api: httpx.AsyncClient, backend: Backend) -> None:
     backend.fails["Login"] = exhausted("TOO_MANY_ATTEMPTS", "Later.", 12.2)
     login = {"email": "ada@example.com", "password": "wrong"}
     assert (await api.post("/v1/sessions", json=login)).headers["retry-after"] == "13"
@@ -101,9 +97,7 @@ async def test_refusals_say_when_to_come_back_and_how_to_sign_in(
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
 
 
-async def test_a_service_that_is_not_there_is_503_and_one_that_is_too_slow_504(
-    start: Start, backend: Backend
-) -> None:
+async def test_a_service_that_is_not_there_is_503_and_one_that_is_too_slow_504(start: Start, backend: Backend) -> None:
     api = await start(deadline_seconds=0.3, orders_address="127.0.0.1:1")
     answer = await api.get("/v1/orders", headers=CUSTOMER)
     assert answer.status_code in (503, 504)
@@ -145,9 +139,7 @@ BAD_BODIES: list[tuple[str, bytes, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("raw", "reason", "field"), [case[1:] for case in BAD_BODIES], ids=[c[0] for c in BAD_BODIES]
-)
+@pytest.mark.parametrize(("raw", "reason", "field"), [case[1:] for case in BAD_BODIES], ids=[c[0] for c in BAD_BODIES])
 async def test_a_body_that_is_no_request_is_refused(
     api: httpx.AsyncClient, backend: Backend, raw: bytes, reason: str, field: str
 ) -> None:
@@ -212,9 +204,7 @@ PRODUCT_BODY: dict[str, Any] = {
         ("category", {"category": "Kitchen"}),
     ],
 )
-async def test_a_product_field_at_fault_is_named(
-    api: httpx.AsyncClient, field: str, changes: dict[str, Any]
-) -> None:
+async def test_a_product_field_at_fault_is_named(api: httpx.AsyncClient, field: str, changes: dict[str, Any]) -> None:
     answer = await api.post("/v1/products", headers=BOSS, json={**PRODUCT_BODY, **changes})
     problem = assert_problem(answer, 400, "INVALID_ARGUMENT")
     assert [error["field"] for error in problem["errors"]] == [field]

@@ -56,9 +56,7 @@ def test_buckets_are_bounded_in_number() -> None:
         (b"203.0.113.9", 2, "10.0.0.1"),
     ],
 )
-def test_forwarded_addresses_are_believed_only_from_trusted_proxies(
-    forwarded: bytes, hops: int, seen: str
-) -> None:
+def test_forwarded_addresses_are_believed_only_from_trusted_proxies(forwarded: bytes, hops: int, seen: str) -> None:
     assert client_address("10.0.0.1", forwarded, hops) == seen
 
 
@@ -212,9 +210,7 @@ async def test_an_unread_body_does_not_harm_the_next_request(start_server: Start
             assert answer.status_code == 200
 
 
-async def test_other_sites_may_call_only_when_the_settings_say_so(
-    start: Start, api: httpx.AsyncClient
-) -> None:
+async def test_other_sites_may_call_only_when_the_settings_say_so(start: Start, api: httpx.AsyncClient) -> None:
     origin = {"origin": "https://shop.example.com"}
     assert "access-control-allow-origin" not in (await api.get("/v1/products", headers=origin)).headers
     allowing = await start(cors_origins="https://shop.example.com, https://other.example.com")

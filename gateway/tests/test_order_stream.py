@@ -95,9 +95,7 @@ async def test_a_stop_ends_the_streams(start_server: StartServer) -> None:
     await asyncio.wait_for(stopping, 5)
 
 
-async def test_an_order_that_is_not_there_is_a_problem_and_no_stream(
-    api: httpx.AsyncClient, backend: Backend
-) -> None:
+async def test_an_order_that_is_not_there_is_a_problem_and_no_stream(api: httpx.AsyncClient, backend: Backend) -> None:
     backend.fails["WatchOrder"] = not_found("Order", "ORDER_NOT_FOUND")
     assert_problem(await api.get(PATH, headers=CUSTOMER), 404, "ORDER_NOT_FOUND")
 

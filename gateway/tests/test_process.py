@@ -37,9 +37,7 @@ async def test_it_serves_without_any_other_service_and_stops_on_sigterm() -> Non
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{ready['http_port']}") as api:
             assert (await api.get("/healthz/ready")).status_code == 200
             assert (await api.get("/openapi.json")).status_code == 200
-            answer = await api.get(
-                "/v1/products", headers={"x-correlation-id": "from-the-test-1"}, timeout=10
-            )
+            answer = await api.get("/v1/products", headers={"x-correlation-id": "from-the-test-1"}, timeout=10)
             assert answer.status_code in (503, 504)
         line = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
         while line.get("correlation_id") != "from-the-test-1":

@@ -42,15 +42,11 @@ WITH_PARAMETERS = [route for route in ROUTES if route.dependant.query_params]
 
 
 @pytest.mark.parametrize("route", WITH_PARAMETERS, ids=lambda route: route.name)
-async def test_a_parameter_that_is_given_twice_is_refused_by_name(
-    api: httpx.AsyncClient, route: ApiRoute
-) -> None:
+async def test_a_parameter_that_is_given_twice_is_refused_by_name(api: httpx.AsyncClient, route: ApiRoute) -> None:
     method, path = address(route)
     for field in route.dependant.query_params:
         query = urlencode([(field.alias, "1"), (field.alias, "1")])
-        problem = assert_problem(
-            await api.request(method, f"{path}?{query}", headers=BOSS), 400, "INVALID_ARGUMENT"
-        )
+        problem = assert_problem(await api.request(method, f"{path}?{query}", headers=BOSS), 400, "INVALID_ARGUMENT")
         assert problem["errors"] == [{"field": field.alias, "message": "must be given once"}]
 
 

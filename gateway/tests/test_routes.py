@@ -59,9 +59,7 @@ async def test_if_match_is_passed_on_as_the_version_to_compare_with(
 
 
 @pytest.mark.parametrize("given", ['W/"3"', '"abc"', '"1", "2"', '""'])
-async def test_an_if_match_that_cannot_hold_is_412(
-    api: httpx.AsyncClient, backend: Backend, given: str
-) -> None:
+async def test_an_if_match_that_cannot_hold_is_412(api: httpx.AsyncClient, backend: Backend, given: str) -> None:
     headers = {**BOSS, "if-match": given}
     answer = await api.put(f"/v1/products/{PRODUCT}/stock", headers=headers, json={"on_hand": 1})
     assert_problem(answer, 412, "VERSION_MISMATCH")
@@ -75,9 +73,7 @@ async def test_an_if_match_that_cannot_be_read_is_400(api: httpx.AsyncClient, gi
     assert_problem(answer, 400, "INVALID_ARGUMENT")
 
 
-async def test_a_lost_race_is_412_with_if_match_and_409_without(
-    api: httpx.AsyncClient, backend: Backend
-) -> None:
+async def test_a_lost_race_is_412_with_if_match_and_409_without(api: httpx.AsyncClient, backend: Backend) -> None:
     backend.fails["UpdateUser"] = aborted("VERSION_MISMATCH", "It has changed.")
     conditional = {**CUSTOMER, "if-match": '"1"'}
     answer = await api.patch("/v1/users/me", headers=conditional, json={"name": "Ada"})
@@ -137,9 +133,7 @@ async def test_lists_page_by_cursor(api: httpx.AsyncClient, backend: Backend) ->
     assert (wanted.limit, wanted.cursor) == (1, "next")
 
 
-async def test_an_order_is_cancelled_with_or_without_a_reason(
-    api: httpx.AsyncClient, backend: Backend
-) -> None:
+async def test_an_order_is_cancelled_with_or_without_a_reason(api: httpx.AsyncClient, backend: Backend) -> None:
     path = f"/v1/orders/{ORDER}/cancel"
     assert (await api.post(path, headers=CUSTOMER)).status_code == 202
     assert backend.last("CancelOrder").reason == ""
@@ -168,9 +162,7 @@ async def test_a_reason_in_words_becomes_a_stable_one(
     assert backend.last("CancelOrder").reason == reason
 
 
-async def test_a_person_lists_their_own_orders_and_an_admin_anybodys(
-    api: httpx.AsyncClient, backend: Backend
-) -> None:
+async def test_a_person_lists_their_own_orders_and_an_admin_anybodys(api: httpx.AsyncClient, backend: Backend) -> None:
     await api.get("/v1/orders?status=CONFIRMED", headers=CUSTOMER)
     wanted = backend.last("ListOrders")
     assert (wanted.all, wanted.user_id, wanted.status) == (False, "", orders_pb2.ORDER_STATUS_CONFIRMED)
@@ -235,9 +227,7 @@ async def test_a_device_token_comes_back_as_a_cookie_and_goes_along_at_the_next_
     assert "set-cookie" not in refreshed.headers
 
 
-async def test_an_e_mail_moves_by_two_codes_and_shows_as_pending(
-    api: httpx.AsyncClient, backend: Backend
-) -> None:
+async def test_an_e_mail_moves_by_two_codes_and_shows_as_pending(api: httpx.AsyncClient, backend: Backend) -> None:
     backend.answers["UpdateUser"] = user(pending_email="countess@example.com")
     body = {"email": "countess@example.com", "current_password": "correct horse"}
     shown = (await api.patch("/v1/users/me", headers=CUSTOMER, json=body)).json()
@@ -254,9 +244,7 @@ async def test_registering_passes_on_where_it_comes_from(api: httpx.AsyncClient,
     assert backend.last("Register").client_address == "192.0.2.1"
 
 
-async def test_violations_of_an_address_name_the_requests_fields(
-    api: httpx.AsyncClient, backend: Backend
-) -> None:
+async def test_violations_of_an_address_name_the_requests_fields(api: httpx.AsyncClient, backend: Backend) -> None:
     backend.fails["AddAddress"] = invalid("No.", ("address.country", "must be a country"))
     body = {**new_order()["shipping_address"], "country": "XX"}
     answer = await api.post("/v1/users/me/addresses", headers=CUSTOMER, json=body)
@@ -277,9 +265,7 @@ async def test_head_answers_like_get_without_a_body(api: httpx.AsyncClient) -> N
     assert (answer.status_code, answer.headers["etag"]) == (200, '"3"')
 
 
-async def test_keys_are_fetched_once_and_anew_after_a_rotation(
-    api: httpx.AsyncClient, backend: Backend
-) -> None:
+async def test_keys_are_fetched_once_and_anew_after_a_rotation(api: httpx.AsyncClient, backend: Backend) -> None:
     for _ in range(3):
         assert (await api.get("/.well-known/jwks.json")).json()["keys"][0]["kid"] == "k1"
     assert [name for name, _, _ in backend.calls].count("GetJwks") == 1
@@ -319,9 +305,7 @@ async def test_reads_are_retried_and_writes_are_not(api: httpx.AsyncClient, back
     assert names.count("ShipOrder") == 1
 
 
-async def test_a_request_and_the_calls_that_it_makes_are_one_trace(
-    api: httpx.AsyncClient, backend: Backend
-) -> None:
+async def test_a_request_and_the_calls_that_it_makes_are_one_trace(api: httpx.AsyncClient, backend: Backend) -> None:
     exporter = MemoryExporter()
     provider = export.provide("gateway", exporter)
     tracing.install(provider)
@@ -367,9 +351,7 @@ async def test_a_product_may_be_free_and_a_refund_may_not(api: httpx.AsyncClient
     assert_problem(refund, 400, "INVALID_ARGUMENT")
 
 
-async def test_stock_is_adjusted_under_a_key_and_its_ledger_read(
-    api: httpx.AsyncClient, backend: Backend
-) -> None:
+async def test_stock_is_adjusted_under_a_key_and_its_ledger_read(api: httpx.AsyncClient, backend: Backend) -> None:
     path = f"/v1/products/{PRODUCT}/stock/adjustments"
     adjusted = await api.post(
         path, headers={**BOSS, "idempotency-key": "delivery-17"}, json={"delta": 5, "reason": " Delivery 17 "}

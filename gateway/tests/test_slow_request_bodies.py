@@ -13,20 +13,13 @@ from gateway.server import GatewayServer
 from gateway.tests.conftest import Start, StartServer, assert_problem
 from gateway.tests.fakes import PRODUCT, Backend
 
-LOGIN = (
-    b"POST /v1/sessions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 60\r\n\r\n{"
-)
+LOGIN = b"POST /v1/sessions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 60\r\n\r\n{"
 
 
 @asynccontextmanager
-async def slow(
-    live: GatewayServer, count: int, source: str = "127.0.0.1"
-) -> AsyncIterator[list[asyncio.StreamReader]]:
+async def slow(live: GatewayServer, count: int, source: str = "127.0.0.1") -> AsyncIterator[list[asyncio.StreamReader]]:
     """Connections from `source` that have begun to send the body of a login, as far as they were taken."""
-    opened = [
-        await asyncio.open_connection("127.0.0.1", live.http_port, local_addr=(source, 0))
-        for _ in range(count)
-    ]
+    opened = [await asyncio.open_connection("127.0.0.1", live.http_port, local_addr=(source, 0)) for _ in range(count)]
     for _, writer in opened:
         writer.write(LOGIN)
     yield [reader for reader, _ in opened]

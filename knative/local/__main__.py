@@ -56,9 +56,7 @@ def _run(options: Options, terminal: Terminal, shell: Mapping[str, str], launch:
     if options.fresh:
         data.empty()
     data.prepare((*parts.callers(manifests.load(options.manifests)), parts.CONSOLE))
-    terminal.line(
-        f"Starting the shop from {_short(options.manifests)}, with its data in {_short(data.folder)}"
-    )
+    terminal.line(f"Starting the shop from {_short(options.manifests)}, with its data in {_short(data.folder)}")
 
     with _database(options, data, terminal, shell) as variables:
 
@@ -76,9 +74,7 @@ def _database(
     if options.store == "postgres":
         from knative.local import postgres  # imported only with --store postgres
 
-        terminal.line(
-            "The stores are on PostgreSQL" + ("" if shell.get("DATABASE_URL") else " in the data folder")
-        )
+        terminal.line("The stores are on PostgreSQL" + ("" if shell.get("DATABASE_URL") else " in the data folder"))
         log = data.logs / "postgres.log"
         return postgres.running(data.folder / "postgres", log, shell, terminal.line, fresh=options.fresh)
     terminal.line("The stores are on DynamoDB Local (its first use here fetches it, with Maven)")
@@ -153,9 +149,7 @@ def _add_places(add: Callable[..., object]) -> None:
         "one of this machine's programs), or DynamoDB Local (needs Java and Maven)"
     )
     add("--store", choices=["sqlite", "postgres", "dynamodb"], default="sqlite", help=stores)
-    add(
-        "--port-offset", type=int, default=0, metavar="N", help="add N to all ports, to run several platforms"
-    )
+    add("--port-offset", type=int, default=0, metavar="N", help="add N to all ports, to run several platforms")
     ports = "free: choose unused ports (for tests)"
     add("--ports", choices=["fixed", "free"], default="fixed", help=ports)
     base = ROOT / "knative" / "base"

@@ -59,11 +59,7 @@ def backup(data: Path, to: Path, database_url: str = "") -> None:
         (draft / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         with ExitStack() as stack:
-            urls = (
-                stack.enter_context(postgres.reached(data / "postgres", database_url))
-                if on_postgres
-                else None
-            )
+            urls = stack.enter_context(postgres.reached(data / "postgres", database_url)) if on_postgres else None
             snapshots, dumped = stack.enter_context(_snapshots([data / name for name in names], urls))
             for name in files:
                 shutil.copy2(data / name, draft / name)
@@ -125,9 +121,7 @@ def restore(data: Path, source: Path, database_url: str = "") -> Path | None:
 
 
 @contextmanager
-def _snapshots(
-    paths: Sequence[Path], urls: Urls | None
-) -> Iterator[tuple[list[sqlite3.Connection], str | None]]:
+def _snapshots(paths: Sequence[Path], urls: Urls | None) -> Iterator[tuple[list[sqlite3.Connection], str | None]]:
     """Open a snapshot of each database, all at the same moment. Yields them, and the id of PostgreSQL's."""
     with ExitStack() as stack:
         with ExitStack() as gates:
@@ -138,9 +132,7 @@ def _snapshots(
             for path in paths:
                 snapshot = stack.enter_context(_connected(path))
                 snapshot.execute("BEGIN")
-                snapshot.execute(
-                    "SELECT COUNT(*) FROM sqlite_schema"
-                ).fetchone()  # the snapshot begins with a read
+                snapshot.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()  # the snapshot begins with a read
                 snapshots.append(snapshot)
             # PostgreSQL commits on, but nothing that the broker has accepted since the gates were closed is missing.
             dumped = stack.enter_context(postgres.snapshot(urls)) if urls else None
@@ -155,9 +147,7 @@ def _connected(path: Path) -> closing[sqlite3.Connection]:
 def _copy(snapshot: sqlite3.Connection, to: Path) -> None:
     def progress(_: int, left: int, total: int) -> None:
         if total > _PAGES:
-            sys.stderr.write(
-                f"\r  {to.name}: {100 * (total - left) // total} %" + ("\n" if left == 0 else "")
-            )
+            sys.stderr.write(f"\r  {to.name}: {100 * (total - left) // total} %" + ("\n" if left == 0 else ""))
 
     with closing(sqlite3.connect(to)) as target:
         snapshot.backup(target, pages=_PAGES, progress=progress)
@@ -168,9 +158,7 @@ def _copy(snapshot: sqlite3.Connection, to: Path) -> None:
 
 
 def _found(data: Path, patterns: Sequence[str]) -> list[str]:
-    return sorted(
-        str(path.relative_to(data)) for pattern in patterns for path in data.glob(pattern) if path.is_file()
-    )
+    return sorted(str(path.relative_to(data)) for pattern in patterns for path in data.glob(pattern) if path.is_file())
 
 
 def main(argv: Sequence[str]) -> int:
@@ -194,17 +182,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _latest() -> str:
-    return max(map(str, (ROOT / "backups").glob(f"*/{_MANIFEST}")), default="FOLDER").removesuffix(
-        f"/{_MANIFEST}"
-    )
+    return max(map(str, (ROOT / "backups").glob(f"*/{_MANIFEST}")), default="FOLDER").removesuffix(f"/{_MANIFEST}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make backup", description=__doc__)
     parser.add_argument("command", choices=["backup", "restore"])
-    parser.add_argument(
-        "folder", nargs="?", type=Path, help="of the backup (default of a new one: backups/<time>)"
-    )
+    parser.add_argument("folder", nargs="?", type=Path, help="of the backup (default of a new one: backups/<time>)")
     parser.add_argument("--data", type=Path, default=ROOT / ".data", metavar="DIR", help="as of make up")
     return parser
 

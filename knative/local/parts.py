@@ -113,9 +113,7 @@ def derive(
     for name, env in merged.items():
         given = {key: local.address(value) for key, value in env.items()}
         addresses = {key: given[key] for key, value in env.items() if given[key] != value}
-        parts.append(
-            _service(name, {**given, **shell, **addresses, **_fixed(name, ports, data, shell)}, ports, launch)
-        )
+        parts.append(_service(name, {**given, **shell, **addresses, **_fixed(name, ports, data, shell)}, ports, launch))
     return Platform(tuple(parts), tuple(local.ticks()), local.broker_config())
 
 
@@ -246,9 +244,7 @@ def _broker(ports: Ports, data: Path, shell: Mapping[str, str], launch: Launch) 
 def _service(name: str, env: Mapping[str, str], ports: Ports, launch: Launch) -> Part:
     if name == GATEWAY:
         sources: tuple[str, ...] = ("gateway", "functions/runtime", "events", "observability", "proto")
-        return Part(
-            name, launch("gateway.main"), env, ports.http[name], ends=0, sources=sources, is_held=True
-        )
+        return Part(name, launch("gateway.main"), env, ports.http[name], ends=0, sources=sources, is_held=True)
     sources = (f"functions/{name}", "functions/runtime", "events", "observability", "proto")
     # Users signs the tokens that all other services verify, so it starts with the broker, before them.
     starts = 0 if name == USERS else 1

@@ -58,9 +58,7 @@ def fixed(domains: Iterable[str], offset: int = 0) -> Ports:
         # Skips the ports of the broker and the console.
         numbers[domain] = last + (3 if HTTP + last + 1 == BROKER else 1)
     chosen = {name: number for name, number in numbers.items() if name in set(domains)}
-    http = {"gateway": GATEWAY, "broker": BROKER, "console": CONSOLE} | {
-        name: HTTP + n for name, n in chosen.items()
-    }
+    http = {"gateway": GATEWAY, "broker": BROKER, "console": CONSOLE} | {name: HTTP + n for name, n in chosen.items()}
     return Ports(
         {name: port + offset for name, port in http.items()},
         {name: GRPC + number + offset for name, number in chosen.items()},

@@ -106,9 +106,7 @@ class Run:
         await self.supervisor.start()
         if self._admin is not None:
             if self.options.seed:
-                count = await asyncio.to_thread(
-                    seed.seed, self._url(GATEWAY), self._admin.email, self._admin.password
-                )
+                count = await asyncio.to_thread(seed.seed, self._url(GATEWAY), self._admin.email, self._admin.password)
                 self.terminal.line(f"  Loaded the demo catalogue: {count} products.")
             self.data.mark_first_start_done()
         for tick in self._platform.ticks:
@@ -126,11 +124,7 @@ class Run:
         if self.options.console:
             say(f"  Watch it   {url}/console")
         if self._admin is not None:
-            shown = (
-                f"{self._admin.password}   (shown this once)"
-                if self._admin.is_made_up
-                else "as in ADMIN_PASSWORD"
-            )
+            shown = f"{self._admin.password}   (shown this once)" if self._admin.is_made_up else "as in ADMIN_PASSWORD"
             say(f"  Admin      {self._admin.email}   password: {self.terminal.paint(shown, 'strong')}")
         else:
             say("  Admin      as at the first start (password lost? FRESH=1 starts anew, with another)")
@@ -168,16 +162,10 @@ class Run:
         self._platform = self._derive()
         old = {part.name: part for part in before.parts}
         if old.keys() != {part.name for part in self._platform.parts} or before.ticks != self._platform.ticks:
-            self.terminal.line(
-                "Services or PingSources were added or changed: stop and start again to run them."
-            )
+            self.terminal.line("Services or PingSources were added or changed: stop and start again to run them.")
         is_routing_new = before.broker_config != self._platform.broker_config
         self._restart(
-            [
-                p
-                for p in self._platform.parts
-                if old.get(p.name) != p or (p.name == parts.BROKER and is_routing_new)
-            ]
+            [p for p in self._platform.parts if old.get(p.name) != p or (p.name == parts.BROKER and is_routing_new)]
         )
 
     def _restart(self, changed: list[Part]) -> None:

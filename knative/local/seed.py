@@ -36,9 +36,7 @@ def seed(base_url: str, email: str, password: str, catalogue: Path = CATALOGUE) 
         return 0
     api.token = api.call("POST", "/v1/sessions", {"email": email, "password": password})["access_token"]
     for entry in entries["products"]:
-        product = there.get(entry["sku"]) or api.call(
-            "POST", "/v1/products", _product(entry, entries["currency"])
-        )
+        product = there.get(entry["sku"]) or api.call("POST", "/v1/products", _product(entry, entries["currency"]))
         stock = f"/v1/products/{product['id']}/stock"
         if api.call("GET", stock)["on_hand"] == 0:
             api.call("PUT", stock, {"on_hand": entry["on_hand"]})
@@ -79,7 +77,5 @@ class _Api:
             time.sleep(min(_PAUSE_SECONDS if named is None else named, _LONGEST_PAUSE_SECONDS))
         if status >= 300:
             problem = web.parse(answer)
-            raise SeedFailed(
-                f"{method} {path}: {status} {problem.get('reason', '')} {problem.get('detail', '')}"
-            )
+            raise SeedFailed(f"{method} {path}: {status} {problem.get('reason', '')} {problem.get('detail', '')}")
         return web.parse(answer)

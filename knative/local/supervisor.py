@@ -93,9 +93,7 @@ class Child:
         self._close_listening()
         done, _ = await asyncio.wait([self._keeper], timeout=self._stop_seconds)
         if not done:
-            self._terminal.part(
-                self.part.name, f"does not stop within {self._stop_seconds:g} s: killed", "warn"
-            )
+            self._terminal.part(self.part.name, f"does not stop within {self._stop_seconds:g} s: killed", "warn")
             self.kill()
             await self._keeper
 
@@ -149,9 +147,7 @@ class Child:
         env = dict(self.part.env)
         handed: tuple[int, ...] = ()
         if self.part.is_held:
-            self._listening = self._listening or socket.create_server(
-                (HOST, self.part.http), backlog=_BACKLOG
-            )
+            self._listening = self._listening or socket.create_server((HOST, self.part.http), backlog=_BACKLOG)
             handed = (self._listening.fileno(),)
             env["HTTP_FD"] = str(self._listening.fileno())
         try:
@@ -175,9 +171,7 @@ class Child:
         self.is_ready = True
         self._settled.set()
         again = " again" if self.restarts else ""
-        self._terminal.part(
-            self.part.name, f"{self._where()} ready{again} in {time.monotonic() - started:.1f} s"
-        )
+        self._terminal.part(self.part.name, f"{self._where()} ready{again} in {time.monotonic() - started:.1f} s")
         self._changed()
 
     def _close_listening(self) -> None:

@@ -41,9 +41,7 @@ async def run(tick: Tick, warn: Callable[[str], None]) -> None:
         try:
             await send(tick)
         except OSError as error:
-            warn(
-                f"{tick.source} could not be sent ({error}); the next is due at {next_time(tick, now):%H:%M}"
-            )
+            warn(f"{tick.source} could not be sent ({error}); the next is due at {next_time(tick, now):%H:%M}")
 
 
 async def send(tick: Tick) -> None:

@@ -21,9 +21,7 @@ def request(
     connection = http.client.HTTPConnection(parts.netloc, timeout=timeout)
     try:
         target = parts.path or "/"
-        connection.request(
-            method, f"{target}?{parts.query}" if parts.query else target, body, dict(headers or {})
-        )
+        connection.request(method, f"{target}?{parts.query}" if parts.query else target, body, dict(headers or {}))
         answer = connection.getresponse()
         return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
     except http.client.HTTPException as error:
@@ -47,9 +45,7 @@ async def answers(host: str, port: int, path: str, timeout: float = 2.0) -> bool
         async with asyncio.timeout(timeout):
             reader, writer = await asyncio.open_connection(host, port)
             try:
-                writer.write(
-                    f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode()
-                )
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
                 await writer.drain()
                 status = await reader.readline()
             finally:

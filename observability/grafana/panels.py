@@ -20,9 +20,7 @@ _RPC = "rpc_server_duration_seconds"
 _R = "$__rate_interval"
 
 
-def _quantiles(
-    metric: str, by: str, select: str = "", shares: tuple[float, ...] = (0.5, 0.95, 0.99)
-) -> dict[str, str]:
+def _quantiles(metric: str, by: str, select: str = "", shares: tuple[float, ...] = (0.5, 0.95, 0.99)) -> dict[str, str]:
     buckets = f"sum by (le, {by}) (rate({metric}_bucket{{{select}}}[{_R}]))"
     return {f"p{share * 100:g} {{{{{by}}}}}": f"histogram_quantile({share}, {buckets})" for share in shares}
 
@@ -118,9 +116,7 @@ BUSINESS: Rows = {
         P("Placed per hour", _hourly("placed", 'shop_orders_total{status="PLACED"}')),
         P(
             "Confirmed of placed",
-            _share(
-                "confirmed", 'shop_orders_total{status="CONFIRMED"}', 'shop_orders_total{status="PLACED"}'
-            ),
+            _share("confirmed", 'shop_orders_total{status="CONFIRMED"}', 'shop_orders_total{status="PLACED"}'),
             "percentunit",
         ),
         P("New customers per hour", _hourly("registered", f'{_COMMITTED}{{type="shop.user.registered.v1"}}')),

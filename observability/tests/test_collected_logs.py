@@ -27,9 +27,7 @@ LINE = {
     "trace_id": TRACE, "span_id": SPAN, "order_id": "o-1",
 }  # fmt: skip
 POD = "shop_orders-00001-x_0b8d1c2e-7f0e-4d7c-9d2e-1e6d5b2a3c4d"
-COMPOSE = yaml.safe_load((LOGS.parents[2] / "compose.yaml").read_text())["services"]["log-collector"][
-    "environment"
-]
+COMPOSE = yaml.safe_load((LOGS.parents[2] / "compose.yaml").read_text())["services"]["log-collector"]["environment"]
 
 Record = dict[str, str]
 

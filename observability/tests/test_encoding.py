@@ -97,9 +97,7 @@ def test_a_request_says_whose_the_spans_are_and_holds_them_all() -> None:
             pass
     sent = encoding.request(RESOURCE, kept.spans)
     (about,) = sent.resource_spans
-    assert {pair.key: pair.value.string_value for pair in about.resource.attributes} == dict(
-        RESOURCE.attributes
-    )
+    assert {pair.key: pair.value.string_value for pair in about.resource.attributes} == dict(RESOURCE.attributes)
     (scope,) = about.scope_spans
     assert scope.scope.name == encoding.SCOPE
     assert [span.name for span in scope.spans] == [f"work {number}" for number in range(300)]

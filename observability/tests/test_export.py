@@ -58,9 +58,7 @@ def probe(code: str, port: int) -> subprocess.CompletedProcess[str]:
     """Run `code` in a process of its own, which traces to this port."""
     environ = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
     command = [sys.executable, "-c", code]
-    return subprocess.run(
-        command, check=False, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60
-    )
+    return subprocess.run(command, check=False, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
 
 
 class Hanging(SpanExporter):

@@ -64,8 +64,6 @@ def test_exemplars_and_lines_of_logs_lead_to_their_trace_and_a_trace_to_its_logs
 
 def test_every_panel_asks_a_source_that_is_provisioned() -> None:
     provisioned = {(s["type"], s["uid"]) for s in yaml.safe_load(SOURCES.read_text())["datasources"]}
-    asked = re.findall(
-        r'"datasource": {\s+"type": "(.+)",\s+"uid": "(.+)"', "".join(generate.rendered().values())
-    )
+    asked = re.findall(r'"datasource": {\s+"type": "(.+)",\s+"uid": "(.+)"', "".join(generate.rendered().values()))
     assert asked
     assert set(asked) <= provisioned

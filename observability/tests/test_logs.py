@@ -79,9 +79,7 @@ def test_whoever_logs_the_line_is_the_same_json(logger: str) -> None:
 
 def test_frameworks_that_bring_handlers_of_their_own_do_not_write_twice() -> None:
     body = "logging.getLogger('gunicorn.error').error('once')"
-    before = (
-        "logging.getLogger('gunicorn.error').addHandler(logging.StreamHandler())\nlogs.configure('probe')\n"
-    )
+    before = "logging.getLogger('gunicorn.error').addHandler(logging.StreamHandler())\nlogs.configure('probe')\n"
     assert [line["event"] for line in run(before + body)] == ["once"]
 
 

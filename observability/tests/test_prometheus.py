@@ -13,9 +13,7 @@ import yaml
 
 FOLDER = Path(__file__).parents[1] / "prometheus"
 PROMTOOL = shutil.which("promtool")
-pytestmark = pytest.mark.skipif(
-    PROMTOOL is None, reason="promtool is not installed: apt-get install prometheus"
-)
+pytestmark = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed: apt-get install prometheus")
 
 HOURS = "x400"  # minutes: longer than the longest window; rules are evaluated every five, to be quick
 
@@ -63,9 +61,7 @@ def saga(fast: int) -> dict[str, str]:
 
 def handled(retried: int) -> dict[str, str]:
     """Of 1000 events a minute so many are put off, half of them by a crash."""
-    series = (
-        'shop_event_handling_seconds_count{service="orders", type="shop.stock.reserved.v1", outcome="%s"}'
-    )
+    series = 'shop_event_handling_seconds_count{service="orders", type="shop.stock.reserved.v1", outcome="%s"}'
     counts = {"handled": 1000 - retried, "retry": retried // 2, "crashed": retried // 2}
     return {series % outcome: f"0+{count}{HOURS}" for outcome, count in counts.items()}
 
@@ -207,9 +203,7 @@ def test_subscribers_that_no_request_reaches_are_seen_by_their_dead_letters(tmp_
         ("kn_revision_pods_count", "", True),
     ],
 )
-def test_of_what_knatives_brokers_count_by_event_only_failures_are_kept(
-    metric: str, code: str, kept: bool
-) -> None:
+def test_of_what_knatives_brokers_count_by_event_only_failures_are_kept(metric: str, code: str, kept: bool) -> None:
     jobs = yaml.safe_load((FOLDER / "kubernetes.yaml").read_text())["scrape_configs"]
     (rule,) = next(job for job in jobs if job["job_name"] == "knative")["metric_relabel_configs"]
     assert (rule["action"], rule["source_labels"]) == ("drop", ["__name__", "http_response_status_code"])

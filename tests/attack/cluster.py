@@ -80,9 +80,7 @@ class Attacker:
         return answer["status"], answer["body"]
 
 
-def run_in(
-    cluster: Cluster, namespace: str, pod: str, container: str, command: str, **given: Any
-) -> dict[str, Any]:
+def run_in(cluster: Cluster, namespace: str, pod: str, container: str, command: str, **given: Any) -> dict[str, Any]:
     """Run a command of `in_pod` in a container that has Python. Raises RuntimeError where the command fails."""
     words = ("exec", "-n", namespace, pod, "-c", container, "--", "python3", "-c", _SCRIPT)
     found: dict[str, Any] = json.loads(cluster.kubectl(*words, command, json.dumps(given)))

@@ -30,9 +30,7 @@ _END_HEADERS = 4
 _MAX_CONCURRENT_STREAMS = 3
 
 
-def request(
-    url: str, method: str = "GET", headers: dict[str, str] | None = None, body: str = ""
-) -> dict[str, Any]:
+def request(url: str, method: str = "GET", headers: dict[str, str] | None = None, body: str = "") -> dict[str, Any]:
     """Send one HTTP request; return its status and body, or status 0 where nothing answers within five seconds."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=_TIMEOUT)
@@ -72,9 +70,7 @@ def slow_bodies(host: str, port: int, authority: str, connections: int, seconds:
         f"POST /v1/sessions HTTP/1.1\r\nhost: {authority}\r\n"
         "content-type: application/json\r\ncontent-length: 500\r\n\r\n"
     )
-    return asyncio.run(
-        _repeat(connections, seconds, lambda until: _dribble(host, port, head.encode(), until))
-    )
+    return asyncio.run(_repeat(connections, seconds, lambda until: _dribble(host, port, head.encode(), until)))
 
 
 def half_open_calls(
@@ -113,9 +109,7 @@ async def _repeat(connections: int, seconds: float, attack: Any) -> dict[str, An
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 ends |= await attack(until)
             for name, count in ends.items():
-                counts[name] = (
-                    max(counts.get(name, 0), count) if name == "longest" else counts.get(name, 0) + count
-                )
+                counts[name] = max(counts.get(name, 0), count) if name == "longest" else counts.get(name, 0) + count
             await asyncio.sleep(1)
 
     await asyncio.gather(*(one() for _ in range(connections)))

@@ -21,9 +21,7 @@ DENIED = (0, 403)
 
 def forge(cluster: Cluster, event: PaymentCaptured, forger: str) -> tuple[dict[str, str], str]:
     """Return headers and body of an event of which all is right but the signature."""
-    key = (
-        key_of(cluster, "products") if forger == "another service's key" else PrivateKey.generate("payments")
-    )
+    key = key_of(cluster, "products") if forger == "another service's key" else PrivateKey.generate("payments")
     headers, body = posted(event, uuid7(), key)
     if forger == "unsigned":
         del headers["ce-signature"]

@@ -115,9 +115,7 @@ def test_the_ingress_ends_unary_calls_after_half_a_minute(cluster: Cluster, ingr
         if ingress.host in host["domains"]
     ]
     timeouts = {
-        next(iter(route["match"].values())): route["route"]["timeout"]
-        for host in hosts
-        for route in host["routes"]
+        next(iter(route["match"].values())): route["route"]["timeout"] for host in hosts for route in host["routes"]
     }
     assert timeouts.pop(WATCH) == "600s"
     assert len(timeouts) >= 5

@@ -59,9 +59,7 @@ async def _measure(options: argparse.Namespace) -> list[Row]:
             done(events)
             assert events.floor is not None
             sample, facts = await shop.checkout(options.orders)
-            done(
-                Row("checkout, whole saga, durable", sample, facts=facts, unit="orders/s", note=_facts(facts))
-            )
+            done(Row("checkout, whole saga, durable", sample, facts=facts, unit="orders/s", note=_facts(facts)))
             done(rows.signatures(sample.cpu_ms, options.rounds))
             largest = max(shop.at_rest, key=lambda part: shop.at_rest[part])
             done(_memory("memory at rest, the largest part", shop.at_rest[largest], 110, largest))

@@ -279,8 +279,7 @@ class _Bench:
     async def outcome(self) -> dict[str, Any]:
         """Return how the orders ended: what their timelines tell."""
         found = [
-            await self._shop.patiently("GET", f"/v1/orders/{order_id}", who=person)
-            for person, order_id in self._placed
+            await self._shop.patiently("GET", f"/v1/orders/{order_id}", who=person) for person, order_id in self._placed
         ]
         times = [{entry["status"]: _seconds(entry["at"]) for entry in order["timeline"]} for order in found]
         confirmed = [each for each in times if "CONFIRMED" in each]

@@ -231,9 +231,7 @@ async def _off_and_on(folder: Path, names: Sequence[str], orders: int, endpoint:
 async def starts(folder: Path, rounds: int) -> list[Row]:
     """Measure the time to the first listening port, against a bare server with the same libraries imported."""
     port = free_port()
-    loaded = [
-        await _start(["-m", "tests.bench.floors", "grpc-loaded", str(port)], port, {}) for _ in range(rounds)
-    ]
+    loaded = [await _start(["-m", "tests.bench.floors", "grpc-loaded", str(port)], port, {}) for _ in range(rounds)]
     bare = [await _start(["-m", "tests.bench.floors", "grpc", str(port)], port, {}) for _ in range(rounds)]
     environ = {
         "STORE_URL": f"sqlite:///{folder}/starts",

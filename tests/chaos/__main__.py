@@ -78,9 +78,7 @@ def main() -> int:
     }
     options.json.write_text(json.dumps(found, indent=2) + "\n")
     if options.page:
-        write_table(
-            ROOT / "docs/benchmarks.md", f"{table}\n\n{summary}.", "chaos", f"{options.rate:g} orders/s"
-        )
+        write_table(ROOT / "docs/benchmarks.md", f"{table}\n\n{summary}.", "chaos", f"{options.rate:g} orders/s")
     return 1 if violations else 0
 
 
@@ -141,9 +139,7 @@ def _say(felt: Felt, orders: int) -> None:
 def _faults(operator: Operator, only: str) -> Iterator[tuple[str, Callable[[], int]]]:
     """Yield faults; each returns how many pods it killed. Kinds alone, pairs, cut networks, a rolling update."""
     there = [kind for kind in KINDS if operator.pods(kind) or kind.name.endswith(("rpc", "events"))]
-    faults: list[tuple[str, Callable[[], int]]] = [
-        (kind.name, partial(_kill, operator, kind)) for kind in there
-    ]
+    faults: list[tuple[str, Callable[[], int]]] = [(kind.name, partial(_kill, operator, kind)) for kind in there]
     pairs = list(there)
     random.shuffle(pairs)
     for one, other in zip(pairs[::2], pairs[1::2], strict=False):
@@ -187,9 +183,7 @@ def markdown(felt: list[Felt]) -> str:
     for name in dict.fromkeys(each.name for each in felt):
         same = [each for each in felt if each.name == name]
         confirmed = [each.confirmed_after for each in same if each.confirmed_after is not None]
-        slowest = (
-            f"{median(confirmed):.1f} s" if len(confirmed) == len(same) else f"> {RECOVERY_SECONDS:.0f} s"
-        )
+        slowest = f"{median(confirmed):.1f} s" if len(confirmed) == len(same) else f"> {RECOVERY_SECONDS:.0f} s"
         failed = sum(each.failed for each in same)
         after = median(each.answered_after for each in same)
         lines.append(f"| {name} | {len(same)} | {failed} | {after:.1f} s | {slowest} |")

@@ -31,10 +31,7 @@ class Kind:
 STORE = Kind("PostgreSQL", PLATFORM, "app.kubernetes.io/name=postgres", keeps=True)
 KINDS = (
     *(Kind(f"{domain}, rpc", PLATFORM, f"serving.knative.dev/service={domain}") for domain in DOMAINS),
-    *(
-        Kind(f"{domain}, events", PLATFORM, f"serving.knative.dev/service={domain}-events")
-        for domain in DOMAINS
-    ),
+    *(Kind(f"{domain}, events", PLATFORM, f"serving.knative.dev/service={domain}-events") for domain in DOMAINS),
     Kind("gateway", PLATFORM, "serving.knative.dev/service=gateway"),
     Kind("dead letters", PLATFORM, "app.kubernetes.io/name=dead-letters", keeps=True),
     STORE,
@@ -127,9 +124,7 @@ class Operator:
         """Make a new revision of every service of the platform, and wait until all are ready."""
         annotations = {"annotations": {"chaos/revision": annotation or None}}
         patch = json.dumps({"spec": {"template": {"metadata": annotations}}})
-        services = self._cluster.kubectl(
-            "get", "services.serving.knative.dev", "-n", PLATFORM, "-o", "name"
-        ).split()
+        services = self._cluster.kubectl("get", "services.serving.knative.dev", "-n", PLATFORM, "-o", "name").split()
         for service in services:
             self._cluster.kubectl("patch", "-n", PLATFORM, service, "--type=merge", "-p", patch)
         deadline = time.monotonic() + _READY_SECONDS

@@ -84,9 +84,7 @@ class Flow:
                 who = await self._register()
                 order_id = await self._place(who, "tok_ok")
                 while True:
-                    order = await self.shop.patiently(
-                        "GET", f"/v1/orders/{order_id}", who=who, seconds=seconds
-                    )
+                    order = await self.shop.patiently("GET", f"/v1/orders/{order_id}", who=who, seconds=seconds)
                     if order["status"] in FINAL:
                         return time.monotonic() - began if order["status"] == "CONFIRMED" else None
                     await asyncio.sleep(0.5)
@@ -128,9 +126,7 @@ class Flow:
             began = time.monotonic()
             status, answer, pause = 0, None, 0.5
             try:
-                status, answer, sent = await self.shop.raw(
-                    "POST", "/v1/orders", who=who, headers=headers, json=body
-                )
+                status, answer, sent = await self.shop.raw("POST", "/v1/orders", who=who, headers=headers, json=body)
                 pause = float(sent.get("Retry-After", pause))
             except (aiohttp.ClientError, OSError):  # TimeoutError included
                 pass
@@ -144,9 +140,7 @@ class Flow:
             elif status and status not in (409, 429) and status < 500:
                 raise AssertionError(f"an order was refused with {status}: {answer}")
             if time.monotonic() > deadline:
-                raise AssertionError(
-                    f"no order could be placed for {_PATIENCE:.0f} s; the last status is {status}"
-                )
+                raise AssertionError(f"no order could be placed for {_PATIENCE:.0f} s; the last status is {status}")
             await asyncio.sleep(min(pause, 5.0) * random.uniform(1, 1.5))
 
     async def _again(self, who: Person) -> Person:
@@ -185,8 +179,7 @@ class Flow:
         found += [
             f"dead letter {letter['id']} of {letter['type']} has no reason or no trigger"
             for letter in letters
-            if not (letter["error"] or letter["error_code"])
-            or not (letter["trigger"] or letter["possible_triggers"])
+            if not (letter["error"] or letter["error_code"]) or not (letter["trigger"] or letter["possible_triggers"])
         ]
         reasons = Counter(
             order["timeline"][-1]["reason"] for order in listed.values() if order["status"] == "CANCELLED"

@@ -34,9 +34,7 @@ class Mortal:
         self.ticks = platform.ticks
         self.data = data
         self._plain = {part.name: part for part in platform.parts}
-        self.children = {
-            part.name: Child(part, data.logs, ROOT, terminal, lambda: None) for part in platform.parts
-        }
+        self.children = {part.name: Child(part, data.logs, ROOT, terminal, lambda: None) for part in platform.parts}
         self.supervisor = Supervisor(list(self.children.values()))
         self.domains = [name for name in self.children if name not in (BROKER, GATEWAY)]
 

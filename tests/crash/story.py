@@ -99,9 +99,7 @@ class Round:
             wish.charged = False  # or it is charged, and then refunded
         else:
             await self.shop.settled(self.buyer, order_id, seconds=PATIENCE)
-        await patiently(
-            self.shop, "POST", f"/v1/orders/{order_id}/cancel", who=self.buyer, json={"reason": ""}
-        )
+        await patiently(self.shop, "POST", f"/v1/orders/{order_id}/cancel", who=self.buyer, json={"reason": ""})
 
     async def _refund(self) -> None:
         order_id = await self._order(self.buyer, "tok_ok", self.product_id)

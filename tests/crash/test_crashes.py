@@ -81,9 +81,7 @@ class Trial:
         await self._platform.ready()
         for shot, death in zip(together, deaths, strict=True):
             if not death.result():
-                raise Violation(
-                    f"{shot.part} never came to {shot.point}: what leads there is missing in story.py"
-                )
+                raise Violation(f"{shot.part} never came to {shot.point}: what leads there is missing in story.py")
             self.deaths[shot.part] += 1
             self.tried.add(shot.point)
         await drained(self._platform, lambda: broken(today))
@@ -135,9 +133,7 @@ def chosen(store: str = SQLITE) -> list[Shot]:
 
 
 @pytest.mark.slow
-async def test_no_point_to_die_at_loses_or_repeats_anything(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_no_point_to_die_at_loses_or_repeats_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with trial(tmp_path / "data", capsys) as trying:
         for together in rounds(chosen()):
             await trying.round(together)

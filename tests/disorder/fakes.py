@@ -83,9 +83,7 @@ class InProcessUsers(InProcessClient):
         await self._reach()
         command = IssueMailedToken(user_id, Purpose(purpose), change_id)
         try:
-            code = await self._accounts.recovery.issue_mailed_token(
-                command, service_identity("notifications")
-            )
+            code = await self._accounts.recovery.issue_mailed_token(command, service_identity("notifications"))
         except ServiceError as error:
             assert error.code is Code.NOT_FOUND  # noqa: PT017 - as the real one
             return None

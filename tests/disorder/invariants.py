@@ -57,9 +57,7 @@ async def always(platform: Platform) -> None:
 
 async def _stock_adds_up(platform: Platform) -> None:
     held, sold = Counter[str](), Counter[str]()
-    for reservation in (
-        await platform.store["products"].get_many(Reservation, list(platform.orders))
-    ).values():
+    for reservation in (await platform.store["products"].get_many(Reservation, list(platform.orders))).values():
         for line in reservation.lines:
             held[line.product_id] += line.quantity * (reservation.state is State.RESERVED)
             sold[line.product_id] += line.quantity * (reservation.state is State.COMMITTED)

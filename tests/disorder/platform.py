@@ -94,9 +94,7 @@ class Platform:
         self.catalogue = InProcessProducts(self._products)
         self._orders = orders_service(self.store["orders"], self.clock, self.catalogue)
         self.instructions = InProcessOrders(self._orders)
-        self.accounts = compose_users(
-            UsersSettings(registration="open"), self.store["users"], _hasher, self.clock
-        )
+        self.accounts = compose_users(UsersSettings(registration="open"), self.store["users"], _hasher, self.clock)
         self.contacts = InProcessUsers(self.accounts)
         replaced: dict[str, dict[str, Any]] = {
             "orders": {"catalogue": self.catalogue},
@@ -131,9 +129,7 @@ class Platform:
         await self.accounts.users.ensure_admin("admin@example.com", PASSWORD)
         roster = await self.store["users"].get(AdminRoster, ROSTER_ID)
         assert roster
-        self.administrator = Identity(
-            roster.user_ids[0], frozenset({ADMIN, CUSTOMER}), auth_time=float("inf")
-        )
+        self.administrator = Identity(roster.user_ids[0], frozenset({ADMIN, CUSTOMER}), auth_time=float("inf"))
         self.people[self.administrator.subject] = self.administrator
 
     async def close(self) -> None:
@@ -184,9 +180,7 @@ class Platform:
         await self._stock.set(command, self.administrator)
         self.products[product_id] += pieces
 
-    async def place(
-        self, caller: Identity, lines: dict[str, int], token: str, key: str | None = None
-    ) -> Order:
+    async def place(self, caller: Identity, lines: dict[str, int], token: str, key: str | None = None) -> Order:
         """Place an order."""
         requested = [RequestedLine(product_id, quantity) for product_id, quantity in lines.items()]
         command = PlaceOrder(requested, HOME, token, key, fingerprint=f"{lines}{token}")

@@ -28,9 +28,7 @@ class InterleavingStore(MemoryStore):
     A transaction with an entity in `broken` fails, as if its data were corrupt.
     """
 
-    def __init__(
-        self, mappings: Sequence[EntityMapping[Any]], clock: ManualClock, chance: random.Random
-    ) -> None:
+    def __init__(self, mappings: Sequence[EntityMapping[Any]], clock: ManualClock, chance: random.Random) -> None:
         super().__init__(mappings, clock, lost_races=1)
         self._chance = chance
         self.broken: set[str] = set()
@@ -68,9 +66,7 @@ def on_postgres(server: PostgresServer) -> OpenStore:
     def open_store(name: str, mappings: Sequence[EntityMapping[Any]], clock: ManualClock) -> Store:
         store = f"disorder{runs}-{name}"
         migrated(server, [store])
-        connection = Connection(
-            postgres_url(server.urls.domains).url, role_of(store), lambda: None, timeout=60
-        )
+        connection = Connection(postgres_url(server.urls.domains).url, role_of(store), lambda: None, timeout=60)
         return PostgresStore(schema_of(store), mappings, clock, connection)
 
     return open_store

@@ -112,9 +112,7 @@ async def kinds_of_deliveries(payment: str) -> list[tuple[str, str]]:
         await crossing.cancel()
         await crossing.platform.publish_committed()
         await crossing.deliver_all()
-        found |= dict.fromkeys(
-            (delivery.domain, delivery.row.type) for delivery in crossing.platform.delivered
-        )
+        found |= dict.fromkeys((delivery.domain, delivery.row.type) for delivery in crossing.platform.delivered)
         await crossing.platform.close()
     return list(found)
 
@@ -136,9 +134,7 @@ async def run(late: tuple[str, str], what: str, payment: str, moment: int) -> bo
 
 @pytest.mark.parametrize("what", CROSSINGS)
 @pytest.mark.parametrize("payment", PAYMENTS)
-def test_whatever_crosses_an_order_at_any_moment_and_whatever_is_late_the_sums_agree(
-    what: str, payment: str
-) -> None:
+def test_whatever_crosses_an_order_at_any_moment_and_whatever_is_late_the_sums_agree(what: str, payment: str) -> None:
     async def run_all() -> None:
         for late in [("", ""), *await kinds_of_deliveries(payment)]:
             for moment in itertools.count():

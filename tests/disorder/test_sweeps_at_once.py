@@ -60,11 +60,7 @@ async def placed(platform: Platform, count: int, *, flaky: bool = False) -> list
 
 def sent_of(platform: Platform, kind: type[Any]) -> Counter[str]:
     """Count the events of this type by order."""
-    ids = {
-        delivery.row.id: delivery.row.subject
-        for delivery in platform.pending
-        if delivery.row.type == kind.TYPE
-    }
+    ids = {delivery.row.id: delivery.row.subject for delivery in platform.pending if delivery.row.type == kind.TYPE}
     return Counter(ids.values())
 
 
@@ -75,9 +71,7 @@ async def test_orders_that_stopped_moving_are_cancelled_once(platform: Platform)
 
     assert sent_of(platform, OrderCancelled) == dict.fromkeys(orders, 1)
     found = await platform.store["orders"].get_many(Order, orders)
-    assert {(order.status, order.cancel_reason) for order in found.values()} == {
-        (Status.CANCELLED, "TIMED_OUT")
-    }
+    assert {(order.status, order.cancel_reason) for order in found.values()} == {(Status.CANCELLED, "TIMED_OUT")}
 
 
 async def test_expired_reservations_are_released_once(platform: Platform) -> None:
@@ -120,12 +114,8 @@ async def test_mail_that_waits_goes_out_once(platform: Platform) -> None:
     assert max(Counter(platform.mail_channel.sent).values()) == 1
 
 
-@pytest.mark.parametrize(
-    ("domain", "pause", "kind"), [("orders", 16, OrderCancelled), ("products", 21, StockRejected)]
-)
-async def test_an_entity_that_cannot_be_written_stops_no_other(
-    domain: str, pause: int, kind: type[Any]
-) -> None:
+@pytest.mark.parametrize(("domain", "pause", "kind"), [("orders", 16, OrderCancelled), ("products", 21, StockRejected)])
+async def test_an_entity_that_cannot_be_written_stops_no_other(domain: str, pause: int, kind: type[Any]) -> None:
     platform = Platform(interleaving(random.Random(7)))
     await platform.start()
     first, *others = await placed(platform, 12)

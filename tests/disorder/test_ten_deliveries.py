@@ -27,9 +27,7 @@ def new_platform() -> Platform:
 
 
 HANDLERS: list[Handler] = sorted(
-    (name, payload.TYPE)
-    for name, function in new_platform().functions.items()
-    for payload in function.subscriptions
+    (name, payload.TYPE) for name, function in new_platform().functions.items() for payload in function.subscriptions
 )
 
 
@@ -92,15 +90,11 @@ class RepeatedDeliveries:
     async def deliver_pending(self, unless: str = "") -> None:
         """Deliver pending events, and those that they cause, except those about the order `unless`."""
         await self.platform.publish_committed()
-        while deliveries := [
-            delivery for delivery in self.platform.pending if delivery.row.subject != unless
-        ]:
+        while deliveries := [delivery for delivery in self.platform.pending if delivery.row.subject != unless]:
             for delivery in deliveries:
                 self.platform.clock.advance(timedelta(seconds=1))
                 if await self.platform.deliver(delivery) == HANDLED:
-                    await self.again(
-                        (delivery.domain, delivery.row.type), lambda it=delivery: self.platform.post(it)
-                    )
+                    await self.again((delivery.domain, delivery.row.type), lambda it=delivery: self.platform.post(it))
             await self.platform.publish_committed()
 
     async def again(self, handler: Handler, deliver: Any) -> None:
@@ -115,9 +109,7 @@ class RepeatedDeliveries:
             if status != HANDLED:
                 changed.append(f"delivery {attempt} was answered {status}")
         after = self.state()
-        changed += [
-            f"{key}: {before.get(key)} -> {after[key]}" for key in after if before.get(key) != after[key]
-        ]
+        changed += [f"{key}: {before.get(key)} -> {after[key]}" for key in after if before.get(key) != after[key]]
 
     def memories(self) -> list[MemoryStore]:
         stores = [*self.platform.store.values(), self.platform.provider_store]

@@ -41,9 +41,7 @@ async def test_a_frozen_part_costs_an_answer_and_no_more(
             burst = await asyncio.gather(*[shop.raw("GET", path, who=customer) for _ in range(BURST)])
             after = await asyncio.gather(*[shop.raw("GET", path, who=customer) for _ in range(10)])
         assert_told_to_come_back([*burst, *after])
-        assert 503 in {status for status, _, _ in after}, (
-            "a part that is known to be silent is not waited for"
-        )
+        assert 503 in {status for status, _, _ in after}, "a part that is known to be silent is not waited for"
         assert (await shop.raw("GET", "/v1/users/me", who=customer))[0] == 200
 
     async def answers() -> bool:

@@ -14,15 +14,11 @@ from tests.e2e.test_crashes import a_product, assert_it_adds_up, place_all
 
 async def backup(command: str, folder: Path, data: Path) -> None:
     line = [sys.executable, "-m", "knative.local.backup", command, str(folder), "--data", str(data)]
-    done = await asyncio.to_thread(
-        subprocess.run, line, cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = await asyncio.to_thread(subprocess.run, line, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(
-    given() is not None, reason="needs a platform of its own, to restore it: unset E2E_BASE_URL"
-)
+@pytest.mark.skipif(given() is not None, reason="needs a platform of its own, to restore it: unset E2E_BASE_URL")
 async def test_after_a_restore_every_order_of_the_backup_ends_and_all_adds_up(tmp_path: Path) -> None:
     platform = LocalPlatform(tmp_path / "data")
     await asyncio.to_thread(platform.start)

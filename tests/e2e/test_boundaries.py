@@ -47,9 +47,7 @@ async def test_a_quantity_that_is_none_is_refused_by_its_field(
 ) -> None:
     product = await make_product()
     body = order_body("x", lines=[{"product_id": product["id"], "quantity": quantity}])
-    answer = await shop.raw(
-        "POST", "/v1/orders", who=customer, json=body, headers={"idempotency-key": "k" * 20}
-    )
+    answer = await shop.raw("POST", "/v1/orders", who=customer, json=body, headers={"idempotency-key": "k" * 20})
     assert_problem(answer, 400, "INVALID_ARGUMENT")
     assert answer[1]["errors"][0]["field"] == "lines[0].quantity"
 
@@ -127,15 +125,9 @@ async def test_fields_that_are_not_the_customers_to_set_are_refused(shop: Shop, 
     assert (await shop.call("GET", "/v1/users/me", who=customer))["roles"] == ["customer"]
 
 
-async def test_a_wrong_password_and_an_unknown_email_get_the_same_answer(
-    shop: Shop, customer: Person
-) -> None:
-    wrong = await shop.raw(
-        "POST", "/v1/sessions", json={"email": customer.email, "password": "wrong-password"}
-    )
-    unknown = await shop.raw(
-        "POST", "/v1/sessions", json={"email": "nobody@example.com", "password": "wrong-password"}
-    )
+async def test_a_wrong_password_and_an_unknown_email_get_the_same_answer(shop: Shop, customer: Person) -> None:
+    wrong = await shop.raw("POST", "/v1/sessions", json={"email": customer.email, "password": "wrong-password"})
+    unknown = await shop.raw("POST", "/v1/sessions", json={"email": "nobody@example.com", "password": "wrong-password"})
     assert_problem(wrong, 401, "UNAUTHENTICATED")
     assert {k: wrong[1][k] for k in ("title", "detail", "reason")} == {
         k: unknown[1][k] for k in ("title", "detail", "reason")
@@ -145,9 +137,7 @@ async def test_a_wrong_password_and_an_unknown_email_get_the_same_answer(
 async def test_the_sixth_attempt_at_a_password_has_to_wait(shop: Shop, customer: Person) -> None:
     for _ in range(5):
         await shop.raw("POST", "/v1/sessions", json={"email": customer.email, "password": "wrong-password"})
-    answer = await shop.raw(
-        "POST", "/v1/sessions", json={"email": customer.email, "password": customer.password}
-    )
+    answer = await shop.raw("POST", "/v1/sessions", json={"email": customer.email, "password": customer.password})
     assert_problem(answer, 429, "RESOURCE_EXHAUSTED")
     assert int(answer[2]["retry-after"]) > 0
 
@@ -186,9 +176,7 @@ async def test_one_correlation_id_runs_through_every_part_of_a_checkout(
 ) -> None:
     product = await make_product()
     headers = {"x-correlation-id": "e2e-checkout-trail-1", "idempotency-key": "trail"}
-    _, placed, _ = await shop.raw(
-        "POST", "/v1/orders", who=customer, json=order_body(product["id"]), headers=headers
-    )
+    _, placed, _ = await shop.raw("POST", "/v1/orders", who=customer, json=order_body(product["id"]), headers=headers)
     await shop.settled(customer, placed["id"])
     parts = ("gateway", "orders", "products", "payments", "notifications")
     deadline = time.monotonic() + 20

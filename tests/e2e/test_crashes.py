@@ -49,11 +49,7 @@ async def assert_it_adds_up(shop: Shop, who: Person, admin: Person, product_id: 
     orders = await asyncio.gather(*[shop.settled(who, order_id, seconds=120) for order_id in ids])
     assert {order["status"] for order in orders} <= FINAL
     confirmed = [order for order in orders if order["status"] == "CONFIRMED"]
-    mine = {
-        order["id"]
-        for order in await shop.all("/v1/orders", who)
-        if order["lines"][0]["product_id"] == product_id
-    }
+    mine = {order["id"] for order in await shop.all("/v1/orders", who) if order["lines"][0]["product_id"] == product_id}
     assert mine == set(ids), "one order per key, none lost"
 
     async def stock_matches() -> bool:
@@ -108,9 +104,7 @@ async def test_everything_stopped_and_started_again_has_all_that_was_acknowledge
 
         async def place(number: int) -> None:
             try:
-                acknowledged.append(
-                    (await shop.order(who, {product["id"]: 1}, key=f"restart-{number}"))["id"]
-                )
+                acknowledged.append((await shop.order(who, {product["id"]: 1}, key=f"restart-{number}"))["id"])
             except (Refused, OSError, aiohttp.ClientError):
                 return  # not acknowledged: nothing was promised
 

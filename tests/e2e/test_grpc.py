@@ -87,13 +87,9 @@ async def test_a_person_registers_logs_in_and_reads_the_catalogue_without_a_toke
     product = await make_product()
     email = f"grpc-{uuid4().hex[:12]}@example.com"
     user = (
-        await stubs.users.Register(
-            users_pb2.RegisterRequest(email=email, password=PASSWORD, name="Ada"), timeout=30
-        )
+        await stubs.users.Register(users_pb2.RegisterRequest(email=email, password=PASSWORD, name="Ada"), timeout=30)
     ).user
-    session = (
-        await stubs.users.Login(users_pb2.LoginRequest(email=email, password=PASSWORD), timeout=30)
-    ).session
+    session = (await stubs.users.Login(users_pb2.LoginRequest(email=email, password=PASSWORD), timeout=30)).session
     seen = (
         await stubs.products.GetProduct(products_pb2.GetProductRequest(product_id=product["id"]), timeout=30)
     ).product
@@ -109,9 +105,7 @@ async def test_an_order_is_placed_and_followed_as_a_stream_until_it_is_confirmed
     stubs: Stubs, customer: Person, make_product: MakeProduct
 ) -> None:
     product = await make_product()
-    placed = (
-        await stubs.orders.PlaceOrder(order_of(product["id"]), metadata=as_(customer), timeout=30)
-    ).order
+    placed = (await stubs.orders.PlaceOrder(order_of(product["id"]), metadata=as_(customer), timeout=30)).order
     watch = stubs.orders.WatchOrder(
         orders_pb2.WatchOrderRequest(order_id=placed.id), metadata=as_(customer), timeout=60
     )
@@ -120,9 +114,7 @@ async def test_an_order_is_placed_and_followed_as_a_stream_until_it_is_confirmed
             break
     watch.cancel()
     order = (
-        await stubs.orders.GetOrder(
-            orders_pb2.GetOrderRequest(order_id=placed.id), metadata=as_(customer), timeout=30
-        )
+        await stubs.orders.GetOrder(orders_pb2.GetOrderRequest(order_id=placed.id), metadata=as_(customer), timeout=30)
     ).order
     assert order.status == orders_pb2.ORDER_STATUS_CONFIRMED
     assert order.total.amount == 2 * product["price"]["amount"]
@@ -147,13 +139,9 @@ async def test_a_customer_neither_reads_anothers_order_nor_does_an_administrator
     stubs: Stubs, shop: Shop, customer: Person, make_product: MakeProduct
 ) -> None:
     product = await make_product()
-    placed = (
-        await stubs.orders.PlaceOrder(order_of(product["id"]), metadata=as_(customer), timeout=30)
-    ).order
+    placed = (await stubs.orders.PlaceOrder(order_of(product["id"]), metadata=as_(customer), timeout=30)).order
     stranger = as_(await shop.register("Eve"))
-    read = stubs.orders.GetOrder(
-        orders_pb2.GetOrderRequest(order_id=placed.id), metadata=stranger, timeout=30
-    )
+    read = stubs.orders.GetOrder(orders_pb2.GetOrderRequest(order_id=placed.id), metadata=stranger, timeout=30)
     stock = products_pb2.SetStockRequest(product_id=product["id"], on_hand=10_000)
     assert await refusal(read) is grpc.StatusCode.NOT_FOUND
     changed = stubs.products.SetStock(stock, metadata=stranger, timeout=30)

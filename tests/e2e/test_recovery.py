@@ -41,9 +41,7 @@ async def test_a_forgotten_password_is_replaced_by_the_mailed_code(
     assert (await shop.call("GET", "/v1/users/me", who=again))["email_verified"]
 
 
-async def test_an_address_is_verified_by_the_mailed_code(
-    shop: Shop, customer: Person, local: LocalPlatform
-) -> None:
+async def test_an_address_is_verified_by_the_mailed_code(shop: Shop, customer: Person, local: LocalPlatform) -> None:
     assert not (await shop.call("GET", "/v1/users/me", who=customer))["email_verified"]
     assert (await shop.raw("POST", "/v1/users/me/email-verification", who=customer))[0] == 204
     token = await code(shop, customer, "email_verification")

@@ -38,9 +38,7 @@ class Load:
         loop = asyncio.get_running_loop()
         timeout = aiohttp.ClientTimeout(total=60)
         async with (
-            aiohttp.ClientSession(
-                self._today.shop.base_url, headers=self._headers, timeout=timeout
-            ) as session,
+            aiohttp.ClientSession(self._today.shop.base_url, headers=self._headers, timeout=timeout) as session,
             asyncio.TaskGroup() as asked,
         ):
             started, number = loop.time(), 0
@@ -90,9 +88,7 @@ async def restart(platform: Mortal, part: str) -> None:
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.skipif(
-    given() is not None, reason="needs a platform of its own, to restart it: unset E2E_BASE_URL"
-)
+@pytest.mark.skipif(given() is not None, reason="needs a platform of its own, to restart it: unset E2E_BASE_URL")
 async def test_a_rolling_restart_of_every_part_fails_no_request(tmp_path: Path) -> None:
     async with mortal(tmp_path / "data", PATIENT) as platform, Shop(platform.url("gateway")) as shop:
         today = await begin(shop, platform, MailServer())

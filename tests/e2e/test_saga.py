@@ -72,9 +72,7 @@ async def test_a_provider_in_trouble_delays_the_order_and_charges_once(
     charges = [
         entry
         for entry in ledger
-        if entry["payment_id"] == payment["id"]
-        and entry["kind"] == "charge"
-        and entry["outcome"] == "succeeded"
+        if entry["payment_id"] == payment["id"] and entry["kind"] == "charge" and entry["outcome"] == "succeeded"
     ]
 
     assert order["status"] == "CONFIRMED"
@@ -189,9 +187,7 @@ async def test_the_same_order_sent_50_times_at_once_is_one_order(
     shop: Shop, customer: Person, make_product: MakeProduct
 ) -> None:
     product = await make_product(on_hand=100)
-    placed = await asyncio.gather(
-        *[shop.order(customer, {product["id"]: 1}, key="the-same-key") for _ in range(50)]
-    )
+    placed = await asyncio.gather(*[shop.order(customer, {product["id"]: 1}, key="the-same-key") for _ in range(50)])
 
     assert len({order["id"] for order in placed}) == 1
     await shop.settled(customer, placed[0]["id"])
@@ -266,9 +262,7 @@ async def test_an_order_that_costs_nothing_is_confirmed_and_nobody_is_charged(
     assert (order["status"], order["total"]["amount"]) == ("CONFIRMED", 0)
     assert payment is not None
     assert (payment["status"], payment["captured"]["amount"]) == ("CAPTURED", 0)
-    assert all(
-        entry["payment_id"] != payment["id"] for entry in await shop.all("/v1/admin/payments/ledger", admin)
-    )
+    assert all(entry["payment_id"] != payment["id"] for entry in await shop.all("/v1/admin/payments/ledger", admin))
     await stock_comes_to(shop, product["id"], 3)
     await shop.call("POST", f"/v1/orders/{order['id']}/cancel", who=customer, json={})
     await stock_comes_to(shop, product["id"], 5)

@@ -13,9 +13,7 @@ from pathlib import Path
 try:
     import atheris
 except ImportError:
-    sys.stderr.write(
-        "There is no atheris for this platform and Python: the parsers are fuzzed without its guidance.\n"
-    )
+    sys.stderr.write("There is no atheris for this platform and Python: the parsers are fuzzed without its guidance.\n")
     sys.exit(0)
 
 with atheris.instrument_imports(include=["events", "functions", "gateway", "jwt", "yaml"]):

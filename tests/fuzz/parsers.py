@@ -126,9 +126,7 @@ def tags(raw: bytes) -> None:
         _refusals(error)
 
 
-PARSERS: dict[str, Parser] = {
-    f.__name__: f for f in (cursors, tokens, filters, manifests, events, bodies, tags)
-}
+PARSERS: dict[str, Parser] = {f.__name__: f for f in (cursors, tokens, filters, manifests, events, bodies, tags)}
 _EVENT = b'{"specversion":"1.0","id":"1","source":"/orders","type":"a","data":{"a":[1,"\\ud83d\\ude00"]}}'
 SEEDS: dict[str, list[bytes]] = {
     "cursors": [cursor_after(_LISTING, "2030", "ord_1").encode(), b"AAAA"],

@@ -41,9 +41,7 @@ def schemathesis(platform: LocalPlatform, out: Path, seed: int, *options: str) -
     command += [f"{platform.base_url}/openapi.json", "--url", platform.base_url, "--checks", "all"]
     command += ["--seed", str(seed), "--continue-on-failure", "--no-color", *(LONG if MINUTES else BOUNDED)]
     with out.open("wb") as told:
-        return subprocess.Popen(
-            [*command, *options], stdout=told, stderr=subprocess.STDOUT, cwd=platform.folder
-        )
+        return subprocess.Popen([*command, *options], stdout=told, stderr=subprocess.STDOUT, cwd=platform.folder)
 
 
 def test_every_answer_is_one_that_the_api_describes(platform: LocalPlatform, tmp_path: Path) -> None:
@@ -61,7 +59,5 @@ def test_every_answer_is_one_that_the_api_describes(platform: LocalPlatform, tmp
             }
             statuses = {caller: run.wait() for caller, run in runs.items()}
             assert not any(statuses.values()), "".join(
-                f"As {caller}:\n{(tmp_path / caller).read_text()}"
-                for caller, status in statuses.items()
-                if status
+                f"As {caller}:\n{(tmp_path / caller).read_text()}" for caller, status in statuses.items() if status
             )

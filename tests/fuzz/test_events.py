@@ -65,9 +65,7 @@ _charsets = st.sampled_from(
     ["", "utf-8", "UTF8", "utf-7", "utf-16", "utf-32", "us-ascii", "iso-8859-1", "rot13", "idna", "\xff", '"']
 )
 _kinds = st.sampled_from(sorted(CATALOG))
-_times = st.sampled_from(
-    ["", "now", "2026-02-30T00:00:00Z", "0000-01-01T00:00:00Z", "9999-12-31T23:59:60+99:99"]
-)
+_times = st.sampled_from(["", "now", "2026-02-30T00:00:00Z", "0000-01-01T00:00:00Z", "9999-12-31T23:59:60+99:99"])
 _texts = st.text(st.characters(codec=None), max_size=40)
 _leaves = st.one_of(
     st.none(),
@@ -104,9 +102,7 @@ _bodies = st.one_of(
 @st.composite
 def binary(draw: st.DrawFn) -> Message:
     """A right event, but for some headers that are changed, doubled or left out."""
-    headers = [
-        (f"ce-{name}".encode(), str(value).encode()) for name, value in attributes(draw(_kinds)).items()
-    ]
+    headers = [(f"ce-{name}".encode(), str(value).encode()) for name, value in attributes(draw(_kinds)).items()]
     for _ in range(draw(st.integers(0, 3))):
         name = f"ce-{draw(_names)}".encode()
         change = draw(st.sampled_from(["set", "add", "drop"]))

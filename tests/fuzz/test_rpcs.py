@@ -52,11 +52,7 @@ def single(field: FieldDescriptor, ids: list[str]) -> st.SearchStrategy[Any]:
     if kind in _INTEGERS:
         return st.integers(*_INTEGERS[kind])
     if kind == FieldDescriptor.CPPTYPE_STRING:
-        return (
-            st.binary(max_size=30)
-            if field.type == FieldDescriptor.TYPE_BYTES
-            else st.sampled_from(ids) | _texts
-        )
+        return st.binary(max_size=30) if field.type == FieldDescriptor.TYPE_BYTES else st.sampled_from(ids) | _texts
     return _OTHERS[kind]
 
 
@@ -90,9 +86,7 @@ async def ask(callers: Callers, rpc: str, caller: str, raw: bytes) -> grpc.Statu
         grpc.aio.insecure_channel(callers.grpc_address(rpc.partition(".")[0])) as channel,
     ):
         kind: Any = channel.unary_stream if method.server_streaming else channel.unary_unary
-        call = kind(f"/{method.containing_service.full_name}/{method.name}")(
-            raw, metadata=metadata, timeout=SECONDS
-        )
+        call = kind(f"/{method.containing_service.full_name}/{method.name}")(raw, metadata=metadata, timeout=SECONDS)
         try:
             await (call.read() if method.server_streaming else call)
         except grpc.aio.AioRpcError as error:

@@ -63,9 +63,7 @@ async def test_a_replayed_letter_is_handled_once_by_whoever_had_not(impatient: I
     await comes_to(letters, [])
     await comes_to(lambda: confirmations(impatient, customer), 1)
 
-    (replayed,) = (await impatient.letters("GET", f"/entries?status=replayed&type={OrderConfirmed.TYPE}"))[
-        "items"
-    ]
+    (replayed,) = (await impatient.letters("GET", f"/entries?status=replayed&type={OrderConfirmed.TYPE}"))["items"]
     await impatient.letters("POST", f"/entries/{replayed['id']}/replay")
     await impatient.settled()
     assert await confirmations(impatient, customer) == 1

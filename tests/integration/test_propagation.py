@@ -132,9 +132,7 @@ async def api(together: Together, customer: Actor) -> AsyncIterator[httpx.AsyncC
     app = create_app(load(Settings, addresses), clock=together.clock)
     authorization = {"authorization": f"Bearer {customer.token}"}
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(
-        transport=transport, base_url="http://shop.test", headers=authorization
-    ) as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop.test", headers=authorization) as client:
         yield client
     await app.state.gateway.clients.close()
 

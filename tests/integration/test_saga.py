@@ -32,9 +32,7 @@ async def test_an_order_runs_through_all_services(together: Together, customer: 
     assert (await customer.payment(order.id)).captured.amount == 2500
 
 
-async def test_an_order_that_does_not_move_is_cancelled_by_the_sweep(
-    together: Together, admin: Actor
-) -> None:
+async def test_an_order_that_does_not_move_is_cancelled_by_the_sweep(together: Together, admin: Actor) -> None:
     customer = await register(together)
     product = await admin.product(on_hand=3)
     await together.stop_function("payments")
@@ -154,7 +152,5 @@ async def test_a_customers_token_opens_no_door_meant_for_services(
     order = await customer.place(product)
     for who in (customer, admin):
         with pytest.raises(ServiceError) as refused:
-            await who.call(
-                "orders", "GetPaymentInstruction", pb.GetPaymentInstructionRequest(order_id=order.id)
-            )
+            await who.call("orders", "GetPaymentInstruction", pb.GetPaymentInstructionRequest(order_id=order.id))
         assert refused.value.code.value == "PERMISSION_DENIED"

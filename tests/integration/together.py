@@ -198,9 +198,7 @@ class Actor:
 
     async def stock(self, product_id: str) -> tuple[int, int]:
         """on_hand and reserved."""
-        stock = (
-            await self.call("products", "GetStock", products_pb2.GetStockRequest(product_id=product_id))
-        ).stock
+        stock = (await self.call("products", "GetStock", products_pb2.GetStockRequest(product_id=product_id))).stock
         return stock.on_hand, stock.reserved
 
     async def product(self, on_hand: int) -> str:
@@ -212,9 +210,7 @@ class Actor:
             price=money_pb2.Money(amount=1250, currency="EUR"),
         )
         product = (await self.call("products", "CreateProduct", request)).product
-        await self.call(
-            "products", "SetStock", products_pb2.SetStockRequest(product_id=product.id, on_hand=on_hand)
-        )
+        await self.call("products", "SetStock", products_pb2.SetStockRequest(product_id=product.id, on_hand=on_hand))
         return str(product.id)
 
 
@@ -222,9 +218,7 @@ async def sign_in(together: Together, email: str, password: str) -> Actor:
     """An existing account."""
     peer = together.peers["users"]
     login = users_pb2.LoginRequest(email=email, password=password)
-    session = (
-        await peer.call(users_pb2_grpc.UsersServiceStub(peer.channel).Login, login, anonymous=True)
-    ).session
+    session = (await peer.call(users_pb2_grpc.UsersServiceStub(peer.channel).Login, login, anonymous=True)).session
     return Actor(together, session)
 
 

@@ -43,9 +43,7 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds that a request may take")
     parser.add_argument("--web", action="store_true", help="show Locust's page at 127.0.0.1:8089 meanwhile")
     parser.add_argument("--json", type=Path, default=ROOT / "build" / "load.json")
-    parser.add_argument(
-        "--python", default=str(ROOT / ".venv-load" / "bin" / "python"), help="where Locust is"
-    )
+    parser.add_argument("--python", default=str(ROOT / ".venv-load" / "bin" / "python"), help="where Locust is")
     options = parser.parse_args()
     platform = given()
     if platform is not None:
@@ -160,9 +158,7 @@ def _plan(platform: Platform, prepared: Prepared, options: argparse.Namespace) -
     }
 
 
-async def check(
-    shop: Shop, prepared: Prepared, acknowledged: Sequence[tuple[int, str]]
-) -> tuple[float, list[str]]:
+async def check(shop: Shop, prepared: Prepared, acknowledged: Sequence[tuple[int, str]]) -> tuple[float, list[str]]:
     """Return the seconds until every order was decided, and the invariants that do not hold.
 
     Every acknowledged order exists and is final. With an administrator: exactly what stands was paid, and exactly that
@@ -184,9 +180,7 @@ async def check(
             await asyncio.sleep(1.0)
     settled = time.monotonic() - began
     broken = [f"order {key} was acknowledged and is lost" for _, key in acknowledged if key not in orders]
-    broken += [
-        f"order {key} is still {it['status']}" for key, it in orders.items() if it["status"] not in FINAL
-    ]
+    broken += [f"order {key} is still {it['status']}" for key, it in orders.items() if it["status"] not in FINAL]
     if prepared.admin is not None and not broken:
         admin = await _signed_in(shop, prepared.admin)
         ledger = await shop.all("/v1/admin/payments/ledger", admin)

@@ -57,9 +57,7 @@ class Client:
         self.samples: list[tuple[str, float, str]] = []
         self.acknowledged: list[tuple[int, str]] = []
 
-    def send(
-        self, name: str, method: str, path: str, since: float, person: int | None = None, body: Any = None
-    ) -> Any:
+    def send(self, name: str, method: str, path: str, since: float, person: int | None = None, body: Any = None) -> Any:
         """Send a request and return the decoded response. Raises Shed and Failed, which are recorded."""
         with self._recorded(name, since):
             response = self._request(method, path, person, body)
@@ -243,9 +241,7 @@ class Grpc:
         from proto.shop.products.v1 import products_pb2
 
         product = random.choice(plan["products"])
-        self._call(
-            client, self._products.GetProduct, products_pb2.GetProductRequest(product_id=product), since
-        )
+        self._call(client, self._products.GetProduct, products_pb2.GetProductRequest(product_id=product), since)
         if number % 4:
             return
         person, body = number // 4 % len(client.people), order_of(product, "tok_ok")

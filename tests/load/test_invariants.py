@@ -38,9 +38,7 @@ def test_money_is_conserved_when_exactly_what_stands_is_kept() -> None:
 
 
 @pytest.mark.parametrize(("on_hand", "reserved", "broken"), [(8, 0, 0), (7, 0, 1), (10, 0, 1), (8, 2, 1)])
-def test_stock_is_conserved_when_exactly_what_stands_is_missing(
-    on_hand: int, reserved: int, broken: int
-) -> None:
+def test_stock_is_conserved_when_exactly_what_stands_is_missing(on_hand: int, reserved: int, broken: int) -> None:
     after = {MUG: {"on_hand": on_hand, "reserved": reserved}}
     assert len(wrong_stock({"ord_1": PAID, "ord_2": CANCELLED}, {MUG: 10}, after)) == broken
 

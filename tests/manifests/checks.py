@@ -108,11 +108,9 @@ def _container(container: Mapping[str, Any], pod: Mapping[str, Any], writable: b
         "securityContext.runAsNonRoot is not true": both.get("runAsNonRoot") is not True,
         "securityContext.runAsUser is root": both.get("runAsUser") == 0,
         "securityContext.privileged": bool(own.get("privileged")),
-        "securityContext.allowPrivilegeEscalation is not false": own.get("allowPrivilegeEscalation")
-        is not False,
+        "securityContext.allowPrivilegeEscalation is not false": own.get("allowPrivilegeEscalation") is not False,
         "securityContext.capabilities does not drop ALL": "ALL" not in capabilities.get("drop", ()),
-        "securityContext.capabilities adds some": not set(capabilities.get("add", ()))
-        <= {"NET_BIND_SERVICE"},
+        "securityContext.capabilities adds some": not set(capabilities.get("add", ())) <= {"NET_BIND_SERVICE"},
         "securityContext.procMount": own.get("procMount", "Default") != "Default",
         "securityContext.seccompProfile is not RuntimeDefault": (both.get("seccompProfile") or {}).get("type")
         not in ("RuntimeDefault", "Localhost"),
@@ -147,15 +145,11 @@ def loose_events(
             seen[kind, service] = m.name_of(trigger)
     wanted = {(kind, f"{domain}-events") for kind, domain in subscribers}
     yield from (f"{service} has no Trigger for {kind}" for kind, service in sorted(wanted - seen.keys()))
-    yield from (
-        f"the catalogue does not know {service} for {kind}" for kind, service in sorted(seen.keys() - wanted)
-    )
+    yield from (f"the catalogue does not know {service} for {kind}" for kind, service in sorted(seen.keys() - wanted))
     types = {m.name_of(d): d["spec"]["type"] for d in documents if d["kind"] == "EventType"}
     yield from (f"{kind} has no EventType" for kind in sorted(catalogue.keys() - set(types.values())))
     yield from (
-        f"EventType/{name}: the catalogue has no {kind}"
-        for name, kind in types.items()
-        if kind not in catalogue
+        f"EventType/{name}: the catalogue has no {kind}" for name, kind in types.items() if kind not in catalogue
     )
 
 

@@ -53,9 +53,7 @@ def _closed(schema: Mapping[str, Any], *, top: bool = True) -> dict[str, Any]:
     if schema.get("x-kubernetes-int-or-string"):
         closed["type"] = ["integer", "string"]
     if "properties" in schema:
-        closed["properties"] = {
-            name: _closed(inner, top=False) for name, inner in schema["properties"].items()
-        }
+        closed["properties"] = {name: _closed(inner, top=False) for name, inner in schema["properties"].items()}
         # Knative's CRDs allow unknown fields in many places, although they define all fields there.
         closed["additionalProperties"] = False
     if top:

@@ -19,9 +19,7 @@ TOPS = ("knative", "istio", "observability")
 def folders() -> list[str]:
     """Return the folder of every kustomization except Components, which are only parts of others."""
     files = (path for top in TOPS for path in (ROOT / top).rglob("kustomization.yaml"))
-    return sorted(
-        str(path.parent.relative_to(ROOT)) for path in files if "\nkind: Kustomization\n" in path.read_text()
-    )
+    return sorted(str(path.parent.relative_to(ROOT)) for path in files if "\nkind: Kustomization\n" in path.read_text())
 
 
 @cache

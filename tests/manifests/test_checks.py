@@ -38,9 +38,7 @@ def test_every_field_of_kubernetes_own_kinds_is_known(folder: str) -> None:
 
 
 @everything
-def test_every_field_of_knatives_istios_and_other_operators_kinds_is_known(
-    folder: str, schemas: crds.Schemas
-) -> None:
+def test_every_field_of_knatives_istios_and_other_operators_kinds_is_known(folder: str, schemas: crds.Schemas) -> None:
     custom = [document for document in render(folder) if checks.is_custom(document)]
     assert list(checks.faulty_fields(custom, schemas)) == []
 
@@ -72,9 +70,9 @@ def _named(documents: list[dict[str, Any]], kind: str, name: str) -> dict[str, A
 
 def _container(documents: list[dict[str, Any]], name: str) -> dict[str, Any]:
     services = (d for d in documents if d["apiVersion"] == m.SERVING)
-    found: dict[str, Any] = next(s for s in services if m.name_of(s) == name)["spec"]["template"]["spec"][
-        "containers"
-    ][0]
+    found: dict[str, Any] = next(s for s in services if m.name_of(s) == name)["spec"]["template"]["spec"]["containers"][
+        0
+    ]
     return found
 
 
@@ -108,9 +106,7 @@ def test_an_operator_whose_definitions_are_not_here_is_not_judged(schemas: crds.
     assert len(list(checks.faulty_fields([database], other))) == 1
 
 
-def test_a_group_of_knative_that_does_not_exist_is_named(
-    sound: list[dict[str, Any]], schemas: crds.Schemas
-) -> None:
+def test_a_group_of_knative_that_does_not_exist_is_named(sound: list[dict[str, Any]], schemas: crds.Schemas) -> None:
     _named(sound, "PingSource", "sweep")["apiVersion"] = "source.knative.dev/v1"
     assert len(list(checks.faulty_fields(sound, schemas))) == 1
 
@@ -144,9 +140,7 @@ def _broken_containers() -> Iterator[tuple[str, dict[str, Any], str]]:
 _BROKEN = list(_broken_containers())
 
 
-@pytest.mark.parametrize(
-    ("broken", "named"), [case[1:] for case in _BROKEN], ids=[case[0] for case in _BROKEN]
-)
+@pytest.mark.parametrize(("broken", "named"), [case[1:] for case in _BROKEN], ids=[case[0] for case in _BROKEN])
 def test_a_container_that_may_too_much_is_named(
     sound: list[dict[str, Any]], broken: dict[str, Any], named: str
 ) -> None:
@@ -203,9 +197,7 @@ def test_a_second_trigger_for_the_same_is_named(sound: list[dict[str, Any]]) -> 
     twin["metadata"]["name"] = "users-again"
     twin["spec"]["filters"] = [{"exact": {"type": "dev.knative.sources.ping"}}]
     faults = list(checks.loose_events([*sound, twin], CATALOG, SUBSCRIPTIONS))
-    assert faults == [
-        "Trigger/users-again: users-events gets dev.knative.sources.ping by users-events already"
-    ]
+    assert faults == ["Trigger/users-again: users-events gets dev.knative.sources.ping by users-events already"]
 
 
 def test_an_event_type_too_few_and_one_too_many_are_named(sound: list[dict[str, Any]]) -> None:

@@ -83,9 +83,7 @@ def settings(documents: tuple[m.Document, ...]) -> dict[str, str]:
 
 
 @every
-def test_a_combination_is_valid_and_whole(
-    store: str, broker: str, payments: str, mail: str, extras: str
-) -> None:
+def test_a_combination_is_valid_and_whole(store: str, broker: str, payments: str, mail: str, extras: str) -> None:
     documents = composed(store, broker, payments, mail, extras)
     own = [document for document in documents if not checks.is_custom(document)]
     assert list(checks.faulty_fields(own, {})) == []
@@ -93,9 +91,7 @@ def test_a_combination_is_valid_and_whole(
     assert list(checks.unrestricted(documents)) == []
     assert list(checks.loose_events(documents, CATALOG, SUBSCRIPTIONS)) == []
     assert list(checks.missing_services(documents, domains(ROOT))) == []
-    identities = [
-        (d["apiVersion"], d["kind"], d["metadata"].get("namespace"), m.name_of(d)) for d in documents
-    ]
+    identities = [(d["apiVersion"], d["kind"], d["metadata"].get("namespace"), m.name_of(d)) for d in documents]
     assert len(identities) == len(set(identities))
     assert bool(of(documents, "AuthorizationPolicy")) is mesh
     images = {container["image"] for _, spec in pods(documents) for container in spec["containers"]}
@@ -143,10 +139,6 @@ def test_a_combination_tells_each_service_what_belongs_together(
         assert secrets["stripe"] == {"payments", "payments-events"}
     made = {m.name_of(d) for d in of(documents, "ExternalSecret")}
     if made:
-        stores = (
-            {f"store-{name}" for name in ("admin", "backup", *domains(ROOT))}
-            if "postgres" in store
-            else set()
-        )
+        stores = {f"store-{name}" for name in ("admin", "backup", *domains(ROOT))} if "postgres" in store else set()
         mails = {"smtp": {"smtp"}, "ses": {"mail-events"}}.get(mail, set())
         assert made == keys | {"admin"} | stores | mails | ({"stripe"} if payments else set())

@@ -109,23 +109,17 @@ def test_whoever_is_waited_for_says_when_it_is_there() -> None:
 
 def test_whoever_listens_is_asked_for_its_health() -> None:
     assert not [
-        name
-        for name, service in SERVICES.items()
-        if "ports" in service and "test" not in service["healthcheck"]
+        name for name, service in SERVICES.items() if "ports" in service and "test" not in service["healthcheck"]
     ]
 
 
 def test_every_image_is_ours_and_has_a_dockerfile_or_is_pinned() -> None:
     for name, service in SERVICES.items():
         if name in OURS:
-            assert re.fullmatch(
-                r"\$\{REGISTRY:-dev\.local\}/shop/[a-z-]+:\$\{TAG:-dev\}", service["image"]
-            ), name
+            assert re.fullmatch(r"\$\{REGISTRY:-dev\.local\}/shop/[a-z-]+:\$\{TAG:-dev\}", service["image"]), name
             assert (ROOT / service["build"]["dockerfile"]).is_file(), name
         else:
-            assert re.fullmatch(r"[a-z]+/[a-z-]+:v?\d+\.\d+\.\d+(@sha256:[0-9a-f]{64})?", service["image"]), (
-                name
-            )
+            assert re.fullmatch(r"[a-z]+/[a-z-]+:v?\d+\.\d+\.\d+(@sha256:[0-9a-f]{64})?", service["image"]), name
 
 
 def test_no_container_of_ours_may_more_than_in_a_cluster() -> None:
@@ -137,9 +131,7 @@ def test_no_container_of_ours_may_more_than_in_a_cluster() -> None:
 
 def test_only_the_collector_of_logs_sees_a_folder_of_the_machine_and_may_not_write_there() -> None:
     mounts = {name: [m for m in s.get("volumes", ()) if HOST in str(m)] for name, s in SERVICES.items()}
-    assert {name: found for name, found in mounts.items() if found} == {
-        "log-collector": [f"{HOST}:/containers:ro"]
-    }
+    assert {name: found for name, found in mounts.items() if found} == {"log-collector": [f"{HOST}:/containers:ro"]}
     assert SERVICES["log-collector"]["cap_drop"] == ["ALL"]
 
 
@@ -156,9 +148,7 @@ def test_what_is_mounted_is_there() -> None:
         for long in (v for v in service.get("volumes", ()) if isinstance(v, dict)):
             assert (long["type"], long["source"], long["read_only"]) == ("volume", "setup", True)
             assert long["target"].startswith("/setup/")
-    assert {s for v in SERVICES.values() for s in v.get("env_file", "").split()} == {
-        "knative/base/settings.env"
-    }
+    assert {s for v in SERVICES.values() for s in v.get("env_file", "").split()} == {"knative/base/settings.env"}
 
 
 @pytest.mark.parametrize("name", sorted(OURS - {"setup", "tick"}))

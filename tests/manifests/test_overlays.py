@@ -201,9 +201,7 @@ def test_each_domain_connects_to_postgresql_as_a_role_of_its_own() -> None:
     (cluster,) = of(documents, "Cluster")
     roles = {role["name"]: role["passwordSecret"]["name"] for role in cluster["spec"]["managed"]["roles"]}
     assert roles == {f"shop_{name}": f"store-{name}" for name in domains(ROOT)}
-    assert not any(
-        role.keys() & {"superuser", "createrole", "inRoles"} for role in cluster["spec"]["managed"]["roles"]
-    )
+    assert not any(role.keys() & {"superuser", "createrole", "inRoles"} for role in cluster["spec"]["managed"]["roles"])
     for service in (d for d in documents if d["apiVersion"] == m.SERVING):
         given = {v["name"]: v.get("valueFrom", {}) for v in m.container_of(service)["env"]}
         domain = m.name_of(service).removesuffix("-events")
@@ -223,14 +221,10 @@ def test_the_pooler_and_the_database_show_certificates_for_the_names_that_are_ca
     documents = render(ONPREM)
     (cluster,) = of(documents, "Cluster")
     (job,) = of(documents, "Job")
-    environment = {
-        v["name"]: v.get("value", "") for v in job["spec"]["template"]["spec"]["containers"][0]["env"]
-    }
+    environment = {v["name"]: v.get("value", "") for v in job["spec"]["template"]["spec"]["containers"][0]["env"]}
     called = {settings(ONPREM)["STORE_URL"], environment["STORE_ADMIN_URL"]}
     assert all("sslmode=verify-full" in url for url in called)
-    assert {urlsplit(url).hostname for url in called} == set(
-        cluster["spec"]["certificates"]["serverAltDNSNames"]
-    )
+    assert {urlsplit(url).hostname for url in called} == set(cluster["spec"]["certificates"]["serverAltDNSNames"])
 
 
 def network(overlay: str) -> dict[str, dict[str, Any]]:
@@ -260,9 +254,7 @@ def test_what_no_policy_allows_is_denied(overlay: str) -> None:
     policies = network(overlay)
     assert policies["shop/default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     for name, spec in policies.items():
-        assert all(rule.get("from") for rule in spec.get("ingress", ())) or name.startswith(
-            "istio-system/"
-        ), name
+        assert all(rule.get("from") for rule in spec.get("ingress", ())) or name.startswith("istio-system/"), name
 
 
 @overlays
@@ -438,9 +430,7 @@ def test_every_answer_of_the_tls_ingress_says_that_there_is_only_https() -> None
         assert route["headers"]["response"]["set"] == wanted, route["name"]
         assert "x-client-address" in route["headers"]["request"]["set"], route["name"]
     (answers,) = [d for d in of(documents, "EnvoyFilter") if d["metadata"]["name"] == "shop-answers"]
-    mappers = answers["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]["local_reply_config"][
-        "mappers"
-    ]
+    mappers = answers["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]["local_reply_config"]["mappers"]
     assert mappers
     for mapper in mappers:
         added = [each["header"]["key"] for each in mapper["headers_to_add"]]

@@ -87,9 +87,7 @@ def test_a_service_of_production_is_given_every_secret_that_its_start_demands(se
     assert {name for name, value in given.items() if not value} == by_role, "only the rpc role asks for it"
 
 
-@pytest.mark.parametrize(
-    ("name", "service"), [(n, s) for n, services in NEEDED.items() for s in sorted(services)]
-)
+@pytest.mark.parametrize(("name", "service"), [(n, s) for n, services in NEEDED.items() for s in sorted(services)])
 def test_it_does_not_start_without_one_that_it_needs(name: str, service: str) -> None:
     there = {other: entries for other, entries in SECRETS.items() if other != name}
     with pytest.raises(SettingsError, match=r"^(SERVICE_KEY_FILE: in production|STRIPE_API_KEY: is needed)"):
@@ -97,9 +95,7 @@ def test_it_does_not_start_without_one_that_it_needs(name: str, service: str) ->
 
 
 @pytest.mark.parametrize(("name", "service"), [("admin", "users"), ("mail-events", "notifications")])
-def test_what_may_be_absent_is_absent_without_harm_and_refused_where_it_is_bad(
-    name: str, service: str
-) -> None:
+def test_what_may_be_absent_is_absent_without_harm_and_refused_where_it_is_bad(name: str, service: str) -> None:
     start(service, {other: entries for other, entries in SECRETS.items() if other != name})
     bad = {**SECRETS, name: dict.fromkeys(SECRETS[name], "changeme")}
     with pytest.raises(SettingsError, match="is an example"):

@@ -86,9 +86,7 @@ def test_a_domain_is_a_grpc_service_and_an_event_function_of_one_image(domain: s
 
 @pytest.mark.parametrize("kind", ["Service", "StatefulSet"])
 def test_every_pod_names_the_port_of_its_metrics_which_takes_no_requests(kind: str) -> None:
-    templates = [
-        d["spec"]["template"] for d in _BASE.documents if d["kind"] == kind and "template" in d["spec"]
-    ]
+    templates = [d["spec"]["template"] for d in _BASE.documents if d["kind"] == kind and "template" in d["spec"]]
     assert templates
     port = _BASE.config_maps["settings"]["METRICS_PORT"]
     for template in templates:

@@ -38,9 +38,7 @@ class Copy:
 
     def run(self, *command: str, seconds: float = SECONDS) -> str:
         """What a command prints; fails with it unless it succeeds."""
-        environment = {
-            key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "MAKE"))
-        }
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "MAKE"))}
         done = subprocess.run(
             command,
             cwd=self.folder,

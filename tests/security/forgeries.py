@@ -33,9 +33,7 @@ class Forger:
             (data,) = database.execute("SELECT data FROM entity WHERE kind = 'keys'").fetchone()
         current = json.loads(data)["current"]
         self.kid: str = current["kid"]
-        self.key = ed25519.Ed25519PrivateKey.from_private_bytes(
-            base64.urlsafe_b64decode(current["private"] + "=")
-        )
+        self.key = ed25519.Ed25519PrivateKey.from_private_bytes(base64.urlsafe_b64decode(current["private"] + "="))
         self.public = self.key.public_key()
 
     def claims(self, **changed: Any) -> dict[str, Any]:
@@ -128,10 +126,7 @@ class Forger:
             "an empty subject": {"sub": ""},
             "a subject that is no text": {"sub": 7},
             "an expiry that is no time": {"exp": "never"},
-            **{
-                f"no {claim}": {claim: None}
-                for claim in ("iss", "aud", "sub", "jti", "iat", "exp", "roles", "typ")
-            },
+            **{f"no {claim}": {claim: None} for claim in ("iss", "aud", "sub", "jti", "iat", "exp", "roles", "typ")},
         }
         for name, changed in named.items():
             yield name, self.signed(**changed)

@@ -39,9 +39,7 @@ async def test_who_has_the_address_is_told_and_may_set_a_new_password(
     assert (await shop.login(customer.email, new["new_password"])).id == customer.id
 
 
-async def test_a_stranger_does_not_lock_a_device_out_that_logged_in_before(
-    shop: Shop, customer: Person
-) -> None:
+async def test_a_stranger_does_not_lock_a_device_out_that_logged_in_before(shop: Shop, customer: Person) -> None:
     wrong = {"email": customer.email, "password": "a stranger's guess"}
     for _ in range(5):
         assert (await shop.raw("POST", "/v1/sessions", json=wrong))[0] == 401

@@ -99,9 +99,7 @@ async def test_no_address_from_outside_is_ever_called(
             told,
         )
     for domain in ("users", "orders", "products", "payments", "notifications"):
-        assert (
-            await post(event_url(local, domain), event(SweepDue), b"{}") == 204
-        )  # whatever was put off is done now
+        assert await post(event_url(local, domain), event(SweepDue), b"{}") == 204  # whatever was put off is done now
 
     assert listener.calls == []
     _, writer = await asyncio.open_connection("127.0.0.1", int(listener.url.split(":")[2].partition("/")[0]))

@@ -38,9 +38,7 @@ TRAILS = [
 
 def spellings(name: str) -> list[str]:
     """Ways to write a header that some server takes for the same."""
-    return list(
-        dict.fromkeys([name, name.upper(), name.title(), name.replace("-", "_"), f"Grpc-Metadata-{name}"])
-    )
+    return list(dict.fromkeys([name, name.upper(), name.title(), name.replace("-", "_"), f"Grpc-Metadata-{name}"]))
 
 
 async def request(
@@ -136,15 +134,11 @@ async def test_numbers_and_texts_without_end_are_refused(shop: Shop, callers: Ca
         )
         assert status == 400, raw[:20]
     body = json.dumps({"email": "a@example.com", "password": "x" * 500_000, "name": "x"}).encode()
-    status, _, _ = await shop.raw(
-        "POST", "/v1/users", data=body, headers={"content-type": "application/json"}
-    )
+    status, _, _ = await shop.raw("POST", "/v1/users", data=body, headers={"content-type": "application/json"})
     assert status == 400
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/products", "/v1/nothing", "/v1/orders", "/docs", "/.well-known/jwks.json"]
-)
+@pytest.mark.parametrize("path", ["/v1/products", "/v1/nothing", "/v1/orders", "/docs", "/.well-known/jwks.json"])
 async def test_every_answer_says_how_a_browser_must_treat_it(shop: Shop, path: str) -> None:
     _, _, headers = await shop.raw("GET", path)
     assert headers["x-content-type-options"] == "nosniff"

@@ -77,9 +77,7 @@ async def test_what_is_no_event_gets_a_400(local: LocalPlatform, domain: str) ->
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-async def test_an_event_with_wrong_data_gets_a_422_and_one_without_end_a_413(
-    local: LocalPlatform, domain: str
-) -> None:
+async def test_an_event_with_wrong_data_gets_a_422_and_one_without_end_a_413(local: LocalPlatform, domain: str) -> None:
     kind, url = taken_by(domain), event_url(local, domain)
     for data in (b"{}", b"[]", b"null", b"\xff", b'{"order_id": 7, "user_id": 7, "notification_id": 7}'):
         assert await post(url, genuine(local, kind, data), data) == 422, data
@@ -91,9 +89,7 @@ async def test_an_event_from_somebody_elses_address_is_refused(local: LocalPlatf
     for kind in set(CATALOG.values()) - {SweepDue}:
         for domain in SUBSCRIBERS[kind]:
             for source in ("/evil", "https://evil.example.com", kind.SOURCE + "/x"):
-                assert (
-                    await post(event_url(local, domain), event(kind, **{"ce-source": source}), b"{}") == 400
-                )
+                assert await post(event_url(local, domain), event(kind, **{"ce-source": source}), b"{}") == 400
 
 
 async def test_an_event_about_what_does_not_exist_changes_nothing(
@@ -104,18 +100,14 @@ async def test_an_event_about_what_does_not_exist_changes_nothing(
         payment_id=new_id("pay"),
         amount={"amount": 1, "currency": "EUR"},  # type: ignore[arg-type]
     )
-    data = json.dumps(
-        {"order_id": paid.order_id, "payment_id": paid.payment_id, "amount": paid.amount}
-    ).encode()
+    data = json.dumps({"order_id": paid.order_id, "payment_id": paid.payment_id, "amount": paid.amount}).encode()
     headers = genuine(local, PaymentCaptured, data, **{"ce-subject": paid.order_id})
     assert await post(event_url(local, "orders"), headers, data) == 422
     status, _, _ = await shop.raw("GET", f"/v1/orders/{paid.order_id}", who=callers.people["admin"])
     assert status == 404
 
 
-async def test_an_event_that_is_replayed_changes_nothing(
-    local: LocalPlatform, shop: Shop, callers: Callers
-) -> None:
+async def test_an_event_that_is_replayed_changes_nothing(local: LocalPlatform, shop: Shop, callers: Callers) -> None:
     """However often it comes, it is acknowledged, and has the effect of one."""
     before = await shop.stock(callers.ids["product_id"])
     gone = new_id("ord")

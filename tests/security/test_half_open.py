@@ -17,9 +17,7 @@ CONNECTIONS, EACH = 3, 800
 """More than the 2,000 calls that a service answers at once."""
 
 
-async def test_calls_without_a_message_keep_nobody_from_logging_in(
-    callers: Callers, local: LocalPlatform
-) -> None:
+async def test_calls_without_a_message_keep_nobody_from_logging_in(callers: Callers, local: LocalPlatform) -> None:
     address = callers.grpc_address("users")
     # Connections of their own: channels to one address share theirs.
     own = [("grpc.use_local_subchannel_pool", 1)]

@@ -89,8 +89,7 @@ async def lived(shop: Shop, local: LocalPlatform, admin: Person, product_id: str
     life = Life(who, {"first e-mail": first, "e-mail": email, "profile": name, **address}, secrets)
     del life.names["country"]
     life.names |= {
-        f"digest of {mail}": sha256(life.names[mail].encode()).hexdigest()
-        for mail in ("first e-mail", "e-mail")
+        f"digest of {mail}": sha256(life.names[mail].encode()).hexdigest() for mail in ("first e-mail", "e-mail")
     }
 
     await shop.raw("GET", f"/v1/no/{email}?email={email}&name={name}")
@@ -118,9 +117,7 @@ async def bought(shop: Shop, who: Person, product_id: str, address: dict[str, st
         "shipping_address": address,
         "payment_token": "tok_ok",
     }
-    order = await shop.call(
-        "POST", "/v1/orders", who=who, json=body, headers={"idempotency-key": uuid4().hex}
-    )
+    order = await shop.call("POST", "/v1/orders", who=who, json=body, headers={"idempotency-key": uuid4().hex})
     await shop.settled(who, order["id"], status="CONFIRMED")
     return str(order["id"])
 
@@ -181,9 +178,7 @@ async def test_who_leaves_is_in_no_store_log_event_or_dead_letter_any_more(
     assert (paid["user_id"], paid["captured"]) == ("", order["total"])
 
 
-async def test_an_export_has_all_of_its_person_and_nothing_of_others(
-    shop: Shop, life: Life, customer: Person
-) -> None:
+async def test_an_export_has_all_of_its_person_and_nothing_of_others(shop: Shop, life: Life, customer: Person) -> None:
     kept = await shop.call("GET", "/v1/users/me/export", who=life.who)
     assert (kept["profile"]["email"], kept["profile"]["name"]) == (
         life.names["e-mail"],

@@ -13,9 +13,7 @@ from knative.local.demo.shop import ADDRESS, Shop
 from tests.security.callers import CALLERS, NOBODYS, Callers, order_body, product_body, replenish
 
 EVERYBODY = frozenset(CALLERS)
-CATALOGUE = EVERYBODY - {
-    NOBODYS
-}  # no token is needed, but a part of the platform has no business at the edge
+CATALOGUE = EVERYBODY - {NOBODYS}  # no token is needed, but a part of the platform has no business at the edge
 PEOPLE = frozenset({"stranger", "customer", "admin"})
 OWNER = frozenset({"customer", "admin"})
 MINE = frozenset({"customer"})
@@ -161,9 +159,7 @@ async def test_a_route_lets_in_whom_it_should_and_tells_others_nothing(callers: 
         else:
             assert status == 403, f"{caller}: {told}"
         assert not [secret for secret in callers.private if secret in told], f"{caller}: {told}"
-    for caller in sorted(
-        ROUTES[route]
-    ):  # the administrator first: what the customer removes is then still there
+    for caller in sorted(ROUTES[route]):  # the administrator first: what the customer removes is then still there
         status, told = await ask(callers, route, caller)
         open_to_all = ROUTES[route] is EVERYBODY
         assert status < 500

@@ -47,9 +47,7 @@ RPCS: Mapping[str, Row] = {
     "users.UndoEmailChange": Row(EVERYBODY, {"token": "x"}),
     "users.ExportUser": Row(OWNER, ME),
     "users.RequestEmailVerification": Row(OWNER, ME),
-    "users.IssueMailedToken": Row(
-        frozenset({"notifications"}), {**ME, "purpose": "PURPOSE_EMAIL_VERIFICATION"}
-    ),
+    "users.IssueMailedToken": Row(frozenset({"notifications"}), {**ME, "purpose": "PURPOSE_EMAIL_VERIFICATION"}),
     "users.GetUser": Row(OWNER, ME),
     "users.ListUsers": Row(ADMIN, {}),
     "users.UpdateUser": Row(OWNER, {**ME, "name": "Customer"}),

@@ -14,9 +14,7 @@ from knative.local.demo.shop import Shop
 from tests.e2e.platform import LocalPlatform
 
 CONNECTIONS = 1050
-HEAD = (
-    b"POST /v1/sessions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n"
-)
+HEAD = b"POST /v1/sessions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n"
 
 
 @pytest.fixture

@@ -25,9 +25,7 @@ async def test_a_ticket_opens_its_order_once_and_is_in_no_log(
     assert not [path for path in logs.iterdir() if issued["ticket"] in path.read_text()]
 
 
-async def test_a_ticket_opens_nothing_but_its_stream(
-    shop: Shop, callers: Callers, local: LocalPlatform
-) -> None:
+async def test_a_ticket_opens_nothing_but_its_stream(shop: Shop, callers: Callers, local: LocalPlatform) -> None:
     customer, order = callers.people["customer"], callers.ids["order_id"]
     for path in (f"/v1/orders/{order}", "/v1/users/me", f"/v1/orders/{order}/payment"):
         issued = await shop.call("POST", f"/v1/orders/{order}/stream-tickets", who=customer)

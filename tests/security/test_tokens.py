@@ -58,9 +58,7 @@ async def at_the_services(callers: Callers, tokens: dict[str, str]) -> dict[tupl
     return found
 
 
-async def test_what_the_forger_signs_is_good_where_it_says_the_right_thing(
-    callers: Callers, forger: Forger
-) -> None:
+async def test_what_the_forger_signs_is_good_where_it_says_the_right_thing(callers: Callers, forger: Forger) -> None:
     good = forger.signed()
     assert await at_the_gateway(callers, good) == 200
     answers = await at_the_services(callers, {"good": good})
@@ -89,9 +87,7 @@ async def test_a_token_of_a_megabyte_is_turned_away(callers: Callers, forger: Fo
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "bearer2", "", "Token"])
-async def test_a_good_token_under_another_scheme_is_refused(
-    callers: Callers, shop: Shop, scheme: str
-) -> None:
+async def test_a_good_token_under_another_scheme_is_refused(callers: Callers, shop: Shop, scheme: str) -> None:
     headers = {"authorization": f"{scheme} {callers.token('admin')}".strip()}
     status, _, _ = await shop.raw("GET", "/v1/admin/users", headers=headers)
     assert status == 401
@@ -167,9 +163,7 @@ async def test_neither_an_open_stream_nor_calls_in_a_hurry_outlive_a_changed_pas
     async with (
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session,
         grpc.aio.insecure_channel(callers.grpc_address("orders")) as channel,
-        session.get(
-            f"{callers.platform.base_url}/v1/orders/{order['id']}/stream", headers=dict(bearer)
-        ) as stream,
+        session.get(f"{callers.platform.base_url}/v1/orders/{order['id']}/stream", headers=dict(bearer)) as stream,
     ):
         call: Any = channel.unary_unary("/" + SERVERS["orders"])
         await call(b"", metadata=bearer, timeout=20)

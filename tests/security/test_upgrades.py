@@ -70,15 +70,11 @@ def event() -> dict[str, str]:
 
 
 def account() -> str:
-    return json.dumps(
-        {"email": f"h2c.{uuid4().hex}@example.com", "password": "correct horse battery", "name": "Ada"}
-    )
+    return json.dumps({"email": f"h2c.{uuid4().hex}@example.com", "password": "correct horse battery", "name": "Ada"})
 
 
 async def test_the_gateway_keeps_the_body(local: LocalPlatform) -> None:
-    status, content = await post(
-        f"{local.base_url}/v1/users", {"content-type": "application/json"}, account().encode()
-    )
+    status, content = await post(f"{local.base_url}/v1/users", {"content-type": "application/json"}, account().encode())
     assert status == 201, content
 
 
@@ -92,9 +88,7 @@ async def test_an_event_function_keeps_the_data(local: LocalPlatform, domain: st
         "source": "/nobody",
         "data": {},
     }
-    status, content = await post(
-        url, {"content-type": "application/cloudevents+json"}, json.dumps(structured).encode()
-    )
+    status, content = await post(url, {"content-type": "application/cloudevents+json"}, json.dumps(structured).encode())
     assert status == 400
     assert json.loads(content)["reason"] == "EVENT_TYPE_UNKNOWN"
 

@@ -103,9 +103,7 @@ async def test_neither_do_many_orders_of_one_account_device_or_address() -> None
     for accounts, most in ((repeat(ADA), 20), (strangers(PHONE), 20), (strangers(), 30)):
         shop = Shop()
         shop.catalogue.stock[TEAPOT] = 40
-        held = sum(
-            line.quantity for order in await attempts(shop, 50, accounts, pieces=4) for line in order.lines
-        )
+        held = sum(line.quantity for order in await attempts(shop, 50, accounts, pieces=4) for line in order.lines)
         assert held <= most
     shop = Shop()
     shop.catalogue.stock[TEAPOT] = 40

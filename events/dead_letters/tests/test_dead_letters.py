@@ -259,9 +259,7 @@ STRANGERS: dict[str, Callable[[], str]] = {
 
 
 @pytest.mark.parametrize("stranger", STRANGERS)
-async def test_who_is_not_the_gateway_reads_replays_and_discards_nothing(
-    tmp_path: Path, stranger: str
-) -> None:
+async def test_who_is_not_the_gateway_reads_replays_and_discards_nothing(tmp_path: Path, stranger: str) -> None:
     async with sink(tmp_path) as it:
         await it.put()
         before = await it.entries()

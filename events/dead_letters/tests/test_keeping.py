@@ -16,9 +16,7 @@ async def test_all_attempts_are_counted_over_all_failures(tmp_path: Path) -> Non
         await it.put()
         (entry,) = await it.entries()
         assert (entry["failures"], entry["attempts"]) == (2, 12)
-        await it.http.post(
-            "/", headers=headers("2", **ERROR), content=b"{}"
-        )  # by Knative, which does not say
+        await it.http.post("/", headers=headers("2", **ERROR), content=b"{}")  # by Knative, which does not say
         assert (await it.entries())[0]["attempts"] is None
 
 

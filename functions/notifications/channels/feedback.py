@@ -76,9 +76,7 @@ class FeedbackService:
         try:
             event = msgspec.json.decode(payload, type=_Event)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise invalid(
-                "The payload is not an event of Amazon EventBridge.", reason="WEBHOOK_MALFORMED"
-            ) from None
+            raise invalid("The payload is not an event of Amazon EventBridge.", reason="WEBHOOK_MALFORMED") from None
         detail = event.detail
         key = next(iter(detail.mail.tags.get(NOTIFICATION_TAG, ())), "")
         known = await self._store.get(Notification, key) if key else None

@@ -55,9 +55,7 @@ def parse_url(url: str, *, production: bool = False) -> SmtpServer:
     try:
         server = _parse(url, production)
     except (KeyError, ValueError):
-        raise SettingsError(
-            "SMTP_URL: must be smtp://user:password@host:port?starttls=1 or smtps://..."
-        ) from None
+        raise SettingsError("SMTP_URL: must be smtp://user:password@host:port?starttls=1 or smtps://...") from None
     if production and not (server.tls or server.starttls):
         raise SettingsError("SMTP_URL: starttls=0 is refused in production: mail carries codes for accounts")
     if production and server.password and (fault := weakness(server.password)):
@@ -89,9 +87,7 @@ class SmtpChannel:
     name = "smtp"
     needs_address = True
 
-    def __init__(
-        self, server: SmtpServer, sender: Address, seconds: float, reply_to: Address | None = None
-    ) -> None:
+    def __init__(self, server: SmtpServer, sender: Address, seconds: float, reply_to: Address | None = None) -> None:
         self._server = server
         self._sender = sender
         self._reply_to = reply_to
@@ -120,9 +116,7 @@ class SmtpChannel:
         except errors.SMTPRecipientsRefused as refused:
             raise _refusal(refused.recipients[0].code, refused.recipients[0].message) from None
         except (errors.SMTPDataError, errors.SMTPSenderRefused) as refused:
-            raise (
-                _unavailable(str(refused.code)) if refused.code < 500 else MailRefused("MESSAGE_REFUSED")
-            ) from None
+            raise (_unavailable(str(refused.code)) if refused.code < 500 else MailRefused("MESSAGE_REFUSED")) from None
         except errors.SMTPNotSupported:
             raise MailRefused("NOT_SUPPORTED_BY_SERVER") from None
         except (errors.SMTPException, OSError) as error:

@@ -105,9 +105,7 @@ async def test_a_malformed_report_is_refused(shop: Shop, payload: bytes) -> None
     assert raised.value.reason == "WEBHOOK_MALFORMED"
 
 
-@pytest.mark.parametrize(
-    "detail", [{}, {"eventType": "Bounce", "mail": {"tags": {"notification_id": ["x"]}}}]
-)
+@pytest.mark.parametrize("detail", [{}, {"eventType": "Bounce", "mail": {"tags": {"notification_id": ["x"]}}}])
 async def test_a_report_about_other_mail_is_ignored(shop: Shop, detail: dict[str, Any]) -> None:
     await shop.feedback.receive(msgspec.json.encode({"id": "1", "detail": detail}), SECRET)
     assert shop.store.events == []

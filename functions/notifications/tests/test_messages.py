@@ -217,9 +217,7 @@ async def test_a_message_to_an_unreachable_user_is_suppressed(contact: Contact |
 
 @pytest.mark.parametrize("channel", [Mailbox(), None])
 @pytest.mark.parametrize(("enabled", "muted"), [(False, []), (True, ["order_confirmed"])])
-async def test_an_unwanted_message_is_suppressed(
-    channel: Mailbox | None, enabled: bool, muted: list[str]
-) -> None:
+async def test_an_unwanted_message_is_suppressed(channel: Mailbox | None, enabled: bool, muted: list[str]) -> None:
     shop = Shop(channel)
     caller = Identity(ADA, frozenset({"customer"}))
     await shop.notifications.update_preferences(UpdatePreferences(email_enabled=enabled, muted=muted), caller)

@@ -70,9 +70,7 @@ async def test_a_person_pages_through_their_messages_newest_first(client: Client
         await client.shop.receive(CONFIRMED, str(number))
         client.shop.clock.advance(timedelta(seconds=1))
     first = await client.call("ListNotifications", pb.ListNotificationsRequest(limit=2))
-    rest = await client.call(
-        "ListNotifications", pb.ListNotificationsRequest(limit=2, cursor=first.next_cursor)
-    )
+    rest = await client.call("ListNotifications", pb.ListNotificationsRequest(limit=2, cursor=first.next_cursor))
     times = [message.created_at.ToDatetime() for message in [*first.notifications, *rest.notifications]]
     assert len(times) == 3
     assert times == sorted(times, reverse=True)
@@ -81,9 +79,7 @@ async def test_a_person_pages_through_their_messages_newest_first(client: Client
 
 async def test_a_message_shows_its_text_to_its_person_and_to_admins(client: Client) -> None:
     await client.shop.receive(CONFIRMED)
-    (line,) = (
-        await client.call("ListNotifications", pb.ListNotificationsRequest(user_id=ADA), ADMIN)
-    ).notifications
+    (line,) = (await client.call("ListNotifications", pb.ListNotificationsRequest(user_id=ADA), ADMIN)).notifications
     request = pb.GetNotificationRequest(notification_id=line.id)
     for token in (f"user:{ADA}", ADMIN):
         message = (await client.call("GetNotification", request, token)).notification
@@ -143,9 +139,7 @@ async def test_invalid_preferences_are_refused(client: Client) -> None:
 
 async def test_mail_events_need_the_secret_and_no_token(client: Client) -> None:
     payload = b'{"id": "1", "detail": {}}'
-    await client.stub.ReceiveMailEvent(
-        pb.ReceiveMailEventRequest(payload=payload, secret="opensesame"), timeout=5
-    )
+    await client.stub.ReceiveMailEvent(pb.ReceiveMailEventRequest(payload=payload, secret="opensesame"), timeout=5)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await client.stub.ReceiveMailEvent(pb.ReceiveMailEventRequest(payload=payload), timeout=5)
     assert from_rpc_error(raised.value).reason == "SECRET_INVALID"

@@ -27,9 +27,7 @@ from functions.runtime.errors import Code, ServiceError
 from functions.runtime.settings import SettingsError, load
 
 SENDER = parse_mailbox("The Shop <shop@shop.local>")
-MAIL = Mail(
-    "ntf_" + "a" * 32, "Grüße", "Hello Ada,\n", ManualClock().now(), "ada@example.org", "Ada Lovelace"
-)
+MAIL = Mail("ntf_" + "a" * 32, "Grüße", "Hello Ada,\n", ManualClock().now(), "ada@example.org", "Ada Lovelace")
 
 
 def test_the_settings_do_not_show_the_password_of_the_mail_server() -> None:
@@ -74,9 +72,7 @@ class MailServer:
             self.recipients += envelope.rcpt_tos
         return self.data
 
-    def channel(
-        self, seconds: float = 5.0, user: str | None = None, password: str | None = None
-    ) -> SmtpChannel:
+    def channel(self, seconds: float = 5.0, user: str | None = None, password: str | None = None) -> SmtpChannel:
         return SmtpChannel(SmtpServer("127.0.0.1", self.port, False, False, user, password), SENDER, seconds)
 
 
@@ -122,9 +118,7 @@ async def test_a_refused_recipient_is_a_hard_bounce(mail_server: MailServer, ans
 
 
 @pytest.mark.parametrize("answer", ["550 5.7.1 looks like spam", "552 5.2.2 mailbox full"])
-async def test_a_refusal_that_does_not_blame_the_address_is_no_bounce(
-    mail_server: MailServer, answer: str
-) -> None:
+async def test_a_refusal_that_does_not_blame_the_address_is_no_bounce(mail_server: MailServer, answer: str) -> None:
     mail_server.recipient = answer
     with pytest.raises(MailRefused):
         await mail_server.channel().send(MAIL)
@@ -160,9 +154,7 @@ async def test_the_password_of_the_url_is_used_and_a_wrong_one_loses_nothing(mai
         await mail_server.channel(user="ada", password="wrong").send(MAIL)
 
 
-async def test_nothing_about_the_person_is_logged(
-    mail_server: MailServer, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_nothing_about_the_person_is_logged(mail_server: MailServer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", logger="shop")
     for mail_server.recipient in (
         "550 5.1.1 <ada@example.org> unknown",
@@ -185,18 +177,14 @@ async def test_an_order_is_confirmed_by_mail_and_a_repetition_has_the_same_messa
     assert message["Message-ID"] == f"<{(await shop.message()).id}@shop.local>"
 
 
-@pytest.mark.parametrize(
-    "address", ["", "ada", "ada@", "a da@example.org", "ada@example.org\r\nBcc: eve@example.org"]
-)
+@pytest.mark.parametrize("address", ["", "ada", "ada@", "a da@example.org", "ada@example.org\r\nBcc: eve@example.org"])
 def test_an_address_that_no_header_can_hold_is_refused(address: str) -> None:
     with pytest.raises(MailRefused):
         compose(Mail(MAIL.id, "s", "b", MAIL.at, address), SENDER)
 
 
 def test_a_name_cannot_add_a_header() -> None:
-    message = compose(
-        Mail(MAIL.id, "s", "b", MAIL.at, "ada@example.org", "Ada\r\nBcc: eve@example.org"), SENDER
-    )
+    message = compose(Mail(MAIL.id, "s", "b", MAIL.at, "ada@example.org", "Ada\r\nBcc: eve@example.org"), SENDER)
     assert message["Bcc"] is None
     assert b"\r\nBcc:" not in message.as_bytes()
 
@@ -300,9 +288,7 @@ def test_production_insists_on_tls(url: str, server: SmtpServer) -> None:
         ({"MAIL_CHANNEL": "mailbox"}, "MAIL_CHANNEL: production must send mail"),
     ],
 )
-def test_production_refuses_a_channel_that_is_open_or_sends_nothing(
-    variables: dict[str, str], message: str
-) -> None:
+def test_production_refuses_a_channel_that_is_open_or_sends_nothing(variables: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=message) as raised:
         open_channel(load(Settings, {"SHOP_ENV": "production", "ROLE": "events", **variables}))
     assert "changeme" not in str(raised.value)

@@ -104,9 +104,7 @@ def channel(url: str) -> SmtpChannel:
         ("implicit", "smtps://ada:p%40ss@127.0.0.1:{}"),
     ],
 )
-async def test_password_and_mail_go_over_tls(
-    serve: Callable[..., Awaitable[int]], tls: str, url: str
-) -> None:
+async def test_password_and_mail_go_over_tls(serve: Callable[..., Awaitable[int]], tls: str, url: str) -> None:
     mail_server = MailServer()
     await channel(url.format(await serve(mail_server, tls))).send(MAIL)
     assert mail_server.encrypted == [True]

@@ -43,9 +43,7 @@ async def test_a_user_with_a_verified_address_is_greeted_by_name() -> None:
     assert f"Hello {LURE}," in shop.smtp.sent[0].body
 
 
-async def test_a_hundred_orders_send_ten_mails_to_an_unverified_address_and_the_mailbox_has_them_all() -> (
-    None
-):
+async def test_a_hundred_orders_send_ten_mails_to_an_unverified_address_and_the_mailbox_has_them_all() -> None:
     shop = shop_with_contact(verified=False)
     await cancel(shop, 99)
     assert len(shop.smtp.sent) == 10

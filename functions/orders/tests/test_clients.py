@@ -34,9 +34,7 @@ class Products:
         self.token = ""
         self.failures = 0
 
-    async def batch_get(
-        self, request: pb.BatchGetProductsRequest, context: Any
-    ) -> pb.BatchGetProductsResponse:
+    async def batch_get(self, request: pb.BatchGetProductsRequest, context: Any) -> pb.BatchGetProductsResponse:
         self.asked.append(list(request.product_ids))
         self.token = dict(context.invocation_metadata())["authorization"].removeprefix("Bearer ")
         if self.failures:
@@ -56,9 +54,7 @@ class Products:
             request_deserializer=pb.BatchGetProductsRequest.FromString,
             response_serializer=pb.BatchGetProductsResponse.SerializeToString,
         )
-        return grpc.method_handlers_generic_handler(
-            "shop.products.v1.ProductsService", {"BatchGetProducts": method}
-        )
+        return grpc.method_handlers_generic_handler("shop.products.v1.ProductsService", {"BatchGetProducts": method})
 
 
 @pytest.fixture

@@ -122,9 +122,7 @@ def test_every_order_of_arrival_ends_in_the_same_state(
             "refunded whole": end.total.amount,
         }
         assert end.refunded.amount == sum(sums.get(move, 0) for move in set(moves))
-        assert end.disputed == (
-            "disputed" in scenario and not {"dispute won", "dispute lost"} & set(scenario)
-        )
+        assert end.disputed == ("disputed" in scenario and not {"dispute won", "dispute lost"} & set(scenario))
         assert (end.shipping_address is None) == ("deleted" in scenario)
 
     asyncio.run(runner())
@@ -166,9 +164,7 @@ def _check_life(shop: Shop, order: Order) -> None:
     shipped = next((entry for entry in order.timeline if entry.status is Status.SHIPPED), None)
     if shipped is not None:
         known = order.timeline[: order.timeline.index(shipped)]
-        opened = [
-            entry.reason for entry in known if entry.reason.startswith(("PAYMENT_DISPUTED", "DISPUTE_"))
-        ]
+        opened = [entry.reason for entry in known if entry.reason.startswith(("PAYMENT_DISPUTED", "DISPUTE_"))]
         assert opened[-1:] != ["PAYMENT_DISPUTED"], "nothing is shipped while it is disputed"
     if not order.payable:
         assert order.payment_token == ""

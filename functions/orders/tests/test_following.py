@@ -46,9 +46,7 @@ async def test_anothers_order_is_not_found_whatever_is_tried(shop: Shop) -> None
     assert await shop.read(order.id) == before
 
 
-@pytest.mark.parametrize(
-    "order_id", ["", "nonsense", "ord_" + "0" * 32, "usr_" + "0" * 32, "ord_" + "0" * 5000]
-)
+@pytest.mark.parametrize("order_id", ["", "nonsense", "ord_" + "0" * 32, "usr_" + "0" * 32, "ord_" + "0" * 5000])
 async def test_an_order_that_does_not_exist_is_not_found(shop: Shop, order_id: str) -> None:
     assert await refused(shop.orders.get(order_id, ADA)) == (Code.NOT_FOUND, "ORDER_NOT_FOUND")
     assert (await refused(shop.orders.cancel(CancelOrder(order_id), ADA)))[0] is Code.NOT_FOUND

@@ -50,9 +50,7 @@ async def test_an_order_is_priced_by_the_catalogue_and_announced(shop: Shop) -> 
     assert [(line.name, line.sku) for line in order.lines] == [("Teapot", "TEA-1"), ("Cup", "CUP-1")]
     assert [(entry.status, entry.reason) for entry in order.timeline] == [(Status.PLACED, "")]
     lines = [Line(TEAPOT, 2, Money(2_500, "EUR")), Line(CUP, 3, Money(499, "EUR"))]
-    assert shop.memory.events == [
-        OrderPlaced(order_id=order.id, user_id=ADA.subject, lines=lines, total=order.total)
-    ]
+    assert shop.memory.events == [OrderPlaced(order_id=order.id, user_id=ADA.subject, lines=lines, total=order.total)]
     assert shop.catalogue.calls == 1
 
 
@@ -64,9 +62,7 @@ async def test_a_later_price_does_not_change_an_order(shop: Shop) -> None:
 
 async def test_everything_wrong_is_named_at_once(shop: Shop) -> None:
     address = replace(HOME, name=" ", city="x" * 101, country="UK", line1="12\nmain")
-    command = place_order(
-        ("teapot", 1), (CUP, 0), (CUP, 1001), key="", token="4242 4242 4242 4242", address=address
-    )
+    command = place_order(("teapot", 1), (CUP, 0), (CUP, 1001), key="", token="4242 4242 4242 4242", address=address)
     error = await refusal(shop, command)
     assert error.code is Code.INVALID_ARGUMENT
     assert fields(error) == [
@@ -98,9 +94,7 @@ async def test_quantities_are_bounded(shop: Shop, quantity: int) -> None:
     assert fields(await refusal(shop, place_order((TEAPOT, quantity)))) == ["lines[0].quantity"]
 
 
-@pytest.mark.parametrize(
-    "token", ["", "4111111111111111", "4111-1111-1111-1111", "tok ok", "t" * 256, "tok\n"]
-)
+@pytest.mark.parametrize("token", ["", "4111111111111111", "4111-1111-1111-1111", "tok ok", "t" * 256, "tok\n"])
 async def test_only_a_providers_token_pays(shop: Shop, token: str) -> None:
     assert fields(await refusal(shop, place_order(token=token))) == ["payment_token"]
 

@@ -146,9 +146,7 @@ async def test_an_order_lives_its_whole_life_by_grpc_and_events(server: RunningO
     assert await server.receive(captured(order), "e2") == 204
     assert await server.receive(captured(order), "e2") == 204
     await server.stub.ShipOrder(pb.ShipOrderRequest(order_id=placed.id), metadata=AS_ADMINISTRATOR)
-    done = (
-        await server.stub.DeliverOrder(pb.DeliverOrderRequest(order_id=placed.id), metadata=AS_ADMINISTRATOR)
-    ).order
+    done = (await server.stub.DeliverOrder(pb.DeliverOrderRequest(order_id=placed.id), metadata=AS_ADMINISTRATOR)).order
     read = (await server.stub.GetOrder(pb.GetOrderRequest(order_id=placed.id), metadata=AS_ADA)).order
     assert read == done
     assert [entry.status for entry in read.timeline] == [1, 2, 3, 4, 5]
@@ -206,9 +204,7 @@ async def test_orders_are_listed_page_by_page_and_by_status(server: RunningOrder
     first, second = await server.place(), await server.place()
     await server.stub.CancelOrder(pb.CancelOrderRequest(order_id=first.id), metadata=AS_ADA)
     page = await server.stub.ListOrders(pb.ListOrdersRequest(limit=1), metadata=AS_ADA)
-    rest = await server.stub.ListOrders(
-        pb.ListOrdersRequest(limit=1, cursor=page.next_cursor), metadata=AS_ADA
-    )
+    rest = await server.stub.ListOrders(pb.ListOrdersRequest(limit=1, cursor=page.next_cursor), metadata=AS_ADA)
     assert [order.id for order in [*page.orders, *rest.orders]] == [second.id, first.id]
     assert rest.next_cursor == ""
     request = pb.ListOrdersRequest(all=True, status=pb.ORDER_STATUS_CANCELLED)

@@ -238,9 +238,7 @@ async def test_a_deleted_account_leaves_no_name_behind(shop: Shop) -> None:
         await shop.place()
     bobs = await shop.place(caller=BOB)
     await shop.receive(deleted(ADA))
-    for data in [
-        stored.data for stored in shop.memory._entities.values() if bobs.id.encode() not in stored.data
-    ]:
+    for data in [stored.data for stored in shop.memory._entities.values() if bobs.id.encode() not in stored.data]:
         assert b"Lovelace" not in data
         assert b"tok_ok" not in data
     assert not any(b"Lovelace" in (guard.answer or b"") for guard in shop.memory._records.values())
@@ -288,9 +286,7 @@ async def test_a_full_refund_before_shipping_cancels_the_order_so_that_its_stock
     ended = await shop.read(order.id)
     assert steps(ended)[-2:] == [("CONFIRMED", "REFUNDED"), ("CANCELLED", "REFUNDED")]
     (cancelled,) = shop.recorded(OrderCancelled)
-    assert cancelled == OrderCancelled(
-        order_id=order.id, user_id=ADA.subject, reason="REFUNDED", money_returned=True
-    )
+    assert cancelled == OrderCancelled(order_id=order.id, user_id=ADA.subject, reason="REFUNDED", money_returned=True)
     assert (await refused_to_ship(shop, order)).reason == "ILLEGAL_TRANSITION"
 
 

@@ -66,9 +66,7 @@ async def test_a_ticket_opens_no_other_order() -> None:
     assert refused.value.code is Code.UNAUTHENTICATED
 
 
-@pytest.mark.parametrize(
-    "ticket", ["", "tkt_", "x", "tkt_" + "A" * 64, "tkt_" + "é" * 64, "tkt_" + "A" * 1000]
-)
+@pytest.mark.parametrize("ticket", ["", "tkt_", "x", "tkt_" + "A" * 64, "tkt_" + "é" * 64, "tkt_" + "A" * 1000])
 async def test_what_is_no_ticket_opens_nothing(ticket: str) -> None:
     shop = Shop()
     order = await shop.place()

@@ -237,7 +237,5 @@ async def test_stock_is_looked_up_only_where_it_decides(shop: Shop) -> None:
 async def test_pieces_ordered_at_once_do_not_slip_through(shop: Shop) -> None:
     shop.catalogue.stock[TEAPOT] = 40
     asked = place_order((TEAPOT, 10))
-    results = await asyncio.gather(
-        *(place(shop, SHARE, asked=asked) for _ in range(20)), return_exceptions=True
-    )
+    results = await asyncio.gather(*(place(shop, SHARE, asked=asked) for _ in range(20)), return_exceptions=True)
     assert sum(isinstance(result, Order) for result in results) == 2

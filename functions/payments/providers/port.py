@@ -163,9 +163,7 @@ class Webhook(Protocol):
 
 def provider_unavailable() -> ServiceError:
     """Make the error that adapters raise for a timeout, or for a transient failure of the provider or the network."""
-    return unavailable(
-        "PAYMENT_PROVIDER_UNAVAILABLE", "The payment provider does not answer. Try again later."
-    )
+    return unavailable("PAYMENT_PROVIDER_UNAVAILABLE", "The payment provider does not answer. Try again later.")
 
 
 class TimeLimitedProvider:

@@ -217,9 +217,7 @@ class SimulatedProvider:
             entry = LedgerEntry(dispute_id, "dispute", charge_key, amount, OPEN, now, moved_at=now)
             return Changes(True, put=[entry, charge])
 
-        return await self._store.transact(
-            [Ref(LedgerEntry, dispute_id), Ref(LedgerEntry, charge_key)], change
-        )
+        return await self._store.transact([Ref(LedgerEntry, dispute_id), Ref(LedgerEntry, charge_key)], change)
 
     async def decide(self, dispute_id: str, outcome: str) -> None:
         """Close a dispute as the bank does. After WON the shop has the money again; after LOST the payer keeps it."""

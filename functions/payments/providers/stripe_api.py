@@ -152,9 +152,7 @@ class StripeApi:
         else:
             params["payment_method"] = token
         idempotency = _with_key(f"{key}:confirm")
-        return _intent(
-            await self._call(lambda c: c.v1.payment_intents.confirm_async(intent_id, params, idempotency))
-        )
+        return _intent(await self._call(lambda c: c.v1.payment_intents.confirm_async(intent_id, params, idempotency)))
 
     async def intent(self, intent_id: str) -> Intent:
         """Return an intent."""
@@ -167,9 +165,7 @@ class StripeApi:
         except StripeRefused:
             return await self.intent(intent_id)
 
-    async def create_refund(
-        self, key: str, intent_id: str, amount: Money
-    ) -> tuple[str, RefundOutcome | None]:
+    async def create_refund(self, key: str, intent_id: str, amount: Money) -> tuple[str, RefundOutcome | None]:
         """Create a refund. Returns its id and its outcome, which is None while it is pending. Raises StripeRefused."""
         params: stripe.params.RefundCreateParams = {
             "payment_intent": intent_id,
@@ -289,9 +285,7 @@ def _translate(error: Exception) -> Exception:
     status, code = getattr(error, "http_status", None), getattr(error, "code", None)
     param = getattr(error, "param", None)
     about = {"error": type(error).__name__, "status": status, "code": code, "param": param}
-    is_configuration = isinstance(
-        error, (stripe.AuthenticationError, stripe.PermissionError, stripe.IdempotencyError)
-    )
+    is_configuration = isinstance(error, (stripe.AuthenticationError, stripe.PermissionError, stripe.IdempotencyError))
     final = status is not None and 400 <= status < 500 and status not in _TRANSIENT_STATUSES
     if final and not is_configuration and not isinstance(error, stripe.RateLimitError):
         if param in _CUSTOMER_PARAMS:

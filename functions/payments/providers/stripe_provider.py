@@ -130,10 +130,7 @@ class StripeProvider:
         return key if movement is not None and movement.stripe_id == provider_id else ""
 
     async def changed_charges(self, since: datetime, until: datetime) -> Sequence[str]:
-        keys = [
-            await self.find_charge_key(intent_id)
-            for intent_id in await self._api.changed_intents(since, until)
-        ]
+        keys = [await self.find_charge_key(intent_id) for intent_id in await self._api.changed_intents(since, until)]
         return [key for key in keys if key]
 
     async def ledger(self, limit: int, cursor: str | None) -> Page[LedgerEntry]:

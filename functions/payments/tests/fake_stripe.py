@@ -139,9 +139,7 @@ class FakeStripe:
         if answer is None:
             answer = await handler(request)
             self._answers[key] = (asked, answer)
-        return web.Response(
-            body=answer.body, status=answer.status, content_type="application/json", charset="utf-8"
-        )
+        return web.Response(body=answer.body, status=answer.status, content_type="application/json", charset="utf-8")
 
     async def _create(self, request: web.Request) -> web.Response:
         form = await request.post()
@@ -175,9 +173,7 @@ class FakeStripe:
             intent["last_payment_error"] = refusal
             return web.json_response({"error": {**refusal, "payment_intent": intent}}, status=402)
         if token == "pm_used_before":
-            return web.json_response(
-                {"error": {"type": "invalid_request_error", "message": REUSED}}, status=400
-            )
+            return web.json_response({"error": {"type": "invalid_request_error", "message": REUSED}}, status=400)
         if token not in ("tok_ok", "pm_card_visa"):
             return error(400, "invalid_request_error", "resource_missing", "payment_method")
         intent["status"] = self.confirmed_status
@@ -192,9 +188,7 @@ class FakeStripe:
 
     # Actions in the dashboard and by banks
 
-    def refund_in_the_dashboard(
-        self, intent_id: str, amount: int, status: str = "succeeded"
-    ) -> dict[str, Any]:
+    def refund_in_the_dashboard(self, intent_id: str, amount: int, status: str = "succeeded") -> dict[str, Any]:
         """Create a refund without our metadata. Stripe refuses none here."""
         refund = self._new_refund(self.intents[intent_id], amount, status, {})
         self.add_event("refund.created", refund)
@@ -234,9 +228,7 @@ class FakeStripe:
         }
         self.events.insert(0, {**event, "created": int(self.now.timestamp())})
 
-    def _new_refund(
-        self, intent: dict[str, Any], amount: int, status: str, metadata: dict[str, str]
-    ) -> dict[str, Any]:
+    def _new_refund(self, intent: dict[str, Any], amount: int, status: str, metadata: dict[str, str]) -> dict[str, Any]:
         refund = {
             "id": f"re_{len(self.refunds) + 1}",
             "object": "refund",
@@ -251,9 +243,7 @@ class FakeStripe:
 
     def _locked(self, intent_id: str) -> bool:
         open_ones = ("needs_response", "under_review", "lost")
-        return any(
-            d["payment_intent"] == intent_id and d["status"] in open_ones for d in self.disputes.values()
-        )
+        return any(d["payment_intent"] == intent_id and d["status"] in open_ones for d in self.disputes.values())
 
     async def _list_disputes(self, request: web.Request) -> web.Response:
         wanted = request.query["payment_intent"]
@@ -298,9 +288,7 @@ class FakeStripe:
 
 def error(status: int, kind: str, code: str, param: str = "") -> web.Response:
     """Return an error in Stripe's format."""
-    return web.json_response(
-        {"error": {"type": kind, "code": code, "param": param, "message": "No."}}, status=status
-    )
+    return web.json_response({"error": {"type": kind, "code": code, "param": param, "message": "No."}}, status=status)
 
 
 class StripeBank:
@@ -313,11 +301,7 @@ class StripeBank:
     async def refund(self, refund_id: str, charge_key: str, amount: Money) -> None:
         """See Bank. Stripe chooses the refund's id."""
         intent = self._intent(charge_key)
-        if (
-            intent is not None
-            and not self._stripe._locked(intent["id"])
-            and amount.amount <= self._left(intent)
-        ):
+        if intent is not None and not self._stripe._locked(intent["id"]) and amount.amount <= self._left(intent):
             self._stripe.refund_in_the_dashboard(intent["id"], amount.amount)
 
     async def dispute(self, charge_key: str) -> None:
@@ -346,9 +330,7 @@ class StripeBank:
     def _intent(self, charge_key: str) -> dict[str, Any] | None:
         self._stripe.now = self._clock()
         intents = self._stripe.intents.values()
-        mine = (
-            it for it in intents if it["metadata"]["shop_key"] == charge_key and it["status"] == "succeeded"
-        )
+        mine = (it for it in intents if it["metadata"]["shop_key"] == charge_key and it["status"] == "succeeded")
         return next(mine, None)
 
     def _left(self, intent: dict[str, Any]) -> int:

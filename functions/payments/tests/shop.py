@@ -213,9 +213,7 @@ class Shop:
         self.bank: Bank = SimulatedBank(simulation)
         self.bounced = set[str]()
         self.provider = FaultyProvider(provider or simulation)
-        self.refunds = RefundsService(
-            self.store, self.provider, self.clock, settle_after=SETTLE_AFTER, limits=limits
-        )
+        self.refunds = RefundsService(self.store, self.provider, self.clock, settle_after=SETTLE_AFTER, limits=limits)
         self.payments = PaymentsService(
             self.store,
             self.provider,

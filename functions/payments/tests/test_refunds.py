@@ -35,9 +35,7 @@ async def ask(
     return await shop.refunds.refund(RefundPayment(PAYMENT, money, idempotency_key=key), caller)
 
 
-async def refused(
-    shop: Shop, amount: int | None, key: str | None = None, currency: str = "EUR"
-) -> ServiceError:
+async def refused(shop: Shop, amount: int | None, key: str | None = None, currency: str = "EUR") -> ServiceError:
     with pytest.raises(ServiceError) as raised:
         await ask(shop, amount, key, currency=currency)
     return raised.value
@@ -55,9 +53,7 @@ async def test_a_payment_is_refunded_in_parts_until_nothing_is_left() -> None:
     rest = await ask(shop, None)
     assert rest.amount == Money(3500, "EUR")
     assert (await shop.payment()).status is PaymentStatus.REFUNDED
-    told = [
-        event.refunded.amount for event in shop.events(PaymentRefunded) if isinstance(event, PaymentRefunded)
-    ]
+    told = [event.refunded.amount for event in shop.events(PaymentRefunded) if isinstance(event, PaymentRefunded)]
     assert told == [1500, 5000]
     assert await shop.net() == 0
 

@@ -68,9 +68,7 @@ async def client() -> AsyncIterator[Client]:
 
 async def test_the_owner_and_an_admin_read_the_payment_of_an_order(client: Client) -> None:
     for token in (OWNER, ADMIN):
-        payment = (
-            await client.call("GetOrderPayment", pb.GetOrderPaymentRequest(order_id=ORDER), token)
-        ).payment
+        payment = (await client.call("GetOrderPayment", pb.GetOrderPaymentRequest(order_id=ORDER), token)).payment
         assert (payment.id, payment.order_id, payment.user_id) == (PAYMENT, ORDER, PAYER)
         assert payment.status == pb.PAYMENT_STATUS_CAPTURED
         assert (payment.amount.amount, payment.captured.amount, payment.refunded.amount) == (5000, 5000, 0)
@@ -86,9 +84,7 @@ async def test_a_person_lists_their_own_payments_and_nobody_elses(client: Client
     await client.shop.cancel(ended)  # before any charge: there is no payment to show
     mine = pb.ListPaymentsRequest(user_id=PAYER, limit=1)
     first = await client.call("ListPayments", mine, OWNER)
-    second = await client.call(
-        "ListPayments", pb.ListPaymentsRequest(limit=2, cursor=first.next_cursor), OWNER
-    )
+    second = await client.call("ListPayments", pb.ListPaymentsRequest(limit=2, cursor=first.next_cursor), OWNER)
     assert [payment.order_id for payment in (*first.payments, *second.payments)] == [ORDER, later]
     assert await client.call("ListPayments", mine, ADMIN) == first
     assert await client.refused("ListPayments", mine, STRANGER) == ("PERMISSION_DENIED", "PERMISSION_DENIED")
@@ -133,9 +129,7 @@ async def test_an_admin_refunds_in_parts_and_the_rest(client: Client) -> None:
     first = (await client.call("RefundPayment", part)).refund
     assert (first.status, first.amount.amount) == (pb.REFUND_STATUS_SUCCEEDED, 2000)
     assert ((await client.call("RefundPayment", part)).refund).id == first.id
-    rest = (
-        await client.call("RefundPayment", pb.RefundPaymentRequest(payment_id=PAYMENT, reason="GOODWILL"))
-    ).refund
+    rest = (await client.call("RefundPayment", pb.RefundPaymentRequest(payment_id=PAYMENT, reason="GOODWILL"))).refund
     assert (rest.amount.amount, rest.reason) == (3000, "GOODWILL")
     payment = (await client.call("GetOrderPayment", pb.GetOrderPaymentRequest(order_id=ORDER), OWNER)).payment
     assert (payment.status, payment.refunded.amount) == (pb.PAYMENT_STATUS_REFUNDED, 5000)
@@ -181,9 +175,7 @@ async def test_admins_page_through_the_ledger_oldest_first(client: Client) -> No
 
 async def test_the_webhook_needs_no_token_and_is_not_found_without_a_secret(client: Client) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await client.stub.ReceiveWebhook(
-            pb.ReceiveWebhookRequest(payload=b"{}", signature="t=1,v1=0"), timeout=5
-        )
+        await client.stub.ReceiveWebhook(pb.ReceiveWebhookRequest(payload=b"{}", signature="t=1,v1=0"), timeout=5)
     assert from_rpc_error(raised.value).reason == "WEBHOOK_NOT_FOUND"
 
 

@@ -65,9 +65,7 @@ async def test_a_charge_is_made_once_by_its_key_whatever_is_lost(
     assert (stripe.net, len(stripe.intents)) == (1000, 1)
 
 
-async def test_a_decline_whose_answer_was_lost_is_found_again(
-    stripe: FakeStripe, provider: StripeProvider
-) -> None:
+async def test_a_decline_whose_answer_was_lost_is_found_again(stripe: FakeStripe, provider: StripeProvider) -> None:
     stripe.faults = ["", "after"]
     await unavailable(provider.charge("k", TEN, "tok_insufficient_funds"))
     assert await provider.charge("k", TEN, "tok_ok") is ChargeOutcome.INSUFFICIENT_FUNDS
@@ -200,9 +198,7 @@ async def test_configuration_errors_are_counted_separately_for_the_alert(
     before = counted()
     stripe.faults = ["", fault]
     await unavailable(provider.charge("k", TEN, "tok_ok"))
-    assert {name: after - before[name] for name, after in counted().items() if after != before[name]} == {
-        kind: 1
-    }
+    assert {name: after - before[name] for name, after in counted().items() if after != before[name]} == {kind: 1}
 
 
 async def test_the_library_tries_again_at_once_with_the_same_key(stripe: FakeStripe) -> None:
@@ -264,9 +260,7 @@ async def test_a_pending_refund_is_read_again(
     assert len(stripe.refunds) == 1
 
 
-async def test_the_circuit_opens_after_five_failures_of_stripe(
-    stripe: FakeStripe, provider: StripeProvider
-) -> None:
+async def test_the_circuit_opens_after_five_failures_of_stripe(stripe: FakeStripe, provider: StripeProvider) -> None:
     stripe.faults = ["500"] * 5
     for _ in range(5):
         await unavailable(provider.charge("k", TEN, "tok_ok"))
@@ -276,9 +270,7 @@ async def test_the_circuit_opens_after_five_failures_of_stripe(
     assert len(stripe.requests) == 5
 
 
-async def test_declines_do_not_count_as_failures_of_stripe(
-    stripe: FakeStripe, provider: StripeProvider
-) -> None:
+async def test_declines_do_not_count_as_failures_of_stripe(stripe: FakeStripe, provider: StripeProvider) -> None:
     for number in range(6):
         await provider.charge(f"d{number}", TEN, "tok_declined")
     assert await provider.charge("k", TEN, "tok_ok") is ChargeOutcome.CAPTURED
@@ -354,9 +346,7 @@ def settings(**environ: str) -> Settings:
     return load(Settings, {"PAYMENT_PROVIDER": "stripe", "STORE_URL": "memory:", **environ})
 
 
-async def test_settings_choose_stripe_and_its_key_may_be_in_a_file(
-    tmp_path: Path, stripe: FakeStripe
-) -> None:
+async def test_settings_choose_stripe_and_its_key_may_be_in_a_file(tmp_path: Path, stripe: FakeStripe) -> None:
     file = tmp_path / "key"
     file.write_text(API_KEY + "\n")
     chosen = settings(STRIPE_API_KEY_FILE=str(file), STRIPE_API_BASE=stripe.base)

@@ -24,9 +24,7 @@ TEN = Money(1000, "EUR")
 def build() -> Path:
     """Build stripe-mock with Go, once, in the user's cache; return its path."""
     cache = (
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        / "shop-platform"
-        / f"stripe-mock-{VERSION}"
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shop-platform" / f"stripe-mock-{VERSION}"
     )
     cache.mkdir(parents=True, exist_ok=True)
     binary = cache / "stripe-mock"

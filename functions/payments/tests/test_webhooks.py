@@ -99,9 +99,7 @@ async def test_an_event_is_not_trusted_but_verified_by_a_call_to_stripe(shop: St
     with pytest.raises(ServiceError):
         await shop.reserve()
     shop.orders.cancel(ORDER)
-    await shop.receive_webhook(
-        "payment_intent.succeeded", {**shop.stripe.intents["pi_1"], "status": "succeeded"}
-    )
+    await shop.receive_webhook("payment_intent.succeeded", {**shop.stripe.intents["pi_1"], "status": "succeeded"})
     assert (await shop.payment()).status is PaymentStatus.VOIDED
     assert shop.stripe.net == 0
 
@@ -203,9 +201,7 @@ async def test_a_dispute_is_booked_when_it_opens_and_when_it_is_decided(
 
 async def test_during_an_inquiry_of_the_bank_a_refund_is_possible(shop: StripeShop) -> None:
     await shop.reserve()
-    await shop.receive_webhook(
-        "charge.dispute.created", shop.stripe.dispute("pi_1", 5000, "warning_needs_response")
-    )
+    await shop.receive_webhook("charge.dispute.created", shop.stripe.dispute("pi_1", 5000, "warning_needs_response"))
     await shop.refunds.refund(RefundPayment(PAYMENT, Money(1000, "EUR")), ADMIN)
     shop.stripe.disputes["dp_1"].update(status="needs_response", is_charge_refundable=False)
     await shop.receive_webhook("charge.dispute.updated", shop.stripe.disputes["dp_1"], "evt_2")
@@ -238,9 +234,7 @@ async def test_without_any_webhook_the_sweep_reads_all_changes(shop: StripeShop)
         ("balance.available", {"object": "balance", "available": [{"amount": 0}]}),
     ],
 )
-async def test_an_event_about_anything_else_is_ignored(
-    shop: StripeShop, kind: str, thing: dict[str, Any]
-) -> None:
+async def test_an_event_about_anything_else_is_ignored(shop: StripeShop, kind: str, thing: dict[str, Any]) -> None:
     await shop.receive_webhook(kind, thing)
     assert shop.events() == []
 

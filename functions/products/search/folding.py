@@ -18,9 +18,7 @@ _ALPHABETIC_END = "\u0530"  # Latin, Greek, Cyrillic and their marks have lower 
 # Separate letters of their alphabets, whose mark is not an accent: Cyrillic short i and short u, Ukrainian yi.
 _OWN_LETTERS = frozenset({"и\u0306", "у\u0306", "і\u0308"})
 # Vowel points and signs that most Hebrew and Arabic texts omit, and the Arabic elongation stroke (tatweel).
-_POINTS = re.compile(
-    "[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]"
-)
+_POINTS = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]")
 _NAMED = re.compile(
     r"LATIN SMALL (?:LETTER|LIGATURE) (?:([A-Z])(?: WITH .*)?|(AE|OE|OU|AA|AO|AU|AV|AY|OO|TH))(?: WITH .*)?"
 )

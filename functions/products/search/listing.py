@@ -78,9 +78,7 @@ class ProductListing:
         found = [products[hit.id] for hit in hits if hit.id in products]
         # A product may have been deleted or deactivated since its text was read.
         found = [p for p in found if not p.deleted and (p.active or query.include_inactive)]
-        fit = fitting(
-            (len(encode(product)) for product in found), query.limit
-        )  # texts are shorter than products
+        fit = fitting((len(encode(product)) for product in found), query.limit)  # texts are shorter than products
         if fit < len(found):
             return found[:fit], found[fit - 1].listed
         return found, last
@@ -153,9 +151,7 @@ class _Stream:
 
     async def read(self) -> None:
         """Read the next batch, and set `more` to whether another batch may follow."""
-        batch, self.more = await read_below(
-            self._store, ProductText, *self._partition, self._below, self._size
-        )
+        batch, self.more = await read_below(self._store, ProductText, *self._partition, self._below, self._size)
         if batch:
             self._below = batch[-1].listed
         self._size = min(2 * self._size, _MAX_BATCH)

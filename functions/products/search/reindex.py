@@ -32,9 +32,7 @@ async def reindex(store: Store, batch: int = 100, batches: int = 50) -> int:
         index = await store.get(SearchIndex, SearchIndex.id) or SearchIndex()
         if index.folding == VERSION:
             break
-        texts, more = await read_below(
-            store, ProductText, LISTED, listing("", True), index.position or None, batch
-        )
+        texts, more = await read_below(store, ProductText, LISTED, listing("", True), index.position or None, batch)
         stale = [text.id for text in texts if text.folding != VERSION]
         await gather_logged([_fold_again(store, product_id) for product_id in stale], log)
         rebuilt += len(stale)

@@ -41,9 +41,7 @@ class Stock:
         """The pieces that another order may reserve."""
         return self.on_hand - self.reserved
 
-    def correct(
-        self, on_hand: int, low_threshold: int | None, version: int | None, now: datetime
-    ) -> list[Payload]:
+    def correct(self, on_hand: int, low_threshold: int | None, version: int | None, now: datetime) -> list[Payload]:
         """Set the pieces on hand. A threshold of None keeps it. A version of None skips the version check.
 
         Raises:
@@ -126,9 +124,7 @@ class Stock:
         if was_low or not self._low or recently:
             return []
         self.low_told_at = now
-        return [
-            StockLow(product_id=self.id, sku=self.sku, available=self.available, threshold=self.low_threshold)
-        ]
+        return [StockLow(product_id=self.id, sku=self.sku, available=self.available, threshold=self.low_threshold)]
 
 
 class AdjustmentKind(StrEnum):
@@ -197,9 +193,7 @@ class Reservation:
     cancelled: bool = False
     version: int = 0
 
-    def place(
-        self, lines: Sequence[Line], stocks: Stocks, now: datetime, reservation_time: timedelta
-    ) -> list[Payload]:
+    def place(self, lines: Sequence[Line], stocks: Stocks, now: datetime, reservation_time: timedelta) -> list[Payload]:
         """Reserve all lines of a placed order for `reservation_time`, or none of them."""
         if self.state not in {State.NEW, State.AWAITED}:
             return []
@@ -207,9 +201,7 @@ class Reservation:
         self.lines = _by_product(lines)
         self.expires_at = now + reservation_time
         unavailable = [
-            product_id
-            for product_id, stock in stocks.items()
-            if stock is None or not (stock.for_sale or paid)
+            product_id for product_id, stock in stocks.items() if stock is None or not (stock.for_sale or paid)
         ]
         if unavailable:
             return self._reject(PRODUCT_UNAVAILABLE, unavailable)

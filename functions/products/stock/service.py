@@ -83,9 +83,7 @@ class StockService:
     (PRODUCT_NOT_FOUND) if the product is unknown or the caller may not see it.
     """
 
-    def __init__(
-        self, store: Store, products: ProductsService, clock: Clock, *, reservation_time: timedelta
-    ) -> None:
+    def __init__(self, store: Store, products: ProductsService, clock: Clock, *, reservation_time: timedelta) -> None:
         self._store = store
         self._products = products
         self._clock = clock
@@ -119,16 +117,12 @@ class StockService:
             if delta := stock.on_hand - before:
                 kind = AdjustmentKind.CORRECTION
                 put.append(
-                    StockAdjustment(
-                        adjustment_id, product_id, kind, delta, stock.on_hand, "", caller.subject, now
-                    )
+                    StockAdjustment(adjustment_id, product_id, kind, delta, stock.on_hand, "", caller.subject, now)
                 )
             return Changes(stock, put, events=events)
 
         failpoint("products.stock.before")
-        stock = await self._store.transact(
-            [Ref(Stock, product_id), Ref(StockAdjustment, adjustment_id)], change
-        )
+        stock = await self._store.transact([Ref(Stock, product_id), Ref(StockAdjustment, adjustment_id)], change)
         failpoint("products.stock.after")
         log.info("stock_set", extra={"product_id": product_id, "on_hand": stock.on_hand})
         return stock
@@ -229,9 +223,7 @@ class StockService:
         async def attempt(ids: list[str]) -> Reservation:
             refs = [Ref(Reservation, order_id), *(Ref(Stock, product_id) for product_id in ids)]
             failpoint("products.reservation.before")
-            changed = await self._store.transact(
-                refs, _applied(order_id, now, transition, ids), idempotency=inbox
-            )
+            changed = await self._store.transact(refs, _applied(order_id, now, transition, ids), idempotency=inbox)
             failpoint("products.reservation.after")
             return changed
 

@@ -34,9 +34,7 @@ def create_product(**fields: Any) -> CreateProduct:
     return CreateProduct(**valid | fields)
 
 
-def products_service(
-    store: Store, clock: Clock, provider_limits: ProviderLimits = SIMULATED
-) -> ProductsService:
+def products_service(store: Store, clock: Clock, provider_limits: ProviderLimits = SIMULATED) -> ProductsService:
     """Compose the catalogue's service as its bootstrap does."""
     return ProductsService(store, ProductListing(store), clock, provider_limits=provider_limits)
 

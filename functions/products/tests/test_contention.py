@@ -76,9 +76,7 @@ async def test_an_event_delivered_many_times_at_once_takes_effect_once(shop: Sho
     product = await shop.add(50)
     event = placed((product.id, 1))
 
-    results = await asyncio.gather(
-        *(shop.receive(event, "event-1") for _ in range(20)), return_exceptions=True
-    )
+    results = await asyncio.gather(*(shop.receive(event, "event-1") for _ in range(20)), return_exceptions=True)
 
     assert [type(result) for result in results if result] == [AlreadyDone] * 19
     assert await shop.counts(product.id) == (50, 1)
@@ -127,9 +125,7 @@ class Weighed(MemoryStore):
 async def test_no_change_of_the_catalogue_outgrows_a_transaction_of_dynamodb() -> None:
     clock = ManualClock()
     store = Weighed(MAPPINGS, clock)
-    texts = [
-        " ".join(f"{a}{b}{c}" for a in row for b in row for c in row) for row in ("abcdefgh", "stuvwxyz")
-    ]
+    texts = [" ".join(f"{a}{b}{c}" for a in row for b in row for c in row) for row in ("abcdefgh", "stuvwxyz")]
 
     products = products_service(store, clock)
 

@@ -8,9 +8,9 @@ from functions.products.search.folding import gram
 from functions.products.search.keys import MAX_KEYS, keys, matches, probes, searchable, words
 
 ANY_TEXT = st.text(max_size=5000)
-MANY_WORDS = st.lists(
-    st.text("abcdefghijklmnopqrstuvwxyzäéßł日本語ハパ한국ภาษ", max_size=12), max_size=800
-).map(" ".join)
+MANY_WORDS = st.lists(st.text("abcdefghijklmnopqrstuvwxyzäéßł日本語ハパ한국ภาษ", max_size=12), max_size=800).map(
+    " ".join
+)
 
 
 def test_words_lose_case_accents_and_punctuation() -> None:

@@ -42,9 +42,7 @@ async def test_the_last_full_page_has_no_cursor(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "kettle"])
-async def test_what_was_there_all_along_is_listed_once_whatever_is_written_meanwhile(
-    shop: Shop, text: str
-) -> None:
+async def test_what_was_there_all_along_is_listed_once_whatever_is_written_meanwhile(shop: Shop, text: str) -> None:
     products = [await shop.add(name=f"Kettle {n}") for n in range(9)]
     seen, cursor = [], ""
     for n in range(9):
@@ -86,9 +84,7 @@ async def test_inactive_products_are_listed_for_admins_who_ask(shop: Shop) -> No
         assert [product.name for product in everything[0]] == ["Not on sale", "On sale"]
 
 
-@pytest.mark.parametrize(
-    ("caller", "code"), [(CUSTOMER, Code.PERMISSION_DENIED), (ANONYMOUS, Code.UNAUTHENTICATED)]
-)
+@pytest.mark.parametrize(("caller", "code"), [(CUSTOMER, Code.PERMISSION_DENIED), (ANONYMOUS, Code.UNAUTHENTICATED)])
 async def test_inactive_products_are_not_for_others(shop: Shop, caller: Identity, code: Code) -> None:
     with pytest.raises(ServiceError) as raised:
         await shop.walk(caller, include_inactive=True)

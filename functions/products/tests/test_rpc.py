@@ -82,17 +82,13 @@ async def test_stock_is_adjusted_and_its_ledger_read(
 ) -> None:
     product = (await stub.CreateProduct(kettle(), metadata=ADMIN)).product
     await stub.SetStock(pb.SetStockRequest(product_id=product.id, on_hand=9), metadata=ADMIN)
-    request = pb.AdjustStockRequest(
-        product_id=product.id, delta=-2, reason="Broken", idempotency_key="count-1"
-    )
+    request = pb.AdjustStockRequest(product_id=product.id, delta=-2, reason="Broken", idempotency_key="count-1")
     first = (await stub.AdjustStock(request, metadata=ADMIN)).adjustment
     assert (await stub.AdjustStock(request, metadata=ADMIN)).adjustment == first
     assert (first.delta, first.on_hand, first.reason, first.adjusted_by) == (-2, 7, "Broken", "usr_1")
     assert first.kind == pb.STOCK_ADJUSTMENT_KIND_ADJUSTMENT
 
-    ledger = await stub.ListStockAdjustments(
-        pb.ListStockAdjustmentsRequest(product_id=product.id), metadata=ADMIN
-    )
+    ledger = await stub.ListStockAdjustments(pb.ListStockAdjustmentsRequest(product_id=product.id), metadata=ADMIN)
     assert {(entry.kind, entry.delta) for entry in ledger.adjustments} == {
         (pb.STOCK_ADJUSTMENT_KIND_ADJUSTMENT, -2),
         (pb.STOCK_ADJUSTMENT_KIND_CORRECTION, 9),

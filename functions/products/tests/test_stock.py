@@ -336,12 +336,8 @@ async def test_low_stock_is_told_again_after_it_was_filled_up_clearly(shop: Shop
     assert len(await shop.events(StockLow)) == 2
 
 
-async def adjust(
-    shop: Shop, product_id: str, delta: int, reason: str = "count", key: str | None = None
-) -> str:
-    entry = await shop.stock.adjust(
-        AdjustStock(product_id, delta=delta, reason=reason, idempotency_key=key), ADMIN
-    )
+async def adjust(shop: Shop, product_id: str, delta: int, reason: str = "count", key: str | None = None) -> str:
+    entry = await shop.stock.adjust(AdjustStock(product_id, delta=delta, reason=reason, idempotency_key=key), ADMIN)
     return entry.id
 
 

@@ -38,9 +38,7 @@ def trailing_metadata(error: ServiceError) -> tuple[tuple[str, bytes], ...]:
     amounts = {name: f"{money.amount} {money.currency}" for name, money in error.amounts.items()}
     status.details.append(_pack(details.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=amounts)))
     if error.violations:
-        fields = [
-            details.BadRequest.FieldViolation(field=v.field, description=v.message) for v in error.violations
-        ]
+        fields = [details.BadRequest.FieldViolation(field=v.field, description=v.message) for v in error.violations]
         status.details.append(_pack(details.BadRequest(field_violations=fields)))
     if error.retry_after is not None:
         info = details.RetryInfo()
@@ -94,15 +92,11 @@ def _bare(status: grpc.StatusCode) -> ServiceError:
     code = _FROM_GRPC.get(status, Code.INTERNAL)
     match code:
         case Code.DEADLINE_EXCEEDED:
-            return ServiceError(
-                code, "DEADLINE_EXCEEDED", "The platform did not answer in time.", retry_after=1.0
-            )
+            return ServiceError(code, "DEADLINE_EXCEEDED", "The platform did not answer in time.", retry_after=1.0)
         case Code.UNAVAILABLE:
             return unreachable()
         case Code.RESOURCE_EXHAUSTED:
-            return ServiceError(
-                code, "TOO_MUCH", "The request is too large or too frequent.", retry_after=1.0
-            )
+            return ServiceError(code, "TOO_MUCH", "The request is too large or too frequent.", retry_after=1.0)
         case _:
             return _internal()
 

@@ -55,9 +55,7 @@ class RunningCalls:
 class Interceptor:
     """Wraps the methods of one function's services. `stream_check` is the time between token checks, in seconds."""
 
-    def __init__(
-        self, function: str, verifier: TokenVerifier, stream_check: float, pending: PendingCalls
-    ) -> None:
+    def __init__(self, function: str, verifier: TokenVerifier, stream_check: float, pending: PendingCalls) -> None:
         self._function = function
         self._verifier = verifier
         self._stream_check = stream_check
@@ -72,9 +70,7 @@ class Interceptor:
         if len(sent) != len(metadata):
             sent = combine([pair for pair in metadata if isinstance(pair[1], str)], ", ")
         context.enter(
-            context.incoming(
-                sent.get(context.CORRELATION_HEADER), sent.get("traceparent"), sent.get("tracestate")
-            )
+            context.incoming(sent.get(context.CORRELATION_HEADER), sent.get("traceparent"), sent.get("tracestate"))
         )
         call.set_trailing_metadata(correlation())
         grpc_client.enter_deadline(call.time_remaining())

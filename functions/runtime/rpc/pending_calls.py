@@ -28,9 +28,7 @@ class PendingCalls:
         self._limit = limit
         self._seconds = seconds
         self._count = 0
-        self._pending: dict[
-            str, dict[asyncio.Timeout, float]
-        ] = {}  # by peer; the values are times of the loop
+        self._pending: dict[str, dict[asyncio.Timeout, float]] = {}  # by peer; the values are times of the loop
         self._displaced: set[asyncio.Timeout] = set()
         self._timer: asyncio.TimerHandle | None = None
 

@@ -29,9 +29,7 @@ def enable_reflection(services: Sequence[str], server: grpc.aio.Server) -> None:
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
-    server.add_generic_rpc_handlers(
-        [grpc.method_handlers_generic_handler(NAME, {"ServerReflectionInfo": handler})]
-    )
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(NAME, {"ServerReflectionInfo": handler})])
 
 
 def _describe(pool: Any) -> None:

@@ -17,9 +17,7 @@ from functions.runtime.rpc.pending_calls import PendingCalls
 from functions.runtime.tokens import TokenVerifier
 
 MAX_MESSAGE_BYTES = 1024 * 1024
-_STREAMS_PER_CONNECTION = (
-    2_000  # a gateway sends all its calls over one connection: 1,000 requests and 500 streams
-)
+_STREAMS_PER_CONNECTION = 2_000  # a gateway sends all its calls over one connection: 1,000 requests and 500 streams
 _OPEN_CALLS = 10_000  # last resort: the maximum number of pending and running calls together
 _NOTICE = 0.25  # seconds: enough for callers to learn that the server shuts down
 _OPTIONS = [
@@ -53,9 +51,7 @@ class _Registrar:
         self.handlers = handlers
 
 
-def _wrapped(
-    interceptor: Interceptor, service: RpcService, wrap: Wrap | None = None
-) -> grpc.GenericRpcHandler:
+def _wrapped(interceptor: Interceptor, service: RpcService, wrap: Wrap | None = None) -> grpc.GenericRpcHandler:
     """Wrap each of the service's methods with `wrap`, or by default with the interceptor's `unary` or `stream`.
 
     Each method is registered as one that takes a stream of messages, so that the interceptor can read the single

@@ -89,9 +89,7 @@ class StoreBase(ABC):
         codec = self._codecs.of(cls)
         listing = Listing(codec.name, index, partition, descending, await self.epoch())
         after = lower_bound(listing, cursor, since)
-        found = await self._read_range(
-            Range(codec.name, index, partition, after, until, descending), limit + 1
-        )
+        found = await self._read_range(Range(codec.name, index, partition, after, until, descending), limit + 1)
         fit = fitting((len(data) for _, _, data in found), limit)
         items = [codec.decode(data) for _, _, data in found[:fit]]
         return Page(items, cursor_after(listing, *found[fit - 1][:2]) if len(found) > fit else None)

@@ -70,9 +70,7 @@ def begin(store_url: str) -> dict[str, int]:
 
         return asyncio.run(begin_epochs(load(Settings, os.environ), definition()[0]))
     if scheme != "dynamodb":
-        raise SettingsError(
-            "STORE_URL: must be sqlite:///folder, postgresql://host/database or dynamodb://prefix"
-        )
+        raise SettingsError("STORE_URL: must be sqlite:///folder, postgresql://host/database or dynamodb://prefix")
     address = dynamodb_url(store_url)
     client = make_client(Connection(address.endpoint, address.region))
     tables = [address.prefix + name for name in definition()[0]]

@@ -57,9 +57,7 @@ class MemoryStore(StoreBase):
         if wanted.until is not None:
             end = bisect_right(entries, wanted.until, key=lambda entry: entry[0])
         if wanted.descending:
-            places: Iterable[int] = reversed(
-                range(end if after is None else min(end, bisect_left(entries, after)))
-            )
+            places: Iterable[int] = reversed(range(end if after is None else min(end, bisect_left(entries, after))))
         else:
             places = range(0 if after is None else bisect_right(entries, after), end)
         living = ((*entries[place], self._living(wanted.kind, entries[place][1])) for place in places)
@@ -68,9 +66,7 @@ class MemoryStore(StoreBase):
     async def _commit(self, request: Request) -> Any:
         self._check_open()
         now = self._clock.now()
-        make_plan = partial(
-            plan_or_replay, self._codecs, request, self._records.get, self._find, now, self._epoch
-        )
+        make_plan = partial(plan_or_replay, self._codecs, request, self._records.get, self._find, now, self._epoch)
         for _ in range(self._lost_races):
             make_plan()
         planned = make_plan()

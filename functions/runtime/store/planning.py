@@ -136,9 +136,7 @@ def _outbox_rows(events: Iterable[Payload], now: datetime, origin: Context) -> l
     ]
 
 
-def plan(
-    codecs: CodecRegistry, request: Request, found: Mapping[Ref, Stored], now: datetime, epoch: int = 0
-) -> Plan:
+def plan(codecs: CodecRegistry, request: Request, found: Mapping[Ref, Stored], now: datetime, epoch: int = 0) -> Plan:
     """Call `change` with copies of the entities found, and return what to write. New versions are above `epoch`.
 
     Raises the errors of `change`, and ValueError if `change` writes an entity twice or one that is not among the refs.
@@ -185,9 +183,7 @@ def _put(codec: Codec[Any], entity: Any, old: Stored | None, epoch: int) -> Writ
     return Write(codec.name, entity.id, old, new, sorted(after - before), sorted(before - after))
 
 
-def _record(
-    idempotency: IdempotencyRecord | None, changes: Changes[Any], now: datetime
-) -> IdempotencyRow | None:
+def _record(idempotency: IdempotencyRecord | None, changes: Changes[Any], now: datetime) -> IdempotencyRow | None:
     if idempotency is None:
         return None
     answer = encode(changes.result) if idempotency.answer is not None else None

@@ -67,9 +67,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClo
     await made.close()
 
 
-def on_dynamodb(
-    connection: Connection, clock: Clock, table: str = "", faults: Faults | None = None
-) -> DynamoDBStore:
+def on_dynamodb(connection: Connection, clock: Clock, table: str = "", faults: Faults | None = None) -> DynamoDBStore:
     """A store on a table of its own, or on `table`; `faults` get between it and the database."""
     name = table or new_table(connection)
     make = (lambda it: faults.spoil(make_client(it))) if faults else _client

@@ -52,9 +52,7 @@ def service_key_files(folder: Path, *services: str) -> dict[str, dict[str, str]]
     return found
 
 
-_SOURCES: Final = sorted(
-    {payload.SOURCE[1:] for payload in CATALOG.values() if payload.SOURCE.count("/") == 1}
-)
+_SOURCES: Final = sorted({payload.SOURCE[1:] for payload in CATALOG.values() if payload.SOURCE.count("/") == 1})
 KEYS: Final = {name: PrivateKey.generate(name) for name in _SOURCES}
 """A key for each service that sends events, for tests without files."""
 

@@ -88,9 +88,7 @@ def test_what_the_country_asks_for_is_missed_by_its_field(field: str, given: Pos
     ],
     ids=lambda a: a if isinstance(a, str) else f"{a.country} {a.city}",
 )
-def test_area_and_postal_code_are_written_as_the_country_does(
-    given: PostalAddress, state: str, code: str
-) -> None:
+def test_area_and_postal_code_are_written_as_the_country_does(given: PostalAddress, state: str, code: str) -> None:
     clean, found = normalise(given, "address")
     assert (clean.state, clean.postal_code, found) == (state, code, [])
 

@@ -34,9 +34,7 @@ class Listener:
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_only_what_is_outside_is_called_through_the_proxy(
-    monkeypatch: pytest.MonkeyPatch, inside: bool
-) -> None:
+def test_only_what_is_outside_is_called_through_the_proxy(monkeypatch: pytest.MonkeyPatch, inside: bool) -> None:
     proxy, local = Listener(), Listener()
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, proxy.url)

@@ -50,9 +50,7 @@ def test_stripes_units_are_not_isos(money: Money, units: int) -> None:
     ],
     ids=str,
 )
-def test_a_price_that_stripe_cannot_charge_is_told_what_would_be_right(
-    price: Money, part: str, message: str
-) -> None:
+def test_a_price_that_stripe_cannot_charge_is_told_what_would_be_right(price: Money, part: str, message: str) -> None:
     assert STRIPE.price_problem(price) == (part, message)
     assert STRIPE.total_problem(price) == (part, message)
     with pytest.raises(ValueError, match=message):
@@ -61,9 +59,7 @@ def test_a_price_that_stripe_cannot_charge_is_told_what_would_be_right(
 
 
 @pytest.mark.parametrize(("amount", "currency"), [(49, "EUR"), (29, "GBP"), (17_499, "HUF"), (49, "JPY")])
-def test_a_minimum_holds_for_a_total_and_neither_for_a_unit_price_nor_for_a_refund(
-    amount: int, currency: str
-) -> None:
+def test_a_minimum_holds_for_a_total_and_neither_for_a_unit_price_nor_for_a_refund(amount: int, currency: str) -> None:
     money, least = Money(amount, currency), Money(amount + 1, currency)
     message = f"must be at least {amount + 1}, what Stripe charges in {currency}"
     assert STRIPE.total_problem(money) == ("amount", message)

@@ -119,9 +119,7 @@ async def test_the_log_names_whom_the_event_is_about(
 ) -> None:
     with caplog.at_level("INFO"):
         assert (await event_server.post())[0] == 204
-        assert (await event_server.post({name: EVENT[name] for name in EVENT if name != "ce-subject"}))[
-            0
-        ] == 422
+        assert (await event_server.post({name: EVENT[name] for name in EVENT if name != "ce-subject"}))[0] == 422
     lines = [record.__dict__ for record in caplog.records if record.message == "event"]
     assert [line.get("subject") for line in lines] == [ORDER, None]
 
@@ -286,8 +284,7 @@ async def test_metrics_count_what_was_handled(event_server: EventServer) -> None
 
     assert status == 200
     assert (
-        f'shop_event_handling_seconds_count{{outcome="handled",service="orders",type="{StockReserved.TYPE}"}}'
-        in text
+        f'shop_event_handling_seconds_count{{outcome="handled",service="orders",type="{StockReserved.TYPE}"}}' in text
     )
 
 

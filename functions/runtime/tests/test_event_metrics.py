@@ -15,18 +15,14 @@ USER = "usr_" + "0" * 32
 
 
 def count(service: str, payload: type[Payload]) -> float:
-    found = metrics.REGISTRY.get_sample_value(
-        "shop_events_committed_total", {"service": service, "type": payload.TYPE}
-    )
+    found = metrics.REGISTRY.get_sample_value("shop_events_committed_total", {"service": service, "type": payload.TYPE})
     return found or 0.0
 
 
 async def test_an_event_is_counted_by_type_and_measured_when_it_has_committed() -> None:
     clock, seen = ManualClock(), list[tuple[str, datetime]]()
     store = MemoryStore([], clock)
-    store.on_commit(
-        EventMetrics("counted", {OrderCancelled: lambda event, at: seen.append((event.order_id, at))})
-    )
+    store.on_commit(EventMetrics("counted", {OrderCancelled: lambda event, at: seen.append((event.order_id, at))}))
     cancelled = OrderCancelled(order_id=new_id("ord"), user_id=USER, reason="TIMED_OUT")
 
     def change(_: Any) -> Changes[None]:

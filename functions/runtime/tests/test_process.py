@@ -209,8 +209,6 @@ def test_our_entry_point_and_the_frameworks_command_serve_the_same_app(tmp_path:
                 httpx.request(method, url + path, headers=headers, content=body, timeout=30)
                 for method, path, headers, body in requests
             ]
-        answers.append(
-            [(answer.status_code, answer.headers.get("content-type"), answer.text) for answer in sent]
-        )
+        answers.append([(answer.status_code, answer.headers.get("content-type"), answer.text) for answer in sent])
     assert answers[0] == answers[1]
     assert [status for status, _, _ in answers[0]] == [204, 400, 403, 400, 400, 400, 404]

@@ -56,9 +56,7 @@ class Orders(orders_pb2_grpc.OrdersServiceServicer):
             self.broken_off.set()
         raise AssertionError
 
-    async def WatchOrder(
-        self, request: pb.WatchOrderRequest, context_: Any
-    ) -> AsyncIterator[pb.WatchOrderResponse]:
+    async def WatchOrder(self, request: pb.WatchOrderRequest, context_: Any) -> AsyncIterator[pb.WatchOrderResponse]:
         yield pb.WatchOrderResponse(order=pb.Order(id=request.order_id))
         if request.order_id == "ord_open":
             try:
@@ -124,9 +122,7 @@ async def test_the_correlation_id_the_trace_and_the_caller_cross_the_hop(orders_
 
 
 @pytest.mark.parametrize("unfit", ["caf\xe9=1", "a=1,\tb=2", "\x85", "a" * 513])
-async def test_a_tracestate_that_metadata_cannot_hold_goes_no_further(
-    orders_server: OrdersServer, unfit: str
-) -> None:
+async def test_a_tracestate_that_metadata_cannot_hold_goes_no_further(orders_server: OrdersServer, unfit: str) -> None:
     sent = context.incoming("correlation-1234", context.new_traceparent(), unfit)
     with context.use(sent):
         await orders_server.get()
@@ -251,9 +247,7 @@ async def test_a_peer_that_comes_late_is_waited_for() -> None:
 
 
 async def test_a_stream_that_fails_says_why(orders_server: OrdersServer) -> None:
-    stream = orders_server.stub.WatchOrder(
-        pb.WatchOrderRequest(order_id="ord_1"), metadata=bearer("user:usr_1")
-    )
+    stream = orders_server.stub.WatchOrder(pb.WatchOrderRequest(order_id="ord_1"), metadata=bearer("user:usr_1"))
     first: Any = await stream.read()
     assert first.order.id == "ord_1"
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -263,9 +257,7 @@ async def test_a_stream_that_fails_says_why(orders_server: OrdersServer) -> None
 
 
 async def test_the_standard_health_service_answers_for_every_service(orders_server: OrdersServer) -> None:
-    stub: Any = health_pb2_grpc.HealthStub(
-        orders_server.peer.channel
-    )  # the stubs package leaves the methods out
+    stub: Any = health_pb2_grpc.HealthStub(orders_server.peer.channel)  # the stubs package leaves the methods out
     for name in ("", "shop.orders.v1.OrdersService"):
         answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING

@@ -109,9 +109,7 @@ async def test_every_concurrent_change_counts(store: Store) -> None:
 async def test_two_hundred_at_once_take_no_more_than_there_is(store: Store) -> None:
     await store.update(Counter, "c", lambda _: (filled(50), ()))
 
-    answers = await asyncio.gather(
-        *(store.update(Counter, "c", taking) for _ in range(200)), return_exceptions=True
-    )
+    answers = await asyncio.gather(*(store.update(Counter, "c", taking) for _ in range(200)), return_exceptions=True)
 
     refused = [answer for answer in answers if isinstance(answer, ServiceError)]
     assert {error.reason for error in refused} == {"OUT_OF_STOCK"}
@@ -151,9 +149,7 @@ async def test_money_moved_between_many_in_parallel_is_never_lost(store: Store) 
 
         await store.transact([Ref(Counter, source), Ref(Counter, target)], change)
 
-    await asyncio.gather(
-        *(move(str(n % 5), str((n * 3 + 1) % 5)) for n in range(150) if n % 5 != (n * 3 + 1) % 5)
-    )
+    await asyncio.gather(*(move(str(n % 5), str((n * 3 + 1) % 5)) for n in range(150) if n % 5 != (n * 3 + 1) % 5))
 
     assert sum(c.left for c in (await store.get_many(Counter, list("01234"))).values()) == 500
 

@@ -63,9 +63,7 @@ async def test_what_leaves_a_listing_while_it_is_read_is_not_listed(opened: Open
     ]
 
 
-async def test_entries_end_when_their_entity_does(
-    opened: Opener, connection: Connection, clock: ManualClock
-) -> None:
+async def test_entries_end_when_their_entity_does(opened: Opener, connection: Connection, clock: ManualClock) -> None:
     store = opened()
     await put(store, Document("d", owner="me", text="word"))
     await put(store, Document("d", owner="me", text="word", ends=clock.now() + timedelta(hours=1)))
@@ -77,9 +75,7 @@ async def test_entries_end_when_their_entity_does(
     assert [item["ttl"] for item in items] == [{"N": seconds}] * 3
 
 
-async def test_a_guard_that_was_put_anew_outlives_the_sweep_of_the_old_one(
-    opened: Opener, clock: ManualClock
-) -> None:
+async def test_a_guard_that_was_put_anew_outlives_the_sweep_of_the_old_one(opened: Opener, clock: ManualClock) -> None:
     faults = Faults()
     store = opened(faults)
     idempotency = IdempotencyRecord("key", timedelta(hours=1), "f", Counter)
@@ -182,9 +178,7 @@ async def test_what_has_too_long_an_id_is_refused_as_the_callers_mistake(opened:
     assert await store.get(Counter, "c") is None
 
 
-async def test_in_development_tables_that_are_gone_are_made_again(
-    connection: Connection, clock: ManualClock
-) -> None:
+async def test_in_development_tables_that_are_gone_are_made_again(connection: Connection, clock: ManualClock) -> None:
     store = DynamoDBStore("forgetful", MAPPINGS, clock, connection, create_table=True)
     await store.update(Counter, "c", adding())
     make_client(connection).delete_table(TableName="forgetful")  # as a DynamoDB Local in memory forgets it

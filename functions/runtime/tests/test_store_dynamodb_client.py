@@ -25,9 +25,7 @@ from functions.runtime.store.dynamodb.store import DynamoDBStore
 from functions.runtime.store.dynamodb.tables import TEMPLATE, definition
 from functions.runtime.tests.store_kinds import MAPPINGS, Counter, adding
 
-_pairs = st.tuples(
-    st.text('\x00 !"/aZ0é\uffff\U0001f600', max_size=4), st.text("ab_0", min_size=1, max_size=3)
-)
+_pairs = st.tuples(st.text('\x00 !"/aZ0é\uffff\U0001f600', max_size=4), st.text("ab_0", min_size=1, max_size=3))
 
 
 @pytest.fixture
@@ -148,8 +146,7 @@ def test_making_all_tables_twice_is_as_good_as_once(moto: str) -> None:
     environment = {**os.environ, "STORE_URL": f"dynamodb://all-?endpoint={moto}"}
     command = [sys.executable, "-m", "functions.runtime.store.dynamodb.tables"]
     first, second = (
-        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout for _ in range(2)
     )
 
     names, _ = definition()

@@ -49,9 +49,7 @@ async def test_two_hundred_orders_of_one_product_are_a_few_transactions(opened: 
 
     answers = await asyncio.gather(
         *(
-            store.transact(
-                [Ref(Counter, "c"), Ref(Document, f"o{n}")], order(n), idempotency=inbox_record(f"{n}")
-            )
+            store.transact([Ref(Counter, "c"), Ref(Document, f"o{n}")], order(n), idempotency=inbox_record(f"{n}"))
             for n in range(200)
         ),
         return_exceptions=True,
@@ -84,8 +82,7 @@ async def test_deliveries_of_one_event_that_meet_in_a_group_have_one_effect(open
     first = asyncio.create_task(store.update(Counter, "c", adding()))
     await asyncio.to_thread(asked.wait, 20)
     others = [
-        asyncio.create_task(store.update(Counter, "c", adding(), idempotency=inbox_record("m")))
-        for _ in range(5)
+        asyncio.create_task(store.update(Counter, "c", adding(), idempotency=inbox_record("m"))) for _ in range(5)
     ]
     await asyncio.sleep(0)
     answers.set()
@@ -100,9 +97,7 @@ async def test_made_and_removed_in_one_group_leaves_nothing(opened: Opener) -> N
     faults = Faults()
     store = opened(faults)
     asked, answers = held(faults, "GetItem")
-    work: list[asyncio.Task[Any]] = [
-        asyncio.create_task(store.update(Document, "d", lambda _: (Document("d"), ())))
-    ]
+    work: list[asyncio.Task[Any]] = [asyncio.create_task(store.update(Document, "d", lambda _: (Document("d"), ())))]
     await asyncio.to_thread(asked.wait, 20)
     delete = [Ref(Document, "d")]
     for change in (

@@ -189,9 +189,7 @@ def test_a_process_says_why_it_does_not_start(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 1
-    assert done.stderr.startswith(
-        f"orders: STORE_URL: {tmp_path}/orders.db is damaged (file is not a database)"
-    )
+    assert done.stderr.startswith(f"orders: STORE_URL: {tmp_path}/orders.db is damaged (file is not a database)")
     assert "Traceback" not in done.stderr
 
 
@@ -223,18 +221,12 @@ async def test_no_statement_scans_or_sorts(path: Path) -> None:
     await store.expire(datetime.fromisoformat("2040-01-01T00:00Z"))
     await store.close()
 
-    plans = explained(
-        path, {sql for sql in Watched.seen if re.match(r"\s*(SELECT|UPDATE|DELETE|INSERT)", sql)}
-    )
+    plans = explained(path, {sql for sql in Watched.seen if re.match(r"\s*(SELECT|UPDATE|DELETE|INSERT)", sql)})
 
     assert len(plans) > 20
     # The outbox lies in the order in which it is read, the heartbeat and the epoch are one row.
     harmless = re.compile(r"SCAN (outbox|heartbeat|epoch)\b|SCAN CONSTANT ROW")
-    bad = {
-        (sql, step)
-        for sql, step in plans
-        if re.search("SCAN|TEMP B-TREE", step) and not harmless.search(step)
-    }
+    bad = {(sql, step) for sql, step in plans if re.search("SCAN|TEMP B-TREE", step) and not harmless.search(step)}
     assert not bad
 
 

@@ -82,9 +82,7 @@ async def test_a_strangers_long_write_makes_the_store_unavailable_for_as_long(pa
     stranger = sqlite3.connect(path, isolation_level=None)
     stranger.execute("BEGIN IMMEDIATE")
 
-    answers = await asyncio.gather(
-        *(store.update(Counter, "c", adding()) for _ in range(3)), return_exceptions=True
-    )
+    answers = await asyncio.gather(*(store.update(Counter, "c", adding()) for _ in range(3)), return_exceptions=True)
     assert {answer.code for answer in answers if isinstance(answer, ServiceError)} == {Code.UNAVAILABLE}
     stranger.execute("COMMIT")
     stranger.close()
@@ -99,10 +97,7 @@ async def test_a_failed_commit_fails_its_group_and_nothing_after_it(path: Path, 
     store.on_commit(heard.extend)
     disk.fails = True
     answers = await asyncio.gather(
-        *(
-            store.update(Counter, "c", adding(events=[happened()]), idempotency=inbox_record(str(n)))
-            for n in range(5)
-        ),
+        *(store.update(Counter, "c", adding(events=[happened()]), idempotency=inbox_record(str(n))) for n in range(5)),
         return_exceptions=True,
     )
     with pytest.raises(ServiceError):
@@ -113,16 +108,12 @@ async def test_a_failed_commit_fails_its_group_and_nothing_after_it(path: Path, 
     assert (heard, await store.outbox_state()) == ([], (0, None))
 
     disk.fails = False
-    assert (await store.update(Counter, "c", adding(), idempotency=inbox_record("0"))) == Counter(
-        "c", 1, version=1
-    )
+    assert (await store.update(Counter, "c", adding(), idempotency=inbox_record("0"))) == Counter("c", 1, version=1)
     await store.ping()
     await store.close()
 
 
-async def test_an_overdue_commit_makes_the_store_unavailable_until_it_ends(
-    path: Path, disk: type[Disk]
-) -> None:
+async def test_an_overdue_commit_makes_the_store_unavailable_until_it_ends(path: Path, disk: type[Disk]) -> None:
     disk.gate = threading.Event()
     store = opened(path, connection=disk, timeout=0.5)
     heard = asyncio.Event()
@@ -141,9 +132,7 @@ async def test_an_overdue_commit_makes_the_store_unavailable_until_it_ends(
     async with asyncio.timeout(10):
         await heard.wait()
 
-    assert (
-        await store.update(Counter, "c", adding())
-    ).left == 2  # the first took effect, the second never began
+    assert (await store.update(Counter, "c", adding())).left == 2  # the first took effect, the second never began
     await store.close()
 
 
@@ -189,9 +178,7 @@ async def test_a_write_that_fails_undoes_its_own_transaction_alone(path: Path) -
     store = opened(path)
 
     async def step(number: int) -> Counter:
-        key = (
-            f"c{number}" if number != 4 else "\ud800"
-        )  # no UTF-8: it fails when it is written, in mid-transaction
+        key = f"c{number}" if number != 4 else "\ud800"  # no UTF-8: it fails when it is written, in mid-transaction
 
         def change(found: Sequence[Any]) -> Changes[Counter]:
             kept = found[0] or Counter("c")

@@ -32,10 +32,7 @@ async def test_an_inbox_mark_lets_an_effect_happen_once(store: Store) -> None:
 async def test_of_concurrent_deliveries_of_one_event_one_has_an_effect(store: Store) -> None:
     idempotency = inbox_record("m")
     answers = await asyncio.gather(
-        *(
-            store.update(Counter, "c", adding(events=[happened()]), idempotency=idempotency)
-            for _ in range(20)
-        ),
+        *(store.update(Counter, "c", adding(events=[happened()]), idempotency=idempotency) for _ in range(20)),
         return_exceptions=True,
     )
 
@@ -56,11 +53,7 @@ async def test_a_repeated_request_gets_the_first_answer(store: Store) -> None:
     first = await store.update(Counter, "c", adding(), idempotency=idempotency)
     await store.update(Counter, "c", adding())
 
-    assert (
-        await store.update(Counter, "c", adding(), idempotency=idempotency)
-        == first
-        == Counter("c", 1, version=1)
-    )
+    assert await store.update(Counter, "c", adding(), idempotency=idempotency) == first == Counter("c", 1, version=1)
     assert await store.get(Counter, "c") == Counter("c", 2, version=2)
 
 
@@ -83,9 +76,7 @@ async def test_fifty_equal_requests_at_once_have_one_effect_and_one_answer(store
 
 
 async def test_a_key_used_for_another_request_is_refused(store: Store) -> None:
-    await store.update(
-        Counter, "c", adding(), idempotency=IdempotencyRecord("key", timedelta(days=1), "one", Counter)
-    )
+    await store.update(Counter, "c", adding(), idempotency=IdempotencyRecord("key", timedelta(days=1), "one", Counter))
 
     with pytest.raises(ServiceError) as caught:
         await store.update(
@@ -107,9 +98,7 @@ async def test_a_guard_is_forgotten_when_its_time_is_over(store: Store, clock: M
 
 
 async def test_sweeps_at_once_forget_what_is_over_and_nothing_else(store: Store, clock: ManualClock) -> None:
-    short, long = (
-        IdempotencyRecord(f"{hours} hours", timedelta(hours=hours), "one", Counter) for hours in (1, 24)
-    )
+    short, long = (IdempotencyRecord(f"{hours} hours", timedelta(hours=hours), "one", Counter) for hours in (1, 24))
     for idempotency in (short, long):
         await store.update(Counter, "c", adding(), idempotency=idempotency)
     clock.advance(timedelta(hours=2))

@@ -27,9 +27,7 @@ async def walk(store: Store, limit: int, *, descending: bool = False, until: str
     ids: list[str] = []
     cursor = None
     while True:
-        page = await store.page(
-            Document, "owner", "me", limit=limit, cursor=cursor, descending=descending, until=until
-        )
+        page = await store.page(Document, "owner", "me", limit=limit, cursor=cursor, descending=descending, until=until)
         assert len(page.items) <= limit
         ids += [document.id for document in page.items]
         if page.next_cursor is None:
@@ -39,9 +37,7 @@ async def walk(store: Store, limit: int, *, descending: bool = False, until: str
 
 
 async def test_an_entity_is_found_by_each_of_its_entries(store: Store) -> None:
-    await put(
-        store, Document("d", owner="me", text="red shoe red"), Document("e", owner="you", text="red hat")
-    )
+    await put(store, Document("d", owner="me", text="red shoe red"), Document("e", owner="you", text="red hat"))
 
     assert await listed(store, "word", "red") == ["d", "e"]
     assert await listed(store, "word", "shoe") == ["d"]
@@ -51,9 +47,7 @@ async def test_an_entity_is_found_by_each_of_its_entries(store: Store) -> None:
 
 
 async def test_entries_move_with_the_entity(store: Store) -> None:
-    await put(
-        store, Document("d", owner="me", rank="b", text="red shoe"), Document("e", owner="me", rank="c")
-    )
+    await put(store, Document("d", owner="me", rank="b", text="red shoe"), Document("e", owner="me", rank="c"))
     await put(store, Document("d", owner="me", rank="d", text="blue shoe"))
 
     assert await listed(store, "owner", "me") == ["e", "d"]
@@ -70,9 +64,7 @@ async def test_several_entities_change_their_entries_in_one_transaction(store: S
 
     await store.transact(
         [Ref(Document, "a"), Ref(Document, "b"), Ref(Document, "c")],
-        lambda found: Changes(
-            None, put=[Document("a", owner="you"), Document("b", owner="me")], delete=found[2:]
-        ),
+        lambda found: Changes(None, put=[Document("a", owner="you"), Document("b", owner="me")], delete=found[2:]),
     )
 
     assert (await listed(store, "owner", "me"), await listed(store, "owner", "you")) == (["b"], ["a"])
@@ -176,10 +168,7 @@ async def test_listings_agree_with_a_plain_model(
             )
 
     mine = sorted((document.rank, document.id) for document in model.values() if document.owner == "me")
-    assert (
-        await walk(store, limit, descending=descending)
-        == [key for _, key in mine][:: -1 if descending else 1]
-    )
+    assert await walk(store, limit, descending=descending) == [key for _, key in mine][:: -1 if descending else 1]
     await store.close()
 
 

@@ -23,9 +23,7 @@ __all__ = ["clock", "store"]
 FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
-async def test_events_wait_in_the_outbox_as_cloudevents_of_their_work(
-    store: Store, clock: ManualClock
-) -> None:
+async def test_events_wait_in_the_outbox_as_cloudevents_of_their_work(store: Store, clock: ManualClock) -> None:
     work = context.incoming("correlation-1", "00-" + "a" * 32 + "-" + "b" * 16 + "-01", "k=v")
     with context.use(work):
         await store.update(Counter, "c", adding(events=[happened(3)]))
@@ -106,9 +104,7 @@ async def test_what_has_expired_is_removed_and_nothing_else(store: Store, clock:
     for number in range(6):
         ends = clock.now() + timedelta(hours=number) if number else None
         await put(store, Document(f"d{number}", text="word", ends=ends))
-    await store.update(
-        Counter, "c", adding(), idempotency=IdempotencyRecord("short", timedelta(hours=1), "f", Counter)
-    )
+    await store.update(Counter, "c", adding(), idempotency=IdempotencyRecord("short", timedelta(hours=1), "f", Counter))
     await store.update(Counter, "c", adding(), idempotency=inbox_record("long"))
 
     assert await store.expire(clock.now() + timedelta(hours=2, microseconds=-1)) == 2
@@ -129,9 +125,7 @@ async def test_an_entity_whose_end_is_put_off_stays(store: Store, clock: ManualC
 async def test_expiry_removes_no_more_than_asked_at_once(store: Store, clock: ManualClock) -> None:
     for number in range(7):
         await put(store, Document(str(number), ends=clock.now()))
-        await store.transact(
-            [], lambda _: Changes(None), idempotency=IdempotencyRecord(f"k{number}", timedelta(0))
-        )
+        await store.transact([], lambda _: Changes(None), idempotency=IdempotencyRecord(f"k{number}", timedelta(0)))
 
     assert [await store.expire(clock.now(), 5) for _ in range(4)] == [5, 5, 4, 0]
 

@@ -95,9 +95,7 @@ async def administrator(server: PostgresServer) -> AsyncIterator[Any]:
         await connection.close()
 
 
-async def test_a_transaction_costs_two_statements_and_a_read_one(
-    opened: Opener, database: FaultyDatabase
-) -> None:
+async def test_a_transaction_costs_two_statements_and_a_read_one(opened: Opener, database: FaultyDatabase) -> None:
     store = opened(database=database)
     await store.ping()
     database.statements.clear()
@@ -126,9 +124,7 @@ async def test_an_inbox_record_lets_one_of_several_processes_through(opened: Ope
 
 
 @pytest.mark.parametrize("exist", [True, False])
-async def test_two_that_each_read_what_the_other_writes_do_not_both_commit_blindly(
-    opened: Opener, exist: bool
-) -> None:
+async def test_two_that_each_read_what_the_other_writes_do_not_both_commit_blindly(opened: Opener, exist: bool) -> None:
     for _ in range(8):
         stores = [opened(), opened()]
         for key in ("a", "b"):
@@ -154,9 +150,7 @@ def _removing(found: Sequence[Any]) -> Changes[None]:
     return Changes(None, delete=[counter for counter in found if counter])
 
 
-async def test_a_commit_whose_answer_is_lost_takes_effect_once(
-    opened: Opener, database: FaultyDatabase
-) -> None:
+async def test_a_commit_whose_answer_is_lost_takes_effect_once(opened: Opener, database: FaultyDatabase) -> None:
     store = opened(database=database)
     heard: list[OutboxRow] = []
     store.on_commit(heard.extend)
@@ -200,22 +194,16 @@ async def test_a_lost_answer_is_not_repeated_when_others_have_written_since(
     assert counter.left == 12
 
 
-async def test_the_store_goes_on_after_its_connections_were_ended(
-    opened: Opener, postgres: PostgresServer
-) -> None:
+async def test_the_store_goes_on_after_its_connections_were_ended(opened: Opener, postgres: PostgresServer) -> None:
     store = opened()
     await asyncio.gather(*(store.update(Counter, str(n), adding(key=str(n))) for n in range(6)))
     async with administrator(postgres) as admin:
-        await admin.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'shop_test'"
-        )
+        await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'shop_test'")
     assert (await store.update(Counter, "0", adding(key="0"))).left == 2
     assert await store.get(Counter, "1") == Counter("1", 1, version=1)
 
 
-async def test_work_waits_for_a_server_that_restarts_after_a_crash(
-    opened: Opener, postgres: PostgresServer
-) -> None:
+async def test_work_waits_for_a_server_that_restarts_after_a_crash(opened: Opener, postgres: PostgresServer) -> None:
     store = opened(timeout=PATIENCE)
     await store.update(Counter, "c", adding())
     await asyncio.to_thread(postgres.stop, signal.SIGQUIT)
@@ -332,9 +320,7 @@ async def test_a_rotated_password_needs_no_restart_and_is_in_no_log(
             await _until_refused(url)
             await store.update(Counter, "c", adding())
             await admin.execute(f"ALTER ROLE shop_test PASSWORD '{scram(passwords[1])}'")
-            await admin.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'shop_test'"
-            )
+            await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'shop_test'")
             with pytest.raises(ServiceError) as caught:
                 await store.update(Counter, "c", adding())
             current[0] = passwords[1]

@@ -41,9 +41,7 @@ class Forgetful(SQLiteStore):
 
 
 async def written(store: SQLiteStore, number: int) -> None:
-    await asyncio.gather(
-        *(store.update(Counter, "c", adding(events=[happened(n + 1)])) for n in range(number))
-    )
+    await asyncio.gather(*(store.update(Counter, "c", adding(events=[happened(n + 1)])) for n in range(number)))
 
 
 def publishing(store: SQLiteStore, broker: Publisher) -> Outbox:

@@ -128,7 +128,5 @@ async def test_a_killed_process_loses_nothing_that_it_acknowledged(path: Path, a
         for key, counter in with_unacknowledged.items()
         for left in range(1, counter.left + 1)
     )
-    assert (
-        Tally(event.available for event in await recorded(store) if isinstance(event, StockLow)) == expected
-    )
+    assert Tally(event.available for event in await recorded(store) if isinstance(event, StockLow)) == expected
     await store.close()

@@ -104,15 +104,11 @@ def test_what_is_put_into_the_catalogue_can_be_taken_out_in_any_order() -> None:
     both = catalog.with_service(one, answers(OTHER))
     assert '    TeapotCreated: (),\n    SaucerCreated: (),\n    SweepDue: ("users",' in both
     assert catalog.without_service(both, OTHER) == one
-    assert catalog.without_service(catalog.without_service(both, ONE), OTHER) == catalog.without_service(
-        SOURCE, ONE
-    )
+    assert catalog.without_service(catalog.without_service(both, ONE), OTHER) == catalog.without_service(SOURCE, ONE)
 
 
 def test_what_is_put_into_shared_files_can_be_taken_out_in_any_order() -> None:
-    for first, second in zip(
-        shared.additions(answers("kettles")), shared.additions(answers(OTHER, 7)), strict=True
-    ):
+    for first, second in zip(shared.additions(answers("kettles")), shared.additions(answers(OTHER, 7)), strict=True):
         before = (ROOT / first.file).read_text()
         both = second.added_to(first.added_to(before))
         assert second.taken_from(first.taken_from(both)) == before

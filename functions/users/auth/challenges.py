@@ -91,9 +91,7 @@ class Challenge:
     issued: list[IssuedToken] = field(default_factory=list)
     version: int = 0
 
-    def request(
-        self, purpose: Purpose, email: str, now: datetime, address: str = "", origin: str = ""
-    ) -> bool:
+    def request(self, purpose: Purpose, email: str, now: datetime, address: str = "", origin: str = "") -> bool:
         """Record a request for a mail from the network `origin`.
 
         After three requests of one origin within 15 minutes, or ten in all, return False and change nothing.

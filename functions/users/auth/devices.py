@@ -61,9 +61,7 @@ class DeviceTokens:
         device = bytes.fromhex(known.id) if known else secrets.token_bytes(_ID_BYTES)
         at = int(self._clock.now().timestamp()).to_bytes(_TIME_BYTES)
         body = UUID(credentials.id[-32:]).bytes + device + at
-        return _PREFIX + urlsafe_b64encode(body + await self._mac(body, credentials.generation)).decode(
-            "ascii"
-        )
+        return _PREFIX + urlsafe_b64encode(body + await self._mac(body, credentials.generation)).decode("ascii")
 
     async def recognise(self, token: str, credentials: Credentials | None) -> KnownDevice | None:
         """Return the device if this service issued the token for this account in the last 180 days; otherwise None."""
@@ -71,9 +69,7 @@ class DeviceTokens:
         if raw is None:
             return None
         body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-        genuine = hmac.compare_digest(
-            mac, await self._mac(body, credentials.generation if credentials else 0)
-        )
+        genuine = hmac.compare_digest(mac, await self._mac(body, credentials.generation if credentials else 0))
         if not genuine or credentials is None or credentials.id[-32:] != body[:16].hex():
             return None
         age = self._clock.now().timestamp() - int.from_bytes(body[-_TIME_BYTES:])

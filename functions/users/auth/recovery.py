@@ -94,9 +94,7 @@ class RecoveryService:
         user_id = claim.user_id if claim else f"usr_{account[:32]}"
         event = UserChallenged(user_id=user_id, purpose="PASSWORD_RESET")
         origin = client_address_key(command.client_address)
-        requested = await self._challenge(
-            Purpose.PASSWORD_RESET, user_id, account, event if claim else None, origin
-        )
+        requested = await self._challenge(Purpose.PASSWORD_RESET, user_id, account, event if claim else None, origin)
         if claim and requested:
             log.info("password_reset_requested", extra={"user_id": claim.user_id})
 
@@ -142,9 +140,7 @@ class RecoveryService:
             return
         event = UserChallenged(user_id=user_id, purpose="EMAIL_VERIFICATION")
         if not await self._challenge(Purpose.EMAIL_VERIFICATION, user_id, email_key(user.email), event):
-            raise exhausted(
-                "TOO_MANY_ATTEMPTS", "The mail was sent several times; look for it.", retry_after=900
-            )
+            raise exhausted("TOO_MANY_ATTEMPTS", "The mail was sent several times; look for it.", retry_after=900)
 
     async def verify_email(self, token: str) -> None:
         """Verify the account's address with a mailed token as proof.

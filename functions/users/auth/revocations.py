@@ -63,9 +63,7 @@ def by_time(revocation: Revocation) -> Iterable[IndexKey]:
     yield IndexKey(_BY_TIME, _ALL, _sort(revocation.at))
 
 
-async def revoked_since(
-    store: Store, since: datetime, limit: int, cursor: str | None = None
-) -> Page[Revocation]:
+async def revoked_since(store: Store, since: datetime, limit: int, cursor: str | None = None) -> Page[Revocation]:
     """Return a page of the revocations made at `since` or later, oldest first."""
     return await store.page(Revocation, _BY_TIME, _ALL, limit=limit, cursor=cursor, since=_sort(since))
 

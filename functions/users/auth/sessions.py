@@ -90,9 +90,7 @@ class SessionsService:
             return Changes(True, put=[session])
 
         failpoint("users.refresh.before")
-        exchanged = await self._store.transact(
-            [Ref(Session, known.id), Ref(Credentials, known.user_id)], change
-        )
+        exchanged = await self._store.transact([Ref(Session, known.id), Ref(Credentials, known.user_id)], change)
         failpoint("users.refresh.after")
         if not exchanged:
             await self._end(known.id)  # in a separate transaction, so that a refresh reads only what it needs

@@ -221,9 +221,7 @@ def _new_key() -> SigningKey:
     private = Ed25519PrivateKey.generate()
     public = _encode(private.public_key().public_bytes_raw())
     members = f'{{"crv":"Ed25519","kty":"OKP","x":"{public}"}}'
-    return SigningKey(
-        _encode(sha256(members.encode()).digest()), public, _encode(private.private_bytes_raw())
-    )
+    return SigningKey(_encode(sha256(members.encode()).digest()), public, _encode(private.private_bytes_raw()))
 
 
 def _verifies(key: SigningKey, now: datetime) -> bool:

@@ -124,9 +124,7 @@ class Throttle:
         # The generation appears only in digests in the store, so that nobody can tell how often a password was changed.
         subject = f"{account}:{credentials.generation if credentials else 1}"
         if device is not None:
-            return await self._attempt(
-                [_Counter(_digest(f"device:{subject}:{device.id}"), PER_ACCOUNT)], check
-            )
+            return await self._attempt([_Counter(_digest(f"device:{subject}:{device.id}"), PER_ACCOUNT)], check)
         address = client_address_key(client_address)
         counters = [
             _Counter(_digest(f"from:{subject}:{address}"), PER_ACCOUNT),
@@ -175,9 +173,7 @@ class Throttle:
             counters.append(("address", key, self._limits.registrations_per_address))
 
         def change(found: Sequence[Any]) -> Changes[str]:
-            counts = [
-                known or WindowCounter(key, ends) for known, (_, key, _) in zip(found, counters, strict=True)
-            ]
+            counts = [known or WindowCounter(key, ends) for known, (_, key, _) in zip(found, counters, strict=True)]
             for count, (bound, _, limit) in zip(counts, counters, strict=True):
                 if count.count >= limit:
                     return Changes(bound)
@@ -225,18 +221,14 @@ class Throttle:
         known = await self._store.get_many(FailedAttempts, [counter.key for counter in counters])
         wait = max((known[key].wait(limit, now) for key, limit in counters if key in known), default=0.0)
         if wait > 0:
-            raise exhausted(
-                "TOO_MANY_ATTEMPTS", "Too many failed attempts; try again later.", retry_after=wait
-            )
+            raise exhausted("TOO_MANY_ATTEMPTS", "Too many failed attempts; try again later.", retry_after=wait)
         return counters[0].key in known
 
     async def _record(self, counters: Sequence[_Counter]) -> None:
         now = self._clock.now()
 
         def change(found: Sequence[Any]) -> Changes[None]:
-            attempts = [
-                known or FailedAttempts(counter.key) for known, counter in zip(found, counters, strict=True)
-            ]
+            attempts = [known or FailedAttempts(counter.key) for known, counter in zip(found, counters, strict=True)]
             for each, counter in zip(attempts, counters, strict=True):
                 each.fail(counter.limit, now)
             return Changes(None, put=attempts)

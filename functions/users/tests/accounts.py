@@ -37,9 +37,7 @@ def cheap_hasher(*, time_cost: int = 1, concurrency: int = 2, queue: int = 100) 
 class Accounts:
     """The services of the domain, and shortcuts to their use cases. Every change runs twice, as after a lost race."""
 
-    def __init__(
-        self, store: Store | None = None, hasher: PasswordHasher | None = None, **settings: Any
-    ) -> None:
+    def __init__(self, store: Store | None = None, hasher: PasswordHasher | None = None, **settings: Any) -> None:
         self.clock = ManualClock()
         self.memory = MemoryStore(MAPPINGS, self.clock, lost_races=1)
         self.store: Store = store or self.memory
@@ -161,9 +159,7 @@ class Accounts:
 
 def identity_of(user: User, logged_in: datetime | None = None) -> Identity:
     """Return the identity of this person, who logged in at that time; by default, just now."""
-    return Identity(
-        user.id, frozenset(user.roles), auth_time=logged_in.timestamp() if logged_in else float("inf")
-    )
+    return Identity(user.id, frozenset(user.roles), auth_time=logged_in.timestamp() if logged_in else float("inf"))
 
 
 def service_named(name: str) -> Identity:

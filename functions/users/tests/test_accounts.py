@@ -49,16 +49,12 @@ async def test_an_address_has_one_account_in_any_spelling(accounts: Accounts) ->
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_one_of_50_simultaneous_registrations_of_one_address_succeeds(
-    kind: str, tmp_path: Path
-) -> None:
+async def test_one_of_50_simultaneous_registrations_of_one_address_succeeds(kind: str, tmp_path: Path) -> None:
     accounts = Accounts()
     if kind == "sqlite":
         accounts = Accounts(SQLiteStore(tmp_path / "users.db", MAPPINGS, accounts.clock))
     tries = await asyncio.gather(*(accounts.register() for _ in range(50)), return_exceptions=True)
-    outcomes = Counter(
-        each.reason if isinstance(each, ServiceError) else type(each).__name__ for each in tries
-    )
+    outcomes = Counter(each.reason if isinstance(each, ServiceError) else type(each).__name__ for each in tries)
     assert outcomes == {"User": 1, "EMAIL_TAKEN": 49}
     assert len(await recorded(accounts.store)) == 1
     await accounts.store.close()
@@ -184,9 +180,7 @@ async def test_one_of_two_simultaneous_changes_to_the_same_address_succeeds(acco
     for user in (ada, eve):
         await accounts.update(user, email="best@example.com")
         codes.append(await accounts.mailed_token(user, Purpose.EMAIL_CHANGE))
-    tries = await asyncio.gather(
-        *(accounts.email_changes.confirm(code) for code in codes), return_exceptions=True
-    )
+    tries = await asyncio.gather(*(accounts.email_changes.confirm(code) for code in codes), return_exceptions=True)
     assert sorted(type(each).__name__ for each in tries) == ["NoneType", "ServiceError"]
 
 

@@ -29,9 +29,7 @@ async def test_addresses_are_listed_oldest_first_each_with_its_own_id(accounts: 
 async def test_an_address_is_replaced_and_removed_by_its_id(accounts: Accounts) -> None:
     user = await accounts.register()
     home = await accounts.add_address(user, HOME)
-    moved = await accounts.users.update_address(
-        UpdateAddress(user.id, replace(home, city="Bath")), identity_of(user)
-    )
+    moved = await accounts.users.update_address(UpdateAddress(user.id, replace(home, city="Bath")), identity_of(user))
     assert await accounts.users.list_addresses(user.id, identity_of(user)) == [moved]
     await accounts.users.delete_address(DeleteAddress(user.id, home.id), identity_of(user))
     assert await accounts.users.list_addresses(user.id, identity_of(user)) == []
@@ -51,9 +49,7 @@ async def test_at_most_20_addresses_are_stored_even_if_more_arrive_at_once(accou
         return_exceptions=True,
     )
     refused = [each for each in tries if isinstance(each, ServiceError)]
-    assert [(each.code, each.reason) for each in refused] == [
-        (Code.RESOURCE_EXHAUSTED, "TOO_MANY_ADDRESSES")
-    ] * 3
+    assert [(each.code, each.reason) for each in refused] == [(Code.RESOURCE_EXHAUSTED, "TOO_MANY_ADDRESSES")] * 3
     assert len(await accounts.users.list_addresses(user.id, identity_of(user))) == MAX_ADDRESSES
 
 

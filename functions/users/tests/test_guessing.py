@@ -85,8 +85,7 @@ async def test_strangers_with_many_addresses_delay_strangers_and_no_known_device
     await accounts.register()
     device = (await accounts.login(address="192.0.2.1")).device_token
     reasons = [
-        (await failing(accounts, "ada@example.com", address=f"198.51.100.{number}")).reason
-        for number in range(20)
+        (await failing(accounts, "ada@example.com", address=f"198.51.100.{number}")).reason for number in range(20)
     ]
     assert Counter(reasons) == {"INVALID_CREDENTIALS": 15, "TOO_MANY_ATTEMPTS": 5}
     unknown = await failing(accounts, "ada@example.com", PASSWORD, "192.0.2.1")

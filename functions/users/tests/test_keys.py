@@ -53,9 +53,7 @@ async def test_a_revocation_is_published_as_a_digest_until_its_tokens_expire(
 ) -> None:
     root, ada = await accounts.register_admin(), await accounts.register()
     await accounts.set_roles(ada, "customer", by=root)
-    assert [each.digest for each in (await accounts.keys.key_set(None, "")).revoked] == [
-        subject_digest(ada.id)
-    ]
+    assert [each.digest for each in (await accounts.keys.key_set(None, "")).revoked] == [subject_digest(ada.id)]
     accounts.clock.advance(timedelta(minutes=17))
     assert (await accounts.keys.key_set(None, "")).revoked == []
 
@@ -178,9 +176,7 @@ async def test_simultaneous_sweeps_rotate_once(accounts: Accounts) -> None:
     await accounts.keys.ensure()
     accounts.clock.advance(30 * DAY)
     processes = [SigningKeysService(accounts.store, accounts.clock) for _ in range(5)]
-    await asyncio.gather(
-        *(keys.on_sweep_due(SweepDue(), tick(number)) for number, keys in enumerate(processes))
-    )
+    await asyncio.gather(*(keys.on_sweep_due(SweepDue(), tick(number)) for number, keys in enumerate(processes)))
     keys = await accounts.keys.ensure()
     assert len(keys.retired) == 1
 

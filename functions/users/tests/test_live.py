@@ -43,17 +43,13 @@ async def test_a_bounce_delivered_twice_counts_once_and_a_sweep_is_accepted(tmp_
     await runner.start()
     async with grpc.aio.insecure_channel(runner.grpc_address) as channel, httpx.AsyncClient() as broker:
         users: Any = users_pb2_grpc.UsersServiceStub(channel)
-        ada = (
-            await users.Register(pb.RegisterRequest(email="ada@example.com", password=PASSWORD, name="Ada"))
-        ).user
+        ada = (await users.Register(pb.RegisterRequest(email="ada@example.com", password=PASSWORD, name="Ada"))).user
         bounced = NotificationBounced(notification_id="ntf_" + "0" * 32, user_id=ada.id)
         headers, content = posted(bounced, "1")
         for _ in range(2):
             answer = await broker.post(runner.http_url, headers=headers, content=content)
             assert (answer.status_code, answer.content) == (204, b"")
-        seen = (
-            await users.GetUser(pb.GetUserRequest(user_id=ada.id), metadata=bearer(f"user:{ada.id}"))
-        ).user
+        seen = (await users.GetUser(pb.GetUserRequest(user_id=ada.id), metadata=bearer(f"user:{ada.id}"))).user
         assert (seen.email_deliverable, seen.version) == (False, 2)
         headers = cloud_event("dev.knative.sources.ping", "/apis/v1/namespaces/shop/pingsources/sweep", "2")
         answer = await broker.post(runner.http_url, headers=headers, json={"sweep": "all"})

@@ -160,8 +160,7 @@ async def test_a_token_for_one_purpose_proves_nothing_for_another(accounts: Acco
     await accounts.request_reset()
     await accounts.mailed_token(user)
     assert (
-        await reason(accounts, await accounts.mailed_token(user, Purpose.EMAIL_VERIFICATION))
-        == "MAILED_TOKEN_INVALID"
+        await reason(accounts, await accounts.mailed_token(user, Purpose.EMAIL_VERIFICATION)) == "MAILED_TOKEN_INVALID"
     )
 
 

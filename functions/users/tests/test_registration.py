@@ -19,9 +19,7 @@ NOTIFICATIONS = service_named("notifications")
 TODAY, EARLIER = "max@fu\u00dfball.example", "max@fussball.example"
 
 
-async def register(
-    accounts: Accounts, number: int, address: str = "192.0.2.7", *, private: bool = True
-) -> str:
+async def register(accounts: Accounts, number: int, address: str = "192.0.2.7", *, private: bool = True) -> str:
     """Register somebody; return the reason of the refusal, or nothing."""
     try:
         await accounts.register(f"somebody{number}@example.com", address=address, private=private)

@@ -92,9 +92,7 @@ async def test_the_revocation_lists_of_earlier_releases_are_still_read(accounts:
     ada = await accounts.register()
     token = (await accounts.login()).access_token
     void = {subject_digest(ada.id): (accounts.clock.now() + timedelta(seconds=1)).timestamp()}
-    await accounts.store.update(
-        LegacyRevocations, "outdated", lambda _: (LegacyRevocations("outdated", void), ())
-    )
+    await accounts.store.update(LegacyRevocations, "outdated", lambda _: (LegacyRevocations("outdated", void), ()))
     assert await refusal(accounts.new_verifier(), token) == "TOKEN_EXPIRED"
 
 
@@ -110,9 +108,7 @@ async def change(accounts: Accounts, ada: User, root: User, what: str) -> None:
         await accounts.change_email(ada, "countess@example.com")
         changed = accounts.memory.events[-1]
         assert isinstance(changed, UserEmailChanged)
-        await accounts.email_changes.undo(
-            (await accounts.issue(ada, Purpose.EMAIL_UNDO, changed.change_id)).token
-        )
+        await accounts.email_changes.undo((await accounts.issue(ada, Purpose.EMAIL_UNDO, changed.change_id)).token)
     elif what == "roles":
         await accounts.set_roles(ada, "customer", by=root)
     else:
@@ -183,9 +179,7 @@ async def dynamodb_accounts(moto: str) -> AsyncIterator[tuple[Accounts, Recordin
     create(client, "recorded-users")
     accounts = Accounts()
     database = Database(connection, make=lambda _: client)
-    accounts = Accounts(
-        DynamoDBStore("recorded-users", MAPPINGS, accounts.clock, connection, database=database)
-    )
+    accounts = Accounts(DynamoDBStore("recorded-users", MAPPINGS, accounts.clock, connection, database=database))
     yield accounts, client
     await accounts.hasher.close()
     await accounts.store.close()

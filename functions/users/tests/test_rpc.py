@@ -74,9 +74,7 @@ class Platform:
             await hook()
 
     async def register(self, email: str = "ada@example.com") -> pb.User:
-        user: pb.User = (
-            await self.users.Register(pb.RegisterRequest(email=email, password=PASSWORD, name="Ada"))
-        ).user
+        user: pb.User = (await self.users.Register(pb.RegisterRequest(email=email, password=PASSWORD, name="Ada"))).user
         return user
 
     async def login(self, email: str = "ada@example.com", password: str = PASSWORD) -> pb.Session:
@@ -129,9 +127,7 @@ async def test_a_person_registers_logs_in_and_reads_and_changes_their_profile(pl
     ).user
     assert (renamed.name, renamed.email, renamed.version) == ("Countess", "ada@example.com", 2)
     moved = (
-        await platform.users.UpdateUser(
-            pb.UpdateUserRequest(user_id=user.id, email="c@example.com"), metadata=me
-        )
+        await platform.users.UpdateUser(pb.UpdateUserRequest(user_id=user.id, email="c@example.com"), metadata=me)
     ).user
     assert (moved.name, moved.email, moved.pending_email) == ("Countess", "ada@example.com", "c@example.com")
     late = pb.UpdateUserRequest(user_id=user.id, name="Late", version=1)
@@ -167,9 +163,7 @@ async def test_a_known_device_logs_in_during_a_lockout(platform: Platform) -> No
     device = (await platform.login()).device_token
     for _ in range(5):
         await failure(platform.login(password="a wrong password"))
-    known = pb.LoginRequest(
-        email="ada@example.com", password=PASSWORD, client_address="192.0.2.1", device_token=device
-    )
+    known = pb.LoginRequest(email="ada@example.com", password=PASSWORD, client_address="192.0.2.1", device_token=device)
     assert (await platform.users.Login(known)).session.device_token
     assert (await failure(platform.login())).reason == "TOO_MANY_ATTEMPTS"
 
@@ -261,12 +255,8 @@ async def test_a_grpc_client_cannot_avoid_the_throttle_with_a_false_network_addr
 async def test_addresses_are_added_listed_replaced_and_removed(platform: Platform) -> None:
     user = await platform.register()
     me, users = await platform.token(), platform.users
-    wanted = pb.Address(
-        name="Ada", line1="1 Engine Street", city="London", postal_code="N1 9GU", country="gb"
-    )
-    home = (
-        await users.AddAddress(pb.AddAddressRequest(user_id=user.id, address=wanted), metadata=me)
-    ).address
+    wanted = pb.Address(name="Ada", line1="1 Engine Street", city="London", postal_code="N1 9GU", country="gb")
+    home = (await users.AddAddress(pb.AddAddressRequest(user_id=user.id, address=wanted), metadata=me)).address
     assert (home.city, home.country) == ("London", "GB")
     home.city = "Bath"
     await users.UpdateAddress(pb.UpdateAddressRequest(user_id=user.id, address=home), metadata=me)
@@ -279,9 +269,7 @@ async def test_addresses_are_added_listed_replaced_and_removed(platform: Platfor
 
 async def test_a_new_password_replaces_the_old_one(platform: Platform) -> None:
     user = await platform.register()
-    request = pb.ChangePasswordRequest(
-        user_id=user.id, current_password=PASSWORD, new_password="another fine password"
-    )
+    request = pb.ChangePasswordRequest(user_id=user.id, current_password=PASSWORD, new_password="another fine password")
     await platform.users.ChangePassword(request, metadata=await platform.token())
     assert (await failure(platform.login())).reason == "INVALID_CREDENTIALS"
     await platform.login(password="another fine password")
@@ -305,9 +293,7 @@ async def test_the_administrator_from_the_settings_lists_promotes_and_deletes(pl
 async def test_tokens_stay_valid_after_a_rotation_of_keys(platform: Platform) -> None:
     root = await platform.token(ADMIN)
     before = json.loads(((await platform.users.GetJwks(pb.GetJwksRequest())).jwks).json)["keys"]
-    after = json.loads(((await platform.users.RotateKeys(pb.RotateKeysRequest(), metadata=root)).jwks).json)[
-        "keys"
-    ]
+    after = json.loads(((await platform.users.RotateKeys(pb.RotateKeysRequest(), metadata=root)).jwks).json)["keys"]
     assert {key["kid"] for key in before} < {key["kid"] for key in after}
     await platform.users.ListUsers(pb.ListUsersRequest(), metadata=root)
     await platform.users.ListUsers(pb.ListUsersRequest(), metadata=await platform.token(ADMIN))

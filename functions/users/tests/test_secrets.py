@@ -31,9 +31,7 @@ async def test_reprs_contain_neither_secrets_nor_personal_data(accounts: Account
     keys = await accounts.keys.ensure()
     assert credentials
     assert session
-    shown = repr(
-        [user, credentials, session, book, home, keys, keys.current, tokens, vars(accounts).values()]
-    )
+    shown = repr([user, credentials, session, book, home, keys, keys.current, tokens, vars(accounts).values()])
     shown += repr([RegisterUser(EMAIL, PASSWORD, NAME), UpdateUser("usr_x", NAME, EMAIL)])
     for secret in (
         EMAIL,

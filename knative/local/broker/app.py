@@ -94,9 +94,7 @@ class BrokerApp:
         ids = self._storage.dispatcher_ids(key for trigger in triggers for key in trigger.queues)
         self._continue_predecessors(triggers, ids)
         for key, group in self._config.triggers.items():
-            dispatchers = [
-                dispatcher for trigger in group for dispatcher in self._dispatchers_of(trigger, ids)
-            ]
+            dispatchers = [dispatcher for trigger in group for dispatcher in self._dispatchers_of(trigger, ids)]
             self._dispatchers += dispatchers
             ingress = Ingress(key, self._storage, dispatchers, self._metrics, self._clock)
             self._ingresses[key] = self._paths[f"/{key}"] = self._paths[f"/{key}/"] = ingress
@@ -220,9 +218,7 @@ class BrokerApp:
         names = {number: key for key, number in ids.items()}
         for number, count in depths.items():
             # They stay stored: if the trigger is added again, it resumes them.
-            log.warning(
-                "deliveries of an unknown trigger rest", extra={"trigger": names[number], "count": count}
-            )
+            log.warning("deliveries of an unknown trigger rest", extra={"trigger": names[number], "count": count})
 
     async def _reply(self, key: str, event: CloudEvent, ttl: int, done: tuple[int, int]) -> None:
         await self._ingresses[key].reply(event, ttl, done)

@@ -212,9 +212,7 @@ class Dispatcher:
             self._storage.retry(self.id, delivery.event.seq, delivery.attempts, self._clock() + wait)
             self._metrics.retries.inc()
             self._deliveries.push_later(delivery, wait)
-            self._log(
-                "delivery failed, retrying", delivery.event, failed, attempts=delivery.attempts, wait=wait
-            )
+            self._log("delivery failed, retrying", delivery.event, failed, attempts=delivery.attempts, wait=wait)
         else:
             await self._give_up(delivery, failed)
             self._released()

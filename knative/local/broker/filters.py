@@ -55,9 +55,7 @@ def _compile(where: str, expression: object) -> Filter:
     where = f"{where}.{name}"
     if name in ("all", "any"):
         inner = _many(where, value)
-        return (
-            _all(inner) if name == "all" else lambda attributes: any(passes(attributes) for passes in inner)
-        )
+        return _all(inner) if name == "all" else lambda attributes: any(passes(attributes) for passes in inner)
     if name == "not":
         negated = _compile(where, value)
         return lambda attributes: not negated(attributes)

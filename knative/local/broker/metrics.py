@@ -23,12 +23,8 @@ class Metrics:
         self.retries = count("retries", "Deliveries put off after a failure.", "trigger")
         # Results: delivered, dead_lettered, dropped (there is no dead-letter sink).
         self.deliveries = count("deliveries", "Deliveries that ended.", "trigger", "result")
-        self.sink_failures = count(
-            "dead_letter_failures", "Failed requests to a dead-letter sink.", "trigger"
-        )
-        self.pending = Gauge(
-            "shop_broker_pending", "Deliveries waiting or under way.", ["trigger"], registry=registry
-        )
+        self.sink_failures = count("dead_letter_failures", "Failed requests to a dead-letter sink.", "trigger")
+        self.pending = Gauge("shop_broker_pending", "Deliveries waiting or under way.", ["trigger"], registry=registry)
         self.latency = Histogram(
             "shop_broker_dispatch_seconds",
             "Time until a subscriber responded.",

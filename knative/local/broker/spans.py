@@ -9,9 +9,7 @@ from functools import lru_cache
 from observability import context, tracing
 
 
-def delivery_span(
-    trigger: str, event: Mapping[str, str], retries: int
-) -> AbstractContextManager[tracing.Span | None]:
+def delivery_span(trigger: str, event: Mapping[str, str], retries: int) -> AbstractContextManager[tracing.Span | None]:
     """Return the span of an attempt to deliver an event (its attributes) to a subscriber, after `retries` others."""
     return _sending(_operation("deliver", trigger, event["type"]), event, retries)
 

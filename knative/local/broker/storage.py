@@ -92,9 +92,7 @@ def trace_headers(traceparent: str | None, tracestate: str | None) -> bytes:
     if not traceparent:
         return b""
     lines = b"traceparent: %b\r\n" % header_value(traceparent)
-    return (
-        lines + b"tracestate: %b\r\n" % tracestate.encode() if tracestate and tracestate.isascii() else lines
-    )
+    return lines + b"tracestate: %b\r\n" % tracestate.encode() if tracestate and tracestate.isascii() else lines
 
 
 class Failure(msgspec.Struct, frozen=True):

@@ -53,9 +53,7 @@ class WorkerQueue(Generic[T]):
         for task in late:
             task.cancel()
         if late:
-            log.warning(
-                "deliveries cut short: they are repeated at the next start", extra={"count": len(late)}
-            )
+            log.warning("deliveries cut short: they are repeated at the next start", extra={"count": len(late)})
             await asyncio.wait(late, timeout=1.0)
 
     async def _run(self) -> None:

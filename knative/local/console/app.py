@@ -118,9 +118,7 @@ class Console:
     async def replay(self, request: Request) -> Response:
         """Replay one dead letter (`id`), or all of them (`all`)."""
         key = request.path_params["id"]
-        return await self._ask(
-            "POST", "/replay" if key == "all" else f"/entries/{quote(key, safe='')}/replay"
-        )
+        return await self._ask("POST", "/replay" if key == "all" else f"/entries/{quote(key, safe='')}/replay")
 
     async def ready(self, _: Request) -> Response:
         """Respond to the readiness probe."""

@@ -35,9 +35,7 @@ class Refused(Exception):
     After `retry_after` seconds the client may try again.
     """
 
-    def __init__(
-        self, method: str, path: str, status: int, problem: Mapping[str, Any], retry_after: float
-    ) -> None:
+    def __init__(self, method: str, path: str, status: int, problem: Mapping[str, Any], retry_after: float) -> None:
         super().__init__(f"{method} {path}: {status} {problem.get('reason')}: {problem.get('detail')}")
         self.status = status
         self.problem = problem
@@ -48,9 +46,7 @@ class Refused(Exception):
 class Person:
     """A user with a session. Requests that are given this person carry the session's access token."""
 
-    def __init__(
-        self, email: str, password: str, profile: Mapping[str, Any], tokens: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, email: str, password: str, profile: Mapping[str, Any], tokens: Mapping[str, Any]) -> None:
         self.email = email
         self.password = password
         self.profile = profile
@@ -139,9 +135,7 @@ class Shop:
     async def register(self, name: str = "Ada Lovelace") -> Person:
         """Register a new customer and log in."""
         email, password = f"ada.{uuid4().hex}@example.com", f"Analytical-{uuid4().hex[:12]}"
-        profile = await self.call(
-            "POST", "/v1/users", json={"email": email, "password": password, "name": name}
-        )
+        profile = await self.call("POST", "/v1/users", json={"email": email, "password": password, "name": name})
         return await self.login(email, password, profile)
 
     async def login(self, email: str, password: str, profile: Mapping[str, Any] | None = None) -> Person:
@@ -171,14 +165,10 @@ class Shop:
             **({"expected_total": expected_total} if expected_total else {}),
         }
         headers = {"idempotency-key": key or uuid4().hex}
-        placed: dict[str, Any] = await self.patiently(
-            "POST", "/v1/orders", who=who, json=body, headers=headers
-        )
+        placed: dict[str, Any] = await self.patiently("POST", "/v1/orders", who=who, json=body, headers=headers)
         return placed
 
-    async def settled(
-        self, who: Person, order_id: str, *, status: str = "", seconds: float = 30.0
-    ) -> dict[str, Any]:
+    async def settled(self, who: Person, order_id: str, *, status: str = "", seconds: float = 30.0) -> dict[str, Any]:
         """Wait until the order is in one of the FINAL states, or in `status` if that is given; return the order.
 
         Raises TimeoutError, which names the order's state, after `seconds`.

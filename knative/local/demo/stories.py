@@ -33,9 +33,7 @@ class Visit:
         """Place an order and wait until it is final. Raises Off unless it ends in `expected`, for `reason` if given."""
         price = self.product["price"]
         shown = {"amount": quantity * price["amount"], "currency": price["currency"]}
-        order = await self.shop.order(
-            self.person, {self.product["id"]: quantity}, token, expected_total=shown
-        )
+        order = await self.shop.order(self.person, {self.product["id"]: quantity}, token, expected_total=shown)
         self.say(f"ordered {quantity} x {self.product['name']} for {money(order['total'])} with {token}")
         order = await self.shop.settled(self.person, order["id"])
         self.orders.append(order)
@@ -80,9 +78,7 @@ async def paid(visit: Visit) -> None:
     order = await visit.buy(2, "tok_ok", "CONFIRMED")
     message = await visit.told("order_confirmed", order["id"])
     visit.show_timeline(await visit.shop.call("GET", f"/v1/orders/{order['id']}", who=visit.person))
-    body = (await visit.shop.call("GET", f"/v1/notifications/{message['id']}", who=visit.person)).get(
-        "body", ""
-    )
+    body = (await visit.shop.call("GET", f"/v1/notifications/{message['id']}", who=visit.person)).get("body", "")
     for line in body.strip().splitlines()[:12]:
         visit.say(f"  [dim]| {line}[/dim]")
     await visit.stock_is(visit.before["on_hand"] - 2)

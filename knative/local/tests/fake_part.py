@@ -39,9 +39,7 @@ def main() -> None:
     sys.stdout.write(os.environ.get("SAY", "started") + "\n")
     sys.stdout.flush()
     fd = os.environ.get("HTTP_FD")
-    server = ThreadingHTTPServer(
-        ("127.0.0.1", int(os.environ["HTTP_PORT"])), Handler, bind_and_activate=not fd
-    )
+    server = ThreadingHTTPServer(("127.0.0.1", int(os.environ["HTTP_PORT"])), Handler, bind_and_activate=not fd)
     if fd:
         server.socket = socket.socket(fileno=int(fd))
     if os.environ.get("STUBBORN"):

@@ -175,8 +175,6 @@ def test_a_backup_never_replaces_another(data: Path, tmp_path: Path) -> None:
         backup(data, tmp_path / "backup")
 
 
-def test_there_is_nothing_to_back_up_where_nothing_ran(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_there_is_nothing_to_back_up_where_nothing_ran(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["backup", str(tmp_path / "backup"), "--data", str(tmp_path)]) == 1
     assert "no state" in capsys.readouterr().err

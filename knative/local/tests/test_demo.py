@@ -54,9 +54,7 @@ async def test_a_busy_platform_is_asked_again_no_sooner_than_it_says(busy: Busy,
     assert busy.pauses[0] >= 1
 
 
-@pytest.mark.parametrize(
-    "headers", [{}, {"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}, {"retry-after": "-3"}]
-)
+@pytest.mark.parametrize("headers", [{}, {"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}, {"retry-after": "-3"}])
 async def test_one_that_names_no_seconds_is_asked_again_after_a_pause(
     busy: Busy, shop: Shop, headers: dict[str, str]
 ) -> None:

@@ -62,9 +62,7 @@ def test_the_stores_may_be_on_a_database_but_on_no_other_files() -> None:
 
 
 def test_the_shell_wins_over_the_manifests_but_not_over_what_must_fit_together() -> None:
-    given = part(
-        "orders", LOG_LEVEL="DEBUG", OTEL_TRACES_EXPORTER="otlp", BROKER_URL="http://no", HTTP_PORT="1"
-    ).env
+    given = part("orders", LOG_LEVEL="DEBUG", OTEL_TRACES_EXPORTER="otlp", BROKER_URL="http://no", HTTP_PORT="1").env
     assert (given["LOG_LEVEL"], given["OTEL_TRACES_EXPORTER"]) == ("DEBUG", "otlp")
     assert (given["BROKER_URL"], given["HTTP_PORT"]) == ("http://127.0.0.1:8090/shop/default", "8082")
 

@@ -29,9 +29,7 @@ def test_it_starts_every_part_says_so_and_ends_them_all_on_ctrl_c(platform: Plat
     eventually(lambda: "Ready in" in platform.text(), platform.text)  # written after the state file
     assert platform.state()["parts"].keys() == NAMES
     for name in NAMES:
-        assert any(
-            line.startswith(f"  {name}") and " ready in " in line for line in platform.text().splitlines()
-        )
+        assert any(line.startswith(f"  {name}") and " ready in " in line for line in platform.text().splitlines())
     assert f"{platform.state()['base_url']}/docs" in platform.text()
     assert "\x1b" not in platform.text(), "colours where there is no terminal"
     pids = platform.pids()
@@ -143,8 +141,7 @@ def test_what_is_kept_is_for_its_owner_only_also_in_folders_of_earlier_runs(
     (platform.data / "store").mkdir(mode=0o755, parents=True)
     platform.start_ready()
     modes = {
-        name: stat.S_IMODE((platform.data / name).stat().st_mode)
-        for name in ("store", "broker", "logs", "secrets")
+        name: stat.S_IMODE((platform.data / name).stat().st_mode) for name in ("store", "broker", "logs", "secrets")
     }
     assert set(modes.values()) == {0o700}, modes
 

@@ -31,9 +31,7 @@ class Api(BaseHTTPRequestHandler):
         body = self._body()
         if self.path == "/v1/sessions":
             known = body == {"email": "admin@shop.local", "password": "right"}
-            self._answer(
-                *((200, {"access_token": "t"}) if known else (401, {"reason": "INVALID_CREDENTIALS"}))
-            )
+            self._answer(*((200, {"access_token": "t"}) if known else (401, {"reason": "INVALID_CREDENTIALS"})))
         elif self._is_limited():
             self._answer(429, {}, {"retry-after": next(self.state["waits"])})
         else:

@@ -11,9 +11,7 @@ from knative.local.terminal import Logs, Terminal, is_shown, readable
 
 
 def entry(level: str, **fields: object) -> bytes:
-    return json.dumps(
-        {"time": "t", "level": level, "service": "orders", "event": "it happened", **fields}
-    ).encode()
+    return json.dumps({"time": "t", "level": level, "service": "orders", "event": "it happened", **fields}).encode()
 
 
 @pytest.mark.parametrize(

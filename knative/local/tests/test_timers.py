@@ -56,9 +56,7 @@ def sink(status: int) -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]]]
 def test_the_next_time_is_the_schedules_in_its_zone() -> None:
     now = datetime(2030, 1, 1, 10, 2, 30, tzinfo=UTC)
     assert timers.next_time(tick(), now) == datetime(2030, 1, 1, 10, 5, tzinfo=UTC)
-    assert timers.next_time(tick("0 12 * * *", "Europe/Berlin"), now) == datetime(
-        2030, 1, 1, 11, 0, tzinfo=UTC
-    )
+    assert timers.next_time(tick("0 12 * * *", "Europe/Berlin"), now) == datetime(2030, 1, 1, 11, 0, tzinfo=UTC)
 
 
 def test_a_schedule_that_is_none_is_named() -> None:

@@ -45,16 +45,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench-scale", description=__doc__)
     parser.add_argument("--store", nargs="+", choices=sorted(_TITLES), default=["sqlite", "dynamodb"])
     parser.add_argument("--orders", type=int, default=1_000_000, help="of the large store on SQLite")
-    parser.add_argument(
-        "--postgres-orders", type=int, default=1_000_000, help="of the large one on PostgreSQL"
-    )
-    parser.add_argument(
-        "--dynamodb-orders", type=int, default=10_000, help="of the large one on DynamoDB Local"
-    )
+    parser.add_argument("--postgres-orders", type=int, default=1_000_000, help="of the large one on PostgreSQL")
+    parser.add_argument("--dynamodb-orders", type=int, default=10_000, help="of the large one on DynamoDB Local")
     parser.add_argument("--rounds", type=int, default=5, help="small and large in turn, so many times")
-    parser.add_argument(
-        "--clock", choices=["cpu", "wall"], default="cpu", help="of SQLite: wall needs a quiet machine"
-    )
+    parser.add_argument("--clock", choices=["cpu", "wall"], default="cpu", help="of SQLite: wall needs a quiet machine")
     parser.add_argument("--data", type=Path, help="keep the filled stores here, for the next time")
     parser.add_argument("--only", default="", help="operations with this in their names")
     parser.add_argument("--fill-only", action="store_true", help="measure nothing")

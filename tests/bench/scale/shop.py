@@ -114,9 +114,7 @@ def _placed(product_ids: Sequence[str], random: Random) -> Order:
     requested = [RequestedLine(product, random.randrange(1, 4)) for product in random.sample(product_ids, 2)]
     offers = {line.product_id: _offer(line.product_id) for line in requested}
     lines, total = price_lines(requested, offers, SIMULATED)
-    order = Order(
-        new_id("ord"), new_id("usr"), lines, total, _HOME, _START, _START, _START, payment_token="tok_ok"
-    )
+    order = Order(new_id("ord"), new_id("usr"), lines, total, _HOME, _START, _START, _START, payment_token="tok_ok")
     order.placed()
     return order
 

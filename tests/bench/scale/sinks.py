@@ -65,9 +65,7 @@ class PostgresSink:
 
     def _flush(self) -> None:
         for table, waiting in self._rows.items():
-            self._runner.run(
-                self._connection.copy_records_to_table(table, schema_name=self._schema, records=waiting)
-            )
+            self._runner.run(self._connection.copy_records_to_table(table, schema_name=self._schema, records=waiting))
             waiting.clear()
 
 
@@ -95,12 +93,8 @@ class DynamoDBSink:
     def _flush(self) -> None:
         batch, self._items = self._items[:_BATCH], self._items[_BATCH:]
         try:
-            answer = self._write(
-                RequestItems={self._table: [{"PutRequest": {"Item": item}} for item in batch]}
-            )
+            answer = self._write(RequestItems={self._table: [{"PutRequest": {"Item": item}} for item in batch]})
         except self._busy:  # DynamoDB Local waited too long for its one lock
             self._items = batch + self._items
             return
-        self._items += [
-            left["PutRequest"]["Item"] for left in answer.get("UnprocessedItems", {}).get(self._table, [])
-        ]
+        self._items += [left["PutRequest"]["Item"] for left in answer.get("UnprocessedItems", {}).get(self._table, [])]

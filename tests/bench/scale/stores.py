@@ -33,10 +33,7 @@ def fill_sqlite(folder: Path, size: Size) -> None:
 
 def open_sqlite(clock: str, folder: Path) -> Workload:
     """Open the stores that `fill_sqlite` filled; costs are seconds of CPU time (the kernel's included) or wall time."""
-    stores = {
-        name: SQLiteStore(folder / f"{name}.db", mappings, SystemClock())
-        for name, mappings in MAPPINGS.items()
-    }
+    stores = {name: SQLiteStore(folder / f"{name}.db", mappings, SystemClock()) for name, mappings in MAPPINGS.items()}
     meter = {"cpu": time.process_time, "wall": time.perf_counter}[clock]
     return Workload(stores, folder / "sample.json", meter)
 

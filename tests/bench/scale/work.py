@@ -42,9 +42,7 @@ class _Catalogue:
     """A catalogue that calls no other service: the cost in products is measured separately."""
 
     async def offers(self, product_ids: Sequence[str]) -> dict[str, Offer]:
-        return {
-            wanted: Offer(wanted, "SKU", "Kettle", Money(1990, "EUR"), active=True) for wanted in product_ids
-        }
+        return {wanted: Offer(wanted, "SKU", "Kettle", Money(1990, "EUR"), active=True) for wanted in product_ids}
 
     async def on_hand(self, product_ids: Sequence[str]) -> dict[str, int]:
         return dict.fromkeys(product_ids, 1_000_000)
@@ -185,9 +183,7 @@ async def _list_category(workload: Workload) -> None:
     await _search(workload, "", category=workload.random.choice(CATEGORIES))
 
 
-async def _search(
-    workload: Workload, text: str, category: str = "", *, found: bool = True
-) -> Sequence[Product]:
+async def _search(workload: Workload, text: str, category: str = "", *, found: bool = True) -> Sequence[Product]:
     page = await workload.products.list_products(ListProducts(category, text, _PAGE), ANONYMOUS)
     assert bool(page.items) == found, text
     return page.items

@@ -40,9 +40,7 @@ def main(base_url: str, email: str, password: str) -> None:
     client = AuthenticatedClient(base_url=base_url, token=session.access_token)
 
     product = got(list_products.sync(client=client, limit=1), ProductPage).items[0]
-    address = AddressIn(
-        name="Ada Lovelace", line1="Hauptstr. 1", city="Berlin", postal_code="10115", country="DE"
-    )
+    address = AddressIn(name="Ada Lovelace", line1="Hauptstr. 1", city="Berlin", postal_code="10115", country="DE")
     wanted = PlaceOrder([LineIn(product_id=product.id, quantity=1)], address, "tok_ok")
     order = got(place_order.sync(client=client, body=wanted, idempotency_key="story-python"), Order)
     deadline = time.monotonic() + 60

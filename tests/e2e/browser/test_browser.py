@@ -97,9 +97,7 @@ async def test_an_event_source_follows_an_order_by_a_ticket(
         url = shared.base_url + issued["url"]
         async with page.expect_response(lambda answer: "/stream?" in answer.url):
             await page.evaluate(f"([url]) => {{ window.heard = ({FOLLOW})([url]); }}", [url])
-        await shop.call(
-            "POST", f"/v1/orders/{order}/cancel", who=customer, json={"reason": "changed my mind"}
-        )
+        await shop.call("POST", f"/v1/orders/{order}/cancel", who=customer, json={"reason": "changed my mind"})
         heard = await page.evaluate("window.heard")
         assert [each[0] for each in heard] == ["order"] * len(heard), "no empty events"
         assert heard[0][2] == "CONFIRMED"

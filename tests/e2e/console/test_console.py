@@ -72,9 +72,7 @@ async def test_an_order_shows_its_timeline_and_its_trace_as_a_waterfall(
     assert complaints == []
 
 
-async def test_the_overview_shows_every_part_and_who_tells_whom(
-    watched: LocalPlatform, page: Page, order: str
-) -> None:
+async def test_the_overview_shows_every_part_and_who_tells_whom(watched: LocalPlatform, page: Page, order: str) -> None:
     await page.goto(f"{watched.base_url}/console")
     await expect(page.locator("#state")).to_have_text("8 parts ready", timeout=SECONDS)
     await expect(page.locator("#flow .edge.s-payments").first).to_be_visible(timeout=SECONDS)

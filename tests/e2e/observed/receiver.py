@@ -67,9 +67,7 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
         """Return the spans of a trace that have arrived so far."""
         return [span for span in list(self.spans.values()) if span.trace_id == trace_id]
 
-    def await_spans(
-        self, found: Callable[[list[Span]], bool], trace_id: str, seconds: float = 20
-    ) -> list[Span]:
+    def await_spans(self, found: Callable[[list[Span]], bool], trace_id: str, seconds: float = 20) -> list[Span]:
         """Return the spans of a trace once `found` is true for them; fail after `seconds`."""
         deadline = time.monotonic() + seconds
         while not found(spans := self.of(trace_id)):

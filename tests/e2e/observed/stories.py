@@ -60,9 +60,7 @@ async def order(platform: Platform, token: str, sampled: bool = True) -> Story:
         return Story(trace_id, who, await shop.settled(who, placed["id"]))
 
 
-async def then(
-    platform: Platform, story: Story, path: str, body: dict[str, Any], admin: bool = False
-) -> Story:
+async def then(platform: Platform, story: Story, path: str, body: dict[str, Any], admin: bool = False) -> Story:
     """Send a further POST as the customer or an administrator, within a trace of its own."""
     trace_id = secrets.token_hex(16)
     async with Shop(platform.base_url) as shop:

@@ -21,9 +21,7 @@ from tests.e2e.observed.stories import Story
 from tests.e2e.platform import LocalPlatform
 
 PROMETHEUS = shutil.which("prometheus")
-pytestmark = pytest.mark.skipif(
-    PROMETHEUS is None, reason="Prometheus is not installed: apt-get install prometheus"
-)
+pytestmark = pytest.mark.skipif(PROMETHEUS is None, reason="Prometheus is not installed: apt-get install prometheus")
 QUERIES = [
     pytest.param(query, id=f"{title}: {panel.title}, {legend}")
     for uid, (title, rows) in DASHBOARDS.items()
@@ -82,9 +80,7 @@ def prometheus(
     with (folder / "out").open("wb") as out:
         server = subprocess.Popen([PROMETHEUS, *arguments], stdout=out, stderr=out)
     there = Prometheus(f"http://{address}")
-    assert there.await_data(f"count(count_over_time(up[30s]) >= 3) == {len(targets)}"), (
-        folder / "out"
-    ).read_text()
+    assert there.await_data(f"count(count_over_time(up[30s]) >= 3) == {len(targets)}"), (folder / "out").read_text()
     yield there
     server.terminate()
     server.wait(20)

@@ -36,9 +36,7 @@ async def test_no_secret_of_any_order_is_in_spans_logs_or_events(
         wrong = {"email": confirmed.customer.email, "password": "not-the-password-9f2"}
         await shop.raw("POST", "/v1/sessions", json=wrong)
         await shop.raw("GET", f"/v1/no/{confirmed.customer.email}?email={confirmed.customer.email}")
-    await asyncio.to_thread(
-        receiver.await_spans, lambda spans: any("send" in s.name for s in spans), declined.trace_id
-    )
+    await asyncio.to_thread(receiver.await_spans, lambda spans: any("send" in s.name for s in spans), declined.trace_id)
     used = [
         value
         for story in (confirmed, declined)
@@ -56,7 +54,5 @@ async def test_no_secret_of_any_order_is_in_spans_logs_or_events(
     }
     found = list(everything(platform, receiver))
     assert len(found) > 50
-    leaks = {
-        (where, what) for where, text in found for what, secret in secrets.items() if secret.search(text)
-    }
+    leaks = {(where, what) for where, text in found for what, secret in secrets.items() if secret.search(text)}
     assert leaks == set()

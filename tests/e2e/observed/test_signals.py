@@ -24,9 +24,7 @@ def seen(
     """For each service, kind and name the fields of everything with it, once the stories have been told."""
     stories = ("confirmed", "declined", "retried", "cancelled", "refunded", "shipped")
     told: list[Story] = [request.getfixturevalue(name) for name in stories]
-    receiver.await_spans(
-        lambda spans: any(span.name == "send order_confirmed" for span in spans), told[0].trace_id
-    )
+    receiver.await_spans(lambda spans: any(span.name == "send order_confirmed" for span in spans), told[0].trace_id)
     found: dict[tuple[str, str, str], list[set[str]]] = defaultdict(list)
     for part, about in platform.state()["parts"].items():
         for line in platform.log(part):
@@ -45,12 +43,8 @@ def samples(url: str) -> list[tuple[str, set[str]]]:
     return [(s.name, set(s.labels)) for family in families for s in family.samples if s.value > 0]
 
 
-@pytest.mark.parametrize(
-    "signal", signals(), ids=lambda signal: f"{signal.service} {signal.kind} {signal.name}"
-)
-def test_the_service_gives_the_signal(
-    seen: dict[tuple[str, str, str], list[set[str]]], signal: Signal
-) -> None:
+@pytest.mark.parametrize("signal", signals(), ids=lambda signal: f"{signal.service} {signal.kind} {signal.name}")
+def test_the_service_gives_the_signal(seen: dict[tuple[str, str, str], list[set[str]]], signal: Signal) -> None:
     wanted = signal.fields | COMMON if signal.kind == "log" else signal.fields
     given = seen[signal.service, signal.kind, signal.name]
     assert any(wanted <= fields for fields in given), (
@@ -64,9 +58,7 @@ def test_every_service_of_a_trace_has_lines_of_all_kinds(service: str) -> None:
     assert {signal.kind for signal in signals() if signal.service == service} == MAPPINGS
 
 
-def test_lines_of_traced_work_name_their_span(
-    platform: LocalPlatform, receiver: Receiver, confirmed: Story
-) -> None:
+def test_lines_of_traced_work_name_their_span(platform: LocalPlatform, receiver: Receiver, confirmed: Story) -> None:
     named = [
         (part, line["span_id"])
         for part in platform.state()["parts"]

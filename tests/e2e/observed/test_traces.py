@@ -65,9 +65,7 @@ def test_each_attempt_at_a_delivery_is_a_span_that_counts_the_ones_before(
 
 def test_no_span_of_the_trace_has_lost_its_parent(confirmation: list[Span]) -> None:
     known = {span.span_id for span in confirmation}
-    assert {span.signature for span in confirmation if span.parent_id not in known} == {
-        "gateway: POST /v1/orders"
-    }
+    assert {span.signature for span in confirmation if span.parent_id not in known} == {"gateway: POST /v1/orders"}
 
 
 def test_no_span_of_a_confirmed_order_counts_as_a_fault(confirmation: list[Span]) -> None:
@@ -88,9 +86,7 @@ async def test_a_refusal_is_the_callers_failure_and_not_the_servers(
         status, _, _ = await shop.raw("GET", path, who=who, headers=sent)
     spans = await asyncio.to_thread(receiver.await_spans, lambda found: len(found) >= 3, trace_id)
     assert status == 404
-    assert {
-        span.signature: (span.failed, span.attributes.get("rpc.response.status_code")) for span in spans
-    } == {
+    assert {span.signature: (span.failed, span.attributes.get("rpc.response.status_code")) for span in spans} == {
         "gateway: GET /v1/orders/{order_id}": (False, None),
         "gateway: shop.orders.v1.OrdersService/GetOrder": (False, "NOT_FOUND"),
         "orders: shop.orders.v1.OrdersService/GetOrder": (False, "NOT_FOUND"),

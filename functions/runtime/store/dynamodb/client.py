@@ -272,9 +272,7 @@ class Database:
             pass  # a database with transactions refuses an empty one
         self._has_transactions = True
 
-    async def pause(
-        self, attempt: int, deadline: float, error: Exception, *, unlimited: bool = False
-    ) -> None:
+    async def pause(self, attempt: int, deadline: float, error: Exception, *, unlimited: bool = False) -> None:
         """Wait for a random time after the failed attempt number `attempt` (from 0).
 
         Raises UNAVAILABLE if the deadline comes before the end of the pause, or after `Connection.attempts` attempts.

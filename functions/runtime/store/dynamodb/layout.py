@@ -208,9 +208,7 @@ def outbox_rows_of(item: Item) -> list[OutboxRow]:
     )
     more = _rows.decode(item["more"]["S"]) if "more" in item else []
     rows = [(row_id, kind, source, subject, int(item["tm"]["N"]), data, *origin), *more]
-    return [
-        OutboxRow._make((*row[:4], from_micros(int(row[4])), str(row[5]).encode(), *row[6:])) for row in rows
-    ]
+    return [OutboxRow._make((*row[:4], from_micros(int(row[4])), str(row[5]).encode(), *row[6:])) for row in rows]
 
 
 def _expiry(pk: str, expires: int | None) -> Item:

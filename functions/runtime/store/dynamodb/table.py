@@ -47,9 +47,7 @@ class Table:
 
     async def get(self, key: Item, deadline: float) -> Item | None:
         """Return one item, or None."""
-        answer = await self._database.call(
-            "get_item", deadline, TableName=self.name, Key=key, ConsistentRead=True
-        )
+        answer = await self._database.call("get_item", deadline, TableName=self.name, Key=key, ConsistentRead=True)
         item: Item | None = answer.get("Item")
         return item
 
@@ -258,9 +256,7 @@ class OutboxTable:
 
     async def state(self, deadline: float) -> tuple[int, datetime | None]:
         """Return the number of rows and when the oldest was written. Counting stops at about 10,000 per shard."""
-        shards = await asyncio.gather(
-            *(self._state(shard, deadline) for shard in range(layout.OUTBOX_SHARDS))
-        )
+        shards = await asyncio.gather(*(self._state(shard, deadline) for shard in range(layout.OUTBOX_SHARDS)))
         times = [oldest for _, oldest in shards if oldest is not None]
         return sum(count for count, _ in shards), from_micros(min(times)) if times else None
 
@@ -277,9 +273,7 @@ class OutboxTable:
                     oldest = int(item["tm"]["N"])
         return count, oldest
 
-    async def _rows(
-        self, shard: int, before: datetime, limit: int, deadline: float
-    ) -> AsyncIterator[list[OutboxRow]]:
+    async def _rows(self, shard: int, before: datetime, limit: int, deadline: float) -> AsyncIterator[list[OutboxRow]]:
         pages = self._table.partition(
             layout.outbox_partition(shard),
             deadline,

@@ -41,9 +41,7 @@ def create(client: Any, table: str) -> bool:
     client.get_waiter("table_exists").wait(TableName=table, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
     lives = client.describe_time_to_live(TableName=table)["TimeToLiveDescription"]
     if lives.get("TimeToLiveStatus") not in {"ENABLED", "ENABLING"}:
-        client.update_time_to_live(
-            TableName=table, TimeToLiveSpecification=properties["TimeToLiveSpecification"]
-        )
+        client.update_time_to_live(TableName=table, TimeToLiveSpecification=properties["TimeToLiveSpecification"])
     if made:
         _log.info("table_created", extra={"table": table})
     return made

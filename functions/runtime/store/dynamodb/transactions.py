@@ -80,9 +80,7 @@ class Actions:
     def record_removal(self, key: Item, due: int) -> list[Action]:
         """Remove an idempotency record if it has expired by `due`; it may have been written again since it was read."""
         condition = "attribute_not_exists(pk) OR ex <= :due"
-        return [
-            self._delete(key, ConditionExpression=condition, ExpressionAttributeValues=_number(":due", due))
-        ]
+        return [self._delete(key, ConditionExpression=condition, ExpressionAttributeValues=_number(":due", due))]
 
     def _put(self, item: Item, **condition: Any) -> Action:
         return {"Put": {"TableName": self._table, "Item": item, **condition}}
@@ -173,9 +171,7 @@ class Writer:
             draft.settle()
             return left
 
-    async def _draft(
-        self, jobs: Sequence[Job], deadline: float
-    ) -> tuple[Draft, Mapping[str, Item], Sequence[Job]]:
+    async def _draft(self, jobs: Sequence[Job], deadline: float) -> tuple[Draft, Mapping[str, Item], Sequence[Job]]:
         now = self._clock.now()
         keys = [key for job in jobs for key in self._keys(job.request)]
         items, epoch = await asyncio.gather(self._table.read(keys, deadline), self._table.epoch(deadline))

@@ -105,9 +105,7 @@ class Refused(RuntimeError):
 
 
 # SQLSTATEs of a server that is starting, stopping, failing over or full of connections.
-_PASSING = frozenset(
-    {"57P01", "57P02", "57P03", "57P05", "53300", "25006", "28000", "28P01", "55000", "08P01"}
-)
+_PASSING = frozenset({"57P01", "57P02", "57P03", "57P05", "53300", "25006", "28000", "28P01", "55000", "08P01"})
 _RACES = frozenset({"40001", "40P01", "55P03"})
 _UNMIGRATED = frozenset({"3F000", "42P01", "42883", "42703", "42501"})
 # The first two characters are the SQLSTATE's class: data that the statement cannot take, and limits of the program.

@@ -34,9 +34,7 @@ _FAST: Final = ("fsync=off", "full_page_writes=off")
 def binary(name: str) -> str:
     """Return the path of one of PostgreSQL's programs, of the newest version. Raises NotAvailable."""
     folders = [path for pattern in _INSTALLED for path in Path("/").glob(pattern.lstrip("/"))]
-    for folder in sorted(
-        folders, key=lambda path: [int(it) for it in re.findall(r"\d+", str(path))], reverse=True
-    ):
+    for folder in sorted(folders, key=lambda path: [int(it) for it in re.findall(r"\d+", str(path))], reverse=True):
         if (folder / name).exists():
             return str(folder / name)
     found = shutil.which(name)
@@ -73,9 +71,7 @@ class PostgresServer:
     are further settings, as `name=value`.
     """
 
-    def __init__(
-        self, folder: Path | None = None, *, durable: bool = False, settings: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, folder: Path | None = None, *, durable: bool = False, settings: Sequence[str] = ()) -> None:
         self._given = folder
         self._settings = [*(() if durable else _FAST), *settings]
         self._user = _user()
@@ -84,9 +80,7 @@ class PostgresServer:
         binary("postgres")
         self.folder = self._given or self._new_folder()
         self.sockets = self.folder if len(str(self.folder)) <= _LONGEST else self._new_folder()
-        domains, admin = (
-            f"postgresql://{user}/{_DATABASE}?host={self.sockets}" for user in ("", f"{ADMIN}@")
-        )
+        domains, admin = (f"postgresql://{user}/{_DATABASE}?host={self.sockets}" for user in ("", f"{ADMIN}@"))
         self.urls = Urls(domains, admin)
         try:
             self._initialize()
@@ -148,9 +142,7 @@ class PostgresServer:
         if self._user:
             os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
         shutil.rmtree(data, ignore_errors=True)
-        self._run(
-            binary("initdb"), "-D", str(data), "-A", "trust", "-U", ADMIN, "-E", "UTF8", "--locale=C", "-N"
-        )
+        self._run(binary("initdb"), "-D", str(data), "-A", "trust", "-U", ADMIN, "-E", "UTF8", "--locale=C", "-N")
 
     def _new_folder(self) -> Path:
         folder = Path(tempfile.mkdtemp(prefix="shop-postgres-", dir="/tmp"))
@@ -161,9 +153,7 @@ class PostgresServer:
     def _run(self, *words: str) -> None:
         done = self._call(*words)
         if done.returncode != 0:
-            raise NotAvailable(
-                f"PostgreSQL cannot be set up: {' | '.join(done.stderr.strip().splitlines()[-3:])}"
-            )
+            raise NotAvailable(f"PostgreSQL cannot be set up: {' | '.join(done.stderr.strip().splitlines()[-3:])}")
 
     def _call(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(  # noqa: S603 - our own command

@@ -132,9 +132,7 @@ async def _wait(connect: Any, seconds: float) -> None:
             await (await connect()).close()
         except (OSError, asyncpg.CannotConnectNowError) as error:
             if time.monotonic() > deadline:
-                raise SettingsError(
-                    f"STORE_URL: the server cannot be reached: {type(error).__name__}"
-                ) from None
+                raise SettingsError(f"STORE_URL: the server cannot be reached: {type(error).__name__}") from None
             await asyncio.sleep(0.5)
         else:
             return
@@ -177,9 +175,7 @@ async def _ensure_role(connection: Any, role: str, store: str, settings: Setting
     exists = (await run("SELECT 1 FROM pg_roles WHERE rolname = $1", (role,))).scalar()
     password = _role_password(settings, store)
     if not exists:
-        may = (
-            await run("SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user")
-        ).scalar()
+        may = (await run("SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user")).scalar()
         if not may:
             raise SettingsError(f"the role {role} is missing, and this user may not create it")
         await run(f'CREATE ROLE "{role}" LOGIN')

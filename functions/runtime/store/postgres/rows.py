@@ -43,9 +43,7 @@ SELECT wanted.kind, wanted.id, entity.version, entity.expires, entity.mark, NULL
 FROM unnest($2::text[], $3::text[]) AS wanted (kind, id) CROSS JOIN LATERAL (
     SELECT * FROM {schema}.entity WHERE entity.kind = wanted.kind AND entity.id = wanted.id LIMIT 1
 ) AS entity"""
-        self.commit = (
-            f"SELECT {schema}.commit_1({', '.join(f'${number}' for number in range(1, _PARAMETERS + 1))})"
-        )
+        self.commit = f"SELECT {schema}.commit_1({', '.join(f'${number}' for number in range(1, _PARAMETERS + 1))})"
         self.outbox = f"SELECT * FROM {schema}.outbox WHERE time < $1 ORDER BY id LIMIT $2"
         self.outbox_published = f"DELETE FROM {schema}.outbox WHERE id = ANY($1)"
         self.outbox_has = f"SELECT 1 FROM {schema}.outbox WHERE id = ANY($1) LIMIT 1"
@@ -116,9 +114,7 @@ def commit_values(
         old = (row.stored.version, row.mark) if row else (None, None)
         new = write.new if write else None
         action = "check" if write is None else "write" if new else "delete"
-        rows.append(
-            (action, kind, key, *old, *((new.version, new.expires, new.keys, new.data) if new else _NOTHING))
-        )
+        rows.append((action, kind, key, *old, *((new.version, new.expires, new.keys, new.data) if new else _NOTHING)))
         if write:
             removed += [(kind, name, escape(part), escape(sort), key) for name, part, sort in write.removed]
             added += [(kind, name, escape(part), escape(sort), key) for name, part, sort in write.added]

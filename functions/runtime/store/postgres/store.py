@@ -83,9 +83,7 @@ class PostgresStore(StoreBase):
 
     async def _read_range(self, wanted: Range, limit: int) -> Sequence[Found]:
         after, until = wanted.after, wanted.until
-        sql = self._statements.page(
-            after=after is not None, until=until is not None, descending=wanted.descending
-        )
+        sql = self._statements.page(after=after is not None, until=until is not None, descending=wanted.descending)
         bounds = [*(after or ()), *(() if until is None else (until,))]
         values = (wanted.kind, wanted.name, escape(wanted.partition), self._due(), limit)
         rows = await self._fetch(sql, *values, *map(escape, bounds))
@@ -202,9 +200,7 @@ class PostgresStore(StoreBase):
             failures += 1
 
     async def _read(self, jobs: Sequence[Job], deadline: float) -> Snapshot:
-        refs = {
-            (self._codecs.of(ref.type).name, escape(ref.id)): ref for job in jobs for ref in job.request.refs
-        }
+        refs = {(self._codecs.of(ref.type).name, escape(ref.id)): ref for job in jobs for ref in job.request.refs}
         keys = {escape(it.key): it.key for job in jobs if (it := job.request.idempotency)}
         kinds, ids = [kind for kind, _ in refs], [entity_id for _, entity_id in refs]
         rows = await self._database.fetch(deadline, self._statements.read, list(keys), kinds, ids)

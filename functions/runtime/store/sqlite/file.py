@@ -113,9 +113,7 @@ def check(path: Path, whole_up_to: int | None = None) -> None:
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             size = path.stat().st_size
-            pages, page = (
-                connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
-            )
+            pages, page = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
             if size < pages * page and not _has_log(path):
                 raise _corrupt(path, f"it has {size} of {pages * page} bytes")
             if whole_up_to is None or size <= whole_up_to:

@@ -68,16 +68,12 @@ class SQLiteStore(StoreBase):
     async def _read_many(self, kind: str, ids: Sequence[str]) -> Mapping[str, bytes]:
         due = self._due()
         return {
-            entity_id: data
-            for entity_id in ids
-            for (data,) in self._read(rows_of.GET_DATA, (kind, entity_id, due))
+            entity_id: data for entity_id in ids for (data,) in self._read(rows_of.GET_DATA, (kind, entity_id, due))
         }
 
     async def _read_range(self, wanted: Range, limit: int) -> Sequence[Found]:
         after, until = wanted.after, wanted.until
-        sql = rows_of.page_statement(
-            after=after is not None, until=until is not None, descending=wanted.descending
-        )
+        sql = rows_of.page_statement(after=after is not None, until=until is not None, descending=wanted.descending)
         bounds = (*(after or ()), *(() if until is None else (until,)))
         return self._read(sql, (*wanted[:3], *bounds, self._due(), limit))
 
@@ -143,9 +139,7 @@ class SQLiteStore(StoreBase):
             raise store_unavailable() from error
 
     def _transact(self, request: Request) -> Plan:
-        planned = plan_or_replay(
-            self._codecs, request, self._find_record, self._find, self._clock.now(), self._epoch
-        )
+        planned = plan_or_replay(self._codecs, request, self._find_record, self._find, self._clock.now(), self._epoch)
         for write in planned.writes:
             rows_of.apply(self._execute, write)
         for event in planned.outbox:

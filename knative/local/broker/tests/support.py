@@ -57,9 +57,7 @@ class Broker:
     http: httpx.AsyncClient
     registry: CollectorRegistry
 
-    async def post(
-        self, event_id: str = "1", path: str = "/shop/default", **attributes: str
-    ) -> httpx.Response:
+    async def post(self, event_id: str = "1", path: str = "/shop/default", **attributes: str) -> httpx.Response:
         return await self.http.post(path, headers=headers(event_id, **attributes), content=b'{"a": 1}')
 
     def metric(self, name: str, **labels: str) -> float:

@@ -97,9 +97,7 @@ class TestHttpBindingHeaderValues:
             sent = {"content-type": "application/cloudevents+json"}
             await it.http.post("/", headers=sent, content=json.dumps(document))
             await until(lambda: len(one.received) == 1)
-        assert one.received[0].headers["ce-note"] == (
-            "Euro%20%E2%82%AC%20%22quoted%22%20100%25%20%F0%9F%98%80"
-        )
+        assert one.received[0].headers["ce-note"] == ("Euro%20%E2%82%AC%20%22quoted%22%20100%25%20%F0%9F%98%80")
         assert note(one.received[0].headers["ce-note"]) == text
 
 

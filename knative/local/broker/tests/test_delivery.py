@@ -49,9 +49,7 @@ async def test_a_transient_failure_is_tried_again_until_it_works(tmp_path: Path,
         documents = broker(delivery=FAST), trigger("t", subscriber.url)
         async with running(tmp_path, *documents) as it:
             await it.post()
-            await until(
-                lambda: it.metric("shop_broker_deliveries_total", trigger="shop/t", result="delivered") == 1
-            )
+            await until(lambda: it.metric("shop_broker_deliveries_total", trigger="shop/t", result="delivered") == 1)
             assert it.metric("shop_broker_retries_total", trigger="shop/t") == 2
             assert it.metric("shop_broker_pending", trigger="shop/t") == 0
     assert len(subscriber.received) == 3
@@ -121,9 +119,7 @@ async def test_a_subscriber_that_does_not_answer_in_time_is_tried_again(tmp_path
             await it.post()
             await until(lambda: len(subscriber.received) == 2)
             gate.set()
-            await until(
-                lambda: it.metric("shop_broker_deliveries_total", trigger="shop/t", result="delivered") == 1
-            )
+            await until(lambda: it.metric("shop_broker_deliveries_total", trigger="shop/t", result="delivered") == 1)
 
 
 async def test_a_dead_letter_sink_that_fails_is_asked_until_it_takes_the_event(tmp_path: Path) -> None:
@@ -132,17 +128,13 @@ async def test_a_dead_letter_sink_that_fails_is_asked_until_it_takes_the_event(t
         async with running(tmp_path, broker(delivery=spec), trigger("t", subscriber.url)) as it:
             await it.post()
             await until(
-                lambda: (
-                    it.metric("shop_broker_deliveries_total", trigger="shop/t", result="dead_lettered") == 1
-                )
+                lambda: it.metric("shop_broker_deliveries_total", trigger="shop/t", result="dead_lettered") == 1
             )
             assert it.metric("shop_broker_pending", trigger="shop/t") == 0
     assert len(sink.received) == 2
 
 
-async def test_without_a_sink_the_event_is_counted_and_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_without_a_sink_the_event_is_counted_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dropped = {"trigger": "shop/t", "result": "dropped"}
     async with (
         subscribed(Answer(400)) as subscriber,
@@ -296,7 +288,5 @@ def test_a_dead_letter_sink_is_asked_at_least_once_a_minute() -> None:
         (500, b"5", Failed(500, b"")),
     ],
 )
-def test_an_answer_is_judged_by_status_and_retry_after(
-    status: int, header: bytes, outcome: Delivered | Failed
-) -> None:
+def test_an_answer_is_judged_by_status_and_retry_after(status: int, header: bytes, outcome: Delivered | Failed) -> None:
     assert rules.judge(Response(status, ((b"retry-after", header),), b""), now=0) == outcome

@@ -48,9 +48,7 @@ async def test_every_acknowledged_event_arrives_although_the_broker_is_killed(tm
     gate = asyncio.Event()
     async with subscribed(gate=gate) as slow, subscribed(*[Answer(503)] * 20) as flaky:
         spec = {"retry": 50, "backoffPolicy": "linear", "backoffDelay": "PT0.01S"}
-        config.write_text(
-            as_yaml([broker(delivery=spec), trigger("slow", slow.url), trigger("flaky", flaky.url)])
-        )
+        config.write_text(as_yaml([broker(delivery=spec), trigger("slow", slow.url), trigger("flaky", flaky.url)]))
 
         async def publish(http: httpx.AsyncClient, first: int) -> None:
             for number in range(first, first + 20):
@@ -139,9 +137,7 @@ async def test_a_dead_letter_waits_for_its_sink_across_restarts(tmp_path: Path) 
             async with running(tmp_path, broker(delivery=spec), trigger("t", subscriber.url)) as it:
                 if url == gone.url:
                     await it.post()
-                    await until(
-                        lambda: it.metric("shop_broker_dead_letter_failures_total", trigger="shop/t") > 0
-                    )
+                    await until(lambda: it.metric("shop_broker_dead_letter_failures_total", trigger="shop/t") > 0)
                 else:
                     await until(lambda: len(sink.received) == 1)
     assert len(subscriber.received) == 1

@@ -109,9 +109,7 @@ BAD_HEADERS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("change", "reason"), BAD_HEADERS)
-async def test_a_bad_binary_event_is_refused_with_a_reason(
-    tmp_path: Path, change: dict[str, Any], reason: str
-) -> None:
+async def test_a_bad_binary_event_is_refused_with_a_reason(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
     async with running(tmp_path, broker()) as it:
         merged: dict[Any, Any] = {**headers(), **change}
         answer = await it.http.post("/shop/default", headers=merged, content=b"{}")
@@ -136,9 +134,7 @@ BAD_BODIES: list[tuple[bytes, str]] = [
 
 
 @pytest.mark.parametrize(("body", "reason"), BAD_BODIES)
-async def test_a_bad_structured_event_is_refused_with_a_reason(
-    tmp_path: Path, body: bytes, reason: str
-) -> None:
+async def test_a_bad_structured_event_is_refused_with_a_reason(tmp_path: Path, body: bytes, reason: str) -> None:
     async with running(tmp_path, broker()) as it:
         answer = await it.http.post("/shop/default", headers=STRUCTURED, content=body)
     problem(answer, 400, reason)
@@ -146,9 +142,7 @@ async def test_a_bad_structured_event_is_refused_with_a_reason(
 
 async def test_a_format_that_is_not_known_is_415(tmp_path: Path) -> None:
     async with running(tmp_path, broker()) as it:
-        answer = await it.http.post(
-            "/", headers={"content-type": "application/cloudevents+xml"}, content=b"<a/>"
-        )
+        answer = await it.http.post("/", headers={"content-type": "application/cloudevents+xml"}, content=b"<a/>")
     problem(answer, 415, "UNSUPPORTED_FORMAT")
 
 

@@ -50,10 +50,7 @@ class TestDataPlaneEventAcknowledgementAndDeliveryRetry:
         wanted = dict.fromkeys(NEVER_AGAIN, 1) | {status: 1 + 3 for status in AGAIN if status < 600}
         async with AsyncExitStack() as stack:
             sink = await stack.enter_async_context(subscribed())
-            asked = {
-                status: await stack.enter_async_context(subscribed(*[Answer(status)] * 9))
-                for status in wanted
-            }
+            asked = {status: await stack.enter_async_context(subscribed(*[Answer(status)] * 9)) for status in wanted}
             documents = [trigger(f"t{status}", one.url) for status, one in asked.items()]
             spec = {**FAST, "deadLetterSink": {"uri": sink.url}}
             it = await stack.enter_async_context(running(tmp_path, broker(delivery=spec), *documents))
@@ -63,9 +60,7 @@ class TestDataPlaneEventAcknowledgementAndDeliveryRetry:
             codes = sorted(int(letter.headers["ce-knativeerrorcode"]) for letter in sink.received)
             assert codes == sorted(wanted)
 
-    async def test_duplicates_are_accepted_and_every_attempt_keeps_source_and_id(
-        self, tmp_path: Path
-    ) -> None:
+    async def test_duplicates_are_accepted_and_every_attempt_keeps_source_and_id(self, tmp_path: Path) -> None:
         async with (
             subscribed(Answer(500)) as one,
             running(tmp_path, broker(delivery=FAST), trigger("t", one.url)) as it,
@@ -121,17 +116,13 @@ async def replied(tmp_path: Path, answer: Answer, **spec: Any) -> tuple[Subscrib
 class TestDataPlaneDerivedReplyEvents:
     """knative/specs, data plane: Derived (Reply) Events."""
 
-    async def test_subscribers_are_told_that_a_reply_is_welcome_and_dead_letter_sinks_not(
-        self, tmp_path: Path
-    ) -> None:
+    async def test_subscribers_are_told_that_a_reply_is_welcome_and_dead_letter_sinks_not(self, tmp_path: Path) -> None:
         asked, _, sink = await replied(tmp_path, Answer(400))
         assert asked.received[0].headers["prefer"] == "reply"
         assert "prefer" not in sink.received[0].headers
 
     async def test_a_reply_may_come_in_binary_mode(self, tmp_path: Path) -> None:
-        _, others, sink = await replied(
-            tmp_path, Answer(200, [*REPLY, (b"content-type", b"text/plain")], b"hi")
-        )
+        _, others, sink = await replied(tmp_path, Answer(200, [*REPLY, (b"content-type", b"text/plain")], b"hi"))
         assert [(one.id, one.body) for one in others.received] == [("reply", b"hi")]
         assert sink.received == []
 
@@ -142,9 +133,7 @@ class TestDataPlaneDerivedReplyEvents:
         assert [(one.id, one.body) for one in others.received] == [(FEATURE["id"], b"1")]
 
     @pytest.mark.parametrize("status", [201, 202, 203, 206])
-    async def test_an_event_in_another_answer_than_200_must_not_be_routed(
-        self, tmp_path: Path, status: int
-    ) -> None:
+    async def test_an_event_in_another_answer_than_200_must_not_be_routed(self, tmp_path: Path, status: int) -> None:
         _, others, sink = await replied(tmp_path, Answer(status, REPLY, b"{}"))
         assert (others.received, sink.received) == ([], [])
 
@@ -163,9 +152,7 @@ class TestKnativeDeadLetterExtensions:
     """Knative, Handling Delivery Failure: knativeerrordest, knativeerrorcode, knativeerrordata."""
 
     @pytest.mark.parametrize("said", [b"", b"plain words", b"\xff\x00 bytes", "\u20ac".encode() * 2000])
-    async def test_the_sink_gets_the_event_whole_with_what_went_wrong(
-        self, tmp_path: Path, said: bytes
-    ) -> None:
+    async def test_the_sink_gets_the_event_whole_with_what_went_wrong(self, tmp_path: Path, said: bytes) -> None:
         asked, _, sink = await replied(tmp_path, Answer(409, body=said))
         sent, dead = asked.received[0], sink.received[0]
         assert dead.body == sent.body
@@ -191,9 +178,7 @@ class TestKnativeDeadLetterExtensions:
 class TestKnativeBrokerTtl:
     """Knative's brokers: knativebrokerttl bounds how far an event and its replies go, 255 hops where nobody says."""
 
-    @pytest.mark.parametrize(
-        ("given", "left"), [(None, 255), ("255", 254), ("2", 1), ("many", 255), ("1", 0)]
-    )
+    @pytest.mark.parametrize(("given", "left"), [(None, 255), ("255", 254), ("2", 1), ("many", 255), ("1", 0)])
     def test_each_passage_takes_one(self, given: str | None, left: int) -> None:
         attributes = {} if given is None else {rules.TTL: given}
         assert rules.incoming_ttl(attributes) == left

@@ -41,9 +41,7 @@ def request(service: str, *spans: Otlp) -> bytes:
     return sent.SerializeToString()
 
 
-def span(
-    number: int, name: str, kind: Otlp.SpanKind.ValueType, seconds: float = 0.01, **attributes: Any
-) -> Otlp:
+def span(number: int, name: str, kind: Otlp.SpanKind.ValueType, seconds: float = 0.01, **attributes: Any) -> Otlp:
     begun = int((NOW + number / 1000) * 1e9)
     made = Otlp(
         trace_id=attributes.pop("trace", 1).to_bytes(16, "big"),
@@ -159,9 +157,7 @@ async def test_the_page_loads_nothing_from_elsewhere(console: httpx.AsyncClient)
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 @pytest.mark.parametrize("path", ["/console", "/console/api/dead-letters", "/console/api/unheard-of"])
-async def test_no_path_can_be_written_to_by_a_foreign_page(
-    console: httpx.AsyncClient, method: str, path: str
-) -> None:
+async def test_no_path_can_be_written_to_by_a_foreign_page(console: httpx.AsyncClient, method: str, path: str) -> None:
     assert (await console.request(method, path)).status_code == 403
 
 
