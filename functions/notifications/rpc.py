@@ -7,8 +7,7 @@ from typing import Any
 from functions.notifications.channels.feedback import FeedbackService
 from functions.notifications.domain import Notification, Preferences
 from functions.notifications.service import ListNotifications, NotificationsService, UpdatePreferences
-from functions.runtime.access import ANYBODY, SIGNED_IN
-from functions.runtime.identity import current_caller
+from functions.runtime.identity import ANYBODY, SIGNED_IN, current_caller
 from functions.runtime.messages import timestamp
 from proto.shop.notifications.v1 import notifications_pb2 as pb
 from proto.shop.notifications.v1 import notifications_pb2_grpc

@@ -10,11 +10,10 @@ from events.catalog import Money
 from functions.orders.domain import Order, Status
 from functions.orders.pricing import RequestedLine
 from functions.orders.service import CancelOrder, ListOrders, OrdersService, PlaceOrder
-from functions.runtime.access import ADMINS, ANYBODY, SIGNED_IN, services
 from functions.runtime.addresses import PostalAddress
 from functions.runtime.errors import invalid
 from functions.runtime.idempotency import fingerprint
-from functions.runtime.identity import current_caller
+from functions.runtime.identity import ADMINS, ANYBODY, SIGNED_IN, current_caller, services
 from functions.runtime.messages import from_message, money, timestamp
 from proto.shop.orders.v1 import orders_pb2 as pb
 from proto.shop.orders.v1 import orders_pb2_grpc

@@ -9,8 +9,7 @@ from functions.payments.domain import Payment, Refund
 from functions.payments.providers.port import LedgerEntry
 from functions.payments.refunds import ListRefunds, RefundPayment, RefundsService
 from functions.payments.service import ListLedger, ListPayments, PaymentsService
-from functions.runtime.access import ADMINS, ANYBODY, SIGNED_IN
-from functions.runtime.identity import current_caller
+from functions.runtime.identity import ADMINS, ANYBODY, SIGNED_IN, current_caller
 from functions.runtime.messages import money, timestamp
 from proto.shop.payments.v1 import payments_pb2 as pb
 from proto.shop.payments.v1 import payments_pb2_grpc

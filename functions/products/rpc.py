@@ -12,8 +12,7 @@ from functions.products.search.listing import ListProducts
 from functions.products.service import ProductsService
 from functions.products.stock.domain import Stock, StockAdjustment
 from functions.products.stock.service import AdjustStock, ListAdjustments, SetStock, StockService
-from functions.runtime.access import ADMINS, ANYBODY
-from functions.runtime.identity import current_caller
+from functions.runtime.identity import ADMINS, ANYBODY, current_caller
 from functions.runtime.messages import money, timestamp
 from proto.shop.money.v1 import money_pb2
 from proto.shop.products.v1 import products_pb2 as pb

@@ -8,9 +8,9 @@ from typing import Any
 
 from events.catalog import Payload
 from events.signatures import Signer, Verifier
-from functions.runtime.access import Access
 from functions.runtime.clock import Clock
 from functions.runtime.event_metrics import EventMetric
+from functions.runtime.identity import Access
 from functions.runtime.inbox import InboxRecord
 from functions.runtime.settings import RuntimeSettings
 from functions.runtime.store.port import Store

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from functions.runtime.access import ADMINS, ANYBODY, SIGNED_IN, services
 from functions.runtime.errors import invalid
-from functions.runtime.identity import current_caller
+from functions.runtime.identity import ADMINS, ANYBODY, SIGNED_IN, current_caller, services
 from functions.runtime.messages import from_message, seconds, seconds_since_1970, timestamp
 from functions.users import domain
 from functions.users.auth.authenticator import LogIn

@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from functions.runtime.access import ANYBODY
 from functions.runtime.app import RpcService
 from functions.runtime.errors import ServiceError
-from functions.runtime.identity import Identity, current_caller
+from functions.runtime.identity import ANYBODY, Identity, current_caller
 from proto.shop.money.v1 import money_pb2
 from proto.shop.notifications.v1 import notifications_pb2, notifications_pb2_grpc
 from proto.shop.orders.v1 import orders_pb2, orders_pb2_grpc

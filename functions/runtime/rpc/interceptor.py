@@ -17,8 +17,8 @@ import grpc
 import grpc.aio
 
 from functions.runtime import grpc_client, identity
-from functions.runtime.access import Access
 from functions.runtime.errors import Code, ServiceError, exhausted, invalid, unavailable
+from functions.runtime.identity import Access
 from functions.runtime.rpc.errors import status_code, trailing_metadata
 from functions.runtime.rpc.pending_calls import PendingCalls
 from functions.runtime.tokens import TokenVerifier

@@ -10,8 +10,8 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from functions.runtime.access import ANYBODY, Access, UndeclaredRpc
 from functions.runtime.app import RpcService
+from functions.runtime.identity import ANYBODY, Access, UndeclaredRpc
 from functions.runtime.rpc.interceptor import STREAM_CHECK_SECONDS, Interceptor, Method
 from functions.runtime.rpc.pending_calls import PendingCalls
 from functions.runtime.tokens import TokenVerifier

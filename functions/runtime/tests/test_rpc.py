@@ -12,10 +12,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from functions.runtime import identity
-from functions.runtime.access import ADMINS, ANYBODY, SIGNED_IN, Access, UndeclaredRpc, services
 from functions.runtime.app import RpcService
 from functions.runtime.errors import Code, ServiceError, Violation, invalid, unauthenticated, unavailable
 from functions.runtime.grpc_client import GrpcClient, enter_deadline
+from functions.runtime.identity import ADMINS, ANYBODY, SIGNED_IN, Access, UndeclaredRpc, services
 from functions.runtime.rpc.server import RpcServer
 from functions.runtime.tests.support import FakeVerifier, bearer
 from observability import context, logs
