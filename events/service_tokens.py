@@ -76,11 +76,7 @@ class Callers:
                 algorithms=["EdDSA"],
                 audience=self._audience,
                 issuer=self._issuer,
-                options={
-                    "require": ["exp", "iat", "sub", "aud", "iss"],
-                    "verify_exp": False,
-                    "verify_iat": False,
-                },
+                options={"require": ["exp", "iat", "sub", "aud", "iss"], "verify_exp": False, "verify_iat": False},
             )
         except (jwt.InvalidTokenError, ValueError, TypeError):
             raise NotAuthenticated("The service token is not valid.") from None

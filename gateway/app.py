@@ -26,17 +26,7 @@ from gateway.middleware.limits import LimitsMiddleware
 from gateway.middleware.request_context import RequestContextMiddleware
 from gateway.middleware.response_headers import ResponseHeadersMiddleware
 from gateway.rate_limit import TokenBuckets
-from gateway.routes import (
-    admin,
-    notifications,
-    orders,
-    payments,
-    products,
-    sessions,
-    users,
-    webhooks,
-    wellknown,
-)
+from gateway.routes import admin, notifications, orders, payments, products, sessions, users, webhooks, wellknown
 from gateway.routing import PublicRoute, require_access
 from gateway.settings import Settings
 from observability import metrics

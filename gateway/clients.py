@@ -143,12 +143,7 @@ class DeadLettersClient:
         }
         try:
             async with self._session.request(
-                method,
-                self._url + path,
-                params=query,
-                headers=headers,
-                timeout=timeout,
-                allow_redirects=False,
+                method, self._url + path, params=query, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
                 _check(response.status)
                 return await response.json() if response.status != 204 else None

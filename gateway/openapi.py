@@ -143,11 +143,7 @@ _HEADERS = {
     ),
 }
 HEADERS = {
-    name: {
-        "description": description,
-        "schema": _TEXT if isinstance(example, str) else _SECONDS,
-        "example": example,
-    }
+    name: {"description": description, "schema": _TEXT if isinstance(example, str) else _SECONDS, "example": example}
     for name, (description, example) in _HEADERS.items()
 }
 """Response headers by name; an operation refers to them."""
@@ -222,10 +218,7 @@ def _documented(route: ApiRoute) -> APIRoute:
     response: dict[str, Any] = {"description": "Done." if status == 204 else "As asked for."}
     responses: dict[int | str, dict[str, Any]] = {status: response}
     if event := options.get("event_example"):
-        schema = {
-            "type": "string",
-            "description": "Server-sent events; the `data` of each is an Order in JSON.",
-        }
+        schema = {"type": "string", "description": "Server-sent events; the `data` of each is an Order in JSON."}
         response["content"] = {"text/event-stream": {"schema": schema, "example": event}}
         responses[204] = {"description": "Nothing more will come; Last-Event-ID had it all."}
     elif route.result is not None:
@@ -316,10 +309,7 @@ def integer_format(schema: dict[str, Any]) -> str:
 
 
 def _finish(
-    operation: dict[str, Any],
-    route: ApiRoute,
-    schemas: dict[str, Any],
-    shared: dict[str, dict[str, Any]],
+    operation: dict[str, Any], route: ApiRoute, schemas: dict[str, Any], shared: dict[str, dict[str, Any]]
 ) -> None:
     summary, _, rest = operation["description"].partition("\n")
     operation["summary"] = summary.rstrip(".")

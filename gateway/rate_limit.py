@@ -66,11 +66,7 @@ class TokenBuckets:
 
     def _refusal(self, wait: float) -> HttpError:
         return HttpError(
-            429,
-            "RATE_LIMITED",
-            "Too many requests; slow down.",
-            code=Code.RESOURCE_EXHAUSTED,
-            retry_after=wait,
+            429, "RATE_LIMITED", "Too many requests; slow down.", code=Code.RESOURCE_EXHAUSTED, retry_after=wait
         )
 
 

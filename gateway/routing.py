@@ -124,12 +124,7 @@ class ApiRoute(APIRoute):
     """A route of the API. Raises RouteWithoutAccess if `options` do not state who may call it."""
 
     def __init__(
-        self,
-        method: str,
-        path: str,
-        endpoint: Callable[..., Coroutine[Any, Any, Any]],
-        tag: str,
-        options: RouteOptions,
+        self, method: str, path: str, endpoint: Callable[..., Coroutine[Any, Any, Any]], tag: str, options: RouteOptions
     ) -> None:
         if not isinstance(options.get("access"), Access):
             raise RouteWithoutAccess(f"{path}: state who may call, by access=")
@@ -174,11 +169,7 @@ class ApiRoute(APIRoute):
     def get_route_handler(self) -> Handler:
         """Return a handler that checks identity and limits, and calls the endpoint within the deadline."""
         inner = self._fast_handler(super().get_route_handler())
-        access, cost, own_seconds = (
-            self.access,
-            self.options.get("cost", 1),
-            self.options.get("deadline_seconds"),
-        )
+        access, cost, own_seconds = (self.access, self.options.get("cost", 1), self.options.get("deadline_seconds"))
         has_body = self.body_field is not None or "body_example" in self.options
         parameters = frozenset(field.alias for field in self.dependant.query_params)
         is_conditional = self.options.get("etag", False) and self.method == "GET"

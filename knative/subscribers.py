@@ -54,10 +54,7 @@ def removal(found: Iterable[Stale]) -> str:
     patch = []
     for subscriber in sorted(found, key=lambda each: -each.place):  # so that the places of the others stay
         place = f"/spec/subscribers/{subscriber.place}"
-        patch += [
-            {"op": "test", "path": f"{place}/uid", "value": subscriber.uid},
-            {"op": "remove", "path": place},
-        ]
+        patch += [{"op": "test", "path": f"{place}/uid", "value": subscriber.uid}, {"op": "remove", "path": place}]
     return json.dumps(patch)
 
 

@@ -145,11 +145,7 @@ class ApiSpan(tracing.Span, trace.Span):
         self.failed = code is trace.StatusCode.ERROR
 
     def record_exception(
-        self,
-        exception: BaseException,
-        attributes: Any = None,
-        timestamp: int | None = None,
-        escaped: bool = False,
+        self, exception: BaseException, attributes: Any = None, timestamp: int | None = None, escaped: bool = False
     ) -> None:
         """Add an event with the type of the exception."""
         kind = type(exception).__qualname__

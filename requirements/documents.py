@@ -22,14 +22,7 @@ def main(tools: Path) -> int:
     with TemporaryDirectory() as made:
         openapi = Path(made, "openapi.json")
         openapi.write_text(json.dumps(create_app(Settings()).openapi(), indent=1))
-        spectral = [
-            "spectral",
-            "lint",
-            "--quiet",
-            "--ruleset",
-            str(FOLDER / "spectral.yaml"),
-            "--fail-severity=hint",
-        ]
+        spectral = ["spectral", "lint", "--quiet", "--ruleset", str(FOLDER / "spectral.yaml"), "--fail-severity=hint"]
         redocly = ["redocly", "lint", "--config", str(FOLDER / "redocly.yaml"), "--format=github-actions"]
         commands = {
             "Spectral": [*spectral, str(openapi), str(ASYNCAPI)],

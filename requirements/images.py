@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 _IMAGE = re.compile(
-    r"(?P<before>(?:^\s+(?:- )?image: |^ARG PYTHON_IMAGE=))(?P<image>[a-z0-9][\w./-]*:[\w.-]+)(?=\s*$)",
-    re.MULTILINE,
+    r"(?P<before>(?:^\s+(?:- )?image: |^ARG PYTHON_IMAGE=))(?P<image>[a-z0-9][\w./-]*:[\w.-]+)(?=\s*$)", re.MULTILINE
 )
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 

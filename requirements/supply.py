@@ -40,7 +40,7 @@ _LOOKED_UP: Final = {
 }
 EXCEPTIONS: Final = {
     # A dependency of copier, for `make new-service` on a developer's machine. It is in no image and not distributed.
-    "jinja2-ansible-filters": "GPL-3.0-or-later",
+    "jinja2-ansible-filters": "GPL-3.0-or-later"
 }
 _LOCKED = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==(\S+)", re.MULTILINE)
 Component = Mapping[str, Any]
@@ -102,14 +102,7 @@ def inventory(tools: Path, environment: Path, build: Path) -> Iterator[str]:
     """Write the SBOMs and the list of licences to `build`; yield the problems with the licences."""
     build.mkdir(parents=True, exist_ok=True)
     whole = build / "environment.cdx.json"
-    command = [
-        str(tools / "cyclonedx-py"),
-        "environment",
-        str(environment),
-        "--output-reproducible",
-        "-o",
-        str(whole),
-    ]
+    command = [str(tools / "cyclonedx-py"), "environment", str(environment), "--output-reproducible", "-o", str(whole)]
     subprocess.run(command, check=True)
     document = json.loads(whole.read_text())
     whole.unlink()
@@ -138,14 +131,7 @@ def ask(tools: Path, title: str) -> tuple[list[str], list[str]]:
     """Run pip-audit on one locked list; return the same as `weaknesses`. If it fails, all packages are skipped ones."""
     path = HERE / f"{title}.txt"
     # --disable-pip: everything is locked, so nothing has to be resolved or downloaded.
-    command = [
-        str(tools / "pip-audit"),
-        "--disable-pip",
-        "--progress-spinner=off",
-        "--format=json",
-        "-r",
-        str(path),
-    ]
+    command = [str(tools / "pip-audit"), "--disable-pip", "--progress-spinner=off", "--format=json", "-r", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         return weaknesses(done.stdout)

@@ -110,9 +110,7 @@ class NotificationsService:
         if set(command.muted or ()) - TEMPLATES:
             known = ", ".join(sorted(TEMPLATES))
             raise invalid(
-                "There is no such template.",
-                ("muted_templates", f"must be among {known}"),
-                reason="TEMPLATE_UNKNOWN",
+                "There is no such template.", ("muted_templates", f"must be among {known}"), reason="TEMPLATE_UNKNOWN"
             )
 
         def change(found: Sequence[Any]) -> Changes[Preferences]:

@@ -17,13 +17,7 @@ from functions.orders.watchers import Watchers
 from functions.runtime.app import Function, Hook, RpcService
 from functions.runtime.clock import Clock, SystemClock
 from functions.runtime.currencies import PROVIDERS
-from functions.runtime.factories import (
-    event_signer,
-    event_verifier,
-    open_store,
-    remote_verifier,
-    service_client,
-)
+from functions.runtime.factories import event_signer, event_verifier, open_store, remote_verifier, service_client
 from functions.runtime.store.port import Store
 from functions.runtime.tokens import TokenVerifier
 

@@ -7,14 +7,7 @@ from datetime import datetime
 
 from prometheus_client import Counter, Histogram
 
-from events.catalog import (
-    OrderCancelled,
-    OrderConfirmed,
-    OrderDelivered,
-    OrderPlaced,
-    OrderShipped,
-    Payload,
-)
+from events.catalog import OrderCancelled, OrderConfirmed, OrderDelivered, OrderPlaced, OrderShipped, Payload
 from functions.orders.domain import ACCOUNT_DELETED, DISPUTE_LOST, REFUNDED, SAGA_REASONS
 from functions.orders.velocity import REASONS
 from functions.runtime.event_metrics import EventMetric
@@ -24,10 +17,7 @@ from observability.metrics import REGISTRY
 STATUS = Counter("shop_orders", "Orders that came to a status.", ["status"], registry=REGISTRY)
 CANCELLED = Counter("shop_orders_cancelled", "Cancelled orders by reason.", ["reason"], registry=REGISTRY)
 REFUSED = Counter(
-    "shop_orders_refused",
-    "Orders that were not placed for their number, by reason.",
-    ["reason"],
-    registry=REGISTRY,
+    "shop_orders_refused", "Orders that were not placed for their number, by reason.", ["reason"], registry=REGISTRY
 )
 for _reason in REASONS:
     REFUSED.labels(_reason)

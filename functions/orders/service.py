@@ -228,8 +228,7 @@ class OrdersService:
         reason = command.reason
         if reason and not _REASON.fullmatch(reason):
             raise invalid(
-                "The reason is not valid.",
-                ("reason", "must be UPPER_SNAKE of at most 64 letters, digits and _"),
+                "The reason is not valid.", ("reason", "must be UPPER_SNAKE of at most 64 letters, digits and _")
             )
         if reason in PLATFORM_REASONS:
             raise invalid("The reason is not valid.", ("reason", "is one that only the platform gives"))
@@ -320,9 +319,7 @@ class OrdersService:
     async def on_payment_refund_failed(self, event: PaymentRefundFailed, inbox: InboxRecord) -> None:
         """Record that the payer's bank returned a refund."""
         await self._orders.change(
-            event.order_id,
-            lambda order: order.refund_failed(self._clock.now(), event.refund_id, event.amount),
-            inbox,
+            event.order_id, lambda order: order.refund_failed(self._clock.now(), event.refund_id, event.amount), inbox
         )
 
     async def on_payment_disputed(self, event: PaymentDisputed, inbox: InboxRecord) -> None:

@@ -10,14 +10,7 @@ from typing import Any
 from events.catalog import Payload
 from functions.orders.domain import DeletedAccount, Order, Receipt, Status
 from functions.orders.stream_tickets import StreamTicket
-from functions.orders.velocity import (
-    EarlierOrders,
-    Origin,
-    StockNeeded,
-    VelocityLimits,
-    VelocityRecord,
-    count_order,
-)
+from functions.orders.velocity import EarlierOrders, Origin, StockNeeded, VelocityLimits, VelocityRecord, count_order
 from functions.runtime.errors import Code, ServiceError, not_found, unauthenticated
 from functions.runtime.ids import is_id
 from functions.runtime.inbox import InboxRecord, commit_inbox_record
@@ -46,9 +39,7 @@ def _indexes(order: Order) -> Iterator[IndexKey]:
 MAPPINGS: tuple[EntityMapping[Any], ...] = (
     EntityMapping(Order, "order", indexes=_indexes),
     EntityMapping(
-        DeletedAccount,
-        "deleted-account",
-        expires_at=lambda account: account.deleted_at + _ACCESS_TOKENS_EXPIRE,
+        DeletedAccount, "deleted-account", expires_at=lambda account: account.deleted_at + _ACCESS_TOKENS_EXPIRE
     ),
     EntityMapping(StreamTicket, "stream-ticket", expires_at=lambda ticket: ticket.expires_at),
     EntityMapping(VelocityRecord, "pace", expires_at=lambda record: record.expires_at),
@@ -160,10 +151,7 @@ class OrderRepository:
         return (new if receipt.id == new.id else await self.get(receipt.id)).as_placed()
 
     async def change(
-        self,
-        order_id: str,
-        act: Callable[[Order], Sequence[Payload]],
-        inbox: InboxRecord | None = None,
+        self, order_id: str, act: Callable[[Order], Sequence[Payload]], inbox: InboxRecord | None = None
     ) -> Order:
         """Change the order with `act`, and commit it together with the events that `act` returns and with `inbox`.
 

@@ -208,11 +208,7 @@ class EarlierOrders:
 
 
 def count_order(
-    origin: Origin,
-    records: Mapping[str, VelocityRecord],
-    order: Order,
-    earlier: EarlierOrders,
-    limits: VelocityLimits,
+    origin: Origin, records: Mapping[str, VelocityRecord], order: Order, earlier: EarlierOrders, limits: VelocityLimits
 ) -> Sequence[VelocityRecord]:
     """Count an order in the records of its origin, and return them.
 

@@ -29,13 +29,7 @@ from functions.payments.domain import (
     cancellation_refund_id,
     derived_id,
 )
-from functions.payments.providers.port import (
-    DisputeRecord,
-    PaymentProvider,
-    RefundOutcome,
-    RefundRecord,
-    RefundState,
-)
+from functions.payments.providers.port import DisputeRecord, PaymentProvider, RefundOutcome, RefundRecord, RefundState
 from functions.runtime.clock import Clock
 from functions.runtime.currencies import ProviderLimits
 from functions.runtime.errors import ServiceError, aborted, invalid, not_found
@@ -89,13 +83,7 @@ class RefundsService:
     """
 
     def __init__(
-        self,
-        store: Store,
-        provider: PaymentProvider,
-        clock: Clock,
-        *,
-        settle_after: timedelta,
-        limits: ProviderLimits,
+        self, store: Store, provider: PaymentProvider, clock: Clock, *, settle_after: timedelta, limits: ProviderLimits
     ) -> None:
         self._store = store
         self._provider = provider
@@ -271,14 +259,7 @@ class RefundsService:
             events: list[Payload] = []
             if dispute is None:
                 dispute = Dispute(
-                    dispute_id,
-                    payment.id,
-                    payment.order_id,
-                    record.amount,
-                    record.reason,
-                    record.refundable,
-                    now,
-                    now,
+                    dispute_id, payment.id, payment.order_id, record.amount, record.reason, record.refundable, now, now
                 )
                 events += payment.open_dispute(dispute, now)
             elif dispute.status is not DisputeStatus.OPEN:
@@ -366,7 +347,5 @@ def _validate(amount: Money | None, reason: str, key: str | None, limits: Provid
     if amount is not None and (problem := limits.refund_problem(amount)) is not None:
         part, message = problem
         raise invalid(
-            f"{limits.provider} cannot refund this amount.",
-            (f"amount.{part}", message),
-            reason="AMOUNT_NOT_CHARGEABLE",
+            f"{limits.provider} cannot refund this amount.", (f"amount.{part}", message), reason="AMOUNT_NOT_CHARGEABLE"
         )

@@ -17,21 +17,8 @@ from typing import Any
 from events.catalog import ERASED_USER_ID, OrderCancelled, Payload, StockReserved, UserDeleted
 from functions.payments import store
 from functions.payments.clients import Instruction, Orders
-from functions.payments.domain import (
-    ORDER_CANCELLED,
-    Payment,
-    Refund,
-    RefundStatus,
-    cancellation_refund_id,
-    payment_id,
-)
-from functions.payments.providers.port import (
-    ChargeOutcome,
-    LedgerEntry,
-    PaymentProvider,
-    ProviderEvent,
-    Webhook,
-)
+from functions.payments.domain import ORDER_CANCELLED, Payment, Refund, RefundStatus, cancellation_refund_id, payment_id
+from functions.payments.providers.port import ChargeOutcome, LedgerEntry, PaymentProvider, ProviderEvent, Webhook
 from functions.payments.refunds import RefundsService, visible_payment
 from functions.runtime.clock import Clock
 from functions.runtime.erasure import Erasure, record_erasure

@@ -32,9 +32,7 @@ MAPPINGS = (
     EntityMapping(Payment, "payment", _payment_indexes),
     EntityMapping(Refund, "refund", _refund_indexes),
     EntityMapping(
-        Dispute,
-        "dispute",
-        lambda dispute: [IndexKey("payment", dispute.payment_id, sortable(dispute.created_at))],
+        Dispute, "dispute", lambda dispute: [IndexKey("payment", dispute.payment_id, sortable(dispute.created_at))]
     ),
     EntityMapping(Reconciliation, "reconciliation"),
     ERASURE_MAPPING,

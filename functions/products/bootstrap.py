@@ -20,11 +20,7 @@ from functions.runtime.tokens import TokenVerifier
 
 
 def bootstrap(
-    settings: Settings,
-    *,
-    store: Store | None = None,
-    clock: Clock | None = None,
-    verifier: TokenVerifier | None = None,
+    settings: Settings, *, store: Store | None = None, clock: Clock | None = None, verifier: TokenVerifier | None = None
 ) -> Function:
     """Compose the service. An argument replaces the collaborator that the settings describe."""
     clock = clock or SystemClock()

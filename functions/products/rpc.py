@@ -119,8 +119,7 @@ class ProductsServicer(products_pb2_grpc.ProductsServiceServicer):
         query = ListAdjustments(request.product_id, request.limit, request.cursor)
         page = await self.stock.list_adjustments(query, current_caller())
         return pb.ListStockAdjustmentsResponse(
-            adjustments=[_adjustment(adjustment) for adjustment in page.items],
-            next_cursor=page.next_cursor or "",
+            adjustments=[_adjustment(adjustment) for adjustment in page.items], next_cursor=page.next_cursor or ""
         )
 
     async def ListCategories(self, request: pb.ListCategoriesRequest, context: Context) -> pb.ListCategoriesResponse:

@@ -102,20 +102,14 @@ class ProviderLimits:
         least, most = limits.minimum if at_least is None else at_least, limits.maximum
         if rest or amount % limits.step:
             step = max(1, limits.step * down // up)
-            return (
-                "amount",
-                f"must be a multiple of {step} for {self.provider} to charge it in {money.currency}",
-            )
+            return ("amount", f"must be a multiple of {step} for {self.provider} to charge it in {money.currency}")
         if amount < least:
             return (
                 "amount",
                 f"must be at least {-(-least * down // up)}, what {self.provider} charges in {money.currency}",
             )
         if amount > most:
-            return (
-                "amount",
-                f"must be at most {most * down // up}, what {self.provider} charges in {money.currency}",
-            )
+            return ("amount", f"must be at most {most * down // up}, what {self.provider} charges in {money.currency}")
         return None
 
 
@@ -172,8 +166,5 @@ SIMULATED = ProviderLimits(
     "The simulated provider", {currency: ChargeLimits(exponent(currency)) for currency in CURRENCIES}
 )
 """No limits except those of ISO 4217."""
-PROVIDERS: Mapping[str, ProviderLimits] = {
-    "stripe": ProviderLimits("Stripe", _stripe()),
-    "simulated": SIMULATED,
-}
+PROVIDERS: Mapping[str, ProviderLimits] = {"stripe": ProviderLimits("Stripe", _stripe()), "simulated": SIMULATED}
 """The limits of each provider, by the value of PAYMENT_PROVIDER."""

@@ -52,13 +52,7 @@ class JwtVerifier:
     """
 
     def __init__(
-        self,
-        keys: KeySetCache,
-        services: ServiceKeys | None,
-        issuer: str,
-        audience: str,
-        clock: Clock,
-        name: str = "",
+        self, keys: KeySetCache, services: ServiceKeys | None, issuer: str, audience: str, clock: Clock, name: str = ""
     ) -> None:
         self._keys = keys
         self._services = services
@@ -107,11 +101,7 @@ class JwtVerifier:
         _check(claims, service.service if service else None, now)
         return _Verified(
             Identity(
-                claims["sub"],
-                frozenset(claims["roles"]),
-                token,
-                claims.get("auth_time", 0),
-                claims.get("device", ""),
+                claims["sub"], frozenset(claims["roles"]), token, claims.get("auth_time", 0), claims.get("device", "")
             ),
             str(kid),
             subject_digest(claims["sub"]),

@@ -12,14 +12,7 @@ import sys
 from pathlib import Path
 
 from functions.template import catalog, shared
-from functions.template.names import (
-    NameRefused,
-    Names,
-    checked_entity,
-    checked_name,
-    entity_of,
-    prefix_of,
-)
+from functions.template.names import NameRefused, Names, checked_entity, checked_name, entity_of, prefix_of
 
 FOLDER = Path(__file__).parent
 CATALOG = Path("events/catalog.py")
@@ -91,11 +84,7 @@ def remove(root: Path, name: str) -> str:
 
 def _own(root: Path, name: str) -> list[Path]:
     """Return the paths that belong only to the service."""
-    return [
-        root / "functions" / name,
-        root / "proto" / "shop" / name,
-        root / "knative" / "base" / f"{name}.yaml",
-    ]
+    return [root / "functions" / name, root / "proto" / "shop" / name, root / "knative" / "base" / f"{name}.yaml"]
 
 
 def _users(root: Path, name: str, events: list[str]) -> list[str]:

@@ -37,11 +37,7 @@ class Services(NamedTuple):
 
 
 def bootstrap(
-    settings: Settings,
-    *,
-    store: Store | None = None,
-    clock: Clock | None = None,
-    verifier: TokenVerifier | None = None,
+    settings: Settings, *, store: Store | None = None, clock: Clock | None = None, verifier: TokenVerifier | None = None
 ) -> Function:
     """Compose the users service. An argument replaces the collaborator that the settings describe."""
     clock = clock or SystemClock()
@@ -93,12 +89,7 @@ def compose(settings: Settings, store: Store, hasher: PasswordHasher, clock: Clo
     keys = SigningKeysService(store, clock)
     tokens = AccessTokens(keys, settings.token_issuer, settings.token_audience, clock)
     users = UsersService(
-        store,
-        hasher,
-        authenticator,
-        throttle,
-        clock,
-        hide_account_existence=settings.registration == "private",
+        store, hasher, authenticator, throttle, clock, hide_account_existence=settings.registration == "private"
     )
     return Services(
         users=users,

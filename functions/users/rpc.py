@@ -12,12 +12,7 @@ from functions.users import domain
 from functions.users.auth.authenticator import LogIn
 from functions.users.auth.challenges import Purpose
 from functions.users.auth.email_change import EmailChangeService
-from functions.users.auth.recovery import (
-    IssueMailedToken,
-    RecoveryService,
-    RequestPasswordReset,
-    ResetPassword,
-)
+from functions.users.auth.recovery import IssueMailedToken, RecoveryService, RequestPasswordReset, ResetPassword
 from functions.users.auth.sessions import SessionsService
 from functions.users.auth.signing_keys import SigningKeysService
 from functions.users.service import (
@@ -216,9 +211,7 @@ class UsersServicer(users_pb2_grpc.UsersServiceServicer):
             jwks=pb.Jwks(json=found.jwks),
             revocations=[
                 pb.Revocation(
-                    digest=revoked.digest,
-                    revoked_at=seconds(revoked.at),
-                    void_before=seconds(revoked.void_before),
+                    digest=revoked.digest, revoked_at=seconds(revoked.at), void_before=seconds(revoked.void_before)
                 )
                 for revoked in found.revoked
             ],

@@ -8,12 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from events.catalog import (
-    NotificationBounced,
-    UserChallenged,
-    UserEmailChangeRequested,
-    UserPasswordChanged,
-)
+from events.catalog import NotificationBounced, UserChallenged, UserEmailChangeRequested, UserPasswordChanged
 from functions.runtime.addresses import normalise
 from functions.runtime.clock import Clock
 from functions.runtime.errors import ServiceError, already_exists, exhausted, invalid

@@ -65,12 +65,7 @@ class AccessLogMiddleware:
                 observed = self._observed[key] = metrics.Observed(metrics.HTTP, *labels)
             observed.observe(seconds)
         if (self._everything or status >= 400) and log.isEnabledFor(logging.INFO):
-            extra = {
-                "method": method,
-                "route": route,
-                "status": status,
-                "duration_ms": round(seconds * 1000, 3),
-            }
+            extra = {"method": method, "route": route, "status": status, "duration_ms": round(seconds * 1000, 3)}
             if request_context.reason:
                 extra["reason"] = request_context.reason
             if request_context.subject:

@@ -12,14 +12,7 @@ from gateway.routing import ApiRoute
 
 SENT = ("authorization", "baggage", "content-type", "traceparent", "tracestate", "x-correlation-id")
 """Request headers that every route accepts, or that tracing in a browser adds to every request."""
-ANSWERED = (
-    "Location",
-    "RateLimit",
-    "RateLimit-Policy",
-    "Retry-After",
-    "WWW-Authenticate",
-    "X-Correlation-Id",
-)
+ANSWERED = ("Location", "RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate", "X-Correlation-Id")
 """Response headers that any route may send."""
 METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 _MAX_AGE_SECONDS = 600

@@ -15,15 +15,7 @@ from functools import partial
 from typing import Annotated, Any, NotRequired
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    Strict,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 from typing_extensions import TypedDict
@@ -135,8 +127,7 @@ class PriceIn(MoneyIn):
     """The price of one piece; 0 for a free product."""
 
     amount: Annotated[
-        Int,
-        Field(ge=MIN_PRICE, le=MAX_PRICE, description="Minor units, such as cents.", examples=[1999]),
+        Int, Field(ge=MIN_PRICE, le=MAX_PRICE, description="Minor units, such as cents.", examples=[1999])
     ]
 
 
@@ -148,8 +139,7 @@ class Money(TypedDict):
 
 
 NextCursor = Annotated[
-    str | None,
-    Field(description="For the next page's `cursor`; null at the end.", examples=["MDE5MGI1YTQ"]),
+    str | None, Field(description="For the next page's `cursor`; null at the end.", examples=["MDE5MGI1YTQ"])
 ]
 
 

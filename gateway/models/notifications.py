@@ -8,23 +8,13 @@ from typing import Annotated, Literal, cast
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from gateway.models.common import (
-    Body,
-    Bool,
-    Moment,
-    NextCursor,
-    Version,
-    identifier,
-    moment,
-    optional_moment,
-)
+from gateway.models.common import Body, Bool, Moment, NextCursor, Version, identifier, moment, optional_moment
 from proto.shop.notifications.v1 import notifications_pb2 as pb
 
 NotificationStatus = TypeAliasType(
     "NotificationStatus",
     Annotated[
-        Literal["PENDING", "SENT", "FAILED", "BOUNCED", "SUPPRESSED"],
-        Field(description="Where a message stands."),
+        Literal["PENDING", "SENT", "FAILED", "BOUNCED", "SUPPRESSED"], Field(description="Where a message stands.")
     ],
 )
 _STATUS = {value: name.removeprefix("NOTIFICATION_STATUS_") for name, value in pb.NotificationStatus.items()}
@@ -50,13 +40,11 @@ class NotificationLine(TypedDict):
     subject: Annotated[str, Field(description="The subject line.", examples=["Your order is confirmed"])]
     status: NotificationStatus
     order_id: Annotated[
-        str | None,
-        Field(description="What it is about.", examples=["ord_0190b5a4c1de7c0f8a31d94e5b7c2f60"]),
+        str | None, Field(description="What it is about.", examples=["ord_0190b5a4c1de7c0f8a31d94e5b7c2f60"])
     ]
     created_at: Moment
     sent_at: Annotated[
-        datetime | None,
-        Field(description="When the channel took it.", examples=["2030-01-01T12:00:01.000001Z"]),
+        datetime | None, Field(description="When the channel took it.", examples=["2030-01-01T12:00:01.000001Z"])
     ]
 
 

@@ -8,18 +8,7 @@ from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from functions.runtime import formats
-from gateway.models.common import (
-    Body,
-    Int,
-    Moment,
-    Money,
-    NextCursor,
-    Reason,
-    Version,
-    identifier,
-    moment,
-    money,
-)
+from gateway.models.common import Body, Int, Moment, Money, NextCursor, Reason, Version, identifier, moment, money
 from gateway.models.users import AddressIn
 from proto.shop.money.v1 import money_pb2
 from proto.shop.orders.v1 import orders_pb2 as pb
@@ -120,8 +109,7 @@ class Order(TypedDict):
     shipping_address: ShippingAddress
     refunded: Money
     disputed: Annotated[
-        bool,
-        Field(description="The payer's bank disputes the payment: nothing is shipped.", examples=[False]),
+        bool, Field(description="The payer's bank disputes the payment: nothing is shipped.", examples=[False])
     ]
     cancel_reason: Annotated[str, Field(description="Empty unless cancelled.", examples=[""])]
     created_at: Moment
@@ -200,10 +188,7 @@ def _shown_address(message: pb.ShippingAddress) -> ShippingAddress:
 
 def order_page(message: pb.ListOrdersResponse) -> OrderPage:
     """Return a page of orders as the API shows it."""
-    return {
-        "items": [order(entry) for entry in message.orders],
-        "next_cursor": message.next_cursor or None,
-    }
+    return {"items": [order(entry) for entry in message.orders], "next_cursor": message.next_cursor or None}
 
 
 class StreamTicket(TypedDict):

@@ -7,39 +7,20 @@ from typing import Annotated, Literal, cast
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from gateway.models.common import (
-    Body,
-    Moment,
-    Money,
-    MoneyIn,
-    NextCursor,
-    Reason,
-    Version,
-    identifier,
-    moment,
-    money,
-)
+from gateway.models.common import Body, Moment, Money, MoneyIn, NextCursor, Reason, Version, identifier, moment, money
 from proto.shop.payments.v1 import payments_pb2 as pb
 
 PaymentStatus = TypeAliasType(
     "PaymentStatus",
     Annotated[
         Literal[
-            "PENDING",
-            "CAPTURED",
-            "DECLINED",
-            "VOIDED",
-            "PARTIALLY_REFUNDED",
-            "REFUNDED",
-            "DISPUTED",
-            "CHARGED_BACK",
+            "PENDING", "CAPTURED", "DECLINED", "VOIDED", "PARTIALLY_REFUNDED", "REFUNDED", "DISPUTED", "CHARGED_BACK"
         ],
         Field(description="Where a payment stands."),
     ],
 )
 RefundStatus = TypeAliasType(
-    "RefundStatus",
-    Annotated[Literal["PENDING", "SUCCEEDED", "FAILED"], Field(description="Where a refund stands.")],
+    "RefundStatus", Annotated[Literal["PENDING", "SUCCEEDED", "FAILED"], Field(description="Where a refund stands.")]
 )
 _STATUS = {value: name.removeprefix("PAYMENT_STATUS_") for name, value in pb.PaymentStatus.items()}
 _REFUND = {value: name.removeprefix("REFUND_STATUS_") for name, value in pb.RefundStatus.items()}

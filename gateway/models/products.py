@@ -41,8 +41,7 @@ Description = Annotated[
 ]
 Category = Annotated[str, Field(pattern=formats.CATEGORY, description="A slug.", examples=["kitchen"])]
 ImageUrl = Annotated[
-    str,
-    Field(max_length=formats.MAX_URL, pattern=formats.IMAGE_URL, examples=["https://img.example.com/mug.jpg"]),
+    str, Field(max_length=formats.MAX_URL, pattern=formats.IMAGE_URL, examples=["https://img.example.com/mug.jpg"])
 ]
 ImageUrls = Annotated[list[ImageUrl], Field(max_length=formats.MAX_IMAGES, description="Pictures, https only.")]
 Pieces = Annotated[int, Field(ge=0, le=formats.MAX_ON_HAND)]

@@ -8,29 +8,14 @@ from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from functions.runtime import formats
-from gateway.models.common import (
-    Body,
-    Count,
-    Country,
-    Moment,
-    NextCursor,
-    Version,
-    identifier,
-    line,
-    moment,
-)
+from gateway.models.common import Body, Count, Country, Moment, NextCursor, Version, identifier, line, moment
 from proto.shop.users.v1 import users_pb2 as pb
 
 EMAIL = r"^[^@\s\x00-\x1f\x7f-\x9f]{1,64}@[^@\s\x00-\x1f\x7f-\x9f]{1,253}$"
 
 Email = Annotated[
     str,
-    Field(
-        max_length=formats.MAX_EMAIL,
-        pattern=EMAIL,
-        description="An e-mail address.",
-        examples=["ada@example.com"],
-    ),
+    Field(max_length=formats.MAX_EMAIL, pattern=EMAIL, description="An e-mail address.", examples=["ada@example.com"]),
 ]
 Password = Annotated[
     str,
@@ -90,9 +75,7 @@ class Login(Body):
     """The credentials of a login."""
 
     email: Annotated[
-        str,
-        line(formats.MAX_EMAIL),
-        Field(description="As registered, in any case.", examples=["ada@example.com"]),
+        str, line(formats.MAX_EMAIL), Field(description="As registered, in any case.", examples=["ada@example.com"])
     ]
     password: GivenPassword
     device_token: DeviceToken = ""
@@ -121,13 +104,7 @@ class ChangePassword(Body):
 
 MailedToken = Annotated[
     str,
-    Field(
-        min_length=1,
-        max_length=128,
-        pattern=r"^[\x21-\x7e]+$",
-        description="As mailed.",
-        examples=["mt_Zx0p9Qm2w"],
-    ),
+    Field(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$", description="As mailed.", examples=["mt_Zx0p9Qm2w"]),
 ]
 
 
@@ -135,9 +112,7 @@ class ForgottenPassword(Body):
     """The account whose password is to be reset."""
 
     email: Annotated[
-        str,
-        line(formats.MAX_EMAIL),
-        Field(description="As registered, in any case.", examples=["ada@example.com"]),
+        str, line(formats.MAX_EMAIL), Field(description="As registered, in any case.", examples=["ada@example.com"])
     ]
 
 
@@ -174,9 +149,7 @@ class AddressIn(Body):
     line1: Annotated[str, line(200), Field(description="Street and number.", examples=["Hauptstr. 1"])]
     line2: Annotated[str, line(200, 0), Field(description="Flat, floor.", examples=["2nd floor"])] = ""
     city: Annotated[
-        str,
-        line(100, 0),
-        Field(description="Town; optional where the country writes none.", examples=["Berlin"]),
+        str, line(100, 0), Field(description="Town; optional where the country writes none.", examples=["Berlin"])
     ] = ""
     state: Annotated[
         str,
@@ -188,9 +161,7 @@ class AddressIn(Body):
         ),
     ] = ""
     postal_code: Annotated[
-        str,
-        line(20, 0),
-        Field(description="As the country writes it; optional where it has none.", examples=["10115"]),
+        str, line(20, 0), Field(description="As the country writes it; optional where it has none.", examples=["10115"])
     ] = ""
     country: Country
 
@@ -227,8 +198,7 @@ class Session(TypedDict):
     """The tokens of a session."""
 
     access_token: Annotated[
-        str,
-        Field(description="A JWT, for `Authorization: Bearer`.", examples=["eyJhbGciOiJFZERTQSJ9.e30.c2ln"]),
+        str, Field(description="A JWT, for `Authorization: Bearer`.", examples=["eyJhbGciOiJFZERTQSJ9.e30.c2ln"])
     ]
     refresh_token: Annotated[str, Field(description="Opaque, single use.", examples=["rt_4Zx0p9Qm2w"])]
     token_type: Annotated[str, Field(description="Always `Bearer`.", examples=["Bearer"])]

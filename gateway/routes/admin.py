@@ -33,11 +33,7 @@ _REPLAY_SECONDS = 55.0
 
 @router.get("/v1/admin/orders", access=Access.ADMIN)
 async def list_all_orders(
-    orders: OrdersClient,
-    status: Status = None,
-    user_id: OwnerId = None,
-    limit: Limit = 20,
-    cursor: Cursor = "",
+    orders: OrdersClient, status: Status = None, user_id: OwnerId = None, limit: Limit = 20, cursor: Cursor = ""
 ) -> order_models.OrderPage:
     """List everybody's orders, newest first."""
     query = orders_pb2.ListOrdersRequest(
@@ -54,10 +50,7 @@ async def list_all_orders(
 async def list_users(users: UsersClient, limit: Limit = 20, cursor: Cursor = "") -> user_models.UserPage:
     """List accounts, newest first."""
     found = await users.read(users.stub.ListUsers, users_pb2.ListUsersRequest(limit=limit, cursor=cursor))
-    return {
-        "items": [user_models.user(user) for user in found.users],
-        "next_cursor": found.next_cursor or None,
-    }
+    return {"items": [user_models.user(user) for user in found.users], "next_cursor": found.next_cursor or None}
 
 
 @router.get("/v1/admin/users/{user_id}", access=Access.ADMIN, etag=True, errors=[errors.USER_NOT_FOUND])
@@ -71,12 +64,7 @@ async def read_user(user_id: UserId, users: UsersClient) -> user_models.User:
     "/v1/admin/users/{user_id}/roles",
     access=Access.ADMIN,
     etag=True,
-    errors=[
-        errors.REAUTHENTICATION_REQUIRED,
-        errors.INVALID_CREDENTIALS,
-        errors.USER_NOT_FOUND,
-        errors.LAST_ADMIN,
-    ],
+    errors=[errors.REAUTHENTICATION_REQUIRED, errors.INVALID_CREDENTIALS, errors.USER_NOT_FOUND, errors.LAST_ADMIN],
 )
 async def set_roles(user_id: UserId, body: user_models.SetRoles, users: UsersClient) -> user_models.User:
     """Replace the roles of an account.
@@ -89,10 +77,7 @@ async def set_roles(user_id: UserId, body: user_models.SetRoles, users: UsersCli
 
 
 @router.post(
-    "/v1/admin/keys/rotate",
-    access=Access.ADMIN,
-    response_model=user_models.KeySet,
-    errors=[errors.TOO_MANY_ROTATIONS],
+    "/v1/admin/keys/rotate", access=Access.ADMIN, response_model=user_models.KeySet, errors=[errors.TOO_MANY_ROTATIONS]
 )
 async def rotate_keys(context: Context, users: UsersClient) -> Response:
     """Sign access tokens with a new key from now on.

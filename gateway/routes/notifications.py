@@ -59,11 +59,7 @@ async def set_preferences(
     return models.preferences(updated.preferences)
 
 
-@router.get(
-    "/v1/notifications/{notification_id}",
-    access=Access.SIGNED_IN,
-    errors=[errors.NOTIFICATION_NOT_FOUND],
-)
+@router.get("/v1/notifications/{notification_id}", access=Access.SIGNED_IN, errors=[errors.NOTIFICATION_NOT_FOUND])
 async def read_notification(notification_id: NotificationId, notifications: NotificationsClient) -> models.Notification:
     """Read a message with its text."""
     query = pb.GetNotificationRequest(notification_id=notification_id)

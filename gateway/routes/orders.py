@@ -21,16 +21,13 @@ router = ApiRouter("orders")
 
 Status = Annotated[models.OrderStatus | None, Query(description="Only orders that stand here.")]
 Ticket = Annotated[
-    str | None,
-    Query(pattern=r"^tkt_[A-Za-z0-9_=-]{64}$", description="In place of an access token; it works once."),
+    str | None, Query(pattern=r"^tkt_[A-Za-z0-9_=-]{64}$", description="In place of an access token; it works once.")
 ]
 LastEventIdHeader = Annotated[
-    str | None,
-    Header(alias="Last-Event-ID", description="Sent by an EventSource that connects again.", examples=["3"]),
+    str | None, Header(alias="Last-Event-ID", description="Sent by an EventSource that connects again.", examples=["3"])
 ]
 LastEventId = Annotated[
-    str,
-    Query(pattern=r"^[0-9]{0,18}$", description="The last `id` that was received, where no header says so."),
+    str, Query(pattern=r"^[0-9]{0,18}$", description="The last `id` that was received, where no header says so.")
 ]
 
 
@@ -108,12 +105,7 @@ async def cancel_order(order_id: OrderId, orders: OrdersClient, body: models.Can
 @router.post(
     "/v1/orders/{order_id}/ship",
     access=Access.ADMIN,
-    errors=[
-        errors.ORDER_NOT_FOUND,
-        errors.ILLEGAL_TRANSITION,
-        errors.ORDER_DISPUTED,
-        errors.ORDER_REFUNDED,
-    ],
+    errors=[errors.ORDER_NOT_FOUND, errors.ILLEGAL_TRANSITION, errors.ORDER_DISPUTED, errors.ORDER_REFUNDED],
 )
 async def ship_order(order_id: OrderId, orders: OrdersClient) -> models.Order:
     """Mark a confirmed order as shipped."""
@@ -122,9 +114,7 @@ async def ship_order(order_id: OrderId, orders: OrdersClient) -> models.Order:
 
 
 @router.post(
-    "/v1/orders/{order_id}/deliver",
-    access=Access.ADMIN,
-    errors=[errors.ORDER_NOT_FOUND, errors.ILLEGAL_TRANSITION],
+    "/v1/orders/{order_id}/deliver", access=Access.ADMIN, errors=[errors.ORDER_NOT_FOUND, errors.ILLEGAL_TRANSITION]
 )
 async def deliver_order(order_id: OrderId, orders: OrdersClient) -> models.Order:
     """Mark a shipped order as delivered."""
@@ -133,10 +123,7 @@ async def deliver_order(order_id: OrderId, orders: OrdersClient) -> models.Order
 
 
 @router.post(
-    "/v1/orders/{order_id}/stream-tickets",
-    access=Access.SIGNED_IN,
-    status_code=201,
-    errors=[errors.ORDER_NOT_FOUND],
+    "/v1/orders/{order_id}/stream-tickets", access=Access.SIGNED_IN, status_code=201, errors=[errors.ORDER_NOT_FOUND]
 )
 async def create_stream_ticket(order_id: OrderId, orders: OrdersClient) -> models.StreamTicket:
     """Get a ticket for following an order.
@@ -154,12 +141,7 @@ async def create_stream_ticket(order_id: OrderId, orders: OrdersClient) -> model
     response_model=str,
     event_example='event: order\nid: 2\ndata: {"id":"ord_0190b5a4c1de7c0f8a31d94e5b7c2f60","status":"RESERVED"}\n\n',
     response_headers=["X-Accel-Buffering"],
-    errors=[
-        errors.STREAM_TICKET_INVALID,
-        errors.ORDER_NOT_FOUND,
-        errors.TOO_MANY_WATCHERS,
-        errors.TOO_MANY_STREAMS,
-    ],
+    errors=[errors.STREAM_TICKET_INVALID, errors.ORDER_NOT_FOUND, errors.TOO_MANY_WATCHERS, errors.TOO_MANY_STREAMS],
 )
 async def stream_order(
     order_id: OrderId,

@@ -26,9 +26,7 @@ Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
 Cursor = Annotated[
     str,
     Query(
-        max_length=1024,
-        pattern=r"^[\x21-\x7e]*$",
-        description="`next_cursor` of the page before; empty: the first.",
+        max_length=1024, pattern=r"^[\x21-\x7e]*$", description="`next_cursor` of the page before; empty: the first."
     ),
 ]
 IdempotencyKey = Annotated[

@@ -36,10 +36,7 @@ async def read_payment(order_id: OrderId, payments: PaymentsClient) -> models.Pa
     ],
 )
 async def refund_payment(
-    payment_id: PaymentId,
-    body: models.RefundIn,
-    payments: PaymentsClient,
-    idempotency_key: IdempotencyKey = None,
+    payment_id: PaymentId, body: models.RefundIn, payments: PaymentsClient, idempotency_key: IdempotencyKey = None
 ) -> models.Refund:
     """Give money back, in part or in whole."""
     command = pb.RefundPaymentRequest(
@@ -58,7 +55,4 @@ async def list_refunds(
     """List the refunds of a payment, oldest first."""
     query = pb.ListRefundsRequest(payment_id=payment_id, limit=limit, cursor=cursor)
     found = await payments.read(payments.stub.ListRefunds, query)
-    return {
-        "items": [models.refund(refund) for refund in found.refunds],
-        "next_cursor": found.next_cursor or None,
-    }
+    return {"items": [models.refund(refund) for refund in found.refunds], "next_cursor": found.next_cursor or None}

@@ -41,11 +41,7 @@ async def _read_stock(products: ProductsClient, product_id: str) -> pb.Stock:
 
 
 @router.get(
-    "/v1/products/{product_id}",
-    access=Access.OPTIONAL,
-    etag=True,
-    cacheable=True,
-    errors=[errors.PRODUCT_NOT_FOUND],
+    "/v1/products/{product_id}", access=Access.OPTIONAL, etag=True, cacheable=True, errors=[errors.PRODUCT_NOT_FOUND]
 )
 async def read_product(product_id: ProductId, products: ProductsClient) -> models.Product:
     """Read a product.
@@ -73,10 +69,7 @@ async def list_products(
         category=category, query=q, limit=limit, cursor=cursor, include_inactive=include_inactive
     )
     found = await products.read(products.stub.ListProducts, query)
-    return {
-        "items": [models.product(product) for product in found.products],
-        "next_cursor": found.next_cursor or None,
-    }
+    return {"items": [models.product(product) for product in found.products], "next_cursor": found.next_cursor or None}
 
 
 @router.get("/v1/categories", access=Access.OPTIONAL)
@@ -201,10 +194,7 @@ async def set_stock(
     ],
 )
 async def adjust_stock(
-    product_id: ProductId,
-    body: models.AdjustStock,
-    products: ProductsClient,
-    idempotency_key: IdempotencyKey = None,
+    product_id: ProductId, body: models.AdjustStock, products: ProductsClient, idempotency_key: IdempotencyKey = None
 ) -> models.StockAdjustment:
     """Change what is on hand by a difference.
 

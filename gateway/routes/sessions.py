@@ -54,9 +54,7 @@ async def log_in(request: Request, body: models.Login, context: Context, users: 
 
 
 @router.post(
-    "/v1/sessions/refresh",
-    access=Access.PUBLIC,
-    errors=[errors.INVALID_REFRESH_TOKEN, errors.REFRESH_TOKEN_REUSED],
+    "/v1/sessions/refresh", access=Access.PUBLIC, errors=[errors.INVALID_REFRESH_TOKEN, errors.REFRESH_TOKEN_REUSED]
 )
 async def refresh_session(body: models.GivenRefreshToken, users: UsersClient) -> models.Session:
     """Trade a refresh token for new tokens.

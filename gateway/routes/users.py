@@ -109,12 +109,7 @@ async def update_me(body: models.UpdateUser, caller: Caller, users: UsersClient,
 @router.post(
     "/v1/email-changes/confirm",
     access=Access.PUBLIC,
-    errors=[
-        errors.MAILED_TOKEN_INVALID,
-        errors.EMAIL_TAKEN,
-        errors.VERSION_MISMATCH,
-        errors.TOO_MANY_EMAIL_CHANGES,
-    ],
+    errors=[errors.MAILED_TOKEN_INVALID, errors.EMAIL_TAKEN, errors.VERSION_MISMATCH, errors.TOO_MANY_EMAIL_CHANGES],
 )
 async def confirm_email_change(body: models.AnswerEmailChange, users: UsersClient) -> None:
     """Confirm a new e-mail by the code that was mailed to it.
@@ -125,9 +120,7 @@ async def confirm_email_change(body: models.AnswerEmailChange, users: UsersClien
 
 
 @router.post(
-    "/v1/email-changes/undo",
-    access=Access.PUBLIC,
-    errors=[errors.MAILED_TOKEN_INVALID, errors.VERSION_MISMATCH],
+    "/v1/email-changes/undo", access=Access.PUBLIC, errors=[errors.MAILED_TOKEN_INVALID, errors.VERSION_MISMATCH]
 )
 async def undo_email_change(body: models.AnswerEmailChange, users: UsersClient) -> None:
     """Give an account back to its former e-mail by the code that was mailed to it.
@@ -192,10 +185,7 @@ async def verify_email(body: models.VerifyEmail, users: UsersClient) -> None:
 async def list_addresses(caller: Caller, users: UsersClient) -> Response:
     """List one's own addresses."""
     found = await users.read(users.stub.ListAddresses, pb.ListAddressesRequest(user_id=caller.subject))
-    page: models.AddressPage = {
-        "items": [models.address(address) for address in found.addresses],
-        "next_cursor": None,
-    }
+    page: models.AddressPage = {"items": [models.address(address) for address in found.addresses], "next_cursor": None}
     # The list has no version, so that its tag is made of its content.
     digest = hashlib.sha256(found.SerializeToString(deterministic=True)).hexdigest()[:32]
     return JsonResponse(page, etag=f'"{digest}"')

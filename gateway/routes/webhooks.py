@@ -36,11 +36,7 @@ StripeSignature = Annotated[
 ]
 ApiKey = Annotated[
     str,
-    Header(
-        alias="X-Api-Key",
-        description="The secret that the caller was given.",
-        examples=["a-long-random-secret"],
-    ),
+    Header(alias="X-Api-Key", description="The secret that the caller was given.", examples=["a-long-random-secret"]),
 ]
 
 

@@ -39,13 +39,7 @@ def main(argv: Sequence[str], shell: Mapping[str, str], launch: Launch = launch)
         return _stop(Data(arguments.data), terminal)
     try:
         return _run(_options(arguments), terminal, shell, launch)
-    except (
-        DataInUse,
-        PortTaken,
-        ManifestError,
-        NotAvailable,
-        SettingsError,
-    ) as error:
+    except (DataInUse, PortTaken, ManifestError, NotAvailable, SettingsError) as error:
         terminal.line(terminal.paint(str(error), "bad"))
         return 1
 
@@ -130,12 +124,7 @@ def _add_modes(add: Callable[..., object]) -> None:
     add("command", nargs="?", choices=["run", "stop"], default="run", help="run (the default) or stop")
     add("--fresh", action="store_true", help="empty the data first")
     add("--reload", action="store_true", help="restart a part when its sources or manifests change")
-    add(
-        "--no-seed",
-        dest="seed",
-        action="store_false",
-        help="do not load the demo products into an empty store",
-    )
+    add("--no-seed", dest="seed", action="store_false", help="do not load the demo products into an empty store")
     console = "do not run the console, and record no traces for it"
     add("--no-console", dest="console", action="store_false", help=console)
     levels = ["all", "warn", "error", "none"]

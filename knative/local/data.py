@@ -16,16 +16,7 @@ from typing import Any, Final
 from knative.setup.secrets import Folder, fill_keys
 
 # Removed by --fresh. Only names that the platform creates, because the folder of --data may contain other files.
-_OURS: Final = (
-    "store",
-    "dynamodb",
-    "postgres",
-    "broker",
-    "logs",
-    "secrets",
-    "broker.yaml",
-    "platform.json",
-)
+_OURS: Final = ("store", "dynamodb", "postgres", "broker", "logs", "secrets", "broker.yaml", "platform.json")
 _MARKS: Final = "first-start*"
 # Folders with password hashes, signing keys or addresses: other users of this machine must not read them.
 _PRIVATE: Final = ("store", "broker", "logs", "secrets")

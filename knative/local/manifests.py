@@ -92,12 +92,7 @@ def _generated(folder: Path, kustomization: Document) -> Iterator[tuple[str, Map
 def _in_namespace(document: Document, namespace: str, path: Path) -> Document:
     try:
         metadata = {"namespace": namespace, **document["metadata"]}
-        return {
-            "apiVersion": document["apiVersion"],
-            "kind": document["kind"],
-            **document,
-            "metadata": metadata,
-        }
+        return {"apiVersion": document["apiVersion"], "kind": document["kind"], **document, "metadata": metadata}
     except (KeyError, TypeError) as error:
         raise ManifestError(f"{path}: apiVersion, kind and metadata.name are expected ({error})") from None
 

@@ -231,13 +231,7 @@ def _broker(ports: Ports, data: Path, shell: Mapping[str, str], launch: Launch) 
     sources = ("events", "knative/local/broker", "events/dead_letters", "observability")
     env = {**shell, "HTTP_PORT": str(port), "SERVICE_KEYS_FILE": f"{data}/secrets/{_KEYS}"}
     return Part(
-        BROKER,
-        launch("knative.local.broker", *arguments, *patience),
-        env,
-        port,
-        starts=0,
-        ends=2,
-        sources=sources,
+        BROKER, launch("knative.local.broker", *arguments, *patience), env, port, starts=0, ends=2, sources=sources
     )
 
 

@@ -14,13 +14,7 @@ HOST: Final = "127.0.0.1"
 GATEWAY: Final = 8080
 BROKER: Final = 8090
 CONSOLE: Final = 8091
-DOMAINS: Final = {
-    "users": 1,
-    "orders": 2,
-    "products": 3,
-    "payments": 4,
-    "notifications": 5,
-}
+DOMAINS: Final = {"users": 1, "orders": 2, "products": 3, "payments": 4, "notifications": 5}
 HTTP, GRPC = 8080, 9080
 
 

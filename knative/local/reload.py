@@ -9,15 +9,7 @@ from typing import Final
 from knative.local.parts import Part
 
 MANIFESTS: Final = "knative/base"
-_WATCHED: Final = (
-    "functions",
-    "gateway",
-    "events",
-    "observability",
-    "proto",
-    "knative/local/broker",
-    MANIFESTS,
-)
+_WATCHED: Final = ("functions", "gateway", "events", "observability", "proto", "knative/local/broker", MANIFESTS)
 
 
 def affected(parts: Sequence[Part], changed: Iterable[str]) -> list[Part]:

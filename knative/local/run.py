@@ -211,12 +211,7 @@ class Run:
             }
             for child in self.supervisor.children
         }
-        state = {
-            "pid": os.getpid(),
-            "ready": self._is_ready,
-            "base_url": self._url(GATEWAY),
-            "parts": running,
-        }
+        state = {"pid": os.getpid(), "ready": self._is_ready, "base_url": self._url(GATEWAY), "parts": running}
         self.data.publish(state)
 
     def _show_log(self, name: str, raw: bytes) -> None:

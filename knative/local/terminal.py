@@ -13,17 +13,7 @@ _COLOURS: Final = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "strong"
 _ERRORS: Final = (b'"ERROR"', b'"CRITICAL"')
 _LOUD: Final[dict[str, tuple[bytes, ...]]] = {"error": _ERRORS, "warn": (b'"WARNING"', *_ERRORS)}
 # Fields that a line shows elsewhere, or that are of no use on one machine.
-_QUIET_FIELDS: Final = {
-    "time",
-    "level",
-    "service",
-    "event",
-    "message",
-    "trace_id",
-    "span_id",
-    "logger",
-    "exception",
-}
+_QUIET_FIELDS: Final = {"time", "level", "service", "event", "message", "trace_id", "span_id", "logger", "exception"}
 
 
 class Terminal:

@@ -20,17 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from knative.setup.secrets import (
-    Cluster,
-    Folder,
-    announce,
-    fill,
-    fill_id,
-    fill_keys,
-    fill_passwords,
-    retire,
-    switch,
-)
+from knative.setup.secrets import Cluster, Folder, announce, fill, fill_id, fill_keys, fill_passwords, retire, switch
 
 
 def secrets() -> None:

@@ -79,10 +79,7 @@ ORDERS: Rows = {
         P("Waiting for a subscriber", {"{{trigger}}": "sum by (trigger) (shop_broker_pending)"}),
     ],
     "Dead letters": [
-        P(
-            "Taken in per hour",
-            {"{{trigger}}": "sum by (trigger) (increase(shop_dead_letters_received_total[1h]))"},
-        ),
+        P("Taken in per hour", {"{{trigger}}": "sum by (trigger) (increase(shop_dead_letters_received_total[1h]))"}),
         P("Kept", {"{{status}}": "sum by (status) (shop_dead_letters)"}),
     ],
     "Subscribers": [
@@ -123,10 +120,7 @@ BUSINESS: Rows = {
     ],
     "Stock": [
         P("Orders that stock could not meet, per hour", _hourly("out of stock", _OUT_OF_STOCK)),
-        P(
-            "Products that ran low, per hour",
-            _hourly("ran low", f'{_COMMITTED}{{type="shop.product.stock.low.v1"}}'),
-        ),
+        P("Products that ran low, per hour", _hourly("ran low", f'{_COMMITTED}{{type="shop.product.stock.low.v1"}}')),
     ],
 }
 
@@ -149,10 +143,7 @@ AUTOSCALING: Rows = {
         P("Not ready yet", _revision("pods_not_ready_count") | _revision("pods_pending_count", "pending")),
     ],
     "Load": [
-        P(
-            "Requests at once per pod",
-            _revision("concurrency_stable") | _revision("concurrency_panic", "panic"),
-        ),
+        P("Requests at once per pod", _revision("concurrency_stable") | _revision("concurrency_panic", "panic")),
         P("Target", _revision("concurrency_target")),
         P("Panic mode", _revision("panic_mode")),
         P("In the activator", _activator("concurrency") | _activator("queued", "waiting")),

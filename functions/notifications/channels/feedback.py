@@ -13,12 +13,7 @@ from typing import Any
 import msgspec
 
 from functions.notifications.channels.port import NOTIFICATION_TAG
-from functions.notifications.domain import (
-    TO_ANOTHER_ADDRESS,
-    Notification,
-    NotificationStatus,
-    Preferences,
-)
+from functions.notifications.domain import TO_ANOTHER_ADDRESS, Notification, NotificationStatus, Preferences
 from functions.runtime.clock import Clock
 from functions.runtime.erasure import Erasure
 from functions.runtime.errors import invalid, not_found, unauthenticated

@@ -87,10 +87,7 @@ def _indexes(entry: LedgerEntry) -> Iterable[IndexKey]:
             yield IndexKey("news", "all", sortable(at))
 
 
-MAPPINGS = (
-    EntityMapping(LedgerEntry, "entry", _indexes),
-    EntityMapping(Failures, "failures"),
-)
+MAPPINGS = (EntityMapping(LedgerEntry, "entry", _indexes), EntityMapping(Failures, "failures"))
 
 
 class SimulatedProvider:

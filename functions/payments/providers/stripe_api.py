@@ -66,11 +66,7 @@ _CONFIGURATION_CODES = frozenset(
 )
 # Statuses below 500 after which a retry may succeed: timeout, lock (409 lock_timeout), failed dependency, rate limit.
 _TRANSIENT_STATUSES = frozenset({408, 409, 424, 425, 429})
-_REFUNDS = {
-    "succeeded": RefundOutcome.SUCCEEDED,
-    "failed": RefundOutcome.REFUSED,
-    "canceled": RefundOutcome.REFUSED,
-}
+_REFUNDS = {"succeeded": RefundOutcome.SUCCEEDED, "failed": RefundOutcome.REFUSED, "canceled": RefundOutcome.REFUSED}
 # "prevented" means that the card network refunded the payer before a dispute began. "warning_closed" means that an
 # inquiry ended without a dispute.
 _DISPUTES = {"won": "WON", "warning_closed": "WON", "lost": "LOST", "prevented": "LOST"}
@@ -116,12 +112,7 @@ class StripeApi:
     """Stripe's API. `seconds` limits each call including its retries. The API key is never shown or logged."""
 
     def __init__(
-        self,
-        api_key: str,
-        base: str,
-        seconds: float,
-        retries: int = RETRIES,
-        breaker: CircuitBreaker | None = None,
+        self, api_key: str, base: str, seconds: float, retries: int = RETRIES, breaker: CircuitBreaker | None = None
     ) -> None:
         self._api_key = api_key
         self._base = base
@@ -240,10 +231,7 @@ class StripeApi:
         proxy = proxy_for(self._base)  # because aiohttp does not read the environment here
         self._http = stripe.AIOHTTPClient(timeout=self._seconds, proxy=proxy)
         return stripe.StripeClient(
-            self._api_key,
-            http_client=self._http,
-            base_addresses={"api": self._base},
-            max_network_retries=self._retries,
+            self._api_key, http_client=self._http, base_addresses={"api": self._base}, max_network_retries=self._retries
         )
 
     async def _classify(self, call: Awaitable[R]) -> R:

@@ -161,8 +161,7 @@ class StockService:
         )
         failpoint("products.adjust.after")
         log.info(
-            "stock_adjusted",
-            extra={"product_id": product_id, "delta": adjustment.delta, "on_hand": adjustment.on_hand},
+            "stock_adjusted", extra={"product_id": product_id, "delta": adjustment.delta, "on_hand": adjustment.on_hand}
         )
         return adjustment
 

@@ -86,14 +86,7 @@ def main() -> int:
     try:
         for name, epoch in begin(load(RuntimeSettings, os.environ).store_url).items():
             sys.stdout.write(f"{name}: epoch {epoch}\n")
-    except (
-        SettingsError,
-        BotoCoreError,
-        ClientError,
-        asyncpg.PostgresError,
-        SQLAlchemyError,
-        OSError,
-    ) as error:
+    except (SettingsError, BotoCoreError, ClientError, asyncpg.PostgresError, SQLAlchemyError, OSError) as error:
         sys.stderr.write(f"No new epoch: {error}\n")
         return 1
     return 0

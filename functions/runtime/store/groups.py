@@ -55,9 +55,7 @@ class Groups:
     """
 
     def __init__(
-        self,
-        run_group: Callable[[Sequence[Job]], Awaitable[Sequence[Job]]],
-        refusals: tuple[type[Exception], ...] = (),
+        self, run_group: Callable[[Sequence[Job]], Awaitable[Sequence[Job]]], refusals: tuple[type[Exception], ...] = ()
     ) -> None:
         self._run_group = run_group
         self._refusals = refusals
@@ -192,13 +190,7 @@ class Draft:
         """
         try:
             planned = job.context.run(
-                plan_or_replay,
-                self._codecs,
-                job.request,
-                self._find_record,
-                self._find,
-                self._now,
-                self._epoch,
+                plan_or_replay, self._codecs, job.request, self._find_record, self._find, self._now, self._epoch
             )
         except Exception as error:
             self.outcomes.append((job, None, error))

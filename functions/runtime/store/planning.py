@@ -13,15 +13,7 @@ from events.catalog import Payload
 from events.outbox import OutboxRow
 from functions.runtime.errors import invalid
 from functions.runtime.ids import uuid7
-from functions.runtime.store.codec import (
-    Codec,
-    CodecRegistry,
-    decode_keys,
-    decoder,
-    encode,
-    encode_keys,
-    micros,
-)
+from functions.runtime.store.codec import Codec, CodecRegistry, decode_keys, decoder, encode, encode_keys, micros
 from functions.runtime.store.port import PAGE_BYTES, AlreadyDone, Changes, IdempotencyRecord, IndexKey, Ref
 from observability.context import Context
 

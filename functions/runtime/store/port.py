@@ -99,9 +99,7 @@ class AlreadyDone(Exception):
     """The inbox record exists: the event's effect was committed before. The event function acknowledges the event."""
 
 
-def store_unavailable(
-    message: str = "The store cannot be reached at the moment.",
-) -> ServiceError:
+def store_unavailable(message: str = "The store cannot be reached at the moment.") -> ServiceError:
     """Make the error for a database that does not answer, or for a closed store."""
     return unavailable("STORE_UNAVAILABLE", message)
 

@@ -51,12 +51,7 @@ class PasswordAuthenticator:
     """
 
     def __init__(
-        self,
-        store: Store,
-        hasher: PasswordHasher,
-        throttle: Throttle,
-        devices: DeviceTokens,
-        clock: Clock,
+        self, store: Store, hasher: PasswordHasher, throttle: Throttle, devices: DeviceTokens, clock: Clock
     ) -> None:
         self._store = store
         self._hasher = hasher

@@ -15,14 +15,7 @@ from functions.runtime.store.port import Changes, Entity, Ref, Store
 from functions.users.auth.account_access import AccountAccess
 from functions.users.auth.challenges import Challenge, Purpose, challenge_id, invalid_mailed_token
 from functions.users.auth.tokens import parse_mailed_token
-from functions.users.domain import (
-    MAX_FORMER_EMAILS,
-    UNDO_PERIOD,
-    EmailClaim,
-    FormerEmail,
-    User,
-    email_taken,
-)
+from functions.users.domain import MAX_FORMER_EMAILS, UNDO_PERIOD, EmailClaim, FormerEmail, User, email_taken
 from functions.users.emails import FOLDING, email_key
 from observability.failpoints import failpoint
 

@@ -18,13 +18,7 @@ from functions.runtime.identity import Identity, require_self_or_admin, require_
 from functions.runtime.ids import is_id
 from functions.runtime.store.port import Changes, Ref, Store
 from functions.users.auth.account_access import AccountAccess
-from functions.users.auth.challenges import (
-    PASSWORD_RESETS,
-    Challenge,
-    Purpose,
-    challenge_id,
-    invalid_mailed_token,
-)
+from functions.users.auth.challenges import PASSWORD_RESETS, Challenge, Purpose, challenge_id, invalid_mailed_token
 from functions.users.auth.passwords import PasswordHasher, check_password
 from functions.users.auth.throttle import Throttle, client_address_key
 from functions.users.auth.tokens import MailedToken, new_mailed_token, parse_mailed_token

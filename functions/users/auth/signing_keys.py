@@ -18,12 +18,7 @@ from functions.runtime.identity import Identity, require_admin
 from functions.runtime.inbox import InboxRecord
 from functions.runtime.key_set import Fetched, Revoked
 from functions.runtime.store.port import Store
-from functions.users.auth.revocations import (
-    LEGACY_REVOCATIONS_IDS,
-    RETENTION,
-    LegacyRevocations,
-    revoked_since,
-)
+from functions.users.auth.revocations import LEGACY_REVOCATIONS_IDS, RETENTION, LegacyRevocations, revoked_since
 from observability.failpoints import failpoint
 
 if TYPE_CHECKING:

@@ -161,10 +161,7 @@ def create_app(
             Route("/console/api/dead-letters/{id}/replay", console.replay, methods=["POST"]),
             Route("/console/{name}", console.file),
         ],
-        middleware=[
-            Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS, www_redirect=False),
-            Middleware(Guard),
-        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS, www_redirect=False), Middleware(Guard)],
     )
 
 

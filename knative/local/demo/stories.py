@@ -57,8 +57,7 @@ class Visit:
     async def stock_is(self, on_hand: int, reserved: int = 0) -> None:
         """Wait until the stock has these numbers."""
         await eventually(
-            lambda: self._stock_matches(on_hand, reserved),
-            f"stock of {on_hand} on hand and {reserved} reserved",
+            lambda: self._stock_matches(on_hand, reserved), f"stock of {on_hand} on hand and {reserved} reserved"
         )
 
     async def _stock_matches(self, on_hand: int, reserved: int) -> bool:

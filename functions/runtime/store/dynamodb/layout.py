@@ -155,10 +155,7 @@ def version_of(version: int, token: str) -> str:
 
 def entry_key(kind: str, entity_id: str, key: IndexKey) -> Item:
     """Return the key of an index entry."""
-    return {
-        "pk": {"S": entry_partition(kind, key.name, key.partition)},
-        "sk": {"S": place(key.sort, entity_id)},
-    }
+    return {"pk": {"S": entry_partition(kind, key.name, key.partition)}, "sk": {"S": place(key.sort, entity_id)}}
 
 
 def entry_item(kind: str, entity_id: str, key: IndexKey, expires: int | None) -> Item:

@@ -22,10 +22,7 @@ from typing import Final
 from functions.runtime.store.local import NotAvailable
 
 VERSION: Final = "2.5.2"
-CREDENTIALS: Final = {
-    "AWS_ACCESS_KEY_ID": "local",
-    "AWS_SECRET_ACCESS_KEY": "local",
-}
+CREDENTIALS: Final = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 """DynamoDB Local demands credentials, and accepts any."""
 
 _POM = f"""<project><modelVersion>4.0.0</modelVersion>

@@ -109,10 +109,7 @@ class Table:
                 deadline,
                 IndexName=layout.EXPIRY,
                 KeyConditionExpression="xs = :xs AND ex <= :due",
-                ExpressionAttributeValues={
-                    ":xs": {"S": layout.expiry_partition(shard)},
-                    ":due": {"N": str(due)},
-                },
+                ExpressionAttributeValues={":xs": {"S": layout.expiry_partition(shard)}, ":due": {"N": str(due)}},
                 Limit=limit - len(found),
                 **({"ExclusiveStartKey": start} if start else {}),
             )
@@ -159,12 +156,7 @@ async def read_range(table: Table, wanted: Range, limit: int, now: datetime) -> 
     found: list[Found] = []
     deadline = await table.begin()
     pages = table.partition(
-        partition,
-        deadline,
-        ProjectionExpression="sk",
-        ScanIndexForward=not wanted.descending,
-        Limit=limit,
-        **bounds,
+        partition, deadline, ProjectionExpression="sk", ScanIndexForward=not wanted.descending, Limit=limit, **bounds
     )
     async for entries in pages:
         places = [layout.placed(entry["sk"]["S"]) for entry in entries]
