@@ -94,7 +94,7 @@ restore: $(READY) ## Restore a backup (FROM=folder); the platform must be stoppe
 	@$(RUN) -m knative.local.backup restore $(call optional,$(FROM)) $(ARGS)
 
 ##@ Check
-.PHONY: test test-unit test-integration test-e2e test-security test-attack test-chaos check-triggers test-crash test-clients test-new-service fuzz lint lint-documents lint-docs lint-protos audit audit-manifests bench bench-scale bench-cluster load
+.PHONY: test test-unit test-integration test-e2e test-security test-attack test-chaos drill check-triggers test-crash test-clients test-new-service fuzz lint lint-documents lint-docs lint-protos audit audit-manifests bench bench-scale bench-cluster load
 test: $(READY) ## Run all tests: unit, manifests, integration, end to end, attacks, fuzzing, a few crashes
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
@@ -128,6 +128,9 @@ check-triggers: $(READY) ## Find subscribers of Knative's channels that have no 
 
 test-chaos: $(READY) ## Kill pods of every kind of a cluster while orders flow (MINUTES=20, KUBECONFIG, E2E_BASE_URL, E2E_HOST)
 	@$(RUN) -m tests.chaos --minutes $(or $(MINUTES),20) $(ARGS)
+
+drill: $(READY) ## Destroy a platform, restore its backup, check it: a private one (STORE=postgres), or OVERLAY=... of a cluster
+	@$(RUN) -m tests.drill $(if $(STORE),--store $(call quote,$(STORE))) $(if $(OVERLAY),--overlay $(call quote,$(OVERLAY))) $(ARGS)
 
 fuzz: $(READY) $(FUZZ_READY) ## Fuzz the API, event functions, gRPC and the parsers for FUZZ_MINUTES=10
 	@for parser in $$($(RUN) -c 'from tests.fuzz.parsers import PARSERS; print(*PARSERS)'); do \
@@ -256,7 +259,7 @@ TAG ?= dev
 DOMAINS := $(sort $(notdir $(patsubst %/main.py,%,$(wildcard functions/*/main.py))))
 IMAGES := $(DOMAINS:%=functions-%) gateway dead-letters setup e2e load
 IMAGE = $(REGISTRY)/shop/$*:$(TAG)
-OVERLAY := knative/components/production/kustomization.yaml
+PINS := knative/components/production/kustomization.yaml
 DIGESTS := build/digests
 
 .PHONY: build-all push-all pin-all pin-others
@@ -291,7 +294,7 @@ push-%: builder
 pin-%: push-%
 	@grep -Eqx 'sha256:[0-9a-f]{64}' $(DIGESTS)/$* || { echo "No digest of $(IMAGE) is known." >&2; exit 1; }
 	@sed -i.old "/name: shop\/$*$$/,/digest:/ { s|newName: .*|newName: $(REGISTRY)/shop/$*|; s|digest: .*|digest: $$(cat $(DIGESTS)/$*)|; }" \
-		$(OVERLAY) && rm -f $(OVERLAY).old
+		$(PINS) && rm -f $(PINS).old
 
 # For skaffold's custom builder: it says which image, and whether to push it.
 ship-%: build-%

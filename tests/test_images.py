@@ -169,7 +169,7 @@ def test_pinning_writes_the_digest_that_the_registry_gave(image: str, tmp_path: 
     shutil.copy(ROOT / "knative/components/production/kustomization.yaml", overlay)
     variables = [
         f"BUILDER={builder}",
-        f"OVERLAY={overlay}",
+        f"PINS={overlay}",
         f"DIGESTS={tmp_path / 'digests'}",
         "REGISTRY=r.example.org",
         "TAG=7",

@@ -34,6 +34,8 @@ def words(tmp_path: Path, target: str, *variables: str) -> list[str]:
         ("backup", "TO"),
         ("restore", "FROM"),
         ("up", "STORE"),
+        ("drill", "STORE"),
+        ("drill", "OVERLAY"),
         ("new-service", "NAME"),
         ("new-service", "ENTITY"),
         ("remove-service", "NAME"),

@@ -35,11 +35,12 @@ class Attempt:
 
 @dataclass
 class Placed:
-    """An acknowledged order."""
+    """An order, and when it was acknowledged."""
 
     id: str
     token: str
     who: Person
+    at: float
 
 
 @dataclass
@@ -52,6 +53,8 @@ class Flow:
     placed: list[Placed] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     people: list[Person] = field(default_factory=list)
+    registered: dict[str, float] = field(default_factory=dict)
+    """When each person was registered, by e-mail address."""
     _end: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def begin(self) -> None:
@@ -111,6 +114,7 @@ class Flow:
                 await asyncio.sleep(1)
             else:
                 self.people.append(who)
+                self.registered[who.email] = time.monotonic()
                 return who
 
     async def _place(self, who: Person, token: str) -> str:
@@ -133,7 +137,7 @@ class Flow:
             if status != 429:
                 self.attempts.append(Attempt(began, time.monotonic() - began, status))
             if status in _ANSWERED and isinstance(answer, dict):
-                self.placed.append(Placed(answer["id"], token, who))
+                self.placed.append(Placed(answer["id"], token, who, time.monotonic()))
                 return str(answer["id"])
             if status == 401:
                 who.tokens = (await self._again(who)).tokens
@@ -193,6 +197,23 @@ class Flow:
             "final_after_seconds": round(took, 1),
         }
         return found, facts
+
+    async def forget(self, since: float) -> list[Placed]:
+        """Return the orders acknowledged after `since` that are missing, and check them and their accounts no more."""
+        missing: list[Placed] = []
+        for person in list(self.people):
+            orders = [order for order in self.placed if order.who is person]
+            try:
+                listed = await self.shop.all("/v1/orders", await self._again(person))
+            except Refused:
+                if self.registered[person.email] < since:
+                    raise
+                listed = []
+                self.people.remove(person)
+            there = {order["id"] for order in listed}
+            missing += [order for order in orders if order.at > since and order.id not in there]
+        self.placed = [order for order in self.placed if order not in missing]
+        return missing
 
     async def _settled(self, who: Person, until: float) -> list[dict[str, Any]]:
         while True:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -81,6 +83,18 @@ class LocalPlatform(Platform):
         assert self._runner is not None
         self._runner.send_signal(signal.SIGINT)
         return self._runner.wait(60)
+
+    def destroy(self) -> None:
+        """Kill the runner, its parts and its database by SIGKILL, and delete the folder."""
+        assert self._runner is not None
+        pids = [self._runner.pid, *(part["pid"] for part in self.state()["parts"].values())]
+        with suppress(OSError):
+            pids.append(int((self.folder / "postgres/data/postmaster.pid").read_text().split()[0]))
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._runner.wait()
+        shutil.rmtree(self.folder)
 
     def state(self) -> dict[str, Any]:
         """Return the present content of platform.json."""

@@ -1,0 +1,1 @@
+"""`make drill`: the platform is destroyed and restored from a backup."""
