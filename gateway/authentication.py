@@ -11,9 +11,7 @@ from gateway.middleware.request_context import RequestContext
 async def authenticate(request_context: RequestContext) -> Identity | None:
     """Authenticate the caller by the Authorization header, and return the identity; without the header, return None.
 
-    Raises:
-        Unauthenticated: TOKEN_INVALID, TOKEN_EXPIRED.
-        ResourceExhausted: RATE_LIMITED.
+    Raises UNAUTHENTICATED (TOKEN_INVALID, TOKEN_EXPIRED) and RESOURCE_EXHAUSTED (RATE_LIMITED).
     """
     given = request_context.headers.get(b"authorization")
     if given is None:

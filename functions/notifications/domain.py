@@ -126,8 +126,7 @@ class Preferences:
     def change(self, email_enabled: bool | None, muted: Sequence[str] | None, version: int | None) -> None:
         """Replace each value that is not None.
 
-        Raises:
-            Aborted: VERSION_MISMATCH, if `version` is neither None nor the stored version.
+        Raises ABORTED (VERSION_MISMATCH), if `version` is neither None nor the stored version.
         """
         if version is not None and version != self.version:
             raise aborted("VERSION_MISMATCH", "The preferences have changed since they were read.")

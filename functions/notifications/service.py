@@ -83,8 +83,7 @@ class NotificationsService:
     async def get(self, notification_id: str, caller: Identity) -> Notification:
         """Return a message.
 
-        Raises:
-            NotFound: NOTIFICATION_NOT_FOUND, also if the caller is neither the recipient nor an admin.
+        Raises NOT_FOUND (NOTIFICATION_NOT_FOUND), also if the caller is neither the recipient nor an admin.
         """
         require_signed_in(caller)
         found = await self._store.get(Notification, notification_id)

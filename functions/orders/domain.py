@@ -209,8 +209,7 @@ class Order:
     def cancel(self, at: datetime, reason: str, by: str = "") -> list[Payload]:
         """Cancel the order before it is shipped. A second cancellation by the same person changes nothing.
 
-        Raises:
-            FailedPrecondition: ILLEGAL_TRANSITION.
+        Raises FAILED_PRECONDITION (ILLEGAL_TRANSITION).
         """
         if self.status is Status.CANCELLED and by and self.cancelled_by == by:
             return []
@@ -221,8 +220,7 @@ class Order:
     def ship(self, at: datetime) -> list[Payload]:
         """Record that the order left the warehouse.
 
-        Raises:
-            FailedPrecondition: ILLEGAL_TRANSITION, ORDER_DISPUTED, ORDER_REFUNDED.
+        Raises FAILED_PRECONDITION (ILLEGAL_TRANSITION, ORDER_DISPUTED, ORDER_REFUNDED).
         """
         if self.status is Status.CONFIRMED and self.disputed:
             raise failed_precondition(
@@ -234,11 +232,7 @@ class Order:
         return [OrderShipped(order_id=self.id, user_id=self.user_id)]
 
     def deliver(self, at: datetime) -> list[Payload]:
-        """Record that the order arrived.
-
-        Raises:
-            FailedPrecondition: ILLEGAL_TRANSITION.
-        """
+        """Record that the order arrived. Raises FAILED_PRECONDITION (ILLEGAL_TRANSITION)."""
         self._move(Status.DELIVERED, at)
         return [OrderDelivered(order_id=self.id, user_id=self.user_id)]
 

@@ -242,18 +242,13 @@ class OrdersService:
     async def ship(self, order_id: str, caller: Identity) -> Order:
         """Record that a confirmed order left the warehouse. Administrators only.
 
-        Raises:
-            FailedPrecondition: ILLEGAL_TRANSITION, ORDER_DISPUTED, ORDER_REFUNDED.
+        Raises FAILED_PRECONDITION (ILLEGAL_TRANSITION, ORDER_DISPUTED, ORDER_REFUNDED).
         """
         require_admin(caller)
         return await self._orders.change(order_id, lambda order: order.ship(self._clock.now()))
 
     async def deliver(self, order_id: str, caller: Identity) -> Order:
-        """Record that a shipped order arrived. Administrators only.
-
-        Raises:
-            FailedPrecondition: ILLEGAL_TRANSITION.
-        """
+        """Record that a shipped order arrived. Administrators only. Raises FAILED_PRECONDITION (ILLEGAL_TRANSITION)."""
         require_admin(caller)
         return await self._orders.change(order_id, lambda order: order.deliver(self._clock.now()))
 
@@ -273,8 +268,7 @@ class OrdersService:
     async def redeem_stream_ticket(self, order_id: str, ticket: str) -> str:
         """Redeem a ticket and return the access token that it represents. No other credentials are needed.
 
-        Raises:
-            Unauthenticated: STREAM_TICKET_INVALID.
+        Raises UNAUTHENTICATED (STREAM_TICKET_INVALID).
         """
         return await self._tickets.redeem(order_id, ticket)
 

@@ -73,8 +73,7 @@ class OrderRepository:
     async def replay(self, idempotency: IdempotencyRecord) -> Order | None:
         """Return the order that was placed with this key, in its state at that time; None if there is none.
 
-        Raises:
-            InvalidArgument: IDEMPOTENCY_KEY_REUSED, when the key was used for another request.
+        Raises INVALID_ARGUMENT (IDEMPOTENCY_KEY_REUSED), when the key was used for another request.
         """
 
         def nothing(_: Sequence[Any]) -> Changes[Receipt]:

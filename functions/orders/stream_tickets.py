@@ -65,11 +65,7 @@ class StreamTickets:
         return IssuedTicket(_PREFIX + text, expires_at)
 
     async def redeem(self, order_id: str, ticket: str) -> str:
-        """Delete a ticket and return its access token.
-
-        Raises:
-            Unauthenticated: STREAM_TICKET_INVALID.
-        """
+        """Delete a ticket and return its access token. Raises UNAUTHENTICATED (STREAM_TICKET_INVALID)."""
         identifier, key = _parse(ticket)
 
         def use(found: Sequence[Any]) -> Changes[StreamTicket]:

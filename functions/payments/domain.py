@@ -199,9 +199,8 @@ class Payment:
     def request_refund(self, refund_id: str, amount: Money | None, reason: str, now: datetime) -> Refund:
         """Set `amount`, or if it is None the whole refundable amount, aside for a new refund.
 
-        Raises:
-            FailedPrecondition: NOT_CAPTURED, PAYMENT_DISPUTED, REFUND_EXCEEDS_CAPTURED.
-            InvalidArgument: CURRENCY_MISMATCH.
+        Raises FAILED_PRECONDITION (NOT_CAPTURED, PAYMENT_DISPUTED, REFUND_EXCEEDS_CAPTURED) and INVALID_ARGUMENT
+        (CURRENCY_MISMATCH).
         """
         if self.status in (PaymentStatus.PENDING, PaymentStatus.DECLINED, PaymentStatus.VOIDED):
             raise failed_precondition("NOT_CAPTURED", "Nothing was charged for this order.")

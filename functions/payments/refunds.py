@@ -126,8 +126,7 @@ class RefundsService:
     async def list_refunds(self, query: ListRefunds, caller: Identity) -> Page[Refund]:
         """List a payment's refunds, oldest first.
 
-        Raises:
-            NotFound: PAYMENT_NOT_FOUND, also if the caller is neither the payer nor an admin.
+        Raises NOT_FOUND (PAYMENT_NOT_FOUND), also if the caller is neither the payer nor an admin.
         """
         visible_payment(await self._store.get(Payment, query.payment_id), caller)
         return await store.refunds_of(self._store, query.payment_id, page_limit(query.limit), query.cursor or None)

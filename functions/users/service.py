@@ -188,10 +188,7 @@ class UsersService:
 
         The roster of administrators shows whether there has been one: it is stored with the first administrator and
         never deleted. So the password in the settings cannot create another administrator later, even if the settings
-        name another address or the administrator's account was deleted.
-
-        Raises:
-            InvalidArgument: INVALID_ARGUMENT, WEAK_PASSWORD.
+        name another address or the administrator's account was deleted. Raises INVALID_ARGUMENT (WEAK_PASSWORD).
         """
         if await self._store.get(AdminRoster, ROSTER_ID) is not None:
             log.warning("ADMIN_PASSWORD is not needed any more: remove it from the environment")
@@ -324,9 +321,7 @@ class UsersService:
     async def export(self, command: ExportUser, caller: Identity) -> tuple[User, AddressBook]:
         """Return the profile and the address book of a person.
 
-        Raises:
-            Unauthenticated: REAUTHENTICATION_REQUIRED, INVALID_CREDENTIALS.
-            NotFound: USER_NOT_FOUND.
+        Raises UNAUTHENTICATED (REAUTHENTICATION_REQUIRED, INVALID_CREDENTIALS) and NOT_FOUND (USER_NOT_FOUND).
         """
         user = await self.get(command.user_id, caller)
         await self._authenticator.reauthenticate(caller, command.current_password)
@@ -383,9 +378,7 @@ class UsersService:
     async def add_address(self, command: AddAddress, caller: Identity) -> Address:
         """Store another address under a new id, and return it.
 
-        Raises:
-            InvalidArgument: INVALID_ARGUMENT.
-            ResourceExhausted: TOO_MANY_ADDRESSES.
+        Raises INVALID_ARGUMENT and RESOURCE_EXHAUSTED (TOO_MANY_ADDRESSES).
         """
         require_self_or_admin(caller, command.user_id)
         checked = _checked_address(command.address, new_id("adr"))
@@ -393,12 +386,7 @@ class UsersService:
         return checked
 
     async def update_address(self, command: UpdateAddress, caller: Identity) -> Address:
-        """Replace an address, and return the new address.
-
-        Raises:
-            InvalidArgument: INVALID_ARGUMENT.
-            NotFound: ADDRESS_NOT_FOUND.
-        """
+        """Replace an address, and return the new address. Raises INVALID_ARGUMENT and NOT_FOUND (ADDRESS_NOT_FOUND)."""
         require_self_or_admin(caller, command.user_id)
         checked = _checked_address(command.address, command.address.id)
         await self._edit_addresses(command.user_id, lambda book: book.replace(checked))
@@ -445,9 +433,8 @@ class UsersService:
     ) -> User:
         """Create an account with a normalised e-mail address and a clean name.
 
-        Raises:
-            AlreadyExists: EMAIL_TAKEN, unless the existence of accounts is hidden; ADMIN_EXISTS for a `first_admin`
-                if there is or was an administrator already.
+        Raises ALREADY_EXISTS (EMAIL_TAKEN), unless the existence of accounts is hidden; ADMIN_EXISTS for a
+        `first_admin` if there is or was an administrator already.
         """
         claim = EmailClaim(email_key(email), new_id("usr"), folding=FOLDING)
         known = await self._store.get(EmailClaim, claim.id)

@@ -143,9 +143,7 @@ class Store(Protocol):
         `until` is an inclusive upper bound of the sort key, used to list entities that are due. `since` is an inclusive
         lower bound, for the first page of an ascending list. A page ends at `limit` entities, or before the entity with
         which the page's stored data would exceed PAGE_BYTES. It has at least one entity, unless the list has ended.
-
-        Raises:
-            InvalidArgument: INVALID_CURSOR for a cursor that this list did not return.
+        Raises INVALID_ARGUMENT (INVALID_CURSOR) for a cursor that this list did not return.
         """
 
     async def update(

@@ -74,10 +74,8 @@ class RecoveryService:
         """Request a mail with a token that resets the password, if the account exists.
 
         At most three in 15 minutes for requests from one network, and ten in all. An unknown address goes through the
-        same steps as a known address.
-
-        Raises:
-            ResourceExhausted: TOO_MANY_ATTEMPTS, for a network address that sends too many requests.
+        same steps as a known address. Raises RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS), for a network address that sends
+        too many requests.
         """
         await self._throttle.mail_request(command.client_address)
         account = account_key(command.email)
@@ -95,10 +93,7 @@ class RecoveryService:
     async def reset_password(self, command: ResetPassword) -> None:
         """Replace the password with a mailed token as proof, and end every session, access token and mailed token.
 
-        The address becomes verified.
-
-        Raises:
-            InvalidArgument: MAILED_TOKEN_INVALID, WEAK_PASSWORD.
+        The address becomes verified. Raises INVALID_ARGUMENT (MAILED_TOKEN_INVALID, WEAK_PASSWORD).
         """
         presented, user = await self._check_token(command.token, PASSWORD_RESETS)
         check_password(command.new_password, user.email, "new_password")
@@ -137,11 +132,7 @@ class RecoveryService:
             raise exhausted("TOO_MANY_ATTEMPTS", "The mail was sent several times; look for it.", retry_after=900)
 
     async def verify_email(self, token: str) -> None:
-        """Verify the account's address with a mailed token as proof.
-
-        Raises:
-            InvalidArgument: MAILED_TOKEN_INVALID.
-        """
+        """Verify the account's address with a mailed token as proof. Raises INVALID_ARGUMENT (MAILED_TOKEN_INVALID)."""
         presented, _ = await self._check_token(token, (Purpose.EMAIL_VERIFICATION,))
 
         def change(found: Sequence[Any]) -> Changes[None]:
@@ -159,10 +150,8 @@ class RecoveryService:
     async def issue_mailed_token(self, command: IssueMailedToken, caller: Identity) -> MailedCode:
         """Issue a token for a challenge. Earlier tokens stay valid. Only the notifications service may call this.
 
-        Returns the token, and the address to which it must be mailed at once.
-
-        Raises:
-            NotFound: CHALLENGE_NOT_FOUND, if there is no valid challenge for the purpose.
+        Returns the token, and the address to which it must be mailed at once. Raises NOT_FOUND (CHALLENGE_NOT_FOUND),
+        if there is no valid challenge for the purpose.
         """
         require_service(caller, "notifications")
         user_id, purpose = command.user_id, command.purpose

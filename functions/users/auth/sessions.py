@@ -39,12 +39,7 @@ class SessionsService:
         self._clock = clock
 
     async def login(self, command: LogIn) -> SessionTokens:
-        """Start a session.
-
-        Raises:
-            Unauthenticated: INVALID_CREDENTIALS.
-            ResourceExhausted: TOO_MANY_ATTEMPTS.
-        """
+        """Start a session. Raises UNAUTHENTICATED (INVALID_CREDENTIALS) and RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS)."""
         credentials, device, misfolded = await self._authenticator.authenticate(command)
         user = await self._store.get(User, credentials.id)
         if user is None:
@@ -68,10 +63,7 @@ class SessionsService:
 
         A token that was already exchanged ends the session, and the session's access tokens become invalid within a
         minute. The service cannot distinguish an owner who lost the answer from a thief with a copy. So this call must
-        not be retried.
-
-        Raises:
-            Unauthenticated: INVALID_REFRESH_TOKEN, REFRESH_TOKEN_REUSED.
+        not be retried. Raises UNAUTHENTICATED (INVALID_REFRESH_TOKEN, REFRESH_TOKEN_REUSED).
         """
         epoch = await self._store.epoch()
         presented = parse_refresh_token(refresh_token, epoch)
