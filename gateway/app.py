@@ -17,15 +17,13 @@ from functions.runtime.tokens import JwtVerifier, TokenVerifier
 from gateway import openapi
 from gateway.app_state import AppState
 from gateway.clients import Clients
-from gateway.concurrency_limit import ConcurrencyLimiter
 from gateway.docs import add_docs
+from gateway.limits import ConcurrencyLimiter, LimitsMiddleware, TokenBuckets
 from gateway.middleware.access_log import AccessLogMiddleware
 from gateway.middleware.cors import cross_origin
 from gateway.middleware.errors import ErrorMiddleware, on_http, on_validation
-from gateway.middleware.limits import LimitsMiddleware
 from gateway.middleware.request_context import RequestContextMiddleware
 from gateway.middleware.response_headers import ResponseHeadersMiddleware
-from gateway.rate_limit import TokenBuckets
 from gateway.routes import admin, notifications, orders, payments, products, sessions, users, webhooks, wellknown
 from gateway.routing import PublicRoute, require_access
 from gateway.settings import Settings

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from functions.runtime.key_set import KeySetCache
 from functions.runtime.tokens import TokenVerifier
 from gateway.clients import Clients
-from gateway.concurrency_limit import ConcurrencyLimiter
-from gateway.rate_limit import TokenBuckets
+from gateway.limits import ConcurrencyLimiter, TokenBuckets
 from gateway.settings import Settings
 
 

@@ -15,7 +15,7 @@ from functions.runtime.errors import Code, ServiceError, aborted, invalid, not_f
 from functions.runtime.factories import service_tokens
 from functions.runtime.grpc_client import GrpcClient
 from functions.runtime.tokens import ServiceTokens
-from gateway.concurrency_limit import ConcurrencyLimiter
+from gateway.limits import ConcurrencyLimiter
 from gateway.settings import Settings
 from observability import context
 from proto.shop.notifications.v1.notifications_pb2_grpc import NotificationsServiceStub

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+from typing_extensions import TypedDict
 
 from functions.runtime import grpc_client
 from functions.runtime.errors import TRANSIENT, ServiceError
 from gateway.clients import Clients, ServiceClient
-from gateway.models import notifications, orders, payments, users
+from gateway.models import common, notifications, orders, payments, users
 from gateway.responses import until_disconnected
 from proto.shop.notifications.v1 import notifications_pb2
 from proto.shop.orders.v1 import orders_pb2
@@ -28,6 +29,18 @@ _LONGEST = 600.0  # seconds for the whole document
 _PAUSE = 1.0
 _HEADERS = {"cache-control": "no-store", "content-disposition": 'attachment; filename="shop-export.json"'}
 _encode = msgspec.json.Encoder().encode
+
+
+class Export(TypedDict):
+    """All data that the platform keeps about a person; payments are oldest first, orders and messages newest first."""
+
+    exported_at: common.Moment
+    profile: users.User
+    addresses: list[users.Address]
+    orders: list[orders.Order]
+    payments: list[payments.Payment]
+    notifications: list[notifications.Notification]
+    preferences: notifications.Preferences
 
 
 class _List(NamedTuple):

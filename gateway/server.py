@@ -21,7 +21,7 @@ from functions.runtime.networks import network_key
 from functions.runtime.settings import SettingsError, load
 from gateway.app import create_app
 from gateway.app_state import AppState
-from gateway.concurrency_limit import ConcurrencyLimiter
+from gateway.limits import ConcurrencyLimiter
 from gateway.settings import Settings
 from observability.metrics_server import MetricsServer
 from observability.service import run_service

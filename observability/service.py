@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
-from observability import heap, logs, tracing
+from observability import logs, tracing
 
 _log = logging.getLogger("shop.process")
 
@@ -42,6 +43,16 @@ async def _run(running: Running) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with running():
-        heap.freeze()
+        freeze_heap()
         await stop.wait()
         _log.info("stopping")
+
+
+def freeze_heap() -> None:
+    """Exclude all current objects from garbage collection, and collect less often; call it once, when serving.
+
+    Objects from the start live as long as the process. Objects of a request are freed with their last reference, so
+    cycles are few. The default settings cost a tenth of the CPU of an order (16.4 against 14.7 ms, on one machine).
+    """
+    gc.freeze()
+    gc.set_threshold(5000, 20, 50)

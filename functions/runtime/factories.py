@@ -14,9 +14,8 @@ from functions.runtime.credentials import secret, variable
 from functions.runtime.grpc_client import GrpcClient
 from functions.runtime.key_set import Fetched, KeySetCache, KeySource, Revoked
 from functions.runtime.settings import RuntimeSettings, SettingsError
-from functions.runtime.store.base import StoreBase
+from functions.runtime.store.base import StoreBase, TransactionSpans
 from functions.runtime.store.port import EntityMapping, Store
-from functions.runtime.store.spans import TransactionSpans
 from functions.runtime.tokens import JwtVerifier, ServiceTokens, TokenVerifier
 from observability import tracing
 

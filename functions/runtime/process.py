@@ -23,9 +23,9 @@ from functions.runtime.credentials import refuse_weak
 from functions.runtime.errors import ServiceError
 from functions.runtime.event_metrics import EventMetrics
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
-from observability import heap, logs, metrics, tracing
+from observability import logs, metrics, tracing
 from observability.metrics_server import MetricsServer
-from observability.service import run_service
+from observability.service import freeze_heap, run_service
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -192,7 +192,7 @@ class Process(Generic[S]):
                     raise
                 # The tasks of the outbox outlive this request, so they do not belong to its trace.
                 Context().run(runner.outbox.start)
-                heap.freeze()
+                freeze_heap()
                 self._events = EventFunction(runner.function, runner.sweep)
             return self._events
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.app_state import AppState
+from gateway.limits import rate_headers
 from gateway.middleware.request_context import RequestContext
-from gateway.rate_limit import rate_headers
 from gateway.routing import RouteWithoutAccess
 from observability import context
 from observability.failpoints import failpoint

@@ -9,9 +9,9 @@ from fastapi import Query
 from functions.runtime.formats import MAX_QUERY
 from gateway import api_errors as errors
 from gateway.dependencies import Context, ProductsClient
+from gateway.limits import SEARCH_COST
 from gateway.models import products as models
 from gateway.preconditions import Precondition
-from gateway.rate_limit import SEARCH_COST
 from gateway.routes.parameters import Cursor, IdempotencyKey, Limit, ProductId
 from gateway.routing import Access, ApiRouter
 from proto.shop.products.v1 import products_pb2 as pb

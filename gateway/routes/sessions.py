@@ -6,8 +6,8 @@ from fastapi import Request, Response
 
 from gateway import api_errors as errors
 from gateway.dependencies import Context, UsersClient
+from gateway.limits import PASSWORD_COST
 from gateway.models import users as models
-from gateway.rate_limit import PASSWORD_COST
 from gateway.responses import JsonResponse
 from gateway.routing import Access, ApiRouter
 from proto.shop.users.v1 import users_pb2 as pb

@@ -10,12 +10,11 @@ from fastapi import Response
 
 from functions.runtime.errors import ServiceError
 from gateway import api_errors as errors
-from gateway.data_export import DataExport
+from gateway.data_export import DataExport, Export
 from gateway.dependencies import AllClients, Caller, Context, UsersClient
+from gateway.limits import EXPORT_COST, PASSWORD_COST
 from gateway.models import users as models
-from gateway.models.export import Export
 from gateway.preconditions import Precondition
-from gateway.rate_limit import EXPORT_COST, PASSWORD_COST
 from gateway.responses import JsonResponse
 from gateway.routes.parameters import AddressId
 from gateway.routing import Access, ApiRouter

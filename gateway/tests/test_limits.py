@@ -11,8 +11,8 @@ import pytest
 
 from functions.runtime.errors import ServiceError
 from functions.runtime.networks import network_key
-from gateway.client_address import client_address
-from gateway.rate_limit import TokenBuckets
+from gateway.limits import TokenBuckets
+from gateway.middleware.request_context import client_address
 from gateway.tests.conftest import CUSTOMER, Start, StartServer, assert_problem
 from gateway.tests.fakes import ORDER, PRODUCT, Backend
 from gateway.tests.test_errors import new_order

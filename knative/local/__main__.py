@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from functions.runtime.settings import SettingsError
-from functions.runtime.store.local import NotAvailable
+from functions.runtime.store.port import NotAvailable
 from knative.local import manifests, parts
 from knative.local.data import Data, DataInUse
 from knative.local.manifests import ManifestError

@@ -22,7 +22,7 @@ from typing import Final
 
 from functions.runtime.settings import SettingsError
 from functions.runtime.store.epochs import begin_in_file
-from functions.runtime.store.local import NotAvailable
+from functions.runtime.store.port import NotAvailable
 from functions.runtime.store.postgres.local import Urls
 from functions.runtime.store.sqlite.file import check
 from knative.local import postgres

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
-from functions.runtime.store.local import NotAvailable
+from functions.runtime.store.port import NotAvailable
 from knative.local.logs import last_lines, open_log
 from knative.local.parts import launch
 

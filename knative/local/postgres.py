@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from functions.runtime.store.dynamodb.tables import definition
-from functions.runtime.store.local import NotAvailable
+from functions.runtime.store.port import NotAvailable
 from functions.runtime.store.postgres.client import postgres_url
 from functions.runtime.store.postgres.local import PostgresServer, Urls, binary
 from functions.runtime.store.postgres.migrate import Settings, begin_epochs, drop, migrate

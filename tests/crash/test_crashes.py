@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from functions.runtime.store.local import NotAvailable
+from functions.runtime.store.port import NotAvailable
 from knative.local import dynamodb, postgres
 from knative.local.demo.shop import Person, Refused, Shop
 from tests.crash.invariants import MAIL_SECONDS, Violation, broken, drained, unsent

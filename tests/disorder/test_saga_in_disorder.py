@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from functions.orders.domain import Order
 from functions.runtime.errors import Code, ServiceError
-from functions.runtime.store.local import NotAvailable
+from functions.runtime.store.port import NotAvailable
 from functions.runtime.store.postgres.local import PostgresServer
 from tests.disorder import invariants
 from tests.disorder.platform import DOMAINS, HANDLED, LATER, TOKEN_LIFE, Platform

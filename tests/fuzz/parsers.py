@@ -20,7 +20,7 @@ from events.service_keys import PrivateKey, ServiceKeys
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.key_set import Fetched, KeySetCache
-from functions.runtime.store.cursors import Listing, cursor_after, position
+from functions.runtime.paging import Listing, cursor_after, position
 from functions.runtime.tokens import JwtVerifier, ServiceTokens
 from gateway.preconditions import entity_tags
 from gateway.request_body import check_content_type

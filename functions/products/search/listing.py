@@ -16,9 +16,8 @@ from functions.products.search.keys import matches, probes, words
 from functions.products.store import LISTED, WORDS, listing
 from functions.runtime.errors import invalid
 from functions.runtime.formats import MAX_QUERY
-from functions.runtime.paging import page_limit
+from functions.runtime.paging import Listing, cursor_after, page_limit, position
 from functions.runtime.store.codec import encode
-from functions.runtime.store.cursors import Listing, cursor_after, position
 from functions.runtime.store.planning import fitting
 from functions.runtime.store.port import Page, Store
 

@@ -203,3 +203,7 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Finish the work in progress and release files and connections."""
+
+
+class NotAvailable(Exception):
+    """A database cannot run on this machine. The message says why."""

@@ -9,7 +9,7 @@ from os import environ
 import pytest
 
 from functions.runtime.store.dynamodb.local import CREDENTIALS, DynamoDBLocal
-from functions.runtime.store.local import NotAvailable
+from functions.runtime.store.port import NotAvailable
 from functions.runtime.store.postgres.local import PostgresServer
 from functions.runtime.store.postgres.migrate import migrated
 

@@ -13,7 +13,7 @@ import pytest
 from events.catalog import Money
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import ServiceError, failed_precondition
-from functions.runtime.store.cursors import Listing, cursor_after
+from functions.runtime.paging import Listing, cursor_after
 from functions.runtime.store.port import Changes, Ref, Store
 from functions.runtime.tests.store_fixtures import clock, store
 from functions.runtime.tests.store_kinds import Counter, Document, adding, filled, happened, inbox_record, put

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from functions.runtime.clock import ManualClock
-from functions.runtime.store.sqlite.file import CorruptFileError, StoreFileError, check
-from functions.runtime.store.sqlite.schema import UPGRADES
+from functions.runtime.store.sqlite.file import UPGRADES, CorruptFileError, StoreFileError, check
 from functions.runtime.store.sqlite.store import SQLiteStore
 from functions.runtime.tests.store_kinds import (
     MAPPINGS,

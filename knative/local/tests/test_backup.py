@@ -11,7 +11,7 @@ from threading import Event, Thread
 import asyncpg
 import pytest
 
-from functions.runtime.store.local import NotAvailable
+from functions.runtime.store.port import NotAvailable
 from functions.runtime.store.postgres.local import PostgresServer, Urls
 from knative.local import postgres
 from knative.local.backup import BackupFailed, backup, main, restore

@@ -11,7 +11,7 @@ import asyncpg
 
 from functions.runtime.store.dynamodb.transactions import Actions
 from functions.runtime.store.planning import Write
-from functions.runtime.store.sqlite import rows
+from functions.runtime.store.sqlite import store
 from functions.runtime.store.sqlite.file import SQLiteFile
 
 _COPIED = 5_000
@@ -29,7 +29,7 @@ class SQLiteSink:
 
     def add(self, write: Write) -> None:
         """Add a row."""
-        rows.apply(self._file.writer.execute, write)
+        store.apply(self._file.writer.execute, write)
 
     def close(self) -> None:
         """Write the remaining rows and close."""

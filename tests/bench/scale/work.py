@@ -23,7 +23,7 @@ from functions.runtime.clock import SystemClock
 from functions.runtime.identity import ANONYMOUS, Identity
 from functions.runtime.ids import new_id, uuid7
 from functions.runtime.inbox import inbox_record
-from functions.runtime.store.cursors import Listing, cursor_after
+from functions.runtime.paging import Listing, cursor_after
 from functions.runtime.store.port import Changes, IdempotencyRecord, Store
 from functions.users.bootstrap import compose, make_hasher
 from functions.users.domain import EmailClaim

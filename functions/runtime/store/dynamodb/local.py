@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from functions.runtime.store.local import NotAvailable
+from functions.runtime.store.port import NotAvailable
 
 VERSION: Final = "2.5.2"
 CREDENTIALS: Final = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}

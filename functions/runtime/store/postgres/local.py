@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from functions.runtime.store.local import NotAvailable
+from functions.runtime.store.port import NotAvailable
 
 ADMIN: Final = "postgres"
 _DATABASE: Final = "shop"

@@ -16,8 +16,57 @@ from functions.runtime.store.base import Found, Range, StoreBase, log
 from functions.runtime.store.codec import decode_keys, from_micros, micros
 from functions.runtime.store.planning import IdempotencyRow, Plan, Request, Stored, Write, plan_or_replay
 from functions.runtime.store.port import Entity, EntityMapping, Ref, store_unavailable
-from functions.runtime.store.sqlite import rows as rows_of
 from functions.runtime.store.sqlite.file import SQLiteFile
+
+GET = "SELECT version, data, keys, expires FROM entity WHERE kind = ? AND id = ?"
+GET_DATA = "SELECT data FROM entity WHERE kind = ? AND id = ? AND (expires IS NULL OR expires > ?)"
+_ROW = "SELECT row FROM entity WHERE kind = ? AND id = ?"
+_INSERT = "INSERT INTO entity VALUES (NULL, ?, ?, ?, ?, ?, ?)"
+_UPDATE_DATA = "UPDATE entity SET version = ?, data = ? WHERE kind = ? AND id = ?"
+_UPDATE = "UPDATE entity SET version = ?, data = ?, keys = ?, expires = ? WHERE kind = ? AND id = ?"
+_DELETE = "DELETE FROM entity WHERE kind = ? AND id = ?"
+_ADD_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?)"
+_REMOVE_ENTRY = "DELETE FROM entry WHERE kind = ? AND name = ? AND part = ? AND sort = ? AND id = ?"
+_PAGE = """
+SELECT entry.sort, entry.id, entity.data FROM entry
+CROSS JOIN entity ON entity.row = entry.row
+WHERE entry.kind = ? AND entry.name = ? AND entry.part = ?{after}{until}
+AND (entity.expires IS NULL OR entity.expires > ?)
+ORDER BY entry.sort {way}, entry.id {way} LIMIT ?
+"""
+
+
+def page_statement(*, after: bool, until: bool, descending: bool) -> str:
+    """Return the statement that selects sort key, id and data of a partition's entities.
+
+    Its parameters are kind, index, partition, the sort key and id of `after`, `until`, the current time, and the limit.
+    """
+    return _PAGE.format(
+        after=f" AND (entry.sort, entry.id) {'<' if descending else '>'} (?, ?)" if after else "",
+        until=" AND entry.sort <= ?" if until else "",
+        way="DESC" if descending else "ASC",
+    )
+
+
+def apply(execute: Callable[[str, tuple[Any, ...]], Any], write: Write) -> None:
+    """Write or remove one entity and its index entries."""
+    kind, key, old, new = write.kind, write.id, write.old, write.new
+    row = None
+    if new is None:
+        execute(_DELETE, (kind, key))
+    elif old is None:
+        row = execute(_INSERT, (kind, key, *new)).lastrowid
+    elif old[2:] == new[2:]:
+        execute(_UPDATE_DATA, (new.version, new.data, kind, key))
+    else:
+        execute(_UPDATE, (*new, kind, key))
+    for name, part, sort in write.removed:
+        execute(_REMOVE_ENTRY, (kind, name, part, sort, key))
+    if write.added and row is None:
+        (row,) = execute(_ROW, (kind, key)).fetchone()
+    for name, part, sort in write.added:
+        execute(_ADD_ENTRY, (kind, name, part, sort, key, row))
+
 
 E = TypeVar("E", bound=Entity)
 T = TypeVar("T")
@@ -61,19 +110,17 @@ class SQLiteStore(StoreBase):
 
     async def get(self, cls: type[E], entity_id: str) -> E | None:
         codec = self._codecs.of(cls)
-        for (data,) in self._read(rows_of.GET_DATA, (codec.name, entity_id, self._due())):
+        for (data,) in self._read(GET_DATA, (codec.name, entity_id, self._due())):
             return codec.decode(data)
         return None
 
     async def _read_many(self, kind: str, ids: Sequence[str]) -> Mapping[str, bytes]:
         due = self._due()
-        return {
-            entity_id: data for entity_id in ids for (data,) in self._read(rows_of.GET_DATA, (kind, entity_id, due))
-        }
+        return {entity_id: data for entity_id in ids for (data,) in self._read(GET_DATA, (kind, entity_id, due))}
 
     async def _read_range(self, wanted: Range, limit: int) -> Sequence[Found]:
         after, until = wanted.after, wanted.until
-        sql = rows_of.page_statement(after=after is not None, until=until is not None, descending=wanted.descending)
+        sql = page_statement(after=after is not None, until=until is not None, descending=wanted.descending)
         bounds = (*(after or ()), *(() if until is None else (until,)))
         return self._read(sql, (*wanted[:3], *bounds, self._due(), limit))
 
@@ -141,7 +188,7 @@ class SQLiteStore(StoreBase):
     def _transact(self, request: Request) -> Plan:
         planned = plan_or_replay(self._codecs, request, self._find_record, self._find, self._clock.now(), self._epoch)
         for write in planned.writes:
-            rows_of.apply(self._execute, write)
+            apply(self._execute, write)
         for event in planned.outbox:
             self._execute(_ADD_OUTBOX, (*event[:4], micros(event.time), *event[5:]))
         if planned.record:
@@ -155,7 +202,7 @@ class SQLiteStore(StoreBase):
     def _find(self, ref: Ref) -> Stored | None:
         """Return the stored entity, or None. An expired entity is removed, so that a new one begins at version 1."""
         kind = self._codecs.of(ref.type).name
-        row = self._execute(rows_of.GET, (kind, ref.id)).fetchone()
+        row = self._execute(GET, (kind, ref.id)).fetchone()
         if row is None:
             return None
         stored = Stored(*row)
@@ -184,7 +231,7 @@ class SQLiteStore(StoreBase):
         return self._execute(_EXPIRE_RECORDS, (due, limit)).rowcount
 
     def _remove(self, kind: str, entity_id: str, old: Stored) -> None:
-        rows_of.apply(self._execute, Write(kind, entity_id, old, None, (), decode_keys(old.keys)))
+        apply(self._execute, Write(kind, entity_id, old, None, (), decode_keys(old.keys)))
 
     def _due(self) -> int:
         return micros(self._clock.now())
