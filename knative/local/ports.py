@@ -14,7 +14,13 @@ HOST: Final = "127.0.0.1"
 GATEWAY: Final = 8080
 BROKER: Final = 8090
 CONSOLE: Final = 8091
-DOMAINS: Final = {"users": 1, "orders": 2, "products": 3, "payments": 4, "notifications": 5}
+DOMAINS: Final = {
+    "users": 1,
+    "orders": 2,
+    "products": 3,
+    "payments": 4,
+    "notifications": 5,
+}  # one a line, because `make new-service` adds lines
 HTTP, GRPC = 8080, 9080
 
 
