@@ -15,7 +15,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from functions.runtime.store.local import NotAvailable
+from functions.runtime.store.port import NotAvailable
 from functions.runtime.store.postgres.local import PostgresServer, binary
 from knative.local import postgres
 from tests.drill.sites import ClusterSite, is_needed_first, rendered
