@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from itertools import count
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import asyncpg
 
 from functions.runtime.clock import ManualClock
 from functions.runtime.store.memory import MemoryStore
@@ -60,19 +62,31 @@ def interleaving(chance: random.Random) -> OpenStore:
 
 
 def on_postgres(server: PostgresServer) -> OpenStore:
-    """Return a factory of stores on this server, a new schema for each."""
-    runs = next(_runs)
+    """Return a factory of empty stores on this server. Whoever calls it again takes the stores from the one before."""
 
     def open_store(name: str, mappings: Sequence[EntityMapping[Any]], clock: ManualClock) -> Store:
-        store = f"disorder{runs}-{name}"
-        migrated(server, [store])
+        store = f"disorder-{name}"
+        with ThreadPoolExecutor(1) as thread:  # an event loop may run in this one
+            emptied = thread.submit(lambda: asyncio.run(_empty(server.urls.admin, schema_of(store)))).result()
+        if not emptied:
+            migrated(server, [store])
         connection = Connection(postgres_url(server.urls.domains).url, role_of(store), lambda: None, timeout=60)
         return PostgresStore(schema_of(store), mappings, clock, connection)
 
     return open_store
 
 
-_runs = count()
+async def _empty(url: str, schema: str) -> bool:
+    """Empty the tables of a schema; return False if there are none."""
+    tables = ", ".join(f"{schema}.{table}" for table in ("entity", "entry", "outbox", "guard"))
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(f"TRUNCATE {tables}")
+    except asyncpg.InvalidSchemaNameError:
+        return False
+    finally:
+        await connection.close()
+    return True
 
 
 def on_disk(folder: Path) -> OpenStore:

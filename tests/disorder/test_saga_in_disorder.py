@@ -18,11 +18,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from functions.orders.domain import Order
 from functions.runtime.errors import Code, ServiceError
-from functions.runtime.store.port import NotAvailable
 from functions.runtime.store.postgres.local import PostgresServer
+from functions.runtime.tests.conftest import postgres
 from tests.disorder import invariants
 from tests.disorder.platform import DOMAINS, HANDLED, LATER, TOKEN_LIFE, Platform
 from tests.disorder.stores import OpenStore, interleaving, on_disk, on_postgres
+
+__all__ = ["postgres"]
 
 T = TypeVar("T")
 
@@ -231,21 +233,15 @@ class DisorderOnDisk(Disorder):
 class DisorderOnPostgres(Disorder):
     """The same on PostgreSQL."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        try:
-            self.server = PostgresServer().__enter__()
-        except NotAvailable as error:
-            pytest.skip(str(error))
+    server: PostgresServer
 
     def stores(self, seed: int) -> OpenStore:
         return on_postgres(self.server)
 
-    def teardown(self) -> None:
-        try:
-            super().teardown()
-        finally:
-            self.server.__exit__()
+
+@pytest.fixture(scope="class")
+def disorder_on_postgres(postgres: PostgresServer) -> None:
+    DisorderOnPostgres.server = postgres
 
 
 def scenarios(examples: int, steps: int) -> settings:
@@ -260,7 +256,7 @@ def scenarios(examples: int, steps: int) -> settings:
 
 TestDisorder = Disorder.TestCase
 TestDisorder.settings = scenarios(20, 40)
-TestDisorderOnPostgres = DisorderOnPostgres.TestCase
-TestDisorderOnPostgres.settings = scenarios(2, 20)
+TestDisorderOnPostgres = pytest.mark.usefixtures("disorder_on_postgres")(DisorderOnPostgres.TestCase)
+TestDisorderOnPostgres.settings = scenarios(3, 30)
 TestDisorderOnDisk = DisorderOnDisk.TestCase
 TestDisorderOnDisk.settings = scenarios(3, 30)
