@@ -27,7 +27,7 @@ KEYS = {*(f"service-key-{name}" for name in (*domains(ROOT), GATEWAY)), "admin"}
 STORE = {f"store-{name}" for name in ("admin", *domains(ROOT))}
 MADE_OUTSIDE = {
     AWS: {*KEYS, "stripe", "mail-events"},
-    ONPREM: {*KEYS, *STORE, "smtp", "postgres-ca"},
+    ONPREM: {*KEYS, *STORE, "stripe", "smtp", "postgres-ca"},
     DEV: set(),
     DYNAMODB: set(),
 }

@@ -1,4 +1,4 @@
-"""What a start in production demands, the production overlay gives: each service against the Secrets that it names."""
+"""What a start in production demands, the overlays of production give: each service against the Secrets that it names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from events.service_keys import PrivateKey, ServiceKeys
+from functions.notifications.bootstrap import open_channel
+from functions.notifications.settings import Settings as Notifications
 from functions.payments.bootstrap import open_provider
 from functions.payments.settings import Settings as Payments
 from functions.runtime import factories
@@ -22,7 +24,7 @@ from tests.manifests import variables
 from tests.manifests.conftest import ROOT
 from tests.manifests.rendered import of, render
 
-PRODUCTION = "knative/overlays/aws"
+AWS, ONPREM = "knative/overlays/aws", "knative/overlays/onprem"
 SERVICES = [GATEWAY, *(f"{domain}{role}" for domain in domains(ROOT) for role in ("", "-events"))]
 # As docs/kubernetes.md has people make them.
 KEYS = {domain: PrivateKey.generate(domain) for domain in (*domains(ROOT), GATEWAY)}
@@ -32,25 +34,28 @@ SECRETS = {
     "admin": {"email": "admin@shop.example.com", "password": "vK3qQ0m6Zx_tE8rWcY2p"},
     "stripe": {"api-key": "sk_live_vK3qQ0m6Zx_tE8rWcY2p", "webhook-secret": "whsec_vK3qQ0m6Zx_tE8rWcY2p"},
     "mail-events": {"secret": "tE8rWcY2pvK3qQ0m6Zx_"},
+    "smtp": {"url": "smtps://shop:tE8rWcY2pvK3qQ0m6Zx_@mail.example.com"},
 }
+STORE = {f"store-{domain}": {"password": f"{domain}-8rWcY2pvK3qQ0m6Zx_"} for domain in domains(ROOT)}
 NEEDED = {
     **{f"service-key-{domain}": {domain, f"{domain}-events"} for domain in domains(ROOT)},
     f"service-key-{GATEWAY}": {GATEWAY},
     "stripe": {"payments", "payments-events"},
 }
+overlays = pytest.mark.parametrize("overlay", [AWS, ONPREM])
 
 
-def manifest(service: str) -> Mapping[str, Any]:
-    """The service, as production has it."""
-    (found,) = (d for d in render(PRODUCTION) if d["apiVersion"] == m.SERVING and m.name_of(d) == service)
+def manifest(service: str, overlay: str) -> Mapping[str, Any]:
+    """The service, as an overlay of production has it."""
+    (found,) = (d for d in render(overlay) if d["apiVersion"] == m.SERVING and m.name_of(d) == service)
     return found
 
 
-def environment(service: str, there: dict[str, dict[str, str]]) -> dict[str, str]:
+def environment(service: str, there: dict[str, dict[str, str]], overlay: str = AWS) -> dict[str, str]:
     """What the process finds when these Secrets are in the cluster."""
-    (shared,) = (d["data"] for d in of(render(PRODUCTION), "ConfigMap"))
+    (shared,) = (d["data"] for d in of(render(overlay), "ConfigMap") if m.name_of(d).startswith("settings-"))
     found: dict[str, str] = dict(shared)
-    for variable in m.container_of(manifest(service))["env"]:
+    for variable in m.container_of(manifest(service, overlay))["env"]:
         source = variable.get("valueFrom", {})
         reference = source.get("secretKeyRef")
         if "configMapKeyRef" in source:
@@ -63,10 +68,10 @@ def environment(service: str, there: dict[str, dict[str, str]]) -> dict[str, str
     return found
 
 
-def start(service: str, there: dict[str, dict[str, str]]) -> RuntimeSettings:
+def start(service: str, there: dict[str, dict[str, str]], overlay: str = AWS) -> RuntimeSettings:
     """As the process does it, up to where it would open a store."""
     name = service.removesuffix("-events")
-    settings = load(variables.settings_of(name), environment(service, there))
+    settings = load(variables.settings_of(name), environment(service, there, overlay))
     assert settings.shop_env == "production"
     refuse_weak(settings)
     factories.service_key(settings, name)
@@ -74,17 +79,24 @@ def start(service: str, there: dict[str, dict[str, str]]) -> RuntimeSettings:
         factories.service_keys(settings, name)
     if isinstance(settings, Payments):
         open_provider(settings, ManualClock())
+    if isinstance(settings, Notifications):
+        open_channel(settings)
     return settings
 
 
+@overlays
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_of_production_is_given_every_secret_that_its_start_demands(service: str) -> None:
-    settings = start(service, SECRETS)
+def test_a_service_of_production_is_given_every_secret_that_its_start_demands(service: str, overlay: str) -> None:
+    settings = start(service, SECRETS | STORE if overlay == ONPREM else SECRETS, overlay)
     given = {name: secret(settings, name) for name in settings.SECRETS}
     by_role = {"admin_password"} if service == "users-events" else set()
-    by_role |= {"store_password"} & given.keys()  # DynamoDB has roles
-    by_role |= {"mail_events_secret"} if service == "notifications-events" else set()
-    assert {name for name, value in given.items() if not value} == by_role, "only the rpc role asks for it"
+    if overlay == AWS:
+        by_role |= {"store_password"} & given.keys()  # DynamoDB has roles
+        by_role |= {"mail_events_secret"} if service == "notifications-events" else set()
+    else:
+        by_role |= {"mail_events_secret"} & given.keys()  # SMTP reports nothing
+    absent = {name for name, value in given.items() if not value}
+    assert absent == by_role, "only the rpc role asks for it"
 
 
 @pytest.mark.parametrize(("name", "service"), [(n, s) for n, services in NEEDED.items() for s in sorted(services)])
@@ -111,4 +123,4 @@ def test_a_service_is_given_its_own_private_key_and_no_others(service: str) -> N
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_no_start_waits_for_a_volume(service: str) -> None:
-    assert "volumes" not in manifest(service)["spec"]["template"]["spec"]
+    assert "volumes" not in manifest(service, AWS)["spec"]["template"]["spec"]

@@ -294,8 +294,9 @@ def test_production_refuses_a_channel_that_is_open_or_sends_nothing(variables: d
     assert "changeme" not in str(raised.value)
 
 
-def test_the_role_that_sends_nothing_needs_no_channel_in_production() -> None:
-    assert open_channel(load(Settings, {"SHOP_ENV": "production", "ROLE": "rpc"})).name == "mailbox"
+@pytest.mark.parametrize("variables", [{}, {"MAIL_CHANNEL": "smtp"}, {"MAIL_CHANNEL": "ses"}])
+def test_the_role_that_sends_nothing_needs_no_channel_in_production(variables: dict[str, str]) -> None:
+    assert open_channel(load(Settings, {"SHOP_ENV": "production", "ROLE": "rpc", **variables})).name == "mailbox"
 
 
 def test_the_url_of_the_mail_server_may_lie_in_a_file(tmp_path: Path) -> None:
