@@ -227,6 +227,23 @@ def test_the_pooler_and_the_database_show_certificates_for_the_names_that_are_ca
     assert {urlsplit(url).hostname for url in called} == set(cluster["spec"]["certificates"]["serverAltDNSNames"])
 
 
+def test_the_trial_of_onprem_is_onprem_without_operators_and_has_what_it_calls_at_the_same_addresses() -> None:
+    documents, trial = render(ONPREM), render(f"{ONPREM}-trial")
+    operated = ("cnpg.io", "strimzi.io")
+    wanted = {(d["kind"], m.name_of(d)) for d in documents if not d["apiVersion"].partition("/")[0].endswith(operated)}
+    wanted = {(kind, name) for kind, name in wanted if not name.startswith(("postgres", "settings-"))}
+    assert wanted <= {(d["kind"], m.name_of(d)) for d in trial}
+    assert not [d for d in trial if d["apiVersion"].partition("/")[0].endswith(operated)]
+    same = ("SHOP_ENV", "STORE_URL", "BROKER_URL", "MAIL_CHANNEL", "TOKEN_ISSUER")
+    assert [settings(f"{ONPREM}-trial")[name] for name in same] == [settings(ONPREM)[name] for name in same]
+    services = {f"{m.name_of(d)}.{d['metadata']['namespace']}.svc.cluster.local" for d in of(trial, "Service")}
+    (job,) = (d for d in of(trial, "Job") if m.name_of(d) == "migrate")
+    environment = {v["name"]: v.get("value", "") for v in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    (kafka,) = (d for d in of(trial, "ConfigMap") if m.name_of(d) == "kafka-broker-config")
+    urls = (settings(ONPREM)["STORE_URL"], environment["STORE_ADMIN_URL"], f"//{kafka['data']['bootstrap.servers']}")
+    assert {urlsplit(url).hostname for url in urls} <= services
+
+
 def network(overlay: str) -> dict[str, dict[str, Any]]:
     """The specs of the overlay's NetworkPolicies, by namespace and name."""
     policies = of(render(overlay), "NetworkPolicy")

@@ -90,11 +90,8 @@ def test_a_service_of_production_is_given_every_secret_that_its_start_demands(se
     settings = start(service, SECRETS | STORE if overlay == ONPREM else SECRETS, overlay)
     given = {name: secret(settings, name) for name in settings.SECRETS}
     by_role = {"admin_password"} if service == "users-events" else set()
-    if overlay == AWS:
-        by_role |= {"store_password"} & given.keys()  # DynamoDB has roles
-        by_role |= {"mail_events_secret"} if service == "notifications-events" else set()
-    else:
-        by_role |= {"mail_events_secret"} & given.keys()  # SMTP reports nothing
+    by_role |= {"store_password"} & given.keys() if overlay == AWS or service == GATEWAY else set()  # DynamoDB has roles
+    by_role |= {"mail_events_secret"} & given.keys() if overlay == ONPREM or service == "notifications-events" else set()
     absent = {name for name, value in given.items() if not value}
     assert absent == by_role, "only the rpc role asks for it"
 
