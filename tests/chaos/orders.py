@@ -153,7 +153,7 @@ class Flow:
         return Person(who.email, who.password, who.profile, tokens)
 
     async def _administrator(self) -> Person:
-        return await self.shop.login(*self.admin)
+        return await self._again(Person(*self.admin, {}, {}))
 
     async def violations(self, settle: float) -> tuple[list[str], dict[str, Any]]:
         """Wait until every order is final; return what is wrong, and what there is to know."""
