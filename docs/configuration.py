@@ -41,6 +41,8 @@ def _setters() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in sorted((ROOT / "knative").rglob("kustomization.yaml")):
         folder = path.parent.relative_to(ROOT / "knative").as_posix().removeprefix("components/")
+        if folder.startswith("overlays/onprem-trial"):  # it takes back what onprem sets
+            continue
         for name in sorted(set(_set_in(path))):
             found.setdefault(name, []).append(folder)
     return found
