@@ -31,8 +31,7 @@ _CHARSETS: Final = {
     "utf-16": "utf-16",
 }
 _names: dict[bytes, str] = {}
-_wire_names: dict[str, bytes] = {}
-_NAMES_KEPT: Final = 512  # bounds the two caches above, because clients choose the names
+_NAMES_KEPT: Final = 512  # bounds the cache above, because clients choose the names
 _ATTRIBUTE_NAME: Final = re.compile(r"[a-z0-9]{1,64}")
 # CloudEvents' String type: no control characters, no surrogates, no noncharacters.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
@@ -87,9 +86,10 @@ def validate(attributes: dict[str, str]) -> None:
     for name in ("subject", "time", "dataschema", "datacontenttype"):
         if attributes.get(name) == "":  # an empty optional attribute counts as absent, as in Knative
             del attributes[name]
-    for name, value in attributes.items():
-        if not value.isprintable() and _FORBIDDEN.search(value):
-            raise BadEvent("INVALID_ATTRIBUTE_VALUE", f"the value of {name} holds control characters")
+    if not "".join(attributes.values()).isprintable():
+        for name, value in attributes.items():
+            if _FORBIDDEN.search(value):
+                raise BadEvent("INVALID_ATTRIBUTE_VALUE", f"the value of {name} holds control characters")
     _validate_formats(attributes)
 
 
@@ -119,23 +119,28 @@ def parse_binary(headers: Headers, body: bytes) -> CloudEvent:
     """Parse a message in binary mode. A W3C traceparent header replaces a missing traceparent extension."""
     attributes: dict[str, str] = {}
     trace: dict[str, str] = {}
-    for key, raw in headers:
-        name = _names.get(key)
-        if name is None:
-            if key[:3] == b"ce-":
-                name = _attribute_name(key)
-            elif key == b"content-type":
-                attributes["datacontenttype"] = raw.decode("latin-1")
-                continue
-            elif key in (b"traceparent", b"tracestate"):
-                known, value = trace.get(key.decode()), raw.decode("latin-1")
-                trace[key.decode()] = value if known is None else f"{known}, {value}"
-                continue
-            else:
-                continue
-        if name in attributes:
-            raise BadEvent("DUPLICATE_ATTRIBUTE", f"attribute {name} is given twice")
-        attributes[name] = _header_value(name, raw)
+    name: str | None = None
+    try:
+        for key, raw in headers:
+            name = _names.get(key)
+            if name is None:
+                if key[:3] == b"ce-":
+                    name = _attribute_name(key)
+                elif key == b"content-type":
+                    attributes["datacontenttype"] = raw.decode("latin-1")
+                    continue
+                elif key in (b"traceparent", b"tracestate"):
+                    known, value = trace.get(key.decode()), raw.decode("latin-1")
+                    trace[key.decode()] = value if known is None else f"{known}, {value}"
+                    continue
+                else:
+                    continue
+            if name in attributes:
+                raise BadEvent("DUPLICATE_ATTRIBUTE", f"attribute {name} is given twice")
+            text = raw.decode()
+            attributes[name] = _unescaped(text) if "%" in text or text[:1] == '"' else text
+    except UnicodeDecodeError:
+        raise BadEvent("INVALID_UTF8", f"the value of {name} is not UTF-8") from None
     if trace and "traceparent" not in attributes and "," not in trace.get("traceparent", ","):
         attributes.update(trace)
     validate(attributes)
@@ -144,29 +149,26 @@ def parse_binary(headers: Headers, body: bytes) -> CloudEvent:
 
 def header_block(attributes: dict[str, str]) -> bytes:
     """Return the attributes as HTTP/1.1 header lines in binary mode; each line ends with CR LF."""
-    lines: list[bytes] = []
-    for name, value in attributes.items():
-        wire = _wire_names.get(name) or _wire_name(name)
-        text = value.encode() if name == "datacontenttype" else header_value(value)
-        lines += (wire, text, b"\r\n")
-    return b"".join(lines)
+    return "".join([f"{name}: {value}\r\n" for name, value in binary_headers(attributes).items()]).encode()
 
 
-def header_value(value: str) -> bytes:
+def binary_headers(attributes: dict[str, str]) -> dict[str, str]:
+    """Return the attributes as headers in binary mode, for any HTTP client."""
+    plain = _is_plain("".join(attributes.values()))
+    headers = {f"ce-{name}": value if plain else header_value(value) for name, value in attributes.items()}
+    if "datacontenttype" in attributes:
+        del headers["ce-datacontenttype"]
+        headers["content-type"] = attributes["datacontenttype"]
+    return headers
+
+
+def header_value(value: str) -> str:
     """Percent-encode space, double quote, percent and everything but printable ASCII, as the HTTP binding requires."""
-    if value.isascii() and value.isprintable() and " " not in value and '"' not in value and "%" not in value:
-        return value.encode()
-    return quote_from_bytes(value.encode(), _SAFE).encode()
+    return value if _is_plain(value) else quote_from_bytes(value.encode(), _SAFE)
 
 
-def binary_headers(event: CloudEvent) -> dict[str, str]:
-    """Return the event's headers in binary mode for any HTTP client; the body is `event.data`."""
-    return {
-        ("content-type" if name == "datacontenttype" else f"ce-{name}"): (
-            value if name == "datacontenttype" else header_value(value).decode()
-        )
-        for name, value in event.attributes.items()
-    }
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable() and " " not in text and '"' not in text and "%" not in text
 
 
 def parse_structured(body: bytes, charset: str = "utf-8") -> CloudEvent:
@@ -220,23 +222,10 @@ def _attribute_name(key: bytes) -> str:
     return name
 
 
-def _wire_name(name: str) -> bytes:
-    wire = b"content-type: " if name == "datacontenttype" else b"ce-%b: " % name.encode()
-    if len(_wire_names) < _NAMES_KEPT:
-        _wire_names[name] = wire
-    return wire
-
-
-def _header_value(name: str, raw: bytes) -> str:
-    try:
-        text = raw.decode()
-        if "%" in text or text[:1] == '"':
-            if len(text) > 1 and text[0] == text[-1] == '"':
-                text = _QUOTED_PAIR.sub(r"\1", text[1:-1])
-            text = unquote_to_bytes(text).decode()
-    except UnicodeDecodeError:
-        raise BadEvent("INVALID_UTF8", f"the value of {name} is not UTF-8") from None
-    return text
+def _unescaped(text: str) -> str:
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        text = _QUOTED_PAIR.sub(r"\1", text[1:-1])
+    return unquote_to_bytes(text).decode()
 
 
 def _json_data(event: CloudEvent) -> tuple[str, object]:

@@ -92,5 +92,5 @@ def headers(row: OutboxRow, signer: Signer) -> bytes:
         hop = b"traceparent: %b\r\n" % row.traceparent.encode()
     if row.traceparent and row.tracestate:
         attributes["tracestate"] = row.tracestate
-        hop += b"tracestate: %b\r\n" % header_value(row.tracestate)
+        hop += f"tracestate: {header_value(row.tracestate)}\r\n".encode()
     return header_block(attributes) + hop

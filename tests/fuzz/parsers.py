@@ -104,7 +104,7 @@ def events(raw: bytes) -> None:
     except BadEvent:
         return
     for event in found:
-        binary_headers(event)
+        binary_headers(event.attributes)
         to_structured(event)
 
 

@@ -91,7 +91,7 @@ def trace_headers(traceparent: str | None, tracestate: str | None) -> bytes:
     """
     if not traceparent:
         return b""
-    lines = b"traceparent: %b\r\n" % header_value(traceparent)
+    lines = f"traceparent: {header_value(traceparent)}\r\n".encode()
     return lines + b"tracestate: %b\r\n" % tracestate.encode() if tracestate and tracestate.isascii() else lines
 
 
