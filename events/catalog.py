@@ -69,7 +69,7 @@ class OrderPlaced(Payload, frozen=True, kw_only=True):
 
 
 class OrderConfirmed(Payload, frozen=True, kw_only=True):
-    """An order is paid: its reservation becomes a sale."""
+    """An order is paid: its reservation becomes a sale. `product_ids` saves its subscribers a look-up."""
 
     TYPE: ClassVar[str] = "shop.order.confirmed.v1"
     SOURCE: ClassVar[str] = "/orders"
@@ -77,6 +77,7 @@ class OrderConfirmed(Payload, frozen=True, kw_only=True):
     order_id: Id
     user_id: Id
     total: Money
+    product_ids: list[Id] = []
 
 
 class OrderCancelled(Payload, frozen=True, kw_only=True):

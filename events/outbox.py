@@ -77,7 +77,7 @@ class OutboxLimits(NamedTuple):
     first_pause: float = 0.1
     longest_pause: float = 5.0
     age: timedelta = timedelta(seconds=5)
-    gather: float = 0.05
+    gather: float = 0.5
 
 
 _LIMITS = OutboxLimits()

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from events.outbox import Outbox, OutboxLimits, OutboxRow
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
-QUICK = OutboxLimits(parallel=4, held=10, attempts=3, first_pause=0.001, longest_pause=0.004)
+QUICK = OutboxLimits(parallel=4, held=10, attempts=3, first_pause=0.001, longest_pause=0.004, gather=0.05)
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 
 

@@ -116,7 +116,7 @@ class MessageSender:
 
         refs = [Ref(Notification, key), Ref(Preferences, user_id), Ref(Erasure, user_id)]
         failpoint("notifications.record.before")
-        recorded = await self._store.transact(refs, change)
+        recorded = await self._store.transact(refs, change, likely_new=True)
         failpoint("notifications.record.after")
         return recorded
 

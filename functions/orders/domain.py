@@ -275,7 +275,8 @@ class Order:
         self.stock_reserved(at)
         self._move(Status.CONFIRMED, at)
         self.payment_token = ""
-        return [OrderConfirmed(order_id=self.id, user_id=self.user_id, total=self.total)]
+        product_ids = list(dict.fromkeys(line.product_id for line in self.lines))
+        return [OrderConfirmed(order_id=self.id, user_id=self.user_id, total=self.total, product_ids=product_ids)]
 
     def payment_declined(self, at: datetime, reason: str) -> list[Payload]:
         """Cancel the order unless it is paid or final."""

@@ -145,7 +145,7 @@ class OrderRepository:
             return Changes(Receipt(new.id), put, events=new.placed())
 
         failpoint("orders.place.before")
-        receipt = await self._store.transact(refs, place, idempotency=idempotency)
+        receipt = await self._store.transact(refs, place, idempotency=idempotency, likely_new=not counted)
         failpoint("orders.place.after")
         return (new if receipt.id == new.id else await self.get(receipt.id)).as_placed()
 

@@ -173,18 +173,18 @@ class PaymentsService:
 
     async def _charge_pending(self, pending: PendingPage, before: datetime) -> None:
         async for payments in all_pages(partial(pending, self._store, before)):
-            await gather_logged([self._charge(payment.order_id, None) for payment in payments], log)
+            await gather_logged([self._charge(payment.order_id, None, payment) for payment in payments], log)
 
-    async def _charge(self, order_id: str, inbox: InboxRecord | None) -> None:
-        """Charge an order, or void its payment if it is cancelled. `inbox` commits with the provider's answer."""
-        known = await self._store.get(Payment, payment_id(order_id))
-        if known is not None and not known.pending:
-            return
+    async def _charge(self, order_id: str, inbox: InboxRecord | None, known: Payment | None = None) -> None:
+        """Charge an order, or void its payment if it is cancelled. `inbox` commits with the provider's answer.
+
+        `known` is the pending payment that the caller has read. To void it, the orders service is not needed.
+        """
         if known is not None and known.void_requested:
             await self._settle(known, await self._provider.void(known.id), inbox)
             return
         instruction = await self._orders.payment_instruction(order_id)
-        payment = await self._open(instruction)
+        payment, is_new = await self._open(instruction)
         if not payment.pending:
             return
         if payment.void_requested:
@@ -194,13 +194,13 @@ class PaymentsService:
         else:
             outcome = await self._provider.charge(payment.id, instruction.amount, instruction.token)
         await self._settle(payment, outcome, inbox)
-        if known is not None:
+        if not is_new:
             # The provider may have made the charge long before this answer. A refund or dispute that was reported in
             # between was not booked.
             await self._refunds.try_reconcile(payment.id)
 
-    async def _open(self, instruction: Instruction) -> Payment:
-        """Commit and return the order's payment.
+    async def _open(self, instruction: Instruction) -> tuple[Payment, bool]:
+        """Commit and return the order's payment, and whether it is new.
 
         A payable order's payment is PENDING. Otherwise a new payment is VOIDED, and an existing pending one gets
         `void_requested`.
@@ -208,23 +208,25 @@ class PaymentsService:
         now = self._clock.now()
         key = payment_id(instruction.order_id)
 
-        def change(found: Sequence[Any]) -> Changes[Payment]:
+        def change(found: Sequence[Any]) -> Changes[tuple[Payment, bool]]:
             payment, erasure = found
             if payment is None:
                 user_id = "" if erasure else instruction.user_id
                 payment = Payment(key, instruction.order_id, user_id, instruction.amount, now, now)
                 if not instruction.payable:
                     payment.void(now)
-                return Changes(payment, put=[payment])
+                return Changes((payment, True), put=[payment])
             if payment.pending and not instruction.payable and not payment.void_requested:
                 payment.request_void(now)
-                return Changes(payment, put=[payment])
-            return Changes(payment)
+                return Changes((payment, False), put=[payment])
+            return Changes((payment, False))
 
         failpoint("payments.open.before")
-        payment = await self._store.transact([Ref(Payment, key), _erasure_ref(instruction.user_id)], change)
+        opened = await self._store.transact(
+            [Ref(Payment, key), _erasure_ref(instruction.user_id)], change, likely_new=True
+        )
         failpoint("payments.open.after")
-        return payment
+        return opened
 
     async def _commit_cancellation(self, order_id: str, user_id: str) -> tuple[Payment, Refund | None]:
         """Commit that the order is cancelled. This writes a tombstone, a request to void, or a refund of the rest.
@@ -281,7 +283,7 @@ class PaymentsService:
     async def _on_charge_changed(self, event: ProviderEvent, inbox: InboxRecord) -> None:
         payment = await self._store.get(Payment, event.key) if event.key else None
         if payment is not None and payment.pending:
-            await self._charge(payment.order_id, inbox)
+            await self._charge(payment.order_id, inbox, payment)
 
     async def _on_refund_or_dispute_changed(self, event: ProviderEvent, inbox: InboxRecord) -> None:
         key = await self._provider.find_charge_key(event.charge_id) if event.charge_id else ""
@@ -290,7 +292,7 @@ class PaymentsService:
             log.warning("webhook_of_an_unknown_charge", extra=_log_fields(event))
             return
         if payment.pending:
-            await self._charge(payment.order_id, None)
+            await self._charge(payment.order_id, None, payment)
         await self._refunds.reconcile(payment.id)
         await commit_inbox_record(self._store, inbox)
 

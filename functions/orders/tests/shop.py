@@ -104,11 +104,12 @@ class FailingStore:
         change: Callable[[Sequence[Any]], Changes[R]],
         *,
         idempotency: IdempotencyRecord | None = None,
+        likely_new: bool = False,
     ) -> R:
         self._calls_left -= 1
         if self._calls_left == 0:
             raise unavailable("STORE_UNAVAILABLE", "Try again.")
-        return await self._store.transact(refs, change, idempotency=idempotency)
+        return await self._store.transact(refs, change, idempotency=idempotency, likely_new=likely_new)
 
 
 def orders_service(

@@ -52,6 +52,7 @@ _FOLLOW_UPS = {
     "tok_dispute_lost": ("dispute", LOST, DISPUTE_DURATION),
 }
 """The entry that follows a charge, by token: its kind, its outcome, and the delay after which it takes effect."""
+_TROUBLESOME = frozenset({"tok_slow", "tok_flaky"})
 FLAKY_FAILURES = 2
 
 _CHARGE_RESULTS = {
@@ -99,8 +100,7 @@ class SimulatedProvider:
         self._slow_seconds = slow_seconds
 
     async def charge(self, key: str, amount: Money, token: str) -> ChargeOutcome:
-        known = await self._store.get(LedgerEntry, key)
-        if known is None:
+        if token in _TROUBLESOME and await self._store.get(LedgerEntry, key) is None:
             await self._delay_or_fail(key, token)
         result = _CHARGE_RESULTS.get(token, "card_declined")
         moved = amount if result == SUCCEEDED else Money(0, amount.currency)
@@ -261,7 +261,8 @@ class SimulatedProvider:
             after = LedgerEntry(follow_up_id, kind, key, moved, outcome, now, moved_at=decided)
             return Changes((entry, True), put=[entry, after])
 
-        return await self._store.transact([Ref(LedgerEntry, key), Ref(LedgerEntry, follow_up_id)], change)
+        refs = [Ref(LedgerEntry, key), Ref(LedgerEntry, follow_up_id)]
+        return await self._store.transact(refs, change, likely_new=True)
 
     async def _delay_or_fail(self, key: str, token: str) -> None:
         if token == "tok_slow":  # noqa: S105 - the name of a test token

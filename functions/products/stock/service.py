@@ -186,7 +186,11 @@ class StockService:
         """Sell the reserved pieces of a confirmed order."""
         now = self._clock.now()
         await self._change(
-            event.order_id, now, lambda reservation, stocks: reservation.confirm(stocks, now), inbox=inbox
+            event.order_id,
+            now,
+            lambda reservation, stocks: reservation.confirm(stocks, now),
+            event.product_ids,
+            inbox,
         )
 
     async def on_order_cancelled(self, event: OrderCancelled, inbox: InboxRecord) -> None:
@@ -213,11 +217,12 @@ class StockService:
     ) -> None:
         """Change a reservation and the stocks of its lines in one transaction.
 
-        The reservation is read first, because its lines name the stocks. Stored lines never change. If another process
-        stores the lines between this read and the transaction, the transaction is prepared again.
+        The lines name the stocks. Without `product_ids` the reservation is read first. If its lines in the transaction
+        name further products, the transaction is prepared again.
         """
-        seen = await self._store.get(Reservation, order_id)
-        reserved = [line.product_id for line in seen.lines] if seen else []
+        if not product_ids:
+            seen = await self._store.get(Reservation, order_id)
+            product_ids = [line.product_id for line in seen.lines] if seen else []
 
         async def attempt(ids: list[str]) -> Reservation:
             refs = [Ref(Reservation, order_id), *(Ref(Stock, product_id) for product_id in ids)]
@@ -226,7 +231,7 @@ class StockService:
             failpoint("products.reservation.after")
             return changed
 
-        reservation = await with_references(dict.fromkeys([*product_ids, *reserved]), attempt)
+        reservation = await with_references(dict.fromkeys(product_ids), attempt)
         log.info("reservation", extra={"order_id": order_id, "state": reservation.state.value})
 
 

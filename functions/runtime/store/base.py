@@ -157,9 +157,10 @@ class StoreBase(ABC):
         change: Callable[[Sequence[Any]], Changes[R]],
         *,
         idempotency: IdempotencyRecord | None = None,
+        likely_new: bool = False,
     ) -> R:
         with self.spans.span("transact", refs) if self.spans else _NO_SPAN:
-            result: R = await self._commit(Request(refs, change, idempotency, current()))
+            result: R = await self._commit(Request(refs, change, idempotency, current(), likely_new))
         return result
 
     def on_commit(self, listener: Callable[[Sequence[OutboxRow]], None]) -> None:

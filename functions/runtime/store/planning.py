@@ -58,6 +58,7 @@ class Request(NamedTuple):
     change: Callable[[Sequence[Any]], Changes[Any]]
     idempotency: IdempotencyRecord | None
     origin: Context
+    likely_new: bool = False
 
 
 class Plan(NamedTuple):

@@ -166,11 +166,13 @@ class Store(Protocol):
         change: Callable[[Sequence[Any]], Changes[R]],
         *,
         idempotency: IdempotencyRecord | None = None,
+        likely_new: bool = False,
     ) -> R:
         """Create or change several entities in one transaction. Returns the `result` of the changes.
 
         `change` must be pure as in `update`. It gets the entities in the order of `refs`, with None for an absent
-        entity. Equal refs get the same copy.
+        entity. Equal refs get the same copy. `likely_new` says that usually neither the entities nor the record exist.
+        An adapter may then call `change` without reading them, and read them if the commit finds any.
         """
 
     async def outbox(self, before: datetime, limit: int) -> list[OutboxRow]:

@@ -16,7 +16,7 @@ import pytest
 
 from events.outbox import OutboxRow
 from functions.runtime.clock import ManualClock, SystemClock
-from functions.runtime.errors import Code, ServiceError
+from functions.runtime.errors import Code, ServiceError, not_found
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
 from functions.runtime.store.port import Changes, Ref
 from functions.runtime.store.postgres.client import Connection, Database, Unsure, postgres_url
@@ -104,6 +104,42 @@ async def test_a_transaction_costs_two_statements_and_a_read_one(opened: Opener,
     await store.get(Counter, "c")
     await store.page(Document, "owner", "me", limit=5)
     assert len(database.statements) == 4
+
+
+async def test_a_transaction_on_what_is_likely_new_costs_one_statement_and_reads_what_exists(
+    opened: Opener, database: FaultyDatabase
+) -> None:
+    store = opened(database=database)
+    await store.ping()
+    database.statements.clear()
+
+    async def add() -> int:
+        def change(found: Sequence[Any]) -> Changes[int]:
+            counter = found[0] or Counter("c")
+            counter.left += 1
+            return Changes(counter.left, [counter])
+
+        return await store.transact([Ref(Counter, "c")], change, likely_new=True)
+
+    assert await add() == 1
+    assert len(database.statements) == 1
+    assert await asyncio.gather(*(add() for _ in range(5))) == [2, 3, 4, 5, 6]
+    assert (await store.get(Counter, "c")) == Counter("c", 6, version=6)
+
+
+async def test_an_error_on_what_is_likely_new_is_raised_only_if_it_is_absent(opened: Opener) -> None:
+    store = opened()
+    await store.update(Counter, "c", adding())
+
+    def change(found: Sequence[Any]) -> Changes[int]:
+        if found[0] is None:
+            raise not_found("Counter", "COUNTER_NOT_FOUND")
+        return Changes(found[0].left)
+
+    assert await store.transact([Ref(Counter, "c")], change, likely_new=True) == 1
+    with pytest.raises(ServiceError) as raised:
+        await store.transact([Ref(Counter, "d")], change, likely_new=True)
+    assert raised.value.reason == "COUNTER_NOT_FOUND"
 
 
 async def test_processes_that_race_for_an_entity_lose_no_change(opened: Opener) -> None:

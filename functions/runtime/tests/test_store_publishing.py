@@ -12,7 +12,7 @@ from functions.runtime.clock import SystemClock
 from functions.runtime.store.sqlite.store import SQLiteStore
 from functions.runtime.tests.store_kinds import MAPPINGS, Counter, adding, happened
 
-QUICK = OutboxLimits(parallel=8, held=100, first_pause=0.001, longest_pause=0.01)
+QUICK = OutboxLimits(parallel=8, held=100, first_pause=0.001, longest_pause=0.01, gather=0.05)
 
 
 class Broker:

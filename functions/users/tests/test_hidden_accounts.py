@@ -65,6 +65,7 @@ class CountedStore(MemoryStore):
         change: Callable[[Sequence[Any]], Changes[Any]],
         *,
         idempotency: IdempotencyRecord | None = None,
+        likely_new: bool = False,
     ) -> Any:
         writes: list[bool] = []
 
@@ -73,7 +74,7 @@ class CountedStore(MemoryStore):
             writes.append(bool(changes.put or changes.delete))
             return changes
 
-        result = await super().transact(refs, seen, idempotency=idempotency)
+        result = await super().transact(refs, seen, idempotency=idempotency, likely_new=likely_new)
         self.work.append(f"{'write' if writes[-1] else 'read'} {[ref.type.__name__ for ref in refs]}")
         return result
 

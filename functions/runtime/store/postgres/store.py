@@ -2,7 +2,8 @@
 
 A read costs one round trip. A transaction costs two: a statement that reads the entities and the idempotency record,
 and a call of the function `commit_1`, which commits everything if every entity is as it was read, whether `change`
-writes it or only reads it. No transaction is open between the two, so nothing is locked while `change` runs.
+writes it or only reads it. No transaction is open between the two, so nothing is locked while `change` runs. If the
+caller expects that nothing exists yet, the first statement is left out, unless the second finds something.
 """
 
 from __future__ import annotations
@@ -175,8 +176,9 @@ class PostgresStore(StoreBase):
         epoch = await self._ready(deadline)
         unsure: list[Attempt] = []
         failures = 0
+        guess = len(jobs) == 1 and jobs[0].request.likely_new
         while True:
-            snapshot = await self._read(jobs, deadline)
+            snapshot = Snapshot({}, {}) if guess else await self._read(jobs, deadline)
             for attempt in unsure:
                 if await self._took_effect(attempt, snapshot, deadline):
                     self._committed(attempt.draft)
@@ -184,6 +186,9 @@ class PostgresStore(StoreBase):
             draft = self._draft(jobs, snapshot, epoch)
             conditions = [self._condition(ref, write, snapshot) for ref, write in draft.writes()]
             if not (conditions or draft.outbox or draft.records):
+                if guess:  # without a commit, only a read shows whether the entities exist
+                    guess = False
+                    continue
                 draft.settle()
                 return
             mark = random.getrandbits(63)
@@ -193,11 +198,13 @@ class PostgresStore(StoreBase):
                 unsure.append(Attempt(draft, snapshot, mark, conditions))
                 await self._database.pause(failures, deadline, error)
             except (LostRace, Retriable) as error:
-                await self._database.pause(failures, deadline, error)
+                if not guess:
+                    await self._database.pause(failures, deadline, error)
             else:
                 self._committed(draft)
                 return
             failures += 1
+            guess = False
 
     async def _read(self, jobs: Sequence[Job], deadline: float) -> Snapshot:
         refs = {(self._codecs.of(ref.type).name, escape(ref.id)): ref for job in jobs for ref in job.request.refs}
