@@ -117,7 +117,7 @@ async def event(shop: BenchShop, seconds: float, rounds: int) -> Row:
                 lambda: drive(our_call, [shop.child("products")], seconds),
                 rounds,
                 0.6,
-                note="floor: functions-framework's default hello world, which stores nothing",
+                note="floor: functions-framework's hello world, which stores nothing. On a busy disk compare the CPU.",
             )
 
 

@@ -108,11 +108,11 @@ class BenchShop:
             parts = [self.child(name) for name in self._platform.state()["parts"]]
             cpu, start = sum(part.cpu_seconds() for part in parts), time.perf_counter()
             bought = await asyncio.gather(*[_buy(shop, who, product, left) for _ in range(CALLERS)])
-            finals = await _finals(shop, who, orders)
+            stock = await _sold(shop, product)
             took = time.perf_counter() - start
             spent = sum(part.cpu_seconds() for part in parts) - cpu
+            finals = await shop.all("/v1/orders", who)
             confirmed = sum(order["status"] == "CONFIRMED" for order in finals)
-            stock = await _quiet_stock(shop, product)
             facts = {
                 "orders": sum(map(len, bought)),
                 "confirmed": confirmed,
@@ -127,21 +127,14 @@ async def _buy(shop: Shop, who: Person, product: str, left: Any) -> list[str]:
     return [(await shop.order(who, {product: 1}))["id"] for _ in left]
 
 
-async def _finals(shop: Shop, who: Person, count: int) -> list[dict[str, Any]]:
-    """Return all orders once none of them changes any more."""
+async def _sold(shop: Shop, product: str) -> tuple[int, int]:
+    """Return the stock on hand and reserved once all of it is sold, or after two minutes.
+
+    Products commits a sale after the order was confirmed. Lists of orders would cost as much as the orders themselves.
+    """
     deadline = time.monotonic() + 120
     while True:
-        orders = await shop.all("/v1/orders", who)
-        moving = [o for o in orders if o["status"] in ("PLACED", "RESERVED")]
-        if (len(orders) >= count and not moving) or time.monotonic() > deadline:
-            return orders
-        await asyncio.sleep(0.1)
-
-
-async def _quiet_stock(shop: Shop, product: str) -> tuple[int, int]:
-    deadline = time.monotonic() + 60
-    while True:
         stock = await shop.stock(product)
-        if stock["reserved"] == 0 or time.monotonic() > deadline:
+        if (stock["on_hand"], stock["reserved"]) == (0, 0) or time.monotonic() > deadline:
             return stock["on_hand"], stock["reserved"]
         await asyncio.sleep(0.1)
