@@ -1,9 +1,10 @@
 """Named points at which a test can kill this process by SIGKILL, before and after each step that must survive that.
 
-`failpoint("area.step.before")` does nothing by default. With FAILPOINT=area.step.before:3 in the environment, the
-process kills itself at the third call (without a number: at the first) and says so on standard error. In production
-such a process refuses to start. tests/crash finds all points by reading the sources; therefore the name is a literal,
-each name has one call, and every `.before` has its `.after`.
+`failpoint("area.step.before")` does nothing by default, and `failpoints("area.step")` neither before nor after its
+block. With FAILPOINT=area.step.before:3 in the environment, the process kills itself at the third call (without a
+number: at the first) and says so on standard error. In production such a process refuses to start. tests/crash finds
+all points by reading the sources; therefore the name is a literal, each name has one call, and every `.before` has its
+`.after`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Mapping
+from functools import cache
 from itertools import count
 from typing import NoReturn
 
@@ -56,3 +58,20 @@ def _die(name: str) -> NoReturn:
 
 ARMED = parse(os.environ)
 failpoint = _make(ARMED)
+
+
+class Failpoints:
+    """Context manager: failpoint `<step>.before` at its start and, unless it raises, `<step>.after` at its end."""
+
+    def __init__(self, step: str) -> None:
+        self._before, self._after = f"{step}.before", f"{step}.after"
+
+    def __enter__(self) -> None:
+        failpoint(self._before)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            failpoint(self._after)
+
+
+failpoints = cache(Failpoints)

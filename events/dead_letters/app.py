@@ -38,7 +38,7 @@ from events.dead_letters.store import STATUSES, Entry, Store
 from events.service_tokens import Callers, NotAllowed, NotAuthenticated
 from events.sqlite import StorageError
 from observability import context, metrics
-from observability.failpoints import failpoint
+from observability.failpoints import failpoints
 
 log = logging.getLogger("shop.deadletters")
 
@@ -166,17 +166,15 @@ class DeadLetters:
             raise Problem(400, error.reason, str(error)) from None
         origins = [wire.origin(scope, event) for event in events]
         store, now = self._opened(), self._clock()
-        failpoint("deadletters.keep.before")
-        puts = (store.put(event, origin, now) for event, origin in zip(events, origins, strict=True))
-        keys = await asyncio.gather(*puts)
-        failpoint("deadletters.keep.after")
+        with failpoints("deadletters.keep"):
+            puts = (store.put(event, origin, now) for event, origin in zip(events, origins, strict=True))
+            keys = await asyncio.gather(*puts)
         for event, origin, key in zip(events, origins, keys, strict=True):
             self._kept.get(origin.trigger or _UNKNOWN, self._kept[_UNKNOWN]).inc()
             fields = {"entry": key, "event_id": event.id, "event_type": event.type, "trigger": origin.trigger}
             log.warning("dead letter kept", extra=fields)
-        failpoint("deadletters.acknowledge.before")
-        await respond(send, 204)
-        failpoint("deadletters.acknowledge.after")
+        with failpoints("deadletters.acknowledge"):
+            await respond(send, 204)
 
     async def _one(self, key: str, replay: bool, method: str, send: Send) -> None:
         _only(method, *(("POST",) if replay else ("GET", "DELETE")))
@@ -199,12 +197,10 @@ class DeadLetters:
         kept = {name: value for name, value in entry.event.attributes.items() if name not in _OURS}
         self._busy.add(entry.id)
         try:
-            failpoint("deadletters.replay.before")
-            await self._replay(CloudEvent(kept, entry.event.data), entry.broker)
-            failpoint("deadletters.replay.after")
-            failpoint("deadletters.mark.before")
-            await self._opened().replayed(entry, self._clock())
-            failpoint("deadletters.mark.after")
+            with failpoints("deadletters.replay"):
+                await self._replay(CloudEvent(kept, entry.event.data), entry.broker)
+            with failpoints("deadletters.mark"):
+                await self._opened().replayed(entry, self._clock())
         except ReplayFailed as error:
             self._replays.labels("failed").inc()
             raise Problem(502, "BROKER_UNAVAILABLE", f"the broker did not take it: {error}") from None

@@ -33,7 +33,7 @@ from functions.runtime.paging import all_pages
 from functions.runtime.store.port import Changes, Ref, Store
 from functions.runtime.sweeps import gather_logged
 from observability import tracing
-from observability.failpoints import failpoint
+from observability.failpoints import failpoints
 
 log = logging.getLogger("shop.notifications")
 
@@ -115,10 +115,8 @@ class MessageSender:
             return Changes(new, put=[new])
 
         refs = [Ref(Notification, key), Ref(Preferences, user_id), Ref(Erasure, user_id)]
-        failpoint("notifications.record.before")
-        recorded = await self._store.transact(refs, change, likely_new=True)
-        failpoint("notifications.record.after")
-        return recorded
+        with failpoints("notifications.record"):
+            return await self._store.transact(refs, change, likely_new=True)
 
     async def _retry(self, key: str, user_id: str) -> None:
         """Send a message that is due, unless another attempt has begun in the meantime."""
@@ -136,9 +134,8 @@ class MessageSender:
                 known.begin_attempt(now)
             return Changes(known, put=[known])
 
-        failpoint("notifications.retry.before")
-        taken = await self._store.transact([Ref(Notification, key), Ref(Preferences, user_id)], change)
-        failpoint("notifications.retry.after")
+        with failpoints("notifications.retry"):
+            taken = await self._store.transact([Ref(Notification, key), Ref(Preferences, user_id)], change)
         if taken is not None and taken.pending:
             await self._send(taken)
 
@@ -157,9 +154,8 @@ class MessageSender:
                 return Changes(None)  # the message was deleted with its user, or settled by another attempt
             return Changes(None, events=outcome(known), put=[known])
 
-        failpoint("notifications.settle.before")
-        await self._store.transact([Ref(Notification, notification.id)], change)
-        failpoint("notifications.settle.after")
+        with failpoints("notifications.settle"):
+            await self._store.transact([Ref(Notification, notification.id)], change)
 
     async def _attempt(self, notification: Notification) -> Outcome:
         """Send a message and return the outcome. Raises ServiceError if the attempt may be repeated."""
@@ -190,10 +186,8 @@ class MessageSender:
         attributes = {"shop.template": template, "shop.channel": self._channel.name}
         try:
             operation = tracing.SpanTemplate(f"send {template}", "CLIENT", attributes)
-            with operation.span(harmless=(Bounced, MailRefused)):
-                failpoint("notifications.send.before")
+            with operation.span(harmless=(Bounced, MailRefused)), failpoints("notifications.send"):
                 await self._channel.send(mail)
-                failpoint("notifications.send.after")
         except Bounced:
             return lambda known: known.bounce()
         except MailRefused as refused:

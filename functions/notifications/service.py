@@ -34,7 +34,7 @@ from functions.runtime.inbox import InboxRecord
 from functions.runtime.paging import page_limit
 from functions.runtime.store.port import Changes, Page, Ref, Store
 from functions.runtime.sweeps import sweep_deadline
-from observability.failpoints import failpoint
+from observability.failpoints import failpoints
 
 log = logging.getLogger("shop.notifications")
 
@@ -184,9 +184,8 @@ class NotificationsService:
         def change(found: Sequence[Any]) -> Changes[None]:
             return Changes(None, delete=[entity for entity in found if entity is not None])
 
-        failpoint("notifications.erase.before")
-        await self._store.transact(refs, change)
-        failpoint("notifications.erase.after")
+        with failpoints("notifications.erase"):
+            await self._store.transact(refs, change)
 
 
 def _authorized_user(user_id: str, caller: Identity) -> str:

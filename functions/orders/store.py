@@ -15,7 +15,7 @@ from functions.runtime.errors import Code, ServiceError, not_found, unauthentica
 from functions.runtime.ids import is_id
 from functions.runtime.inbox import InboxRecord, commit_inbox_record
 from functions.runtime.store.port import Changes, EntityMapping, IdempotencyRecord, IndexKey, Page, Ref, Store
-from observability.failpoints import failpoint
+from observability.failpoints import failpoints
 
 _EVERYTHING = "any"  # the partition that contains all entities of an index
 _ACCESS_TOKENS_EXPIRE = timedelta(days=1)
@@ -144,9 +144,8 @@ class OrderRepository:
                 put += count_order(origin, records, order, earlier, self._velocity_limits)
             return Changes(Receipt(new.id), put, events=new.placed())
 
-        failpoint("orders.place.before")
-        receipt = await self._store.transact(refs, place, idempotency=idempotency, likely_new=not counted)
-        failpoint("orders.place.after")
+        with failpoints("orders.place"):
+            receipt = await self._store.transact(refs, place, idempotency=idempotency, likely_new=not counted)
         return (new if receipt.id == new.id else await self.get(receipt.id)).as_placed()
 
     async def change(
@@ -166,9 +165,8 @@ class OrderRepository:
 
         if not is_id("ord", order_id):
             return _required(None)
-        failpoint("orders.change.before")
-        order = await self._store.transact([Ref(Order, order_id)], change, idempotency=inbox)
-        failpoint("orders.change.after")
+        with failpoints("orders.change"):
+            order = await self._store.transact([Ref(Order, order_id)], change, idempotency=inbox)
         self._on_change(order_id)
         return order
 
@@ -191,16 +189,14 @@ class OrderRepository:
             put = [] if deleted else [DeletedAccount(user_id, at)]
             return Changes(None, put, delete=[record] if record else [])
 
-        failpoint("orders.close-account.before")
-        await self._store.transact([Ref(DeletedAccount, user_id), Ref(VelocityRecord, user_id)], close)
-        failpoint("orders.close-account.after")
+        with failpoints("orders.close-account"):
+            await self._store.transact([Ref(DeletedAccount, user_id), Ref(VelocityRecord, user_id)], close)
 
     async def finish_erasure(self, inbox: InboxRecord) -> None:
         """Commit the inbox record of an erasure, and request a purge of the store's files."""
         self._store.request_purge()
-        failpoint("orders.mark.before")
-        await commit_inbox_record(self._store, inbox)
-        failpoint("orders.mark.after")
+        with failpoints("orders.mark"):
+            await commit_inbox_record(self._store, inbox)
 
 
 def _required(order: Order | None) -> Order:

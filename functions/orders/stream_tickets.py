@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 from functions.runtime.clock import Clock
 from functions.runtime.errors import ServiceError, unauthenticated
 from functions.runtime.store.port import Changes, Ref, Store
-from observability.failpoints import failpoint
+from observability.failpoints import failpoints
 
 TICKET_LIFETIME: Final = timedelta(seconds=30)
 _PREFIX: Final = "tkt_"
@@ -58,9 +58,8 @@ class StreamTickets:
         expires_at = self._clock.now() + TICKET_LIFETIME
         sealed = _cipher(key).encrypt(_NONCE, access_token.encode(), order_id.encode())
         stored = StreamTicket(_digest(identifier), base64.b64encode(sealed).decode(), expires_at)
-        failpoint("orders.issue-ticket.before")
-        await self._store.transact([Ref(StreamTicket, stored.id)], lambda _: Changes(None, [stored]))
-        failpoint("orders.issue-ticket.after")
+        with failpoints("orders.issue-ticket"):
+            await self._store.transact([Ref(StreamTicket, stored.id)], lambda _: Changes(None, [stored]))
         text = base64.urlsafe_b64encode(identifier + key).decode()
         return IssuedTicket(_PREFIX + text, expires_at)
 
@@ -74,9 +73,8 @@ class StreamTickets:
                 raise _invalid()
             return Changes(stored, delete=[stored])
 
-        failpoint("orders.redeem-ticket.before")
-        stored = await self._store.transact([Ref(StreamTicket, _digest(identifier))], use)
-        failpoint("orders.redeem-ticket.after")
+        with failpoints("orders.redeem-ticket"):
+            stored = await self._store.transact([Ref(StreamTicket, _digest(identifier))], use)
         from cryptography.exceptions import InvalidTag  # imported on first use, as in _cipher
 
         try:

@@ -41,7 +41,7 @@ from functions.runtime.inbox import InboxRecord
 from functions.runtime.paging import all_pages, page_limit
 from functions.runtime.store.port import Changes, IdempotencyRecord, Page, Ref, Store
 from functions.runtime.sweeps import gather_logged
-from observability.failpoints import failpoint
+from observability.failpoints import failpoints
 
 log = logging.getLogger("shop.payments")
 
@@ -116,9 +116,8 @@ class RefundsService:
             return Changes(refund, put=[payment, refund])
 
         refs = [Ref(Payment, command.payment_id), Ref(Refund, fresh_id)]
-        failpoint("payments.refund.before")
-        first = await self._store.transact(refs, change, idempotency=_idempotency(command, reason, caller))
-        failpoint("payments.refund.after")
+        with failpoints("payments.refund"):
+            first = await self._store.transact(refs, change, idempotency=_idempotency(command, reason, caller))
         if first.id != fresh_id:
             await self._refuse_in_flight(first.id)
         return await self._try_settle(first)
@@ -289,10 +288,8 @@ class RefundsService:
             return Changes(refund, put=[payment, refund], events=events)
 
         refs = [Ref(Payment, refund.payment_id), Ref(Refund, refund.id)]
-        failpoint("payments.refund-settle.before")
-        settled = await self._store.transact(refs, change, idempotency=inbox)
-        failpoint("payments.refund-settle.after")
-        return settled
+        with failpoints("payments.refund-settle"):
+            return await self._store.transact(refs, change, idempotency=inbox)
 
     async def _try_settle(self, refund: Refund) -> Refund:
         """Settle a refund if the provider answers; otherwise leave it PENDING for the sweep."""

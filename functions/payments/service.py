@@ -28,7 +28,7 @@ from functions.runtime.inbox import InboxRecord, commit_inbox_record, inbox_reco
 from functions.runtime.paging import all_pages, page_limit
 from functions.runtime.store.port import AlreadyDone, Changes, Page, Ref, Store
 from functions.runtime.sweeps import gather_logged, sweep_deadline
-from observability.failpoints import failpoint
+from observability.failpoints import failpoints
 
 log = logging.getLogger("shop.payments")
 
@@ -132,9 +132,8 @@ class PaymentsService:
         await record_erasure(self._store, event.user_id, self._clock.now())
         while (page := await store.payments_of_user(self._store, event.user_id, MAX_BATCH, None)).items:
             for payment in page.items:
-                failpoint("payments.erase.before")
-                await self._store.update(Payment, payment.id, _remove_user)
-                failpoint("payments.erase.after")
+                with failpoints("payments.erase"):
+                    await self._store.update(Payment, payment.id, _remove_user)
 
     async def receive_webhook(self, payload: bytes, signature: str) -> None:
         """Handle one event of the provider. Events that are not about our charges are ignored.
@@ -221,12 +220,10 @@ class PaymentsService:
                 return Changes((payment, False), put=[payment])
             return Changes((payment, False))
 
-        failpoint("payments.open.before")
-        opened = await self._store.transact(
-            [Ref(Payment, key), _erasure_ref(instruction.user_id)], change, likely_new=True
-        )
-        failpoint("payments.open.after")
-        return opened
+        with failpoints("payments.open"):
+            return await self._store.transact(
+                [Ref(Payment, key), _erasure_ref(instruction.user_id)], change, likely_new=True
+            )
 
     async def _commit_cancellation(self, order_id: str, user_id: str) -> tuple[Payment, Refund | None]:
         """Commit that the order is cancelled. This writes a tombstone, a request to void, or a refund of the rest.
@@ -252,10 +249,8 @@ class PaymentsService:
             return Changes((payment, refund), put=put)
 
         refs = [Ref(Payment, key), Ref(Refund, refund_id), _erasure_ref(user_id)]
-        failpoint("payments.call-off.before")
-        cancelled = await self._store.transact(refs, change)
-        failpoint("payments.call-off.after")
-        return cancelled
+        with failpoints("payments.call-off"):
+            return await self._store.transact(refs, change)
 
     async def _settle(self, payment: Payment, outcome: ChargeOutcome, inbox: InboxRecord | None) -> None:
         """Commit the provider's answer to a charge. If the order is cancelled, refund the captured amount."""
@@ -273,9 +268,8 @@ class PaymentsService:
             return Changes(None, put=[payment], events=events)
 
         refs = [Ref(Payment, payment.id), Ref(Refund, refund_id)]
-        failpoint("payments.settle.before")
-        refund = await self._store.transact(refs, change, idempotency=inbox)
-        failpoint("payments.settle.after")
+        with failpoints("payments.settle"):
+            refund = await self._store.transact(refs, change, idempotency=inbox)
         log.info("charge_settled", extra={"order_id": payment.order_id, "outcome": outcome.value})
         if refund is not None:
             await self._refunds.settle(refund.id, None)

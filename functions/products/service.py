@@ -18,7 +18,7 @@ from functions.runtime.errors import ServiceError, already_exists, invalid, not_
 from functions.runtime.identity import Identity, require_admin
 from functions.runtime.ids import new_id
 from functions.runtime.store.port import Changes, Entity, Page, Ref, Store
-from observability.failpoints import failpoint
+from observability.failpoints import failpoints
 
 log = logging.getLogger("shop.products")
 
@@ -63,9 +63,8 @@ class ProductsService:
 
         refs = [Ref(SkuClaim, product.sku), Ref(Category, product.category)]
         refs += [Ref(cls, product.id) for cls in (Product, ProductText, Stock)]
-        failpoint("products.create.before")
-        created = await self._store.transact(refs, change)
-        failpoint("products.create.after")
+        with failpoints("products.create"):
+            created = await self._store.transact(refs, change)
         log.info("product_created", extra={"product_id": created.id})
         return created
 

@@ -40,7 +40,7 @@ from functions.users.domain import (
 )
 from functions.users.emails import FOLDING, email_key, legacy_email_key, normalise_email
 from functions.users.store import ROSTER_ID, newest_users
-from observability.failpoints import failpoint
+from observability.failpoints import failpoints
 
 log = logging.getLogger("shop.users")
 
@@ -261,10 +261,8 @@ class UsersService:
             return Changes(user, put=[user, challenge], events=[UserEmailChangeRequested(user_id=user_id)])
 
         refs = [Ref(User, user_id), Ref(Challenge, key), Ref(EmailClaim, claim_id)]
-        failpoint("users.update.before")
-        user = await self._store.transact(refs, change)
-        failpoint("users.update.after")
-        return user
+        with failpoints("users.update"):
+            return await self._store.transact(refs, change)
 
     async def change_password(self, command: ChangePassword, caller: Identity) -> None:
         """Replace the password, and revoke all existing access (see `auth.account_access`).
@@ -289,9 +287,8 @@ class UsersService:
             put, delete = access.revoke(user_id, self._clock.now())
             return Changes(None, put=put, delete=delete, events=[UserPasswordChanged(user_id=user_id)])
 
-        failpoint("users.password.before")
-        await self._store.transact(AccountAccess.refs(user_id), change)
-        failpoint("users.password.after")
+        with failpoints("users.password"):
+            await self._store.transact(AccountAccess.refs(user_id), change)
         log.info("password_changed", extra={"user_id": user_id})
 
     async def set_roles(self, command: SetRoles, caller: Identity) -> User:
@@ -361,11 +358,10 @@ class UsersService:
             Ref(EmailClaim, email_key(seen.email)),
             *former_refs(seen),
         ]
-        failpoint("users.delete.before")
-        await self._store.transact(refs, change)
-        self._store.request_purge()
-        log.info("user_deleted", extra={"user_id": user_id, "by": caller.subject})
-        failpoint("users.delete.after")
+        with failpoints("users.delete"):
+            await self._store.transact(refs, change)
+            self._store.request_purge()
+            log.info("user_deleted", extra={"user_id": user_id, "by": caller.subject})
 
     async def list_addresses(self, user_id: str, caller: Identity) -> list[Address]:
         """Return a person's addresses, oldest first. Raises NOT_FOUND (USER_NOT_FOUND)."""
@@ -416,9 +412,8 @@ class UsersService:
             changed = user is not None and user.mark_undeliverable(inbox.time, self._clock.now())
             return Changes(changed, put=[user] if user and changed else [])
 
-        failpoint("users.bounced.before")
-        changed = await self._store.transact([Ref(User, event.user_id)], change, idempotency=inbox)
-        failpoint("users.bounced.after")
+        with failpoints("users.bounced"):
+            changed = await self._store.transact([Ref(User, event.user_id)], change, idempotency=inbox)
         if changed:
             log.info("email_undeliverable", extra={"user_id": event.user_id})
 
@@ -464,13 +459,12 @@ class UsersService:
         refs = [Ref(EmailClaim, claim.id), Ref(Challenge, challenge)]
         refs += [Ref(kind, user.id) for kind in (Credentials, User, AddressBook)]
         refs += [Ref(AdminRoster, ROSTER_ID)] if first_admin else []
-        failpoint("users.register.before")
-        registered = await self._store.transact(refs, change)
-        if registered is user:
-            log.info("user_registered", extra={"user_id": user.id})
-        else:
-            log.info("registered_again", extra={"user_id": known.user_id if known else ""})
-        failpoint("users.register.after")
+        with failpoints("users.register"):
+            registered = await self._store.transact(refs, change)
+            if registered is user:
+                log.info("user_registered", extra={"user_id": user.id})
+            else:
+                log.info("registered_again", extra={"user_id": known.user_id if known else ""})
         return registered
 
     async def _is_reserved_for_legacy_account(self, email: str) -> bool:

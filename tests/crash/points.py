@@ -21,9 +21,12 @@ _ONLY_IN: dict[str, Callable[[str], bool]] = {
 SQLITE, POSTGRES, DYNAMODB = "sqlite.", "postgres.", "dynamodb."
 """The prefixes of the failpoints of the adapters; a platform runs one of them."""
 
+_SIDES = {"failpoint": ("",), "failpoints": (".before", ".after")}
+"""What each function adds to the name that it is given."""
+
 
 class Point(NamedTuple):
-    """A call of `failpoint`, and its place in the sources."""
+    """A failpoint, and the place of its call in the sources."""
 
     name: str
     path: str
@@ -38,7 +41,7 @@ class Shot(NamedTuple):
 
 
 def points(root: Path = ROOT) -> list[Point]:
-    """Return every call of `failpoint` outside of tests. Raises ValueError for a name that is not a literal."""
+    """Return every failpoint outside of tests. Raises ValueError for a name that is not a literal."""
     return [point for path in architecture.modules(root) for point in _in(root, path)]
 
 
@@ -47,11 +50,12 @@ def _in(root: Path, path: Path) -> Iterator[Point]:
     if "tests" in name.parts or name.as_posix() == "observability/failpoints.py":
         return
     for node in ast.walk(architecture.parsed(path)):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "failpoint":
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in _SIDES:
             argument = node.args[0]
             if not isinstance(argument, ast.Constant):
                 raise ValueError(f"{name}:{node.lineno}: a failpoint's name must be a literal")
-            yield Point(str(argument.value), name.as_posix(), node.lineno)
+            for side in _SIDES[getattr(node.func, "id", "")]:
+                yield Point(f"{argument.value}{side}", name.as_posix(), node.lineno)
 
 
 def shots(found: Sequence[Point], root: Path = ROOT) -> list[Shot]:

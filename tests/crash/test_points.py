@@ -41,6 +41,12 @@ def test_a_new_point_is_found_where_it_is_written(tmp_path: Path) -> None:
     assert shots(points(tmp_path), tmp_path) == [Shot("orders", "orders.new.before")]
 
 
+def test_a_block_has_a_point_before_it_and_one_after_it(tmp_path: Path) -> None:
+    (tmp_path / "gateway").mkdir()
+    (tmp_path / "gateway/block.py").write_text('with failpoints("gateway.new"):\n    pass\n')
+    assert [point.name for point in points(tmp_path)] == ["gateway.new.before", "gateway.new.after"]
+
+
 def test_a_name_that_is_no_literal_is_refused(tmp_path: Path) -> None:
     (tmp_path / "gateway").mkdir()
     (tmp_path / "gateway/computed.py").write_text('failpoint("a." + "b.before")\n')

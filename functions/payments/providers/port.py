@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from events.catalog import Money
 from functions.runtime.errors import ServiceError, unavailable
 from functions.runtime.store.port import Page
-from observability.failpoints import failpoint
+from observability.failpoints import failpoints
 
 R = TypeVar("R")
 
@@ -174,22 +174,16 @@ class TimeLimitedProvider:
         self._seconds = seconds
 
     async def charge(self, key: str, amount: Money, token: str) -> ChargeOutcome:
-        failpoint("provider.charge.before")
-        outcome = await self._limited(self._provider.charge(key, amount, token))
-        failpoint("provider.charge.after")
-        return outcome
+        with failpoints("provider.charge"):
+            return await self._limited(self._provider.charge(key, amount, token))
 
     async def void(self, key: str) -> ChargeOutcome:
-        failpoint("provider.void.before")
-        outcome = await self._limited(self._provider.void(key))
-        failpoint("provider.void.after")
-        return outcome
+        with failpoints("provider.void"):
+            return await self._limited(self._provider.void(key))
 
     async def refund(self, key: str, charge_key: str, amount: Money) -> RefundOutcome:
-        failpoint("provider.refund.before")
-        outcome = await self._limited(self._provider.refund(key, charge_key, amount))
-        failpoint("provider.refund.after")
-        return outcome
+        with failpoints("provider.refund"):
+            return await self._limited(self._provider.refund(key, charge_key, amount))
 
     async def statement(self, charge_key: str) -> Statement:
         return await self._limited(self._provider.statement(charge_key))

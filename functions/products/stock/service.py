@@ -24,7 +24,7 @@ from functions.runtime.paging import all_pages, page_limit
 from functions.runtime.store.port import Changes, Entity, Page, Ref, Store
 from functions.runtime.sweeps import gather_logged
 from functions.runtime.text import TextError, clean_line
-from observability.failpoints import failpoint
+from observability.failpoints import failpoints
 
 log = logging.getLogger("shop.products")
 
@@ -121,9 +121,8 @@ class StockService:
                 )
             return Changes(stock, put, events=events)
 
-        failpoint("products.stock.before")
-        stock = await self._store.transact([Ref(Stock, product_id), Ref(StockAdjustment, adjustment_id)], change)
-        failpoint("products.stock.after")
+        with failpoints("products.stock"):
+            stock = await self._store.transact([Ref(Stock, product_id), Ref(StockAdjustment, adjustment_id)], change)
         log.info("stock_set", extra={"product_id": product_id, "on_hand": stock.on_hand})
         return stock
 
@@ -155,11 +154,10 @@ class StockService:
             request = fingerprint(f"{product_id}|{delta}|{reason}".encode())
             scope = f"stock:{caller.subject}"
             idempotency = idempotency_record(scope, command.idempotency_key, request, StockAdjustment)
-        failpoint("products.adjust.before")
-        adjustment = await self._store.transact(
-            [Ref(Stock, product_id), Ref(StockAdjustment, adjustment_id)], change, idempotency=idempotency
-        )
-        failpoint("products.adjust.after")
+        with failpoints("products.adjust"):
+            adjustment = await self._store.transact(
+                [Ref(Stock, product_id), Ref(StockAdjustment, adjustment_id)], change, idempotency=idempotency
+            )
         log.info(
             "stock_adjusted", extra={"product_id": product_id, "delta": adjustment.delta, "on_hand": adjustment.on_hand}
         )
@@ -226,10 +224,8 @@ class StockService:
 
         async def attempt(ids: list[str]) -> Reservation:
             refs = [Ref(Reservation, order_id), *(Ref(Stock, product_id) for product_id in ids)]
-            failpoint("products.reservation.before")
-            changed = await self._store.transact(refs, _applied(order_id, now, transition, ids), idempotency=inbox)
-            failpoint("products.reservation.after")
-            return changed
+            with failpoints("products.reservation"):
+                return await self._store.transact(refs, _applied(order_id, now, transition, ids), idempotency=inbox)
 
         reservation = await with_references(dict.fromkeys(product_ids), attempt)
         log.info("reservation", extra={"order_id": order_id, "state": reservation.state.value})

@@ -17,7 +17,7 @@ from functions.users.auth.challenges import Challenge, Purpose, challenge_id, in
 from functions.users.auth.tokens import parse_mailed_token
 from functions.users.domain import MAX_FORMER_EMAILS, UNDO_PERIOD, EmailClaim, FormerEmail, User, email_taken
 from functions.users.emails import FOLDING, email_key
-from observability.failpoints import failpoint
+from observability.failpoints import failpoints
 
 log = logging.getLogger("shop.users")
 
@@ -96,9 +96,8 @@ class EmailChangeService:
             *former_refs(seen),
             *AccountAccess.refs(seen.id),
         ]
-        failpoint("users.move.before")
-        await self._store.transact(refs, change)
-        failpoint("users.move.after")
+        with failpoints("users.move"):
+            await self._store.transact(refs, change)
         log.info("email_changed", extra={"user_id": seen.id})
 
     async def undo(self, token: str) -> None:
@@ -152,9 +151,8 @@ class EmailChangeService:
             *former_refs(seen),
             *AccountAccess.refs(seen.id),
         ]
-        failpoint("users.undo.before")
-        await self._store.transact(refs, change)
-        failpoint("users.undo.after")
+        with failpoints("users.undo"):
+            await self._store.transact(refs, change)
         log.warning("email_change_undone", extra={"user_id": seen.id})
 
 

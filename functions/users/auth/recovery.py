@@ -24,7 +24,7 @@ from functions.users.auth.throttle import Throttle, client_address_key
 from functions.users.auth.tokens import MailedToken, new_mailed_token, parse_mailed_token
 from functions.users.domain import EmailClaim, User, existing
 from functions.users.emails import account_key, email_key
-from observability.failpoints import failpoint
+from observability.failpoints import failpoints
 
 log = logging.getLogger("shop.users")
 
@@ -111,9 +111,8 @@ class RecoveryService:
             return Changes(None, put=[user, *put], delete=delete, events=[event])
 
         user_id = presented.user_id
-        failpoint("users.reset.before")
-        await self._store.transact([Ref(User, user_id), *AccountAccess.refs(user_id)], change)
-        failpoint("users.reset.after")
+        with failpoints("users.reset"):
+            await self._store.transact([Ref(User, user_id), *AccountAccess.refs(user_id)], change)
         log.info("password_reset", extra={"user_id": user_id})
 
     async def request_verification(self, user_id: str, caller: Identity) -> None:
@@ -142,9 +141,8 @@ class RecoveryService:
             return Changes(None, put=[user], delete=[challenge])
 
         key = challenge_id(Purpose.EMAIL_VERIFICATION, presented.user_id)
-        failpoint("users.verify.before")
-        await self._store.transact([Ref(Challenge, key), Ref(User, presented.user_id)], change)
-        failpoint("users.verify.after")
+        with failpoints("users.verify"):
+            await self._store.transact([Ref(Challenge, key), Ref(User, presented.user_id)], change)
         log.info("email_verified", extra={"user_id": presented.user_id})
 
     async def issue_mailed_token(self, command: IssueMailedToken, caller: Identity) -> MailedCode:
@@ -169,9 +167,8 @@ class RecoveryService:
                 raise _challenge_not_found()
             return challenge, ()
 
-        failpoint("users.issue.before")
-        challenge = await self._store.update(Challenge, challenge_id(purpose, owner_id), change)
-        failpoint("users.issue.after")
+        with failpoints("users.issue"):
+            challenge = await self._store.update(Challenge, challenge_id(purpose, owner_id), change)
         return MailedCode(text, challenge.address or user.email)
 
     async def _challenge(
@@ -187,10 +184,8 @@ class RecoveryService:
                 return Changes(False)
             return Changes(True, put=[challenge], events=[event] if event else [])
 
-        failpoint("users.challenge.before")
-        requested = await self._store.transact([Ref(Challenge, key)], change)
-        failpoint("users.challenge.after")
-        return requested
+        with failpoints("users.challenge"):
+            return await self._store.transact([Ref(Challenge, key)], change)
 
     async def _check_token(self, token: str, purposes: Sequence[Purpose]) -> tuple[MailedToken, User]:
         """Check the token before expensive work, and return it with its account. The transaction repeats the check."""

@@ -16,7 +16,7 @@ from functions.users.auth.revocations import Revocation
 from functions.users.auth.throttle import invalid_credentials
 from functions.users.auth.tokens import AccessTokens, SessionTokens, new_refresh_token, parse_refresh_token
 from functions.users.domain import Credentials, Session, User
-from observability.failpoints import failpoint
+from observability.failpoints import failpoints
 
 log = logging.getLogger("shop.users")
 
@@ -51,9 +51,8 @@ class SessionsService:
         session = Session.start(
             token.session_id, credentials, token.digest, self._clock.now(), device.id if device else ""
         )
-        failpoint("users.login.before")
-        await self._store.update(Session, session.id, lambda _: (session, ()))
-        failpoint("users.login.after")
+        with failpoints("users.login"):
+            await self._store.update(Session, session.id, lambda _: (session, ()))
         log.info("session_started", extra={"user_id": user.id})
         device_token = await self._devices.issue(credentials, device)
         return SessionTokens(user.id, await self._tokens.sign(user, session), text, device_token)
@@ -81,9 +80,8 @@ class SessionsService:
                 return Changes(False)
             return Changes(True, put=[session])
 
-        failpoint("users.refresh.before")
-        exchanged = await self._store.transact([Ref(Session, known.id), Ref(Credentials, known.user_id)], change)
-        failpoint("users.refresh.after")
+        with failpoints("users.refresh"):
+            exchanged = await self._store.transact([Ref(Session, known.id), Ref(Credentials, known.user_id)], change)
         if not exchanged:
             await self._end(known.id)  # in a separate transaction, so that a refresh reads only what it needs
             log.warning("refresh_token_reused", extra={"user_id": known.user_id})
@@ -110,9 +108,8 @@ class SessionsService:
             session: Session | None = found[0]
             return Changes(None, put=[revocation], delete=[session]) if session else Changes(None)
 
-        failpoint("users.session.before")
-        await self._store.transact([Ref(Session, session_id), Ref(Revocation, revocation.id)], change)
-        failpoint("users.session.after")
+        with failpoints("users.session"):
+            await self._store.transact([Ref(Session, session_id), Ref(Revocation, revocation.id)], change)
 
     async def _distrust_email(self, seen: User) -> None:
         """Stop mail to an address that FOLDING 1 derived wrongly: its domain belongs to somebody else."""

@@ -19,7 +19,7 @@ from functions.runtime.inbox import InboxRecord
 from functions.runtime.key_set import Fetched, Revoked
 from functions.runtime.store.port import Store
 from functions.users.auth.revocations import LEGACY_REVOCATIONS_IDS, RETENTION, LegacyRevocations, revoked_since
-from observability.failpoints import failpoint
+from observability.failpoints import failpoints
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -174,9 +174,8 @@ class SigningKeysService:
             keys.rotate(fresh, self._clock.now())
             return keys, []
 
-        failpoint("users.keys.before")
-        keys = await self._store.update(SigningKeySet, KEY_SET_ID, change)
-        failpoint("users.keys.after")
+        with failpoints("users.keys"):
+            keys = await self._store.update(SigningKeySet, KEY_SET_ID, change)
         log.info("keys_rotated", extra={"by": caller.subject})
         self._forget_signer()
         return _as_jwks(keys, self._clock.now())
