@@ -8,7 +8,7 @@ from functions.notifications.channels.feedback import FeedbackService
 from functions.notifications.domain import Notification, Preferences
 from functions.notifications.service import ListNotifications, NotificationsService, UpdatePreferences
 from functions.runtime.identity import ANYBODY, SIGNED_IN, current_caller
-from functions.runtime.messages import timestamp
+from functions.runtime.messages import to_message
 from proto.shop.notifications.v1 import notifications_pb2 as pb
 from proto.shop.notifications.v1 import notifications_pb2_grpc
 
@@ -64,24 +64,8 @@ class NotificationsServicer(notifications_pb2_grpc.NotificationsServiceServicer)
 
 
 def _notification(notification: Notification) -> pb.Notification:
-    return pb.Notification(
-        id=notification.id,
-        user_id=notification.user_id,
-        channel=notification.channel,
-        template=notification.template,
-        subject=notification.subject,
-        body=notification.body,
-        status=pb.NotificationStatus.Value(f"NOTIFICATION_STATUS_{notification.status}"),
-        created_at=timestamp(notification.created_at),
-        sent_at=timestamp(notification.sent_at) if notification.sent_at else None,
-        order_id=notification.order_id,
-    )
+    return to_message(pb.Notification, notification)
 
 
 def _preferences(preferences: Preferences) -> pb.Preferences:
-    return pb.Preferences(
-        user_id=preferences.id,
-        email_enabled=preferences.email_enabled,
-        muted_templates=preferences.muted,
-        version=preferences.version,
-    )
+    return to_message(pb.Preferences, preferences, user_id=preferences.id, muted_templates=preferences.muted)

@@ -14,7 +14,7 @@ from functions.runtime.addresses import PostalAddress
 from functions.runtime.errors import invalid
 from functions.runtime.idempotency import fingerprint
 from functions.runtime.identity import ADMINS, ANYBODY, SIGNED_IN, current_caller, services
-from functions.runtime.messages import from_message, money, timestamp
+from functions.runtime.messages import from_message, money, timestamp, to_message
 from proto.shop.orders.v1 import orders_pb2 as pb
 from proto.shop.orders.v1 import orders_pb2_grpc
 
@@ -137,31 +137,4 @@ def _status(number: int) -> Status | None:
 
 
 def _order(order: Order) -> pb.Order:
-    address = order.shipping_address
-    return pb.Order(
-        id=order.id,
-        user_id=order.user_id,
-        status=_TO_PROTO[order.status],
-        lines=[
-            pb.OrderLine(
-                product_id=line.product_id,
-                quantity=line.quantity,
-                unit_price=money(line.unit_price),
-                name=line.name,
-                sku=line.sku,
-            )
-            for line in order.lines
-        ],
-        total=money(order.total),
-        shipping_address=pb.ShippingAddress(**vars(address)) if address else None,
-        created_at=timestamp(order.created_at),
-        updated_at=timestamp(order.updated_at),
-        timeline=[
-            pb.TimelineEntry(status=_TO_PROTO[entry.status], at=timestamp(entry.at), reason=entry.reason)
-            for entry in order.timeline
-        ],
-        version=order.version,
-        cancel_reason=order.cancel_reason,
-        refunded=money(order.refunded),
-        disputed=order.disputed,
-    )
+    return to_message(pb.Order, order)

@@ -10,7 +10,7 @@ from functions.payments.providers.port import LedgerEntry
 from functions.payments.refunds import ListRefunds, RefundPayment, RefundsService
 from functions.payments.service import ListLedger, ListPayments, PaymentsService
 from functions.runtime.identity import ADMINS, ANYBODY, SIGNED_IN, current_caller
-from functions.runtime.messages import money, timestamp
+from functions.runtime.messages import money, to_message
 from proto.shop.payments.v1 import payments_pb2 as pb
 from proto.shop.payments.v1 import payments_pb2_grpc
 
@@ -68,40 +68,15 @@ class PaymentsServicer(payments_pb2_grpc.PaymentsServiceServicer):
 
 
 def _payment(payment: Payment) -> pb.Payment:
-    return pb.Payment(
-        id=payment.id,
-        order_id=payment.order_id,
-        user_id=payment.user_id,
-        status=pb.PaymentStatus.Value(f"PAYMENT_STATUS_{payment.status}"),
-        amount=money(payment.amount) if payment.amount else None,
-        captured=money(payment.money(payment.captured)) if payment.amount else None,
-        refunded=money(payment.money(payment.refunded)) if payment.amount else None,
-        disputed=money(payment.money(payment.disputed)) if payment.amount else None,
-        charged_back=money(payment.money(payment.charged_back)) if payment.amount else None,
-        reason=payment.reason,
-        created_at=timestamp(payment.created_at),
-        updated_at=timestamp(payment.updated_at),
-        version=payment.version,
-    )
+    sums = dict.fromkeys(("captured", "refunded", "disputed", "charged_back"))
+    if payment.amount:
+        sums = {name: money(payment.money(getattr(payment, name))) for name in sums}
+    return to_message(pb.Payment, payment, **sums)
 
 
 def _refund(refund: Refund) -> pb.Refund:
-    return pb.Refund(
-        id=refund.id,
-        payment_id=refund.payment_id,
-        amount=money(refund.amount),
-        status=pb.RefundStatus.Value(f"REFUND_STATUS_{refund.status}"),
-        reason=refund.reason,
-        created_at=timestamp(refund.created_at),
-    )
+    return to_message(pb.Refund, refund)
 
 
 def _entry(entry: LedgerEntry) -> pb.LedgerEntry:
-    return pb.LedgerEntry(
-        key=entry.id,
-        kind=entry.kind,
-        payment_id=entry.payment_id,
-        amount=money(entry.amount),
-        outcome=entry.outcome,
-        at=timestamp(entry.at),
-    )
+    return to_message(pb.LedgerEntry, entry, key=entry.id)

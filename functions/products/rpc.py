@@ -13,7 +13,7 @@ from functions.products.service import ProductsService
 from functions.products.stock.domain import Stock, StockAdjustment
 from functions.products.stock.service import AdjustStock, ListAdjustments, SetStock, StockService
 from functions.runtime.identity import ADMINS, ANYBODY, current_caller
-from functions.runtime.messages import money, timestamp
+from functions.runtime.messages import timestamp, to_message
 from proto.shop.money.v1 import money_pb2
 from proto.shop.products.v1 import products_pb2 as pb
 from proto.shop.products.v1 import products_pb2_grpc
@@ -139,40 +139,13 @@ def _from_money(money: money_pb2.Money) -> Money:
 
 
 def _product(product: Product) -> pb.Product:
-    return pb.Product(
-        id=product.id,
-        sku=product.sku,
-        name=product.name,
-        description=product.description,
-        category=product.category,
-        price=money(product.price),
-        image_urls=product.image_urls,
-        active=product.active,
-        version=product.version,
-        created_at=timestamp(product.created_at),
-        updated_at=timestamp(product.updated_at),
-    )
+    return to_message(pb.Product, product)
 
 
 def _stock(stock: Stock) -> pb.Stock:
-    return pb.Stock(
-        product_id=stock.id,
-        on_hand=stock.on_hand,
-        reserved=stock.reserved,
-        available=stock.available,
-        version=stock.version,
-        low_threshold=stock.low_threshold,
-    )
+    return to_message(pb.Stock, stock, product_id=stock.id)
 
 
 def _adjustment(adjustment: StockAdjustment) -> pb.StockAdjustment:
-    return pb.StockAdjustment(
-        id=adjustment.id,
-        product_id=adjustment.product_id,
-        kind=pb.StockAdjustmentKind.Value(f"STOCK_ADJUSTMENT_KIND_{adjustment.kind}"),
-        delta=adjustment.delta,
-        on_hand=adjustment.on_hand,
-        reason=adjustment.reason,
-        adjusted_by=adjustment.by,
-        created_at=timestamp(adjustment.at),
-    )
+    at = timestamp(adjustment.at)
+    return to_message(pb.StockAdjustment, adjustment, adjusted_by=adjustment.by, created_at=at)

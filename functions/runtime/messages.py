@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import fields
 from datetime import UTC, datetime
+from functools import cache, partial
 from typing import Any, TypeVar
 
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from events.catalog import Money
@@ -13,6 +18,7 @@ from functions.runtime.errors import invalid
 from proto.shop.money.v1 import money_pb2
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -47,3 +53,39 @@ def seconds(at: float) -> Timestamp:
 def from_message(cls: type[T], message: Any) -> T:
     """Return an object of a dataclass, from the message's fields of the same names."""
     return cls(**{field.name: getattr(message, field.name) for field in fields(cls)})  # type: ignore[arg-type] # a dataclass
+
+
+def to_message(cls: type[M], entity: Any, **given: Any) -> M:
+    """Return a message of the entity's attributes of the same names as its fields, and of the fields in `given`.
+
+    Times, amounts, enumerations, and nested objects and lists of them are converted. None leaves a field unset.
+    """
+    for name, convert in _converters(cls.DESCRIPTOR):
+        if name not in given and (value := getattr(entity, name)) is not None:
+            given[name] = value if convert is None else convert(value)
+    return cls(**given)
+
+
+@cache
+def _converters(message: Any) -> list[tuple[str, Callable[[Any], Any] | None]]:
+    return [(field.name, _converter(field)) for field in message.fields]
+
+
+def _converter(field: Any) -> Callable[[Any], Any] | None:
+    """Return the conversion of an attribute to a field of a message, or None if it needs none."""
+    convert: Callable[[Any], Any]
+    if field.enum_type is not None:
+        convert = {name: number for number, name in value_names(field.enum_type).items()}.__getitem__
+    elif field.message_type is None:
+        return None
+    else:
+        nested = GetMessageClass(field.message_type)
+        known: dict[Any, Callable[[Any], Any]] = {Timestamp: timestamp, money_pb2.Money: money}
+        convert = known.get(nested) or partial(to_message, nested)
+    return (lambda values: list(map(convert, values))) if field.is_repeated else convert
+
+
+def value_names(enum: Any) -> dict[int, str]:
+    """Return the names of an enumeration's values, such as PLACED for ORDER_STATUS_PLACED, by number."""
+    prefix = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", enum.name).upper() + "_"
+    return {value.number: value.name.removeprefix(prefix) for value in enum.values}

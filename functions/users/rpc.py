@@ -7,7 +7,7 @@ from typing import Any
 
 from functions.runtime.errors import invalid
 from functions.runtime.identity import ADMINS, ANYBODY, SIGNED_IN, current_caller, services
-from functions.runtime.messages import from_message, seconds, seconds_since_1970, timestamp
+from functions.runtime.messages import from_message, seconds, seconds_since_1970, to_message
 from functions.users import domain
 from functions.users.auth.authenticator import LogIn
 from functions.users.auth.challenges import Purpose
@@ -235,22 +235,11 @@ class UsersServicer(users_pb2_grpc.UsersServiceServicer):
 
 
 def _user(user: domain.User, pending_email: str = "") -> pb.User:
-    return pb.User(
-        id=user.id,
-        email=user.email,
-        name=user.name,
-        roles=user.roles,
-        created_at=timestamp(user.created_at),
-        version=user.version,
-        email_deliverable=user.email_deliverable,
-        updated_at=timestamp(user.updated_at),
-        email_verified=user.email_verified,
-        pending_email=pending_email,
-    )
+    return to_message(pb.User, user, pending_email=pending_email)
 
 
 def _address(address: domain.Address) -> pb.Address:
-    return pb.Address(**vars(address))
+    return to_message(pb.Address, address)
 
 
 def _contacts(users: Iterable[domain.User]) -> Iterable[pb.Contact]:

@@ -55,7 +55,7 @@ def _in(root: Path, path: Path) -> Iterator[Point]:
             if not isinstance(argument, ast.Constant):
                 raise ValueError(f"{name}:{node.lineno}: a failpoint's name must be a literal")
             for side in _SIDES[getattr(node.func, "id", "")]:
-                yield Point(f"{argument.value}{side}", name.as_posix(), node.lineno)
+                yield Point(f"{argument.value!s}{side}", name.as_posix(), node.lineno)
 
 
 def shots(found: Sequence[Point], root: Path = ROOT) -> list[Shot]:
