@@ -16,6 +16,7 @@ from functions.runtime import grpc_client
 from functions.runtime.errors import TRANSIENT, ServiceError
 from gateway.clients import Clients, ServiceClient
 from gateway.models import common, notifications, orders, payments, users
+from gateway.models.common import view
 from gateway.responses import until_disconnected
 from proto.shop.notifications.v1 import notifications_pb2
 from proto.shop.orders.v1 import orders_pb2
@@ -103,8 +104,8 @@ class DataExport(Response):
         head = {
             "exported_at": datetime.now(UTC),
             "profile": users.user(own.user),
-            "addresses": [users.address(address) for address in own.addresses],
-            "preferences": notifications.preferences(preferences.preferences),
+            "addresses": [view(users.Address, address) for address in own.addresses],
+            "preferences": view(notifications.Preferences, preferences.preferences),
         }
         return DataExport(head, [placed, paid, told])
 

@@ -271,7 +271,11 @@ def _require_stock(
     growth: int,
     on_hand: Mapping[str, int] | None,
 ) -> None:
-    """Require that held and ordered pieces are at most `pieces`, or `share` of the stock, times `growth`."""
+    """Raise an error if the pieces of a product that are held and ordered exceed the limit.
+
+    The limit is `growth` times the greater of `pieces` and the `share` of the stock on hand. `on_hand` is None if the
+    stock was not read; StockNeeded says that it is needed.
+    """
     many = [product_id for product_id, count in lines.items() if held.get(product_id, 0) + count > pieces * growth]
     if many and on_hand is None:
         raise StockNeeded

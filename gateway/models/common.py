@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
-from typing import Annotated, Any, NotRequired
+from functools import cache, partial
+from operator import attrgetter
+from typing import Annotated, Any, NotRequired, TypeVar, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict
@@ -21,8 +22,11 @@ from pydantic_core.core_schema import no_info_after_validator_function
 from typing_extensions import TypedDict
 
 from functions.runtime.formats import MAX_PRICE, MAX_TOTAL, MIN_PRICE
+from functions.runtime.messages import value_names
 from functions.runtime.text import check_text, clean_line
 from proto.shop.money.v1 import money_pb2
+
+T = TypeVar("T")
 
 MAX_COUNT = 2**31 - 1
 MAX_VERSION = 2**53 - 1  # JSON numbers are exact up to here
@@ -143,19 +147,43 @@ NextCursor = Annotated[
 ]
 
 
-def money(message: money_pb2.Money) -> Money:
-    """Return money as the API shows it."""
-    return {"amount": message.amount, "currency": message.currency}
-
-
 def moment(stamp: Timestamp) -> datetime:
     """Return a timestamp as an aware datetime in UTC, with microseconds."""
     return datetime.fromtimestamp(stamp.seconds, UTC).replace(microsecond=stamp.nanos // 1000)
 
 
-def optional_moment(message: Any, field: str) -> datetime | None:
-    """Return a timestamp field as an aware datetime; None if it is not set."""
-    return moment(getattr(message, field)) if message.HasField(field) else None
+def view(form: type[T], message: Any, **given: Any) -> T:
+    """Return a message in the API's `form`, a TypedDict: its fields of the same names, and those in `given`.
+
+    A timestamp becomes an aware datetime (None if it is not set), an enumeration's value its name, and a message an
+    object of all its fields.
+    """
+    read = _readers(message.DESCRIPTOR)
+    shown = {name: given[name] if name in given else read[name](message) for name in form.__annotations__}
+    return cast(T, shown)
+
+
+@cache
+def _readers(descriptor: Any) -> dict[str, Callable[[Any], Any]]:
+    return {field.name: _reader(field) for field in descriptor.fields}
+
+
+def _reader(field: Any) -> Callable[[Any], Any]:
+    """Return the function that reads this field of a message as the API shows it."""
+    get, name = attrgetter(field.name), field.name
+    if field.enum_type is not None:
+        show: Callable[[Any], Any] = value_names(field.enum_type).__getitem__
+    elif field.message_type is None:
+        return (lambda message: list(get(message))) if field.is_repeated else get
+    elif field.message_type is Timestamp.DESCRIPTOR:
+        return lambda message: moment(get(message)) if message.HasField(name) else None
+    else:
+        inner = _readers(field.message_type)
+
+        def show(message: Any) -> Any:
+            return {key: read(message) for key, read in inner.items()}
+
+    return (lambda message: list(map(show, get(message)))) if field.is_repeated else lambda message: show(get(message))
 
 
 class FieldProblem(TypedDict):

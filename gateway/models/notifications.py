@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from gateway.models.common import Body, Bool, Moment, NextCursor, Version, identifier, moment, optional_moment
+from gateway.models.common import Body, Bool, Moment, NextCursor, Version, identifier, view
 from proto.shop.notifications.v1 import notifications_pb2 as pb
 
 NotificationStatus = TypeAliasType(
@@ -17,7 +17,6 @@ NotificationStatus = TypeAliasType(
         Literal["PENDING", "SENT", "FAILED", "BOUNCED", "SUPPRESSED"], Field(description="Where a message stands.")
     ],
 )
-_STATUS = {value: name.removeprefix("NOTIFICATION_STATUS_") for name, value in pb.NotificationStatus.items()}
 
 Template = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$", examples=["order_shipped"])]
 
@@ -73,27 +72,9 @@ class Preferences(TypedDict):
 
 def notification_line(message: pb.Notification) -> NotificationLine:
     """Return a message without its text, as a list shows it."""
-    return {
-        "id": message.id,
-        "channel": message.channel,
-        "template": message.template,
-        "subject": message.subject,
-        "status": cast(NotificationStatus, _STATUS[message.status]),
-        "order_id": message.order_id or None,
-        "created_at": moment(message.created_at),
-        "sent_at": optional_moment(message, "sent_at"),
-    }
+    return view(NotificationLine, message, order_id=message.order_id or None)
 
 
 def notification(message: pb.Notification) -> Notification:
     """Return a message with its text."""
-    return {**notification_line(message), "body": message.body}
-
-
-def preferences(message: pb.Preferences) -> Preferences:
-    """Return preferences as the API shows them."""
-    return {
-        "email_enabled": message.email_enabled,
-        "muted_templates": list(message.muted_templates),
-        "version": message.version,
-    }
+    return view(Notification, message, order_id=message.order_id or None)

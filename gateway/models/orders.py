@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from functions.runtime import formats
-from gateway.models.common import Body, Int, Moment, Money, NextCursor, Reason, Version, identifier, moment, money
+from gateway.models.common import Body, Int, Moment, Money, NextCursor, Reason, Version, identifier, view
 from gateway.models.users import AddressIn
 from proto.shop.money.v1 import money_pb2
 from proto.shop.orders.v1 import orders_pb2 as pb
@@ -21,7 +21,6 @@ OrderStatus = TypeAliasType(
     ],
 )
 FINAL = (pb.ORDER_STATUS_DELIVERED, pb.ORDER_STATUS_CANCELLED)
-_STATUS = {value: name.removeprefix("ORDER_STATUS_") for name, value in pb.OrderStatus.items()}
 
 
 class LineIn(Body):
@@ -137,53 +136,8 @@ def expected_total(given: ExpectedTotal | None) -> money_pb2.Money | None:
 
 def order(message: pb.Order) -> Order:
     """Return an order as the API shows it."""
-    total = money(message.total)
-    refunded: Money = {"amount": message.refunded.amount, "currency": total["currency"]}
-    return {
-        "id": message.id,
-        "user_id": message.user_id,
-        "status": _status(message.status),
-        "lines": [_line(entry) for entry in message.lines],
-        "total": total,
-        "shipping_address": _shown_address(message.shipping_address),
-        "refunded": refunded,
-        "disputed": message.disputed,
-        "cancel_reason": message.cancel_reason,
-        "created_at": moment(message.created_at),
-        "updated_at": moment(message.updated_at),
-        "timeline": [_entry(entry) for entry in message.timeline],
-        "version": message.version,
-    }
-
-
-def _status(value: pb.OrderStatus.ValueType) -> OrderStatus:
-    return cast(OrderStatus, _STATUS[value])
-
-
-def _line(message: pb.OrderLine) -> Line:
-    return {
-        "product_id": message.product_id,
-        "quantity": message.quantity,
-        "unit_price": money(message.unit_price),
-        "name": message.name,
-        "sku": message.sku,
-    }
-
-
-def _entry(message: pb.TimelineEntry) -> TimelineEntry:
-    return {"status": _status(message.status), "at": moment(message.at), "reason": message.reason}
-
-
-def _shown_address(message: pb.ShippingAddress) -> ShippingAddress:
-    return {
-        "name": message.name,
-        "line1": message.line1,
-        "line2": message.line2,
-        "city": message.city,
-        "state": message.state,
-        "postal_code": message.postal_code,
-        "country": message.country,
-    }
+    refunded: Money = {"amount": message.refunded.amount, "currency": message.total.currency}
+    return view(Order, message, refunded=refunded)
 
 
 def order_page(message: pb.ListOrdersResponse) -> OrderPage:
@@ -207,8 +161,4 @@ class StreamTicket(TypedDict):
 
 def stream_ticket(order_id: str, message: pb.CreateStreamTicketResponse) -> StreamTicket:
     """Return a ticket as the API shows it."""
-    return {
-        "ticket": message.ticket,
-        "url": f"/v1/orders/{order_id}/stream?ticket={message.ticket}",
-        "expires_at": moment(message.expires_at),
-    }
+    return view(StreamTicket, message, url=f"/v1/orders/{order_id}/stream?ticket={message.ticket}")

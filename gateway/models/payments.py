@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from gateway.models.common import Body, Moment, Money, MoneyIn, NextCursor, Reason, Version, identifier, moment, money
+from gateway.models.common import Body, Moment, Money, MoneyIn, NextCursor, Reason, Version, identifier, view
 from proto.shop.payments.v1 import payments_pb2 as pb
 
 PaymentStatus = TypeAliasType(
@@ -22,8 +22,6 @@ PaymentStatus = TypeAliasType(
 RefundStatus = TypeAliasType(
     "RefundStatus", Annotated[Literal["PENDING", "SUCCEEDED", "FAILED"], Field(description="Where a refund stands.")]
 )
-_STATUS = {value: name.removeprefix("PAYMENT_STATUS_") for name, value in pb.PaymentStatus.items()}
-_REFUND = {value: name.removeprefix("REFUND_STATUS_") for name, value in pb.RefundStatus.items()}
 
 
 class RefundIn(Body):
@@ -89,43 +87,6 @@ class LedgerPage(TypedDict):
 
 def payment(message: pb.Payment) -> Payment:
     """Return a payment as the API shows it."""
-    currency = message.amount.currency
-    return {
-        "id": message.id,
-        "order_id": message.order_id,
-        "user_id": message.user_id,
-        "status": cast(PaymentStatus, _STATUS[message.status]),
-        "amount": money(message.amount),
-        "captured": {"amount": message.captured.amount, "currency": currency},
-        "refunded": {"amount": message.refunded.amount, "currency": currency},
-        "disputed": {"amount": message.disputed.amount, "currency": currency},
-        "charged_back": {"amount": message.charged_back.amount, "currency": currency},
-        "reason": message.reason,
-        "created_at": moment(message.created_at),
-        "updated_at": moment(message.updated_at),
-        "version": message.version,
-    }
-
-
-def refund(message: pb.Refund) -> Refund:
-    """Return a refund as the API shows it."""
-    return {
-        "id": message.id,
-        "payment_id": message.payment_id,
-        "amount": money(message.amount),
-        "status": cast(RefundStatus, _REFUND[message.status]),
-        "reason": message.reason,
-        "created_at": moment(message.created_at),
-    }
-
-
-def ledger_entry(message: pb.LedgerEntry) -> LedgerEntry:
-    """Return a movement as the API shows it."""
-    return {
-        "key": message.key,
-        "kind": message.kind,
-        "payment_id": message.payment_id,
-        "amount": money(message.amount),
-        "outcome": message.outcome,
-        "at": moment(message.at),
-    }
+    names, currency = ("captured", "refunded", "disputed", "charged_back"), message.amount.currency
+    sums = {name: {"amount": getattr(message, name).amount, "currency": currency} for name in names}
+    return view(Payment, message, **sums)

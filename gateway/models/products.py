@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
@@ -20,11 +20,8 @@ from gateway.models.common import (
     Version,
     identifier,
     line,
-    moment,
-    money,
     text,
 )
-from proto.shop.products.v1 import products_pb2 as pb
 
 AdjustmentKind = TypeAliasType(
     "AdjustmentKind",
@@ -33,7 +30,6 @@ AdjustmentKind = TypeAliasType(
         Field(description="How stock was changed by hand: by a difference, or by setting what is on hand."),
     ],
 )
-_KIND = {value: name.removeprefix("STOCK_ADJUSTMENT_KIND_") for name, value in pb.StockAdjustmentKind.items()}
 Sku = Annotated[str, Field(pattern=formats.SKU, description="The merchant's own key.", examples=["MUG-01"])]
 Name = Annotated[str, line(formats.MAX_PRODUCT_NAME), Field(description="Shown to people.", examples=["Mug"])]
 Description = Annotated[
@@ -179,46 +175,3 @@ class CategoryPage(TypedDict):
 
     items: list[CategoryCount]
     next_cursor: NextCursor
-
-
-def product(message: pb.Product) -> Product:
-    """Return a product as the API shows it."""
-    return {
-        "id": message.id,
-        "sku": message.sku,
-        "name": message.name,
-        "description": message.description,
-        "category": message.category,
-        "price": money(message.price),
-        "image_urls": list(message.image_urls),
-        "active": message.active,
-        "created_at": moment(message.created_at),
-        "updated_at": moment(message.updated_at),
-        "version": message.version,
-    }
-
-
-def stock(message: pb.Stock) -> Stock:
-    """Return stock as the API shows it."""
-    return {
-        "product_id": message.product_id,
-        "on_hand": message.on_hand,
-        "reserved": message.reserved,
-        "available": message.available,
-        "low_threshold": message.low_threshold,
-        "version": message.version,
-    }
-
-
-def adjustment(message: pb.StockAdjustment) -> StockAdjustment:
-    """Return an entry of the stock ledger as the API shows it."""
-    return {
-        "id": message.id,
-        "product_id": message.product_id,
-        "kind": cast(AdjustmentKind, _KIND[message.kind]),
-        "delta": message.delta,
-        "on_hand": message.on_hand,
-        "reason": message.reason,
-        "adjusted_by": message.adjusted_by,
-        "created_at": moment(message.created_at),
-    }

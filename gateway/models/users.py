@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from functions.runtime import formats
-from gateway.models.common import Body, Count, Country, Moment, NextCursor, Version, identifier, line, moment
+from gateway.models.common import Body, Count, Country, Moment, NextCursor, Version, identifier, line, view
 from proto.shop.users.v1 import users_pb2 as pb
 
 EMAIL = r"^[^@\s\x00-\x1f\x7f-\x9f]{1,64}@[^@\s\x00-\x1f\x7f-\x9f]{1,253}$"
@@ -250,41 +250,9 @@ class KeySet(TypedDict):
 
 def user(message: pb.User) -> User:
     """Return an account as the API shows it."""
-    return {
-        "id": message.id,
-        "email": message.email,
-        "name": message.name,
-        "roles": cast(list[Role], list(message.roles)),
-        "email_deliverable": message.email_deliverable,
-        "email_verified": message.email_verified,
-        "pending_email": message.pending_email or None,
-        "created_at": moment(message.created_at),
-        "updated_at": moment(message.updated_at),
-        "version": message.version,
-    }
+    return view(User, message, pending_email=message.pending_email or None)
 
 
 def session(message: pb.Session) -> Session:
     """Return tokens as the API shows them."""
-    return {
-        "access_token": message.access_token,
-        "refresh_token": message.refresh_token,
-        "token_type": "Bearer",
-        "expires_in": message.expires_in,
-        "user_id": message.user_id,
-        "device_token": message.device_token or None,
-    }
-
-
-def address(message: pb.Address) -> Address:
-    """Return an address as the API shows it."""
-    return {
-        "id": message.id,
-        "name": message.name,
-        "line1": message.line1,
-        "line2": message.line2,
-        "city": message.city,
-        "state": message.state,
-        "postal_code": message.postal_code,
-        "country": message.country,
-    }
+    return view(Session, message, token_type="Bearer", device_token=message.device_token or None)  # noqa: S106 - no password

@@ -13,6 +13,7 @@ from gateway.models import admin as models
 from gateway.models import orders as order_models
 from gateway.models import payments as payment_models
 from gateway.models import users as user_models
+from gateway.models.common import view
 from gateway.routes.orders import Status
 from gateway.routes.parameters import Cursor, DeadLetterId, Limit, UserId
 from gateway.routing import Access, ApiRouter
@@ -95,7 +96,7 @@ async def list_ledger(payments: PaymentsClient, limit: Limit = 20, cursor: Curso
     query = payments_pb2.ListLedgerRequest(limit=limit, cursor=cursor)
     found = await payments.read(payments.stub.ListLedger, query)
     return {
-        "items": [payment_models.ledger_entry(entry) for entry in found.entries],
+        "items": [view(payment_models.LedgerEntry, entry) for entry in found.entries],
         "next_cursor": found.next_cursor or None,
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway import api_errors as errors
 from gateway.dependencies import NotificationsClient
 from gateway.models import notifications as models
+from gateway.models.common import view
 from gateway.preconditions import Precondition
 from gateway.routes.parameters import Cursor, Limit, NotificationId
 from gateway.routing import Access, ApiRouter
@@ -34,7 +35,7 @@ async def _preferences(notifications: NotificationsClient) -> pb.Preferences:
 @router.get("/v1/notifications/preferences", access=Access.SIGNED_IN, etag=True)
 async def read_preferences(notifications: NotificationsClient) -> models.Preferences:
     """Read what one wants to be told."""
-    return models.preferences(await _preferences(notifications))
+    return view(models.Preferences, await _preferences(notifications))
 
 
 @router.put("/v1/notifications/preferences", access=Access.SIGNED_IN, etag=True, errors=[errors.TEMPLATE_UNKNOWN])
@@ -56,7 +57,7 @@ async def set_preferences(
         version=await if_match.version(current),
     )
     updated = await notifications.write(notifications.stub.UpdatePreferences, command)
-    return models.preferences(updated.preferences)
+    return view(models.Preferences, updated.preferences)
 
 
 @router.get("/v1/notifications/{notification_id}", access=Access.SIGNED_IN, errors=[errors.NOTIFICATION_NOT_FOUND])

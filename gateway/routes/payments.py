@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway import api_errors as errors
 from gateway.dependencies import PaymentsClient
 from gateway.models import payments as models
+from gateway.models.common import view
 from gateway.routes.parameters import Cursor, IdempotencyKey, Limit, OrderId, PaymentId
 from gateway.routing import Access, ApiRouter
 from proto.shop.payments.v1 import payments_pb2 as pb
@@ -45,7 +46,7 @@ async def refund_payment(
         reason=body.reason or "",
         idempotency_key=idempotency_key,
     )
-    return models.refund((await payments.write(payments.stub.RefundPayment, command)).refund)
+    return view(models.Refund, (await payments.write(payments.stub.RefundPayment, command)).refund)
 
 
 @router.get("/v1/payments/{payment_id}/refunds", access=Access.SIGNED_IN, errors=[errors.PAYMENT_NOT_FOUND])
@@ -55,4 +56,7 @@ async def list_refunds(
     """List the refunds of a payment, oldest first."""
     query = pb.ListRefundsRequest(payment_id=payment_id, limit=limit, cursor=cursor)
     found = await payments.read(payments.stub.ListRefunds, query)
-    return {"items": [models.refund(refund) for refund in found.refunds], "next_cursor": found.next_cursor or None}
+    return {
+        "items": [view(models.Refund, refund) for refund in found.refunds],
+        "next_cursor": found.next_cursor or None,
+    }

@@ -11,6 +11,7 @@ from gateway import api_errors as errors
 from gateway.dependencies import Context, ProductsClient
 from gateway.limits import SEARCH_COST
 from gateway.models import products as models
+from gateway.models.common import view
 from gateway.preconditions import Precondition
 from gateway.routes.parameters import Cursor, IdempotencyKey, Limit, ProductId
 from gateway.routing import Access, ApiRouter
@@ -48,7 +49,7 @@ async def read_product(product_id: ProductId, products: ProductsClient) -> model
 
     One that is not for sale is shown to administrators only.
     """
-    return models.product(await _read(products, product_id))
+    return view(models.Product, await _read(products, product_id))
 
 
 @router.get("/v1/products", access=Access.OPTIONAL)
@@ -69,7 +70,10 @@ async def list_products(
         category=category, query=q, limit=limit, cursor=cursor, include_inactive=include_inactive
     )
     found = await products.read(products.stub.ListProducts, query)
-    return {"items": [models.product(product) for product in found.products], "next_cursor": found.next_cursor or None}
+    return {
+        "items": [view(models.Product, product) for product in found.products],
+        "next_cursor": found.next_cursor or None,
+    }
 
 
 @router.get("/v1/categories", access=Access.OPTIONAL)
@@ -101,7 +105,7 @@ async def create_product(body: models.CreateProduct, products: ProductsClient) -
         image_urls=body.image_urls,
         active=body.active,
     )
-    return models.product((await products.write(products.stub.CreateProduct, command)).product)
+    return view(models.Product, (await products.write(products.stub.CreateProduct, command)).product)
 
 
 @router.patch("/v1/products/{product_id}", access=Access.ADMIN, etag=True, errors=[errors.PRODUCT_NOT_FOUND])
@@ -126,7 +130,7 @@ async def update_product(
         active=body.active,
         version=await if_match.version(current),
     )
-    return models.product((await products.write(products.stub.UpdateProduct, command)).product)
+    return view(models.Product, (await products.write(products.stub.UpdateProduct, command)).product)
 
 
 @router.delete("/v1/products/{product_id}", access=Access.ADMIN, errors=[errors.PRODUCT_NOT_FOUND])
@@ -152,7 +156,7 @@ async def delete_product(product_id: ProductId, products: ProductsClient, if_mat
 )
 async def read_stock(product_id: ProductId, products: ProductsClient) -> models.Stock:
     """Read what is on hand, reserved and available."""
-    return models.stock(await _read_stock(products, product_id))
+    return view(models.Stock, await _read_stock(products, product_id))
 
 
 @router.put(
@@ -179,7 +183,7 @@ async def set_stock(
         low_threshold=body.low_threshold,
         version=await if_match.version(current),
     )
-    return models.stock((await products.write(products.stub.SetStock, command)).stock)
+    return view(models.Stock, (await products.write(products.stub.SetStock, command)).stock)
 
 
 @router.post(
@@ -203,7 +207,7 @@ async def adjust_stock(
     command = pb.AdjustStockRequest(
         product_id=product_id, delta=body.delta, reason=body.reason, idempotency_key=idempotency_key
     )
-    return models.adjustment((await products.write(products.stub.AdjustStock, command)).adjustment)
+    return view(models.StockAdjustment, (await products.write(products.stub.AdjustStock, command)).adjustment)
 
 
 @router.get("/v1/products/{product_id}/stock/adjustments", access=Access.ADMIN, errors=[errors.PRODUCT_NOT_FOUND])
@@ -214,6 +218,6 @@ async def list_stock_adjustments(
     query = pb.ListStockAdjustmentsRequest(product_id=product_id, limit=limit, cursor=cursor)
     found = await products.read(products.stub.ListStockAdjustments, query)
     return {
-        "items": [models.adjustment(entry) for entry in found.adjustments],
+        "items": [view(models.StockAdjustment, entry) for entry in found.adjustments],
         "next_cursor": found.next_cursor or None,
     }

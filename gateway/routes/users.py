@@ -14,6 +14,7 @@ from gateway.data_export import DataExport, Export
 from gateway.dependencies import AllClients, Caller, Context, UsersClient
 from gateway.limits import EXPORT_COST, PASSWORD_COST
 from gateway.models import users as models
+from gateway.models.common import view
 from gateway.preconditions import Precondition
 from gateway.responses import JsonResponse
 from gateway.routes.parameters import AddressId
@@ -184,7 +185,10 @@ async def verify_email(body: models.VerifyEmail, users: UsersClient) -> None:
 async def list_addresses(caller: Caller, users: UsersClient) -> Response:
     """List one's own addresses."""
     found = await users.read(users.stub.ListAddresses, pb.ListAddressesRequest(user_id=caller.subject))
-    page: models.AddressPage = {"items": [models.address(address) for address in found.addresses], "next_cursor": None}
+    page: models.AddressPage = {
+        "items": [view(models.Address, address) for address in found.addresses],
+        "next_cursor": None,
+    }
     # The list has no version, so that its tag is made of its content.
     digest = hashlib.sha256(found.SerializeToString(deterministic=True)).hexdigest()[:32]
     return JsonResponse(page, etag=f'"{digest}"')
@@ -214,7 +218,7 @@ async def add_address(body: models.AddressIn, caller: Caller, users: UsersClient
     """
     command = pb.AddAddressRequest(user_id=caller.subject, address=pb.Address(**body.model_dump()))
     with _violations_of_the_body():
-        return models.address((await users.write(users.stub.AddAddress, command)).address)
+        return view(models.Address, (await users.write(users.stub.AddAddress, command)).address)
 
 
 @router.put("/v1/users/me/addresses/{address_id}", access=Access.SIGNED_IN, errors=[errors.ADDRESS_NOT_FOUND])
@@ -225,7 +229,7 @@ async def replace_address(
     address = pb.Address(id=address_id, **body.model_dump())
     command = pb.UpdateAddressRequest(user_id=caller.subject, address=address)
     with _violations_of_the_body():
-        return models.address((await users.write(users.stub.UpdateAddress, command)).address)
+        return view(models.Address, (await users.write(users.stub.UpdateAddress, command)).address)
 
 
 @router.delete("/v1/users/me/addresses/{address_id}", access=Access.SIGNED_IN, errors=[errors.ADDRESS_NOT_FOUND])

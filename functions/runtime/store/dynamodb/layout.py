@@ -179,7 +179,7 @@ def record_of(key: str, item: Item) -> IdempotencyRow:
 
 
 def outbox_item(rows: Sequence[OutboxRow]) -> Item:
-    """Return one item that holds these rows. It usually holds one; several share an item if there are too many."""
+    """Return one item that holds these rows: usually one row; several if they are too many for one item each."""
     first, more = rows[0], rows[1:]
     item = outbox_key(first.id)
     item |= {
