@@ -181,7 +181,7 @@ def test_deliveries_that_fail_are_seen_under_knatives_own_broker_too(tmp_path: P
 @pytest.mark.parametrize("events", [1, 20])
 def test_deliveries_that_fail_are_seen_under_kafkas_broker_too(tmp_path: Path, events: int) -> None:
     labels = 'kn_trigger_name="t", kn_trigger_namespace="shop", messaging_consumer_group_name="t"'
-    series = f'kn_eventing_dispatch_latency_milliseconds_count{{{labels}, http_response_status_code="%s"}}'
+    series = f'kn_eventing_dispatch_latency_ms_count{{{labels}, http_response_status_code="%s"}}'
     given = {series % "503": f"0+0x387 {events}+0{HOURS}", series % "204": f"0+50{HOURS}"}
     firing(tmp_path, given, 'alertname="EventsRefused", trigger="shop/t"', events > 2)
 
@@ -198,7 +198,7 @@ def test_subscribers_that_no_request_reaches_are_seen_by_their_dead_letters(tmp_
         ("kn_eventing_dispatch_duration_seconds_count", "503", True),
         ("kn_eventing_dispatch_duration_seconds_count", "204", False),
         ("kn_eventing_dispatch_duration_seconds_bucket", "503", False),
-        ("kn_eventing_dispatch_latency_milliseconds_count", "503", True),
+        ("kn_eventing_dispatch_latency_ms_count", "503", True),
         ("kn_eventing_process_duration_seconds_count", "", False),
         ("kn_revision_pods_count", "", True),
     ],

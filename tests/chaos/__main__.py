@@ -27,7 +27,7 @@ from tests.chaos.orders import Attempt, Flow
 
 RECOVERY_SECONDS = 300.0
 CUT_SECONDS = 20.0
-_REST_SECONDS = 3.0
+_REST_SECONDS = 1.0
 
 
 @dataclass
