@@ -10,9 +10,9 @@ import re
 import unicodedata
 from functools import lru_cache
 
-VERSION = 1
-"""The version of the rules, stored with each text. Increase it when `fold` or `runs` change, so that stored texts are
-folded again."""
+VERSION = 2
+"""The version of the rules, stored with each text. Increase it when `fold`, `runs` or `keys` change, so that the sweep
+folds stored texts again."""
 
 _ALPHABETIC_END = "\u0530"  # Latin, Greek, Cyrillic and their marks have lower code points
 # Separate letters of their alphabets, whose mark is not an accent: Cyrillic short i and short u, Ukrainian yi.

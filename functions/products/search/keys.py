@@ -3,12 +3,12 @@
 The index needs only the listing of partitions, which DynamoDB also supports. An entry for every prefix of every word is
 not possible: a description of 5,000 characters has thousands of prefixes, and a transaction has at most 100 items. A
 text therefore has at most `MAX_KEYS` keys, in one of two schemes. A short text (most are short) has the first three,
-five and eight letters of each word as keys, so that a rare word is found at once in any catalogue. A long text has the
+five and seven letters of each word as keys, so that a rare word is found at once in any catalogue. A long text has the
 first three letters of each word as keys. If there are too many of these, some are shortened to two, one or no letters.
 
-A search uses the longest word of the query. It reads the one partition that contains the short texts with this word and
-the four partitions that may contain the long texts, and then compares the words themselves. It finds every match. Long
-texts cost selectivity instead of index entries.
+A search looks for the texts that have a key of every word of the query: the key of the short texts, or one of the four
+that a long text may have instead. It then compares the words themselves. It finds every match. Long texts cost
+selectivity instead of index entries.
 
 In scripts without spaces between words (Chinese, Japanese, Korean, Thai, ...) a match may begin anywhere in a run of
 characters. There the keys are all sequences of two characters (three in Thai and similar scripts).
@@ -22,8 +22,11 @@ from functions.products.search.folding import fold, gram, runs
 
 MAX_KEYS = 40
 """An update replaces at most all keys, which takes 80 of the 100 items of a DynamoDB transaction."""
+MAX_TERMS = 4
+"""More words would make a statement longer, and hardly a result shorter."""
 
-_LENGTHS = (3, 5, 8)  # the lengths of a short text's keys
+_LENGTHS = (3, 5, 7)  # the lengths of a short text's keys
+_EARLIER = (3, 5, 8)  # those of texts that were folded by version 1
 # Distinguishes the three-letter keys of short texts from those of long texts. No word contains it.
 _SHORT = "+"
 _PRECISE = 3
@@ -46,7 +49,12 @@ def matches(text: str, prefixes: Iterable[str]) -> bool:
 
     A prefix in a script without spaces may occur anywhere in a word.
     """
-    return all((prefix if gram(prefix) else f" {prefix}") in text for prefix in prefixes)
+    return all(part_of_text(prefix) in text for prefix in prefixes)
+
+
+def part_of_text(prefix: str) -> str:
+    """Return what each text with this prefix contains."""
+    return prefix if gram(prefix) else f" {prefix}"
 
 
 def keys(text: str) -> set[str]:
@@ -59,18 +67,23 @@ def keys(text: str) -> set[str]:
     return fine if len(fine) <= MAX_KEYS else _coarse(found)
 
 
-def probes(prefixes: Iterable[str]) -> list[str]:
-    """Return the partitions that together contain every text with all these prefixes.
+def terms(prefixes: Iterable[str], *, earlier: bool) -> list[list[str]]:
+    """Return the keys of which a text with these prefixes has at least one, for each of the longest `MAX_TERMS`.
 
-    The result is empty if no prefix has three letters. Shorter prefixes are in so many texts that listing all texts is
-    as fast.
+    With `earlier`, this is also true of texts that were folded by an earlier version. Prefixes of fewer than three
+    letters are omitted. They are in so many texts that keys would not save any work.
     """
-    longest = max(prefixes, key=_selectivity, default="")
-    lengths = [length for length in _lengths(longest) if length <= len(longest)]
-    if not lengths:
+    ordered = sorted(prefixes, key=_selectivity, reverse=True)
+    return [found for prefix in ordered if (found := _alternatives(prefix, earlier))][:MAX_TERMS]
+
+
+def _alternatives(prefix: str, earlier: bool) -> list[str]:
+    if len(prefix) < _lengths(prefix)[0]:
         return []
-    coarse = (longest[:length] or _ANY for length in range(lengths[0], -1, -1))
-    return list(dict.fromkeys([_fine(longest[: lengths[-1]]), *coarse]))
+    schemes = [_lengths(prefix), *([_EARLIER] if earlier and not gram(prefix) else [])]
+    fine = [_fine(prefix[: max(length for length in lengths if length <= len(prefix))]) for lengths in schemes]
+    coarse = (prefix[:length] or _ANY for length in range(_lengths(prefix)[0], -1, -1))
+    return list(dict.fromkeys([*fine, *coarse]))
 
 
 def _parts(word: str) -> list[str]:

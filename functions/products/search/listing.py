@@ -7,22 +7,23 @@ two pages cannot repeat a product, or skip a product that existed throughout.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from functions.products.domain import Product, ProductText, category_violations
-from functions.products.search.keys import matches, probes, words
+from functions.products.domain import Product, ProductText, SearchIndex, category_violations
+from functions.products.search.folding import VERSION
+from functions.products.search.keys import matches, part_of_text, terms, words
 from functions.products.store import LISTED, WORDS, listing
 from functions.runtime.errors import invalid
 from functions.runtime.formats import MAX_QUERY
 from functions.runtime.paging import Listing, cursor_after, page_limit, position
 from functions.runtime.store.codec import encode
 from functions.runtime.store.planning import fitting
-from functions.runtime.store.port import Page, Store
+from functions.runtime.store.port import Page, Store, Term
 
-MAX_SCANNED = 2000
-"""The maximum number of texts that one request reads. Its page may then be short; its cursor continues from there."""
+MAX_READS = 20
+"""The maximum number of reads that one request makes. Its page may then be short; its cursor continues from there."""
 
 _MAX_BATCH = 200
 E = TypeVar("E", Product, ProductText)
@@ -40,11 +41,12 @@ class ListProducts:
 
 
 class ProductListing:
-    """Reads pages of products. A request reads at most `max_scanned` texts."""
+    """Reads pages of products. A search makes at most `max_reads` reads of texts."""
 
-    def __init__(self, store: Store, max_scanned: int = MAX_SCANNED) -> None:
+    def __init__(self, store: Store, max_reads: int = MAX_READS) -> None:
         self._store = store
-        self._max_scanned = max_scanned
+        self._max_reads = max_reads
+        self._rebuilt = False
 
     async def page(self, query: ListProducts) -> Page[Product]:
         """Return a page of products. A long search with few matches may return a short or empty page with a cursor.
@@ -85,40 +87,35 @@ class ProductListing:
     async def _matching_texts(
         self, query: ListProducts, prefixes: Sequence[str], below: str | None
     ) -> tuple[list[ProductText], str | None]:
-        """Read texts, newest first, until there is one match beyond the limit or `max_scanned` texts were read.
+        """Read texts, newest first, until there is one match beyond the limit or `max_reads` reads were made.
 
         Returns the matches, and the position after which the next page starts.
         """
         hits: list[ProductText] = []
-        scanned = 0
-        async for text in self._candidates(query, prefixes, below):
-            if _fits(text, query, prefixes):
-                if len(hits) == query.limit:
-                    return hits, hits[-1].listed
-                hits.append(text)
-            scanned += 1
-            if scanned >= self._max_scanned:
-                return hits, text.listed
-        return hits, None
+        conditions = [Term(WORDS, keys) for keys in terms(prefixes, earlier=await self._has_earlier())]
+        if query.category or not conditions:
+            conditions.append(Term(LISTED, [listing(query.category, True)]))
+        size, parts = query.limit + 1, [part_of_text(prefix) for prefix in prefixes]
+        for _ in range(self._max_reads):
+            found = await self._store.search(ProductText, conditions, limit=size, below=below, containing=parts)
+            for text in found.items:
+                if _fits(text, query, prefixes):
+                    if len(hits) == query.limit:
+                        return hits, hits[-1].listed
+                    hits.append(text)
+            below = found.below
+            if below is None:
+                break
+            await asyncio.sleep(0)  # an embedded store may never wait: let other tasks run
+            size = min(2 * size, _MAX_BATCH)
+        return hits, below
 
-    async def _candidates(
-        self, query: ListProducts, prefixes: Sequence[str], below: str | None
-    ) -> AsyncIterator[ProductText]:
-        """Yield every text that may match, newest first, merged from the partitions that may contain matches."""
-        partitions = [(WORDS, key) for key in probes(prefixes)] or [(LISTED, listing(query.category, True))]
-        streams = [_Stream(self._store, *partition, below, query.limit + 1) for partition in partitions]
-        last = None
-        while True:
-            if empty := [stream for stream in streams if not stream.ahead and stream.more]:
-                await asyncio.sleep(0)  # an embedded store may never wait: let other tasks run
-                await asyncio.gather(*(stream.read() for stream in empty))
-            ready = [stream for stream in streams if stream.ahead]
-            if not ready:
-                return
-            text = max(ready, key=lambda stream: stream.ahead[-1].listed).ahead.pop()
-            if text.listed != last:  # a text may be in two partitions
-                yield text
-            last = text.listed
+    async def _has_earlier(self) -> bool:
+        """Return whether there may be texts that the sweep has not folded again since the rules changed."""
+        if not self._rebuilt:
+            index = await self._store.get(SearchIndex, SearchIndex.id)
+            self._rebuilt = index is not None and index.folding == VERSION
+        return not self._rebuilt
 
 
 def _check(query: ListProducts) -> None:
@@ -135,26 +132,6 @@ def _fits(text: ProductText, query: ListProducts, prefixes: Sequence[str]) -> bo
         and query.category in {"", text.category}
         and matches(text.text, prefixes)
     )
-
-
-class _Stream:
-    """One partition of texts, read in growing batches. `ahead` holds the texts read but not yet used, next last."""
-
-    def __init__(self, store: Store, index: str, partition: str, below: str | None, size: int) -> None:
-        self._store = store
-        self._partition = (index, partition)
-        self._below = below
-        self._size = size
-        self.ahead: list[ProductText] = []
-        self.more = True
-
-    async def read(self) -> None:
-        """Read the next batch, and set `more` to whether another batch may follow."""
-        batch, self.more = await read_below(self._store, ProductText, *self._partition, self._below, self._size)
-        if batch:
-            self._below = batch[-1].listed
-        self._size = min(2 * self._size, _MAX_BATCH)
-        self.ahead = batch[::-1]
 
 
 async def read_below(

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions.products.search.folding import gram
-from functions.products.search.keys import MAX_KEYS, keys, matches, probes, searchable, words
+from functions.products.search.keys import MAX_KEYS, MAX_TERMS, keys, matches, searchable, terms, words
 
 ANY_TEXT = st.text(max_size=5000)
 MANY_WORDS = st.lists(st.text("abcdefghijklmnopqrstuvwxyzäéßł日本語ハパ한국ภาษ", max_size=12), max_size=800).map(
@@ -53,7 +53,7 @@ def test_words_lose_case_accents_and_punctuation() -> None:
 def test_a_word_is_found_however_it_is_written(text: str, query: str) -> None:
     whole = searchable(text)
     assert matches(whole, words(query))
-    assert not probes(words(query)) or keys(whole) & set(probes(words(query)))
+    assert all(keys(whole) & set(term) for term in terms(words(query), earlier=False))
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,22 @@ def test_a_word_is_found_by_its_beginning_only() -> None:
 
 def test_a_short_text_is_found_by_three_letters_of_each_word_and_by_more() -> None:
     assert keys(searchable("A steel kettle, 2 l, stainless")) == {
-        *("ste+", "steel", "ket+", "kettl", "sta+", "stain", "stainles")
+        *("ste+", "steel", "ket+", "kettl", "sta+", "stain", "stainle")
     }
 
 
-def test_a_search_reads_the_shortest_listings_that_hold_all_it_may_find() -> None:
-    assert probes(["st", "kett"]) == ["ket+", "ket", "ke", "k", "*"]
-    assert probes(["kettle"])[0] == "kettl"
-    assert probes(["stainlessly"])[0] == "stainles"
+def test_a_search_looks_for_the_most_letters_of_each_word_that_are_keys() -> None:
+    assert terms(["st", "kett"], earlier=True) == [["ket+", "ket", "ke", "k", "*"]]
+    assert [term[0] for term in terms(["kettle", "stainlessly"], earlier=False)] == ["stainle", "kettl"]
+    assert len(terms(["steel", "kettle", "with", "five", "words"], earlier=False)) == MAX_TERMS
+
+
+@pytest.mark.parametrize(
+    ("prefix", "fine"),
+    [("stain", ["stain"]), ("stainle", ["stainle", "stain"]), ("stainless", ["stainle", "stainles"])],
+)
+def test_a_search_finds_texts_of_the_earlier_keys(prefix: str, fine: list[str]) -> None:
+    assert terms([prefix], earlier=True) == [[*fine, "sta", "st", "s", "*"]]
 
 
 def test_a_long_text_gives_up_as_little_as_it_must() -> None:
@@ -115,7 +123,7 @@ def test_every_word_of_any_text_is_found_by_every_prefix(text: str, data: st.Dat
     start = data.draw(st.integers(0, len(word) - 1)) if gram(word) else 0
     prefix = word[start : data.draw(st.integers(start + 1, len(word)))]
     assert matches(whole, [prefix])
-    assert not probes([prefix]) or found & set(probes([prefix]))
+    assert all(found & set(term) for term in terms([prefix], earlier=False))
 
 
 @settings(deadline=None)  # a busy machine is no failure

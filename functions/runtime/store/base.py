@@ -15,7 +15,18 @@ from functions.runtime.errors import ServiceError
 from functions.runtime.paging import Listing, cursor_after, lower_bound
 from functions.runtime.store.codec import CodecRegistry
 from functions.runtime.store.planning import Request, fitting
-from functions.runtime.store.port import AlreadyDone, Changes, Entity, EntityMapping, IdempotencyRecord, Page, Ref
+from functions.runtime.store.port import (
+    AlreadyDone,
+    Changes,
+    Entity,
+    EntityMapping,
+    IdempotencyRecord,
+    Matches,
+    Page,
+    Ref,
+    Term,
+)
+from functions.runtime.store.search import Query
 from observability import tracing
 from observability.context import current
 
@@ -98,6 +109,10 @@ class StoreBase(ABC):
         """Return the first `limit` entities of the range that have not expired."""
 
     @abstractmethod
+    async def _read_matching(self, query: Query, limit: int) -> tuple[Sequence[Found], str | None]:
+        """Return up to `limit` entities as `Store.search` does, and the sort key below which there may be more."""
+
+    @abstractmethod
     async def _commit(self, request: Request) -> Any:
         """Carry out one transaction and return its result."""
 
@@ -132,6 +147,22 @@ class StoreBase(ABC):
         fit = fitting((len(data) for _, _, data in found), limit)
         items = [codec.decode(data) for _, _, data in found[:fit]]
         return Page(items, cursor_after(listing, *found[fit - 1][:2]) if len(found) > fit else None)
+
+    async def search(
+        self,
+        cls: type[E],
+        terms: Sequence[Term],
+        *,
+        limit: int,
+        below: str | None = None,
+        containing: Sequence[str] = (),
+    ) -> Matches[E]:
+        codec = self._codecs.of(cls)
+        query = Query(codec.name, terms, below, [text.encode() for text in containing])
+        found, rest = await self._read_matching(query, limit)
+        fit = fitting((len(data) for _, _, data in found), limit)
+        items = [codec.decode(data) for _, _, data in found[:fit]]
+        return Matches(items, found[fit - 1][0] if fit < len(found) else rest)
 
     async def update(
         self,

@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from events.catalog import CATALOG, Payload
@@ -17,6 +17,7 @@ from functions.runtime.store.codec import decode_keys, decoder, micros
 from functions.runtime.store.epochs import next_epoch
 from functions.runtime.store.planning import IdempotencyRow, Plan, Request, Stored, Write, plan_or_replay
 from functions.runtime.store.port import EntityMapping, IndexKey, Ref, store_unavailable
+from functions.runtime.store.search import Query
 
 
 class MemoryStore(StoreBase):
@@ -62,6 +63,22 @@ class MemoryStore(StoreBase):
             places = range(0 if after is None else bisect_right(entries, after), end)
         living = ((*entries[place], self._living(wanted.kind, entries[place][1])) for place in places)
         return list(islice(((sort, key, stored.data) for sort, key, stored in living if stored), limit))
+
+    async def _read_matching(self, query: Query, limit: int) -> tuple[Sequence[Found], str | None]:
+        self._check_open()
+        lists = [
+            [self._entries.get((query.kind, term.name, part), []) for part in term.partitions] for term in query.terms
+        ]
+        common = set[tuple[str, str]].intersection(*(set(chain.from_iterable(parts)) for parts in lists))
+        living = (
+            (sort, key, stored.data)
+            for sort, key in sorted(common, reverse=True)
+            if (query.below is None or sort < query.below)
+            and (stored := self._living(query.kind, key))
+            and all(text in stored.data for text in query.containing)
+        )
+        found = list(islice(living, limit))
+        return found, found[-1][0] if len(found) == limit else None
 
     async def _commit(self, request: Request) -> Any:
         self._check_open()

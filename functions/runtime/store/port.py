@@ -79,6 +79,21 @@ class Page(Generic[E]):
     next_cursor: str | None = None
 
 
+class Term(NamedTuple):
+    """A condition of a search: an entity has an entry in one of these partitions of the index `name`."""
+
+    name: str
+    partitions: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Matches(Generic[E]):
+    """A part of a search's result. `below` is where the next part begins; the last part has None."""
+
+    items: list[E]
+    below: str | None = None
+
+
 @dataclass(frozen=True)
 class IdempotencyRecord:
     """A record that commits together with a transaction's effect, so that the effect happens once.
@@ -144,6 +159,23 @@ class Store(Protocol):
         lower bound, for the first page of an ascending list. A page ends at `limit` entities, or before the entity with
         which the page's stored data would exceed PAGE_BYTES. It has at least one entity, unless the list has ended.
         Raises INVALID_ARGUMENT (INVALID_CURSOR) for a cursor that this list did not return.
+        """
+
+    async def search(
+        self,
+        cls: type[E],
+        terms: Sequence[Term],
+        *,
+        limit: int,
+        below: str | None = None,
+        containing: Sequence[str] = (),
+    ) -> Matches[E]:
+        """Return entities that meet every term, in descending order of their sort keys.
+
+        Each entity must have one sort key in all its entries of these indexes, which no other entity has. `below` is an
+        exclusive upper bound of the sort key. The JSON of each entity contains all strings of `containing`. The cost
+        depends on the rarest term, whatever the order of the terms. A part has at most `limit` entities. It has fewer,
+        or none, if they would exceed PAGE_BYTES, or if it would take too long to find more.
         """
 
     async def update(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.store.codec import encode
-from functions.runtime.store.port import PAGE_BYTES, Changes, Ref, Store
+from functions.runtime.store.port import PAGE_BYTES, Changes, Ref, Store, Term
+from functions.runtime.store.search import COUNTED
 from functions.runtime.tests.store_fixtures import ADAPTERS, clock, store
 from functions.runtime.tests.store_kinds import Document, put
 
@@ -134,6 +136,99 @@ async def test_a_damaged_cursor_is_refused_wherever_it_is_damaged(store: Store) 
             if damaged:
                 with pytest.raises(ServiceError, match="cursor"):
                     await store.page(Document, "owner", "me", limit=1, cursor=damaged)
+
+
+async def search(store: Store, *terms: str, limit: int = 100, below: str | None = None) -> tuple[list[str], str | None]:
+    """The ids found by words, and by owners after `@`. The alternatives of a term have bars between them."""
+    wanted = [Term("owner" if term[0] == "@" else "word", term.removeprefix("@").split("|")) for term in terms]
+    found = await store.search(Document, wanted, limit=limit, below=below)
+    return [document.id for document in found.items], found.below
+
+
+async def test_a_search_finds_what_meets_every_term_greatest_sort_key_first(store: Store) -> None:
+    await put(store, *(Document(key, "me", key, text) for key, text in {
+        "a": "red shoe", "b": "blue shoe", "c": "red hat", "d": "red blue shoe", "e": "red shoe", "f": "shoe",
+    }.items()))  # fmt: skip
+    await put(store, Document("e", "you", "e", "red shoe"))
+
+    assert await search(store, "red", "shoe") == (["e", "d", "a"], None)
+    assert await search(store, "shoe", "red") == (["e", "d", "a"], None)
+    assert await search(store, "red|blue") == (["e", "d", "c", "b", "a"], None)
+    assert await search(store, "red|blue|green", "shoe", "@me") == (["d", "b", "a"], None)
+    assert await search(store, "hat|red", "shoe|hat", "@me|you", "red") == (["e", "d", "c", "a"], None)
+    assert await search(store, "red", "shoe", below="d") == (["a"], None)
+    assert await search(store, "hat", "blue") == await search(store, "red", "green") == ([], None)
+    assert await search(store, "nothing") == ([], None)
+
+
+async def test_a_search_may_ask_for_parts_of_the_data(store: Store) -> None:
+    await put(store, *(Document(f"d{n}", "me", f"{n}", f"red sho{'e' if n % 2 else 'p ü'} {n}") for n in range(6)))
+
+    async def containing(*parts: str, limit: int = 10) -> tuple[list[str], str | None]:
+        found = await store.search(Document, [Term("owner", ["me", "you"])], limit=limit, containing=parts)
+        return [document.id for document in found.items], found.below
+
+    assert await containing("shoe", "red") == (["d5", "d3", "d1"], None)
+    assert await containing("shop ü") == (["d4", "d2", "d0"], None)
+    assert await containing("blue") == await containing("shoe", "shop") == ([], None)
+    assert (await containing("shoe", limit=2))[0][:1] == ["d5"]
+
+
+async def test_a_search_follows_changes_deletions_and_ends(store: Store, clock: ManualClock) -> None:
+    ends = clock.now() + timedelta(seconds=10)
+    await put(store, *(Document(key, "me", key, "red shoe", ends=ends if key == "c" else None) for key in "abcd"))
+    await put(store, Document("a", "me", "a", "blue shoe"))
+    await store.transact([Ref(Document, "b")], lambda found: Changes(None, delete=found))
+
+    assert await search(store, "red", "shoe") == (["d", "c"], None)
+    clock.advance(timedelta(seconds=10))
+    assert await search(store, "red", "shoe") == await search(store, "red", "@me") == (["d"], None)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 50])
+async def test_the_parts_of_a_search_are_together_complete_whatever_is_written_meanwhile(
+    store: Store, limit: int
+) -> None:
+    def document(n: int) -> Document:
+        words = ["all", *(name for name, every in (("two", 2), ("three", 3), ("five", 5)) if n % every == 0)]
+        return Document(f"d{n:03}", "me", f"{n:03}", " ".join(words))
+
+    await put(store, *(document(n) for n in range(60)))
+    found: list[str] = []
+    below, parts = None, 0
+    while below is not None or not parts:
+        ids, below = await search(store, "two|five", "all", "three", limit=limit, below=below)
+        assert len(ids) <= limit
+        found, parts = found + ids, parts + 1
+        await put(store, document(990 - len(found) * 30))
+
+    assert found == [f"d{n:03}" for n in range(59, -1, -1) if n % 3 == 0 and (n % 2 == 0 or n % 5 == 0)]
+
+
+async def test_a_barren_search_ends_by_itself(store: Store) -> None:
+    """Two words that are in many entities each, and in one together."""
+    await put(store, Document("x", "me", "0", "even odd"))
+    for start in range(0, 2 * COUNTED + 200, 30):
+        many = [
+            Document(f"d{n}", "me", f"1{n:04}", "even" if n < COUNTED + 100 else "odd")
+            for n in range(start, start + 30)
+        ]
+        await store.transact([Ref(Document, it.id) for it in many], lambda _, many=many: Changes(None, many))  # type: ignore[misc]
+    found: list[str] = []
+    below, parts = None, 0
+    while below is not None or not parts:
+        ids, below = await search(store, "even", "odd", below=below)
+        found, parts = found + ids, parts + 1
+
+    assert found == ["x"]
+    assert parts < 40
+
+
+async def test_a_part_of_large_entities_is_short_and_the_next_goes_on(store: Store) -> None:
+    await put(store, *(Document(f"d{n}", "me", str(n), "red", tags={"t": ["z" * 340_000]}) for n in range(4)))
+
+    assert await search(store, "red", "@me") == (["d3", "d2", "d1"], "1")
+    assert await search(store, "red", "@me", below="1") == (["d0"], None)
 
 
 _documents = st.builds(

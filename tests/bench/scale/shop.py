@@ -15,7 +15,8 @@ from typing import NamedTuple
 from events.catalog import Money
 from functions.orders.domain import Order
 from functions.orders.pricing import Offer, RequestedLine, price_lines
-from functions.products.domain import Category, CreateProduct, Product, ProductText, SkuClaim
+from functions.products.domain import Category, CreateProduct, Product, ProductText, SearchIndex, SkuClaim
+from functions.products.search import folding
 from functions.products.stock.domain import Stock
 from functions.runtime.addresses import PostalAddress
 from functions.runtime.currencies import SIMULATED
@@ -62,14 +63,15 @@ def users(count: int) -> Iterator[Sequence[Entity]]:
 
 
 def products(count: int) -> Iterator[Sequence[Entity]]:
-    """Yield a catalogue with ten thousand pieces of each product; the categories' counts come last."""
+    """Yield a catalogue with ten thousand pieces of each product; the categories' counts and the index come last."""
     random = Random(count)
     for number in range(count):
         at = _START + timedelta(minutes=number)
         product = Product.create(new_id("prd"), _create_product(number, random), at)
         stock = Stock(product.id, product.sku, True, on_hand=10_000)
         yield product, SkuClaim(product.sku, product.id), ProductText.of(product), stock
-    yield [Category(slug, count // len(CATEGORIES)) for slug in CATEGORIES]
+    index = SearchIndex(folding=folding.VERSION)  # as after the first sweep
+    yield [*(Category(slug, count // len(CATEGORIES)) for slug in CATEGORIES), index]
 
 
 def _create_product(number: int, random: Random) -> CreateProduct:

@@ -19,11 +19,13 @@ from functions.runtime.store.base import Found, Range, StoreBase
 from functions.runtime.store.codec import micros
 from functions.runtime.store.dynamodb import layout
 from functions.runtime.store.dynamodb.client import Connection, Database, Refused
+from functions.runtime.store.dynamodb.search import read_matching
 from functions.runtime.store.dynamodb.table import OutboxTable, Table, read_range
 from functions.runtime.store.dynamodb.transactions import Action, TooLarge, Writer
 from functions.runtime.store.groups import Groups, Job
 from functions.runtime.store.planning import Request
 from functions.runtime.store.port import EntityMapping
+from functions.runtime.store.search import Query
 
 
 class DynamoDBStore(StoreBase):
@@ -66,6 +68,9 @@ class DynamoDBStore(StoreBase):
 
     async def _read_range(self, wanted: Range, limit: int) -> Sequence[Found]:
         return await read_range(self._table, wanted, limit, self._clock.now())
+
+    async def _read_matching(self, query: Query, limit: int) -> tuple[Sequence[Found], str | None]:
+        return await read_matching(self._table, query, limit, self._clock.now())
 
     async def _commit(self, request: Request) -> Any:
         deadline = asyncio.get_running_loop().time() + self._timeout

@@ -76,6 +76,61 @@ SELECT entry.sort, entry.id, entity.data FROM (
     WHERE entity.kind = $1 AND entity.id = entry.id AND (expires IS NULL OR expires > $4) LIMIT 1
 ) AS entity ORDER BY entry.sort {way}, entry.id {way} LIMIT $5"""
 
+    def count(self, *, below: bool) -> str:
+        """Return the statement that counts entries, and selects the lowest sort key among those, for each listing.
+
+        Its parameters are kind, indexes, partitions, the maximum to count, and `below`.
+        """
+        return f"""
+SELECT counted.count, counted.low FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS listing (name, part, number)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS count, min(sort) AS low FROM (
+        SELECT sort FROM {self.schema}.entry
+        WHERE kind = $1 AND entry.name = listing.name AND entry.part = listing.part{" AND sort < $5" if below else ""}
+        ORDER BY sort DESC, id DESC LIMIT $4
+    ) AS newest
+) AS counted ORDER BY listing.number"""
+
+    def search(self, driver: int, others: int, *, below: bool, floor: bool, containing: int) -> str:
+        """Return the statement that selects sort key, id and data of entities that meet all terms.
+
+        `driver` is the number of listings of the term to read, and `others` that of the other terms. The parameters are
+        kind, the current time, the limit, `below`, `floor`, the index and the partition of each listing to read, the
+        index and the array of partitions of each other term, and what data must contain. Data are NULL for an entity
+        that has expired.
+        """
+        bounds, first = "", 4
+        for wanted, operator in ((below, "<"), (floor, ">=")):
+            if wanted:
+                bounds, first = f"{bounds} AND sort {operator} ${first}", first + 1
+        arms = " UNION ALL ".join(
+            f"SELECT sort, id FROM {self.schema}.entry"
+            f" WHERE kind = $1 AND name = ${number} AND part = ${number + 1}{bounds}"
+            for number in range(first, first + 2 * driver, 2)
+        )
+        # As in `page`, LIMIT 1 keeps each look-up apart, so that the driver is read in order, no further than needed.
+        look_ups = "".join(
+            f""" CROSS JOIN LATERAL (
+        SELECT 1 FROM {self.schema}.entry AS other WHERE other.kind = $1 AND other.name = ${number}
+        AND other.part = ANY(${number + 1}::text[]) AND other.sort = driver.sort AND other.id = driver.id LIMIT 1
+    ) AS term_{number}"""
+            for number in range(first + 2 * driver, first + 2 * (driver + others), 2)
+        )
+        if containing:
+            last = first + 2 * (driver + others)
+            tests = "".join(f" AND position(${number} IN data) > 0" for number in range(last, last + containing))
+            look_ups += f""" CROSS JOIN LATERAL (
+        SELECT 1 FROM {self.schema}.entity WHERE entity.kind = $1 AND entity.id = driver.id{tests} LIMIT 1
+    ) AS contained"""
+        return f"""
+SELECT found.sort, found.id, entity.data FROM (
+    SELECT driver.sort, driver.id FROM ({arms}) AS driver{look_ups}
+    ORDER BY driver.sort DESC, driver.id DESC LIMIT $3
+) AS found LEFT JOIN LATERAL (
+    SELECT data FROM {self.schema}.entity
+    WHERE entity.kind = $1 AND entity.id = found.id AND (expires IS NULL OR expires > $2) LIMIT 1
+) AS entity ON true ORDER BY found.sort DESC, found.id DESC"""
+
 
 class Row(NamedTuple):
     """An entity's row. `mark` is a random number that each write of the entity changes."""

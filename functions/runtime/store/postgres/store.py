@@ -32,6 +32,7 @@ from functions.runtime.store.postgres.rows import (
     unescape,
 )
 from functions.runtime.store.postgres.schema import SchemaError, check
+from functions.runtime.store.search import COUNTED, Query, plan_search
 from observability.failpoints import failpoint
 
 _CHUNK = 200  # maximum number of expired entities that one transaction removes
@@ -89,6 +90,30 @@ class PostgresStore(StoreBase):
         values = (wanted.kind, wanted.name, escape(wanted.partition), self._due(), limit)
         rows = await self._fetch(sql, *values, *map(escape, bounds))
         return [(unescape(sort), unescape(entity_id), data) for sort, entity_id, data in rows]
+
+    async def _read_matching(self, query: Query, limit: int) -> tuple[Sequence[Found], str | None]:
+        listings, below = query.listings(), [] if query.below is None else [escape(query.below)]
+        names, partitions = [name for name, _ in listings], [escape(partition) for _, partition in listings]
+        sql = self._statements.count(below=bool(below))
+        counts = await self._fetch(sql, query.kind, names, partitions, COUNTED, *below)
+        plan = plan_search(query, counts)
+        if plan is None:
+            return (), None
+        floor = [] if plan.floor is None else [plan.floor]
+        sql = self._statements.search(
+            len(plan.driver),
+            len(plan.others),
+            below=bool(below),
+            floor=bool(floor),
+            containing=len(query.containing),
+        )
+        values: list[Any] = [query.kind, self._due(), limit, *below, *floor]
+        for name, partition in plan.driver:
+            values += [name, escape(partition)]
+        for term in plan.others:
+            values += [term[0][0], [escape(partition) for _, partition in term]]
+        found, rest = plan.result(await self._fetch(sql, *values, *query.containing), limit)
+        return [(unescape(sort), unescape(key), data) for sort, key, data in found], rest and unescape(rest)
 
     async def _commit(self, request: Request) -> Any:
         keys = [f"{self._codecs.of(ref.type).name}/{ref.id}" for ref in request.refs]

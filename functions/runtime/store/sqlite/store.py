@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ from functions.runtime.store.base import Found, Range, StoreBase, log
 from functions.runtime.store.codec import decode_keys, from_micros, micros
 from functions.runtime.store.planning import IdempotencyRow, Plan, Request, Stored, Write, plan_or_replay
 from functions.runtime.store.port import Entity, EntityMapping, Ref, store_unavailable
+from functions.runtime.store.search import COUNTED, Query, plan_search
+from functions.runtime.store.sqlite import search
 from functions.runtime.store.sqlite.file import SQLiteFile
 
 GET = "SELECT version, data, keys, expires FROM entity WHERE kind = ? AND id = ?"
@@ -123,6 +126,25 @@ class SQLiteStore(StoreBase):
         sql = page_statement(after=after is not None, until=until is not None, descending=wanted.descending)
         bounds = (*(after or ()), *(() if until is None else (until,)))
         return self._read(sql, (*wanted[:3], *bounds, self._due(), limit))
+
+    async def _read_matching(self, query: Query, limit: int) -> tuple[Sequence[Found], str | None]:
+        kind, below, listings = query.kind, () if query.below is None else (query.below,), query.listings()
+        sql = search.count_statement(len(listings), below=bool(below))
+        counts = self._read(sql, tuple(chain(*((kind, *listing, *below, COUNTED) for listing in listings))))
+        plan = plan_search(query, counts)
+        if plan is None:
+            return (), None
+        floor = () if plan.floor is None else (plan.floor,)
+        sql = search.search_statement(
+            len(plan.driver),
+            [len(term) for term in plan.others],
+            below=bool(below),
+            floor=bool(floor),
+            containing=len(query.containing),
+        )
+        rest = (*chain(*((kind, *listing) for term in plan.others for listing in term)), *query.containing)
+        arms = chain(*((kind, *listing, *below, *floor, *rest) for listing in plan.driver))
+        return plan.result(self._read(sql, (self._due(), *arms, limit)), limit)
 
     async def _commit(self, request: Request) -> Any:
         planned = await self._run(partial(self._transact, request), self._committed)
