@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
@@ -22,8 +22,10 @@ from gateway.limits import ConcurrencyLimiter, LimitsMiddleware, TokenBuckets
 from gateway.middleware.access_log import AccessLogMiddleware
 from gateway.middleware.cors import cross_origin
 from gateway.middleware.errors import ErrorMiddleware, on_http, on_validation
+from gateway.middleware.prewarm import PrewarmMiddleware
 from gateway.middleware.request_context import RequestContextMiddleware
 from gateway.middleware.response_headers import ResponseHeadersMiddleware
+from gateway.prewarm import prewarm
 from gateway.routes import admin, notifications, orders, payments, products, sessions, users, webhooks, wellknown
 from gateway.routing import PublicRoute, require_access
 from gateway.settings import Settings
@@ -42,6 +44,7 @@ def create_app(
     verifier: TokenVerifier | None = None,
     clients: Clients | None = None,
     clock: Clock | None = None,
+    ping: Callable[[str], object] = prewarm,
 ) -> FastAPI:
     """Compose the gateway; `app.state.gateway` is its AppState. Tests pass fakes.
 
@@ -72,6 +75,8 @@ def create_app(
     require_access(app.router.routes)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign] # FastAPI's documented way to replace it
     _add_middleware(app, state)
+    if settings.wake:
+        app.add_middleware(PrewarmMiddleware, wake=settings.wake, ping=ping)
     return app
 
 

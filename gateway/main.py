@@ -1,7 +1,7 @@
 """`python -m gateway.main`: the gateway as a process.
 
-WAKE lists the services (host:port, comma-separated) to ping while the gateway starts. A semicolon separates the
-services that the waiting request calls from those that are needed next.
+WAKE lists services (host:port, comma-separated). Those before the first semicolon are pinged while the gateway starts;
+`gateway.middleware.prewarm` pings the others.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from gateway.prewarm import prewarm
 
 if __name__ == "__main__":
-    prewarm(os.environ.get("WAKE", ""))
+    prewarm(os.environ.get("WAKE", "").partition(";")[0])
     from gateway.server import main  # heavy imports run while the services start
 
     main()

@@ -1,7 +1,7 @@
-"""Starts the services behind the gateway while the gateway itself starts.
+"""Starts the services behind the gateway before it calls them.
 
 When the whole platform is scaled to zero, the services would start one after the other, each when another one calls it.
-The gateway starts because a request waits, so it pings the services that the request needs, and all start at the same
+The gateway starts because a request waits, so it pings the services that an order needs, and all start at the same
 time. This module uses threads and plain sockets, because it runs before other imports: they take as long as a start.
 """
 
@@ -15,25 +15,13 @@ from threading import Thread
 _PAUSE = 0.1
 
 
-def prewarm(groups: str, seconds: float = 15.0) -> Thread:
-    """Ping each `host:port` (comma-separated) until it answers, for at most `seconds` a group.
-
-    Groups are separated by semicolons. They are pinged one after the other, so that services that are needed later take
-    no CPU time from those that are needed first. Returns the thread that pings.
-    """
-    walk = Thread(target=_each_group, args=[groups.split(";"), seconds], daemon=True)
-    walk.start()
-    return walk
-
-
-def _each_group(groups: list[str], seconds: float) -> None:
-    for group in groups:
-        deadline = time.monotonic() + seconds
-        asking = [Thread(target=_ping, args=[address.strip(), deadline], daemon=True) for address in group.split(",")]
-        for thread in asking:
-            thread.start()
-        for thread in asking:
-            thread.join()
+def prewarm(addresses: str, seconds: float = 15.0) -> list[Thread]:
+    """Ping each `host:port` (comma-separated) until it answers, for at most `seconds`. Returns the threads."""
+    deadline = time.monotonic() + seconds
+    pings = [Thread(target=_ping, args=[it.strip(), deadline], daemon=True) for it in addresses.split(",") if it]
+    for ping in pings:
+        ping.start()
+    return pings
 
 
 def _ping(address: str, deadline: float) -> None:

@@ -24,6 +24,10 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     dead_letters_url: str = "http://127.0.0.1:8090/dead-letters"
     """Where dead letters are read and replayed."""
 
+    wake: str = ""
+    """Services that may be at zero (host:port, comma-separated). Those before the first semicolon are pinged while the
+    gateway starts and when an order comes, the others when an order was placed."""
+
     deadline_seconds: Seconds = 5.0
     """The deadline of a request. Each call that it causes gets what is left of it."""
 

@@ -1,11 +1,27 @@
-"""A gateway that starts wakes what it will need, and depends on none of it."""
+"""A gateway wakes what an order will need, and depends on none of it."""
 
 from __future__ import annotations
 
 import asyncio
+from threading import Thread
 
+import httpx
+import msgspec
+
+from functions.runtime.tests.support import FakeVerifier
+from gateway.app import create_app
 from gateway.prewarm import prewarm
-from gateway.tests.sleeping_services import SleepingServices
+from gateway.settings import Settings
+from gateway.tests.conftest import CUSTOMER
+from gateway.tests.fakes import Backend
+from gateway.tests.test_errors import new_order
+
+
+async def ended(pings: list[Thread]) -> None:
+    """Wait until the pings have ended."""
+    for ping in pings:
+        await asyncio.to_thread(ping.join, 10)
+        assert not ping.is_alive()
 
 
 async def test_each_address_is_asked_once_and_an_answer_ends_the_wait() -> None:
@@ -20,10 +36,9 @@ async def test_each_address_is_asked_once_and_an_answer_ends_the_wait() -> None:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        walk = prewarm(f"127.0.0.1:{port}, localhost:{port},")
-        await asyncio.to_thread(walk.join, 10)
+        pings = prewarm(f"127.0.0.1:{port}, localhost:{port},")
+        await ended(pings)
     assert sorted(asked) == [b"Host: 127.0.0.1", b"Host: localhost"]
-    assert not walk.is_alive()
 
 
 async def test_what_breaks_off_is_asked_again_until_it_answers() -> None:
@@ -39,27 +54,37 @@ async def test_what_breaks_off_is_asked_again_until_it_answers() -> None:
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
-        await asyncio.to_thread(prewarm(f"127.0.0.1:{server.sockets[0].getsockname()[1]}").join, 10)
+        await ended(prewarm(f"127.0.0.1:{server.sockets[0].getsockname()[1]}"))
     assert asked == 3
 
 
-async def test_a_group_is_woken_when_the_one_before_it_has_answered() -> None:
-    sleeping_services = SleepingServices()
-    async with sleeping_services.open("first", "then") as places:
-        walk = prewarm(";".join(places))
-        assert await asyncio.wait_for(sleeping_services.asked.get(), 10) == "first"
-        sleeping_services.may_answer.set()
-        await asyncio.to_thread(walk.join, 10)
-    assert sleeping_services.seen == ["first", "first answered", "then", "then answered"]
-
-
-async def test_what_cannot_be_woken_ends_quietly_and_keeps_none_from_the_next() -> None:
-    walk = prewarm("127.0.0.1:1,nonsense;127.0.0.1:1", seconds=0.3)
-    await asyncio.to_thread(walk.join, 10)
-    assert not walk.is_alive()
+async def test_what_cannot_be_woken_ends_quietly() -> None:
+    await ended(prewarm("127.0.0.1:1,nonsense", seconds=0.3))
 
 
 def test_nothing_is_woken_where_nothing_is_named() -> None:
-    walk = prewarm("")
-    walk.join(10)
-    assert not walk.is_alive()
+    assert prewarm("") == []
+
+
+async def test_an_order_wakes_what_it_calls_and_when_it_is_answered_what_handles_its_events(
+    settings: Settings, backend: Backend
+) -> None:
+    steps: list[str] = []
+    app = create_app(
+        msgspec.structs.replace(settings, wake="users:80,orders:80;products-events:80;orders-events:80"),
+        verifier=FakeVerifier(),
+        ping=steps.append,
+    )
+    transport = httpx.ASGITransport(app, client=("192.0.2.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop.test", headers=CUSTOMER) as client:
+        await client.get("/v1/products")
+        assert steps == []
+        refused = await client.post("/v1/orders", json={})
+        assert (refused.status_code, steps) == (400, ["users:80,orders:80"])
+        steps.append("order")
+        answer = await client.post("/v1/orders", json=new_order(), headers={"idempotency-key": "key-0001"})
+        assert answer.status_code == 201
+        again = await client.post("/v1/orders", json=new_order(), headers={"idempotency-key": "key-0002"})
+        assert again.status_code == 201
+    assert steps == ["users:80,orders:80", "order", "products-events:80,orders-events:80"]
+    await app.state.gateway.clients.close()

@@ -12,8 +12,6 @@ import sys
 import httpx
 import pytest
 
-from gateway.tests.sleeping_services import SleepingServices
-
 
 async def gateway(**variables: str) -> asyncio.subprocess.Process:
     """`python -m gateway.main` with these variables."""
@@ -73,17 +71,24 @@ async def test_a_taken_port_is_named() -> None:
     assert "Traceback" not in errors.decode()
 
 
-async def test_what_is_named_is_woken_in_its_order() -> None:
-    sleeping_services = SleepingServices()
-    sleeping_services.may_answer.set()
-    async with sleeping_services.open("first", "then") as places:
-        process = await gateway(WAKE=";".join(places))
+async def test_what_an_order_calls_is_woken_at_start_and_nothing_else() -> None:
+    asked: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.put_nowait((await reader.readuntil(b"\r\n\r\n")).splitlines()[1])
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        process = await gateway(WAKE=f"127.0.0.1:{port};localhost:{port}")
         try:
             async with asyncio.timeout(60):
-                assert [await sleeping_services.asked.get(), await sleeping_services.asked.get()] == [
-                    "first",
-                    "then",
-                ]
+                assert await asked.get() == b"Host: 127.0.0.1"
+                assert process.stdout
+                assert json.loads(await process.stdout.readline())["event"] == "ready"
+            assert asked.empty()
         finally:
             process.kill()
             await process.wait()

@@ -8,9 +8,8 @@ from importlib import import_module
 from functions.runtime.settings import RuntimeSettings
 from knative.local.parts import GATEWAY
 
-# Prefixes of the variables of libraries (OpenTelemetry, boto3), and variables that a process reads before its settings.
+# Prefixes of the variables of libraries (OpenTelemetry, boto3).
 _LIBRARIES = ("OTEL_", "AWS_")
-_EARLY = {GATEWAY: {"WAKE"}}
 
 
 def settings_of(part: str) -> type[RuntimeSettings]:
@@ -22,5 +21,5 @@ def settings_of(part: str) -> type[RuntimeSettings]:
 
 def unknown(part: str, names: Iterable[str]) -> Iterator[str]:
     """Yield the names of variables that the part does not read."""
-    known = {field.upper() for field in settings_of(part).__struct_fields__} | _EARLY.get(part, set())
+    known = {field.upper() for field in settings_of(part).__struct_fields__}
     return (name for name in names if name not in known and not name.startswith(_LIBRARIES))
