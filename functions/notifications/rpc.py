@@ -8,7 +8,7 @@ from functions.notifications.channels.feedback import FeedbackService
 from functions.notifications.domain import Notification, Preferences
 from functions.notifications.service import ListNotifications, NotificationsService, UpdatePreferences
 from functions.runtime.identity import ANYBODY, SIGNED_IN, current_caller
-from functions.runtime.messages import to_message
+from functions.runtime.messages import optional, to_message
 from proto.shop.notifications.v1 import notifications_pb2 as pb
 from proto.shop.notifications.v1 import notifications_pb2_grpc
 
@@ -51,9 +51,9 @@ class NotificationsServicer(notifications_pb2_grpc.NotificationsServiceServicer)
     ) -> pb.UpdatePreferencesResponse:
         command = UpdatePreferences(
             request.user_id,
-            request.email_enabled if request.HasField("email_enabled") else None,
+            optional(request, "email_enabled"),
             request.muted_templates.names if request.HasField("muted_templates") else None,
-            request.version if request.HasField("version") else None,
+            optional(request, "version"),
         )
         changed = await self._notifications.update_preferences(command, current_caller())
         return pb.UpdatePreferencesResponse(preferences=_preferences(changed))

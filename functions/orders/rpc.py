@@ -14,7 +14,7 @@ from functions.runtime.addresses import PostalAddress
 from functions.runtime.errors import invalid
 from functions.runtime.idempotency import fingerprint
 from functions.runtime.identity import ADMINS, ANYBODY, SIGNED_IN, current_caller, services
-from functions.runtime.messages import from_message, money, timestamp, to_message
+from functions.runtime.messages import money, optional, timestamp, to_message
 from proto.shop.orders.v1 import orders_pb2 as pb
 from proto.shop.orders.v1 import orders_pb2_grpc
 
@@ -107,14 +107,13 @@ class OrdersServicer(orders_pb2_grpc.OrdersServiceServicer):
 
 
 def _place_order(request: pb.PlaceOrderRequest, client_address: str) -> PlaceOrder:
-    address, expected = request.shipping_address, request.expected_total
     return PlaceOrder(
         lines=[RequestedLine(line.product_id, line.quantity) for line in request.lines],
-        shipping_address=from_message(PostalAddress, address) if request.HasField("shipping_address") else None,
+        shipping_address=optional(request, "shipping_address", PostalAddress),
         payment_token=request.payment_token,
-        idempotency_key=request.idempotency_key if request.HasField("idempotency_key") else None,
+        idempotency_key=optional(request, "idempotency_key"),
         fingerprint=_fingerprint(request),
-        expected_total=Money(expected.amount, expected.currency) if request.HasField("expected_total") else None,
+        expected_total=optional(request, "expected_total", Money),
         client_address=client_address,
     )
 

@@ -10,7 +10,7 @@ from functions.payments.providers.port import LedgerEntry
 from functions.payments.refunds import ListRefunds, RefundPayment, RefundsService
 from functions.payments.service import ListLedger, ListPayments, PaymentsService
 from functions.runtime.identity import ADMINS, ANYBODY, SIGNED_IN, current_caller
-from functions.runtime.messages import money, to_message
+from functions.runtime.messages import money, optional, to_message
 from proto.shop.payments.v1 import payments_pb2 as pb
 from proto.shop.payments.v1 import payments_pb2_grpc
 
@@ -47,8 +47,8 @@ class PaymentsServicer(payments_pb2_grpc.PaymentsServiceServicer):
         return pb.ListPaymentsResponse(payments=map(_payment, page.items), next_cursor=page.next_cursor or "")
 
     async def RefundPayment(self, request: pb.RefundPaymentRequest, context: Any) -> pb.RefundPaymentResponse:
-        amount = Money(request.amount.amount, request.amount.currency) if request.HasField("amount") else None
-        key = request.idempotency_key if request.HasField("idempotency_key") else None
+        amount = optional(request, "amount", Money)
+        key = optional(request, "idempotency_key")
         command = RefundPayment(request.payment_id, amount, request.reason, key)
         return pb.RefundPaymentResponse(refund=_refund(await self._refunds.refund(command, current_caller())))
 

@@ -13,8 +13,7 @@ from functions.products.service import ProductsService
 from functions.products.stock.domain import Stock, StockAdjustment
 from functions.products.stock.service import AdjustStock, ListAdjustments, SetStock, StockService
 from functions.runtime.identity import ADMINS, ANYBODY, current_caller
-from functions.runtime.messages import timestamp, to_message
-from proto.shop.money.v1 import money_pb2
+from functions.runtime.messages import optional, timestamp, to_message
 from proto.shop.products.v1 import products_pb2 as pb
 from proto.shop.products.v1 import products_pb2_grpc
 
@@ -50,7 +49,7 @@ class ProductsServicer(products_pb2_grpc.ProductsServiceServicer):
             name=request.name,
             description=request.description,
             category=request.category,
-            price=_from_money(request.price) if request.HasField("price") else None,
+            price=optional(request, "price", Money),
             image_urls=list(request.image_urls),
             active=request.active if request.HasField("active") else True,
         )
@@ -79,13 +78,13 @@ class ProductsServicer(products_pb2_grpc.ProductsServiceServicer):
     async def UpdateProduct(self, request: pb.UpdateProductRequest, context: Context) -> pb.UpdateProductResponse:
         command = UpdateProduct(
             request.product_id,
-            name=_given(request, "name"),
-            description=_given(request, "description"),
-            category=_given(request, "category"),
-            price=_from_money(request.price) if request.HasField("price") else None,
+            name=optional(request, "name"),
+            description=optional(request, "description"),
+            category=optional(request, "category"),
+            price=optional(request, "price", Money),
             image_urls=list(request.image_urls.urls) if request.HasField("image_urls") else None,
-            active=_given(request, "active"),
-            version=_given(request, "version"),
+            active=optional(request, "active"),
+            version=optional(request, "version"),
         )
         product = await self.products.update(command, current_caller())
         return pb.UpdateProductResponse(product=_product(product))
@@ -102,14 +101,14 @@ class ProductsServicer(products_pb2_grpc.ProductsServiceServicer):
         command = SetStock(
             request.product_id,
             request.on_hand,
-            low_threshold=_given(request, "low_threshold"),
-            version=_given(request, "version"),
+            low_threshold=optional(request, "low_threshold"),
+            version=optional(request, "version"),
         )
         stock = await self.stock.set(command, current_caller())
         return pb.SetStockResponse(stock=_stock(stock))
 
     async def AdjustStock(self, request: pb.AdjustStockRequest, context: Context) -> pb.AdjustStockResponse:
-        command = AdjustStock(request.product_id, request.delta, request.reason, _given(request, "idempotency_key"))
+        command = AdjustStock(request.product_id, request.delta, request.reason, optional(request, "idempotency_key"))
         adjustment = await self.stock.adjust(command, current_caller())
         return pb.AdjustStockResponse(adjustment=_adjustment(adjustment))
 
@@ -127,15 +126,6 @@ class ProductsServicer(products_pb2_grpc.ProductsServiceServicer):
         return pb.ListCategoriesResponse(
             categories=[pb.Category(name=category.id, products=category.products) for category in found]
         )
-
-
-def _given(request: Any, field: str) -> Any:
-    """Return the value of an optional field, or None if it is absent."""
-    return getattr(request, field) if request.HasField(field) else None
-
-
-def _from_money(money: money_pb2.Money) -> Money:
-    return Money(money.amount, money.currency)
 
 
 def _product(product: Product) -> pb.Product:

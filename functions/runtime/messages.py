@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import fields
 from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any, TypeVar
@@ -51,8 +50,15 @@ def seconds(at: float) -> Timestamp:
 
 
 def from_message(cls: type[T], message: Any) -> T:
-    """Return an object of a dataclass, from the message's fields of the same names."""
-    return cls(**{field.name: getattr(message, field.name) for field in fields(cls)})  # type: ignore[arg-type] # a dataclass
+    """Return an object of a class from the message's fields, which have the names of the class's own."""
+    return cls(**{field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields})
+
+
+def optional(request: Any, field: str, cls: type[Any] | None = None) -> Any:
+    """Return an optional field, or None if it is absent. With `cls`, a message becomes an object of that class."""
+    if not request.HasField(field):
+        return None
+    return getattr(request, field) if cls is None else from_message(cls, getattr(request, field))
 
 
 def to_message(cls: type[M], entity: Any, **given: Any) -> M:

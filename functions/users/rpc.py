@@ -7,7 +7,7 @@ from typing import Any
 
 from functions.runtime.errors import invalid
 from functions.runtime.identity import ADMINS, ANYBODY, SIGNED_IN, current_caller, services
-from functions.runtime.messages import from_message, seconds, seconds_since_1970, to_message
+from functions.runtime.messages import from_message, optional, seconds, seconds_since_1970, to_message
 from functions.users import domain
 from functions.users.auth.authenticator import LogIn
 from functions.users.auth.challenges import Purpose
@@ -114,9 +114,9 @@ class UsersServicer(users_pb2_grpc.UsersServiceServicer):
     async def UpdateUser(self, request: pb.UpdateUserRequest, context: Any) -> pb.UpdateUserResponse:
         command = UpdateUser(
             request.user_id,
-            name=request.name if request.HasField("name") else None,
-            email=request.email if request.HasField("email") else None,
-            version=request.version if request.HasField("version") else None,
+            name=optional(request, "name"),
+            email=optional(request, "email"),
+            version=optional(request, "version"),
             current_password=request.current_password,
         )
         user = await self._users.update(command, current_caller())
