@@ -68,12 +68,15 @@ class PostgresServer:
     """Context manager that runs a server with its data in `folder`, or in a new folder that is removed at the end.
 
     `urls` are the URLs of its database. A server that is not `durable` may lose data if the machine fails. `settings`
-    are further settings, as `name=value`.
+    are further settings, as `name=value`; `port` is also in the socket's name.
     """
 
-    def __init__(self, folder: Path | None = None, *, durable: bool = False, settings: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path | None = None, *, durable: bool = False, port: int = 5432, settings: Sequence[str] = ()
+    ) -> None:
         self._given = folder
-        self._settings = [*(() if durable else _FAST), *settings]
+        self._port = port
+        self._settings = [*(() if durable else _FAST), f"port={port}", *settings]
         self._user = _user()
 
     def __enter__(self) -> PostgresServer:
@@ -157,7 +160,12 @@ class PostgresServer:
 
     def _call(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(  # noqa: S603 - our own command
-            [*_as(self._user), *words], capture_output=True, text=True, check=False, cwd="/"
+            [*_as(self._user), *words],
+            env=os.environ | {"PGPORT": str(self._port)},
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
         )
 
 
