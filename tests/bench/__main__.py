@@ -27,12 +27,12 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=ROOT / "build" / "bench.json")
     parser.add_argument("--tracing", action="store_true", help="only what tracing costs; not for the page")
     parser.add_argument("--checkout", action="store_true", help="only what an order costs; not for the page")
+    parser.add_argument("--postgres", action="store_true", help="only what an order costs on PostgreSQL and SQLite")
     parser.add_argument("--no-page", action="store_true", help="leave docs/benchmarks.md as it is")
     options = parser.parse_args()
     rows.compile_sources()
     try:
-        only = _traced(options) if options.tracing else _checkout(options) if options.checkout else None
-        measured = asyncio.run(only or _measure(options))
+        measured = asyncio.run(_chosen(options))
     except KeyboardInterrupt:
         return 130
     table = markdown(measured)
@@ -40,8 +40,20 @@ def main() -> int:
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps([asdict(row) | {"met": row.met} for row in measured], indent=2) + "\n")
     if not (options.no_page or options.tracing or options.checkout):
-        write_table(ROOT / "docs/benchmarks.md", table, "bench", "two cores, 32 callers")
+        name = "postgres" if options.postgres else "bench"
+        write_table(ROOT / "docs/benchmarks.md", table, name, "two cores, 32 callers")
     return 0
+
+
+async def _chosen(options: argparse.Namespace) -> list[Row]:
+    if not (options.tracing or options.postgres or options.checkout):
+        return await _measure(options)
+    with tempfile.TemporaryDirectory() as name:
+        if options.checkout:
+            async with BenchShop(Path(name)) as shop:
+                return [await _order(shop, options.orders)]
+        measure = rows.tracing if options.tracing else rows.postgres
+        return [await measure(Path(name), max(32, options.orders // 2), options.rounds)]
 
 
 async def _measure(options: argparse.Namespace) -> list[Row]:
@@ -66,7 +78,7 @@ async def _measure(options: argparse.Namespace) -> list[Row]:
             largest = max(shop.at_rest, key=lambda part: shop.at_rest[part])
             done(_memory("memory at rest, the largest part", shop.at_rest[largest], 110, largest))
             done(_memory("memory at rest, the whole platform", sum(shop.at_rest.values()), 800, ""))
-        done(*await _traced(options))
+        done(await rows.tracing(folder / "traced", max(32, options.orders // 2), options.rounds))
         done(await broker(folder, options.seconds, options.rounds, events.floor.rate))
         done(*await rows.starts(folder, max(5, options.rounds)))
     return measured
@@ -75,17 +87,6 @@ async def _measure(options: argparse.Namespace) -> list[Row]:
 async def _order(shop: BenchShop, orders: int) -> Row:
     sample, facts = await shop.checkout(orders)
     return Row("checkout, whole saga, durable", sample, facts=facts, unit="orders/s", note=_facts(facts))
-
-
-async def _checkout(options: argparse.Namespace) -> list[Row]:
-    with tempfile.TemporaryDirectory() as name:
-        async with BenchShop(Path(name)) as shop:
-            return [await _order(shop, options.orders)]
-
-
-async def _traced(options: argparse.Namespace) -> list[Row]:
-    with tempfile.TemporaryDirectory() as name:
-        return [await rows.tracing(Path(name), max(32, options.orders // 2), options.rounds)]
 
 
 def _facts(facts: dict[str, object]) -> str:

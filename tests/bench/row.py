@@ -41,7 +41,7 @@ async def turns(floor: Drive, ours: Drive, rounds: int) -> list[Pair]:
     return [(await floor(), await ours()) for _ in range(rounds)]
 
 
-def compared(name: str, pairs: Sequence[Pair], budget: float, **more: Any) -> Row:
+def compared(name: str, pairs: Sequence[Pair], budget: float | None, **more: Any) -> Row:
     """Return the row of measured pairs; its ratio is the median of the ratios of the rounds."""
     ratio = median(mine.rate / bare.rate for bare, mine in pairs)
     floors, mine = middle([bare for bare, _ in pairs]), middle([mine for _, mine in pairs])

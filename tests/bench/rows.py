@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -191,16 +192,13 @@ _ORDERS, _SENT, _HEARD = 200, 5, 8
 async def tracing(folder: Path, orders: int, rounds: int) -> Row:
     """Measure the checkout with every trace recorded and sent against the checkout without traces.
 
-    Two platforms are measured in turn. Each round starts a new pair in the opposite order, because two equal platforms
-    differ by up to 9 % as long as they run, and the one that was started later is mostly faster. The spans go to a
-    process on the same cores that does not read them. Its CPU time and that of the callers lower the rate, but are not
-    part of the CPU time per order.
+    The spans go to a process on the same cores that does not read them. Its CPU time and that of the callers lower the
+    rate, but are not part of the CPU time per order.
     """
-    port, pairs = free_port(), []
+    port = free_port()
     with running(["-m", "tests.bench.floors", "otlp", str(port)], port):
-        for number in range(rounds):
-            names = ("off", "on") if number % 2 else ("on", "off")
-            pairs += await _off_and_on(folder / str(number), names, orders, f"http://127.0.0.1:{port}")
+        on = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
+        pairs = await _checkouts(folder, {}, on, orders, rounds)
     return compared(
         "checkout, traces on (100 %) against off",
         pairs,
@@ -210,22 +208,42 @@ async def tracing(folder: Path, orders: int, rounds: int) -> Row:
     )
 
 
-async def _off_and_on(folder: Path, names: Sequence[str], orders: int, endpoint: str) -> list[Pair]:
-    """Start a platform without traces and one with traces in the order of `names`, and measure them in turn."""
-    environ = {"off": {}, "on": {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}}
+async def postgres(folder: Path, orders: int, rounds: int) -> Row:
+    """Measure the checkout on PostgreSQL against that on SQLite, the CPU time of the server included."""
+    pairs = await _checkouts(folder, {}, {"store": "postgres"}, orders, rounds)
+    cpu = median(ours.cpu_ms / floor.cpu_ms for floor, ours in pairs)
+    note = f"floor: SQLite; the CPU, with that of the server, is {cpu:.2f} times SQLite's"
+    return compared("checkout, durable, PostgreSQL against SQLite", pairs, None, unit="orders/s", note=note)
 
-    async def checkout(shop: BenchShop) -> Sample:
-        sample, facts = await shop.checkout(orders)
-        assert not facts["errors"], facts
-        return sample
 
-    async with AsyncExitStack() as stack:
-        shops = {}
-        for name in names:
-            (folder / name).mkdir(parents=True)
-            shops[name] = await stack.enter_async_context(BenchShop(folder / name, **environ[name]))
-            await checkout(shops[name])  # warm-up, not measured
-        return await turns(lambda: checkout(shops["off"]), lambda: checkout(shops["on"]), _TURNS)
+async def _checkouts(
+    folder: Path, floor: Mapping[str, str], ours: Mapping[str, str], orders: int, rounds: int
+) -> list[Pair]:
+    """Measure checkouts of two platforms, with these arguments of BenchShop, in turn.
+
+    Each round starts a new pair in the opposite order, because two equal platforms differ by up to 9 % as long as they
+    run, and the one that was started later is mostly faster.
+    """
+    pairs: list[Pair] = []
+    for number in range(rounds):
+        sides = [("floor", floor), ("ours", ours)]
+        async with AsyncExitStack() as stack:
+            shops: dict[str, BenchShop] = {}
+            for name, given in sides if number % 2 else reversed(sides):
+                place = folder / str(number) / name
+                place.mkdir(parents=True)
+                shops[name] = await stack.enter_async_context(BenchShop(place, **given))
+                await _checkout(shops[name], orders)  # warm-up, not measured
+            pairs += await turns(
+                partial(_checkout, shops["floor"], orders), partial(_checkout, shops["ours"], orders), _TURNS
+            )
+    return pairs
+
+
+async def _checkout(shop: BenchShop, orders: int) -> Sample:
+    sample, facts = await shop.checkout(orders)
+    assert not facts["errors"], facts
+    return sample
 
 
 async def starts(folder: Path, rounds: int) -> list[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,14 +48,33 @@ class Part:
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+class PostgresPart(Part):
+    """The server that `--store postgres` runs, with its processes: those that run and those that have ended."""
+
+    def cpu_seconds(self) -> float:
+        """Return the user and system time used so far."""
+        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+        return own + sum(child.cpu_seconds() for child in self._children())
+
+    def memory_mb(self) -> float:
+        """Return the resident memory in megabytes, that which the processes share counted once for each."""
+        return super().memory_mb() + sum(child.memory_mb() for child in self._children())
+
+    def _children(self) -> list[Part]:
+        pids = Path(f"/proc/{self._pid}/task/{self._pid}/children").read_text().split()
+        return [Part(int(pid)) for pid in pids]
+
+
 class BenchShop:
     """A platform with a folder of its own, one product, and a customer's token."""
 
-    def __init__(self, folder: Path, **environ: str) -> None:
+    def __init__(self, folder: Path, *, store: str = "sqlite", **environ: str) -> None:
         # All callers have one address: the limits are raised, so that the work is measured and not the limits.
         limits = {"RATE_LIMIT_PER_SECOND": "1000000", "RATE_LIMIT_BURST": "1000000"}
         limits |= {"REGISTRATIONS_PER_ADDRESS": "1000000", "REGISTRATIONS_IN_ALL": "1000000"}
-        self._platform = LocalPlatform(folder / "platform", **limits, **environ)
+        options = ("--no-console", "--store", store)
+        self._platform = LocalPlatform(folder / "platform", *options, **limits, DATABASE_URL="", **environ)
         self.product = ""
         self.token = ""
         self.at_rest: dict[str, float] = {}
@@ -88,6 +108,14 @@ class BenchShop:
         """Return a part to measure."""
         return Part(self._platform.pid(part))
 
+    def _parts(self) -> list[Part]:
+        """Return all parts, and the private database if there is one."""
+        parts = [Part(part["pid"]) for part in self._platform.state()["parts"].values()]
+        with suppress(FileNotFoundError):
+            lines = (self._platform.folder / "postgres/data/postmaster.pid").read_text().split()
+            parts.append(PostgresPart(int(lines[0])))
+        return parts
+
     def address(self, part: str) -> str:
         """Return the gRPC address of a part."""
         return str(self._platform.state()["parts"][part]["grpc"])
@@ -105,7 +133,7 @@ class BenchShop:
             product = await make_product(shop, self.admin, orders)
             who = await shop.register()
             left = iter(range(orders))
-            parts = [self.child(name) for name in self._platform.state()["parts"]]
+            parts = self._parts()
             cpu, start = sum(part.cpu_seconds() for part in parts), time.perf_counter()
             bought = await asyncio.gather(*[_buy(shop, who, product, left) for _ in range(CALLERS)])
             stock = await _sold(shop, product)

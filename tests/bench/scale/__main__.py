@@ -31,13 +31,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.data or Path(temporary)
         try:
-            tables = [_TITLES[name] + EVENT_METRICS[name](folder, options) for name in options.store]
+            tables = {name: _MEASURES[name](folder, options) for name in options.store}
         except KeyboardInterrupt:
             return 130
-    table = "\n\n".join(tables)
-    print(table)
-    if not options.no_page:
-        write_table(ROOT / "docs/benchmarks.md", table, "scale", _conditions(options))
+    for name, table in tables.items():
+        print(f"{_TITLES[name]}\n\n{table}\n")
+        if not (options.no_page or options.fill_only):
+            write_table(ROOT / "docs/benchmarks.md", table, f"scale-{name}", _conditions(name, options))
     return 0
 
 
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--postgres-orders", type=int, default=1_000_000, help="of the large one on PostgreSQL")
     parser.add_argument("--dynamodb-orders", type=int, default=10_000, help="of the large one on DynamoDB Local")
     parser.add_argument("--rounds", type=int, default=5, help="small and large in turn, so many times")
+    parser.add_argument("--calls", type=int, default=20_000, help="of an operation in a round, at most")
     parser.add_argument("--clock", choices=["cpu", "wall"], default="cpu", help="of SQLite: wall needs a quiet machine")
     parser.add_argument("--data", type=Path, help="keep the filled stores here, for the next time")
     parser.add_argument("--only", default="", help="operations with this in their names")
@@ -85,11 +86,11 @@ def _dynamodb(folder: Path, options: argparse.Namespace) -> str:
         return _compared(opened, Path(samples), sizes, options, "units")
 
 
-EVENT_METRICS = {"sqlite": _sqlite, "postgres": _postgres, "dynamodb": _dynamodb}
+_MEASURES = {"sqlite": _sqlite, "postgres": _postgres, "dynamodb": _dynamodb}
 _TITLES = {
-    "sqlite": "On SQLite, microseconds:\n\n",
-    "postgres": "On PostgreSQL, microseconds of the client and the server together:\n\n",
-    "dynamodb": "On DynamoDB Local, capacity units consumed, read and written:\n\n",
+    "sqlite": "On SQLite, microseconds:",
+    "postgres": "On PostgreSQL, microseconds of the client and the server together:",
+    "dynamodb": "On DynamoDB Local, capacity units consumed, read and written:",
 }
 
 
@@ -107,7 +108,7 @@ def _compared(
     if options.fill_only:
         return ""
     workers = [Worker(opened, folder / name) for name in sizes]
-    rows = [_row(name, workers, options.rounds, unit) for name in OPERATIONS if options.only in name]
+    rows = [_row(name, workers, options, unit) for name in OPERATIONS if options.only in name]
     if unit == "us":
         small, large = (Sample(worker.memory_mb(), 0, 0) for worker in workers)
         ratio = large.rate / small.rate
@@ -118,25 +119,30 @@ def _compared(
     return markdown(rows, ours=large_orders, floor=small_orders)
 
 
-def _row(name: str, workers: Sequence[Worker], rounds: int, unit: str) -> Row:
-    scale, rounds = (1e6, rounds) if unit == "us" else (1, 1)
+def _row(name: str, workers: Sequence[Worker], options: argparse.Namespace, unit: str) -> Row:
+    scale, rounds = (1e6, options.rounds) if unit == "us" else (1, 1)
+    calls = OPERATIONS[name].calls if unit == "us" else max(1, OPERATIONS[name].calls // 10)
+    calls = min(calls, options.calls)
     if rounds > 1:
         for worker in workers:
-            worker.measure(name)  # warms up
-    pairs = [tuple(scale * worker.measure(name, unit == "us") for worker in workers) for _ in range(rounds)]
+            worker.measure(name, calls)  # warms up
+    pairs = [tuple(scale * worker.measure(name, calls) for worker in workers) for _ in range(rounds)]
     small, large = (Sample(median(pair[side] for pair in pairs), 0, 0) for side in (0, 1))
     ratio = median(large / small if small else 1 + large for small, large in pairs)
     print(f"  {name}: {small.rate:.1f} {large.rate:.1f} {unit}, {ratio:.2f}", file=sys.stderr)
     return Row(name, large, small, ratio, BUDGET, at_least=False, unit=unit)
 
 
-def _conditions(options: argparse.Namespace) -> str:
-    large = _large(options.orders)
+def _conditions(store: str, options: argparse.Namespace) -> str:
+    large = _large({"sqlite": options.orders, "postgres": options.postgres_orders}.get(store, options.dynamodb_orders))
+    if store == "dynamodb":
+        return f"{large.orders:,} and {_SMALL.orders:,} orders, one call at a time"
     clock = {"cpu": "CPU time, the kernel's included, without the wait for the disk", "wall": "wall time"}
     return (
-        f"{clock[options.clock]}; {_SMALL.products:,} products and {_SMALL.users:,} users beside {_SMALL.orders:,} "
-        f"orders, {large.products:,} and {large.users:,} beside {large.orders:,}; each thing drawn at random from all, "
-        "one call at a time, files in the page cache; a cost is the median of the rounds' means, a ratio that of theirs"
+        f"{clock[options.clock if store == 'sqlite' else 'cpu']}; {_SMALL.products:,} products and {_SMALL.users:,} "
+        f"users beside {_SMALL.orders:,} orders, {large.products:,} and {large.users:,} beside {large.orders:,}; each "
+        "thing drawn at random from all, one call at a time, files in the page cache; a cost is the median of the "
+        "rounds' means, a ratio that of theirs"
     )
 
 

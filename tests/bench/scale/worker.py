@@ -20,9 +20,9 @@ class Worker:
     def __init__(self, open_workload: Callable[[Path], Workload], where: Path) -> None:
         self._pool = ProcessPoolExecutor(1, get_context("spawn"), _open, (open_workload, where))
 
-    def measure(self, name: str, all_calls: bool = True) -> float:
-        """Return the mean cost of one call of an operation, over its usual number of calls or a tenth of it."""
-        return self._pool.submit(_measure, name, all_calls).result()
+    def measure(self, name: str, calls: int) -> float:
+        """Return the mean cost of one call of an operation."""
+        return self._pool.submit(_measure, name, calls).result()
 
     def memory_mb(self) -> float:
         """Return the private resident megabytes that the work took; pages of mapped files are not included."""
@@ -46,10 +46,8 @@ async def _made(open_workload: Callable[[Path], Workload], where: Path) -> Workl
     return open_workload(where)
 
 
-def _measure(name: str, all_calls: bool) -> float:
-    operation = OPERATIONS[name]
-    calls = operation.calls if all_calls else max(1, operation.calls // 10)
-    spent: float = _state["runner"].run(measure(_state["workload"], operation, calls))
+def _measure(name: str, calls: int) -> float:
+    spent: float = _state["runner"].run(measure(_state["workload"], OPERATIONS[name], calls))
     return spent
 
 
