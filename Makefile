@@ -47,7 +47,7 @@ UP_ARGS := $(if $(FRESH),--fresh) $(if $(RELOAD),--reload) $(if $(STORE),--store
 WORKERS ?= 2
 FUZZ_MINUTES ?= 10
 SCENARIO ?= shoppers
-RATE ?= 10
+RATE ?=
 MINUTES ?= 1
 DOCS_ADDRESS ?= 127.0.0.1:8000
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs
@@ -190,7 +190,7 @@ bench-scale: $(READY) ## Compare the cost of use cases with 1,000 and with 1,000
 	@$(RUN) -m tests.bench.scale $(ARGS)
 
 load: $(READY) $(LOAD_READY) ## Load a platform and check its invariants: SCENARIO=shoppers RATE=10 MINUTES=1 WEB=1 (E2E_BASE_URL, or its own)
-	@$(RUN) -m tests.load --scenario $(call quote,$(SCENARIO)) --rate $(call quote,$(RATE)) --minutes $(call quote,$(MINUTES)) \
+	@$(RUN) -m tests.load --scenario $(call quote,$(SCENARIO)) $(if $(RATE),--rate $(call quote,$(RATE))) --minutes $(call quote,$(MINUTES)) \
 		$(if $(WEB),--web) $(ARGS)
 
 ##@ Read

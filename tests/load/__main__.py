@@ -16,13 +16,18 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import aiohttp
+
 from knative.local.demo.shop import FINAL, Person, Refused, Shop
 from tests.e2e.platform import ROOT, LocalPlatform, Platform, given, grpc_ingress
+
+T = TypeVar("T")
 
 SCENARIOS = ("shoppers", "flash-sale", "crawl", "grpc", "watchers", "from-zero")
 _PRODUCTS = 20
@@ -37,7 +42,7 @@ def main() -> int:
     """Load the platform and return the exit status."""
     parser = argparse.ArgumentParser(prog="make load", description=__doc__)
     parser.add_argument("--scenario", choices=SCENARIOS, default="shoppers")
-    parser.add_argument("--rate", type=float, default=10.0, help="arrivals a second")
+    parser.add_argument("--rate", type=float, help="arrivals a second; 10, and from-zero about one a minute")
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--people", type=int, default=50, help="customers that are registered before")
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds that a request may take")
@@ -45,6 +50,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=ROOT / "build" / "load.json")
     parser.add_argument("--python", default=str(ROOT / ".venv-load" / "bin" / "python"), help="where Locust is")
     options = parser.parse_args()
+    if options.rate is None:
+        options.rate = 0.015 if options.scenario == "from-zero" else 10.0
     platform = given()
     if platform is not None:
         return asyncio.run(_load(platform, options))
@@ -114,8 +121,8 @@ async def _prepare(shop: Shop, platform: Platform, options: argparse.Namespace) 
     return Prepared(people, {**products, scarce: half}, scarce, admin)
 
 
-async def _patiently(attempt: Callable[[], Awaitable[Person]]) -> Person:
-    """Register or log somebody in; try again while the platform is busy."""
+async def _patiently(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Make an attempt again while the platform is busy or does not answer."""
     for _ in range(_ATTEMPTS - 1):
         try:
             return await attempt()
@@ -123,6 +130,8 @@ async def _patiently(attempt: Callable[[], Awaitable[Person]]) -> Person:
             if refused.status not in (429, 503, 504):
                 raise
             await asyncio.sleep(refused.retry_after)
+        except (OSError, aiohttp.ClientError):
+            await asyncio.sleep(1.0)
     return await attempt()
 
 
@@ -169,7 +178,7 @@ async def check(shop: Shop, prepared: Prepared, acknowledged: Sequence[tuple[int
     people = [await _signed_in(shop, person) for person in prepared.people]
     waiting = list(range(len(people)))
     while waiting and time.monotonic() < began + _SETTLE_SECONDS:
-        lists = [await shop.all("/v1/orders", people[number]) for number in waiting]
+        lists = [await _patiently(partial(shop.all, "/v1/orders", people[number])) for number in waiting]
         orders |= {order["id"]: order for found in lists for order in found}
         waiting = [
             number
@@ -183,15 +192,15 @@ async def check(shop: Shop, prepared: Prepared, acknowledged: Sequence[tuple[int
     broken += [f"order {key} is still {it['status']}" for key, it in orders.items() if it["status"] not in FINAL]
     if prepared.admin is not None and not broken:
         admin = await _signed_in(shop, prepared.admin)
-        ledger = await shop.all("/v1/admin/payments/ledger", admin)
-        stocks = {key: await shop.stock(key) for key in prepared.products}
+        ledger = await _patiently(partial(shop.all, "/v1/admin/payments/ledger", admin))
+        stocks = {key: await _patiently(partial(shop.stock, key)) for key in prepared.products}
         broken += wrong_money(orders, ledger) + wrong_stock(orders, prepared.products, stocks)
     return settled, broken
 
 
 async def _signed_in(shop: Shop, person: Person) -> Person:
     """Log in again: the load may have taken longer than tokens last."""
-    return await _patiently(lambda: shop.login(person.email, person.password, person.profile))
+    return await _patiently(partial(shop.login, person.email, person.password, person.profile))
 
 
 def wrong_money(orders: Mapping[str, Any], ledger: Sequence[Mapping[str, Any]]) -> list[str]:

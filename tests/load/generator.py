@@ -116,12 +116,16 @@ class Client:
     def _token(self, person: int) -> str:
         tokens = self.people[person]
         if time.monotonic() - self._signed_in[person] > _REFRESH_AFTER:
-            self._signed_in[person] = time.monotonic()
+            began, self._signed_in[person] = self._signed_in[person], time.monotonic()
             body = json.dumps({"refresh_token": tokens["refresh_token"]})
             response = self._http.request(
                 "POST", "/v1/sessions/refresh", body=body, headers={"content-type": "application/json"}
             )
-            tokens.update(json.loads(response.read()))
+            answer = json.loads(response.read() or b"{}")
+            if response.status_code >= 400:
+                self._signed_in[person] = began
+                raise Failed(f"{response.status_code} {answer.get('reason', '')} when a token was refreshed")
+            tokens.update(answer)
         return str(tokens["access_token"])
 
 
