@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -16,6 +17,7 @@ from functions.runtime.errors import ServiceError
 from functions.runtime.settings import SettingsError
 
 if TYPE_CHECKING:
+    import ssl
     from email.headerregistry import Address
     from email.message import EmailMessage
 
@@ -134,8 +136,16 @@ class SmtpChannel:
             password=server.password,
             use_tls=server.tls,
             start_tls=False if server.tls else server.starttls,
+            tls_context=self._tls_context,
             timeout=self._seconds,
         )
+
+    @cached_property
+    def _tls_context(self) -> ssl.SSLContext:
+        """One for all connections: to read the certificates of all authorities takes longer than a handshake."""
+        import ssl
+
+        return ssl.create_default_context()
 
 
 def _refusal(code: int, text: str) -> Exception:
