@@ -27,9 +27,6 @@ ALLOWED = {
         "DaemonSet/log-collector: container log-collector: securityContext.runAsNonRoot is not true",
         "DaemonSet/log-collector: container log-collector: securityContext.runAsUser is root",
     ],
-    "knative/overlays/onprem-trial": [  # its entry point writes its configuration beside its jars
-        "StatefulSet/kafka: container kafka: securityContext.readOnlyRootFilesystem is not true",
-    ],
 }
 SUBSCRIPTIONS = {(payload.TYPE, domain) for payload, names in SUBSCRIBERS.items() for domain in names}
 
