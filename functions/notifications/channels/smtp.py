@@ -19,7 +19,6 @@ from functions.runtime.settings import SettingsError
 if TYPE_CHECKING:
     import ssl
     from email.headerregistry import Address
-    from email.message import EmailMessage
 
     from aiosmtplib import SMTP
 
@@ -98,29 +97,26 @@ class SmtpChannel:
         self._breaker = CircuitBreaker("smtp")
 
     async def send(self, mail: Mail) -> None:
-        message = compose(mail, self._sender, self._reply_to)
-        (recipient,) = message["To"].addresses
-        await self._breaker.call(lambda: self._send_in_time(message, recipient.addr_spec))
+        recipient, message = compose(mail, self._sender, self._reply_to)
+        await self._breaker.call(lambda: self._send_in_time(message, recipient))
 
-    async def _send_in_time(self, message: EmailMessage, address: str) -> None:
+    async def _send_in_time(self, message: bytes, address: str) -> None:
         try:
             async with asyncio.timeout(self._seconds), self._connections:
                 await self._send(message, address)
         except TimeoutError:
             raise _unavailable("timeout") from None
 
-    async def _send(self, message: EmailMessage, address: str) -> None:
+    async def _send(self, message: bytes, address: str) -> None:
         from aiosmtplib import errors
 
         try:
             async with self._client() as client:
-                await client.send_message(message, sender=self._sender.addr_spec, recipients=[address])
+                await client.sendmail(self._sender.addr_spec, [address], message)
         except errors.SMTPRecipientsRefused as refused:
             raise _refusal(refused.recipients[0].code, refused.recipients[0].message) from None
         except (errors.SMTPDataError, errors.SMTPSenderRefused) as refused:
             raise (_unavailable(str(refused.code)) if refused.code < 500 else MailRefused("MESSAGE_REFUSED")) from None
-        except errors.SMTPNotSupported:
-            raise MailRefused("NOT_SUPPORTED_BY_SERVER") from None
         except (errors.SMTPException, OSError) as error:
             # A transient failure or an error of the configuration (a password, a certificate), so the mail is retried.
             raise _unavailable(type(error).__name__) from None
