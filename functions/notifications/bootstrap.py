@@ -38,8 +38,8 @@ def bootstrap(
 ) -> Function:
     """Compose the service. An argument replaces the collaborator that would be built from the settings."""
     clock = clock or SystemClock()
-    channel = channel or open_channel(settings)
     on_stop: list[Hook] = []
+    channel = channel or open_channel(settings, on_stop)
     if users is None:
         address = settings.users_address
         client = factories.service_client(settings, "notifications", "users", address, clock, on_stop)
@@ -70,8 +70,8 @@ def bootstrap(
     )
 
 
-def open_channel(settings: Settings) -> Channel:
-    """Open the channel that MAIL_CHANNEL and SMTP_URL select.
+def open_channel(settings: Settings, on_stop: list[Hook]) -> Channel:
+    """Open the channel that MAIL_CHANNEL and SMTP_URL select, and add to `on_stop` what closes it.
 
     Raises:
         SettingsError: a setting of the channel is not valid, or no mail would be sent in production.
@@ -99,7 +99,9 @@ def open_channel(settings: Settings) -> Channel:
         )
     from functions.notifications.channels.smtp import SmtpChannel, parse_url  # imported only if it is used
 
-    return SmtpChannel(parse_url(smtp_url, production=production), sender, settings.mail_timeout, reply_to)
+    channel = SmtpChannel(parse_url(smtp_url, production=production), sender, settings.mail_timeout, reply_to)
+    on_stop.append(channel.close)
+    return channel
 
 
 def _parse_sender(variable: str, value: str) -> Address:

@@ -80,7 +80,7 @@ def start(service: str, there: dict[str, dict[str, str]], overlay: str = AWS) ->
     if isinstance(settings, Payments):
         open_provider(settings, ManualClock())
     if isinstance(settings, Notifications):
-        open_channel(settings)
+        open_channel(settings, [])
     return settings
 
 

@@ -1,9 +1,11 @@
-"""Mail over SMTP (RFC 5321), with one connection for each message."""
+"""Mail over SMTP (RFC 5321), over connections that stay open for the next messages."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("shop.notifications")
 
 MAX_CONNECTIONS = 8
+IDLE_SECONDS = 30.0
+REUSE_SECONDS = 5.0
+"""Seconds for the first reply on a connection that was idle: its server may have vanished without closing it."""
+QUIT_SECONDS = 1.0
 _PORTS = {"smtp": 25, "smtps": 465}
 _STARTTLS = {"1": True, "0": False}
 # Enhanced status codes (RFC 3463) of failures that are caused by the message or a transient state and not by the
@@ -83,22 +89,43 @@ def _parse(url: str, production: bool) -> SmtpServer:
 
 
 class SmtpChannel:
-    """See Channel. Mail comes from `sender`, replies go to `reply_to`, and sending one mail takes `seconds` at most."""
+    """See Channel. Mail comes from `sender`, replies go to `reply_to`, and sending one mail takes `seconds` at most.
+
+    A connection that has sent a mail stays open for the next one, for at most `idle_seconds`.
+    """
 
     name = "smtp"
     needs_address = True
 
-    def __init__(self, server: SmtpServer, sender: Address, seconds: float, reply_to: Address | None = None) -> None:
+    def __init__(
+        self,
+        server: SmtpServer,
+        sender: Address,
+        seconds: float,
+        reply_to: Address | None = None,
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
         self._server = server
         self._sender = sender
         self._reply_to = reply_to
         self._seconds = seconds
+        self._idle_seconds = idle_seconds
         self._connections = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._idle: deque[tuple[SMTP, float]] = deque()  # with the time of the last mail, oldest first
+        self._closing: asyncio.Task[None] | None = None
         self._breaker = CircuitBreaker("smtp")
 
     async def send(self, mail: Mail) -> None:
         recipient, message = compose(mail, self._sender, self._reply_to)
         await self._breaker.call(lambda: self._send_in_time(message, recipient))
+
+    async def close(self) -> None:
+        """Close the idle connections."""
+        if self._closing is not None:
+            self._closing.cancel()
+        while self._idle:
+            await _quit(self._idle.popleft()[0])
 
     async def _send_in_time(self, message: bytes, address: str) -> None:
         try:
@@ -111,15 +138,53 @@ class SmtpChannel:
         from aiosmtplib import errors
 
         try:
-            async with self._client() as client:
-                await client.sendmail(self._sender.addr_spec, [address], message)
-        except errors.SMTPRecipientsRefused as refused:
-            raise _refusal(refused.recipients[0].code, refused.recipients[0].message) from None
+            await self._transact(message, address)
+        except errors.SMTPRecipientRefused as refused:
+            raise _refusal(refused.code, refused.message) from None
         except (errors.SMTPDataError, errors.SMTPSenderRefused) as refused:
             raise (_unavailable(str(refused.code)) if refused.code < 500 else MailRefused("MESSAGE_REFUSED")) from None
         except (errors.SMTPException, OSError) as error:
             # A transient failure or an error of the configuration (a password, a certificate), so the mail is retried.
             raise _unavailable(type(error).__name__) from None
+
+    async def _transact(self, message: bytes, address: str) -> None:
+        client = self._idle.pop()[0] if self._idle else self._client()
+        try:
+            await self._begin(client)
+            await client.rcpt(address)
+            await client.data(message)
+        except BaseException:
+            await _quit(client)
+            raise
+        self._idle.append((client, asyncio.get_running_loop().time()))
+        if self._closing is None or self._closing.done():
+            self._closing = asyncio.create_task(self._close_idle())
+
+    async def _begin(self, client: SMTP) -> None:
+        """Start a mail on the connection of `client`, or on a new one if the server does not serve it any more."""
+        from aiosmtplib.errors import SMTPException
+
+        sender = self._sender.addr_spec
+        if client.is_connected:
+            try:
+                await client.mail(sender, timeout=REUSE_SECONDS)
+            except SMTPException:  # no recipient was named yet, so the mail cannot be sent twice
+                await _quit(client)
+            else:
+                return
+        await client.connect()
+        await client.mail(sender)
+
+    async def _close_idle(self) -> None:
+        """Close each connection that was idle for too long. Returns when none is left."""
+        while self._idle:
+            client, since = self._idle[0]
+            left = since + self._idle_seconds - asyncio.get_running_loop().time()
+            if left > 0:
+                await asyncio.sleep(left)
+            else:
+                self._idle.popleft()
+                await _quit(client)
 
     def _client(self) -> SMTP:
         from aiosmtplib import SMTP
@@ -142,6 +207,17 @@ class SmtpChannel:
         import ssl
 
         return ssl.create_default_context()
+
+
+async def _quit(client: SMTP) -> None:
+    """Close the connection, after QUIT if the server answers that soon."""
+    from aiosmtplib.errors import SMTPException
+
+    try:
+        with suppress(SMTPException):
+            await client.quit(timeout=QUIT_SECONDS)
+    finally:
+        client.close()
 
 
 def _refusal(code: int, text: str) -> Exception:

@@ -63,7 +63,7 @@ def refusal(code: str) -> ClientError:
 
 async def test_a_message_arrives_whole(aws: Any) -> None:
     settings = Settings(mail_channel="ses", mail_from=str(SENDER), ses_region=REGION)
-    await open_channel(settings).send(MAIL)
+    await open_channel(settings, []).send(MAIL)
     (message,) = aws.sent_messages
     assert message.source == SENDER.addr_spec
     assert "ada@example.org" in message.destinations
@@ -72,7 +72,7 @@ async def test_a_message_arrives_whole(aws: Any) -> None:
 
 
 async def test_a_sender_that_aws_does_not_know_is_refused(aws: Any) -> None:
-    channel = open_channel(Settings(mail_channel="ses", mail_from="who@else.example", ses_region=REGION))
+    channel = open_channel(Settings(mail_channel="ses", mail_from="who@else.example", ses_region=REGION), [])
     with pytest.raises(MailRefused, match="MESSAGE_REFUSED"):
         await channel.send(MAIL)
     assert aws.sent_messages == []
@@ -155,5 +155,5 @@ async def test_without_a_server_at_the_endpoint_the_message_stays_due(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     settings = Settings(mail_channel="ses", ses_endpoint="http://127.0.0.1:1", mail_timeout=0.5)
     with pytest.raises(ServiceError) as raised:
-        await open_channel(settings).send(MAIL)
+        await open_channel(settings, []).send(MAIL)
     assert raised.value.reason == "MAIL_UNAVAILABLE"

@@ -18,10 +18,11 @@ from functions.notifications.bootstrap import open_channel
 from functions.notifications.channels.mailbox import Mailbox
 from functions.notifications.channels.mime import compose, parse_mailbox
 from functions.notifications.channels.port import Bounced, Mail, MailRefused
-from functions.notifications.channels.smtp import SmtpChannel, SmtpServer, parse_url
+from functions.notifications.channels.smtp import MAX_CONNECTIONS, SmtpChannel, SmtpServer, parse_url
 from functions.notifications.settings import Settings
 from functions.notifications.tests.shop import ORDER, Shop
 from functions.notifications.tests.test_messages import CONFIRMED
+from functions.runtime.app import Hook
 from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.settings import SettingsError, load
@@ -44,14 +45,27 @@ def text_of(message: EmailMessage) -> str:
 
 
 class MailServer:
-    """A mail server: its answers to RCPT and DATA, and what it received."""
+    """A mail server: its answers to RCPT and DATA, whether it ends before that to DATA, and what it received."""
 
     def __init__(self) -> None:
         self.recipient, self.data, self.delay = "250 OK", "250 OK", 0.0
+        self.mails_per_connection = 100
+        self.ends = False
+        self.connections: list[Connection] = []
+        self.channels: list[SmtpChannel] = []
         self.received: list[EmailMessage] = []
         self.senders: list[str | None] = []
         self.recipients: list[str] = []
         self.port = 0
+
+    async def handle_MAIL(
+        self, server: Connection, session: Any, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if server.mails == self.mails_per_connection:
+            return "421 4.7.0 enough on this connection"
+        server.mails += 1
+        envelope.mail_from = address
+        return "250 OK"
 
     async def handle_RCPT(
         self, server: SMTP, session: Any, envelope: Envelope, address: str, options: list[str]
@@ -60,7 +74,7 @@ class MailServer:
             envelope.rcpt_tos.append(address)
         return self.recipient
 
-    async def handle_DATA(self, server: SMTP, session: Any, envelope: Envelope) -> str:
+    async def handle_DATA(self, server: Connection, session: Any, envelope: Envelope) -> str:
         await asyncio.sleep(self.delay)
         if self.data.startswith("250"):
             content = envelope.content
@@ -70,10 +84,35 @@ class MailServer:
             self.received.append(message)
             self.senders.append(envelope.mail_from)
             self.recipients += envelope.rcpt_tos
+        if self.ends:
+            server.end()
         return self.data
 
-    def channel(self, seconds: float = 5.0, user: str | None = None, password: str | None = None) -> SmtpChannel:
-        return SmtpChannel(SmtpServer("127.0.0.1", self.port, False, False, user, password), SENDER, seconds)
+    def channel(
+        self, seconds: float = 5.0, user: str | None = None, password: str | None = None, idle_seconds: float = 30.0
+    ) -> SmtpChannel:
+        server = SmtpServer("127.0.0.1", self.port, False, False, user, password)
+        self.channels.append(SmtpChannel(server, SENDER, seconds, idle_seconds=idle_seconds))
+        return self.channels[-1]
+
+
+class Connection(SMTP):
+    """A connection to a mail server, with the number of mails that began on it."""
+
+    def __init__(self, mail_server: MailServer) -> None:
+        super().__init__(mail_server, hostname="test", authenticator=_allow_ada, auth_require_tls=False)
+        self.mails = 0
+        self.lost = asyncio.Event()
+        mail_server.connections.append(self)
+
+    def end(self) -> None:
+        """Close the connection without a word."""
+        assert isinstance(self.transport, asyncio.Transport)
+        self.transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
+        self.lost.set()
 
 
 def _allow_ada(server: SMTP, session: Any, envelope: Envelope, mechanism: str, data: Any) -> AuthResult:
@@ -83,13 +122,11 @@ def _allow_ada(server: SMTP, session: Any, envelope: Envelope, mechanism: str, d
 @pytest.fixture
 async def mail_server() -> AsyncIterator[MailServer]:
     mail_server = MailServer()
-
-    def protocol() -> SMTP:
-        return SMTP(mail_server, hostname="test", authenticator=_allow_ada, auth_require_tls=False)
-
-    server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(mail_server), "127.0.0.1", 0)
     mail_server.port = server.sockets[0].getsockname()[1]
     yield mail_server
+    for channel in mail_server.channels:
+        await channel.close()
     server.close()
     await server.wait_closed()
 
@@ -108,6 +145,58 @@ async def test_many_messages_at_once_all_arrive(mail_server: MailServer) -> None
     channel = mail_server.channel()
     await asyncio.gather(*(channel.send(MAIL) for _ in range(20)))
     assert len(mail_server.received) == 20
+    assert len(mail_server.connections) == MAX_CONNECTIONS
+
+
+async def test_mails_share_a_connection_which_closes_with_the_channel(mail_server: MailServer) -> None:
+    channel = mail_server.channel()
+    for _ in range(3):
+        await channel.send(MAIL)
+    (connection,) = mail_server.connections
+    assert connection.mails == len(mail_server.received) == 3
+    await channel.close()
+    await connection.lost.wait()
+
+
+async def test_an_idle_connection_closes(mail_server: MailServer) -> None:
+    channel = mail_server.channel(idle_seconds=0.01)
+    await asyncio.gather(channel.send(MAIL), channel.send(MAIL))
+    await asyncio.gather(*(connection.lost.wait() for connection in mail_server.connections))
+    await channel.send(MAIL)
+    assert len(mail_server.received) == 3
+
+
+async def test_a_connection_that_the_server_ends_costs_no_mail(mail_server: MailServer) -> None:
+    channel = mail_server.channel()
+    mail_server.mails_per_connection = 1
+    await channel.send(MAIL)
+    await channel.send(MAIL)  # the server says 421
+    mail_server.connections[-1].end()  # without a word
+    await channel.send(MAIL)
+    assert [connection.mails for connection in mail_server.connections] == [1, 1, 1]
+    assert len(mail_server.received) == 3
+
+
+async def test_a_mail_that_the_server_may_have_taken_is_not_sent_again_at_once(mail_server: MailServer) -> None:
+    channel = mail_server.channel()
+    await channel.send(MAIL)
+    mail_server.ends = True
+    with pytest.raises(ServiceError) as raised:
+        await channel.send(MAIL)
+    assert raised.value.reason == "MAIL_UNAVAILABLE"
+    assert len(mail_server.received) == 2
+    assert len(mail_server.connections) == 1
+
+
+@pytest.mark.parametrize(("recipient", "data"), [("550 no such user", "250 OK"), ("250 OK", "554 5.6.0 not like this")])
+async def test_a_refused_mail_is_not_in_the_way_of_the_next(mail_server: MailServer, recipient: str, data: str) -> None:
+    channel = mail_server.channel()
+    mail_server.recipient, mail_server.data = recipient, data
+    with pytest.raises((Bounced, MailRefused)):
+        await channel.send(MAIL)
+    mail_server.recipient = mail_server.data = "250 OK"
+    await channel.send(MAIL)
+    assert len(mail_server.received) == 1
 
 
 @pytest.mark.parametrize("answer", ["550 5.1.1 no such user", "550 no such user", "553 5.1.3 bad address"])
@@ -245,7 +334,10 @@ async def test_the_sender_may_have_a_name_and_answers_go_where_the_settings_say(
         "MAIL_FROM": "Müller & Söhne <shop@müller.example>",
         "MAIL_REPLY_TO": '"Help, always" <help@example.org>',
     }
-    await open_channel(load(Settings, variables)).send(MAIL)
+    on_stop: list[Hook] = []
+    await open_channel(load(Settings, variables), on_stop).send(MAIL)
+    for hook in on_stop:
+        await hook()
     (message,) = mail_server.received
     assert message["From"].addresses[0].display_name == "Müller & Söhne"
     assert message["From"].addresses[0].addr_spec == "shop@xn--mller-kva.example"
@@ -302,18 +394,18 @@ def test_production_insists_on_tls(url: str, server: SmtpServer) -> None:
 )
 def test_production_refuses_a_channel_that_is_open_or_sends_nothing(variables: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=message) as raised:
-        open_channel(load(Settings, {"SHOP_ENV": "production", "ROLE": "events", **variables}))
+        open_channel(load(Settings, {"SHOP_ENV": "production", "ROLE": "events", **variables}), [])
     assert "changeme" not in str(raised.value)
 
 
 @pytest.mark.parametrize("variables", [{}, {"MAIL_CHANNEL": "smtp"}, {"MAIL_CHANNEL": "ses"}])
 def test_the_role_that_sends_nothing_needs_no_channel_in_production(variables: dict[str, str]) -> None:
-    assert open_channel(load(Settings, {"SHOP_ENV": "production", "ROLE": "rpc", **variables})).name == "mailbox"
+    assert open_channel(load(Settings, {"SHOP_ENV": "production", "ROLE": "rpc", **variables}), []).name == "mailbox"
 
 
 def test_the_url_of_the_mail_server_may_lie_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "url").write_text("smtps://mail\n")
-    assert open_channel(load(Settings, {"SMTP_URL_FILE": str(tmp_path / "url")})).name == "smtp"
+    assert open_channel(load(Settings, {"SMTP_URL_FILE": str(tmp_path / "url")}), []).name == "smtp"
 
 
 @pytest.mark.parametrize(
@@ -334,10 +426,10 @@ def test_a_url_that_names_none_is_refused_without_being_shown(url: str) -> None:
 
 
 def test_settings_choose_the_channel() -> None:
-    assert isinstance(open_channel(load(Settings, {})), Mailbox)
-    assert open_channel(load(Settings, {"SMTP_URL": "smtp://mail"})).name == "smtp"
-    assert open_channel(load(Settings, {"SMTP_URL": "smtp://m", "MAIL_CHANNEL": "ses"})).name == "ses"
-    assert open_channel(load(Settings, {"SMTP_URL": "smtp://m", "MAIL_CHANNEL": "mailbox"})).name == "mailbox"
+    assert isinstance(open_channel(load(Settings, {}), []), Mailbox)
+    assert open_channel(load(Settings, {"SMTP_URL": "smtp://mail"}), []).name == "smtp"
+    assert open_channel(load(Settings, {"SMTP_URL": "smtp://m", "MAIL_CHANNEL": "ses"}), []).name == "ses"
+    assert open_channel(load(Settings, {"SMTP_URL": "smtp://m", "MAIL_CHANNEL": "mailbox"}), []).name == "mailbox"
 
 
 @pytest.mark.parametrize(
@@ -354,4 +446,4 @@ def test_settings_choose_the_channel() -> None:
 )
 def test_invalid_settings_are_refused_by_name(environ: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        open_channel(load(Settings, environ))
+        open_channel(load(Settings, environ), [])

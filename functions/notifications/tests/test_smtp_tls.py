@@ -91,8 +91,13 @@ async def serve(certificate: Path) -> AsyncIterator[Callable[..., Awaitable[int]
         yield start
 
 
-def channel(url: str) -> SmtpChannel:
-    return SmtpChannel(parse_url(url), SENDER, 5.0)
+async def send(url: str, mails: int = 1) -> None:
+    channel = SmtpChannel(parse_url(url), SENDER, 5.0)
+    try:
+        for _ in range(mails):
+            await channel.send(MAIL)
+    finally:
+        await channel.close()
 
 
 @pytest.mark.usefixtures("trusted")
@@ -106,8 +111,8 @@ def channel(url: str) -> SmtpChannel:
 )
 async def test_password_and_mail_go_over_tls(serve: Callable[..., Awaitable[int]], tls: str, url: str) -> None:
     mail_server = MailServer()
-    await channel(url.format(await serve(mail_server, tls))).send(MAIL)
-    assert mail_server.encrypted == [True]
+    await send(url.format(await serve(mail_server, tls)), mails=2)
+    assert mail_server.encrypted == [True, True]
 
 
 @pytest.mark.parametrize(("tls", "url"), [("starttls", "smtp://{}?starttls=1"), ("implicit", "smtps://{}")])
@@ -116,7 +121,7 @@ async def test_a_certificate_that_is_not_trusted_gets_no_mail(
 ) -> None:
     mail_server = MailServer()
     with pytest.raises(ServiceError) as raised:
-        await channel(url.format(f"127.0.0.1:{await serve(mail_server, tls)}")).send(MAIL)
+        await send(url.format(f"127.0.0.1:{await serve(mail_server, tls)}"))
     assert raised.value.reason == "MAIL_UNAVAILABLE"
     assert mail_server.encrypted == []
 
@@ -127,10 +132,10 @@ async def test_a_server_without_starttls_gets_no_mail_where_it_is_insisted_on(
     mail_server = MailServer()
     port = await serve(mail_server)
     with pytest.raises(ServiceError) as raised:
-        await channel(f"smtp://127.0.0.1:{port}?starttls=1").send(MAIL)
+        await send(f"smtp://127.0.0.1:{port}?starttls=1")
     assert raised.value.reason == "MAIL_UNAVAILABLE"
     assert mail_server.encrypted == []
-    await channel(f"smtp://127.0.0.1:{port}").send(MAIL)
+    await send(f"smtp://127.0.0.1:{port}")
     assert mail_server.encrypted == [False]
 
 
@@ -139,6 +144,6 @@ async def test_a_wrong_password_leaves_the_message_due(serve: Callable[..., Awai
     mail_server = MailServer()
     port = await serve(mail_server, "starttls")
     with pytest.raises(ServiceError) as raised:
-        await channel(f"smtp://ada:wrong@127.0.0.1:{port}?starttls=1").send(MAIL)
+        await send(f"smtp://ada:wrong@127.0.0.1:{port}?starttls=1")
     assert raised.value.reason == "MAIL_UNAVAILABLE"
     assert mail_server.encrypted == []
