@@ -54,11 +54,11 @@ class _List(NamedTuple):
 
 
 class DataExport(Response):
-    """A person's data as one JSON document, streamed: memory is bounded, the document is not.
+    """A person's data as one JSON document. It is streamed, so that memory does not limit its size.
 
     The first page of every list is read before the response begins, so that the error of an unavailable domain is a
-    problem document. Later pages are retried for a minute. The connection ends within the body if a page still cannot
-    be read, or if the client reads for over ten minutes: an incomplete export is never a valid document.
+    problem document. Later pages are retried for a minute. The connection is closed within the body if a page still
+    cannot be read, or if the client reads for over ten minutes. So an incomplete export is never a valid document.
     """
 
     media_type = "application/json"
@@ -72,9 +72,9 @@ class DataExport(Response):
 
     @staticmethod
     async def open(clients: Clients, user_id: str, own: users_pb2.ExportUserResponse) -> DataExport:
-        """Start an export for the signed-in `user_id`. Raises ServiceError when one of the domains does not answer.
+        """Start an export for the signed-in `user_id`. Raises ServiceError if one of the domains does not respond.
 
-        `own` is the users service's response to ExportUser: its data, and its permission for the export.
+        `own` is the users service's response to ExportUser, which also checked that the caller may export.
         """
         messages = clients.notifications
         placed, paid, told, preferences = await asyncio.gather(

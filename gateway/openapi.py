@@ -73,7 +73,7 @@ _IF_NONE_MATCH = {
     "name": "If-None-Match",
     "in": "header",
     "required": False,
-    "description": "ETags already known: 304 when one of them still holds.",
+    "description": "Known ETags; the response is 304 if one is current.",
     "schema": {"type": "string"},
     "example": '"1"',
 }
@@ -82,18 +82,18 @@ _TITLES = {
     401: "Not signed in",
     403: "Not allowed",
     404: "Not found",
-    408: "The body came too slowly",
-    409: "Not in the present state",
-    412: "It has changed since it was read",
+    408: "The body arrived too slowly",
+    409: "Not allowed in the current state",
+    412: "Changed since it was read",
     413: "The body is too large",
     414: "Too many parameters",
     415: "The body is not JSON",
-    422: "The key was used for something else",
+    422: "The idempotency key was used for another request",
     429: "Too many requests",
     431: "The headers are too large",
-    500: "A fault of the platform",
-    503: "Not available just now",
-    504: "Not in time",
+    500: "Internal error",
+    503: "Temporarily unavailable",
+    504: "Deadline exceeded",
 }
 _CODES = {
     400: "INVALID_ARGUMENT",
@@ -111,34 +111,37 @@ _CODES = {
 _TEXT = {"type": "string"}
 _SECONDS = {"type": "integer", "format": "int32", "minimum": 1, "maximum": 2**31 - 1}
 _HEADERS = {
-    "Accept": ("What a body may be.", "application/json"),
-    "Cache-Control": ("What is personal is not kept; the rest is asked about each time.", "no-store"),
-    "Content-Disposition": ("The name of the file to save it as.", 'attachment; filename="shop-export.json"'),
+    "Accept": ("The media type that a body must have.", "application/json"),
+    "Cache-Control": ("Personal data are not cached; other data are revalidated at each use.", "no-store"),
+    "Content-Disposition": ("The name of the file to save the body as.", 'attachment; filename="shop-export.json"'),
     "Content-Security-Policy": (
-        "Keeps a browser from taking the response for a page.",
+        "Prevents browsers from rendering the response as a page.",
         "default-src 'none'; frame-ancestors 'none'",
     ),
     "Set-Cookie": (
-        "Shows at the next login that this device is known; as `device_token`, for browsers.",
+        "The `device_token`, as a cookie for browsers: it identifies a known device at the next login.",
         "__Secure-shop_device=dt_4Zx0p9Qm2w; HttpOnly; Path=/v1/sessions; SameSite=strict; Secure",
     ),
     "ETag": ("The version, for If-Match and If-None-Match.", '"1"'),
     "RateLimit": (
-        "What is left of the limit that is closest, and the seconds until all of it is there again.",
+        "The remaining requests of the closest limit (`r`), and the seconds until all are available again (`t`).",
         '"default";r=1999;t=1',
     ),
-    "RateLimit-Policy": ("The limit: how many requests in how many seconds.", '"default";q=2000;w=2'),
-    "Referrer-Policy": ("Keeps a browser from telling others.", "no-referrer"),
-    "Retry-After": ("Seconds to wait.", 1),
+    "RateLimit-Policy": (
+        "The limit: the number of requests (`q`) in a number of seconds (`w`).",
+        '"default";q=2000;w=2',
+    ),
+    "Referrer-Policy": ("Prevents browsers from sending this URL to other sites.", "no-referrer"),
+    "Retry-After": ("Seconds to wait before a retry.", 1),
     "Strict-Transport-Security": (
-        "In production: this host is reached by HTTPS only.",
+        "In production: browsers must use HTTPS for this host.",
         "max-age=31536000; includeSubDomains",
     ),
-    "WWW-Authenticate": ("How to sign in.", 'Bearer realm="shop", error="invalid_token"'),
-    "X-Accel-Buffering": ("Tells proxies to pass each event on at once.", "no"),
-    "X-Content-Type-Options": ("Keeps a browser from guessing the type.", "nosniff"),
+    "WWW-Authenticate": ("The required authentication scheme.", 'Bearer realm="shop", error="invalid_token"'),
+    "X-Accel-Buffering": ("Tells proxies not to buffer events.", "no"),
+    "X-Content-Type-Options": ("Prevents browsers from guessing the media type.", "nosniff"),
     "X-Correlation-Id": (
-        "Names this request in logs and traces: quote it when something went wrong.",
+        "Identifies this request in logs and traces; quote it in support requests.",
         "8f14e45fceea167a5a36dedd4bea2543",
     ),
 }
@@ -215,17 +218,17 @@ def _documented(route: ApiRoute) -> APIRoute:
     FastAPI builds a validator of the model, which the served route does not need.
     """
     status, options = route.status_code or 200, route.options
-    response: dict[str, Any] = {"description": "Done." if status == 204 else "As asked for."}
+    response: dict[str, Any] = {"description": "Done." if status == 204 else "Success."}
     responses: dict[int | str, dict[str, Any]] = {status: response}
     if event := options.get("event_example"):
         schema = {"type": "string", "description": "Server-sent events; the `data` of each is an Order in JSON."}
         response["content"] = {"text/event-stream": {"schema": schema, "example": event}}
-        responses[204] = {"description": "Nothing more will come; Last-Event-ID had it all."}
+        responses[204] = {"description": "The client already has the final state."}
     elif route.result is not None:
         response["model"] = route.result
-        response["description"] = (route.result.__doc__ or "As asked for.").strip().splitlines()[0]
+        response["description"] = (route.result.__doc__ or "Success.").strip().splitlines()[0]
     if _is_conditional(route):
-        responses[304] = {"description": "What If-None-Match names still holds."}
+        responses[304] = {"description": "The client's version is current."}
     extra: dict[str, Any] = {"security": _SECURITY[route.access]}
     if body := options.get("body_example"):
         media = {"schema": {"type": "object", "examples": [body]}}
@@ -337,7 +340,7 @@ def _finish(
     if location := route.options.get("location"):
         created = responses[str(route.status_code)]
         where = location.format_map(created["content"]["application/json"]["example"])
-        created["headers"]["Location"] = {"description": "Where it is.", "schema": _TEXT, "example": where}
+        created["headers"]["Location"] = {"description": "URL of the new resource.", "schema": _TEXT, "example": where}
     for status, reasons in sorted(_problems(operation, route).items()):
         name = "-".join([str(status), *reasons])  # such as 429-RATE_LIMITED
         shared.setdefault(name, _problem_response(status, reasons))

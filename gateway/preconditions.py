@@ -64,7 +64,7 @@ async def _if_match(
         str | None,
         Header(
             alias="If-Match",
-            description="ETags of what was read: 412 when none of them holds any more.",
+            description="ETags of the version that was read; the response is 412 if none is current.",
             examples=['"1"'],
         ),
     ] = None,

@@ -46,9 +46,9 @@ _LONGEST_NAME = 100
 class Access(Enum):
     """The callers that a route allows."""
 
-    PUBLIC = "anybody; a token is not even looked at"
+    PUBLIC = "anybody; a token is ignored"
     OPTIONAL = "anybody; a token that is sent must be valid"
-    SIGNED_IN = "whoever has a valid access token"
+    SIGNED_IN = "callers with a valid access token"
     ADMIN = "administrators"
 
 
@@ -206,11 +206,12 @@ class ApiRoute(APIRoute):
         return handle
 
     def _fast_handler(self, slow: Handler) -> Handler:
-        """Return a handler that does without FastAPI's `solve_dependencies` for a valid request, or `slow`.
+        """Return a handler that bypasses FastAPI's `solve_dependencies`, or `slow` if the endpoint needs it.
 
         That function and its exit stacks cost as much as the rest of the request (docs/decisions/0053-fast-routes.md).
-        FastAPI's own fields validate path, headers and body. A request with an invalid value goes to `slow`, so the
-        errors are FastAPI's. An endpoint with query parameters, or with dependencies that take any, always does.
+        FastAPI's own fields validate path, headers and body. The handler passes a request with an invalid value to
+        `slow`, so that the errors are FastAPI's. Endpoints with query or cookie parameters, or with dependencies that
+        have parameters, use `slow` for every request.
         """
         dependant, call, returning, body = self.dependant, self.call, self.returning, self.body_field
         if dependant.query_params or dependant.cookie_params or dependant.body_params != [body] * (body is not None):

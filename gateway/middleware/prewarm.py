@@ -8,14 +8,15 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _PAUSE = 30.0
-"""Seconds in which a service that was pinged is not pinged again. It stays up for longer than that."""
+"""Minimum seconds between two pings of a service. A service that was pinged stays up for longer than that."""
 
 
 class PrewarmMiddleware:
-    """Pings what the placing of an order calls when the request comes, and what handles its events afterwards.
+    """Pings the services that an order needs, so that they start early.
 
-    `wake` is the setting: before the first semicolon are the services that the request needs, after it the others. Of
-    several orders within half a minute, only the first causes pings.
+    `wake` lists them. Those before the first semicolon serve the request and are pinged when it arrives. The others
+    handle the order's events and are pinged once the order is accepted. Each group is pinged at most once in 30
+    seconds.
     """
 
     def __init__(

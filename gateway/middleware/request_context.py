@@ -109,7 +109,7 @@ class RequestContext:
         rates.consume(key)
 
     def charge(self, cost: int) -> None:
-        """Count this request as `cost` ordinary requests of its address and its caller, at most as a whole burst.
+        """Count this request as `cost` ordinary requests of its address and its caller, but never as more than a burst.
 
         Raises RESOURCE_EXHAUSTED (RATE_LIMITED).
         """

@@ -14,7 +14,7 @@ _FAILED_AT = Field(description="RFC 3339, UTC.", examples=["2030-01-01T12:00:00.
 
 DeadLetterStatus = TypeAliasType(
     "DeadLetterStatus",
-    Annotated[Literal["pending", "replayed"], Field(description="Whether it was given back to the broker.")],
+    Annotated[Literal["pending", "replayed"], Field(description="Whether it was replayed.")],
 )
 
 
@@ -30,22 +30,29 @@ class DeadLetter(TypedDict):
     correlation_id: Annotated[str | None, Field(examples=["8f14e45fceea167a5a36dedd4bea2543"])]
     trigger: Annotated[
         str | None,
-        Field(description="Whose delivery failed, if the broker said so.", examples=["shop/products-events"]),
+        Field(
+            description="The trigger whose delivery failed, if the broker named it.", examples=["shop/products-events"]
+        ),
     ]
     possible_triggers: Annotated[
         list[str],
         Field(
-            description="All triggers of the event's type, where the broker did not say whose delivery failed.",
+            description="All triggers of the event's type, if the broker did not name the one whose delivery failed.",
             examples=[["products-events"]],
         ),
     ]
     destination: Annotated[str | None, Field(examples=["http://products-events.shop.svc.cluster.local"])]
-    error_code: Annotated[Count | None, Field(description="What the subscriber answered.", examples=[503])]
+    error_code: Annotated[Count | None, Field(description="HTTP status of the subscriber's response.", examples=[503])]
     error: Annotated[
-        str, Field(description="The answer's text, or what is known without one.", examples=["unavailable"])
+        str,
+        Field(
+            description="Body of the subscriber's response, or the error if there was none.", examples=["unavailable"]
+        ),
     ]
-    failures: Annotated[Count, Field(description="How often it was given up.", examples=[1])]
-    attempts: Annotated[Count | None, Field(description="Deliveries tried, all told; null if not known.", examples=[6])]
+    failures: Annotated[Count, Field(description="How often its delivery was given up.", examples=[1])]
+    attempts: Annotated[
+        Count | None, Field(description="Total number of delivery attempts; null if unknown.", examples=[6])
+    ]
     first_failed_at: Annotated[str, _FAILED_AT]
     last_failed_at: Annotated[str, _FAILED_AT]
     replayed_at: Annotated[str | None, _FAILED_AT]
@@ -73,11 +80,13 @@ class DeadLetterPage(TypedDict):
 class Discarded(TypedDict):
     """The result of discarding several dead letters."""
 
-    discarded: Annotated[Count, Field(description="How many there were.", examples=[3])]
+    discarded: Annotated[Count, Field(description="Number of discarded dead letters.", examples=[3])]
 
 
 class Replayed(TypedDict):
     """The result of replaying several dead letters."""
 
-    replayed: Annotated[Count, Field(description="How many events were given back to the broker.", examples=[3])]
-    failed: Annotated[Count, Field(description="How many it did not take; they stay.", examples=[0])]
+    replayed: Annotated[Count, Field(description="Number of events that were published again.", examples=[3])]
+    failed: Annotated[
+        Count, Field(description="Number of events that the broker refused; they stay pending.", examples=[0])
+    ]

@@ -36,7 +36,7 @@ TEXT = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
 
 
 class Body(BaseModel):
-    """A request body: unknown fields are refused."""
+    """A request body. Unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -64,7 +64,7 @@ class Text:
 
 
 def line(longest: int, shortest: int = 1) -> Text:
-    """Return the metadata of one line of text; surrounding spaces do not count."""
+    """Return the metadata of one line of text. Surrounding spaces do not count."""
     return Text(partial(clean_line, longest=longest, shortest=shortest), shortest, longest, LINE)
 
 
@@ -89,7 +89,7 @@ Version = Annotated[
     Field(
         ge=0,
         le=MAX_VERSION,
-        description="Grows with every change, 0 before the first; the ETag is made of it.",
+        description="Increases with every change (0: never changed); the ETag contains it.",
         examples=[1],
     ),
 ]
@@ -99,13 +99,14 @@ def _upper_snake(words: str) -> str:
     return re.sub(r"^[^A-Z]+|[^A-Z0-9]+", "_", words.upper()).strip("_")[:64]
 
 
-# People write words; timelines and events contain a stable reason. A text without a letter of A to Z counts as absent.
+# People send free text. It is converted to UPPER_SNAKE, because timelines and events contain stable reasons. Text
+# without a letter from A to Z counts as absent.
 Reason = Annotated[
     str,
     line(200, shortest=0),
     AfterValidator(_upper_snake),
     Field(
-        description="In a few words; kept in UPPER_SNAKE: `changed my mind` as CHANGED_MY_MIND.",
+        description="A short reason, stored in UPPER_SNAKE: `changed my mind` as CHANGED_MY_MIND.",
         examples=["CHANGED_MY_MIND"],
     ),
 ]
@@ -143,7 +144,7 @@ class Money(TypedDict):
 
 
 NextCursor = Annotated[
-    str | None, Field(description="For the next page's `cursor`; null at the end.", examples=["MDE5MGI1YTQ"])
+    str | None, Field(description="The `cursor` of the next page; null on the last page.", examples=["MDE5MGI1YTQ"])
 ]
 
 
@@ -189,20 +190,22 @@ def _reader(field: Any) -> Callable[[Any], Any]:
 class FieldProblem(TypedDict):
     """One invalid field."""
 
-    field: Annotated[str, Field(description="Its path in the request.", examples=["lines[0].quantity"])]
-    message: Annotated[str, Field(description="What would be right.", examples=["must be at least 1"])]
+    field: Annotated[str, Field(description="Path of the field in the request.", examples=["lines[0].quantity"])]
+    message: Annotated[str, Field(description="What a valid value is.", examples=["must be at least 1"])]
 
 
 class Problem(TypedDict):
     """The problem details (RFC 9457) of an error response."""
 
-    type: Annotated[str, Field(description="Stable, made of the reason.", examples=["/problems/order-not-found"])]
+    type: Annotated[str, Field(description="Stable, derived from the reason.", examples=["/problems/order-not-found"])]
     title: Annotated[str, Field(description="The same for every occurrence.", examples=["Order not found"])]
     status: Annotated[int, Field(ge=400, le=599, description="The HTTP status.", examples=[404])]
-    detail: Annotated[str, Field(description="This occurrence, for people.", examples=["Order not found."])]
+    detail: Annotated[str, Field(description="Describes this occurrence, for people.", examples=["Order not found."])]
     code: Annotated[str, Field(description="A gRPC code.", examples=["NOT_FOUND"])]
-    reason: Annotated[str, Field(description="Stable, for programs.", examples=["ORDER_NOT_FOUND"])]
-    correlation_id: Annotated[str, Field(description="To ask about it.", examples=["8f14e45fceea167a5a36dedd4bea2543"])]
+    reason: Annotated[str, Field(description="A stable reason, for programs.", examples=["ORDER_NOT_FOUND"])]
+    correlation_id: Annotated[
+        str, Field(description="For support requests.", examples=["8f14e45fceea167a5a36dedd4bea2543"])
+    ]
     errors: list[FieldProblem]
-    expected_total: NotRequired[Annotated[Money, Field(description="With PRICE_CHANGED: what was expected.")]]
-    total: NotRequired[Annotated[Money, Field(description="With PRICE_CHANGED: what it costs now.")]]
+    expected_total: NotRequired[Annotated[Money, Field(description="With PRICE_CHANGED: the expected total.")]]
+    total: NotRequired[Annotated[Money, Field(description="With PRICE_CHANGED: the current total.")]]

@@ -1,4 +1,4 @@
-"""Messages to people."""
+"""Requests and responses about notifications."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from proto.shop.notifications.v1 import notifications_pb2 as pb
 NotificationStatus = TypeAliasType(
     "NotificationStatus",
     Annotated[
-        Literal["PENDING", "SENT", "FAILED", "BOUNCED", "SUPPRESSED"], Field(description="Where a message stands.")
+        Literal["PENDING", "SENT", "FAILED", "BOUNCED", "SUPPRESSED"], Field(description="Status of the message.")
     ],
 )
 
@@ -24,9 +24,9 @@ Template = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$", examples=["or
 class PreferencesIn(Body):
     """Changes of notification preferences; absent fields stay unchanged."""
 
-    email_enabled: Annotated[Bool | None, Field(description="False: no e-mail at all.", examples=[True])] = None
+    email_enabled: Annotated[Bool | None, Field(description="False turns off all e-mail.", examples=[True])] = None
     muted_templates: Annotated[
-        list[Template] | None, Field(max_length=50, description="What the person does not want.")
+        list[Template] | None, Field(max_length=50, description="Templates that the person does not want.")
     ] = None
 
 
@@ -34,16 +34,17 @@ class NotificationLine(TypedDict):
     """A message, without its text."""
 
     id: Annotated[str, identifier("ntf", "The message")]
-    channel: Annotated[str, Field(description="`mailbox`, `smtp`, `ses`.", examples=["mailbox"])]
-    template: Annotated[str, Field(description="Which template.", examples=["order_confirmed"])]
+    channel: Annotated[str, Field(description="`mailbox`, `smtp` or `ses`.", examples=["mailbox"])]
+    template: Annotated[str, Field(description="The message's template.", examples=["order_confirmed"])]
     subject: Annotated[str, Field(description="The subject line.", examples=["Your order is confirmed"])]
     status: NotificationStatus
     order_id: Annotated[
-        str | None, Field(description="What it is about.", examples=["ord_0190b5a4c1de7c0f8a31d94e5b7c2f60"])
+        str | None,
+        Field(description="The order that it is about, if any.", examples=["ord_0190b5a4c1de7c0f8a31d94e5b7c2f60"]),
     ]
     created_at: Moment
     sent_at: Annotated[
-        datetime | None, Field(description="When the channel took it.", examples=["2030-01-01T12:00:01.000001Z"])
+        datetime | None, Field(description="When the channel accepted it.", examples=["2030-01-01T12:00:01.000001Z"])
     ]
 
 
@@ -63,9 +64,9 @@ class NotificationPage(TypedDict):
 class Preferences(TypedDict):
     """The notification preferences of a person."""
 
-    email_enabled: Annotated[bool, Field(description="False: no e-mail at all.", examples=[True])]
+    email_enabled: Annotated[bool, Field(description="False turns off all e-mail.", examples=[True])]
     muted_templates: Annotated[
-        list[str], Field(description="What the person does not want.", examples=[["order_shipped"]])
+        list[str], Field(description="Templates that the person does not want.", examples=[["order_shipped"]])
     ]
     version: Version
 

@@ -1,4 +1,4 @@
-"""Orders."""
+"""Requests and responses about orders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OrderStatus = TypeAliasType(
     "OrderStatus",
     Annotated[
         Literal["PLACED", "RESERVED", "CONFIRMED", "SHIPPED", "DELIVERED", "CANCELLED"],
-        Field(description="Where an order stands."),
+        Field(description="Status of the order."),
     ],
 )
 FINAL = (pb.ORDER_STATUS_DELIVERED, pb.ORDER_STATUS_CANCELLED)
@@ -55,8 +55,8 @@ class PlaceOrder(Body):
     expected_total: Annotated[
         ExpectedTotal | None,
         Field(
-            description="The sum that the customer was shown: where it is another one by now, nothing is placed, and "
-            "the answer is 409 PRICE_CHANGED with `expected_total` and `total`."
+            description="The total that the customer was shown. If it has changed, nothing is placed, and the response "
+            "is 409 PRICE_CHANGED with `expected_total` and `total`."
         ),
     ] = None
 
@@ -85,7 +85,7 @@ class Line(TypedDict):
     product_id: Annotated[str, identifier("prd", "Which product")]
     quantity: Annotated[int, Field(ge=1, le=formats.MAX_QUANTITY, description="How many.", examples=[2])]
     unit_price: Money
-    name: Annotated[str, Field(description="The product's name then.", examples=["Mug"])]
+    name: Annotated[str, Field(description="The product's name when the order was placed.", examples=["Mug"])]
     sku: Annotated[str, Field(description="The product's SKU.", examples=["MUG-01"])]
 
 
@@ -94,21 +94,25 @@ class TimelineEntry(TypedDict):
 
     status: OrderStatus
     at: Moment
-    reason: Annotated[str, Field(description="Why, in UPPER_SNAKE; may be empty.", examples=["OUT_OF_STOCK"])]
+    reason: Annotated[str, Field(description="The reason in UPPER_SNAKE; may be empty.", examples=["OUT_OF_STOCK"])]
 
 
 class Order(TypedDict):
     """An order."""
 
     id: Annotated[str, identifier("ord", "The order")]
-    user_id: Annotated[str, identifier("usr", "Whose")]
+    user_id: Annotated[str, identifier("usr", "The customer")]
     status: OrderStatus
     lines: list[Line]
     total: Money
     shipping_address: ShippingAddress
     refunded: Money
     disputed: Annotated[
-        bool, Field(description="The payer's bank disputes the payment: nothing is shipped.", examples=[False])
+        bool,
+        Field(
+            description="Whether the payer's bank disputes the payment. A disputed order cannot be shipped.",
+            examples=[False],
+        ),
     ]
     cancel_reason: Annotated[str, Field(description="Empty unless cancelled.", examples=[""])]
     created_at: Moment
@@ -152,7 +156,7 @@ class StreamTicket(TypedDict):
     url: Annotated[
         str,
         Field(
-            description="What to open, at this host.",
+            description="The URL to open, on this host.",
             examples=[f"/v1/orders/ord_0190b5a4c1de7c0f8a31d94e5b7c2f60/stream?ticket=tkt_{'A' * 64}"],
         ),
     ]

@@ -1,4 +1,4 @@
-"""Payments, refunds and the ledger of the payment provider."""
+"""Requests and responses about payments, refunds and the ledger of the payment provider."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ PaymentStatus = TypeAliasType(
         Literal[
             "PENDING", "CAPTURED", "DECLINED", "VOIDED", "PARTIALLY_REFUNDED", "REFUNDED", "DISPUTED", "CHARGED_BACK"
         ],
-        Field(description="Where a payment stands."),
+        Field(description="Status of the payment."),
     ],
 )
 RefundStatus = TypeAliasType(
-    "RefundStatus", Annotated[Literal["PENDING", "SUCCEEDED", "FAILED"], Field(description="Where a refund stands.")]
+    "RefundStatus", Annotated[Literal["PENDING", "SUCCEEDED", "FAILED"], Field(description="Status of the refund.")]
 )
 
 
 class RefundIn(Body):
     """A new refund."""
 
-    amount: Annotated[MoneyIn | None, Field(description="Absent: all that is left.")] = None
+    amount: Annotated[MoneyIn | None, Field(description="If absent, all that is left is refunded.")] = None
     reason: Reason | None = None
 
 
@@ -36,14 +36,14 @@ class Payment(TypedDict):
 
     id: Annotated[str, identifier("pay", "The payment")]
     order_id: Annotated[str, identifier("ord", "Which order")]
-    user_id: Annotated[str, identifier("usr", "Who pays; empty once the account is deleted")]
+    user_id: Annotated[str, identifier("usr", "The payer; empty once the account is deleted")]
     status: PaymentStatus
-    amount: Annotated[Money, Field(description="What the order costs.")]
-    captured: Annotated[Money, Field(description="What was charged.")]
-    refunded: Annotated[Money, Field(description="What went back of it.")]
-    disputed: Annotated[Money, Field(description="What the payer's bank disputes at present.")]
-    charged_back: Annotated[Money, Field(description="What lost disputes took back.")]
-    reason: Annotated[str, Field(description="Why it was declined; else empty.", examples=[""])]
+    amount: Annotated[Money, Field(description="The order's total.")]
+    captured: Annotated[Money, Field(description="Charged amount.")]
+    refunded: Annotated[Money, Field(description="Refunded amount.")]
+    disputed: Annotated[Money, Field(description="Amount that the payer's bank disputes at present.")]
+    charged_back: Annotated[Money, Field(description="Amount lost in disputes.")]
+    reason: Annotated[str, Field(description="The reason of a decline; otherwise empty.", examples=[""])]
     created_at: Moment
     updated_at: Moment
     version: Version
@@ -70,11 +70,11 @@ class RefundPage(TypedDict):
 class LedgerEntry(TypedDict):
     """One movement of money at the payment provider."""
 
-    key: Annotated[str, Field(description="Its idempotency key.", examples=["charge:ord_1"])]
+    key: Annotated[str, Field(description="Idempotency key of the operation.", examples=["charge:ord_1"])]
     kind: Annotated[str, Field(description="`charge`, `refund` or `dispute`.", examples=["charge"])]
     payment_id: Annotated[str, identifier("pay", "Of which payment")]
-    amount: Annotated[Money, Field(description="How much moved; zero for what was refused.")]
-    outcome: Annotated[str, Field(description="`succeeded`, or why not.", examples=["succeeded"])]
+    amount: Annotated[Money, Field(description="Amount that moved; zero if the operation was refused.")]
+    outcome: Annotated[str, Field(description="`succeeded`, or the reason of the refusal.", examples=["succeeded"])]
     at: Moment
 
 

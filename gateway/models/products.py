@@ -1,4 +1,4 @@
-"""The catalogue and its stock."""
+"""Requests and responses about the catalogue and its stock."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AdjustmentKind = TypeAliasType(
     "AdjustmentKind",
     Annotated[
         Literal["ADJUSTMENT", "CORRECTION"],
-        Field(description="How stock was changed by hand: by a difference, or by setting what is on hand."),
+        Field(description="How an administrator changed the stock: by a difference, or by setting the pieces on hand."),
     ],
 )
 Sku = Annotated[str, Field(pattern=formats.SKU, description="The merchant's own key.", examples=["MUG-01"])]
@@ -39,7 +39,7 @@ Category = Annotated[str, Field(pattern=formats.CATEGORY, description="A slug.",
 ImageUrl = Annotated[
     str, Field(max_length=formats.MAX_URL, pattern=formats.IMAGE_URL, examples=["https://img.example.com/mug.jpg"])
 ]
-ImageUrls = Annotated[list[ImageUrl], Field(max_length=formats.MAX_IMAGES, description="Pictures, https only.")]
+ImageUrls = Annotated[list[ImageUrl], Field(max_length=formats.MAX_IMAGES, description="URLs of pictures, https only.")]
 Pieces = Annotated[int, Field(ge=0, le=formats.MAX_ON_HAND)]
 Active = Annotated[Bool, Field(description="Whether it is for sale.", examples=[True])]
 
@@ -68,36 +68,36 @@ class UpdateProduct(Body):
 
 
 class SetStock(Body):
-    """The number of pieces on the shelf."""
+    """The number of pieces on hand."""
 
-    on_hand: Annotated[Int, Field(ge=0, le=formats.MAX_ON_HAND, description="Reserved pieces included.", examples=[50])]
+    on_hand: Annotated[Int, Field(ge=0, le=formats.MAX_ON_HAND, description="Includes reserved pieces.", examples=[50])]
     low_threshold: Annotated[
         Int | None,
         Field(
             ge=0,
             le=formats.MAX_ON_HAND,
-            description="Tell the admins below this, at most once a day; absent: unchanged.",
+            description="Administrators are notified below this, at most once a day. If absent, it is unchanged.",
             examples=[5],
         ),
     ] = None
 
 
 class AdjustStock(Body):
-    """A change of the number of pieces on the shelf."""
+    """A change of the number of pieces on hand."""
 
     delta: Annotated[
         Int,
         Field(
             ge=-formats.MAX_ON_HAND,
             le=formats.MAX_ON_HAND,
-            description="Pieces to add, or if negative to take away; not 0.",
+            description="Pieces to add, or if negative to remove; not 0.",
             examples=[20],
         ),
     ]
     reason: Annotated[
         str,
         line(formats.MAX_ADJUSTMENT_REASON),
-        Field(description="Why; kept in the ledger.", examples=["Delivery 17"]),
+        Field(description="The reason, which the stock ledger shows.", examples=["Delivery 17"]),
     ]
 
 
@@ -128,10 +128,12 @@ class Stock(TypedDict):
     """The stock of a product."""
 
     product_id: Annotated[str, identifier("prd", "The product")]
-    on_hand: Annotated[Pieces, Field(description="On the shelf, reserved pieces included.", examples=[50])]
-    reserved: Annotated[Pieces, Field(description="Held for orders that are not confirmed yet.", examples=[3])]
+    on_hand: Annotated[Pieces, Field(description="Pieces on hand, including reserved pieces.", examples=[50])]
+    reserved: Annotated[Pieces, Field(description="Pieces held for orders that are not confirmed yet.", examples=[3])]
     available: Annotated[Pieces, Field(description="on_hand - reserved.", examples=[47])]
-    low_threshold: Annotated[Pieces, Field(description="Below this the admins are told.", examples=[5])]
+    low_threshold: Annotated[
+        Pieces, Field(description="Administrators are notified when `available` is below this.", examples=[5])
+    ]
     version: Version
 
 
@@ -146,13 +148,13 @@ class StockAdjustment(TypedDict):
         Field(
             ge=-formats.MAX_ON_HAND,
             le=formats.MAX_ON_HAND,
-            description="Pieces added, or if negative taken away.",
+            description="Pieces added, or if negative removed.",
             examples=[20],
         ),
     ]
-    on_hand: Annotated[Pieces, Field(description="What was on hand afterwards.", examples=[67])]
-    reason: Annotated[str, Field(description="Why; empty for a correction.", examples=["Delivery 17"])]
-    adjusted_by: Annotated[str, identifier("usr", "The administrator who did it")]
+    on_hand: Annotated[Pieces, Field(description="Pieces on hand afterwards.", examples=[67])]
+    reason: Annotated[str, Field(description="The reason; empty for a correction.", examples=["Delivery 17"])]
+    adjusted_by: Annotated[str, identifier("usr", "The administrator who made the change")]
     created_at: Moment
 
 
@@ -167,11 +169,11 @@ class CategoryCount(TypedDict):
     """A category that has products."""
 
     name: Annotated[str, Field(description="Its slug.", examples=["kitchen"])]
-    products: Annotated[Count, Field(description="How many active products it has.", examples=[7])]
+    products: Annotated[Count, Field(description="Number of its active products.", examples=[7])]
 
 
 class CategoryPage(TypedDict):
-    """All categories by name: at most 1,000, so there is one page."""
+    """All categories by name. There are at most 1,000, so there is one page."""
 
     items: list[CategoryCount]
     next_cursor: NextCursor

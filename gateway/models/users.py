@@ -1,4 +1,4 @@
-"""Accounts, sessions and addresses."""
+"""Requests and responses about accounts, sessions and addresses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CurrentPassword = Annotated[
     Field(
         min_length=1,
         max_length=128,
-        description="The caller's own; not needed within five minutes of a login.",
+        description="The caller's current password; not needed within five minutes of a login.",
         examples=["correct horse battery"],
     ),
 ]
@@ -45,11 +45,13 @@ RefreshToken = Annotated[
         min_length=1,
         max_length=1024,
         pattern=r"^[\x21-\x7e]+$",
-        description="As given last.",
+        description="The latest refresh token of the session.",
         examples=["rt_4Zx0p9Qm2w"],
     ),
 ]
-Role = TypeAliasType("Role", Annotated[Literal["customer", "admin"], Field(description="What an account may do.")])
+Role = TypeAliasType(
+    "Role", Annotated[Literal["customer", "admin"], Field(description="Determines what an account may do.")]
+)
 
 
 class Register(Body):
@@ -65,7 +67,7 @@ DeviceToken = Annotated[
     Field(
         max_length=256,
         pattern=r"^[\x21-\x7e]*$",
-        description="As given by an earlier login from this device; a browser has it as a cookie.",
+        description="From the response to an earlier login from this device; browsers send it as a cookie.",
         examples=["dt_4Zx0p9Qm2w"],
     ),
 ]
@@ -104,7 +106,13 @@ class ChangePassword(Body):
 
 MailedToken = Annotated[
     str,
-    Field(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$", description="As mailed.", examples=["mt_Zx0p9Qm2w"]),
+    Field(
+        min_length=1,
+        max_length=128,
+        pattern=r"^[\x21-\x7e]+$",
+        description="The code from the mail.",
+        examples=["mt_Zx0p9Qm2w"],
+    ),
 ]
 
 
@@ -130,7 +138,7 @@ class VerifyEmail(Body):
 
 
 class AnswerEmailChange(Body):
-    """The token that was mailed to the new, or to the former, address of an account."""
+    """The token that was mailed to the new or to the former address of an account."""
 
     token: MailedToken
 
@@ -145,23 +153,27 @@ class SetRoles(Body):
 class AddressIn(Body):
     """A postal address, checked by the rules of its country."""
 
-    name: Annotated[str, line(100), Field(description="Who receives.", examples=["Ada Lovelace"])]
+    name: Annotated[str, line(100), Field(description="The recipient.", examples=["Ada Lovelace"])]
     line1: Annotated[str, line(200), Field(description="Street and number.", examples=["Hauptstr. 1"])]
     line2: Annotated[str, line(200, 0), Field(description="Flat, floor.", examples=["2nd floor"])] = ""
     city: Annotated[
-        str, line(100, 0), Field(description="Town; optional where the country writes none.", examples=["Berlin"])
+        str,
+        line(100, 0),
+        Field(description="Town; optional if the country's addresses have none.", examples=["Berlin"]),
     ] = ""
     state: Annotated[
         str,
         line(100, 0),
         Field(
-            description="State, province, prefecture or emirate, where the country writes it; where it is absent, it is"
-            " filled in if the postal code or the city tells it.",
+            description="State, province, prefecture or emirate, if the country's addresses have one. If it is absent,"
+            " it is filled in when the postal code or the city determines it.",
             examples=[""],
         ),
     ] = ""
     postal_code: Annotated[
-        str, line(20, 0), Field(description="As the country writes it; optional where it has none.", examples=["10115"])
+        str,
+        line(20, 0),
+        Field(description="In the country's format; optional if the country has none.", examples=["10115"]),
     ] = ""
     country: Country
 
@@ -174,11 +186,11 @@ class User(TypedDict):
     name: Annotated[str, Field(description="Shown to people.", examples=["Ada Lovelace"])]
     roles: Annotated[list[Role], Field(examples=[["customer"]])]
     email_deliverable: Annotated[bool, Field(description="False after a hard bounce.", examples=[True])]
-    email_verified: Annotated[bool, Field(description="Somebody proved that they read mail to it.", examples=[False])]
+    email_verified: Annotated[bool, Field(description="Whether the address is verified.", examples=[False])]
     pending_email: Annotated[
         str | None,
         Field(
-            description="The address that takes its place once its code came back; null in lists.",
+            description="New address that is not confirmed yet; null in lists.",
             examples=["countess@example.com"],
         ),
     ]
@@ -200,14 +212,15 @@ class Session(TypedDict):
     access_token: Annotated[
         str, Field(description="A JWT, for `Authorization: Bearer`.", examples=["eyJhbGciOiJFZERTQSJ9.e30.c2ln"])
     ]
-    refresh_token: Annotated[str, Field(description="Opaque, single use.", examples=["rt_4Zx0p9Qm2w"])]
+    refresh_token: Annotated[str, Field(description="Opaque; valid for one use.", examples=["rt_4Zx0p9Qm2w"])]
     token_type: Annotated[str, Field(description="Always `Bearer`.", examples=["Bearer"])]
-    expires_in: Annotated[Count, Field(description="Seconds the access token lives.", examples=[900])]
-    user_id: Annotated[str, identifier("usr", "Whose session it is")]
+    expires_in: Annotated[Count, Field(description="Lifetime of the access token in seconds.", examples=[900])]
+    user_id: Annotated[str, identifier("usr", "The account of the session")]
     device_token: Annotated[
         str | None,
         Field(
-            description="By a login only: give it at the next one, so that failures of strangers do not hold it up.",
+            description="Only in the response to a login. Send it with the next login from this device, so that failed"
+            " logins of others do not block it.",
             examples=["dt_4Zx0p9Qm2w"],
         ),
     ]
@@ -217,17 +230,17 @@ class Address(TypedDict):
     """A postal address of a person."""
 
     id: Annotated[str, identifier("adr", "The address")]
-    name: Annotated[str, Field(description="Who receives.", examples=["Ada Lovelace"])]
+    name: Annotated[str, Field(description="The recipient.", examples=["Ada Lovelace"])]
     line1: Annotated[str, Field(description="Street and number.", examples=["Hauptstr. 1"])]
     line2: Annotated[str, Field(description="Flat, floor; may be empty.", examples=["2nd floor"])]
     city: Annotated[str, Field(description="Town; may be empty.", examples=["Berlin"])]
     state: Annotated[str, Field(description="Administrative area; may be empty.", examples=[""])]
-    postal_code: Annotated[str, Field(description="As the country writes it; may be empty.", examples=["10115"])]
+    postal_code: Annotated[str, Field(description="In the country's format; may be empty.", examples=["10115"])]
     country: Country
 
 
 class AddressPage(TypedDict):
-    """A person's addresses, oldest first: at most 20, so there is one page."""
+    """A person's addresses, oldest first. There are at most 20, so there is one page."""
 
     items: list[Address]
     next_cursor: NextCursor

@@ -1,4 +1,4 @@
-"""Administration: everybody's orders and accounts, keys, the payment provider's ledger, dead letters."""
+"""Routes of administrators: all orders and accounts, signing keys, the payment provider's ledger, dead letters."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ OwnerId = Annotated[str | None, Query(pattern=r"^usr_[0-9a-f]{32}$", description
 EventType = Annotated[
     str | None, Query(alias="type", pattern=r"^[\x21-\x7e]{1,256}$", description="Only events of this type.")
 ]
-EveryType = Annotated[Literal["true"] | None, Query(alias="all", description="Of every type.")]
-LetterStatus = Annotated[models.DeadLetterStatus, Query(description="Where they stand.")]
+EveryType = Annotated[Literal["true"] | None, Query(alias="all", description="Select dead letters of all types.")]
+LetterStatus = Annotated[models.DeadLetterStatus, Query(description="Status of the dead letters.")]
 _REPLAY_SECONDS = 55.0
 
 
@@ -36,7 +36,7 @@ _REPLAY_SECONDS = 55.0
 async def list_all_orders(
     orders: OrdersClient, status: Status = None, user_id: OwnerId = None, limit: Limit = 20, cursor: Cursor = ""
 ) -> order_models.OrderPage:
-    """List everybody's orders, newest first."""
+    """List the orders of all customers, newest first."""
     query = orders_pb2.ListOrdersRequest(
         user_id=user_id or "",
         all=user_id is None,
@@ -70,8 +70,9 @@ async def read_user(user_id: UserId, users: UsersClient) -> user_models.User:
 async def set_roles(user_id: UserId, body: user_models.SetRoles, users: UsersClient) -> user_models.User:
     """Replace the roles of an account.
 
-    They show in the access tokens that are given out from then on. The last administrator stays one. Needs the
-    administrator's `current_password`, or a login of the last five minutes.
+    New access tokens contain the new roles; existing access tokens become invalid. The last administrator cannot lose
+    the role (LAST_ADMIN). This requires the calling administrator's `current_password`, or a login within the last five
+    minutes.
     """
     command = users_pb2.SetRolesRequest(user_id=user_id, roles=body.roles, current_password=body.current_password or "")
     return user_models.user((await users.write(users.stub.SetRoles, command)).user)
@@ -83,7 +84,8 @@ async def set_roles(user_id: UserId, body: user_models.SetRoles, users: UsersCli
 async def rotate_keys(context: Context, users: UsersClient) -> Response:
     """Sign access tokens with a new key from now on.
 
-    The old key still verifies until its last token has expired. Once a minute: every verifier has to know a key first.
+    Tokens of the old key stay valid until they expire. At most one rotation a minute is allowed, because every verifier
+    must have read a key before it signs.
     """
     keys = (await users.write(users.stub.RotateKeys, users_pb2.RotateKeysRequest())).jwks
     context.state.keys.forget()
@@ -92,7 +94,7 @@ async def rotate_keys(context: Context, users: UsersClient) -> Response:
 
 @router.get("/v1/admin/payments/ledger", access=Access.ADMIN)
 async def list_ledger(payments: PaymentsClient, limit: Limit = 20, cursor: Cursor = "") -> payment_models.LedgerPage:
-    """List what the payment provider has on its books, oldest first."""
+    """List the payment provider's ledger, oldest first."""
     query = payments_pb2.ListLedgerRequest(limit=limit, cursor=cursor)
     found = await payments.read(payments.stub.ListLedger, query)
     return {
@@ -109,7 +111,7 @@ async def list_dead_letters(
     limit: Limit = 20,
     cursor: Cursor = "",
 ) -> models.DeadLetterPage:
-    """List events that nobody took, newest first."""
+    """List dead letters (events that could not be delivered), newest first."""
     query = {"limit": str(limit), "status": status}
     query |= {name: value for name, value in (("type", event_type), ("cursor", cursor)) if value}
     page: models.DeadLetterPage = await dead_letters.call("GET", "/entries", query)
@@ -123,12 +125,12 @@ async def discard_dead_letters(
     event_type: EventType = None,
     every_type: EveryType = None,
 ) -> models.Discarded:
-    """Throw away the dead letters of one type and a status.
+    """Discard all dead letters of one event type in a status.
 
-    Those of every type only with `all=true`, which excludes `type`.
+    To discard those of all types, send `all=true` instead of `type`.
     """
     if (every_type is None) is (event_type is None):
-        field = ("all", "must be true, or else `type` be given: one of the two")
+        field = ("all", "must be true unless `type` is given, and absent otherwise")
         raise invalid("Say which dead letters.", field, reason="FILTER_MISSING")
     query: dict[str, str] = {"status": status} | ({"type": event_type} if event_type else {"all": "true"})
     discarded: models.Discarded = await dead_letters.call("DELETE", "/entries", query)
@@ -137,7 +139,7 @@ async def discard_dead_letters(
 
 @router.post("/v1/admin/dead-letters/replay", access=Access.ADMIN, deadline_seconds=_REPLAY_SECONDS)
 async def replay_dead_letters(dead_letters: DeadLetters, event_type: EventType = None) -> models.Replayed:
-    """Give all pending dead letters, or those of one type, back to the broker."""
+    """Replay all pending dead letters, or those of one event type."""
     query = {"type": event_type} if event_type else {}
     replayed: models.Replayed = await dead_letters.call("POST", "/replay", query, seconds=_REPLAY_SECONDS)
     return replayed
@@ -156,9 +158,9 @@ async def read_dead_letter(dead_letter_id: DeadLetterId, dead_letters: DeadLette
     errors=[errors.DEAD_LETTER_NOT_FOUND, errors.REPLAY_IN_PROGRESS],
 )
 async def replay_dead_letter(dead_letter_id: DeadLetterId, dead_letters: DeadLetters) -> models.DeadLetter:
-    """Give a dead letter back to the broker.
+    """Replay a dead letter: publish its event again.
 
-    It keeps its id and source, so whoever has seen it already will not act twice.
+    The event keeps its id and source, so that subscribers that have already handled it ignore it.
     """
     dead_letter: models.DeadLetter = await dead_letters.call("POST", f"/entries/{dead_letter_id}/replay")
     return dead_letter
@@ -166,5 +168,5 @@ async def replay_dead_letter(dead_letter_id: DeadLetterId, dead_letters: DeadLet
 
 @router.delete("/v1/admin/dead-letters/{dead_letter_id}", access=Access.ADMIN, errors=[errors.DEAD_LETTER_NOT_FOUND])
 async def delete_dead_letter(dead_letter_id: DeadLetterId, dead_letters: DeadLetters) -> None:
-    """Throw a dead letter away."""
+    """Discard a dead letter."""
     await dead_letters.call("DELETE", f"/entries/{dead_letter_id}")

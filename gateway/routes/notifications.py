@@ -1,4 +1,4 @@
-"""What the caller was told, and wants to be told."""
+"""Routes of the caller's notifications and notification preferences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ router = ApiRouter("notifications")
 async def list_notifications(
     notifications: NotificationsClient, limit: Limit = 20, cursor: Cursor = ""
 ) -> models.NotificationPage:
-    """List one's own messages, newest first."""
+    """List the caller's messages, newest first."""
     query = pb.ListNotificationsRequest(limit=limit, cursor=cursor)
     found = await notifications.read(notifications.stub.ListNotifications, query)
     return {
@@ -34,7 +34,7 @@ async def _preferences(notifications: NotificationsClient) -> pb.Preferences:
 
 @router.get("/v1/notifications/preferences", access=Access.SIGNED_IN, etag=True)
 async def read_preferences(notifications: NotificationsClient) -> models.Preferences:
-    """Read what one wants to be told."""
+    """Read the caller's notification preferences."""
     return view(models.Preferences, await _preferences(notifications))
 
 
@@ -42,9 +42,9 @@ async def read_preferences(notifications: NotificationsClient) -> models.Prefere
 async def set_preferences(
     body: models.PreferencesIn, notifications: NotificationsClient, if_match: Precondition
 ) -> models.Preferences:
-    """Say what one wants to be told.
+    """Change the caller's notification preferences.
 
-    What is absent stays as it is.
+    Absent fields stay unchanged.
     """
 
     async def current() -> int:

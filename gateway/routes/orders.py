@@ -1,4 +1,4 @@
-"""Orders: placing, following, moving on."""
+"""Routes of orders: place, read, list, cancel, ship, deliver and stream."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from proto.shop.orders.v1 import orders_pb2 as pb
 
 router = ApiRouter("orders")
 
-Status = Annotated[models.OrderStatus | None, Query(description="Only orders that stand here.")]
+Status = Annotated[models.OrderStatus | None, Query(description="Only orders in this status.")]
 Ticket = Annotated[
-    str | None, Query(pattern=r"^tkt_[A-Za-z0-9_=-]{64}$", description="In place of an access token; it works once.")
+    str | None, Query(pattern=r"^tkt_[A-Za-z0-9_=-]{64}$", description="Single-use ticket instead of an access token.")
 ]
 LastEventIdHeader = Annotated[
-    str | None, Header(alias="Last-Event-ID", description="Sent by an EventSource that connects again.", examples=["3"])
+    str | None, Header(alias="Last-Event-ID", description="Sent by an EventSource when it reconnects.", examples=["3"])
 ]
 LastEventId = Annotated[
-    str, Query(pattern=r"^[0-9]{0,18}$", description="The last `id` that was received, where no header says so.")
+    str, Query(pattern=r"^[0-9]{0,18}$", description="The last received `id`, if Last-Event-ID cannot be sent.")
 ]
 
 
@@ -62,10 +62,10 @@ async def read_order(order_id: OrderId, orders: OrdersClient) -> models.Order:
 async def place_order(
     body: models.PlaceOrder, context: Context, orders: OrdersClient, idempotency_key: IdempotencyKey = None
 ) -> models.Order:
-    """Place an order.
+    """Place an order at the catalogue's current prices.
 
-    Lines are priced from the catalogue at this moment; with `expected_total`, only where that is the sum. Stock and
-    payment are decided right afterwards: read or stream the order to see how it goes.
+    If `expected_total` is given and differs from the total, nothing is placed (409 PRICE_CHANGED). Stock is reserved
+    and the payment is charged after the response. Read or stream the order to learn the outcome.
     """
     command = pb.PlaceOrderRequest(
         lines=[pb.LineRequest(product_id=line.product_id, quantity=line.quantity) for line in body.lines],
@@ -82,7 +82,7 @@ async def place_order(
 async def list_orders(
     orders: OrdersClient, status: Status = None, limit: Limit = 20, cursor: Cursor = ""
 ) -> models.OrderPage:
-    """List one's own orders, newest first."""
+    """List the caller's orders, newest first."""
     query = pb.ListOrdersRequest(status=models.status_filter(status), limit=limit, cursor=cursor)
     return models.order_page(await orders.read(orders.stub.ListOrders, query))
 
@@ -96,7 +96,7 @@ async def list_orders(
 async def cancel_order(order_id: OrderId, orders: OrdersClient, body: models.CancelOrder | None = None) -> models.Order:
     """Cancel an order that has not been shipped.
 
-    Stock and money go back; that takes a moment, hence 202.
+    The response is 202, because the stock is released and the payment is refunded after it.
     """
     command = pb.CancelOrderRequest(order_id=order_id, reason=(body and body.reason) or "")
     return models.order((await orders.write(orders.stub.CancelOrder, command)).order)
@@ -126,10 +126,11 @@ async def deliver_order(order_id: OrderId, orders: OrdersClient) -> models.Order
     "/v1/orders/{order_id}/stream-tickets", access=Access.SIGNED_IN, status_code=201, errors=[errors.ORDER_NOT_FOUND]
 )
 async def create_stream_ticket(order_id: OrderId, orders: OrdersClient) -> models.StreamTicket:
-    """Get a ticket for following an order.
+    """Create a ticket that opens the event stream of an order.
 
-    For clients that cannot send an Authorization header, such as a browser's EventSource. It works once, for half a
-    minute, and only for this order; a stream that it opened lasts as long as one that your access token opened.
+    It is for clients that cannot send an Authorization header, such as a browser's EventSource. It is valid for 30
+    seconds, for one use, and for this order only. The stream ends when the access token with which the ticket was
+    created expires or is revoked.
     """
     command = pb.CreateStreamTicketRequest(order_id=order_id)
     return models.stream_ticket(order_id, await orders.write(orders.stub.CreateStreamTicket, command))
@@ -153,16 +154,16 @@ async def stream_order(
     last_event_id: LastEventId = "",
     last_event_id_header: LastEventIdHeader = None,
 ) -> Response:
-    """Follow an order by server-sent events.
+    """Stream an order as server-sent events.
 
-    Send an access token, or a `ticket` of `POST /v1/orders/{order_id}/stream-tickets`. The order is sent at once and
-    after every change, as `event: order` with the version as `id` and the order as `data`. The stream ends at DELIVERED
-    or CANCELLED; a client that comes back after that gets 204, which tells an EventSource to stop. A client that opens
-    a new stream by a new ticket says in `last_event_id` what it has, since it cannot set the header.
+    Send an access token, or a `ticket` from `POST /v1/orders/{order_id}/stream-tickets`. The order is sent at once and
+    after every change: `event: order`, the version as `id`, the order as `data`. The stream ends at DELIVERED or
+    CANCELLED. A client that reconnects after that gets 204, which tells an EventSource to stop. A client that cannot
+    set Last-Event-ID sends the last received `id` as `last_event_id`.
     """
     if ticket is not None:
         if caller.subject:
-            raise invalid("One proof is enough.", ("ticket", "must not come with an access token"))
+            raise invalid("Send a ticket or an access token.", ("ticket", "must not come with an access token"))
         caller = await _redeem(context, orders, order_id, ticket)
     require_signed_in(caller)
     seen = last_event_id if last_event_id_header is None else last_event_id_header
@@ -170,7 +171,7 @@ async def stream_order(
 
 
 async def _redeem(context: Context, orders: OrdersClient, order_id: str, ticket: str) -> Identity:
-    """Make the person who asked for the ticket the caller. Raises ServiceError."""
+    """Redeem a stream ticket and authenticate as the person who requested it. Raises ServiceError."""
     command = pb.RedeemStreamTicketRequest(order_id=order_id, ticket=ticket)
     redeemed = await orders.write(orders.stub.RedeemStreamTicket, command)
     return await enter_token(context, redeemed.access_token)

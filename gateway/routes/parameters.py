@@ -22,11 +22,11 @@ AddressId = Annotated[str, Path(pattern=_id("adr")), identifier("adr", "Which ad
 UserId = Annotated[str, Path(pattern=_id("usr")), identifier("usr", "Which account")]
 DeadLetterId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,128}$"), identifier("dlq", "Which dead letter")]
 
-Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
+Limit = Annotated[int, Query(ge=1, le=100, description="Maximum number of items on a page.")]
 Cursor = Annotated[
     str,
     Query(
-        max_length=1024, pattern=r"^[\x21-\x7e]*$", description="`next_cursor` of the page before; empty: the first."
+        max_length=1024, pattern=r"^[\x21-\x7e]*$", description="`next_cursor` of the previous page; empty at first."
     ),
 ]
 IdempotencyKey = Annotated[
@@ -34,7 +34,7 @@ IdempotencyKey = Annotated[
     Header(
         alias="Idempotency-Key",
         pattern=IDEMPOTENCY_KEY,
-        description="Makes repeating safe: for 24 hours the same key and body give the first answer.",
+        description="Makes retries safe: within 24 hours, the same key and body return the first response.",
         examples=["checkout-7f9c2ba4"],
     ),
 ]

@@ -1,4 +1,4 @@
-"""Payments and refunds."""
+"""Routes of payments and refunds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ router = ApiRouter("payments")
 async def read_payment(order_id: OrderId, payments: PaymentsClient) -> models.Payment:
     """Read the payment of an order.
 
-    There is none before the charge was tried.
+    The response is 404 until the charge has been requested.
     """
     query = pb.GetOrderPaymentRequest(order_id=order_id)
     return models.payment((await payments.read(payments.stub.GetOrderPayment, query)).payment)
@@ -39,7 +39,7 @@ async def read_payment(order_id: OrderId, payments: PaymentsClient) -> models.Pa
 async def refund_payment(
     payment_id: PaymentId, body: models.RefundIn, payments: PaymentsClient, idempotency_key: IdempotencyKey = None
 ) -> models.Refund:
-    """Give money back, in part or in whole."""
+    """Refund a payment, in full or in part."""
     command = pb.RefundPaymentRequest(
         payment_id=payment_id,
         amount=body.amount.to_proto() if body.amount is not None else None,

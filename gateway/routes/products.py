@@ -1,4 +1,4 @@
-"""The catalogue and its stock."""
+"""Routes of the catalogue and of stock."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Words = Annotated[
     Query(
         max_length=MAX_QUERY,
         pattern=r"^[^\x00-\x1f\x7f-\x9f]*$",
-        description="Words that must all occur, whatever their case and accents: by their beginnings, or anywhere in"
-        " scripts without spaces; empty: all.",
+        description="Search words; empty for all products. Each must be the beginning of a word of the product, or, in"
+        " scripts without spaces, occur anywhere. Case and accents are ignored.",
     ),
 ]
-IncludeInactive = Annotated[bool, Query(description="Administrators only.")]
+IncludeInactive = Annotated[bool, Query(description="Also list inactive products; administrators only.")]
 
 
 async def _read(products: ProductsClient, product_id: str) -> pb.Product:
@@ -47,7 +47,7 @@ async def _read_stock(products: ProductsClient, product_id: str) -> pb.Stock:
 async def read_product(product_id: ProductId, products: ProductsClient) -> models.Product:
     """Read a product.
 
-    One that is not for sale is shown to administrators only.
+    Only administrators can read inactive products.
     """
     return view(models.Product, await _read(products, product_id))
 
@@ -63,7 +63,7 @@ async def list_products(
     limit: Limit = 20,
     cursor: Cursor = "",
 ) -> models.ProductPage:
-    """Browse or search the catalogue, newest first."""
+    """List or search the products of the catalogue, newest first."""
     if q:
         context.charge(SEARCH_COST)
     query = pb.ListProductsRequest(
@@ -114,7 +114,7 @@ async def update_product(
 ) -> models.Product:
     """Change a product.
 
-    What is absent stays as it is; orders placed before keep their price.
+    Absent fields stay unchanged. Existing orders keep their prices.
     """
 
     async def current() -> int:
@@ -135,9 +135,9 @@ async def update_product(
 
 @router.delete("/v1/products/{product_id}", access=Access.ADMIN, errors=[errors.PRODUCT_NOT_FOUND])
 async def delete_product(product_id: ProductId, products: ProductsClient, if_match: Precondition) -> None:
-    """Take a product out of the catalogue.
+    """Delete a product from the catalogue.
 
-    Its stock and its history stay.
+    Its stock record and stock ledger are kept.
     """
 
     async def current() -> int:
@@ -155,7 +155,7 @@ async def delete_product(product_id: ProductId, products: ProductsClient, if_mat
     errors=[errors.PRODUCT_NOT_FOUND],
 )
 async def read_stock(product_id: ProductId, products: ProductsClient) -> models.Stock:
-    """Read what is on hand, reserved and available."""
+    """Read the stock of a product: pieces on hand, reserved and available."""
     return view(models.Stock, await _read_stock(products, product_id))
 
 
@@ -168,10 +168,10 @@ async def read_stock(product_id: ProductId, products: ProductsClient) -> models.
 async def set_stock(
     product_id: ProductId, body: models.SetStock, products: ProductsClient, if_match: Precondition
 ) -> models.Stock:
-    """Set what is on hand.
+    """Set the number of pieces on hand.
 
-    It cannot fall below what is reserved. The difference is entered in the ledger. With If-Match, a sale since
-    the stock was read is not overwritten; an adjustment never overwrites one.
+    The number must not be below the reserved pieces. The difference is recorded in the stock ledger. Without If-Match,
+    a sale that happened after the stock was read is overwritten. An adjustment never overwrites a sale.
     """
 
     async def current() -> int:
@@ -200,9 +200,9 @@ async def set_stock(
 async def adjust_stock(
     product_id: ProductId, body: models.AdjustStock, products: ProductsClient, idempotency_key: IdempotencyKey = None
 ) -> models.StockAdjustment:
-    """Change what is on hand by a difference.
+    """Add pieces to the stock, or remove them.
 
-    It cannot fall below what is reserved. What was sold meanwhile stays sold.
+    The result must not be below the reserved pieces. Concurrent sales are not overwritten.
     """
     command = pb.AdjustStockRequest(
         product_id=product_id, delta=body.delta, reason=body.reason, idempotency_key=idempotency_key
@@ -214,7 +214,7 @@ async def adjust_stock(
 async def list_stock_adjustments(
     product_id: ProductId, products: ProductsClient, limit: Limit = 20, cursor: Cursor = ""
 ) -> models.StockAdjustmentPage:
-    """List a product's stock ledger, newest first: what was changed by hand."""
+    """List a product's stock ledger (changes by administrators), newest first."""
     query = pb.ListStockAdjustmentsRequest(product_id=product_id, limit=limit, cursor=cursor)
     found = await products.read(products.stub.ListStockAdjustments, query)
     return {

@@ -15,7 +15,7 @@ from proto.shop.users.v1 import users_pb2 as pb
 router = ApiRouter("sessions")
 
 _DEVICE_COOKIE = "__Secure-shop_device"
-"""Shows that this browser logged in before; it does not prove who somebody is."""
+"""Shows that this browser has logged in before. It does not authenticate anybody."""
 
 
 @router.post(
@@ -27,10 +27,11 @@ _DEVICE_COOKIE = "__Secure-shop_device"
     errors=[errors.INVALID_CREDENTIALS, errors.TOO_MANY_ATTEMPTS],
 )
 async def log_in(request: Request, body: models.Login, context: Context, users: UsersClient) -> Response:
-    """Start a session.
+    """Log in and start a session.
 
-    An unknown e-mail and a wrong password answer alike. After five failures within 15 minutes from one network address,
-    or many from all, 429; a device that logged in before (`device_token`, or the cookie) has five of its own.
+    An unknown e-mail address and a wrong password get the same error. Within 15 minutes, five failed logins to an
+    account from one network address lead to 429, and so does a larger number from all addresses together. A device that
+    has logged in to the account before (`device_token` or cookie) has its own limit of five.
     """
     command = pb.LoginRequest(
         email=body.email,
@@ -57,9 +58,9 @@ async def log_in(request: Request, body: models.Login, context: Context, users: 
     "/v1/sessions/refresh", access=Access.PUBLIC, errors=[errors.INVALID_REFRESH_TOKEN, errors.REFRESH_TOKEN_REUSED]
 )
 async def refresh_session(body: models.GivenRefreshToken, users: UsersClient) -> models.Session:
-    """Trade a refresh token for new tokens.
+    """Exchange a refresh token for new tokens.
 
-    Each refresh token works once; using one again ends its whole session.
+    Each refresh token is valid once. Using it again ends the session.
     """
     command = pb.RefreshRequest(refresh_token=body.refresh_token)
     return models.session((await users.write(users.stub.Refresh, command)).session)
@@ -76,19 +77,19 @@ async def log_out(body: models.GivenRefreshToken, users: UsersClient) -> None:
 
 @router.delete("/v1/sessions", access=Access.PUBLIC, deprecated=True)
 async def delete_session(body: models.GivenRefreshToken, users: UsersClient) -> None:
-    """End a session, by a DELETE that has a body.
+    """End a session, with a DELETE request that has a body.
 
-    Many clients and proxies drop the body of a DELETE: use `POST /v1/sessions/logout`.
+    Many clients and proxies drop the body of a DELETE request: use `POST /v1/sessions/logout` instead.
     """
     await log_out(body, users)
 
 
 @router.post("/v1/password-resets", access=Access.PUBLIC, errors=[errors.TOO_MANY_ATTEMPTS])
 async def request_password_reset(body: models.ForgottenPassword, context: Context, users: UsersClient) -> None:
-    """Have a code mailed that resets the password.
+    """Request a mail with a code that resets the password.
 
-    Answers alike whether or not there is such an account. In 15 minutes, requests from one network address cause at
-    most three mails, and all requests ten.
+    The response is the same whether or not the account exists. An account gets at most three mails in 15 minutes for
+    requests from one network address, and ten in total.
     """
     command = pb.RequestPasswordResetRequest(email=body.email, client_address=context.address)
     await users.write(users.stub.RequestPasswordReset, command)
@@ -101,9 +102,9 @@ async def request_password_reset(body: models.ForgottenPassword, context: Contex
     errors=[errors.MAILED_TOKEN_INVALID, errors.WEAK_PASSWORD],
 )
 async def reset_password(body: models.ResetPassword, users: UsersClient) -> None:
-    """Reset the password by the mailed code.
+    """Set a new password with a mailed code.
 
-    It works once, for an hour. Every session ends.
+    The code is valid once, for one hour. All sessions end.
     """
     command = pb.ResetPasswordRequest(token=body.token, new_password=body.new_password)
     await users.write(users.stub.ResetPassword, command)

@@ -42,9 +42,9 @@ async def _read(users: UsersClient, user_id: str) -> pb.User:
 async def register_user(body: models.Register, context: Context, users: UsersClient) -> models.User:
     """Create an account.
 
-    The new account has the role `customer`. A session is started separately. An e-mail that has an account already gets
-    the same answer, and its owner a message; where the shop is set to tell (REGISTRATION=open), 409 EMAIL_TAKEN.
-    A network address, and all together, register only so many in 15 minutes.
+    The account gets the role `customer`. This does not start a session. If the e-mail address already has an account,
+    the response is the same, and the owner gets a mail. With REGISTRATION=open, the response is 409 EMAIL_TAKEN
+    instead. The number of registrations in 15 minutes is limited, for each network address and in total.
     """
     command = pb.RegisterRequest(
         email=body.email, password=body.password, name=body.name, client_address=context.address
@@ -54,7 +54,7 @@ async def register_user(body: models.Register, context: Context, users: UsersCli
 
 @router.get("/v1/users/me", access=Access.SIGNED_IN, etag=True)
 async def read_me(caller: Caller, users: UsersClient) -> models.User:
-    """Read one's own account."""
+    """Read the caller's account."""
     return models.user(await _read(users, caller.subject))
 
 
@@ -68,10 +68,10 @@ async def read_me(caller: Caller, users: UsersClient) -> models.User:
     errors=_REAUTHENTICATION,
 )
 async def export_me(caller: Caller, context: Context, clients: AllClients) -> Response:
-    """Export all that is kept about oneself.
+    """Export all personal data of the caller.
 
-    One document from every domain, complete, however long; a few times an hour, and within five minutes of a login. One
-    that breaks off is not complete.
+    Returns one JSON document with the data of all domains. This requires a login within the last five minutes, and only
+    a few exports an hour are allowed. If the connection breaks, the document is incomplete and not valid JSON.
     """
     users = clients.users
     own = await users.read(users.stub.ExportUser, pb.ExportUserRequest(user_id=caller.subject))
@@ -86,11 +86,11 @@ async def export_me(caller: Caller, context: Context, clients: AllClients) -> Re
     errors=[*_REAUTHENTICATION, errors.EMAIL_TAKEN, errors.TOO_MANY_ATTEMPTS],
 )
 async def update_me(body: models.UpdateUser, caller: Caller, users: UsersClient, if_match: Precondition) -> models.User:
-    """Change one's own account.
+    """Change the caller's account.
 
-    What is absent stays as it is. Another e-mail needs `current_password`, or a login of the last five minutes. It is
-    pending until the code that is mailed to it came back (POST /v1/email-changes/confirm); the present e-mail cancels
-    it. At most five are tried in 15 minutes.
+    Absent fields stay unchanged. A new e-mail address requires `current_password` or a login within the last five
+    minutes. It takes effect when the code that is mailed to it is confirmed (POST /v1/email-changes/confirm). Sending
+    the current address cancels a pending change. At most five changes of the address can be requested in 15 minutes.
     """
 
     async def current() -> int:
@@ -112,9 +112,10 @@ async def update_me(body: models.UpdateUser, caller: Caller, users: UsersClient,
     errors=[errors.MAILED_TOKEN_INVALID, errors.EMAIL_TAKEN, errors.VERSION_MISMATCH, errors.TOO_MANY_EMAIL_CHANGES],
 )
 async def confirm_email_change(body: models.AnswerEmailChange, users: UsersClient) -> None:
-    """Confirm a new e-mail by the code that was mailed to it.
+    """Confirm a new e-mail address with the code that was mailed to it.
 
-    It works once, for a day. The former address is told, and gets a code that undoes the change for seven days.
+    The code is valid once, for 24 hours. The former address gets a mail with a code that can undo the change for seven
+    days.
     """
     await users.write(users.stub.ConfirmEmailChange, pb.ConfirmEmailChangeRequest(token=body.token))
 
@@ -123,19 +124,19 @@ async def confirm_email_change(body: models.AnswerEmailChange, users: UsersClien
     "/v1/email-changes/undo", access=Access.PUBLIC, errors=[errors.MAILED_TOKEN_INVALID, errors.VERSION_MISMATCH]
 )
 async def undo_email_change(body: models.AnswerEmailChange, users: UsersClient) -> None:
-    """Give an account back to its former e-mail by the code that was mailed to it.
+    """Restore an account's former e-mail address with the code that was mailed to it.
 
-    It works once, for seven days. Every session ends, no password is right any more, and a code for a new one is mailed
-    to the address that is back.
+    The code is valid once, for seven days. All sessions end, and the password becomes invalid. A code for setting a new
+    password is mailed to the restored address.
     """
     await users.write(users.stub.UndoEmailChange, pb.UndoEmailChangeRequest(token=body.token))
 
 
 @router.delete("/v1/users/me", access=Access.SIGNED_IN, errors=[*_REAUTHENTICATION, errors.LAST_ADMIN])
 async def delete_me(caller: Caller, users: UsersClient, if_match: Precondition) -> None:
-    """Delete one's own account.
+    """Delete the caller's account.
 
-    Within five minutes of a login only. Everything that names the person is erased, everywhere.
+    This requires a login within the last five minutes. All domains erase the data that identify the person.
     """
 
     async def current() -> int:
@@ -152,9 +153,9 @@ async def delete_me(caller: Caller, users: UsersClient, if_match: Precondition) 
     errors=[errors.WEAK_PASSWORD, errors.INVALID_CREDENTIALS, errors.TOO_MANY_ATTEMPTS],
 )
 async def change_password(body: models.ChangePassword, caller: Caller, users: UsersClient) -> None:
-    """Change the password.
+    """Change the caller's password.
 
-    Every session ends. A wrong current password answers 401 INVALID_CREDENTIALS.
+    All sessions end. If the current password is wrong, the response is 401 INVALID_CREDENTIALS.
     """
     command = pb.ChangePasswordRequest(
         user_id=caller.subject, current_password=body.current_password, new_password=body.new_password
@@ -164,9 +165,9 @@ async def change_password(body: models.ChangePassword, caller: Caller, users: Us
 
 @router.post("/v1/users/me/email-verification", access=Access.SIGNED_IN, errors=[errors.TOO_MANY_ATTEMPTS])
 async def request_email_verification(caller: Caller, users: UsersClient) -> None:
-    """Have a code mailed that verifies one's address.
+    """Request a mail with a code that verifies the account's e-mail address.
 
-    Nothing is sent for one that is verified.
+    Nothing is sent if the address is already verified.
     """
     command = pb.RequestEmailVerificationRequest(user_id=caller.subject)
     await users.write(users.stub.RequestEmailVerification, command)
@@ -174,29 +175,29 @@ async def request_email_verification(caller: Caller, users: UsersClient) -> None
 
 @router.post("/v1/email-verifications", access=Access.PUBLIC, errors=[errors.MAILED_TOKEN_INVALID])
 async def verify_email(body: models.VerifyEmail, users: UsersClient) -> None:
-    """Verify an address by the mailed code.
+    """Verify an e-mail address with the code that was mailed to it.
 
-    It works once, for a day.
+    The code is valid once, for 24 hours.
     """
     await users.write(users.stub.VerifyEmail, pb.VerifyEmailRequest(token=body.token))
 
 
 @router.get("/v1/users/me/addresses", access=Access.SIGNED_IN, response_model=models.AddressPage, etag=True)
 async def list_addresses(caller: Caller, users: UsersClient) -> Response:
-    """List one's own addresses."""
+    """List the caller's addresses."""
     found = await users.read(users.stub.ListAddresses, pb.ListAddressesRequest(user_id=caller.subject))
     page: models.AddressPage = {
         "items": [view(models.Address, address) for address in found.addresses],
         "next_cursor": None,
     }
-    # The list has no version, so that its tag is made of its content.
+    # The list has no version, so its ETag is a digest of its content.
     digest = hashlib.sha256(found.SerializeToString(deterministic=True)).hexdigest()[:32]
     return JsonResponse(page, etag=f'"{digest}"')
 
 
 @contextmanager
 def _violations_of_the_body() -> Iterator[None]:
-    """Name the body's fields in violations: for the service the body is the field `address`."""
+    """Translate the field paths of violations from the service's form (`address.city`) to the body's (`city`)."""
     try:
         yield
     except ServiceError as error:
@@ -214,7 +215,7 @@ def _violations_of_the_body() -> Iterator[None]:
 async def add_address(body: models.AddressIn, caller: Caller, users: UsersClient) -> models.Address:
     """Add an address.
 
-    At most 20 are kept.
+    An account can have at most 20.
     """
     command = pb.AddAddressRequest(user_id=caller.subject, address=pb.Address(**body.model_dump()))
     with _violations_of_the_body():

@@ -1,4 +1,4 @@
-"""What providers report: passed on unparsed to the domain that can verify it."""
+"""Webhooks of providers. Payloads are passed unparsed to the domain that can verify them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ StripeSignature = Annotated[
 ]
 ApiKey = Annotated[
     str,
-    Header(alias="X-Api-Key", description="The secret that the caller was given.", examples=["a-long-random-secret"]),
+    Header(alias="X-Api-Key", description="The shared secret of this webhook.", examples=["a-long-random-secret"]),
 ]
 
 
@@ -57,9 +57,10 @@ ApiKey = Annotated[
     },
 )
 async def receive_stripe(payload: Payload, payments: PaymentsClient, signature: StripeSignature = "") -> None:
-    """Take an event of Stripe's.
+    """Receive an event from Stripe.
 
-    What does not concern the shop is taken too. Any other status than 204 asks Stripe to send it again.
+    Events that do not concern the shop are accepted and ignored. Stripe sends an event again after any status other
+    than 204.
     """
     command = payments_pb2.ReceiveWebhookRequest(payload=payload, signature=signature)
     await payments.read(payments.stub.ReceiveWebhook, command)
@@ -80,9 +81,9 @@ async def receive_stripe(payload: Payload, payments: PaymentsClient, signature: 
     },
 )
 async def receive_ses(payload: Payload, notifications: NotificationsClient, api_key: ApiKey = "") -> None:
-    """Take an event of Amazon SES, as Amazon EventBridge posts it: a bounce or a complaint.
+    """Receive a bounce or complaint of Amazon SES, posted by Amazon EventBridge.
 
-    What does not concern the shop is taken too.
+    Events that do not concern the shop are accepted and ignored.
     """
     command = notifications_pb2.ReceiveMailEventRequest(payload=payload, secret=api_key)
     await notifications.read(notifications.stub.ReceiveMailEvent, command)
