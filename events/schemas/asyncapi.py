@@ -147,13 +147,14 @@ def _headers(payload: type[Payload]) -> dict[str, Any]:
     return found | {
         "ce-subject": _STRING | {"description": f"The payload's {payload.SUBJECT}."},
         "ce-dataschema": {"const": dataschema(payload.TYPE)},
-        "ce-partitionkey": _STRING | {"description": "The subject: what is about one entity may be kept in order."},
-        "ce-correlationid": _STRING | {"description": "Of the request that began it all."},
+        "ce-partitionkey": _STRING
+        | {"description": "The subject. Brokers that keep the order of events do so for each key."},
+        "ce-correlationid": _STRING | {"description": "Correlation id of the request that caused the event."},
         "ce-traceparent": _STRING | {"description": "W3C trace context of the work that recorded the event."},
         "ce-tracestate": _STRING,
         "ce-signature": _STRING
         | {
             "description": "By the key of its source, over id, source, type, subject, time, dataschema and data: a "
-            "detached JWS (RFC 7797); see events/signatures.py. Who does not find one refuses the event."
+            "detached JWS (RFC 7797); see events/signatures.py. Subscribers refuse an event without a valid one."
         },
     }
