@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class NotificationsServiceStub:
-    """What people were told, and what they want to be told. Sending has no RPC: it follows from events.
+    """Messages to people, and notification preferences. There is no RPC for sending, because events cause messages.
     """
 
     def __init__(self, channel):
@@ -63,41 +63,42 @@ class NotificationsServiceStub:
 
 
 class NotificationsServiceServicer:
-    """What people were told, and what they want to be told. Sending has no RPC: it follows from events.
+    """Messages to people, and notification preferences. There is no RPC for sending, because events cause messages.
     """
 
     def ListNotifications(self, request, context):
-        """Lists a person's messages, newest first: the person or an admin.
+        """Lists a person's messages, newest first. Only for the person and admins.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetNotification(self, request, context):
-        """Reads one message with its text: the person or an admin. NOT_FOUND (NOTIFICATION_NOT_FOUND).
+        """Reads one message with its text. Only for the person and admins. NOT_FOUND (NOTIFICATION_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPreferences(self, request, context):
-        """Reads what a person wants to be told.
+        """Reads a person's notification preferences.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdatePreferences(self, request, context):
-        """Replaces what a person wants to be told. ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one.
+        """Changes a person's notification preferences. ABORTED (VERSION_MISMATCH) if `version` is given and is not the stored
+        one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReceiveMailEvent(self, request, context):
-        """Takes what Amazon SES says of mail that was sent, known by the secret that it was given: no token. Any number of times
-        and in any order. UNAUTHENTICATED (SECRET_INVALID), INVALID_ARGUMENT (WEBHOOK_MALFORMED), NOT_FOUND
-        (WEBHOOK_NOT_FOUND) where none is configured.
+        """Receives an event of Amazon SES about sent mail. It needs no token, because the shared secret authenticates it.
+        Events may come repeatedly and in any order. UNAUTHENTICATED (SECRET_INVALID), INVALID_ARGUMENT
+        (WEBHOOK_MALFORMED), NOT_FOUND (WEBHOOK_NOT_FOUND) if no webhook is configured.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,7 +141,7 @@ def add_NotificationsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class NotificationsService:
-    """What people were told, and what they want to be told. Sending has no RPC: it follows from events.
+    """Messages to people, and notification preferences. There is no RPC for sending, because events cause messages.
     """
 
     @staticmethod

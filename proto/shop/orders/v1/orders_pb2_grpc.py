@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class OrdersServiceStub:
-    """Placing and following orders. Every call needs a token; a customer sees and moves only their own orders, and another's
-    order answers NOT_FOUND (ORDER_NOT_FOUND).
+    """Placing and following orders. Every call needs a token. Customers can read and change only their own orders; for the
+    orders of others they get NOT_FOUND (ORDER_NOT_FOUND).
     """
 
     def __init__(self, channel):
@@ -89,14 +89,14 @@ class OrdersServiceStub:
 
 
 class OrdersServiceServicer:
-    """Placing and following orders. Every call needs a token; a customer sees and moves only their own orders, and another's
-    order answers NOT_FOUND (ORDER_NOT_FOUND).
+    """Placing and following orders. Every call needs a token. Customers can read and change only their own orders; for the
+    orders of others they get NOT_FOUND (ORDER_NOT_FOUND).
     """
 
     def PlaceOrder(self, request, context):
-        """Places an order at the catalogue's prices of this moment, for the caller. INVALID_ARGUMENT (PRODUCT_UNKNOWN,
-        CURRENCY_MIXED, TOTAL_TOO_LARGE), FAILED_PRECONDITION (PRODUCT_INACTIVE); stock and payment are decided
-        afterwards, by events.
+        """Places an order of the caller at the catalogue's current prices. Stock and payment are decided afterwards, by
+        events. INVALID_ARGUMENT (PRODUCT_UNKNOWN, CURRENCY_MIXED, TOTAL_TOO_LARGE), FAILED_PRECONDITION
+        (PRODUCT_INACTIVE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,15 +110,15 @@ class OrdersServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListOrders(self, request, context):
-        """Lists orders, newest first: the caller's own, or for admins everybody's or one person's.
+        """Lists the caller's orders, newest first. Admins can list the orders of all users or of one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelOrder(self, request, context):
-        """Cancels an order that has not been shipped; the same person's second cancellation changes nothing and gives the
-        same answer. FAILED_PRECONDITION (ILLEGAL_TRANSITION).
+        """Cancels an order that has not been shipped. If the same person cancels it again, nothing changes and the response
+        is the same. FAILED_PRECONDITION (ILLEGAL_TRANSITION).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,29 +139,31 @@ class OrdersServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchOrder(self, request, context):
-        """Sends the order at once and after every change, and ends when it is DELIVERED or CANCELLED. Changes that follow
-        each other closely may come as one message. UNAVAILABLE (SHUTTING_DOWN): watch again.
+        """Sends the order at once and after every change, and ends when it is DELIVERED or CANCELLED. Changes in quick
+        succession may be sent as one message. After UNAVAILABLE (SHUTTING_DOWN), watch again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateStreamTicket(self, request, context):
-        """Issues a ticket that stands for the caller's access token, for following this order once.
+        """Creates a ticket that represents the caller's access token. It allows its bearer to watch this order once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RedeemStreamTicket(self, request, context):
-        """Uses a ticket up. Needs no token: the ticket is the proof. UNAUTHENTICATED (STREAM_TICKET_INVALID).
+        """Redeems a ticket, which is valid once. It needs no token, because the ticket authenticates the caller.
+        UNAUTHENTICATED (STREAM_TICKET_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPaymentInstruction(self, request, context):
-        """What to charge and with which token: for the payments service only, while the order can still be paid.
+        """Returns the amount to charge and the payment token, while the order can still be paid. For the payments service
+        only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -229,8 +231,8 @@ def add_OrdersServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OrdersService:
-    """Placing and following orders. Every call needs a token; a customer sees and moves only their own orders, and another's
-    order answers NOT_FOUND (ORDER_NOT_FOUND).
+    """Placing and following orders. Every call needs a token. Customers can read and change only their own orders; for the
+    orders of others they get NOT_FOUND (ORDER_NOT_FOUND).
     """
 
     @staticmethod

@@ -28,45 +28,45 @@ class _PaymentStatus:
 class _PaymentStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PaymentStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PAYMENT_STATUS_UNSPECIFIED: _PaymentStatus.ValueType  # 0
-    """Never sent."""
+    """Not used."""
     PAYMENT_STATUS_PENDING: _PaymentStatus.ValueType  # 1
-    """The charge is under way."""
+    """The charge is in progress."""
     PAYMENT_STATUS_CAPTURED: _PaymentStatus.ValueType  # 2
     """Charged."""
     PAYMENT_STATUS_DECLINED: _PaymentStatus.ValueType  # 3
-    """Refused by the provider: final."""
+    """The provider refused the charge; final."""
     PAYMENT_STATUS_VOIDED: _PaymentStatus.ValueType  # 4
-    """The order ended before anything was charged: final."""
+    """The order was cancelled before it was charged; final."""
     PAYMENT_STATUS_PARTIALLY_REFUNDED: _PaymentStatus.ValueType  # 5
-    """Part of it went back."""
+    """It was refunded in part."""
     PAYMENT_STATUS_REFUNDED: _PaymentStatus.ValueType  # 6
-    """All of it went back."""
+    """It was refunded in full."""
     PAYMENT_STATUS_DISPUTED: _PaymentStatus.ValueType  # 7
     """The payer's bank disputes the charge."""
     PAYMENT_STATUS_CHARGED_BACK: _PaymentStatus.ValueType  # 8
-    """All of it is the payer's again, at least a part by a lost dispute."""
+    """The payer has all of it back, at least a part of it through a lost dispute."""
 
 class PaymentStatus(_PaymentStatus, metaclass=_PaymentStatusEnumTypeWrapper):
-    """Where a payment stands."""
+    """Status of a payment."""
 
 PAYMENT_STATUS_UNSPECIFIED: PaymentStatus.ValueType  # 0
-"""Never sent."""
+"""Not used."""
 PAYMENT_STATUS_PENDING: PaymentStatus.ValueType  # 1
-"""The charge is under way."""
+"""The charge is in progress."""
 PAYMENT_STATUS_CAPTURED: PaymentStatus.ValueType  # 2
 """Charged."""
 PAYMENT_STATUS_DECLINED: PaymentStatus.ValueType  # 3
-"""Refused by the provider: final."""
+"""The provider refused the charge; final."""
 PAYMENT_STATUS_VOIDED: PaymentStatus.ValueType  # 4
-"""The order ended before anything was charged: final."""
+"""The order was cancelled before it was charged; final."""
 PAYMENT_STATUS_PARTIALLY_REFUNDED: PaymentStatus.ValueType  # 5
-"""Part of it went back."""
+"""It was refunded in part."""
 PAYMENT_STATUS_REFUNDED: PaymentStatus.ValueType  # 6
-"""All of it went back."""
+"""It was refunded in full."""
 PAYMENT_STATUS_DISPUTED: PaymentStatus.ValueType  # 7
 """The payer's bank disputes the charge."""
 PAYMENT_STATUS_CHARGED_BACK: PaymentStatus.ValueType  # 8
-"""All of it is the payer's again, at least a part by a lost dispute."""
+"""The payer has all of it back, at least a part of it through a lost dispute."""
 Global___PaymentStatus: _TypeAlias = PaymentStatus  # noqa: Y015
 
 class _RefundStatus:
@@ -76,25 +76,25 @@ class _RefundStatus:
 class _RefundStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefundStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     REFUND_STATUS_UNSPECIFIED: _RefundStatus.ValueType  # 0
-    """Never sent."""
+    """Not used."""
     REFUND_STATUS_PENDING: _RefundStatus.ValueType  # 1
-    """Accepted; the provider has not answered yet."""
+    """Accepted. The provider has not responded yet."""
     REFUND_STATUS_SUCCEEDED: _RefundStatus.ValueType  # 2
-    """The money went back."""
+    """The money was refunded."""
     REFUND_STATUS_FAILED: _RefundStatus.ValueType  # 3
-    """The provider refused, or the payer's bank sent the money back: final."""
+    """The provider refused it, or the payer's bank returned the money; final."""
 
 class RefundStatus(_RefundStatus, metaclass=_RefundStatusEnumTypeWrapper):
-    """Where a refund stands."""
+    """Status of a refund."""
 
 REFUND_STATUS_UNSPECIFIED: RefundStatus.ValueType  # 0
-"""Never sent."""
+"""Not used."""
 REFUND_STATUS_PENDING: RefundStatus.ValueType  # 1
-"""Accepted; the provider has not answered yet."""
+"""Accepted. The provider has not responded yet."""
 REFUND_STATUS_SUCCEEDED: RefundStatus.ValueType  # 2
-"""The money went back."""
+"""The money was refunded."""
 REFUND_STATUS_FAILED: RefundStatus.ValueType  # 3
-"""The provider refused, or the payer's bank sent the money back: final."""
+"""The provider refused it, or the payer's bank returned the money; final."""
 Global___RefundStatus: _TypeAlias = RefundStatus  # noqa: Y015
 
 @_typing.final
@@ -119,42 +119,44 @@ class Payment(_message.Message):
     id: _builtins.str
     """`pay_` and the order id's 32 hexadecimal digits."""
     order_id: _builtins.str
-    """Which order."""
+    """Id of the order."""
     user_id: _builtins.str
-    """Who pays; empty once the account is deleted."""
+    """Id of the payer; empty once the account is deleted."""
     status: Global___PaymentStatus.ValueType
-    """Where it stands."""
+    """Its status."""
     reason: _builtins.str
-    """Why it was declined; else empty."""
+    """The reason of a decline; otherwise empty."""
     version: _builtins.int
-    """Grows with every change."""
+    """Increases with every change."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """What the order costs. Absent, as `captured` and `refunded`, where the order ended before a charge was asked for."""
+        """The order's total. It is absent, like `captured` and `refunded`, if the order was cancelled before a charge was
+        requested.
+        """
 
     @_builtins.property
     def captured(self) -> _money_pb2.Money:
-        """What was charged."""
+        """The charged amount."""
 
     @_builtins.property
     def refunded(self) -> _money_pb2.Money:
-        """What went back, of what was charged."""
+        """The refunded amount."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
-        """When the charge was first tried."""
+        """When the charge was first attempted."""
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
-        """The last change."""
+        """When it was last changed."""
 
     @_builtins.property
     def disputed(self) -> _money_pb2.Money:
-        """What is in question, by open disputes."""
+        """The amount of open disputes."""
 
     @_builtins.property
     def charged_back(self) -> _money_pb2.Money:
-        """What lost disputes took back."""
+        """The amount lost in disputes."""
 
     def __init__(
         self,
@@ -183,13 +185,13 @@ Global___Payment: _TypeAlias = Payment  # noqa: Y015
 
 @_typing.final
 class GetOrderPaymentRequest(_message.Message):
-    """Whose payment to read."""
+    """The order whose payment to read."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
-    """Which order."""
+    """Id of the order."""
     def __init__(
         self,
         *,
@@ -260,7 +262,7 @@ class BatchGetPaymentsResponse(_message.Message):
     PAYMENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def payments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Payment]:
-        """Those found."""
+        """Those that were found."""
 
     def __init__(
         self,
@@ -285,11 +287,11 @@ class ListPaymentsRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Whose; empty: the caller's own."""
+    """Id of the user; empty for the caller."""
     limit: _builtins.int
     """1 to 100; 0 means 20."""
     cursor: _builtins.str
-    """From the last page; empty for the first."""
+    """`next_cursor` of the previous page; empty for the first."""
     def __init__(
         self,
         *,
@@ -314,10 +316,10 @@ class ListPaymentsResponse(_message.Message):
     PAYMENTS_FIELD_NUMBER: _builtins.int
     NEXT_CURSOR_FIELD_NUMBER: _builtins.int
     next_cursor: _builtins.str
-    """Empty at the end."""
+    """Empty on the last page."""
     @_builtins.property
     def payments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Payment]:
-        """At most `limit`."""
+        """At most `limit` entries."""
 
     def __init__(
         self,
@@ -335,7 +337,7 @@ Global___ListPaymentsResponse: _TypeAlias = ListPaymentsResponse  # noqa: Y015
 
 @_typing.final
 class RefundPaymentRequest(_message.Message):
-    """Money to give back."""
+    """A refund to make."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -344,16 +346,17 @@ class RefundPaymentRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
-    """Which payment."""
+    """Id of the payment."""
     idempotency_key: _builtins.str
-    """From the Idempotency-Key header, 1 to 255 characters. The same key and request within 24 hours gives the same refund,
-    ABORTED (IDEMPOTENCY_KEY_IN_FLIGHT) while it is pending; another request INVALID_ARGUMENT (IDEMPOTENCY_KEY_REUSED).
+    """From the Idempotency-Key header, 1 to 255 characters. Within 24 hours, the same key and request return the same
+    refund, or ABORTED (IDEMPOTENCY_KEY_IN_FLIGHT) while it is pending. The same key and a different request return
+    INVALID_ARGUMENT (IDEMPOTENCY_KEY_REUSED).
     """
     reason: _builtins.str
-    """UPPER_SNAKE, at most 64 characters; empty: REQUESTED_BY_MERCHANT."""
+    """In UPPER_SNAKE, at most 64 characters; empty means REQUESTED_BY_MERCHANT."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """How much; absent: all that is left."""
+        """The amount; if it is absent, all that is left is refunded."""
 
     def __init__(
         self,
@@ -399,7 +402,7 @@ Global___RefundPaymentResponse: _TypeAlias = RefundPaymentResponse  # noqa: Y015
 
 @_typing.final
 class Refund(_message.Message):
-    """Money that goes back."""
+    """A refund of a payment."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -412,18 +415,18 @@ class Refund(_message.Message):
     id: _builtins.str
     """`ref_` and 32 hexadecimal digits."""
     payment_id: _builtins.str
-    """Of which payment."""
+    """Id of the payment."""
     status: Global___RefundStatus.ValueType
-    """Where it stands."""
+    """Its status."""
     reason: _builtins.str
-    """Why."""
+    """The reason."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """How much."""
+        """The amount."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was asked for."""
+        """When it was requested."""
 
     def __init__(
         self,
@@ -445,7 +448,7 @@ Global___Refund: _TypeAlias = Refund  # noqa: Y015
 
 @_typing.final
 class ListRefundsRequest(_message.Message):
-    """Whose refunds to list."""
+    """A page of a payment's refunds."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -453,11 +456,11 @@ class ListRefundsRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
-    """Of which payment."""
+    """Id of the payment."""
     limit: _builtins.int
     """1 to 100; 0 means 20."""
     cursor: _builtins.str
-    """From the last page; empty for the first."""
+    """`next_cursor` of the previous page; empty for the first."""
     def __init__(
         self,
         *,
@@ -482,10 +485,10 @@ class ListRefundsResponse(_message.Message):
     REFUNDS_FIELD_NUMBER: _builtins.int
     NEXT_CURSOR_FIELD_NUMBER: _builtins.int
     next_cursor: _builtins.str
-    """Empty at the end."""
+    """Empty on the last page."""
     @_builtins.property
     def refunds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Refund]:
-        """At most `limit`."""
+        """At most `limit` entries."""
 
     def __init__(
         self,
@@ -503,7 +506,7 @@ Global___ListRefundsResponse: _TypeAlias = ListRefundsResponse  # noqa: Y015
 
 @_typing.final
 class ListLedgerRequest(_message.Message):
-    """A page of the provider's books."""
+    """A page of the provider's ledger."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -512,7 +515,7 @@ class ListLedgerRequest(_message.Message):
     limit: _builtins.int
     """1 to 100; 0 means 20."""
     cursor: _builtins.str
-    """From the last page; empty for the first."""
+    """`next_cursor` of the previous page; empty for the first."""
     def __init__(
         self,
         *,
@@ -529,7 +532,7 @@ Global___ListLedgerRequest: _TypeAlias = ListLedgerRequest  # noqa: Y015
 
 @_typing.final
 class LedgerEntry(_message.Message):
-    """One movement at the provider."""
+    """One movement of money at the provider."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -540,20 +543,20 @@ class LedgerEntry(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """The idempotency key it was made with."""
+    """The idempotency key of the operation."""
     kind: _builtins.str
     """`charge` or `refund`."""
     payment_id: _builtins.str
     """The payment it belongs to."""
     outcome: _builtins.str
-    """`succeeded` or the provider's reason for refusing."""
+    """`succeeded`, or the provider's reason for the refusal."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """How much moved; zero for what was refused."""
+        """The amount that moved; zero if the operation was refused."""
 
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
-        """When."""
+        """The time."""
 
     def __init__(
         self,
@@ -582,10 +585,10 @@ class ListLedgerResponse(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     NEXT_CURSOR_FIELD_NUMBER: _builtins.int
     next_cursor: _builtins.str
-    """Empty at the end."""
+    """Empty on the last page."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedgerEntry]:
-        """At most `limit`."""
+        """At most `limit` entries."""
 
     def __init__(
         self,
@@ -610,9 +613,9 @@ class ReceiveWebhookRequest(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     payload: _builtins.bytes
-    """The body as it came, byte by byte."""
+    """The unparsed body, byte for byte."""
     signature: _builtins.str
-    """The header that signs it (Stripe-Signature)."""
+    """The header with its signature (Stripe-Signature)."""
     def __init__(
         self,
         *,
@@ -629,7 +632,7 @@ Global___ReceiveWebhookRequest: _TypeAlias = ReceiveWebhookRequest  # noqa: Y015
 
 @_typing.final
 class ReceiveWebhookResponse(_message.Message):
-    """Taken, or nothing to us."""
+    """Empty. The event was handled, or does not concern the platform."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

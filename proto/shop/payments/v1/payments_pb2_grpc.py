@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class PaymentsServiceStub:
-    """Money in and out, once per order. Charging has no RPC: it follows from shop.stock.reserved.v1.
+    """Charges, each made once for an order, and refunds. There is no RPC for charging, because shop.stock.reserved.v1
+    causes it.
     """
 
     def __init__(self, channel):
@@ -73,57 +74,60 @@ class PaymentsServiceStub:
 
 
 class PaymentsServiceServicer:
-    """Money in and out, once per order. Charging has no RPC: it follows from shop.stock.reserved.v1.
+    """Charges, each made once for an order, and refunds. There is no RPC for charging, because shop.stock.reserved.v1
+    causes it.
     """
 
     def GetOrderPayment(self, request, context):
-        """Reads the payment of an order: its owner or an admin. NOT_FOUND (PAYMENT_NOT_FOUND) before the charge was tried.
+        """Reads the payment of an order. Only for its owner and admins. NOT_FOUND (PAYMENT_NOT_FOUND) until the charge has
+        been requested.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetPayments(self, request, context):
-        """Reads up to 100 payments by id. Admins only; unknown ones are left out.
+        """Reads up to 100 payments by id. Admins only. Unknown ids are ignored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListPayments(self, request, context):
-        """Lists the payments of a person, oldest first, without those of orders that ended before a charge was asked for: that
-        person or an admin.
+        """Lists the payments of a person, oldest first. Only for the person and admins. Payments of orders that were
+        cancelled before a charge was requested are not listed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RefundPayment(self, request, context):
-        """Gives money back, in part or whole. Admins only. FAILED_PRECONDITION (REFUND_EXCEEDS_CAPTURED, NOT_CAPTURED). PENDING
-        in the answer: the provider did not answer in time, and it will be settled without another call.
+        """Refunds a payment, in full or in part. Admins only. FAILED_PRECONDITION (REFUND_EXCEEDS_CAPTURED, NOT_CAPTURED). A
+        refund is PENDING if the provider did not respond in time; it is completed later without another call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRefunds(self, request, context):
-        """Lists the refunds of a payment, oldest first: the order's owner or an admin.
+        """Lists the refunds of a payment, oldest first. Only for the order's owner and admins.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListLedger(self, request, context):
-        """What the provider has on its books, oldest first, to settle against. Admins only; FAILED_PRECONDITION
-        (LEDGER_UNAVAILABLE) with a provider that keeps none here.
+        """Lists the provider's ledger, oldest first, for reconciliation. Admins only. FAILED_PRECONDITION
+        (LEDGER_UNAVAILABLE) if the provider's ledger is not available here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReceiveWebhook(self, request, context):
-        """Takes what the provider says of its own accord, known by its signature: no token. Any number of times and in any
-        order. INVALID_ARGUMENT (SIGNATURE_INVALID, WEBHOOK_MALFORMED), NOT_FOUND (WEBHOOK_NOT_FOUND) where none is configured.
+        """Receives an event of the provider. It needs no token, because the signature authenticates it. Events may come
+        repeatedly and in any order. INVALID_ARGUMENT (SIGNATURE_INVALID, WEBHOOK_MALFORMED), NOT_FOUND (WEBHOOK_NOT_FOUND)
+        if no webhook is configured.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -176,7 +180,8 @@ def add_PaymentsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PaymentsService:
-    """Money in and out, once per order. Charging has no RPC: it follows from shop.stock.reserved.v1.
+    """Charges, each made once for an order, and refunds. There is no RPC for charging, because shop.stock.reserved.v1
+    causes it.
     """
 
     @staticmethod

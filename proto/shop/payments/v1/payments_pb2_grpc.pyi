@@ -27,65 +27,77 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PaymentsServiceStub:
-    """Money in and out, once per order. Charging has no RPC: it follows from shop.stock.reserved.v1."""
+    """Charges, each made once for an order, and refunds. There is no RPC for charging, because shop.stock.reserved.v1
+    causes it.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PaymentsServiceAsyncStub: ...
     GetOrderPayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.GetOrderPaymentRequest, _payments_pb2.GetOrderPaymentResponse]
-    """Reads the payment of an order: its owner or an admin. NOT_FOUND (PAYMENT_NOT_FOUND) before the charge was tried."""
+    """Reads the payment of an order. Only for its owner and admins. NOT_FOUND (PAYMENT_NOT_FOUND) until the charge has
+    been requested.
+    """
     BatchGetPayments: _grpc.UnaryUnaryMultiCallable[_payments_pb2.BatchGetPaymentsRequest, _payments_pb2.BatchGetPaymentsResponse]
-    """Reads up to 100 payments by id. Admins only; unknown ones are left out."""
+    """Reads up to 100 payments by id. Admins only. Unknown ids are ignored."""
     ListPayments: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentsRequest, _payments_pb2.ListPaymentsResponse]
-    """Lists the payments of a person, oldest first, without those of orders that ended before a charge was asked for: that
-    person or an admin.
+    """Lists the payments of a person, oldest first. Only for the person and admins. Payments of orders that were
+    cancelled before a charge was requested are not listed.
     """
     RefundPayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.RefundPaymentRequest, _payments_pb2.RefundPaymentResponse]
-    """Gives money back, in part or whole. Admins only. FAILED_PRECONDITION (REFUND_EXCEEDS_CAPTURED, NOT_CAPTURED). PENDING
-    in the answer: the provider did not answer in time, and it will be settled without another call.
+    """Refunds a payment, in full or in part. Admins only. FAILED_PRECONDITION (REFUND_EXCEEDS_CAPTURED, NOT_CAPTURED). A
+    refund is PENDING if the provider did not respond in time; it is completed later without another call.
     """
     ListRefunds: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListRefundsRequest, _payments_pb2.ListRefundsResponse]
-    """Lists the refunds of a payment, oldest first: the order's owner or an admin."""
+    """Lists the refunds of a payment, oldest first. Only for the order's owner and admins."""
     ListLedger: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListLedgerRequest, _payments_pb2.ListLedgerResponse]
-    """What the provider has on its books, oldest first, to settle against. Admins only; FAILED_PRECONDITION
-    (LEDGER_UNAVAILABLE) with a provider that keeps none here.
+    """Lists the provider's ledger, oldest first, for reconciliation. Admins only. FAILED_PRECONDITION
+    (LEDGER_UNAVAILABLE) if the provider's ledger is not available here.
     """
     ReceiveWebhook: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ReceiveWebhookRequest, _payments_pb2.ReceiveWebhookResponse]
-    """Takes what the provider says of its own accord, known by its signature: no token. Any number of times and in any
-    order. INVALID_ARGUMENT (SIGNATURE_INVALID, WEBHOOK_MALFORMED), NOT_FOUND (WEBHOOK_NOT_FOUND) where none is configured.
+    """Receives an event of the provider. It needs no token, because the signature authenticates it. Events may come
+    repeatedly and in any order. INVALID_ARGUMENT (SIGNATURE_INVALID, WEBHOOK_MALFORMED), NOT_FOUND (WEBHOOK_NOT_FOUND)
+    if no webhook is configured.
     """
 
 @_typing.type_check_only
 class PaymentsServiceAsyncStub(PaymentsServiceStub):
-    """Money in and out, once per order. Charging has no RPC: it follows from shop.stock.reserved.v1."""
+    """Charges, each made once for an order, and refunds. There is no RPC for charging, because shop.stock.reserved.v1
+    causes it.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetOrderPayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.GetOrderPaymentRequest, _payments_pb2.GetOrderPaymentResponse]  # type: ignore[assignment]
-    """Reads the payment of an order: its owner or an admin. NOT_FOUND (PAYMENT_NOT_FOUND) before the charge was tried."""
+    """Reads the payment of an order. Only for its owner and admins. NOT_FOUND (PAYMENT_NOT_FOUND) until the charge has
+    been requested.
+    """
     BatchGetPayments: _aio.UnaryUnaryMultiCallable[_payments_pb2.BatchGetPaymentsRequest, _payments_pb2.BatchGetPaymentsResponse]  # type: ignore[assignment]
-    """Reads up to 100 payments by id. Admins only; unknown ones are left out."""
+    """Reads up to 100 payments by id. Admins only. Unknown ids are ignored."""
     ListPayments: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentsRequest, _payments_pb2.ListPaymentsResponse]  # type: ignore[assignment]
-    """Lists the payments of a person, oldest first, without those of orders that ended before a charge was asked for: that
-    person or an admin.
+    """Lists the payments of a person, oldest first. Only for the person and admins. Payments of orders that were
+    cancelled before a charge was requested are not listed.
     """
     RefundPayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.RefundPaymentRequest, _payments_pb2.RefundPaymentResponse]  # type: ignore[assignment]
-    """Gives money back, in part or whole. Admins only. FAILED_PRECONDITION (REFUND_EXCEEDS_CAPTURED, NOT_CAPTURED). PENDING
-    in the answer: the provider did not answer in time, and it will be settled without another call.
+    """Refunds a payment, in full or in part. Admins only. FAILED_PRECONDITION (REFUND_EXCEEDS_CAPTURED, NOT_CAPTURED). A
+    refund is PENDING if the provider did not respond in time; it is completed later without another call.
     """
     ListRefunds: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListRefundsRequest, _payments_pb2.ListRefundsResponse]  # type: ignore[assignment]
-    """Lists the refunds of a payment, oldest first: the order's owner or an admin."""
+    """Lists the refunds of a payment, oldest first. Only for the order's owner and admins."""
     ListLedger: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListLedgerRequest, _payments_pb2.ListLedgerResponse]  # type: ignore[assignment]
-    """What the provider has on its books, oldest first, to settle against. Admins only; FAILED_PRECONDITION
-    (LEDGER_UNAVAILABLE) with a provider that keeps none here.
+    """Lists the provider's ledger, oldest first, for reconciliation. Admins only. FAILED_PRECONDITION
+    (LEDGER_UNAVAILABLE) if the provider's ledger is not available here.
     """
     ReceiveWebhook: _aio.UnaryUnaryMultiCallable[_payments_pb2.ReceiveWebhookRequest, _payments_pb2.ReceiveWebhookResponse]  # type: ignore[assignment]
-    """Takes what the provider says of its own accord, known by its signature: no token. Any number of times and in any
-    order. INVALID_ARGUMENT (SIGNATURE_INVALID, WEBHOOK_MALFORMED), NOT_FOUND (WEBHOOK_NOT_FOUND) where none is configured.
+    """Receives an event of the provider. It needs no token, because the signature authenticates it. Events may come
+    repeatedly and in any order. INVALID_ARGUMENT (SIGNATURE_INVALID, WEBHOOK_MALFORMED), NOT_FOUND (WEBHOOK_NOT_FOUND)
+    if no webhook is configured.
     """
 
 class PaymentsServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Money in and out, once per order. Charging has no RPC: it follows from shop.stock.reserved.v1."""
+    """Charges, each made once for an order, and refunds. There is no RPC for charging, because shop.stock.reserved.v1
+    causes it.
+    """
 
     @_abc_1.abstractmethod
     def GetOrderPayment(
@@ -93,7 +105,9 @@ class PaymentsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payments_pb2.GetOrderPaymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.GetOrderPaymentResponse, _abc.Awaitable[_payments_pb2.GetOrderPaymentResponse]]:
-        """Reads the payment of an order: its owner or an admin. NOT_FOUND (PAYMENT_NOT_FOUND) before the charge was tried."""
+        """Reads the payment of an order. Only for its owner and admins. NOT_FOUND (PAYMENT_NOT_FOUND) until the charge has
+        been requested.
+        """
 
     @_abc_1.abstractmethod
     def BatchGetPayments(
@@ -101,7 +115,7 @@ class PaymentsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payments_pb2.BatchGetPaymentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.BatchGetPaymentsResponse, _abc.Awaitable[_payments_pb2.BatchGetPaymentsResponse]]:
-        """Reads up to 100 payments by id. Admins only; unknown ones are left out."""
+        """Reads up to 100 payments by id. Admins only. Unknown ids are ignored."""
 
     @_abc_1.abstractmethod
     def ListPayments(
@@ -109,8 +123,8 @@ class PaymentsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payments_pb2.ListPaymentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.ListPaymentsResponse, _abc.Awaitable[_payments_pb2.ListPaymentsResponse]]:
-        """Lists the payments of a person, oldest first, without those of orders that ended before a charge was asked for: that
-        person or an admin.
+        """Lists the payments of a person, oldest first. Only for the person and admins. Payments of orders that were
+        cancelled before a charge was requested are not listed.
         """
 
     @_abc_1.abstractmethod
@@ -119,8 +133,8 @@ class PaymentsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payments_pb2.RefundPaymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.RefundPaymentResponse, _abc.Awaitable[_payments_pb2.RefundPaymentResponse]]:
-        """Gives money back, in part or whole. Admins only. FAILED_PRECONDITION (REFUND_EXCEEDS_CAPTURED, NOT_CAPTURED). PENDING
-        in the answer: the provider did not answer in time, and it will be settled without another call.
+        """Refunds a payment, in full or in part. Admins only. FAILED_PRECONDITION (REFUND_EXCEEDS_CAPTURED, NOT_CAPTURED). A
+        refund is PENDING if the provider did not respond in time; it is completed later without another call.
         """
 
     @_abc_1.abstractmethod
@@ -129,7 +143,7 @@ class PaymentsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payments_pb2.ListRefundsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.ListRefundsResponse, _abc.Awaitable[_payments_pb2.ListRefundsResponse]]:
-        """Lists the refunds of a payment, oldest first: the order's owner or an admin."""
+        """Lists the refunds of a payment, oldest first. Only for the order's owner and admins."""
 
     @_abc_1.abstractmethod
     def ListLedger(
@@ -137,8 +151,8 @@ class PaymentsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payments_pb2.ListLedgerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.ListLedgerResponse, _abc.Awaitable[_payments_pb2.ListLedgerResponse]]:
-        """What the provider has on its books, oldest first, to settle against. Admins only; FAILED_PRECONDITION
-        (LEDGER_UNAVAILABLE) with a provider that keeps none here.
+        """Lists the provider's ledger, oldest first, for reconciliation. Admins only. FAILED_PRECONDITION
+        (LEDGER_UNAVAILABLE) if the provider's ledger is not available here.
         """
 
     @_abc_1.abstractmethod
@@ -147,8 +161,9 @@ class PaymentsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payments_pb2.ReceiveWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.ReceiveWebhookResponse, _abc.Awaitable[_payments_pb2.ReceiveWebhookResponse]]:
-        """Takes what the provider says of its own accord, known by its signature: no token. Any number of times and in any
-        order. INVALID_ARGUMENT (SIGNATURE_INVALID, WEBHOOK_MALFORMED), NOT_FOUND (WEBHOOK_NOT_FOUND) where none is configured.
+        """Receives an event of the provider. It needs no token, because the signature authenticates it. Events may come
+        repeatedly and in any order. INVALID_ARGUMENT (SIGNATURE_INVALID, WEBHOOK_MALFORMED), NOT_FOUND (WEBHOOK_NOT_FOUND)
+        if no webhook is configured.
         """
 
 def add_PaymentsServiceServicer_to_server(servicer: PaymentsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

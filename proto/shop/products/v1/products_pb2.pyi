@@ -32,22 +32,22 @@ class _StockAdjustmentKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_S
     STOCK_ADJUSTMENT_KIND_ADJUSTMENT: _StockAdjustmentKind.ValueType  # 1
     """By a difference."""
     STOCK_ADJUSTMENT_KIND_CORRECTION: _StockAdjustmentKind.ValueType  # 2
-    """By setting what is on hand."""
+    """By setting the pieces on hand."""
 
 class StockAdjustmentKind(_StockAdjustmentKind, metaclass=_StockAdjustmentKindEnumTypeWrapper):
-    """How stock was changed by hand."""
+    """How an administrator changed the stock."""
 
 STOCK_ADJUSTMENT_KIND_UNSPECIFIED: StockAdjustmentKind.ValueType  # 0
 """Not used."""
 STOCK_ADJUSTMENT_KIND_ADJUSTMENT: StockAdjustmentKind.ValueType  # 1
 """By a difference."""
 STOCK_ADJUSTMENT_KIND_CORRECTION: StockAdjustmentKind.ValueType  # 2
-"""By setting what is on hand."""
+"""By setting the pieces on hand."""
 Global___StockAdjustmentKind: _TypeAlias = StockAdjustmentKind  # noqa: Y015
 
 @_typing.final
 class Product(_message.Message):
-    """Something for sale."""
+    """A product of the catalogue."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -75,14 +75,14 @@ class Product(_message.Message):
     active: _builtins.bool
     """Whether it is for sale."""
     version: _builtins.int
-    """Grows with every change of the catalogue entry."""
+    """Increases with every change of the product."""
     @_builtins.property
     def price(self) -> _money_pb2.Money:
-        """The price of one."""
+        """The price of one piece."""
 
     @_builtins.property
     def image_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Pictures, https only; the platform never fetches them."""
+        """URLs of pictures, https only. The platform never fetches them."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -90,7 +90,7 @@ class Product(_message.Message):
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
-        """The last change of the catalogue entry."""
+        """When the product was last changed."""
 
     def __init__(
         self,
@@ -131,16 +131,16 @@ class CreateProductRequest(_message.Message):
     sku: _builtins.str
     """1 to 64 of letters, digits, `.`, `_`, `-`."""
     name: _builtins.str
-    """One line of 1 to 200 characters, with something that can be seen."""
+    """One line of 1 to 200 characters, at least one of them visible."""
     description: _builtins.str
     """At most 5,000 characters."""
     category: _builtins.str
     """A slug of 1 to 50 of lower-case letters, digits and `-`."""
     active: _builtins.bool
-    """Absent: true."""
+    """If it is absent, the product is for sale."""
     @_builtins.property
     def price(self) -> _money_pb2.Money:
-        """0 to 10,000,000,000 minor units of a currency that people pay with."""
+        """0 to 10,000,000,000 minor units of a currency in which people pay."""
 
     @_builtins.property
     def image_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -199,7 +199,7 @@ class GetProductRequest(_message.Message):
 
     PRODUCT_ID_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
-    """Which."""
+    """Id of the product."""
     def __init__(
         self,
         *,
@@ -246,7 +246,7 @@ class BatchGetProductsRequest(_message.Message):
     PRODUCT_IDS_FIELD_NUMBER: _builtins.int
     WITH_STOCK_FIELD_NUMBER: _builtins.int
     with_stock: _builtins.bool
-    """Read their stock, too."""
+    """Also read their stock."""
     @_builtins.property
     def product_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to 100 ids."""
@@ -275,11 +275,11 @@ class BatchGetProductsResponse(_message.Message):
     STOCKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def products(self) -> _containers.RepeatedCompositeFieldContainer[Global___Product]:
-        """Those found."""
+        """Those that were found."""
 
     @_builtins.property
     def stocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stock]:
-        """The stock of those found, if it was asked for."""
+        """The stock of those that were found, if it was requested."""
 
     def __init__(
         self,
@@ -307,17 +307,17 @@ class ListProductsRequest(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     INCLUDE_INACTIVE_FIELD_NUMBER: _builtins.int
     category: _builtins.str
-    """Only this category; empty: all."""
+    """Only this category; empty for all."""
     query: _builtins.str
-    """At most 200 characters: words that must all occur in name, description or sku, whatever their case and accents: by
-    their beginnings, or anywhere in scripts without spaces; empty: all.
+    """Search words, at most 200 characters; empty for all products. Each must be the beginning of a word in the name,
+    description or SKU, or, in scripts without spaces, occur anywhere in them. Case and accents are ignored.
     """
     limit: _builtins.int
     """1 to 100; 0 means 20."""
     cursor: _builtins.str
-    """From the last page; empty for the first."""
+    """`next_cursor` of the previous page; empty for the first."""
     include_inactive: _builtins.bool
-    """Inactive ones too; admins only."""
+    """Also list inactive products; admins only."""
     def __init__(
         self,
         *,
@@ -344,10 +344,12 @@ class ListProductsResponse(_message.Message):
     PRODUCTS_FIELD_NUMBER: _builtins.int
     NEXT_CURSOR_FIELD_NUMBER: _builtins.int
     next_cursor: _builtins.str
-    """Empty at the end."""
+    """Empty on the last page."""
     @_builtins.property
     def products(self) -> _containers.RepeatedCompositeFieldContainer[Global___Product]:
-        """At most `limit`. A search that finds little may give fewer, even none, and a cursor: it goes on from there."""
+        """At most `limit` entries. A search with few matches may return fewer entries, or none, together with a cursor with
+        which it continues.
+        """
 
     def __init__(
         self,
@@ -365,7 +367,7 @@ Global___ListProductsResponse: _TypeAlias = ListProductsResponse  # noqa: Y015
 
 @_typing.final
 class UpdateProductRequest(_message.Message):
-    """A partial change; what is absent stays."""
+    """A partial change. Absent fields stay unchanged."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -378,7 +380,7 @@ class UpdateProductRequest(_message.Message):
     ACTIVE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
-    """Which."""
+    """Id of the product."""
     name: _builtins.str
     """A new name."""
     description: _builtins.str
@@ -388,14 +390,14 @@ class UpdateProductRequest(_message.Message):
     active: _builtins.bool
     """Whether it is for sale."""
     version: _builtins.int
-    """The version that was read; absent: whatever is stored."""
+    """The version that was read. If it is absent, the stored version does not matter."""
     @_builtins.property
     def price(self) -> _money_pb2.Money:
-        """A new price; orders placed before keep theirs."""
+        """A new price. Existing orders keep their prices."""
 
     @_builtins.property
     def image_urls(self) -> Global___ImageUrls:
-        """New pictures; ImageUrls with none removes all."""
+        """New pictures. An empty ImageUrls removes all pictures."""
 
     def __init__(
         self,
@@ -462,7 +464,7 @@ Global___UpdateProductResponse: _TypeAlias = UpdateProductResponse  # noqa: Y015
 
 @_typing.final
 class ImageUrls(_message.Message):
-    """A list whose absence differs from its emptiness."""
+    """A list that can be absent, which an empty list is not."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -486,13 +488,13 @@ Global___ImageUrls: _TypeAlias = ImageUrls  # noqa: Y015
 
 @_typing.final
 class DeleteProductRequest(_message.Message):
-    """A product to take out."""
+    """A product to delete."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PRODUCT_ID_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
-    """Which."""
+    """Id of the product."""
     def __init__(
         self,
         *,
@@ -508,7 +510,7 @@ Global___DeleteProductRequest: _TypeAlias = DeleteProductRequest  # noqa: Y015
 
 @_typing.final
 class DeleteProductResponse(_message.Message):
-    """Empty: it is out of the catalogue."""
+    """Empty. The product is deleted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -525,13 +527,13 @@ Global___DeleteProductResponse: _TypeAlias = DeleteProductResponse  # noqa: Y015
 
 @_typing.final
 class GetStockRequest(_message.Message):
-    """Whose stock to read."""
+    """The product whose stock to read."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PRODUCT_ID_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
-    """Which product."""
+    """Id of the product."""
     def __init__(
         self,
         *,
@@ -580,13 +582,15 @@ class SetStockRequest(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     LOW_THRESHOLD_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
-    """Which product."""
+    """Id of the product."""
     on_hand: _builtins.int
-    """What is on the shelf, reserved pieces included; 0 to 1,000,000,000."""
+    """Pieces on hand, including reserved pieces; 0 to 1,000,000,000."""
     version: _builtins.int
-    """The version of the stock that was read; absent: whatever is stored."""
+    """The version of the stock that was read. If it is absent, the stored version does not matter."""
     low_threshold: _builtins.int
-    """Tell the admins, at most once a day, when `available` falls below this; 0 to 1,000,000,000; absent: unchanged (5 at first)."""
+    """Admins are notified, at most once a day, when `available` falls below this; 0 to 1,000,000,000. If it is absent, it
+    is unchanged (at first 5).
+    """
     def __init__(
         self,
         *,
@@ -647,17 +651,17 @@ class Stock(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     LOW_THRESHOLD_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
-    """Which product."""
+    """Id of the product."""
     on_hand: _builtins.int
-    """On the shelf, reserved pieces included."""
+    """Pieces on hand, including reserved pieces."""
     reserved: _builtins.int
-    """Held for orders that are not confirmed yet."""
+    """Pieces held for orders that are not confirmed yet."""
     available: _builtins.int
     """on_hand - reserved."""
     version: _builtins.int
-    """Grows with every change of the stock."""
+    """Increases with every change of the stock."""
     low_threshold: _builtins.int
-    """Below this the admins are told."""
+    """Admins are notified when `available` falls below this."""
     def __init__(
         self,
         *,
@@ -687,13 +691,13 @@ class AdjustStockRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
-    """Which product."""
+    """Id of the product."""
     delta: _builtins.int
-    """Pieces to add, or if negative to take away; at most 1,000,000,000, not 0."""
+    """Pieces to add, or if negative to remove; at most 1,000,000,000, not 0."""
     reason: _builtins.str
-    """Why, in one line of 1 to 200 characters."""
+    """The reason, in one line of 1 to 200 characters."""
     idempotency_key: _builtins.str
-    """1 to 255 printable ASCII characters: the same key and request within 24 hours returns the first entry."""
+    """1 to 255 printable ASCII characters. Within 24 hours, the same key and request return the first entry."""
     def __init__(
         self,
         *,
@@ -753,20 +757,20 @@ class StockAdjustment(_message.Message):
     id: _builtins.str
     """`adj_` and 32 hexadecimal digits."""
     product_id: _builtins.str
-    """Which product."""
+    """Id of the product."""
     kind: Global___StockAdjustmentKind.ValueType
-    """By a difference, or by setting it."""
+    """Whether it was a difference, or the pieces on hand were set."""
     delta: _builtins.int
-    """Pieces added, or if negative taken away."""
+    """Pieces added, or if negative removed."""
     on_hand: _builtins.int
-    """What was on hand afterwards."""
+    """Pieces on hand afterwards."""
     reason: _builtins.str
-    """Why; empty for a correction."""
+    """The reason; empty for a correction."""
     adjusted_by: _builtins.str
-    """The administrator who did it."""
+    """The administrator who made the change."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
-        """When."""
+        """The time."""
 
     def __init__(
         self,
@@ -798,11 +802,11 @@ class ListStockAdjustmentsRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
-    """Which product."""
+    """Id of the product."""
     limit: _builtins.int
     """1 to 100; 0 means 20."""
     cursor: _builtins.str
-    """From the last page; empty for the first."""
+    """`next_cursor` of the previous page; empty for the first."""
     def __init__(
         self,
         *,
@@ -827,10 +831,10 @@ class ListStockAdjustmentsResponse(_message.Message):
     ADJUSTMENTS_FIELD_NUMBER: _builtins.int
     NEXT_CURSOR_FIELD_NUMBER: _builtins.int
     next_cursor: _builtins.str
-    """Empty at the end."""
+    """Empty on the last page."""
     @_builtins.property
     def adjustments(self) -> _containers.RepeatedCompositeFieldContainer[Global___StockAdjustment]:
-        """At most `limit`."""
+        """At most `limit` entries."""
 
     def __init__(
         self,
@@ -874,7 +878,7 @@ class Category(_message.Message):
     name: _builtins.str
     """Its slug."""
     products: _builtins.int
-    """How many active products it has."""
+    """Number of its active products."""
     def __init__(
         self,
         *,

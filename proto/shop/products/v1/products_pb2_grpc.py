@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ProductsServiceStub:
-    """What the shop sells, and how much of it there is. Reading needs no token; writing needs the role admin.
+    """The products of the shop and their stock. Reading needs no token; writing needs the role admin.
     """
 
     def __init__(self, channel):
@@ -93,7 +93,7 @@ class ProductsServiceStub:
 
 
 class ProductsServiceServicer:
-    """What the shop sells, and how much of it there is. Reading needs no token; writing needs the role admin.
+    """The products of the shop and their stock. Reading needs no token; writing needs the role admin.
     """
 
     def CreateProduct(self, request, context):
@@ -111,60 +111,61 @@ class ProductsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetProducts(self, request, context):
-        """Reads up to 100 products at once (orders prices its lines by this). Unknown ones are left out, and inactive ones
-        unless an admin or a service asks.
+        """Reads up to 100 products at once. The orders service prices its lines with this. Unknown products are omitted, and
+        so are inactive ones, unless the caller is an admin or a service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListProducts(self, request, context):
-        """Browses or searches active products; admins may include inactive ones.
+        """Lists or searches active products. Admins may include inactive ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateProduct(self, request, context):
-        """Changes the fields that are present. ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one.
+        """Changes the fields that are present. ABORTED (VERSION_MISMATCH) if `version` is given and is not the stored one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteProduct(self, request, context):
-        """Takes a product out of the catalogue for good; its stock and its history stay, its SKU is free again. Deleting
-        it again is no error; UpdateProduct raises FAILED_PRECONDITION with reason PRODUCT_DELETED from then on.
+        """Deletes a product permanently. Its stock record and stock ledger are kept, and its SKU can be used again. Deleting
+        it again is no error. UpdateProduct then returns FAILED_PRECONDITION with reason PRODUCT_DELETED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStock(self, request, context):
-        """Reads what is on hand and reserved.
+        """Reads the pieces on hand and the reserved pieces.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetStock(self, request, context):
-        """Sets what is on hand, and enters the difference in the ledger. FAILED_PRECONDITION (STOCK_RESERVED) below what is
-        reserved, ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one.
+        """Sets the number of pieces on hand, and records the difference in the stock ledger. FAILED_PRECONDITION
+        (STOCK_RESERVED) if the number is below the reserved pieces, ABORTED (VERSION_MISMATCH) if `version` is given and
+        is not the stored one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AdjustStock(self, request, context):
-        """Changes what is on hand by a difference, and enters it in the ledger; admins only. FAILED_PRECONDITION
-        (STOCK_RESERVED) below what is reserved.
+        """Adds pieces to the stock, or removes them, and records this in the stock ledger. Admins only. FAILED_PRECONDITION
+        (STOCK_RESERVED) if the result is below the reserved pieces.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListStockAdjustments(self, request, context):
-        """Lists a product's stock ledger, what was changed by hand, newest first; admins only.
+        """Lists a product's stock ledger (changes by administrators), newest first. Admins only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -244,7 +245,7 @@ def add_ProductsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ProductsService:
-    """What the shop sells, and how much of it there is. Reading needs no token; writing needs the role admin.
+    """The products of the shop and their stock. Reading needs no token; writing needs the role admin.
     """
 
     @staticmethod

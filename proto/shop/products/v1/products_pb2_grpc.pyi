@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ProductsServiceStub:
-    """What the shop sells, and how much of it there is. Reading needs no token; writing needs the role admin."""
+    """The products of the shop and their stock. Reading needs no token; writing needs the role admin."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -38,35 +38,36 @@ class ProductsServiceStub:
     GetProduct: _grpc.UnaryUnaryMultiCallable[_products_pb2.GetProductRequest, _products_pb2.GetProductResponse]
     """Reads a product; an inactive one only for admins and services. NOT_FOUND with reason PRODUCT_NOT_FOUND."""
     BatchGetProducts: _grpc.UnaryUnaryMultiCallable[_products_pb2.BatchGetProductsRequest, _products_pb2.BatchGetProductsResponse]
-    """Reads up to 100 products at once (orders prices its lines by this). Unknown ones are left out, and inactive ones
-    unless an admin or a service asks.
+    """Reads up to 100 products at once. The orders service prices its lines with this. Unknown products are omitted, and
+    so are inactive ones, unless the caller is an admin or a service.
     """
     ListProducts: _grpc.UnaryUnaryMultiCallable[_products_pb2.ListProductsRequest, _products_pb2.ListProductsResponse]
-    """Browses or searches active products; admins may include inactive ones."""
+    """Lists or searches active products. Admins may include inactive ones."""
     UpdateProduct: _grpc.UnaryUnaryMultiCallable[_products_pb2.UpdateProductRequest, _products_pb2.UpdateProductResponse]
-    """Changes the fields that are present. ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one."""
+    """Changes the fields that are present. ABORTED (VERSION_MISMATCH) if `version` is given and is not the stored one."""
     DeleteProduct: _grpc.UnaryUnaryMultiCallable[_products_pb2.DeleteProductRequest, _products_pb2.DeleteProductResponse]
-    """Takes a product out of the catalogue for good; its stock and its history stay, its SKU is free again. Deleting
-    it again is no error; UpdateProduct raises FAILED_PRECONDITION with reason PRODUCT_DELETED from then on.
+    """Deletes a product permanently. Its stock record and stock ledger are kept, and its SKU can be used again. Deleting
+    it again is no error. UpdateProduct then returns FAILED_PRECONDITION with reason PRODUCT_DELETED.
     """
     GetStock: _grpc.UnaryUnaryMultiCallable[_products_pb2.GetStockRequest, _products_pb2.GetStockResponse]
-    """Reads what is on hand and reserved."""
+    """Reads the pieces on hand and the reserved pieces."""
     SetStock: _grpc.UnaryUnaryMultiCallable[_products_pb2.SetStockRequest, _products_pb2.SetStockResponse]
-    """Sets what is on hand, and enters the difference in the ledger. FAILED_PRECONDITION (STOCK_RESERVED) below what is
-    reserved, ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one.
+    """Sets the number of pieces on hand, and records the difference in the stock ledger. FAILED_PRECONDITION
+    (STOCK_RESERVED) if the number is below the reserved pieces, ABORTED (VERSION_MISMATCH) if `version` is given and
+    is not the stored one.
     """
     AdjustStock: _grpc.UnaryUnaryMultiCallable[_products_pb2.AdjustStockRequest, _products_pb2.AdjustStockResponse]
-    """Changes what is on hand by a difference, and enters it in the ledger; admins only. FAILED_PRECONDITION
-    (STOCK_RESERVED) below what is reserved.
+    """Adds pieces to the stock, or removes them, and records this in the stock ledger. Admins only. FAILED_PRECONDITION
+    (STOCK_RESERVED) if the result is below the reserved pieces.
     """
     ListStockAdjustments: _grpc.UnaryUnaryMultiCallable[_products_pb2.ListStockAdjustmentsRequest, _products_pb2.ListStockAdjustmentsResponse]
-    """Lists a product's stock ledger, what was changed by hand, newest first; admins only."""
+    """Lists a product's stock ledger (changes by administrators), newest first. Admins only."""
     ListCategories: _grpc.UnaryUnaryMultiCallable[_products_pb2.ListCategoriesRequest, _products_pb2.ListCategoriesResponse]
     """Lists the categories in use with the number of active products."""
 
 @_typing.type_check_only
 class ProductsServiceAsyncStub(ProductsServiceStub):
-    """What the shop sells, and how much of it there is. Reading needs no token; writing needs the role admin."""
+    """The products of the shop and their stock. Reading needs no token; writing needs the role admin."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateProduct: _aio.UnaryUnaryMultiCallable[_products_pb2.CreateProductRequest, _products_pb2.CreateProductResponse]  # type: ignore[assignment]
@@ -74,34 +75,35 @@ class ProductsServiceAsyncStub(ProductsServiceStub):
     GetProduct: _aio.UnaryUnaryMultiCallable[_products_pb2.GetProductRequest, _products_pb2.GetProductResponse]  # type: ignore[assignment]
     """Reads a product; an inactive one only for admins and services. NOT_FOUND with reason PRODUCT_NOT_FOUND."""
     BatchGetProducts: _aio.UnaryUnaryMultiCallable[_products_pb2.BatchGetProductsRequest, _products_pb2.BatchGetProductsResponse]  # type: ignore[assignment]
-    """Reads up to 100 products at once (orders prices its lines by this). Unknown ones are left out, and inactive ones
-    unless an admin or a service asks.
+    """Reads up to 100 products at once. The orders service prices its lines with this. Unknown products are omitted, and
+    so are inactive ones, unless the caller is an admin or a service.
     """
     ListProducts: _aio.UnaryUnaryMultiCallable[_products_pb2.ListProductsRequest, _products_pb2.ListProductsResponse]  # type: ignore[assignment]
-    """Browses or searches active products; admins may include inactive ones."""
+    """Lists or searches active products. Admins may include inactive ones."""
     UpdateProduct: _aio.UnaryUnaryMultiCallable[_products_pb2.UpdateProductRequest, _products_pb2.UpdateProductResponse]  # type: ignore[assignment]
-    """Changes the fields that are present. ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one."""
+    """Changes the fields that are present. ABORTED (VERSION_MISMATCH) if `version` is given and is not the stored one."""
     DeleteProduct: _aio.UnaryUnaryMultiCallable[_products_pb2.DeleteProductRequest, _products_pb2.DeleteProductResponse]  # type: ignore[assignment]
-    """Takes a product out of the catalogue for good; its stock and its history stay, its SKU is free again. Deleting
-    it again is no error; UpdateProduct raises FAILED_PRECONDITION with reason PRODUCT_DELETED from then on.
+    """Deletes a product permanently. Its stock record and stock ledger are kept, and its SKU can be used again. Deleting
+    it again is no error. UpdateProduct then returns FAILED_PRECONDITION with reason PRODUCT_DELETED.
     """
     GetStock: _aio.UnaryUnaryMultiCallable[_products_pb2.GetStockRequest, _products_pb2.GetStockResponse]  # type: ignore[assignment]
-    """Reads what is on hand and reserved."""
+    """Reads the pieces on hand and the reserved pieces."""
     SetStock: _aio.UnaryUnaryMultiCallable[_products_pb2.SetStockRequest, _products_pb2.SetStockResponse]  # type: ignore[assignment]
-    """Sets what is on hand, and enters the difference in the ledger. FAILED_PRECONDITION (STOCK_RESERVED) below what is
-    reserved, ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one.
+    """Sets the number of pieces on hand, and records the difference in the stock ledger. FAILED_PRECONDITION
+    (STOCK_RESERVED) if the number is below the reserved pieces, ABORTED (VERSION_MISMATCH) if `version` is given and
+    is not the stored one.
     """
     AdjustStock: _aio.UnaryUnaryMultiCallable[_products_pb2.AdjustStockRequest, _products_pb2.AdjustStockResponse]  # type: ignore[assignment]
-    """Changes what is on hand by a difference, and enters it in the ledger; admins only. FAILED_PRECONDITION
-    (STOCK_RESERVED) below what is reserved.
+    """Adds pieces to the stock, or removes them, and records this in the stock ledger. Admins only. FAILED_PRECONDITION
+    (STOCK_RESERVED) if the result is below the reserved pieces.
     """
     ListStockAdjustments: _aio.UnaryUnaryMultiCallable[_products_pb2.ListStockAdjustmentsRequest, _products_pb2.ListStockAdjustmentsResponse]  # type: ignore[assignment]
-    """Lists a product's stock ledger, what was changed by hand, newest first; admins only."""
+    """Lists a product's stock ledger (changes by administrators), newest first. Admins only."""
     ListCategories: _aio.UnaryUnaryMultiCallable[_products_pb2.ListCategoriesRequest, _products_pb2.ListCategoriesResponse]  # type: ignore[assignment]
     """Lists the categories in use with the number of active products."""
 
 class ProductsServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What the shop sells, and how much of it there is. Reading needs no token; writing needs the role admin."""
+    """The products of the shop and their stock. Reading needs no token; writing needs the role admin."""
 
     @_abc_1.abstractmethod
     def CreateProduct(
@@ -125,8 +127,8 @@ class ProductsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _products_pb2.BatchGetProductsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_products_pb2.BatchGetProductsResponse, _abc.Awaitable[_products_pb2.BatchGetProductsResponse]]:
-        """Reads up to 100 products at once (orders prices its lines by this). Unknown ones are left out, and inactive ones
-        unless an admin or a service asks.
+        """Reads up to 100 products at once. The orders service prices its lines with this. Unknown products are omitted, and
+        so are inactive ones, unless the caller is an admin or a service.
         """
 
     @_abc_1.abstractmethod
@@ -135,7 +137,7 @@ class ProductsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _products_pb2.ListProductsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_products_pb2.ListProductsResponse, _abc.Awaitable[_products_pb2.ListProductsResponse]]:
-        """Browses or searches active products; admins may include inactive ones."""
+        """Lists or searches active products. Admins may include inactive ones."""
 
     @_abc_1.abstractmethod
     def UpdateProduct(
@@ -143,7 +145,7 @@ class ProductsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _products_pb2.UpdateProductRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_products_pb2.UpdateProductResponse, _abc.Awaitable[_products_pb2.UpdateProductResponse]]:
-        """Changes the fields that are present. ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one."""
+        """Changes the fields that are present. ABORTED (VERSION_MISMATCH) if `version` is given and is not the stored one."""
 
     @_abc_1.abstractmethod
     def DeleteProduct(
@@ -151,8 +153,8 @@ class ProductsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _products_pb2.DeleteProductRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_products_pb2.DeleteProductResponse, _abc.Awaitable[_products_pb2.DeleteProductResponse]]:
-        """Takes a product out of the catalogue for good; its stock and its history stay, its SKU is free again. Deleting
-        it again is no error; UpdateProduct raises FAILED_PRECONDITION with reason PRODUCT_DELETED from then on.
+        """Deletes a product permanently. Its stock record and stock ledger are kept, and its SKU can be used again. Deleting
+        it again is no error. UpdateProduct then returns FAILED_PRECONDITION with reason PRODUCT_DELETED.
         """
 
     @_abc_1.abstractmethod
@@ -161,7 +163,7 @@ class ProductsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _products_pb2.GetStockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_products_pb2.GetStockResponse, _abc.Awaitable[_products_pb2.GetStockResponse]]:
-        """Reads what is on hand and reserved."""
+        """Reads the pieces on hand and the reserved pieces."""
 
     @_abc_1.abstractmethod
     def SetStock(
@@ -169,8 +171,9 @@ class ProductsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _products_pb2.SetStockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_products_pb2.SetStockResponse, _abc.Awaitable[_products_pb2.SetStockResponse]]:
-        """Sets what is on hand, and enters the difference in the ledger. FAILED_PRECONDITION (STOCK_RESERVED) below what is
-        reserved, ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one.
+        """Sets the number of pieces on hand, and records the difference in the stock ledger. FAILED_PRECONDITION
+        (STOCK_RESERVED) if the number is below the reserved pieces, ABORTED (VERSION_MISMATCH) if `version` is given and
+        is not the stored one.
         """
 
     @_abc_1.abstractmethod
@@ -179,8 +182,8 @@ class ProductsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _products_pb2.AdjustStockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_products_pb2.AdjustStockResponse, _abc.Awaitable[_products_pb2.AdjustStockResponse]]:
-        """Changes what is on hand by a difference, and enters it in the ledger; admins only. FAILED_PRECONDITION
-        (STOCK_RESERVED) below what is reserved.
+        """Adds pieces to the stock, or removes them, and records this in the stock ledger. Admins only. FAILED_PRECONDITION
+        (STOCK_RESERVED) if the result is below the reserved pieces.
         """
 
     @_abc_1.abstractmethod
@@ -189,7 +192,7 @@ class ProductsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _products_pb2.ListStockAdjustmentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_products_pb2.ListStockAdjustmentsResponse, _abc.Awaitable[_products_pb2.ListStockAdjustmentsResponse]]:
-        """Lists a product's stock ledger, what was changed by hand, newest first; admins only."""
+        """Lists a product's stock ledger (changes by administrators), newest first. Admins only."""
 
     @_abc_1.abstractmethod
     def ListCategories(

@@ -27,7 +27,7 @@ class _Purpose:
 class _PurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Purpose.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PURPOSE_UNSPECIFIED: _Purpose.ValueType  # 0
-    """Not said."""
+    """Not used."""
     PURPOSE_PASSWORD_RESET: _Purpose.ValueType  # 1
     """To reset the password."""
     PURPOSE_EMAIL_VERIFICATION: _Purpose.ValueType  # 2
@@ -35,15 +35,15 @@ class _PurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Purpose.Value
     PURPOSE_REGISTRATION: _Purpose.ValueType  # 3
     """To set a new password, for the owner of an address that somebody tried to register."""
     PURPOSE_EMAIL_CHANGE: _Purpose.ValueType  # 4
-    """To move the account to this address."""
+    """To change the account's address to this one."""
     PURPOSE_EMAIL_UNDO: _Purpose.ValueType  # 5
-    """To give the account back to this address."""
+    """To restore this address of the account."""
 
 class Purpose(_Purpose, metaclass=_PurposeEnumTypeWrapper):
-    """What a mailed token proves its bearer for."""
+    """The action that a mailed token allows."""
 
 PURPOSE_UNSPECIFIED: Purpose.ValueType  # 0
-"""Not said."""
+"""Not used."""
 PURPOSE_PASSWORD_RESET: Purpose.ValueType  # 1
 """To reset the password."""
 PURPOSE_EMAIL_VERIFICATION: Purpose.ValueType  # 2
@@ -51,9 +51,9 @@ PURPOSE_EMAIL_VERIFICATION: Purpose.ValueType  # 2
 PURPOSE_REGISTRATION: Purpose.ValueType  # 3
 """To set a new password, for the owner of an address that somebody tried to register."""
 PURPOSE_EMAIL_CHANGE: Purpose.ValueType  # 4
-"""To move the account to this address."""
+"""To change the account's address to this one."""
 PURPOSE_EMAIL_UNDO: Purpose.ValueType  # 5
-"""To give the account back to this address."""
+"""To restore this address of the account."""
 Global___Purpose: _TypeAlias = Purpose  # noqa: Y015
 
 @_typing.final
@@ -75,28 +75,28 @@ class User(_message.Message):
     id: _builtins.str
     """`usr_` and 32 hexadecimal digits."""
     email: _builtins.str
-    """As registered, in its normal form: lower case, the domain in ASCII."""
+    """The registered address in its normal form: lower case, the domain in ASCII."""
     name: _builtins.str
     """The name shown to people."""
     version: _builtins.int
-    """Grows with every change; for conditional updates."""
+    """Increases with every change; for conditional updates."""
     email_deliverable: _builtins.bool
-    """False after a hard bounce: no mail is sent there."""
+    """False after a hard bounce. Then no mail is sent to the address."""
     email_verified: _builtins.bool
-    """Somebody has proved that they read mail to this address."""
+    """Whether the address is verified: somebody has proved access to its mail."""
     pending_email: _builtins.str
-    """The address that takes this one's place once its code came back; empty for none, and in lists."""
+    """A new address that is not confirmed yet; empty if there is none, and in lists."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """`customer`, `admin`."""
+        """`customer` and `admin`."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
-        """When the account was made."""
+        """When the account was created."""
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
-        """The last change."""
+        """When it was last changed."""
 
     def __init__(
         self,
@@ -137,8 +137,8 @@ class RegisterRequest(_message.Message):
     name: _builtins.str
     """1 to 100 characters."""
     client_address: _builtins.str
-    """The caller's network address as the gateway saw it, for throttling; may be empty. For clients that come through the
-    ingress themselves, what the ingress saw counts instead.
+    """The client's network address as the gateway saw it, for throttling; may be empty. If the client calls through the
+    ingress, the address that the ingress saw overrides it.
     """
     def __init__(
         self,
@@ -182,7 +182,7 @@ Global___RegisterResponse: _TypeAlias = RegisterResponse  # noqa: Y015
 
 @_typing.final
 class LoginRequest(_message.Message):
-    """Proof of identity."""
+    """The credentials of a login."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -195,11 +195,11 @@ class LoginRequest(_message.Message):
     password: _builtins.str
     """The password."""
     client_address: _builtins.str
-    """The caller's network address as the gateway saw it, for throttling; may be empty. For clients that come through the
-    ingress themselves, what the ingress saw counts instead.
+    """The client's network address as the gateway saw it, for throttling; may be empty. If the client calls through the
+    ingress, the address that the ingress saw overrides it.
     """
     device_token: _builtins.str
-    """As given by an earlier login from this device; may be empty."""
+    """From an earlier login from this device; may be empty."""
     def __init__(
         self,
         *,
@@ -252,16 +252,16 @@ class Session(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
     access_token: _builtins.str
-    """A JWT of 15 minutes, `Bearer`."""
+    """A JWT that is valid for 15 minutes, for `Bearer` authentication."""
     refresh_token: _builtins.str
-    """Opaque, single use."""
+    """Opaque; valid for one use."""
     expires_in: _builtins.int
     """Seconds until the access token expires."""
     user_id: _builtins.str
-    """Whose session it is."""
+    """Id of the session's user."""
     device_token: _builtins.str
-    """By a login only: shows at the next one that this device is known, so that failures of strangers do not hold it up.
-    `dt_` and 96 characters of base64url; good for 180 days, until the password changes.
+    """Only in the response to a login. It identifies a known device at the next login, so that failed logins of others do
+    not block it. `dt_` and 96 characters of base64url; valid for 180 days or until the password changes.
     """
     def __init__(
         self,
@@ -282,13 +282,13 @@ Global___Session: _TypeAlias = Session  # noqa: Y015
 
 @_typing.final
 class RefreshRequest(_message.Message):
-    """A refresh token to trade."""
+    """A refresh token to exchange."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REFRESH_TOKEN_FIELD_NUMBER: _builtins.int
     refresh_token: _builtins.str
-    """As given by Login or the last Refresh."""
+    """From Login or the latest Refresh."""
     def __init__(
         self,
         *,
@@ -304,7 +304,7 @@ Global___RefreshRequest: _TypeAlias = RefreshRequest  # noqa: Y015
 
 @_typing.final
 class RefreshResponse(_message.Message):
-    """A session that goes on."""
+    """A refreshed session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -350,7 +350,7 @@ Global___LogoutRequest: _TypeAlias = LogoutRequest  # noqa: Y015
 
 @_typing.final
 class LogoutResponse(_message.Message):
-    """Empty: the session is over."""
+    """Empty. The session has ended."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -373,7 +373,7 @@ class GetUserRequest(_message.Message):
 
     USER_ID_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Whose."""
+    """Id of the user."""
     def __init__(
         self,
         *,
@@ -422,7 +422,7 @@ class ListUsersRequest(_message.Message):
     limit: _builtins.int
     """1 to 100; 0 means 20."""
     cursor: _builtins.str
-    """From the last page; empty for the first."""
+    """`next_cursor` of the previous page; empty for the first."""
     def __init__(
         self,
         *,
@@ -446,10 +446,10 @@ class ListUsersResponse(_message.Message):
     USERS_FIELD_NUMBER: _builtins.int
     NEXT_CURSOR_FIELD_NUMBER: _builtins.int
     next_cursor: _builtins.str
-    """Empty at the end."""
+    """Empty on the last page."""
     @_builtins.property
     def users(self) -> _containers.RepeatedCompositeFieldContainer[Global___User]:
-        """At most `limit`."""
+        """At most `limit` entries."""
 
     def __init__(
         self,
@@ -477,17 +477,17 @@ class UpdateUserRequest(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     CURRENT_PASSWORD_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Whose."""
+    """Id of the user."""
     name: _builtins.str
-    """A new name; absent: unchanged."""
+    """A new name; unchanged if it is absent."""
     email: _builtins.str
-    """A new e-mail; absent: unchanged. ALREADY_EXISTS (EMAIL_TAKEN); RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) for the sixth in
-    15 minutes.
+    """A new e-mail address; unchanged if it is absent. ALREADY_EXISTS (EMAIL_TAKEN); RESOURCE_EXHAUSTED
+    (TOO_MANY_ATTEMPTS) for the sixth in 15 minutes.
     """
     version: _builtins.int
-    """The version that was read; absent: whatever is stored."""
+    """The version that was read. If it is absent, the stored version does not matter."""
     current_password: _builtins.str
-    """The caller's password, for another e-mail; may be empty within five minutes of a login."""
+    """The caller's password, for a new e-mail address; may be empty within five minutes of a login."""
     def __init__(
         self,
         *,
@@ -542,13 +542,13 @@ Global___UpdateUserResponse: _TypeAlias = UpdateUserResponse  # noqa: Y015
 
 @_typing.final
 class ConfirmEmailChangeRequest(_message.Message):
-    """Proof of reading the new address's mail."""
+    """The token that was mailed to the new address."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKEN_FIELD_NUMBER: _builtins.int
     token: _builtins.str
-    """As mailed; works once, for a day."""
+    """The mailed token, which is valid once, for 24 hours."""
     def __init__(
         self,
         *,
@@ -564,7 +564,7 @@ Global___ConfirmEmailChangeRequest: _TypeAlias = ConfirmEmailChangeRequest  # no
 
 @_typing.final
 class ConfirmEmailChangeResponse(_message.Message):
-    """Empty: the account has its new address."""
+    """Empty. The account has its new address."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -581,13 +581,13 @@ Global___ConfirmEmailChangeResponse: _TypeAlias = ConfirmEmailChangeResponse  # 
 
 @_typing.final
 class UndoEmailChangeRequest(_message.Message):
-    """Proof of reading a former address's mail."""
+    """The token that was mailed to the former address."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKEN_FIELD_NUMBER: _builtins.int
     token: _builtins.str
-    """As mailed; works once, for seven days."""
+    """The mailed token, which is valid once, for seven days."""
     def __init__(
         self,
         *,
@@ -603,7 +603,7 @@ Global___UndoEmailChangeRequest: _TypeAlias = UndoEmailChangeRequest  # noqa: Y0
 
 @_typing.final
 class UndoEmailChangeResponse(_message.Message):
-    """Empty: the account has its former address again."""
+    """Empty. The account has its former address again."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -627,7 +627,7 @@ class ExportUserRequest(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     CURRENT_PASSWORD_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Whose."""
+    """Id of the user."""
     current_password: _builtins.str
     """The caller's password; may be empty within five minutes of a login."""
     def __init__(
@@ -646,7 +646,7 @@ Global___ExportUserRequest: _TypeAlias = ExportUserRequest  # noqa: Y015
 
 @_typing.final
 class ExportUserResponse(_message.Message):
-    """All that is kept here about a person."""
+    """All data of a person that this service stores."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -684,9 +684,9 @@ class ChangePasswordRequest(_message.Message):
     CURRENT_PASSWORD_FIELD_NUMBER: _builtins.int
     NEW_PASSWORD_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Whose."""
+    """Id of the user."""
     current_password: _builtins.str
-    """The password that holds now."""
+    """The current password."""
     new_password: _builtins.str
     """10 to 128 characters."""
     def __init__(
@@ -706,7 +706,7 @@ Global___ChangePasswordRequest: _TypeAlias = ChangePasswordRequest  # noqa: Y015
 
 @_typing.final
 class ChangePasswordResponse(_message.Message):
-    """Empty: the password holds, all sessions are over."""
+    """Empty. The password is changed, and all sessions have ended."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -732,7 +732,7 @@ class RequestPasswordResetRequest(_message.Message):
     email: _builtins.str
     """As registered, in any case."""
     client_address: _builtins.str
-    """The caller's network address as the gateway saw it, for throttling; may be empty."""
+    """The client's network address as the gateway saw it, for throttling; may be empty."""
     def __init__(
         self,
         *,
@@ -749,7 +749,7 @@ Global___RequestPasswordResetRequest: _TypeAlias = RequestPasswordResetRequest  
 
 @_typing.final
 class RequestPasswordResetResponse(_message.Message):
-    """Empty: if there is such an account, a mail is on its way."""
+    """Empty. If the account exists, a mail will be sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -766,14 +766,14 @@ Global___RequestPasswordResetResponse: _TypeAlias = RequestPasswordResetResponse
 
 @_typing.final
 class ResetPasswordRequest(_message.Message):
-    """A new password, by mailed proof."""
+    """A new password, with a mailed token."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKEN_FIELD_NUMBER: _builtins.int
     NEW_PASSWORD_FIELD_NUMBER: _builtins.int
     token: _builtins.str
-    """As mailed; works once, for an hour."""
+    """The mailed token, which is valid once, for one hour."""
     new_password: _builtins.str
     """10 to 128 characters."""
     def __init__(
@@ -792,7 +792,7 @@ Global___ResetPasswordRequest: _TypeAlias = ResetPasswordRequest  # noqa: Y015
 
 @_typing.final
 class ResetPasswordResponse(_message.Message):
-    """Empty: the password holds, all sessions are over."""
+    """Empty. The password is changed, and all sessions have ended."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -815,7 +815,7 @@ class RequestEmailVerificationRequest(_message.Message):
 
     USER_ID_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Whose."""
+    """Id of the user."""
     def __init__(
         self,
         *,
@@ -831,7 +831,7 @@ Global___RequestEmailVerificationRequest: _TypeAlias = RequestEmailVerificationR
 
 @_typing.final
 class RequestEmailVerificationResponse(_message.Message):
-    """Empty: a mail is on its way, unless the address is verified."""
+    """Empty. A mail will be sent, unless the address is verified."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -848,13 +848,13 @@ Global___RequestEmailVerificationResponse: _TypeAlias = RequestEmailVerification
 
 @_typing.final
 class VerifyEmailRequest(_message.Message):
-    """Proof of reading mail."""
+    """The token that was mailed to the address to verify."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKEN_FIELD_NUMBER: _builtins.int
     token: _builtins.str
-    """As mailed; works once, for a day."""
+    """The mailed token, which is valid once, for 24 hours."""
     def __init__(
         self,
         *,
@@ -870,7 +870,7 @@ Global___VerifyEmailRequest: _TypeAlias = VerifyEmailRequest  # noqa: Y015
 
 @_typing.final
 class VerifyEmailResponse(_message.Message):
-    """Empty: the address is verified."""
+    """Empty. The address is verified."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -895,11 +895,11 @@ class IssueMailedTokenRequest(_message.Message):
     PURPOSE_FIELD_NUMBER: _builtins.int
     CHANGE_ID_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Whose."""
+    """Id of the user."""
     purpose: Global___Purpose.ValueType
-    """What for."""
+    """The purpose of the token."""
     change_id: _builtins.str
-    """Which change to undo, for PURPOSE_EMAIL_UNDO."""
+    """Id of the change to undo, for PURPOSE_EMAIL_UNDO."""
     def __init__(
         self,
         *,
@@ -917,7 +917,7 @@ Global___IssueMailedTokenRequest: _TypeAlias = IssueMailedTokenRequest  # noqa: 
 
 @_typing.final
 class IssueMailedTokenResponse(_message.Message):
-    """Goes into the mail, and nowhere else."""
+    """A token that must only be put into the mail."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -926,7 +926,7 @@ class IssueMailedTokenResponse(_message.Message):
     token: _builtins.str
     """`mt_` and 64 characters of base64url."""
     email: _builtins.str
-    """The address that it must go to, and no other."""
+    """The only address to which it may be sent."""
     def __init__(
         self,
         *,
@@ -951,12 +951,12 @@ class SetRolesRequest(_message.Message):
     ROLES_FIELD_NUMBER: _builtins.int
     CURRENT_PASSWORD_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Whose."""
+    """Id of the user."""
     current_password: _builtins.str
     """The admin's password; may be empty within five minutes of a login."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Among `customer`, `admin`; not empty."""
+        """One or both of `customer` and `admin`."""
 
     def __init__(
         self,
@@ -1006,7 +1006,7 @@ class DeleteUserRequest(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     CURRENT_PASSWORD_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Whose."""
+    """Id of the user."""
     current_password: _builtins.str
     """The caller's password; may be empty within five minutes of a login."""
     def __init__(
@@ -1025,7 +1025,7 @@ Global___DeleteUserRequest: _TypeAlias = DeleteUserRequest  # noqa: Y015
 
 @_typing.final
 class DeleteUserResponse(_message.Message):
-    """Empty: the account is gone."""
+    """Empty. The account is deleted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1057,20 +1057,20 @@ class Address(_message.Message):
     id: _builtins.str
     """`adr_` and 32 hexadecimal digits."""
     name: _builtins.str
-    """Who receives."""
+    """The recipient."""
     line1: _builtins.str
     """Street and number."""
     line2: _builtins.str
     """Flat, floor; may be empty."""
     city: _builtins.str
-    """Town; empty where the country has none in its addresses."""
+    """Town; empty if the country's addresses have none."""
     postal_code: _builtins.str
-    """As the country writes it; empty where it has none."""
+    """In the country's format; empty if the country has none."""
     country: _builtins.str
     """ISO 3166-1 alpha-2."""
     state: _builtins.str
-    """The administrative area (state, province, prefecture, emirate) where the country has it in its addresses; at most 100
-    characters. Where it is absent, it is filled in if the postal code or the city tells it.
+    """The administrative area (state, province, prefecture, emirate), if the country's addresses have one; at most 100
+    characters. If it is absent, it is filled in when the postal code or the city determines it.
     """
     def __init__(
         self,
@@ -1100,7 +1100,7 @@ class ListAddressesRequest(_message.Message):
 
     USER_ID_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Whose."""
+    """Id of the user."""
     def __init__(
         self,
         *,
@@ -1147,7 +1147,7 @@ class AddAddressRequest(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Whose."""
+    """Id of the user."""
     @_builtins.property
     def address(self) -> Global___Address:
         """Its id is ignored."""
@@ -1199,10 +1199,10 @@ class UpdateAddressRequest(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Whose."""
+    """Id of the user."""
     @_builtins.property
     def address(self) -> Global___Address:
-        """Named by its id."""
+        """The new content, with the id of the address to replace."""
 
     def __init__(
         self,
@@ -1251,9 +1251,9 @@ class DeleteAddressRequest(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     ADDRESS_ID_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Whose."""
+    """Id of the user."""
     address_id: _builtins.str
-    """Which."""
+    """Id of the address."""
     def __init__(
         self,
         *,
@@ -1270,7 +1270,7 @@ Global___DeleteAddressRequest: _TypeAlias = DeleteAddressRequest  # noqa: Y015
 
 @_typing.final
 class DeleteAddressResponse(_message.Message):
-    """Empty: it is gone."""
+    """Empty. The address is removed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1287,7 +1287,7 @@ Global___DeleteAddressResponse: _TypeAlias = DeleteAddressResponse  # noqa: Y015
 
 @_typing.final
 class GetContactsRequest(_message.Message):
-    """Whom to reach."""
+    """The people to reach."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1297,7 +1297,7 @@ class GetContactsRequest(_message.Message):
     """Adds every admin."""
     @_builtins.property
     def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """At most 100 accounts by id; unknown ones are left out of the answer."""
+        """Ids of at most 100 accounts. Unknown ids are ignored."""
 
     def __init__(
         self,
@@ -1325,17 +1325,15 @@ class Contact(_message.Message):
     DELIVERABLE_FIELD_NUMBER: _builtins.int
     VERIFIED_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Whose."""
+    """Id of the user."""
     email: _builtins.str
-    """Where mail goes."""
+    """The e-mail address."""
     name: _builtins.str
-    """How to address them; see `verified`."""
+    """The name to address the person by; see `verified`."""
     deliverable: _builtins.bool
-    """False: do not send."""
+    """If false, no mail must be sent."""
     verified: _builtins.bool
-    """Somebody has proved that they read mail to this address; until then nothing that a person wrote goes there, and
-    `name` is empty.
-    """
+    """Whether the address is verified. Until then, mails to it contain no text that a person wrote, and `name` is empty."""
     def __init__(
         self,
         *,
@@ -1362,7 +1360,7 @@ class GetContactsResponse(_message.Message):
     CONTACTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def contacts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Contact]:
-        """One per account found."""
+        """One for each account that was found."""
 
     def __init__(
         self,
@@ -1379,17 +1377,17 @@ Global___GetContactsResponse: _TypeAlias = GetContactsResponse  # noqa: Y015
 
 @_typing.final
 class GetJwksRequest(_message.Message):
-    """Which revocations are known already."""
+    """The revocations that the caller already knows."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REVOKED_SINCE_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """`next_cursor` of the answer before; with the same `revoked_since`."""
+    """`next_cursor` of the previous response, with the same `revoked_since`."""
     @_builtins.property
     def revoked_since(self) -> _timestamp_pb2.Timestamp:
-        """`revoked_as_of` of the last answer: only revocations from then on. Absent: all that still matter."""
+        """`revoked_as_of` of the last response: only revocations from then on. If it is absent, all that may still matter."""
 
     def __init__(
         self,
@@ -1416,18 +1414,18 @@ class GetJwksResponse(_message.Message):
     NEXT_CURSOR_FIELD_NUMBER: _builtins.int
     REVOKED_AS_OF_FIELD_NUMBER: _builtins.int
     next_cursor: _builtins.str
-    """Empty at the end."""
+    """Empty on the last page."""
     @_builtins.property
     def jwks(self) -> Global___Jwks:
         """The public keys."""
 
     @_builtins.property
     def revocations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Revocation]:
-        """Oldest first, at most 1,000. One that is known already may come again."""
+        """Oldest first, at most 1,000. Some may have been returned before."""
 
     @_builtins.property
     def revoked_as_of(self) -> _timestamp_pb2.Timestamp:
-        """For `revoked_since` of the next request; of several pages, that of the first."""
+        """`revoked_since` of the next request. If there are several pages, use the value of the first."""
 
     def __init__(
         self,
@@ -1447,7 +1445,7 @@ Global___GetJwksResponse: _TypeAlias = GetJwksResponse  # noqa: Y015
 
 @_typing.final
 class Revocation(_message.Message):
-    """Access tokens that are void before their time."""
+    """Access tokens that were revoked."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1462,7 +1460,7 @@ class Revocation(_message.Message):
 
     @_builtins.property
     def void_before(self) -> _timestamp_pb2.Timestamp:
-        """Tokens issued before this (claim `iat`) are void."""
+        """Tokens issued before this time (claim `iat`) are revoked."""
 
     def __init__(
         self,
@@ -1527,7 +1525,7 @@ class RotateKeysResponse(_message.Message):
     JWKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def jwks(self) -> Global___Jwks:
-        """The public keys, the new one among them."""
+        """The public keys, including the new one."""
 
     def __init__(
         self,

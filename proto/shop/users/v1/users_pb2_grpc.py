@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class UsersServiceStub:
-    """Who a person is to the shop, and how they prove it. A call on a person's behalf carries their access token in the
-    `authorization` metadata as `Bearer <JWT>`; where a request names a user_id, only that user or an admin may call.
+    """Accounts and authentication. A call on a person's behalf carries the person's access token in the `authorization`
+    metadata as `Bearer <JWT>`. If a request names a user_id, only that user and admins may call.
     """
 
     def __init__(self, channel):
@@ -164,39 +164,40 @@ class UsersServiceStub:
 
 
 class UsersServiceServicer:
-    """Who a person is to the shop, and how they prove it. A call on a person's behalf carries their access token in the
-    `authorization` metadata as `Bearer <JWT>`; where a request names a user_id, only that user or an admin may call.
+    """Accounts and authentication. A call on a person's behalf carries the person's access token in the `authorization`
+    metadata as `Bearer <JWT>`. If a request names a user_id, only that user and admins may call.
     """
 
     def Register(self, request, context):
-        """Creates an account with the role customer. No token needed. INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the wrong
-        length or among the most frequent ones. An address that has an account gets the same answer as a new one, with the id
-        of nobody, and its owner a mail; or, where the platform is set to tell (REGISTRATION=open), ALREADY_EXISTS (EMAIL_TAKEN).
+        """Creates an account with the role customer. No token needed. INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the
+        wrong length or among the most frequent ones. If the address already has an account, the response is the same, with
+        an id that belongs to nobody, and the owner gets a mail. With REGISTRATION=open, it is ALREADY_EXISTS (EMAIL_TAKEN)
+        instead.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Login(self, request, context):
-        """Starts a session. UNAUTHENTICATED (INVALID_CREDENTIALS) alike for unknown e-mail and wrong password;
-        RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) after five failures within 15 minutes from one network address or one known
-        device, and for unknown devices after many from all addresses. No token needed.
+        """Starts a session. No token needed. UNAUTHENTICATED (INVALID_CREDENTIALS) both for an unknown e-mail address and for
+        a wrong password. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) after five failures within 15 minutes from one network
+        address or one known device, and for unknown devices after a larger number from all addresses.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Refresh(self, request, context):
-        """Trades a refresh token for new tokens. UNAUTHENTICATED (INVALID_REFRESH_TOKEN) for one that is unknown, expired or
-        revoked. A token already traded revokes the whole session, even if the first answer was lost (REFRESH_TOKEN_REUSED);
-        so this call is never retried. No token needed.
+        """Exchanges a refresh token for new tokens. No token needed. UNAUTHENTICATED (INVALID_REFRESH_TOKEN) for one that is
+        unknown, expired or revoked. A token that was already exchanged revokes the session (REFRESH_TOKEN_REUSED), even if
+        the first response was lost. So this call must not be retried.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Logout(self, request, context):
-        """Ends the session that the refresh token belongs to; unknown tokens are ignored. No token needed.
+        """Ends the session to which the refresh token belongs. Unknown tokens are ignored. No token needed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -217,58 +218,60 @@ class UsersServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateUser(self, request, context):
-        """Changes the name where present, and has a code mailed to another e-mail, which counts once the code came back
-        (ConfirmEmailChange). ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one; UNAUTHENTICATED
-        (REAUTHENTICATION_REQUIRED) for another e-mail without the password and without a login of the last five minutes.
+        """Changes the name if it is present. A code is mailed to a new e-mail address, which takes effect when the code is
+        confirmed (ConfirmEmailChange). ABORTED (VERSION_MISMATCH) if `version` is given and is not the stored one.
+        UNAUTHENTICATED (REAUTHENTICATION_REQUIRED) for a new e-mail address without the password and without a login
+        within the last five minutes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmEmailChange(self, request, context):
-        """Moves the account to the address that the token was mailed to. The former address is told, and gets a token that
-        undoes it. INVALID_ARGUMENT (MAILED_TOKEN_INVALID), ALREADY_EXISTS (EMAIL_TAKEN), RESOURCE_EXHAUSTED
-        (TOO_MANY_EMAIL_CHANGES) for the sixth in seven days. No other token needed.
+        """Changes the account's address to the one to which the token was mailed. The former address gets a mail with a token
+        that undoes the change. INVALID_ARGUMENT (MAILED_TOKEN_INVALID), ALREADY_EXISTS (EMAIL_TAKEN), RESOURCE_EXHAUSTED
+        (TOO_MANY_EMAIL_CHANGES) for the sixth change in seven days. No other token needed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UndoEmailChange(self, request, context):
-        """Gives the account back to the former address that the token was mailed to; every session ends, no password is right
-        any more, and a token for a new one is mailed there. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed.
+        """Restores the former address, to which the token was mailed. All sessions end, the password becomes invalid, and a
+        token for setting a new password is mailed to that address. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token
+        needed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportUser(self, request, context):
-        """All that is kept here about a person. UNAUTHENTICATED (REAUTHENTICATION_REQUIRED) without the password and without a
-        login of the last five minutes.
+        """Returns all data of a person that this service stores. UNAUTHENTICATED (REAUTHENTICATION_REQUIRED) without the
+        password and without a login within the last five minutes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ChangePassword(self, request, context):
-        """Replaces the password and ends every session. UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong current one, which
-        counts like a failed login; INVALID_ARGUMENT (WEAK_PASSWORD).
+        """Replaces the password and ends all sessions. INVALID_ARGUMENT (WEAK_PASSWORD). UNAUTHENTICATED
+        (INVALID_CREDENTIALS) for a wrong current password, which counts as a failed login.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RequestPasswordReset(self, request, context):
-        """Has a token mailed that resets the password; answers alike whether or not there is such an account. In 15 minutes it
-        sends at most three mails by requests from one network address, and ten in all. RESOURCE_EXHAUSTED
-        (TOO_MANY_ATTEMPTS) for an address that asks too often. No token needed.
+        """Requests a mail with a token that resets the password. The response is the same whether or not the account exists.
+        No token needed. An account gets at most three mails in 15 minutes for requests from one network address, and ten
+        in total. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) for a network address with too many requests.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResetPassword(self, request, context):
-        """Replaces the password by the proof of a mailed token, ends every session, and verifies the address. INVALID_ARGUMENT
+        """Replaces the password with a mailed token, ends all sessions, and verifies the address. INVALID_ARGUMENT
         (MAILED_TOKEN_INVALID, WEAK_PASSWORD). No other token needed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -276,44 +279,46 @@ class UsersServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RequestEmailVerification(self, request, context):
-        """Has a token mailed that verifies the address; nothing for a verified one. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS).
+        """Requests a mail with a token that verifies the address. Nothing is sent if it is already verified.
+        RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def VerifyEmail(self, request, context):
-        """Verifies the address by the proof of a mailed token. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed.
+        """Verifies the address with a mailed token. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def IssueMailedToken(self, request, context):
-        """A token to be mailed at once; earlier ones stay good until one is used. For notifications (role service) only. NOT_FOUND
-        (CHALLENGE_NOT_FOUND) when there is nothing to prove any more.
+        """Issues a token to be mailed at once. Earlier tokens stay valid until one of them is used. For the notifications
+        service only. NOT_FOUND (CHALLENGE_NOT_FOUND) if the challenge was answered or no longer exists.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetRoles(self, request, context):
-        """Replaces the roles of an account. Admins only, after a recent login or with the password (REAUTHENTICATION_REQUIRED); the last admin keeps the role (FAILED_PRECONDITION, LAST_ADMIN).
+        """Replaces the roles of an account. Admins only, after a recent login or with the password
+        (REAUTHENTICATION_REQUIRED). The last admin cannot lose the role (FAILED_PRECONDITION, LAST_ADMIN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUser(self, request, context):
-        """Deletes the account and all that names the person; emits shop.user.deleted.v1. Access tokens given out verify until
-        they expire. The last admin stays (FAILED_PRECONDITION, LAST_ADMIN).
+        """Deletes the account and all data that identify the person, and publishes shop.user.deleted.v1. The last admin
+        cannot be deleted (FAILED_PRECONDITION, LAST_ADMIN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAddresses(self, request, context):
-        """Lists a person's addresses, oldest first; at most 20 are kept.
+        """Lists a person's addresses, oldest first. There are at most 20.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -341,22 +346,23 @@ class UsersServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetContacts(self, request, context):
-        """How to reach people: for services (role service) only, asked when a message is sent, never stored elsewhere.
+        """Returns how to reach people. For services only, which call this when they send a message and must not store the
+        result.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetJwks(self, request, context):
-        """The public keys that verify access tokens (RFC 7517), and which tokens are void before their time. No token needed.
+        """Returns the public keys that verify access tokens (RFC 7517), and the revoked access tokens. No token needed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateKeys(self, request, context):
-        """Starts signing with the next key; the old one still verifies until its last token has expired. Admins only.
-        RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS) while eight old keys still verify.
+        """Signs access tokens with the next key from now on. Tokens of the old key stay valid until they expire. Admins only.
+        RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS) while eight old keys still verify tokens.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -499,8 +505,8 @@ def add_UsersServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class UsersService:
-    """Who a person is to the shop, and how they prove it. A call on a person's behalf carries their access token in the
-    `authorization` metadata as `Bearer <JWT>`; where a request names a user_id, only that user or an admin may call.
+    """Accounts and authentication. A call on a person's behalf carries the person's access token in the `authorization`
+    metadata as `Bearer <JWT>`. If a request names a user_id, only that user and admins may call.
     """
 
     @staticmethod

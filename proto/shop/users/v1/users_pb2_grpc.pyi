@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class UsersServiceStub:
-    """Who a person is to the shop, and how they prove it. A call on a person's behalf carries their access token in the
-    `authorization` metadata as `Bearer <JWT>`; where a request names a user_id, only that user or an admin may call.
+    """Accounts and authentication. A call on a person's behalf carries the person's access token in the `authorization`
+    metadata as `Bearer <JWT>`. If a request names a user_id, only that user and admins may call.
     """
 
     @_typing.overload
@@ -36,73 +36,80 @@ class UsersServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> UsersServiceAsyncStub: ...
     Register: _grpc.UnaryUnaryMultiCallable[_users_pb2.RegisterRequest, _users_pb2.RegisterResponse]
-    """Creates an account with the role customer. No token needed. INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the wrong
-    length or among the most frequent ones. An address that has an account gets the same answer as a new one, with the id
-    of nobody, and its owner a mail; or, where the platform is set to tell (REGISTRATION=open), ALREADY_EXISTS (EMAIL_TAKEN).
+    """Creates an account with the role customer. No token needed. INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the
+    wrong length or among the most frequent ones. If the address already has an account, the response is the same, with
+    an id that belongs to nobody, and the owner gets a mail. With REGISTRATION=open, it is ALREADY_EXISTS (EMAIL_TAKEN)
+    instead.
     """
     Login: _grpc.UnaryUnaryMultiCallable[_users_pb2.LoginRequest, _users_pb2.LoginResponse]
-    """Starts a session. UNAUTHENTICATED (INVALID_CREDENTIALS) alike for unknown e-mail and wrong password;
-    RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) after five failures within 15 minutes from one network address or one known
-    device, and for unknown devices after many from all addresses. No token needed.
+    """Starts a session. No token needed. UNAUTHENTICATED (INVALID_CREDENTIALS) both for an unknown e-mail address and for
+    a wrong password. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) after five failures within 15 minutes from one network
+    address or one known device, and for unknown devices after a larger number from all addresses.
     """
     Refresh: _grpc.UnaryUnaryMultiCallable[_users_pb2.RefreshRequest, _users_pb2.RefreshResponse]
-    """Trades a refresh token for new tokens. UNAUTHENTICATED (INVALID_REFRESH_TOKEN) for one that is unknown, expired or
-    revoked. A token already traded revokes the whole session, even if the first answer was lost (REFRESH_TOKEN_REUSED);
-    so this call is never retried. No token needed.
+    """Exchanges a refresh token for new tokens. No token needed. UNAUTHENTICATED (INVALID_REFRESH_TOKEN) for one that is
+    unknown, expired or revoked. A token that was already exchanged revokes the session (REFRESH_TOKEN_REUSED), even if
+    the first response was lost. So this call must not be retried.
     """
     Logout: _grpc.UnaryUnaryMultiCallable[_users_pb2.LogoutRequest, _users_pb2.LogoutResponse]
-    """Ends the session that the refresh token belongs to; unknown tokens are ignored. No token needed."""
+    """Ends the session to which the refresh token belongs. Unknown tokens are ignored. No token needed."""
     GetUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.GetUserRequest, _users_pb2.GetUserResponse]
     """Reads a profile."""
     ListUsers: _grpc.UnaryUnaryMultiCallable[_users_pb2.ListUsersRequest, _users_pb2.ListUsersResponse]
     """Lists accounts, newest first. Admins only."""
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.UpdateUserRequest, _users_pb2.UpdateUserResponse]
-    """Changes the name where present, and has a code mailed to another e-mail, which counts once the code came back
-    (ConfirmEmailChange). ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one; UNAUTHENTICATED
-    (REAUTHENTICATION_REQUIRED) for another e-mail without the password and without a login of the last five minutes.
+    """Changes the name if it is present. A code is mailed to a new e-mail address, which takes effect when the code is
+    confirmed (ConfirmEmailChange). ABORTED (VERSION_MISMATCH) if `version` is given and is not the stored one.
+    UNAUTHENTICATED (REAUTHENTICATION_REQUIRED) for a new e-mail address without the password and without a login
+    within the last five minutes.
     """
     ConfirmEmailChange: _grpc.UnaryUnaryMultiCallable[_users_pb2.ConfirmEmailChangeRequest, _users_pb2.ConfirmEmailChangeResponse]
-    """Moves the account to the address that the token was mailed to. The former address is told, and gets a token that
-    undoes it. INVALID_ARGUMENT (MAILED_TOKEN_INVALID), ALREADY_EXISTS (EMAIL_TAKEN), RESOURCE_EXHAUSTED
-    (TOO_MANY_EMAIL_CHANGES) for the sixth in seven days. No other token needed.
+    """Changes the account's address to the one to which the token was mailed. The former address gets a mail with a token
+    that undoes the change. INVALID_ARGUMENT (MAILED_TOKEN_INVALID), ALREADY_EXISTS (EMAIL_TAKEN), RESOURCE_EXHAUSTED
+    (TOO_MANY_EMAIL_CHANGES) for the sixth change in seven days. No other token needed.
     """
     UndoEmailChange: _grpc.UnaryUnaryMultiCallable[_users_pb2.UndoEmailChangeRequest, _users_pb2.UndoEmailChangeResponse]
-    """Gives the account back to the former address that the token was mailed to; every session ends, no password is right
-    any more, and a token for a new one is mailed there. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed.
+    """Restores the former address, to which the token was mailed. All sessions end, the password becomes invalid, and a
+    token for setting a new password is mailed to that address. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token
+    needed.
     """
     ExportUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.ExportUserRequest, _users_pb2.ExportUserResponse]
-    """All that is kept here about a person. UNAUTHENTICATED (REAUTHENTICATION_REQUIRED) without the password and without a
-    login of the last five minutes.
+    """Returns all data of a person that this service stores. UNAUTHENTICATED (REAUTHENTICATION_REQUIRED) without the
+    password and without a login within the last five minutes.
     """
     ChangePassword: _grpc.UnaryUnaryMultiCallable[_users_pb2.ChangePasswordRequest, _users_pb2.ChangePasswordResponse]
-    """Replaces the password and ends every session. UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong current one, which
-    counts like a failed login; INVALID_ARGUMENT (WEAK_PASSWORD).
+    """Replaces the password and ends all sessions. INVALID_ARGUMENT (WEAK_PASSWORD). UNAUTHENTICATED
+    (INVALID_CREDENTIALS) for a wrong current password, which counts as a failed login.
     """
     RequestPasswordReset: _grpc.UnaryUnaryMultiCallable[_users_pb2.RequestPasswordResetRequest, _users_pb2.RequestPasswordResetResponse]
-    """Has a token mailed that resets the password; answers alike whether or not there is such an account. In 15 minutes it
-    sends at most three mails by requests from one network address, and ten in all. RESOURCE_EXHAUSTED
-    (TOO_MANY_ATTEMPTS) for an address that asks too often. No token needed.
+    """Requests a mail with a token that resets the password. The response is the same whether or not the account exists.
+    No token needed. An account gets at most three mails in 15 minutes for requests from one network address, and ten
+    in total. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) for a network address with too many requests.
     """
     ResetPassword: _grpc.UnaryUnaryMultiCallable[_users_pb2.ResetPasswordRequest, _users_pb2.ResetPasswordResponse]
-    """Replaces the password by the proof of a mailed token, ends every session, and verifies the address. INVALID_ARGUMENT
+    """Replaces the password with a mailed token, ends all sessions, and verifies the address. INVALID_ARGUMENT
     (MAILED_TOKEN_INVALID, WEAK_PASSWORD). No other token needed.
     """
     RequestEmailVerification: _grpc.UnaryUnaryMultiCallable[_users_pb2.RequestEmailVerificationRequest, _users_pb2.RequestEmailVerificationResponse]
-    """Has a token mailed that verifies the address; nothing for a verified one. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS)."""
+    """Requests a mail with a token that verifies the address. Nothing is sent if it is already verified.
+    RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS).
+    """
     VerifyEmail: _grpc.UnaryUnaryMultiCallable[_users_pb2.VerifyEmailRequest, _users_pb2.VerifyEmailResponse]
-    """Verifies the address by the proof of a mailed token. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed."""
+    """Verifies the address with a mailed token. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed."""
     IssueMailedToken: _grpc.UnaryUnaryMultiCallable[_users_pb2.IssueMailedTokenRequest, _users_pb2.IssueMailedTokenResponse]
-    """A token to be mailed at once; earlier ones stay good until one is used. For notifications (role service) only. NOT_FOUND
-    (CHALLENGE_NOT_FOUND) when there is nothing to prove any more.
+    """Issues a token to be mailed at once. Earlier tokens stay valid until one of them is used. For the notifications
+    service only. NOT_FOUND (CHALLENGE_NOT_FOUND) if the challenge was answered or no longer exists.
     """
     SetRoles: _grpc.UnaryUnaryMultiCallable[_users_pb2.SetRolesRequest, _users_pb2.SetRolesResponse]
-    """Replaces the roles of an account. Admins only, after a recent login or with the password (REAUTHENTICATION_REQUIRED); the last admin keeps the role (FAILED_PRECONDITION, LAST_ADMIN)."""
+    """Replaces the roles of an account. Admins only, after a recent login or with the password
+    (REAUTHENTICATION_REQUIRED). The last admin cannot lose the role (FAILED_PRECONDITION, LAST_ADMIN).
+    """
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.DeleteUserRequest, _users_pb2.DeleteUserResponse]
-    """Deletes the account and all that names the person; emits shop.user.deleted.v1. Access tokens given out verify until
-    they expire. The last admin stays (FAILED_PRECONDITION, LAST_ADMIN).
+    """Deletes the account and all data that identify the person, and publishes shop.user.deleted.v1. The last admin
+    cannot be deleted (FAILED_PRECONDITION, LAST_ADMIN).
     """
     ListAddresses: _grpc.UnaryUnaryMultiCallable[_users_pb2.ListAddressesRequest, _users_pb2.ListAddressesResponse]
-    """Lists a person's addresses, oldest first; at most 20 are kept."""
+    """Lists a person's addresses, oldest first. There are at most 20."""
     AddAddress: _grpc.UnaryUnaryMultiCallable[_users_pb2.AddAddressRequest, _users_pb2.AddAddressResponse]
     """Adds an address. RESOURCE_EXHAUSTED (TOO_MANY_ADDRESSES) beyond 20."""
     UpdateAddress: _grpc.UnaryUnaryMultiCallable[_users_pb2.UpdateAddressRequest, _users_pb2.UpdateAddressResponse]
@@ -110,89 +117,98 @@ class UsersServiceStub:
     DeleteAddress: _grpc.UnaryUnaryMultiCallable[_users_pb2.DeleteAddressRequest, _users_pb2.DeleteAddressResponse]
     """Removes an address. NOT_FOUND (ADDRESS_NOT_FOUND)."""
     GetContacts: _grpc.UnaryUnaryMultiCallable[_users_pb2.GetContactsRequest, _users_pb2.GetContactsResponse]
-    """How to reach people: for services (role service) only, asked when a message is sent, never stored elsewhere."""
+    """Returns how to reach people. For services only, which call this when they send a message and must not store the
+    result.
+    """
     GetJwks: _grpc.UnaryUnaryMultiCallable[_users_pb2.GetJwksRequest, _users_pb2.GetJwksResponse]
-    """The public keys that verify access tokens (RFC 7517), and which tokens are void before their time. No token needed."""
+    """Returns the public keys that verify access tokens (RFC 7517), and the revoked access tokens. No token needed."""
     RotateKeys: _grpc.UnaryUnaryMultiCallable[_users_pb2.RotateKeysRequest, _users_pb2.RotateKeysResponse]
-    """Starts signing with the next key; the old one still verifies until its last token has expired. Admins only.
-    RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS) while eight old keys still verify.
+    """Signs access tokens with the next key from now on. Tokens of the old key stay valid until they expire. Admins only.
+    RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS) while eight old keys still verify tokens.
     """
 
 @_typing.type_check_only
 class UsersServiceAsyncStub(UsersServiceStub):
-    """Who a person is to the shop, and how they prove it. A call on a person's behalf carries their access token in the
-    `authorization` metadata as `Bearer <JWT>`; where a request names a user_id, only that user or an admin may call.
+    """Accounts and authentication. A call on a person's behalf carries the person's access token in the `authorization`
+    metadata as `Bearer <JWT>`. If a request names a user_id, only that user and admins may call.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Register: _aio.UnaryUnaryMultiCallable[_users_pb2.RegisterRequest, _users_pb2.RegisterResponse]  # type: ignore[assignment]
-    """Creates an account with the role customer. No token needed. INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the wrong
-    length or among the most frequent ones. An address that has an account gets the same answer as a new one, with the id
-    of nobody, and its owner a mail; or, where the platform is set to tell (REGISTRATION=open), ALREADY_EXISTS (EMAIL_TAKEN).
+    """Creates an account with the role customer. No token needed. INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the
+    wrong length or among the most frequent ones. If the address already has an account, the response is the same, with
+    an id that belongs to nobody, and the owner gets a mail. With REGISTRATION=open, it is ALREADY_EXISTS (EMAIL_TAKEN)
+    instead.
     """
     Login: _aio.UnaryUnaryMultiCallable[_users_pb2.LoginRequest, _users_pb2.LoginResponse]  # type: ignore[assignment]
-    """Starts a session. UNAUTHENTICATED (INVALID_CREDENTIALS) alike for unknown e-mail and wrong password;
-    RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) after five failures within 15 minutes from one network address or one known
-    device, and for unknown devices after many from all addresses. No token needed.
+    """Starts a session. No token needed. UNAUTHENTICATED (INVALID_CREDENTIALS) both for an unknown e-mail address and for
+    a wrong password. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) after five failures within 15 minutes from one network
+    address or one known device, and for unknown devices after a larger number from all addresses.
     """
     Refresh: _aio.UnaryUnaryMultiCallable[_users_pb2.RefreshRequest, _users_pb2.RefreshResponse]  # type: ignore[assignment]
-    """Trades a refresh token for new tokens. UNAUTHENTICATED (INVALID_REFRESH_TOKEN) for one that is unknown, expired or
-    revoked. A token already traded revokes the whole session, even if the first answer was lost (REFRESH_TOKEN_REUSED);
-    so this call is never retried. No token needed.
+    """Exchanges a refresh token for new tokens. No token needed. UNAUTHENTICATED (INVALID_REFRESH_TOKEN) for one that is
+    unknown, expired or revoked. A token that was already exchanged revokes the session (REFRESH_TOKEN_REUSED), even if
+    the first response was lost. So this call must not be retried.
     """
     Logout: _aio.UnaryUnaryMultiCallable[_users_pb2.LogoutRequest, _users_pb2.LogoutResponse]  # type: ignore[assignment]
-    """Ends the session that the refresh token belongs to; unknown tokens are ignored. No token needed."""
+    """Ends the session to which the refresh token belongs. Unknown tokens are ignored. No token needed."""
     GetUser: _aio.UnaryUnaryMultiCallable[_users_pb2.GetUserRequest, _users_pb2.GetUserResponse]  # type: ignore[assignment]
     """Reads a profile."""
     ListUsers: _aio.UnaryUnaryMultiCallable[_users_pb2.ListUsersRequest, _users_pb2.ListUsersResponse]  # type: ignore[assignment]
     """Lists accounts, newest first. Admins only."""
     UpdateUser: _aio.UnaryUnaryMultiCallable[_users_pb2.UpdateUserRequest, _users_pb2.UpdateUserResponse]  # type: ignore[assignment]
-    """Changes the name where present, and has a code mailed to another e-mail, which counts once the code came back
-    (ConfirmEmailChange). ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one; UNAUTHENTICATED
-    (REAUTHENTICATION_REQUIRED) for another e-mail without the password and without a login of the last five minutes.
+    """Changes the name if it is present. A code is mailed to a new e-mail address, which takes effect when the code is
+    confirmed (ConfirmEmailChange). ABORTED (VERSION_MISMATCH) if `version` is given and is not the stored one.
+    UNAUTHENTICATED (REAUTHENTICATION_REQUIRED) for a new e-mail address without the password and without a login
+    within the last five minutes.
     """
     ConfirmEmailChange: _aio.UnaryUnaryMultiCallable[_users_pb2.ConfirmEmailChangeRequest, _users_pb2.ConfirmEmailChangeResponse]  # type: ignore[assignment]
-    """Moves the account to the address that the token was mailed to. The former address is told, and gets a token that
-    undoes it. INVALID_ARGUMENT (MAILED_TOKEN_INVALID), ALREADY_EXISTS (EMAIL_TAKEN), RESOURCE_EXHAUSTED
-    (TOO_MANY_EMAIL_CHANGES) for the sixth in seven days. No other token needed.
+    """Changes the account's address to the one to which the token was mailed. The former address gets a mail with a token
+    that undoes the change. INVALID_ARGUMENT (MAILED_TOKEN_INVALID), ALREADY_EXISTS (EMAIL_TAKEN), RESOURCE_EXHAUSTED
+    (TOO_MANY_EMAIL_CHANGES) for the sixth change in seven days. No other token needed.
     """
     UndoEmailChange: _aio.UnaryUnaryMultiCallable[_users_pb2.UndoEmailChangeRequest, _users_pb2.UndoEmailChangeResponse]  # type: ignore[assignment]
-    """Gives the account back to the former address that the token was mailed to; every session ends, no password is right
-    any more, and a token for a new one is mailed there. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed.
+    """Restores the former address, to which the token was mailed. All sessions end, the password becomes invalid, and a
+    token for setting a new password is mailed to that address. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token
+    needed.
     """
     ExportUser: _aio.UnaryUnaryMultiCallable[_users_pb2.ExportUserRequest, _users_pb2.ExportUserResponse]  # type: ignore[assignment]
-    """All that is kept here about a person. UNAUTHENTICATED (REAUTHENTICATION_REQUIRED) without the password and without a
-    login of the last five minutes.
+    """Returns all data of a person that this service stores. UNAUTHENTICATED (REAUTHENTICATION_REQUIRED) without the
+    password and without a login within the last five minutes.
     """
     ChangePassword: _aio.UnaryUnaryMultiCallable[_users_pb2.ChangePasswordRequest, _users_pb2.ChangePasswordResponse]  # type: ignore[assignment]
-    """Replaces the password and ends every session. UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong current one, which
-    counts like a failed login; INVALID_ARGUMENT (WEAK_PASSWORD).
+    """Replaces the password and ends all sessions. INVALID_ARGUMENT (WEAK_PASSWORD). UNAUTHENTICATED
+    (INVALID_CREDENTIALS) for a wrong current password, which counts as a failed login.
     """
     RequestPasswordReset: _aio.UnaryUnaryMultiCallable[_users_pb2.RequestPasswordResetRequest, _users_pb2.RequestPasswordResetResponse]  # type: ignore[assignment]
-    """Has a token mailed that resets the password; answers alike whether or not there is such an account. In 15 minutes it
-    sends at most three mails by requests from one network address, and ten in all. RESOURCE_EXHAUSTED
-    (TOO_MANY_ATTEMPTS) for an address that asks too often. No token needed.
+    """Requests a mail with a token that resets the password. The response is the same whether or not the account exists.
+    No token needed. An account gets at most three mails in 15 minutes for requests from one network address, and ten
+    in total. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) for a network address with too many requests.
     """
     ResetPassword: _aio.UnaryUnaryMultiCallable[_users_pb2.ResetPasswordRequest, _users_pb2.ResetPasswordResponse]  # type: ignore[assignment]
-    """Replaces the password by the proof of a mailed token, ends every session, and verifies the address. INVALID_ARGUMENT
+    """Replaces the password with a mailed token, ends all sessions, and verifies the address. INVALID_ARGUMENT
     (MAILED_TOKEN_INVALID, WEAK_PASSWORD). No other token needed.
     """
     RequestEmailVerification: _aio.UnaryUnaryMultiCallable[_users_pb2.RequestEmailVerificationRequest, _users_pb2.RequestEmailVerificationResponse]  # type: ignore[assignment]
-    """Has a token mailed that verifies the address; nothing for a verified one. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS)."""
+    """Requests a mail with a token that verifies the address. Nothing is sent if it is already verified.
+    RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS).
+    """
     VerifyEmail: _aio.UnaryUnaryMultiCallable[_users_pb2.VerifyEmailRequest, _users_pb2.VerifyEmailResponse]  # type: ignore[assignment]
-    """Verifies the address by the proof of a mailed token. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed."""
+    """Verifies the address with a mailed token. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed."""
     IssueMailedToken: _aio.UnaryUnaryMultiCallable[_users_pb2.IssueMailedTokenRequest, _users_pb2.IssueMailedTokenResponse]  # type: ignore[assignment]
-    """A token to be mailed at once; earlier ones stay good until one is used. For notifications (role service) only. NOT_FOUND
-    (CHALLENGE_NOT_FOUND) when there is nothing to prove any more.
+    """Issues a token to be mailed at once. Earlier tokens stay valid until one of them is used. For the notifications
+    service only. NOT_FOUND (CHALLENGE_NOT_FOUND) if the challenge was answered or no longer exists.
     """
     SetRoles: _aio.UnaryUnaryMultiCallable[_users_pb2.SetRolesRequest, _users_pb2.SetRolesResponse]  # type: ignore[assignment]
-    """Replaces the roles of an account. Admins only, after a recent login or with the password (REAUTHENTICATION_REQUIRED); the last admin keeps the role (FAILED_PRECONDITION, LAST_ADMIN)."""
+    """Replaces the roles of an account. Admins only, after a recent login or with the password
+    (REAUTHENTICATION_REQUIRED). The last admin cannot lose the role (FAILED_PRECONDITION, LAST_ADMIN).
+    """
     DeleteUser: _aio.UnaryUnaryMultiCallable[_users_pb2.DeleteUserRequest, _users_pb2.DeleteUserResponse]  # type: ignore[assignment]
-    """Deletes the account and all that names the person; emits shop.user.deleted.v1. Access tokens given out verify until
-    they expire. The last admin stays (FAILED_PRECONDITION, LAST_ADMIN).
+    """Deletes the account and all data that identify the person, and publishes shop.user.deleted.v1. The last admin
+    cannot be deleted (FAILED_PRECONDITION, LAST_ADMIN).
     """
     ListAddresses: _aio.UnaryUnaryMultiCallable[_users_pb2.ListAddressesRequest, _users_pb2.ListAddressesResponse]  # type: ignore[assignment]
-    """Lists a person's addresses, oldest first; at most 20 are kept."""
+    """Lists a person's addresses, oldest first. There are at most 20."""
     AddAddress: _aio.UnaryUnaryMultiCallable[_users_pb2.AddAddressRequest, _users_pb2.AddAddressResponse]  # type: ignore[assignment]
     """Adds an address. RESOURCE_EXHAUSTED (TOO_MANY_ADDRESSES) beyond 20."""
     UpdateAddress: _aio.UnaryUnaryMultiCallable[_users_pb2.UpdateAddressRequest, _users_pb2.UpdateAddressResponse]  # type: ignore[assignment]
@@ -200,17 +216,19 @@ class UsersServiceAsyncStub(UsersServiceStub):
     DeleteAddress: _aio.UnaryUnaryMultiCallable[_users_pb2.DeleteAddressRequest, _users_pb2.DeleteAddressResponse]  # type: ignore[assignment]
     """Removes an address. NOT_FOUND (ADDRESS_NOT_FOUND)."""
     GetContacts: _aio.UnaryUnaryMultiCallable[_users_pb2.GetContactsRequest, _users_pb2.GetContactsResponse]  # type: ignore[assignment]
-    """How to reach people: for services (role service) only, asked when a message is sent, never stored elsewhere."""
+    """Returns how to reach people. For services only, which call this when they send a message and must not store the
+    result.
+    """
     GetJwks: _aio.UnaryUnaryMultiCallable[_users_pb2.GetJwksRequest, _users_pb2.GetJwksResponse]  # type: ignore[assignment]
-    """The public keys that verify access tokens (RFC 7517), and which tokens are void before their time. No token needed."""
+    """Returns the public keys that verify access tokens (RFC 7517), and the revoked access tokens. No token needed."""
     RotateKeys: _aio.UnaryUnaryMultiCallable[_users_pb2.RotateKeysRequest, _users_pb2.RotateKeysResponse]  # type: ignore[assignment]
-    """Starts signing with the next key; the old one still verifies until its last token has expired. Admins only.
-    RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS) while eight old keys still verify.
+    """Signs access tokens with the next key from now on. Tokens of the old key stay valid until they expire. Admins only.
+    RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS) while eight old keys still verify tokens.
     """
 
 class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Who a person is to the shop, and how they prove it. A call on a person's behalf carries their access token in the
-    `authorization` metadata as `Bearer <JWT>`; where a request names a user_id, only that user or an admin may call.
+    """Accounts and authentication. A call on a person's behalf carries the person's access token in the `authorization`
+    metadata as `Bearer <JWT>`. If a request names a user_id, only that user and admins may call.
     """
 
     @_abc_1.abstractmethod
@@ -219,9 +237,10 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.RegisterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.RegisterResponse, _abc.Awaitable[_users_pb2.RegisterResponse]]:
-        """Creates an account with the role customer. No token needed. INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the wrong
-        length or among the most frequent ones. An address that has an account gets the same answer as a new one, with the id
-        of nobody, and its owner a mail; or, where the platform is set to tell (REGISTRATION=open), ALREADY_EXISTS (EMAIL_TAKEN).
+        """Creates an account with the role customer. No token needed. INVALID_ARGUMENT (WEAK_PASSWORD) for a password of the
+        wrong length or among the most frequent ones. If the address already has an account, the response is the same, with
+        an id that belongs to nobody, and the owner gets a mail. With REGISTRATION=open, it is ALREADY_EXISTS (EMAIL_TAKEN)
+        instead.
         """
 
     @_abc_1.abstractmethod
@@ -230,9 +249,9 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.LoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.LoginResponse, _abc.Awaitable[_users_pb2.LoginResponse]]:
-        """Starts a session. UNAUTHENTICATED (INVALID_CREDENTIALS) alike for unknown e-mail and wrong password;
-        RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) after five failures within 15 minutes from one network address or one known
-        device, and for unknown devices after many from all addresses. No token needed.
+        """Starts a session. No token needed. UNAUTHENTICATED (INVALID_CREDENTIALS) both for an unknown e-mail address and for
+        a wrong password. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) after five failures within 15 minutes from one network
+        address or one known device, and for unknown devices after a larger number from all addresses.
         """
 
     @_abc_1.abstractmethod
@@ -241,9 +260,9 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.RefreshRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.RefreshResponse, _abc.Awaitable[_users_pb2.RefreshResponse]]:
-        """Trades a refresh token for new tokens. UNAUTHENTICATED (INVALID_REFRESH_TOKEN) for one that is unknown, expired or
-        revoked. A token already traded revokes the whole session, even if the first answer was lost (REFRESH_TOKEN_REUSED);
-        so this call is never retried. No token needed.
+        """Exchanges a refresh token for new tokens. No token needed. UNAUTHENTICATED (INVALID_REFRESH_TOKEN) for one that is
+        unknown, expired or revoked. A token that was already exchanged revokes the session (REFRESH_TOKEN_REUSED), even if
+        the first response was lost. So this call must not be retried.
         """
 
     @_abc_1.abstractmethod
@@ -252,7 +271,7 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.LogoutRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.LogoutResponse, _abc.Awaitable[_users_pb2.LogoutResponse]]:
-        """Ends the session that the refresh token belongs to; unknown tokens are ignored. No token needed."""
+        """Ends the session to which the refresh token belongs. Unknown tokens are ignored. No token needed."""
 
     @_abc_1.abstractmethod
     def GetUser(
@@ -276,9 +295,10 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.UpdateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.UpdateUserResponse, _abc.Awaitable[_users_pb2.UpdateUserResponse]]:
-        """Changes the name where present, and has a code mailed to another e-mail, which counts once the code came back
-        (ConfirmEmailChange). ABORTED (VERSION_MISMATCH) when `version` is given and not the stored one; UNAUTHENTICATED
-        (REAUTHENTICATION_REQUIRED) for another e-mail without the password and without a login of the last five minutes.
+        """Changes the name if it is present. A code is mailed to a new e-mail address, which takes effect when the code is
+        confirmed (ConfirmEmailChange). ABORTED (VERSION_MISMATCH) if `version` is given and is not the stored one.
+        UNAUTHENTICATED (REAUTHENTICATION_REQUIRED) for a new e-mail address without the password and without a login
+        within the last five minutes.
         """
 
     @_abc_1.abstractmethod
@@ -287,9 +307,9 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.ConfirmEmailChangeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.ConfirmEmailChangeResponse, _abc.Awaitable[_users_pb2.ConfirmEmailChangeResponse]]:
-        """Moves the account to the address that the token was mailed to. The former address is told, and gets a token that
-        undoes it. INVALID_ARGUMENT (MAILED_TOKEN_INVALID), ALREADY_EXISTS (EMAIL_TAKEN), RESOURCE_EXHAUSTED
-        (TOO_MANY_EMAIL_CHANGES) for the sixth in seven days. No other token needed.
+        """Changes the account's address to the one to which the token was mailed. The former address gets a mail with a token
+        that undoes the change. INVALID_ARGUMENT (MAILED_TOKEN_INVALID), ALREADY_EXISTS (EMAIL_TAKEN), RESOURCE_EXHAUSTED
+        (TOO_MANY_EMAIL_CHANGES) for the sixth change in seven days. No other token needed.
         """
 
     @_abc_1.abstractmethod
@@ -298,8 +318,9 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.UndoEmailChangeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.UndoEmailChangeResponse, _abc.Awaitable[_users_pb2.UndoEmailChangeResponse]]:
-        """Gives the account back to the former address that the token was mailed to; every session ends, no password is right
-        any more, and a token for a new one is mailed there. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed.
+        """Restores the former address, to which the token was mailed. All sessions end, the password becomes invalid, and a
+        token for setting a new password is mailed to that address. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token
+        needed.
         """
 
     @_abc_1.abstractmethod
@@ -308,8 +329,8 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.ExportUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.ExportUserResponse, _abc.Awaitable[_users_pb2.ExportUserResponse]]:
-        """All that is kept here about a person. UNAUTHENTICATED (REAUTHENTICATION_REQUIRED) without the password and without a
-        login of the last five minutes.
+        """Returns all data of a person that this service stores. UNAUTHENTICATED (REAUTHENTICATION_REQUIRED) without the
+        password and without a login within the last five minutes.
         """
 
     @_abc_1.abstractmethod
@@ -318,8 +339,8 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.ChangePasswordRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.ChangePasswordResponse, _abc.Awaitable[_users_pb2.ChangePasswordResponse]]:
-        """Replaces the password and ends every session. UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong current one, which
-        counts like a failed login; INVALID_ARGUMENT (WEAK_PASSWORD).
+        """Replaces the password and ends all sessions. INVALID_ARGUMENT (WEAK_PASSWORD). UNAUTHENTICATED
+        (INVALID_CREDENTIALS) for a wrong current password, which counts as a failed login.
         """
 
     @_abc_1.abstractmethod
@@ -328,9 +349,9 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.RequestPasswordResetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.RequestPasswordResetResponse, _abc.Awaitable[_users_pb2.RequestPasswordResetResponse]]:
-        """Has a token mailed that resets the password; answers alike whether or not there is such an account. In 15 minutes it
-        sends at most three mails by requests from one network address, and ten in all. RESOURCE_EXHAUSTED
-        (TOO_MANY_ATTEMPTS) for an address that asks too often. No token needed.
+        """Requests a mail with a token that resets the password. The response is the same whether or not the account exists.
+        No token needed. An account gets at most three mails in 15 minutes for requests from one network address, and ten
+        in total. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS) for a network address with too many requests.
         """
 
     @_abc_1.abstractmethod
@@ -339,7 +360,7 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.ResetPasswordRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.ResetPasswordResponse, _abc.Awaitable[_users_pb2.ResetPasswordResponse]]:
-        """Replaces the password by the proof of a mailed token, ends every session, and verifies the address. INVALID_ARGUMENT
+        """Replaces the password with a mailed token, ends all sessions, and verifies the address. INVALID_ARGUMENT
         (MAILED_TOKEN_INVALID, WEAK_PASSWORD). No other token needed.
         """
 
@@ -349,7 +370,9 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.RequestEmailVerificationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.RequestEmailVerificationResponse, _abc.Awaitable[_users_pb2.RequestEmailVerificationResponse]]:
-        """Has a token mailed that verifies the address; nothing for a verified one. RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS)."""
+        """Requests a mail with a token that verifies the address. Nothing is sent if it is already verified.
+        RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS).
+        """
 
     @_abc_1.abstractmethod
     def VerifyEmail(
@@ -357,7 +380,7 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.VerifyEmailRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.VerifyEmailResponse, _abc.Awaitable[_users_pb2.VerifyEmailResponse]]:
-        """Verifies the address by the proof of a mailed token. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed."""
+        """Verifies the address with a mailed token. INVALID_ARGUMENT (MAILED_TOKEN_INVALID). No other token needed."""
 
     @_abc_1.abstractmethod
     def IssueMailedToken(
@@ -365,8 +388,8 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.IssueMailedTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.IssueMailedTokenResponse, _abc.Awaitable[_users_pb2.IssueMailedTokenResponse]]:
-        """A token to be mailed at once; earlier ones stay good until one is used. For notifications (role service) only. NOT_FOUND
-        (CHALLENGE_NOT_FOUND) when there is nothing to prove any more.
+        """Issues a token to be mailed at once. Earlier tokens stay valid until one of them is used. For the notifications
+        service only. NOT_FOUND (CHALLENGE_NOT_FOUND) if the challenge was answered or no longer exists.
         """
 
     @_abc_1.abstractmethod
@@ -375,7 +398,9 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.SetRolesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.SetRolesResponse, _abc.Awaitable[_users_pb2.SetRolesResponse]]:
-        """Replaces the roles of an account. Admins only, after a recent login or with the password (REAUTHENTICATION_REQUIRED); the last admin keeps the role (FAILED_PRECONDITION, LAST_ADMIN)."""
+        """Replaces the roles of an account. Admins only, after a recent login or with the password
+        (REAUTHENTICATION_REQUIRED). The last admin cannot lose the role (FAILED_PRECONDITION, LAST_ADMIN).
+        """
 
     @_abc_1.abstractmethod
     def DeleteUser(
@@ -383,8 +408,8 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.DeleteUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.DeleteUserResponse, _abc.Awaitable[_users_pb2.DeleteUserResponse]]:
-        """Deletes the account and all that names the person; emits shop.user.deleted.v1. Access tokens given out verify until
-        they expire. The last admin stays (FAILED_PRECONDITION, LAST_ADMIN).
+        """Deletes the account and all data that identify the person, and publishes shop.user.deleted.v1. The last admin
+        cannot be deleted (FAILED_PRECONDITION, LAST_ADMIN).
         """
 
     @_abc_1.abstractmethod
@@ -393,7 +418,7 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.ListAddressesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.ListAddressesResponse, _abc.Awaitable[_users_pb2.ListAddressesResponse]]:
-        """Lists a person's addresses, oldest first; at most 20 are kept."""
+        """Lists a person's addresses, oldest first. There are at most 20."""
 
     @_abc_1.abstractmethod
     def AddAddress(
@@ -425,7 +450,9 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.GetContactsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.GetContactsResponse, _abc.Awaitable[_users_pb2.GetContactsResponse]]:
-        """How to reach people: for services (role service) only, asked when a message is sent, never stored elsewhere."""
+        """Returns how to reach people. For services only, which call this when they send a message and must not store the
+        result.
+        """
 
     @_abc_1.abstractmethod
     def GetJwks(
@@ -433,7 +460,7 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.GetJwksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.GetJwksResponse, _abc.Awaitable[_users_pb2.GetJwksResponse]]:
-        """The public keys that verify access tokens (RFC 7517), and which tokens are void before their time. No token needed."""
+        """Returns the public keys that verify access tokens (RFC 7517), and the revoked access tokens. No token needed."""
 
     @_abc_1.abstractmethod
     def RotateKeys(
@@ -441,8 +468,8 @@ class UsersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.RotateKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.RotateKeysResponse, _abc.Awaitable[_users_pb2.RotateKeysResponse]]:
-        """Starts signing with the next key; the old one still verifies until its last token has expired. Admins only.
-        RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS) while eight old keys still verify.
+        """Signs access tokens with the next key from now on. Tokens of the old key stay valid until they expire. Admins only.
+        RESOURCE_EXHAUSTED (TOO_MANY_ROTATIONS) while eight old keys still verify tokens.
         """
 
 def add_UsersServiceServicer_to_server(servicer: UsersServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
