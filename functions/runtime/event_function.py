@@ -51,7 +51,8 @@ Sweep = Callable[[], Awaitable[None]]
 class EventFunction:
     """Handles the requests of one function. `sweep` runs before the domain's own handler of SweepDue.
 
-    A handler may take `seconds`. A broker waits longer, so the handler has ended before the event is redelivered.
+    A handler is cancelled after `seconds`. Brokers wait longer for a response, so the handler has ended before the
+    event is redelivered.
     """
 
     def __init__(self, function: Function, sweep: Sweep, seconds: float = HANDLER_SECONDS) -> None:

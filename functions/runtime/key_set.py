@@ -139,10 +139,10 @@ class KeySetCache:
         self._fetching: asyncio.Task[None] | None = None
 
     async def current(self, kid: str | None = None) -> KeySet:
-        """Return the key set. With `kid`, fetch it again if it lacks that key and is over 5 seconds old.
+        """Return the key set. If it lacks the key `kid` and is at least 5 seconds old, fetch it first.
 
-        Raises UNAVAILABLE (KEYS_UNAVAILABLE) if there is no copy of the last 5 minutes, or if the copy lacks the key
-        `kid` and is old enough that the key may be newer.
+        Raises UNAVAILABLE (KEYS_UNAVAILABLE) if the last successful fetch is 5 minutes ago, or if the key set lacks
+        `kid` and is a minute old, because the key may have been published since.
         """
         held, age = self._held, self._age()
         known = held is not None and (kid is None or kid in held.keys)
@@ -169,7 +169,7 @@ class KeySetCache:
             return self._held.public
 
     def forget(self) -> None:
-        """Fetch again before the next use, because the keys have changed."""
+        """Fetch the key set again before the next use, because it has changed."""
         self._fetched_at = self._retry_at = -math.inf
 
     def _age(self) -> float:

@@ -50,7 +50,7 @@ def seconds(at: float) -> Timestamp:
 
 
 def from_message(cls: type[T], message: Any) -> T:
-    """Return an object of a class from the message's fields, which have the names of the class's own."""
+    """Build an object of class `cls` from a message. Each field becomes the argument of the same name."""
     return cls(**{field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields})
 
 
@@ -62,7 +62,8 @@ def optional(request: Any, field: str, cls: type[Any] | None = None) -> Any:
 
 
 def to_message(cls: type[M], entity: Any, **given: Any) -> M:
-    """Return a message of the entity's attributes of the same names as its fields, and of the fields in `given`.
+    """Build a message of class `cls`. Each field is taken from `given`, or else from the entity's attribute of the same
+    name.
 
     Times, amounts, enumerations, and nested objects and lists of them are converted. None leaves a field unset.
     """
@@ -78,7 +79,7 @@ def _converters(message: Any) -> list[tuple[str, Callable[[Any], Any] | None]]:
 
 
 def _converter(field: Any) -> Callable[[Any], Any] | None:
-    """Return the conversion of an attribute to a field of a message, or None if it needs none."""
+    """Return the conversion of an attribute to this field of a message, or None if no conversion is needed."""
     convert: Callable[[Any], Any]
     if field.enum_type is not None:
         convert = {name: number for number, name in value_names(field.enum_type).items()}.__getitem__

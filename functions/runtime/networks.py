@@ -8,10 +8,10 @@ from ipaddress import IPv6Address, IPv6Network
 
 @lru_cache(maxsize=10_000)
 def network_key(address: str) -> str:
-    """Return what limits count an address by.
+    """Return the key under which limits count a network address.
 
-    It is the /64 of an IPv6 address, because a customer has a /64. An IPv4-mapped IPv6 address counts as its IPv4
-    address: all of them share one /64. Any other text is its own key.
+    For an IPv6 address it is the /64 network, because a customer usually has a whole /64. For an IPv4-mapped IPv6
+    address it is the IPv4 address, because all mapped addresses are in one /64. Any other text is its own key.
     """
     if ":" not in address:
         return address

@@ -250,7 +250,10 @@ def entries_of(stored: Stored | None) -> list[IndexKey]:
 
 
 def _merged(kind: str, entity_id: str, before: Stored | None, after: Stored | None) -> Write:
-    """Return the one write that takes an entity from `before` the group's writes to `after` them."""
+    """Return a single write with the effect of all writes of the group.
+
+    `before` is the entity's state before them, `after` the state after them.
+    """
     old, new = set(entries_of(before)), set(entries_of(after))
     return Write(kind, entity_id, before, after, sorted(new - old), sorted(old - new))
 

@@ -172,10 +172,12 @@ class Store(Protocol):
     ) -> Matches[E]:
         """Return entities that meet every term, in descending order of their sort keys.
 
-        Each entity must have one sort key in all its entries of these indexes, which no other entity has. `below` is an
-        exclusive upper bound of the sort key. The JSON of each entity contains all strings of `containing`. The cost
-        depends on the rarest term, whatever the order of the terms. A part has at most `limit` entities. It has fewer,
-        or none, if they would exceed PAGE_BYTES, or if it would take too long to find more.
+        All entries of an entity in these indexes must have the same sort key, which must be unique. `below` is an
+        exclusive upper bound of the sort key. Only entities whose JSON contains all strings of `containing` are
+        returned.
+
+        Returns at most `limit` entities; fewer, or none, if they would exceed PAGE_BYTES or if the search would take
+        too long. The cost depends on the rarest term, whatever the order of the terms.
         """
 
     async def update(

@@ -1,8 +1,8 @@
 """Planning of `Store.search` for databases that can join: which term to begin with, and where to stop.
 
-A statement reads the entries of the rarest term, newest first, and looks up each in the other terms. Which term is the
-rarest follows from counts that end at `COUNTED`, so that counting costs the same in a store of any size. If all terms
-have more entries, the first is as good as any. One call then reads the counted entries and no more.
+A statement reads the entries of the rarest term, newest first, and looks up each in the other terms. The rarest term is
+found by counting. A count stops at `COUNTED`, so that it costs the same in a store of any size. If all counts reach
+`COUNTED`, the first term is used. One call then reads the counted entries and no more.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`Store.search` on DynamoDB, which cannot join: the entries of all terms are read in order and compared here.
 
-Entries are read without their entities, some fifty for one read unit. A term whose entries end far above those of
-another is read from there on, so that the cost follows the rarest term.
+Entries are read without their entities, some fifty for one read unit. When the next entry of one term is far below that
+of another, the other term skips to it without reading the entries between. So the cost follows the rarest term.
 """
 
 from __future__ import annotations

@@ -40,7 +40,10 @@ class Actions:
         self._table = table
 
     def write(self, write: Write, condition: str | None, token: str) -> Iterator[Action]:
-        """Write an entity and its index entries, if the entity is unchanged. `token` identifies the transaction."""
+        """Yield the actions that write an entity and its index entries, if the entity is unchanged.
+
+        `token` identifies the transaction.
+        """
         kind, key, new = write.kind, write.id, write.new
         for entry in write.removed:
             yield self._delete(layout.entry_key(kind, key, entry))
@@ -59,7 +62,9 @@ class Actions:
         return {"ConditionCheck": {"TableName": self._table, "Key": key, **_still(condition)}}
 
     def record(self, record: IdempotencyRow, now: datetime) -> Action:
-        """Write an idempotency record, if there is none with its key or the existing one has expired."""
+        """Return the action that writes an idempotency record, if none with its key exists or the existing one has
+        expired.
+        """
         return self._put(
             layout.record_item(record),
             ConditionExpression="attribute_not_exists(pk) OR ex <= :now",
@@ -67,18 +72,24 @@ class Actions:
         )
 
     def outbox(self, rows: Sequence[OutboxRow], room: int) -> list[Action]:
-        """Write outbox rows: each in a separate item if `room` is large enough, otherwise several in one item."""
+        """Return the actions that write outbox rows.
+
+        Each row is in a separate item if `room` is large enough; otherwise several rows share an item.
+        """
         return [self._put(layout.outbox_item(pack), **_still(None)) for pack in _packs(rows, room)]
 
     def removal(self, item: Item) -> list[Action]:
-        """Remove an entity and its index entries, if the entity is unchanged."""
+        """Return the actions that remove an entity and its index entries, if the entity is unchanged."""
         kind, entity_id = item["pk"]["S"].split("#", 2)[1:]
         stored = layout.stored_of(item)
         write = Write(kind, entity_id, stored, None, (), entries_of(stored))
         return list(self.write(write, item["v"]["S"], ""))
 
     def record_removal(self, key: Item, due: int) -> list[Action]:
-        """Remove an idempotency record if it has expired by `due`; it may have been written again since it was read."""
+        """Return the action that removes an idempotency record if it has expired by `due`.
+
+        The record may have been written again since it was read.
+        """
         condition = "attribute_not_exists(pk) OR ex <= :due"
         return [self._delete(key, ConditionExpression=condition, ExpressionAttributeValues=_number(":due", due))]
 
@@ -148,10 +159,10 @@ class Writer:
     async def run(self, jobs: Sequence[Job]) -> Sequence[Job]:
         """Commit these jobs as one transaction, and set their outcomes. Returns the jobs that did not fit into it.
 
-        Reads, plans and commits, and repeats this after a lost race. The reads are not a snapshot, but the conditions
-        of the transaction ensure that nothing has changed since them. If a `change` is alone in its group and raises or
-        writes nothing, there is no transaction to check this: it has seen each entity as it was at some moment of the
-        call.
+        Reads, plans and commits, and repeats this after a lost race. The reads are not a snapshot, but the transaction
+        fails if an entity has changed since it was read. There is one exception. If a job is alone in its group and its
+        `change` raises or writes nothing, there is no transaction. Its `change` may then have seen entities as of
+        different moments of the call.
         """
         deadline = await self._table.begin()
         lost = 0

@@ -1,6 +1,6 @@
 """Connections to PostgreSQL through asyncpg, with deadlines, retries and rotated passwords; and parsing of STORE_URL.
 
-Every statement is a transaction of its own, so a connection holds no state between two statements, and PgBouncer may
+Every statement is a transaction of its own. So a connection holds no state between two statements, and PgBouncer may
 pool by transaction.
 """
 
@@ -26,7 +26,7 @@ _LARGEST_POOL = 32
 
 
 class Address(NamedTuple):
-    """A database: its URL for asyncpg without user and password, and what STORE_URL says of these and of the pool."""
+    """The parts of STORE_URL: the URL for asyncpg without credentials, the user, the password and the pool's size."""
 
     url: str
     user: str | None
@@ -37,7 +37,7 @@ class Address(NamedTuple):
 def postgres_url(url: str) -> Address:
     """Parse STORE_URL: `postgresql://user@host:port/database?sslmode=verify-full&sslrootcert=/ca.crt&pool_size=4`.
 
-    Several hosts are separated by commas. Raises SettingsError, whose message shows nothing of the URL.
+    Several hosts are separated by commas. Raises SettingsError, whose message contains no part of the URL.
     """
     parts = urlsplit(url)
     given = parse_qs(parts.query, keep_blank_values=True)
@@ -68,8 +68,9 @@ class Connection(NamedTuple):
     """Parameters of the connections. Times are in seconds.
 
     `password` returns the password, or None; it is called for each new connection. `timeout` bounds an operation with
-    all its retries; the first may take `first` longer. The pause before a retry is random, up to a limit that starts at
-    `first_pause` and doubles with each retry up to `longest_pause`. A connection that was idle for `idle` is closed.
+    all its retries. The first operation has `first` additional seconds. The pause before a retry is random, up to a
+    limit that starts at `first_pause` and doubles with each retry up to `longest_pause`. A connection that was idle for
+    `idle` is closed.
     """
 
     url: str
@@ -85,7 +86,7 @@ class Connection(NamedTuple):
 
 
 class LostRace(Exception):
-    """Another transaction was faster."""
+    """Another transaction changed the rows first."""
 
 
 class Unsure(Exception):
@@ -104,16 +105,16 @@ class Refused(RuntimeError):
         self.code = code
 
 
-# SQLSTATEs of a server that is starting, stopping, failing over or full of connections.
+# SQLSTATEs of a server that is starting, stopping, failing over or out of connections.
 _PASSING = frozenset({"57P01", "57P02", "57P03", "57P05", "53300", "25006", "28000", "28P01", "55000", "08P01"})
 _RACES = frozenset({"40001", "40P01", "55P03"})
 _UNMIGRATED = frozenset({"3F000", "42P01", "42883", "42703", "42501"})
-# The first two characters are the SQLSTATE's class: data that the statement cannot take, and limits of the program.
+# Classes (the first two characters) of SQLSTATEs that mean invalid values, or a statement that exceeds a limit.
 _OURS = frozenset({"22", "23", "42", "54"})
 
 
 class Database:
-    """One database, with a pool of connections that are opened when they are needed."""
+    """One database, with a pool of connections that are opened on demand."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -123,7 +124,8 @@ class Database:
     def begin(self) -> float:
         """Return the deadline of an operation that begins now, on the event loop's clock.
 
-        It is later for the first, which imports the driver and connects: on a busy machine that takes seconds.
+        The first operation gets `Connection.first` additional seconds, because it imports the driver and connects,
+        which takes seconds on a busy machine.
         """
         settings = self._connection
         return asyncio.get_running_loop().time() + settings.timeout + (0 if self._pool else settings.first)
@@ -143,9 +145,9 @@ class Database:
 
         Raises:
             LostRace: it had no effect because of another transaction.
-            Retriable: it had no effect because of a passing fault.
-            Unsure: nobody knows whether it had an effect.
-            Refused: the database cannot take these values.
+            Retriable: it had no effect because of a transient fault.
+            Unsure: it may or may not have had an effect.
+            Refused: the database rejected these values.
             Unavailable: the store is closed.
         """
         if self._closed:
@@ -184,7 +186,7 @@ class Database:
         await asyncio.sleep(seconds)
 
     async def refresh(self) -> None:
-        """Replace every connection before its next use, as after a fail-over."""
+        """Replace every connection before its next use, for example after a fail-over."""
         if self._pool is not None:
             await self._pool.expire_connections()
 
@@ -199,7 +201,7 @@ class Database:
                 self._pool.terminate()
 
     async def _open(self) -> Any:
-        import asyncpg  # import only in this adapter
+        import asyncpg  # imported only in this adapter
 
         settings = self._connection
         # There is no `await` before the assignment: `create_pool` opens no connection yet.
@@ -216,7 +218,7 @@ class Database:
         return await self._pool
 
     async def _translate(self, error: Exception, *, sent: bool) -> NoReturn:
-        import asyncpg  # import only in this adapter
+        import asyncpg  # imported only in this adapter
 
         if isinstance(error, asyncpg.PostgresError):
             await self._translate_answer(error.sqlstate or "", error)
@@ -227,7 +229,7 @@ class Database:
             if sent:
                 raise Unsure(type(error).__name__) from error
             raise Retriable(type(error).__name__) from error
-        if isinstance(error, SettingsError):  # the file of the password cannot be read at the moment
+        if isinstance(error, SettingsError):  # the password's file cannot be read at the moment
             raise Retriable(str(error)) from error
         raise error
 
@@ -238,7 +240,7 @@ class Database:
         if code in _PASSING or code[:2] == "08":
             log.warning("PostgreSQL cannot be used at the moment: %s", message, extra={"code": code})
             await self.refresh()
-            # 08 is asyncpg's class of connections that were lost in mid-statement.
+            # asyncpg raises errors of class 08 when a connection is lost during a statement.
             raise (Unsure if code[:2] == "08" or code in {"57P01", "57P02"} else Retriable)(code) from error
         log.error("PostgreSQL refused a statement: %s", message, extra={"code": code})
         if code in _UNMIGRATED:
@@ -256,4 +258,4 @@ def _is_fatal(error: Exception) -> bool:
 
 
 async def _keep(_: Any) -> None:
-    """Leave a connection as it is when it returns to the pool: no statement changes its state."""
+    """Do nothing when a connection returns to the pool, because statements leave no session state."""

@@ -25,9 +25,9 @@ ADMIN: Final = "postgres"
 _DATABASE: Final = "shop"
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 20.0
-_LONGEST: Final = 80  # characters of a folder with a socket, whose path has at most about a hundred
+_LONGEST: Final = 80  # characters of the socket's folder; the path of a Unix socket is limited to about 100
 _INSTALLED: Final = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")
-# What is in memory is lost with the machine, but not with the process.
+# Without fsync, data in the page cache are lost if the machine fails, but not if only the server process is killed.
 _FAST: Final = ("fsync=off", "full_page_writes=off")
 
 
@@ -51,7 +51,7 @@ class Urls(NamedTuple):
 
     @staticmethod
     def path(folder: Path) -> Path:
-        """Return the file that has the URLs of the server in `folder` while it runs."""
+        """Return the file that contains the URLs of the server in `folder` while it runs."""
         return folder / "urls"
 
     @classmethod
@@ -107,7 +107,7 @@ class PostgresServer:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:
-        """Start the server, again after `stop` or `kill`, and wait until it answers. Raises NotAvailable."""
+        """Start the server, also after `stop` or `kill`, and wait until it answers. Raises NotAvailable."""
         settings = ["listen_addresses=", f"unix_socket_directories={self.sockets}", *self._settings]
         words = [binary("postgres"), "-D", str(self.folder / "data")]
         for setting in settings:
@@ -128,7 +128,7 @@ class PostgresServer:
             time.sleep(0.05)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop the server: SIGINT ends its connections, SIGQUIT is a crash that it recovers from."""
+        """Stop the server. SIGINT closes its connections; SIGQUIT simulates a crash."""
         if self.process.poll() is None:
             self.process.send_signal(how)
         try:
@@ -170,7 +170,7 @@ class PostgresServer:
 
 
 def _user() -> pwd.struct_passwd | None:
-    """Return the user to run as, or None for this process's own."""
+    """Return the user to run the server as, or None for the user of this process."""
     if os.geteuid() != 0:
         return None
     names = {entry.pw_name: entry for entry in pwd.getpwall()}
@@ -180,7 +180,7 @@ def _user() -> pwd.struct_passwd | None:
 def _as(user: pwd.struct_passwd | None) -> list[str]:
     if user is None:
         return []
-    # It keeps root's way into folders that are closed to others, such as those of tests.
+    # Keep root's access to folders that other users cannot enter, such as those of tests.
     rights = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
     return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", *rights]
 

@@ -1,12 +1,12 @@
 """The command that creates and migrates the schemas of the stores, and their roles.
 
-Run it by `make migrate`, or `python -m functions.runtime.store.postgres.migrate`, for all stores or for those named as
-arguments. It connects as STORE_ADMIN_URL says, or else STORE_URL, and may run at any time and in several processes at
-once. Alembic keeps what was migrated in each schema's table `migration`.
+Run it with `make migrate`, or `python -m functions.runtime.store.postgres.migrate`, for all stores or for those named
+as arguments. It connects to STORE_ADMIN_URL, or to STORE_URL if that is empty. It may run at any time and in several
+processes at once. Alembic records the applied migrations in the table `migration` of each schema.
 
-A migration is forwards compatible: releases that need the schema before it go on working after it. So it only adds
-tables, columns with defaults, indexes and functions; a function that changes gets a new name (`commit_2`), and what
-nobody uses any more is removed one release later, with `serves` raised.
+Migrations must not break running releases that were written for the previous schema. So a migration only adds tables,
+columns with defaults, indexes and functions. A changed function gets a new name (`commit_2`). Unused objects are
+removed one release later, by a migration that also raises `serves`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from functions.runtime.store.postgres.local import PostgresServer
 from functions.runtime.store.postgres.schema import VERSION, role_of, schema_of
 
 _FOLDER = Path(__file__).with_name("migrations")
-_LOCK = 5_020_157_301  # any number: two migrations at once wait for each other
+_LOCK = 5_020_157_301  # any number; this advisory lock makes concurrent migrations run one after another
 _ITERATIONS = 4096
 _RIGHTS = (
     "REVOKE ALL ON SCHEMA {schema} FROM PUBLIC",
@@ -50,7 +50,7 @@ _RIGHTS = (
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The variables of the migration."""
+    """The environment variables of the migration."""
 
     store_url: str = ""
     store_admin_url: str = ""
@@ -62,7 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 async def migrate(settings: Settings, stores: Sequence[str], say: Callable[[str], None]) -> None:
     """Migrate the schemas of these stores. `say` is called with a line for each. Raises SettingsError."""
-    # A user in STORE_URL is the one that every domain connects as.
+    # If STORE_URL names a user, every domain connects as that user.
     user = postgres_url(settings.store_url).user if settings.store_url else None
     async with _connected(settings) as connection:
         for store in stores:
@@ -74,7 +74,7 @@ async def migrate(settings: Settings, stores: Sequence[str], say: Callable[[str]
 @asynccontextmanager
 async def _connected(settings: Settings) -> AsyncIterator[Any]:
     """Context manager of a connection that excludes other migrations. Waits for a server that is starting."""
-    import asyncpg  # these are imported only for this command
+    import asyncpg  # imported only for this command
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
@@ -96,7 +96,7 @@ async def _connected(settings: Settings) -> AsyncIterator[Any]:
 
 
 async def drop(settings: Settings, stores: Sequence[str]) -> None:
-    """Drop the schemas of these stores with everything in them. A schema that the migration has not made stays."""
+    """Drop the schemas of these stores with everything in them. Schemas that the migration did not create are kept."""
     async with _connected(settings) as connection:
         for schema in map(schema_of, stores):
             if await _version(connection, schema):
@@ -117,7 +117,7 @@ async def begin_epochs(settings: Settings, stores: Sequence[str]) -> dict[str, i
 
 
 def migrated(server: PostgresServer, stores: Sequence[str]) -> None:
-    """Migrate the schemas of these stores on a private server. It may be called while an event loop runs."""
+    """Migrate the schemas of these stores on a private server. This works while an event loop runs."""
     settings = Settings(store_url=server.urls.domains, store_admin_url=server.urls.admin)
     with ThreadPoolExecutor(1) as thread:
         thread.submit(lambda: asyncio.run(migrate(settings, stores, lambda _: None))).result()
@@ -170,7 +170,7 @@ async def _version(connection: Any, schema: str) -> int:
 
 
 async def _ensure_role(connection: Any, role: str, store: str, settings: Settings) -> None:
-    """Create a missing role; set its password and time-outs if the password is known. Raises SettingsError."""
+    """Create a missing role, and set its password and time-outs if the password is known. Raises SettingsError."""
     run = connection.exec_driver_sql
     exists = (await run("SELECT 1 FROM pg_roles WHERE rolname = $1", (role,))).scalar()
     password = _role_password(settings, store)

@@ -16,7 +16,7 @@ _ESCAPED = {0: "\x01\x01", 1: "\x01\x02"}
 
 
 def escape(text: str) -> str:
-    """Return the text without NUL. The results have the order of the texts."""
+    """Return the text without NUL. Escaped texts sort in the same order as the original ones."""
     return text if text.isprintable() else text.translate(_ESCAPED)
 
 
@@ -34,7 +34,7 @@ class Statements:
         self.ping = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"
         self.get = f"""
 SELECT id, data FROM {schema}.entity WHERE kind = $1 AND id = ANY($2) AND (expires IS NULL OR expires > $3)"""
-        # LIMIT 1 keeps each look-up apart, so that no plan reads the whole table.
+        # LIMIT 1 makes PostgreSQL look up each row by its key. Without it, a plan may scan the whole table.
         self.read = f"""
 SELECT NULL AS kind, key AS id, 0 AS version, expires, 0 AS mark, fingerprint, answer AS data, NULL AS keys
 FROM {schema}.guard WHERE key = ANY($1)
@@ -140,7 +140,10 @@ class Row(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """What a commit does to one entity: it must still be `row`, and `write` changes it, or nothing if that is None."""
+    """The condition and the effect of a commit for one entity.
+
+    The entity must still equal `row` (None: be absent). `write` is its change, or None if it is only checked.
+    """
 
     kind: str
     id: str
@@ -159,7 +162,7 @@ def commit_values(
     due: int,
 ) -> list[Any]:
     """Return the parameters of `Statements.commit`. `due` is the time until which records have expired."""
-    # All transactions lock in the order of their keys, so that none waits for one that waits for it.
+    # All transactions lock in the order of their keys, so that they cannot deadlock.
     ordered = sorted(conditions, key=lambda it: (it.kind, it.id))
     rows: list[tuple[Any, ...]] = []
     removed: list[tuple[str, ...]] = []

@@ -7,8 +7,8 @@ from functions.runtime.settings import SettingsError
 VERSION = 1
 """The schema that this release needs.
 
-A migration writes the schema's version, and the oldest version whose releases it still serves, into the table `store`.
-A release runs on a schema that is at least as new as its own and still serves it.
+The table `store` contains the schema's version and, in `serves`, the lowest VERSION of the releases that the schema
+still supports. A release runs if `serves` <= VERSION <= the schema's version.
 """
 
 

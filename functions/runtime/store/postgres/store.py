@@ -1,9 +1,10 @@
 """The store on PostgreSQL, with one schema for each domain, which any number of processes may share.
 
 A read costs one round trip. A transaction costs two: a statement that reads the entities and the idempotency record,
-and a call of the function `commit_1`, which commits everything if every entity is as it was read, whether `change`
-writes it or only reads it. No transaction is open between the two, so nothing is locked while `change` runs. If the
-caller expects that nothing exists yet, the first statement is left out, unless the second finds something.
+and a call of the function `commit_1`. The function commits everything if every entity is as it was read, whether
+`change` writes it or only reads it. No transaction is open between the two, so nothing is locked while `change` runs.
+If the caller expects that nothing exists yet, the read is skipped. If the commit then finds a row, the transaction is
+repeated with the read.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Snapshot(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """A commit whose outcome is unknown: what it was to write, and what it had read."""
+    """A commit whose outcome is unknown: its planned writes, and the rows that it was based on."""
 
     draft: Draft
     snapshot: Snapshot
@@ -56,7 +57,7 @@ class Attempt(NamedTuple):
 
 
 class PostgresStore(StoreBase):
-    """An implementation of the port with one schema, which the migration has made.
+    """An implementation of the port on one schema, which the migration has created.
 
     Keys of more than about 2,600 bytes raise INVALID_ARGUMENT (ID_TOO_LONG). Tests pass a `database` that fails.
     """
@@ -151,7 +152,10 @@ class PostgresStore(StoreBase):
         return await self._ready(self._database.begin())
 
     async def ping(self) -> None:
-        """Read the schema's version, and whether the server accepts writes. Raises UNAVAILABLE."""
+        """Check that the server answers and accepts writes, and, at the first call, the schema's version.
+
+        Raises UNAVAILABLE.
+        """
         deadline = self._database.begin()
         await self._ready(deadline)
         ((read_only,),) = await self._database.fetch(deadline, self._statements.ping)
@@ -160,7 +164,7 @@ class PostgresStore(StoreBase):
             raise store_unavailable()
 
     async def close(self) -> None:
-        """Finish the commits in progress, and refuse every later call."""
+        """Finish the commits in progress, and refuse all later calls."""
         await self._groups.close()
         await self._database.close()
 
@@ -192,7 +196,7 @@ class PostgresStore(StoreBase):
         return ()
 
     async def _run(self, jobs: Sequence[Job]) -> None:
-        """Read, plan and commit, and repeat this after a lost race or a passing fault.
+        """Read, plan and commit, and repeat this after a lost race or a transient fault.
 
         If the connection is lost during a commit, the next read shows whether it took effect. If that cannot be known
         because others have written since, the jobs fail with UNAVAILABLE, because a repetition could apply them twice.
@@ -266,8 +270,8 @@ class PostgresStore(StoreBase):
     async def _took_effect(self, attempt: Attempt, snapshot: Snapshot, deadline: float) -> bool:
         """Return whether a commit of unknown outcome took effect.
 
-        If not, it cannot take effect later without the next attempt failing, because both have the same conditions.
-        Raises UNAVAILABLE if that cannot be known.
+        If it did not, it may still take effect later, but then the next attempt fails, because both have the same
+        conditions. Raises UNAVAILABLE if that cannot be known.
         """
         marks = {row.mark for row in snapshot.entities.values()}
         if attempt.mark in marks:

@@ -1,7 +1,7 @@
 """The tables of a store, and the function that commits a transaction.
 
-Updates of an entity are HOT as long as it does not expire: no index contains a column that changes, and pages keep room
-for a second row version. Keys are compared by bytes, as in the other stores.
+Updates of entities without an expiry time are HOT updates, because no index contains a changed column and `fillfactor`
+leaves room in each page. Keys are compared by bytes, as in the other stores.
 """
 
 from alembic import context, op
@@ -35,8 +35,8 @@ CREATE TABLE {schema}.store (
 INSERT INTO {schema}.store VALUES (1, 1, 1, 0)
 """
 
-# Rows are locked in the order of the arrays, which is that of their keys. An advisory lock stands for an entity that
-# does not exist, so that two transactions cannot each create what the other has found absent.
+# Rows are locked in the order of the arrays, which are sorted by key. An entity that does not exist is locked by an
+# advisory lock. Otherwise, two transactions could each create an entity that the other found absent.
 _COMMIT = """
 CREATE FUNCTION {schema}.commit_1(
     actions text[], kinds text[], ids text[], old_versions bigint[], old_marks bigint[], new_versions bigint[],
