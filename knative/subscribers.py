@@ -1,8 +1,9 @@
-"""Find subscribers of Knative's in-memory channels whose Subscription or Trigger is gone, and remove them.
+"""Find subscribers of Knative's in-memory channels whose Subscription or Trigger no longer exists, and remove them.
 
-`python -m knative.subscribers [--namespace shop] [--remove]` (`make check-triggers`) asks the cluster by kubectl.
-Knative removes a subscriber by a merge patch of the whole list, computed from a cached copy: when many Triggers are
-deleted at once, some removals are undone, and the channel sends each event to subscribers that nobody knows any more.
+`python -m knative.subscribers [--namespace shop] [--remove]` (`make check-triggers`) asks the cluster with kubectl.
+Knative removes a subscriber by a merge patch of the whole list, computed from a cached copy. When many Triggers are
+deleted at once, some of these patches overwrite each other. The channel then still sends each event to subscribers
+whose Trigger no longer exists.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _TRIGGER: Final = "triggers.eventing.knative.dev"
 
 
 class Stale(NamedTuple):
-    """A subscriber that should not be there: the channel, its place in the channel's list, its uid and its address."""
+    """A subscriber that must be removed: the channel, the index in the channel's list, the uid and the address."""
 
     channel: str
     place: int
@@ -33,7 +34,7 @@ class Stale(NamedTuple):
 def stale(
     channels: Iterable[Manifest], subscriptions: Iterable[Manifest], triggers: Iterable[Manifest]
 ) -> Iterator[Stale]:
-    """Yield the subscribers of the channels that have no Subscription, or one whose Trigger is gone."""
+    """Yield each subscriber whose Subscription, or whose Subscription's Trigger, no longer exists."""
     alive = {trigger["metadata"]["uid"] for trigger in triggers}
     known = {subscription["metadata"]["uid"] for subscription in subscriptions if _owners(subscription) <= alive}
     for channel in channels:
@@ -44,7 +45,7 @@ def stale(
 
 
 def _owners(subscription: Manifest) -> set[str]:
-    """Return the uids of the Triggers that own a Subscription; one that somebody made by hand has none."""
+    """Return the uids of the Triggers that own a Subscription; empty if it was created by hand."""
     references = subscription["metadata"].get("ownerReferences") or ()
     return {reference["uid"] for reference in references if reference["kind"] == "Trigger"}
 
@@ -52,7 +53,9 @@ def _owners(subscription: Manifest) -> set[str]:
 def removal(found: Iterable[Stale]) -> str:
     """Return the JSON patch that removes these subscribers of one channel, unless the list has changed meanwhile."""
     patch = []
-    for subscriber in sorted(found, key=lambda each: -each.place):  # so that the places of the others stay
+    for subscriber in sorted(
+        found, key=lambda each: -each.place
+    ):  # from the end, so that no removal shifts a later one
         place = f"/spec/subscribers/{subscriber.place}"
         patch += [{"op": "test", "path": f"{place}/uid", "value": subscriber.uid}, {"op": "remove", "path": place}]
     return json.dumps(patch)
@@ -64,7 +67,7 @@ def _kubectl(*arguments: str) -> str:
 
 
 def main() -> int:
-    """Print the stale subscribers; return 1 if there are some that were not removed, 2 if kubectl failed."""
+    """Print the stale subscribers. Return 1 if there are some that were not removed, 2 if kubectl failed."""
     parser = argparse.ArgumentParser(
         prog="python -m knative.subscribers", description=(__doc__ or "").partition("\n")[0]
     )

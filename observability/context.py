@@ -17,7 +17,8 @@ CORRELATION_HEADER = "x-correlation-id"
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 # W3C's list is printable ASCII; gRPC's metadata allows nothing else.
 _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
-# Version 00 has four fields. Fields that a later version appends are ignored, as W3C specifies; a comma starts another.
+# Version 00 has four fields. Fields that a later version appends are ignored, as W3C specifies. A comma is refused,
+# because it separates the values of a repeated header.
 _IDS = r"(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 _TRACEPARENT = re.compile(rf"00-{_IDS}|(?!00|ff)[0-9a-f]{{2}}-{_IDS}(?:-[\x21-\x2b\x2d-\x7e]{{0,256}})?")
 _KNOWN_FLAGS = 0x03

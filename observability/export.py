@@ -23,10 +23,10 @@ from observability.version import VERSION
 
 
 class Sampler:
-    """The SDK's sampler. `follows`: a child is recorded if its parent is."""
+    """The SDK's sampler. With `follows`, a child span is recorded if its parent is."""
 
     def __init__(self) -> None:
-        # The SDK's provider reads the variables; it starts no span.
+        # Only used to build the sampler from the OTEL_* variables.
         self._sampler = TracerProvider(shutdown_on_exit=False).sampler
         self.follows = isinstance(self._sampler, ParentBased)
 

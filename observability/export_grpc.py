@@ -21,7 +21,9 @@ class GrpcExporter(OwnSpanExporter, OTLPSpanExporter):
     def __init__(self) -> None:
         endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), _DEFAULT)
         inside = proxy_for(endpoint if "://" in endpoint else f"http://{endpoint}") is None
-        options: Any = (("grpc.enable_http_proxy", 0),) if inside else None  # a number, whatever its types say
+        options: Any = (
+            (("grpc.enable_http_proxy", 0),) if inside else None
+        )  # the SDK's types ask for a string, gRPC for a number
         super().__init__(channel_options=options)
 
     def _translate_data(self, data: Any) -> Any:

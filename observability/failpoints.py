@@ -1,10 +1,10 @@
-"""Named points at which a test can kill this process by SIGKILL, before and after each step that must survive that.
+"""Failpoints: named points before and after each crash-critical step, at which a test can kill the process by SIGKILL.
 
-`failpoint("area.step.before")` does nothing by default, and `failpoints("area.step")` neither before nor after its
-block. With FAILPOINT=area.step.before:3 in the environment, the process kills itself at the third call (without a
-number: at the first) and says so on standard error. In production such a process refuses to start. tests/crash finds
-all points by reading the sources; therefore the name is a literal, each name has one call, and every `.before` has its
-`.after`.
+By default they do nothing. `failpoints("area.step")` is a context manager with a failpoint before and one after its
+block. With FAILPOINT=area.step.before:3, the process kills itself at the third call of this failpoint (without a
+number: the first) and reports it on standard error. In production a process with FAILPOINT refuses to start.
+tests/crash finds the failpoints in the sources. So each name must be a literal with one call, and each `.before` needs
+an `.after`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import AnyStr
 def combine(lines: Iterable[tuple[AnyStr, AnyStr]], comma: AnyStr) -> dict[AnyStr, AnyStr]:
     """Return one value for each field: its lines in order, joined by `comma`, as RFC 9110 defines lists.
 
-    Two lines of a field that is not a list make a value that is invalid for such a field.
+    If a field that is not a list occurs twice, the combined value is not valid for that field.
     """
     combined: dict[AnyStr, AnyStr] = {}
     for name, value in lines:

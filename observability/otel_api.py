@@ -169,7 +169,8 @@ def _parent(given: otel_context.Context | None) -> shop_context.Context:
     here = shop_context.current()
     span = trace.get_current_span(given)
     if isinstance(span, ApiSpan):
-        # Without an explicit context, a span of ours that began inside `span` is the inner one.
+        # Without an explicit context, the parent is the innermost span: ours, if it began inside `span`, otherwise
+        # `span`.
         return span if given is not None or span.base is here else here
     known = span.get_span_context()
     if known.is_valid:

@@ -78,7 +78,7 @@ def open_channel(settings: Settings, on_stop: list[Hook]) -> Channel:
     """
     production = settings.shop_env == "production"
     smtp_url = secret(settings, "smtp_url")
-    if settings.role == "rpc":  # it sends nothing, and is not given what sending needs
+    if settings.role == "rpc":  # this role sends no mail and has no mail settings
         return Mailbox()
     if settings.mail_channel == "mailbox" or (settings.mail_channel == "auto" and not smtp_url):
         if production:

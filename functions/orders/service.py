@@ -160,7 +160,7 @@ class OrdersService:
         try:
             lines, total = await self._price(command)
         except ServiceError:
-            # If there is a first result, the transaction below would return it; so the prices of today do not matter.
+            # The order cannot be priced now. A repeated idempotency key still returns its first result.
             replayed = await self._orders.replay(idempotency) if idempotency else None
             if replayed is None:
                 raise

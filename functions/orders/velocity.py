@@ -9,8 +9,8 @@ A device is what the users service recognised at login by a device token. Orders
 address alone, because customers behind one address are not one device.
 
 The records commit with the order. An account and a device have one record each. An address has `SHARDS` records,
-chosen by account, so that its accounts do not all contend for one record. The outcome of the open orders of a record is
-looked up when it counts the next order, so that events need not update the records.
+chosen by account, so that its accounts do not all contend for one record. Events do not update the records. Instead,
+the outcome of a record's open orders is looked up when it counts the next order.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class Limits:
     def times(self, factor: float) -> Limits:
         """Return the limits of a customer with history (`factor` > 1), or of one shard of an address.
 
-        A share of stock stays as it is: history increases the pieces, and the shards of an address are added up.
+        `stock_share` is not scaled: `_require_stock` applies the growth of a customer, and counts all shards of an
+        address together.
         """
 
         def scaled(number: int) -> int:
@@ -81,7 +82,7 @@ class Limits:
 class VelocityLimits:
     """The limits of a new account, of a device with such an account, and of an address.
 
-    `unpaid_pieces` of a product may be held whatever their share of its stock.
+    Unpaid orders may always hold `unpaid_pieces` of a product, even if that exceeds `stock_share`.
     """
 
     account: Limits = Limits(60, 10, 10, 0.5)

@@ -23,7 +23,10 @@ R = TypeVar("R")
 
 
 def listing(category: str, include_inactive: bool) -> str:
-    """Return the `LISTED` partition of a category's products or texts. An empty category means all categories."""
+    """Return the partition of index `LISTED` that holds the products and search texts of a category.
+
+    An empty category means all categories.
+    """
     return f"{'all' if include_inactive else 'active'}/{category}"
 
 

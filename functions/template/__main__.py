@@ -121,7 +121,10 @@ def _free_number(root: Path) -> int:
 
 
 def _format(root: Path, paths: list[Path]) -> None:
-    """Sort imports and wrap lines. Both depend on the service's name."""
+    """Sort the imports and wrap the lines of generated code.
+
+    A service's name changes the order of imports and the lengths of lines.
+    """
     for command in (["check", "--select=I", "--fix"], ["format"]):
         subprocess.run(  # noqa: S603 - our own tool on our own files
             [sys.executable, "-m", "ruff", *command, "--quiet", *map(str, paths)], cwd=root, check=True

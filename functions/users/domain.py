@@ -77,7 +77,7 @@ class User:
             raise _changed_meanwhile()
 
     def require_email(self, email: str) -> None:
-        """Raise ABORTED (VERSION_MISMATCH) if the account has another e-mail address."""
+        """Raise ABORTED (VERSION_MISMATCH) unless the account's e-mail address is `email`."""
         if email != self.email:
             raise _changed_meanwhile()
 

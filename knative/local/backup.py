@@ -81,10 +81,11 @@ def backup(data: Path, to: Path, database_url: str = "") -> None:
 
 
 def restore(data: Path, source: Path, database_url: str = "") -> Path | None:
-    """Replace the state in `data` by a backup, and that at `database_url`, if it is given.
+    """Replace the state in `data` by a backup.
 
-    Returns the folder with the replaced state, or None if there was none. Raises BackupFailed for an incomplete backup,
-    and DataInUse if a platform runs on `data`.
+    State on PostgreSQL is restored to `database_url`, or to the server in `data` if that is empty. Returns the folder
+    with the replaced state, or None if there was none. Raises BackupFailed for an incomplete backup, and DataInUse if a
+    platform runs on `data`.
     """
     try:
         manifest = json.loads((source / _MANIFEST).read_text())
@@ -122,7 +123,10 @@ def restore(data: Path, source: Path, database_url: str = "") -> Path | None:
 
 @contextmanager
 def _snapshots(paths: Sequence[Path], urls: Urls | None) -> Iterator[tuple[list[sqlite3.Connection], str | None]]:
-    """Open a snapshot of each database, all at the same moment. Yields them, and the id of PostgreSQL's."""
+    """Open a snapshot of each database, all at the same moment.
+
+    Yields the SQLite snapshots, and the id of PostgreSQL's snapshot or None.
+    """
     with ExitStack() as stack:
         with ExitStack() as gates:
             for path in paths:
@@ -134,7 +138,8 @@ def _snapshots(paths: Sequence[Path], urls: Urls | None) -> Iterator[tuple[list[
                 snapshot.execute("BEGIN")
                 snapshot.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()  # the snapshot begins with a read
                 snapshots.append(snapshot)
-            # PostgreSQL commits on, but nothing that the broker has accepted since the gates were closed is missing.
+            # PostgreSQL still accepts commits here. That is safe: the broker cannot commit while the gates are closed,
+            # so each event is in the outbox of PostgreSQL's snapshot or already in the broker's.
             dumped = stack.enter_context(postgres.snapshot(urls)) if urls else None
         yield snapshots, dumped
 

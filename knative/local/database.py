@@ -25,10 +25,10 @@ def running(
 ) -> Iterator[T]:
     """Context manager that runs the module and arguments in `words`. Yields the first result of `ready` that is true.
 
-    The output goes to `log`. After SIGTERM the database has `stop_seconds`, and is killed then.
+    The output goes to `log`. At the end the database gets SIGTERM, and SIGKILL if it still runs after `stop_seconds`.
 
     Raises:
-        NotAvailable: it has ended, or is not ready within a minute. The message has the end of the log.
+        NotAvailable: it has ended, or is not ready within a minute. The message contains the end of the log.
     """
     output = open_log(log)
     try:

@@ -1,4 +1,4 @@
-"""Keep the stores on PostgreSQL: `--store postgres`. Without DATABASE_URL, a private server runs with the platform."""
+"""Stores on PostgreSQL (`--store postgres`). Without DATABASE_URL, a private server runs with the platform."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ def prepare(urls: Urls, say: Callable[[str], None], *, fresh: bool = False) -> N
 
 @contextmanager
 def reached(folder: Path, given: str) -> Iterator[Urls]:
-    """Context manager of the database at the URL `given`, or else of the server in `folder`, running or not."""
+    """Context manager that yields the URLs of the database at `given`, or of the server in `folder`.
+
+    It starts that server if it does not run.
+    """
     running = Urls.read(folder)
     if given:
         yield Urls(given, given)
@@ -71,7 +74,7 @@ def reached(folder: Path, given: str) -> Iterator[Urls]:
 
 @contextmanager
 def snapshot(urls: Urls) -> Iterator[str]:
-    """Context manager of a snapshot of the database at this moment. Yields its id, for `dump`."""
+    """Context manager that takes a snapshot of the database. Yields the snapshot's id, for `dump`."""
     import asyncpg
 
     address = postgres_url(urls.admin)
@@ -91,7 +94,7 @@ def snapshot(urls: Urls) -> Iterator[str]:
 
 
 def dump(urls: Urls, name: str, to: Path) -> None:
-    """Write the stores' schemas, as they are in this snapshot, to a file of pg_restore's. Raises NotAvailable."""
+    """Write the stores' schemas, as of snapshot `name`, to a file for pg_restore. Raises NotAvailable."""
     schemas = [word for store in definition()[0] for word in ("-n", schema_of(store))]
     _run(urls, "pg_dump", "-Fc", "-Z1", f"--snapshot={name}", "-f", str(to), *schemas)
     to.chmod(0o600)
@@ -100,7 +103,7 @@ def dump(urls: Urls, name: str, to: Path) -> None:
 def load(urls: Urls, source: Path, say: Callable[[str], None]) -> None:
     """Replace the stores' schemas by those of a dump, and begin a new epoch. Raises NotAvailable and SettingsError."""
     stores, settings = definition()[0], Settings(store_url=urls.domains, store_admin_url=urls.admin)
-    prepare(urls, say)  # makes the roles, which a dump does not have
+    prepare(urls, say)  # creates the roles, which a dump does not contain
     asyncio.run(drop(settings, stores))
     _run(urls, "pg_restore", "--single-transaction", "--no-owner", str(source))
     prepare(urls, say)  # migrates the schemas of an earlier release

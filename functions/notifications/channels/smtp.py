@@ -203,7 +203,9 @@ class SmtpChannel:
 
     @cached_property
     def _tls_context(self) -> ssl.SSLContext:
-        """One for all connections: to read the certificates of all authorities takes longer than a handshake."""
+        """The TLS context of all connections. It is created once, because loading the CA certificates takes longer than
+        a handshake.
+        """
         import ssl
 
         return ssl.create_default_context()

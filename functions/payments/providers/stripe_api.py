@@ -93,9 +93,9 @@ class ChargeDeclined(Exception):
 
 
 class StripeRefused(Exception):
-    """Stripe refused a call for good, with a status below 500, and not as a decline. The text is Stripe's code.
+    """Stripe rejected a call with a final error that is not a decline. The text is Stripe's error code.
 
-    The call cannot succeed in the object's current state, or not at all.
+    The request is invalid, or the object's current state does not allow it. A retry does not help.
     """
 
 

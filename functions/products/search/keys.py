@@ -6,9 +6,9 @@ text therefore has at most `MAX_KEYS` keys, in one of two schemes. A short text 
 five and seven letters of each word as keys, so that a rare word is found at once in any catalogue. A long text has the
 first three letters of each word as keys. If there are too many of these, some are shortened to two, one or no letters.
 
-A search looks for the texts that have a key of every word of the query: the key of the short texts, or one of the four
-that a long text may have instead. It then compares the words themselves. It finds every match. Long texts cost
-selectivity instead of index entries.
+For each word of the query, a search looks up the key of short texts and the four keys that a long text may have
+instead. It then compares the words themselves, so that it returns exactly the matches. A long text only needs more
+comparisons.
 
 In scripts without spaces between words (Chinese, Japanese, Korean, Thai, ...) a match may begin anywhere in a run of
 characters. There the keys are all sequences of two characters (three in Thai and similar scripts).
@@ -23,10 +23,12 @@ from functions.products.search.folding import fold, gram, runs
 MAX_KEYS = 40
 """An update replaces at most all keys, which takes 80 of the 100 items of a DynamoDB transaction."""
 MAX_TERMS = 4
-"""More words would make a statement longer, and hardly a result shorter."""
+"""Maximum number of words of a query that are looked up in the index. More would make the statement longer and hardly
+reduce the result.
+"""
 
 _LENGTHS = (3, 5, 7)  # the lengths of a short text's keys
-_EARLIER = (3, 5, 8)  # those of texts that were folded by version 1
+_EARLIER = (3, 5, 8)  # the lengths of the keys of texts that were folded by version 1
 # Distinguishes the three-letter keys of short texts from those of long texts. No word contains it.
 _SHORT = "+"
 _PRECISE = 3
@@ -53,7 +55,7 @@ def matches(text: str, prefixes: Iterable[str]) -> bool:
 
 
 def part_of_text(prefix: str) -> str:
-    """Return what each text with this prefix contains."""
+    """Return the string that a text of `searchable` contains if it matches this prefix."""
     return prefix if gram(prefix) else f" {prefix}"
 
 
@@ -68,10 +70,11 @@ def keys(text: str) -> set[str]:
 
 
 def terms(prefixes: Iterable[str], *, earlier: bool) -> list[list[str]]:
-    """Return the keys of which a text with these prefixes has at least one, for each of the longest `MAX_TERMS`.
+    """Return alternative keys for each of the `MAX_TERMS` most selective prefixes.
 
-    With `earlier`, this is also true of texts that were folded by an earlier version. Prefixes of fewer than three
-    letters are omitted. They are in so many texts that keys would not save any work.
+    A text with these prefixes has at least one key of each list. With `earlier`, this is also true of texts that were
+    folded by an earlier version. Prefixes of fewer than three letters are omitted. They are in so many texts that keys
+    would not save any work.
     """
     ordered = sorted(prefixes, key=_selectivity, reverse=True)
     return [found for prefix in ordered if (found := _alternatives(prefix, earlier))][:MAX_TERMS]

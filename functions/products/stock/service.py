@@ -215,8 +215,8 @@ class StockService:
     ) -> None:
         """Change a reservation and the stocks of its lines in one transaction.
 
-        The lines name the stocks. Without `product_ids` the reservation is read first. If its lines in the transaction
-        name further products, the transaction is prepared again.
+        `product_ids` are the products of the lines; if it is empty, the reservation is read to find them. If the
+        transaction finds further products, it is repeated with their stocks.
         """
         if not product_ids:
             seen = await self._store.get(Reservation, order_id)

@@ -35,8 +35,7 @@ class LogIn:
 class Authenticated(NamedTuple):
     """The account whose password was correct, and the device if it is already known.
 
-    `misfolded` is true if FOLDING 1 stored the account under another domain than the one in the address of this login,
-    and the account still has that address.
+    `misfolded` is true if the account was found only by FOLDING 1: its address has another domain than the one entered.
     """
 
     credentials: Credentials
@@ -107,7 +106,7 @@ class PasswordAuthenticator:
         return None, False
 
     async def _check(self, credentials: Credentials | None, password: str) -> Credentials | None:
-        # Without a hash (no account, or a locked one) the work is the same, and no password is correct.
+        # Without a hash (no account, or a locked account), `verify` takes as long and returns False.
         known = credentials.password_hash or None if credentials else None
         right = await self._hasher.verify(password, known)
         return credentials if right else None

@@ -11,13 +11,16 @@ from hmac import compare_digest
 from functions.runtime.errors import ServiceError, invalid
 
 MAX_MAILS = 3
-"""The mails of a challenge in 15 minutes that requests from one network cause."""
+"""Maximum number of mails for a challenge in 15 minutes that requests from one network cause."""
 MAX_MAILS_IN_ALL = 10
-"""The mails of a challenge in 15 minutes. Strangers on one network leave the owner's own request its mail."""
+"""Maximum number of mails for a challenge in 15 minutes. It exceeds MAX_MAILS, so that strangers on one network cannot
+use up the owner's quota.
+"""
 _WINDOW = timedelta(minutes=15)
 MAX_ISSUED = 100
-"""The number of tokens kept for a challenge. Strangers cannot cause so many within the quota of requests. Each failed
-attempt to send a mail also issues a token."""
+"""Maximum number of tokens that are kept for a challenge. Each failed attempt to send a mail also issues a token.
+Within the quota of requests, strangers cannot cause so many.
+"""
 
 
 class Purpose(StrEnum):

@@ -39,7 +39,7 @@ class Revocation:
     def of_session(session_id: str, now: datetime) -> Revocation:
         """Return a revocation of all tokens of this session.
 
-        It includes a token that is issued later by a refresh that was already committed.
+        It also covers tokens issued after this call, because a refresh that is already committed may still issue one.
         """
         return Revocation(subject_digest(session_id), now, now + RETENTION, now + RETENTION)
 

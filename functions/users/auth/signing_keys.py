@@ -36,7 +36,9 @@ RETIRED_KEY_LIFE = ACCESS_TOKEN_LIFE + SIGNER_CACHE + timedelta(seconds=90)
 signer cache, and clock differences."""
 MAX_RETIRED_KEYS = 8
 PUBLICATION_DELAY = timedelta(minutes=1)
-"""The time after which every verifier has read a newly published key. Verifiers read the keys every 25 seconds."""
+"""The time after which every verifier has read a newly published key. Verifiers read the keys at least every 40
+seconds.
+"""
 _REVOCATIONS_PER_PAGE = 1000  # about 70 KB
 _OVERLAP = timedelta(minutes=1)
 

@@ -248,7 +248,7 @@ def invalid_credentials() -> ServiceError:
 
 
 def client_address_key(client_address: str) -> str:
-    """Return the key of a network address: a digest of what limits count it by."""
+    """Return the key of a network address in the store: a digest of its `network_key`."""
     return _digest(f"address:{network_key(client_address.strip()[:64])}")
 
 

@@ -202,7 +202,7 @@ class BrokerApp:
         ]
 
     def _continue_predecessors(self, triggers: list[Trigger], ids: dict[str, int]) -> None:
-        """Move what triggers of an earlier configuration left pending to those that deliver it now."""
+        """Move pending deliveries of dispatchers that no longer exist to the dispatchers that replace them."""
         current = {key for trigger in triggers for key in trigger.queues}
         pending = self._storage.depths()
         for old in (key for key, number in ids.items() if key not in current and number in pending):

@@ -61,10 +61,10 @@ class Trigger:
         return {f"{self.key} {name}": name for name in self.types} or {self.key: None}
 
     def continues(self, key: str) -> bool:
-        """Return whether this trigger delivers what a dispatcher of this key, which exists no more, left pending.
+        """Return whether this trigger takes over the pending deliveries of a former dispatcher with this key.
 
-        The dispatcher was the trigger's own before its filters changed, or that of a trigger for one event type, from
-        before a service had one trigger for all types: `shop/orders-events` continues `shop/orders-stock-reserved`.
+        The dispatcher belonged to this trigger before its filters changed, or to a trigger of an earlier release, which
+        had one trigger for each event type: `shop/orders-events` continues `shop/orders-stock-reserved`.
         """
         own = key.partition(" ")[0] == self.key
         return own or (self.key.endswith("-events") and key.startswith(self.key.removesuffix("events")))
@@ -157,7 +157,7 @@ class _Manifest:
     def delivery(self, inherited: DeliverySpec | None) -> DeliverySpec | None:
         """Return the manifest's DeliverySpec, or `inherited` (the broker's) if it has none.
 
-        It replaces all of `inherited`, except for a dead-letter sink that it does not set, as in Knative.
+        As in Knative, nothing is merged, except that the dead-letter sink is inherited if the manifest sets none.
         """
         if self._spec.get("delivery") is None:
             return inherited

@@ -134,7 +134,7 @@ class Storage:
         self._execute = self._db.execute
         self._seq = int(self._execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
         self._commits = GroupCommit(self._db)
-        self._ended: list[tuple[int, int]] = []  # deliveries that the next later job deletes
+        self._ended: list[tuple[int, int]] = []  # ended deliveries, which the next job of `run_later` deletes
 
     def dispatcher_ids(self, keys: Iterable[str]) -> dict[str, int]:
         """Create missing ids for these keys; return the ids of all dispatchers by key. Call it before any write."""
