@@ -17,7 +17,9 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 HeaderList = Sequence[tuple[bytes, bytes]]
 
 MAX_BODY: Final = (1 << 20) - 1
-"""In bytes. Below 1 MiB, so that an accepted event and its headers stay within the limit of event functions."""
+"""Maximum size of a body in bytes. It is below 1 MiB, so that an accepted event and its headers stay within the limit
+of event functions.
+"""
 _CODES: Final = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",

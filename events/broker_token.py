@@ -1,4 +1,4 @@
-"""The token by which Knative's broker authenticates a publisher, where its OIDC feature is on."""
+"""The token with which a publisher authenticates to Knative's broker, if the broker's OIDC feature is on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from events.http_client import RequestFailed
 
 _REREAD_SECONDS = 60.0
-"""A kubelet renews a token minutes before it expires."""
+"""Seconds between two reads of the file. A kubelet renews a token minutes before it expires."""
 
 
 class BrokerToken:
-    """The token in a file, which a kubelet writes anew before it expires."""
+    """The token in a file, which a kubelet renews before it expires."""
 
     def __init__(self, path: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = Path(path)
@@ -34,5 +34,5 @@ class BrokerToken:
 
 
 def broker_token(path: str) -> Callable[[], bytes]:
-    """Return a function for the Authorization header line; without a path the line is empty."""
+    """Return a function that returns the Authorization header line; without a path the line is empty."""
     return BrokerToken(path).header if path else bytes

@@ -251,7 +251,7 @@ class Outbox:
     async def _remove_all(self) -> None:
         failures = 0
         while self._done:
-            if self._room.is_set():  # otherwise other rows wait for the memory
+            if self._room.is_set():  # otherwise other rows wait for free memory
                 await self._sleep(self._limits.gather)
             ids, self._done = self._done, []
             try:

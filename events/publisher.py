@@ -12,7 +12,9 @@ from events.signatures import EXTENSION, Signer
 from observability.failpoints import failpoint
 
 TIMEOUT_SECONDS = 35.0
-"""Longer than a subscriber's timeout: some brokers (Knative's in-memory channel) respond after their subscribers."""
+"""Seconds to wait for the broker. It exceeds a subscriber's timeout, because some brokers (Knative's in-memory channel)
+respond only after their subscribers.
+"""
 
 
 class NotPublished(Exception):

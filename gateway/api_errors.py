@@ -55,7 +55,7 @@ SKU_TAKEN = ApiError(409, "SKU_TAKEN")
 STOCK_RESERVED = ApiError(409, "STOCK_RESERVED")
 TOO_MANY_ADDRESSES = ApiError(409, "TOO_MANY_ADDRESSES")
 VERSION_MISMATCH = ApiError(409, "VERSION_MISMATCH")
-"""The status of a request without If-Match; with If-Match it is 412."""
+"""409 is the status of a request without If-Match. With If-Match, it is 412."""
 
 IDEMPOTENCY_KEY_REUSED = ApiError(422, "IDEMPOTENCY_KEY_REUSED")
 

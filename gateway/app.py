@@ -34,7 +34,8 @@ from observability import metrics
 # Routes are matched in this order, so that the busiest domains come first.
 _DOMAINS = (products, orders, payments, users, sessions, notifications, admin, wellknown, webhooks)
 
-# AccessLogMiddleware observes requests. FastAPI's own spans would repeat that, and its logs hold what clients sent.
+# AccessLogMiddleware records each request. FastAPI's own spans would record it twice, and its logs would contain what
+# clients send.
 _NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
 
 

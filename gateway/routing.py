@@ -53,7 +53,7 @@ class Access(Enum):
 
 
 class RouteOptions(TypedDict, total=False):
-    """The statements of a route beyond its path and its types."""
+    """What a route declares in addition to its path and its types."""
 
     access: Required[Access]
     errors: Sequence[ApiError]
@@ -63,7 +63,7 @@ class RouteOptions(TypedDict, total=False):
     response_model: Any
     """The documented body of a route that returns a Response; by default the return type."""
     etag: bool
-    """Whether the response has an ETag, by default its `version`; a GET honours If-None-Match."""
+    """Whether the response has an ETag, which by default is its `version`. A GET then honours If-None-Match."""
     cacheable: bool
     """Whether any cache may store the response to an anonymous caller, if it validates the response before each use."""
     location: str

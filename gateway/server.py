@@ -54,9 +54,11 @@ class BoundedHttpProtocol(HttpProtocol):
     """uvicorn's protocol with bounds on the size and duration of a request's head, and on slow readers.
 
     It closes the connection of a client that sends too much before the headers end, sends them too slowly, or reads
-    less than 8 KiB a second of a response that does not fit into the buffers. A body that arrives after its request
-    was answered is read and discarded, within the same time and 16 times the allowed size: closing at once would reset
-    the connection before the client has read the response.
+    less than 8 KiB a second of a response that does not fit into the buffers.
+
+    A body that arrives after its request was answered is read and discarded, within the same time limit and up to 16
+    times the allowed size. If the connection were closed at once, it would be reset before the client has read the
+    response.
     """
 
     open: ConcurrencyLimiter
@@ -100,7 +102,7 @@ class BoundedHttpProtocol(HttpProtocol):
         self._timer = self.loop.call_later(self.head_seconds, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Release the connection's place, and stop its timers."""
+        """Release the connection's slot, and stop its timers."""
         if self._holder is not None:
             self.open.release(self._holder)
             self._holder = None

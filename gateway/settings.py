@@ -57,7 +57,9 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     trusted_proxy_hops: Annotated[int, Meta(ge=0, le=10)] = 0
     """The number of our own proxies that append to `X-Forwarded-For`. With 0, the header is ignored."""
     client_address_header: str = ""
-    """The header in which the ingress puts the client's address. It overrides `X-Forwarded-For`. Empty: none."""
+    """The header that the ingress sets to the client's address; it overwrites any value from the client. It overrides
+    `X-Forwarded-For`. Empty: none.
+    """
 
     max_concurrency: Positive = 1000
     """The maximum number of requests in progress. A request counts once its body has arrived."""

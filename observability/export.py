@@ -33,7 +33,7 @@ class Sampler:
     def sampled(self, parent: context.Context, trace_id: str, name: str) -> bool:
         """Ask the sampler whether to record a new span.
 
-        If `follows` is true, call this only for root spans: other spans take the decision of their parent.
+        If `follows` is true, call this only for root spans: other spans inherit the decision of their parent.
         """
         known = Context()
         if not parent.root:

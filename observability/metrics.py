@@ -75,10 +75,10 @@ class Observed:
         self._due = [0.0] * (len(_BUCKETS) + 1)
 
     def observe(self, seconds: float) -> None:
-        """Record a duration; in a sampled trace, the trace id becomes the bucket's exemplar.
+        """Record a duration. In a sampled trace, the trace id becomes the bucket's exemplar.
 
-        A bucket gets at most one exemplar a second: a scrape sees only the last one, and an exemplar costs as much as
-        the rest of this method.
+        A bucket gets at most one exemplar a second, because a scrape sees only the last one, and an exemplar costs as
+        much as the rest of this method.
         """
         ctx = context.current()
         if ctx.sampled:

@@ -1,4 +1,4 @@
-"""The published schemas, made from the catalogue: a JSON Schema (2020-12) of each payload and an AsyncAPI document.
+"""The published schemas, generated from the catalogue: JSON Schemas (2020-12) of payloads, and an AsyncAPI document.
 
 `python -m events.schemas` writes them next to this file; a test fails if they differ from the catalogue.
 """

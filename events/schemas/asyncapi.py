@@ -12,14 +12,14 @@ from events.schemas import json_schema
 from events.schemas.examples import MOMENT, example
 
 _TEXT = """\
-The events of the shop, as CloudEvents 1.0 in binary mode over HTTP. Each is delivered at least once, in any order:
-a receiver knows an event again by its source and id. Made from events/catalog.py by `make schemas`."""
+The events of the shop, as CloudEvents 1.0 in binary mode over HTTP. Each is delivered at least once, in any order.
+A receiver recognises a repeated event by its source and id. Generated from events/catalog.py by `make schemas`."""
 _SERVERS = {
     "cluster": {
         "host": "broker-ingress.knative-eventing.svc.cluster.local",
         "pathname": "/shop/default",
         "protocol": "http",
-        "description": "The ingress of the Knative broker `default`, inside the cluster; BROKER_URL names another.",
+        "description": "The ingress of the Knative broker `default`, inside the cluster. BROKER_URL selects another.",
     },
     "local": {
         "host": "127.0.0.1:8090",
@@ -137,7 +137,7 @@ def _header_example(name: str, header: dict[str, Any], payload: type[Payload], c
 def _headers(payload: type[Payload]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "ce-specversion": {"const": "1.0"},
-        "ce-id": _STRING | {"description": "Unique with the source; ours are UUIDv7."},
+        "ce-id": _STRING | {"description": "Unique together with the source. The platform's ids are UUIDv7."},
         "ce-source": {"const": payload.SOURCE},
         "ce-type": {"const": payload.TYPE},
         "ce-time": _STRING | {"format": "date-time"},

@@ -139,7 +139,7 @@ class NotificationsService:
         await self._sender.notify(event.user_id, messages.email_changed(event), inbox)
 
     async def on_password_changed(self, event: UserPasswordChanged, inbox: InboxRecord) -> None:
-        """Tell the user that the password was changed."""
+        """Notify the user that the password was changed."""
         await self._sender.notify(event.user_id, messages.password_changed(event), inbox)
 
     async def on_order_confirmed(self, event: OrderConfirmed, inbox: InboxRecord) -> None:

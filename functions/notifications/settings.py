@@ -15,11 +15,13 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     SECRETS = (*RuntimeSettings.SECRETS, "mail_events_secret")
 
     mail_channel: Literal["auto", "mailbox", "smtp", "ses"] = "auto"
-    """How e-mail is sent. `auto` is SMTP if SMTP_URL is set, else only the mailbox in the API, which production
-    refuses."""
+    """How e-mail is sent. `auto` means SMTP if SMTP_URL is set. Otherwise messages are only in the API's mailbox, which
+    production refuses.
+    """
     smtp_url: str = ""
-    """`smtp://user:password@host:port` or `smtps://...`. `?starttls=1` insists on TLS, `?starttls=0` does without; by
-    default TLS is used when offered. Production insists on TLS."""
+    """`smtp://user:password@host:port` or `smtps://...`. `?starttls=1` requires TLS, `?starttls=0` disables it. By
+    default TLS is used if the server offers it; production requires it.
+    """
     smtp_url_file: str = ""
     """A file with that URL."""
     ses_region: str = ""
@@ -29,14 +31,14 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     ses_configuration_set: str = ""
     """The configuration set whose bounces and complaints are reported back."""
     mail_events_secret: str = ""
-    """The value of `X-Api-Key` that `/v1/webhooks/ses` accepts. Empty: it accepts nothing."""
+    """The value of `X-Api-Key` that `/v1/webhooks/ses` accepts. If it is empty, the endpoint accepts nothing."""
     mail_events_secret_file: str = ""
     """A file with that secret."""
     mail_from: str = "shop@shop.local"
     """The sender: an address, or a name and an address (`The Shop <shop@example.com>`)."""
     mail_reply_to: str = ""
-    """Where replies go, in the same form."""
+    """The address for replies, in the same form."""
     unverified_mails_per_day: Annotated[int, Meta(ge=1, le=100)] = 10
-    """Mails in 24 hours to an address that nobody has verified, not counting codes."""
+    """Maximum number of mails in 24 hours to an unverified address, not counting mails with codes."""
     mail_timeout: Annotated[float, Meta(gt=0, le=45)] = 15.0
-    """Seconds for sending one mail."""
+    """Maximum seconds for sending one mail."""

@@ -109,7 +109,7 @@ class OrderRepository:
             return await self._place(order, idempotency, origin, replace(earlier, on_hand=stock))
 
     async def _earlier(self, origin: Origin) -> EarlierOrders:
-        """Read what the limits of a new order depend on and the transaction does not read."""
+        """Read the data on which the limits of a new order depend, beyond what the transaction reads."""
         if self._velocity_limits is None:
             return EarlierOrders({})
         ids = dict.fromkeys([*origin.records, *origin.shards])
@@ -182,7 +182,7 @@ class OrderRepository:
         return await self._store.page(Order, "waiting", _EVERYTHING, limit=limit, cursor=cursor, until=sort_key(before))
 
     async def close_account(self, user_id: str, at: datetime) -> None:
-        """Refuse further orders of this person, and forget how many there were."""
+        """Refuse further orders of this person, and delete the record that counts the person's orders."""
 
         def close(found: Sequence[Any]) -> Changes[None]:
             deleted, record = found

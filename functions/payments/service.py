@@ -177,7 +177,7 @@ class PaymentsService:
     async def _charge(self, order_id: str, inbox: InboxRecord | None, known: Payment | None = None) -> None:
         """Charge an order, or void its payment if it is cancelled. `inbox` commits with the provider's answer.
 
-        `known` is the pending payment that the caller has read. To void it, the orders service is not needed.
+        `known` is the pending payment that the caller has read. Voiding it needs no call to the orders service.
         """
         if known is not None and known.void_requested:
             await self._settle(known, await self._provider.void(known.id), inbox)

@@ -17,7 +17,8 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     SECRETS = (*RuntimeSettings.SECRETS, "stripe_api_key", "stripe_webhook_secret")
 
     payment_timeout: Seconds = 10.0
-    """Seconds for one call to the provider. With the call to orders it must stay within the 60 s of an event."""
+    """Seconds for one call to the provider. Together with the call to orders, it must stay below the 60 s of an event.
+    """
     payment_slow_seconds: Seconds = 2.0
     """How long the simulated provider takes for `tok_slow`."""
     payment_settle_after: Seconds = 15.0
@@ -27,7 +28,7 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     stripe_api_key_file: str = ""
     """A file with that key."""
     stripe_webhook_secret: str = ""
-    """The signing secret of the endpoint `/v1/webhooks/stripe`. Empty: it accepts nothing."""
+    """The signing secret of the endpoint `/v1/webhooks/stripe`. If it is empty, the endpoint accepts nothing."""
     stripe_webhook_secret_file: str = ""
     """A file with that secret."""
     stripe_api_base: Annotated[str, Meta(pattern=r"^https?://")] = "https://api.stripe.com"

@@ -80,7 +80,7 @@ def unauthenticated(reason: str, message: str) -> ServiceError:
 
 
 def denied(message: str = "You may not do this.", reason: str = "PERMISSION_DENIED") -> ServiceError:
-    """Make the error of a known caller without permission."""
+    """Make the error of an authenticated caller that lacks permission."""
     return ServiceError(Code.PERMISSION_DENIED, reason, message)
 
 

@@ -372,7 +372,7 @@ class UsersService:
         return book.addresses
 
     async def add_address(self, command: AddAddress, caller: Identity) -> Address:
-        """Store another address under a new id, and return it.
+        """Add an address with a new id to the address book, and return it.
 
         Raises INVALID_ARGUMENT and RESOURCE_EXHAUSTED (TOO_MANY_ADDRESSES).
         """

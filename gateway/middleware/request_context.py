@@ -122,8 +122,8 @@ class RequestContext:
 class RequestContextMiddleware:
     """Creates the RequestContext, and adopts the caller's correlation id and trace if they are well formed.
 
-    Other claims of the caller about identity do not reach the services: `GrpcClient.metadata` makes the metadata of
-    calls without the request's headers.
+    No other header of the request reaches the services, because `GrpcClient.metadata` does not use the request's
+    headers.
     """
 
     def __init__(self, app: ASGIApp, state: AppState) -> None:

@@ -1,4 +1,4 @@
-"""Logging in and out."""
+"""Routes of sessions: log in, refresh, log out, and reset a password."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The caller's own account."""
+"""Routes of the caller's account."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keys that verify access tokens."""
+"""The route of the public keys that verify access tokens."""
 
 from __future__ import annotations
 

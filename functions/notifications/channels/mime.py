@@ -44,7 +44,7 @@ def compose(mail: Mail, sender: Address, reply_to: Address | None = None) -> tup
 
     Both parts are quoted-printable, so that no line is longer than 76 characters and every server accepts the message.
     The Message-ID is derived from the notification, so that a repetition has the same Message-ID. The library's
-    EmailMessage makes the same of it at six times the CPU.
+    EmailMessage produces the same message, at six times the CPU.
 
     Raises:
         MailRefused: ADDRESS_MALFORMED, if the recipient's address cannot be written in a header.

@@ -154,8 +154,8 @@ def _overdue() -> Exception:
 class Draft:
     """A group of transactions that is merged into one. Each job sees the pending writes of the jobs before it.
 
-    `entities` and `records` are the rows read; expired ones count as absent. With `room`, the merged transaction has at
-    most so many items: entities, index entries, outbox rows and records. After the jobs were added, `outbox` and
+    `entities` and `records` are the rows read; expired ones count as absent. `room` is the maximum number of items of
+    the merged transaction: entities, index entries, outbox rows and records. After the jobs were added, `outbox` and
     `records` are the rows to insert, and `writes` returns the rest.
     """
 

@@ -2,8 +2,8 @@
 
 They follow OWASP's device cookies
 (https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies): wrong passwords of strangers
-delay only strangers, and not the owner. They also tell devices apart whose orders are counted: a device keeps its id
-from account to account. A token proves nothing else.
+delay only strangers, and not the owner. Orders are also counted by device, so a device keeps its id across accounts. A
+token proves nothing else.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class DeviceTokens:
         return KnownDevice(body[16:-_TIME_BYTES].hex()) if age < DEVICE_TOKEN_LIFE.total_seconds() else None
 
     async def of_any_account(self, token: str) -> KnownDevice | None:
-        """Return the device if this service issued the token, for whichever account; otherwise None."""
+        """Return the device if this service issued the token, for any account; otherwise None."""
         raw = _parse(token)
         owner = await self._store.get(Credentials, f"usr_{raw[:16].hex()}") if raw else None
         return await self.recognise(token, owner)

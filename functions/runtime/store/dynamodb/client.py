@@ -74,7 +74,7 @@ _AGAIN = frozenset(
     }
 )
 PROBE = "probe"
-"""The name of a call that the database is expected to refuse."""
+"""The name of the call that checks for transactions; the database is expected to refuse it."""
 CONFLICTS = frozenset(
     {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "DuplicateItem"}
 )

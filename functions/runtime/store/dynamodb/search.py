@@ -129,7 +129,7 @@ class _Listing:
         self._size = min(2 * self._size, _LARGEST_BATCH)
 
     def drop(self, place: Place, inclusive: bool) -> None:
-        """Drop the places above this one, and this one if `inclusive`. The next batch begins no higher."""
+        """Drop the places above this one, and this one if `inclusive`. The next batch begins at this place or below."""
         while self.ahead and (self.ahead[0] > place or (inclusive and self.ahead[0] == place)):
             self.ahead.popleft()
         if not self.ahead and self._more and self._end is not None:

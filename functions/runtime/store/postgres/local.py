@@ -44,7 +44,7 @@ def binary(name: str) -> str:
 
 
 class Urls(NamedTuple):
-    """STORE_URL of the domains, and that of the administrator."""
+    """The URLs (STORE_URL) for the domains and for the administrator."""
 
     domains: str
     admin: str

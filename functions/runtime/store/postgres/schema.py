@@ -22,7 +22,7 @@ def schema_of(store: str) -> str:
 
 
 def role_of(store: str) -> str:
-    """Return the role of a store's domain. All stores of a domain (`payments-ledger` too) have one role."""
+    """Return the role of a store's domain. All stores of a domain (such as `payments-ledger`) share one role."""
     return f"shop_{store.partition('-')[0]}"
 
 
