@@ -20,7 +20,7 @@ _TYPE: Final = re.compile(r"[\x21-\x7e]{1,256}")
 
 
 def checked_type(text: str | None) -> str | None:
-    """Return a valid event type, or None for any type. Raises Problem (400)."""
+    """Return the event type that the query asks for, or None for all types. Raises Problem (400)."""
     if text and not _TYPE.fullmatch(text):
         raise Problem(400, "INVALID_TYPE", "type is an event type")
     return text or None

@@ -39,8 +39,8 @@ _FROM_PROTO: dict[int, Status] = {number: status for status, number in _TO_PROTO
 class OrdersServicer(orders_pb2_grpc.OrdersServiceServicer):
     """shop.orders.v1.OrdersService.
 
-    The ingress sets the header `client_address_header` to the address of a client that calls directly. The name is
-    empty if there is no such header. The gateway sends the address of its client in the request.
+    `client_address_header` is the name of the header that the ingress sets to the address of a client that calls
+    directly; it is empty if there is none. The gateway instead sends its client's address in the request.
     """
 
     def __init__(self, service: OrdersService, client_address_header: str = "") -> None:

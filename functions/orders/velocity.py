@@ -189,7 +189,7 @@ class Origin:
 
 
 class StockNeeded(ServiceError):
-    """Internal error: whether the order is within the limits depends on the stock of its products."""
+    """Internal error: the limits of the order depend on the stock of its products, which was not read."""
 
     def __init__(self) -> None:
         super().__init__(Code.ABORTED, "CONTENTION", "Try again.")

@@ -14,7 +14,9 @@ from knative.setup.secrets import Folder, fill
 
 
 def local(base: Path) -> parts.Local:
-    """Return the addresses for the manifests in `base`: each part is at its documented port, on a host of its name."""
+    """Return the addresses for the manifests in `base`: each part has its documented port, on a host with the part's
+    name.
+    """
     read = manifests.load(base)
     numbers = ports.fixed(parts.domains(read))
     return parts.Local(read, ports.Ports(numbers.http, numbers.grpc, {name: name for name in numbers.http}))

@@ -42,9 +42,9 @@ class EmailChangeService:
     async def confirm(self, token: str) -> None:
         """Change the account's address to the one that the token was mailed to.
 
-        The former address gets a mail, and nobody else can register it for seven days. After a change back to a former
-        address, the later addresses can no longer undo their changes. Earlier mailed tokens and access tokens become
-        invalid.
+        The former address gets a mail, and nobody else can register it for seven days. If the account changes back to a
+        former address, the changes after that address can no longer be undone. Earlier mailed tokens and access tokens
+        become invalid.
 
         Raises:
             InvalidArgument: MAILED_TOKEN_INVALID.
