@@ -53,7 +53,10 @@ ACCOUNT_PURPOSES = tuple(purpose for purpose in Purpose if purpose is not Purpos
 
 
 def challenge_id(purpose: Purpose, owner_id: str) -> str:
-    """Return the id of a challenge. The owner, an account or a change of its address, has one for each purpose."""
+    """Return the id of a challenge.
+
+    An owner (an account, or a change of an account's address) has one challenge for each purpose.
+    """
     return "chl_" + sha256(f"{purpose}\n{owner_id}".encode()).hexdigest()[:32]
 
 

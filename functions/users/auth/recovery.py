@@ -73,9 +73,9 @@ class RecoveryService:
     async def request_password_reset(self, command: RequestPasswordReset) -> None:
         """Request a mail with a token that resets the password, if the account exists.
 
-        At most three in 15 minutes for requests from one network, and ten in all. An unknown address goes through the
-        same steps as a known address. Raises RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS), for a network address that sends
-        too many requests.
+        In 15 minutes, an account gets at most three mails for requests from one network, and ten in total. An unknown
+        address goes through the same steps as a known address. Raises RESOURCE_EXHAUSTED (TOO_MANY_ATTEMPTS), for a
+        network address that sends too many requests.
         """
         await self._throttle.mail_request(command.client_address)
         account = account_key(command.email)
