@@ -87,7 +87,7 @@ tables: $(READY) ## Create the DynamoDB tables that STORE_URL names (dynamodb://
 epoch: $(READY) ## After a restore by the database itself: begin a new epoch, so that older tokens are refused (STORE_URL)
 	@$(RUN) -m functions.runtime.store.epochs
 
-backup: $(READY) ## Copy the state of the platform, running or not (TO=backups/<time>)
+backup: $(READY) ## Back up the state of the platform, running or not (TO=backups/<time>)
 	@$(RUN) -m knative.local.backup backup $(call optional,$(TO)) $(ARGS)
 
 restore: $(READY) ## Restore a backup (FROM=folder); the platform must be stopped
@@ -211,7 +211,7 @@ new-service: $(READY) ## Add a service from the template: NAME=inventory ENTITY=
 	@$(RUN) -m functions.template new $(call quote,$(NAME)) --entity $(call quote,$(ENTITY))
 	@$(MAKE) proto-gen schemas
 
-remove-service: $(READY) ## Remove such a service: NAME=inventory
+remove-service: $(READY) ## Remove a service from the template: NAME=inventory
 	@test -n $(call quote,$(NAME)) || { echo "Which one? make remove-service NAME=inventory" >&2; exit 2; }
 	@$(RUN) -m functions.template remove $(call quote,$(NAME))
 	@$(MAKE) schemas
@@ -223,7 +223,7 @@ format: $(READY) ## Format the sources and fix what can be fixed
 proto-gen: $(READY) ## Generate the modules beside the .proto files
 	@$(RUN) -m proto.generate
 
-publish-protos: $(READY) ## Declare the protos published as they are: a change that breaks their clients fails from then on
+publish-protos: $(READY) ## Mark the current protos as published: changes that break their clients fail from then on
 	@$(RUN) -m proto.generate $(PUBLISHED)
 
 schemas: $(READY) ## Generate the events' JSON Schemas, the AsyncAPI document, EventTypes, Triggers and docs/configuration.md
@@ -245,7 +245,7 @@ requirements: $(READY) ## Lock the requirements again; UPGRADE=1 takes the newes
 		$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/$$apart.txt requirements/$$apart.in || exit 1; \
 	done
 
-clean: ## Remove everything made here: environments, caches and the platform's data
+clean: ## Remove everything generated here: environments, caches and the platform's data
 	@rm -rf $(VENV) $(AUDIT) $(SUPPLY) $(FUZZ) $(LOAD) $(CLIENTS) $(DOCS) .data .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist $(TOOLS)
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -265,9 +265,9 @@ DIGESTS := build/digests
 .PHONY: build-all push-all pin-all pin-others
 build-all: $(IMAGES:%=build-%) ## Build all images (REGISTRY=dev.local TAG=dev BUILDER=docker|podman|buildah)
 
-push-all: $(IMAGES:%=push-%) ## Push them to REGISTRY
+push-all: $(IMAGES:%=push-%) ## Push the images to REGISTRY
 
-pin-all: pin-others $(DOMAINS:%=pin-functions-%) pin-gateway pin-dead-letters pin-setup ## Push, and pin what production runs by the digests
+pin-all: pin-others $(DOMAINS:%=pin-functions-%) pin-gateway pin-dead-letters pin-setup ## Push the images, and pin their digests in the production component
 
 pin-others: builder $(READY) ## Pin the images of others by digest: base image, observability, compose.yaml
 	@$(RUN) -m requirements.images $(BUILDER)

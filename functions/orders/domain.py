@@ -227,7 +227,7 @@ class Order:
                 "ORDER_DISPUTED", "The payment is disputed: nothing is shipped until that is decided."
             )
         if self.status is Status.CONFIRMED and self.returned:
-            raise failed_precondition("ORDER_REFUNDED", "All that was paid went back: nothing is shipped.")
+            raise failed_precondition("ORDER_REFUNDED", "The order was refunded in full and cannot be shipped.")
         self._move(Status.SHIPPED, at)
         return [OrderShipped(order_id=self.id, user_id=self.user_id)]
 

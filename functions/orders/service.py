@@ -231,7 +231,7 @@ class OrdersService:
                 "The reason is not valid.", ("reason", "must be UPPER_SNAKE of at most 64 letters, digits and _")
             )
         if reason in PLATFORM_REASONS:
-            raise invalid("The reason is not valid.", ("reason", "is one that only the platform gives"))
+            raise invalid("The reason is not valid.", ("reason", "must not be one that is reserved for the platform"))
 
         def cancel(order: Order) -> list[Payload]:
             _require_owner_or_admin(caller, order)

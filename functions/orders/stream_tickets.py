@@ -107,4 +107,4 @@ def _cipher(key: bytes) -> Any:
 
 
 def _invalid() -> ServiceError:
-    return unauthenticated("STREAM_TICKET_INVALID", "The ticket is unknown, used up or expired: ask for another.")
+    return unauthenticated("STREAM_TICKET_INVALID", "The ticket is unknown, used or expired: request another.")

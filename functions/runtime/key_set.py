@@ -258,4 +258,4 @@ def subject_digest(subject: str) -> str:
 
 
 def _keys_unavailable() -> ServiceError:
-    return unavailable("KEYS_UNAVAILABLE", "The keys of access tokens cannot be had just now.")
+    return unavailable("KEYS_UNAVAILABLE", "The keys of access tokens are not available at the moment.")

@@ -166,7 +166,7 @@ class UsersServicer(users_pb2_grpc.UsersServiceServicer):
     async def IssueMailedToken(self, request: pb.IssueMailedTokenRequest, context: Any) -> pb.IssueMailedTokenResponse:
         purpose = _PURPOSES.get(request.purpose)
         if purpose is None:
-            raise invalid("The purpose is not valid.", ("purpose", "must be one that there is"))
+            raise invalid("The purpose is not valid.", ("purpose", "must be a defined purpose"))
         command = IssueMailedToken(request.user_id, purpose, request.change_id)
         code = await self._recovery.issue_mailed_token(command, current_caller())
         return pb.IssueMailedTokenResponse(token=code.token, email=code.email)

@@ -95,7 +95,7 @@ def restore(data: Path, source: Path, database_url: str = "") -> Path | None:
         raise BackupFailed(f"{source} is not a backup: it has no {_MANIFEST} that can be read.") from error
     for name in manifest["databases"]:
         if not (source / name).exists():
-            raise BackupFailed(f"{source} is not whole: {name} is missing.")
+            raise BackupFailed(f"{source} is incomplete: {name} is missing.")
         check(source / name)
     for name in dumps:
         postgres.check(source / name)
@@ -193,8 +193,10 @@ def _latest() -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make backup", description=__doc__)
     parser.add_argument("command", choices=["backup", "restore"])
-    parser.add_argument("folder", nargs="?", type=Path, help="of the backup (default of a new one: backups/<time>)")
-    parser.add_argument("--data", type=Path, default=ROOT / ".data", metavar="DIR", help="as of make up")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, help="the backup's folder (by default a new one: backups/<time>)"
+    )
+    parser.add_argument("--data", type=Path, default=ROOT / ".data", metavar="DIR", help="the data folder of make up")
     return parser
 
 

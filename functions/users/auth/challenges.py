@@ -63,8 +63,8 @@ def challenge_id(purpose: Purpose, owner_id: str) -> str:
 def invalid_mailed_token() -> ServiceError:
     """Return INVALID_ARGUMENT (MAILED_TOKEN_INVALID), the same error for every problem with a token."""
     return invalid(
-        "The token is not valid, or not any more.",
-        ("token", "must be one that was mailed, used once, in time"),
+        "The token is invalid, used or expired.",
+        ("token", "must be a mailed token that is not used and not expired"),
         reason="MAILED_TOKEN_INVALID",
     )
 

@@ -85,7 +85,7 @@ class SessionsService:
         if not exchanged:
             await self._end(known.id)  # in a separate transaction, so that a refresh reads only what it needs
             log.warning("refresh_token_reused", extra={"user_id": known.user_id})
-            raise unauthenticated("REFRESH_TOKEN_REUSED", "This session has ended for safety; log in again.")
+            raise unauthenticated("REFRESH_TOKEN_REUSED", "The session was ended for security; log in again.")
         user = await self._store.get(User, known.user_id)
         if user is None:
             raise _invalid_refresh_token()
@@ -126,4 +126,4 @@ class SessionsService:
 
 
 def _invalid_refresh_token() -> ServiceError:
-    return unauthenticated("INVALID_REFRESH_TOKEN", "The session is over; log in again.")
+    return unauthenticated("INVALID_REFRESH_TOKEN", "The session has ended; log in again.")

@@ -44,7 +44,7 @@ def arguments(argv: Sequence[str], environ: Mapping[str, str]) -> argparse.Names
         "--starting-seconds",
         type=float,
         default=0.0,
-        help="for so long a subscriber that has never answered counts as still starting, and is retried",
+        help="seconds after the start in which a subscriber that has never answered is retried without limit",
     )
     return parser.parse_args(argv)
 
