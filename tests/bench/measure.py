@@ -96,7 +96,7 @@ def running(command: Sequence[str], port: int, environ: Mapping[str, str] | None
         child.stop()
 
 
-def await_port(child: Child, port: int, seconds: float = 30.0) -> None:
+def await_port(child: Child, port: int, seconds: float = 120.0) -> None:
     """Wait until the port accepts connections. Raises RuntimeError when the child ends before."""
     deadline = time.monotonic() + seconds
     while True:

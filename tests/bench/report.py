@@ -39,10 +39,10 @@ def _figure(sample: Sample, unit: str) -> str:
     return f"{sample.rate:,.{digits}f} {unit}"
 
 
-def write_table(page: Path, table: str, name: str, conditions: str) -> None:
+def write_table(page: Path, table: str, name: str, conditions: str, verb: str = "Measured") -> None:
     """Replace the text between the markers of the table `name` in a page."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     before, rest = page.read_text().split(begin)
     _, after = rest.split(end)
     when = datetime.now(UTC).date().isoformat()
-    page.write_text(f"{before}{begin}\n{table}\n\nMeasured on {when}, {conditions}.\n{end}{after}")
+    page.write_text(f"{before}{begin}\n{table}\n\n{verb} on {when}, {conditions}.\n{end}{after}")

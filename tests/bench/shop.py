@@ -108,6 +108,11 @@ class BenchShop:
         """Return a part to measure."""
         return Part(self._platform.pid(part))
 
+    def environ(self, part: str) -> dict[str, str]:
+        """Return the environment that a part runs with."""
+        entries = Path(f"/proc/{self._platform.pid(part)}/environ").read_text().split("\0")
+        return dict(entry.split("=", 1) for entry in entries if entry)
+
     def _parts(self) -> list[Part]:
         """Return all parts, and the private database if there is one."""
         parts = [Part(part["pid"]) for part in self._platform.state()["parts"].values()]
