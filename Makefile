@@ -94,7 +94,7 @@ restore: $(READY) ## Restore a backup (FROM=folder); the platform must be stoppe
 	@$(RUN) -m knative.local.backup restore $(call optional,$(FROM)) $(ARGS)
 
 ##@ Check
-.PHONY: test test-unit test-integration test-e2e test-security test-attack test-chaos drill check-triggers test-crash test-clients test-new-service fuzz lint lint-documents lint-docs lint-protos audit audit-manifests bench bench-scale bench-cluster load
+.PHONY: test test-unit test-integration test-e2e test-security test-attack test-chaos drill check-triggers test-crash test-clients test-new-service fuzz lint lint-documents lint-docs lint-protos audit audit-manifests bench bench-scale bench-cluster knee tune capacity load
 test: $(READY) ## Run all tests: unit, manifests, integration, end to end, attacks, fuzzing, a few crashes
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(UNIT) $(ARGS)
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration $(ARGS)
@@ -188,6 +188,15 @@ bench-cluster: $(READY) ## Measure the platform on a cluster: rates, latencies, 
 
 bench-scale: $(READY) ## Compare the cost of use cases with 1,000 and with 1,000,000 orders (some minutes, 5 GB of disk)
 	@$(RUN) -m tests.bench.scale $(ARGS)
+
+knee: $(READY) ## Find the concurrency at which each service is full (needs PostgreSQL); write docs/capacity.md
+	@$(RUN) -m tests.bench.knee $(ARGS)
+
+tune: $(READY) ## Show each manifest's scaling target beside the one that its knee gives; ARGS=--write sets them
+	@$(RUN) -m tests.bench.tune $(ARGS)
+
+capacity: $(READY) ## Compute what 100, 1,000 and 10,000 orders a second need, and how wrong that is; write docs/capacity.md
+	@$(RUN) -m tests.bench.capacity $(ARGS)
 
 load: $(READY) $(LOAD_READY) ## Load a platform and check its invariants: SCENARIO=shoppers RATE=10 MINUTES=1 WEB=1 (E2E_BASE_URL, or its own)
 	@$(RUN) -m tests.load --scenario $(call quote,$(SCENARIO)) $(if $(RATE),--rate $(call quote,$(RATE))) --minutes $(call quote,$(MINUTES)) \
