@@ -70,11 +70,14 @@ class SesChannel:
         self._breaker = CircuitBreaker("ses")
 
     async def send(self, mail: Mail) -> None:
-        recipient, message = compose(mail, self._sender, self._reply_to)
+        message = compose(mail, self._sender, self._reply_to)
+        (recipient,) = message["To"].addresses
+        if not recipient.addr_spec.isascii():
+            raise MailRefused("NOT_SUPPORTED_BY_SERVER")  # SES has no SMTPUTF8
         parameters = {
             "FromEmailAddress": self._sender.addr_spec,
-            "Destination": {"ToAddresses": [recipient]},
-            "Content": {"Raw": {"Data": message}},
+            "Destination": {"ToAddresses": [recipient.addr_spec]},
+            "Content": {"Raw": {"Data": message.as_bytes()}},
             "EmailTags": [{"Name": NOTIFICATION_TAG, "Value": mail.id}],
             **self._options,
         }

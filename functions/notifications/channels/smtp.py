@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -21,6 +22,7 @@ from functions.runtime.settings import SettingsError
 if TYPE_CHECKING:
     import ssl
     from email.headerregistry import Address
+    from email.message import EmailMessage
 
     from aiosmtplib import SMTP
 
@@ -117,8 +119,9 @@ class SmtpChannel:
         self._breaker = CircuitBreaker("smtp")
 
     async def send(self, mail: Mail) -> None:
-        recipient, message = compose(mail, self._sender, self._reply_to)
-        await self._breaker.call(lambda: self._send_in_time(message, recipient))
+        message = compose(mail, self._sender, self._reply_to)
+        (recipient,) = message["To"].addresses
+        await self._breaker.call(lambda: self._send_in_time(message, recipient.addr_spec))
 
     async def close(self) -> None:
         """Close the idle connections."""
@@ -127,53 +130,41 @@ class SmtpChannel:
         while self._idle:
             await _quit(self._idle.popleft()[0])
 
-    async def _send_in_time(self, message: bytes, address: str) -> None:
+    async def _send_in_time(self, message: EmailMessage, address: str) -> None:
         try:
             async with asyncio.timeout(self._seconds), self._connections:
                 await self._send(message, address)
         except TimeoutError:
             raise _unavailable("timeout") from None
 
-    async def _send(self, message: bytes, address: str) -> None:
+    async def _send(self, message: EmailMessage, address: str) -> None:
         from aiosmtplib import errors
 
         try:
             await self._transact(message, address)
-        except errors.SMTPRecipientRefused as refused:
-            raise _refusal(refused.code, refused.message) from None
+        except errors.SMTPRecipientsRefused as refused:
+            raise _refusal(refused.recipients[0].code, refused.recipients[0].message) from None
         except (errors.SMTPDataError, errors.SMTPSenderRefused) as refused:
             raise (_unavailable(str(refused.code)) if refused.code < 500 else MailRefused("MESSAGE_REFUSED")) from None
+        except errors.SMTPNotSupported:
+            raise MailRefused("NOT_SUPPORTED_BY_SERVER") from None
         except (errors.SMTPException, OSError) as error:
             # A transient failure or an error of the configuration (a password, a certificate), so the mail is retried.
             raise _unavailable(type(error).__name__) from None
 
-    async def _transact(self, message: bytes, address: str) -> None:
+    async def _transact(self, message: EmailMessage, address: str) -> None:
         client = self._idle.pop()[0] if self._idle else self._client()
+        send = partial(client.send_message, message, sender=self._sender.addr_spec, recipients=[address])
         try:
-            await self._begin(client)
-            await client.rcpt(address)
-            await client.data(message)
+            if not (client.is_connected and await _sent_over_idle(client, send)):
+                await client.connect()
+                await send()
         except BaseException:
             await _quit(client)
             raise
         self._idle.append((client, asyncio.get_running_loop().time()))
         if self._closing is None or self._closing.done():
             self._closing = asyncio.create_task(self._close_idle())
-
-    async def _begin(self, client: SMTP) -> None:
-        """Start a mail on the connection of `client`, or on a new one if the server does not serve it any more."""
-        from aiosmtplib.errors import SMTPException
-
-        sender = self._sender.addr_spec
-        if client.is_connected:
-            try:
-                await client.mail(sender, timeout=REUSE_SECONDS)
-            except SMTPException:  # no recipient was named yet, so the mail cannot be sent twice
-                await _quit(client)
-            else:
-                return
-        await client.connect()
-        await client.mail(sender)
 
     async def _close_idle(self) -> None:
         """Close each connection that was idle for too long. Returns when none is left."""
@@ -209,6 +200,22 @@ class SmtpChannel:
         import ssl
 
         return ssl.create_default_context()
+
+
+async def _sent_over_idle(client: SMTP, send: Callable[[], Awaitable[object]]) -> bool:
+    """Send over a connection that was idle. Returns False, and closes it, if the server does not serve it any more."""
+    from aiosmtplib.errors import SMTPException, SMTPSenderRefused
+
+    try:
+        await client.noop(timeout=REUSE_SECONDS)
+    except SMTPException:
+        pass
+    else:
+        with suppress(SMTPSenderRefused):  # for example after too many mails; this one cannot have been sent
+            await send()
+            return True
+    await _quit(client)
+    return False
 
 
 async def _quit(client: SMTP) -> None:

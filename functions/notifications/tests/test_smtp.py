@@ -45,7 +45,10 @@ def text_of(message: EmailMessage) -> str:
 
 
 class MailServer:
-    """A mail server: its answers to RCPT and DATA, whether it ends before that to DATA, and what it received."""
+    """A mail server: its answers to RCPT and DATA, and what it received.
+
+    If `ends`, it takes the message and closes the connection without an answer.
+    """
 
     def __init__(self) -> None:
         self.recipient, self.data, self.delay = "250 OK", "250 OK", 0.0
@@ -275,9 +278,9 @@ def test_an_address_that_no_header_can_hold_is_refused(address: str) -> None:
 
 
 def test_a_name_cannot_add_a_header() -> None:
-    _, wire = compose(Mail(MAIL.id, "s", "b", MAIL.at, "ada@example.org", "Ada\r\nBcc: eve@example.org"), SENDER)
-    assert message_from_bytes(wire)["Bcc"] is None
-    assert b"\r\nBcc:" not in wire
+    message = compose(Mail(MAIL.id, "s", "b", MAIL.at, "ada@example.org", "Ada\r\nBcc: eve@example.org"), SENDER)
+    assert message["Bcc"] is None
+    assert b"\r\nBcc:" not in message.as_bytes()
 
 
 @pytest.mark.parametrize(
@@ -290,7 +293,7 @@ def test_a_name_cannot_add_a_header() -> None:
 async def test_every_line_on_the_wire_is_within_the_standard(name: str, address: str, subject: str) -> None:
     text = "word " * 500 + "ä" * 2000
     mail = Mail(MAIL.id, subject, text, MAIL.at, address, name, rendering.html(subject, text))
-    recipient, wire = compose(mail, parse_mailbox(f"{'Shop ' * 20}<shop@{'c' * 60}.example.org>"))
+    wire = compose(mail, parse_mailbox(f"{'Shop ' * 20}<shop@{'c' * 60}.example.org>")).as_bytes()
     assert wire.isascii()
     # RFC 5322, 2.1.1: at most 998 octets, and 78 where that can be. One address may be longer than 78.
     head, _, body = wire.partition(b"\r\n\r\n")
@@ -300,7 +303,7 @@ async def test_every_line_on_the_wire_is_within_the_standard(name: str, address:
     message = message_from_bytes(wire, policy=default)
     assert isinstance(message, EmailMessage)
     assert text_of(message).strip() == text.strip()
-    assert message["To"].addresses[0].addr_spec == recipient == address
+    assert message["To"].addresses[0].addr_spec == address
 
 
 async def test_a_mail_has_the_same_words_as_text_and_as_html(mail_server: MailServer) -> None:
@@ -438,7 +441,6 @@ def test_settings_choose_the_channel() -> None:
         ({"MAIL_CHANNEL": "smtp"}, "SMTP_URL: must be"),
         ({"SMTP_URL": "smtp://m", "MAIL_FROM": "nobody"}, "MAIL_FROM: "),
         ({"SMTP_URL": "smtp://m", "MAIL_FROM": "a@b.example, c@d.example"}, "MAIL_FROM: "),
-        ({"SMTP_URL": "smtp://m", "MAIL_FROM": "müller@b.example"}, "MAIL_FROM: "),
         ({"SMTP_URL": "smtp://m", "MAIL_FROM": "Shop\r\nBcc: eve@example.org <a@b.example>"}, "MAIL_FROM: "),
         ({"SMTP_URL": "smtp://m", "MAIL_REPLY_TO": "nobody"}, "MAIL_REPLY_TO: "),
         ({"MAIL_TIMEOUT": "60"}, "MAIL_TIMEOUT: "),
