@@ -11,14 +11,13 @@ from functions.products.search.keys import keys
 from functions.products.stock.domain import Reservation, State, Stock, StockAdjustment
 from functions.runtime.clock import sortable
 from functions.runtime.errors import Code, ServiceError
-from functions.runtime.store.port import EntityMapping, IndexKey, Page, Store
+from functions.runtime.store.port import WORDS, EntityMapping, IndexKey, Page, Store
 
 RETENTION = timedelta(days=90)
 MAX_CATEGORIES = 1000
 _ATTEMPTS = 10
 
 LISTED = "listed"
-WORDS = "words"
 R = TypeVar("R")
 
 

@@ -78,7 +78,7 @@ def on_postgres(server: PostgresServer) -> OpenStore:
 
 async def _empty(url: str, schema: str) -> bool:
     """Empty the tables of a schema; return False if there are none."""
-    tables = ", ".join(f"{schema}.{table}" for table in ("entity", "entry", "outbox", "guard"))
+    tables = ", ".join(f"{schema}.{table}" for table in ("entity", "entry", "searched", "outbox", "guard"))
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(f"TRUNCATE {tables}")

@@ -14,13 +14,13 @@ from typing import TypeVar
 from functions.products.domain import Product, ProductText, SearchIndex, category_violations
 from functions.products.search.folding import VERSION
 from functions.products.search.keys import matches, part_of_text, terms, words
-from functions.products.store import LISTED, WORDS, listing
+from functions.products.store import LISTED, listing
 from functions.runtime.errors import invalid
 from functions.runtime.formats import MAX_QUERY
 from functions.runtime.paging import Listing, cursor_after, page_limit, position
 from functions.runtime.store.codec import encode
 from functions.runtime.store.planning import fitting
-from functions.runtime.store.port import Page, Store, Term
+from functions.runtime.store.port import WORDS, Page, Store, Term
 
 MAX_READS = 20
 """The maximum number of reads that one request makes. Its page may then be short; its cursor continues from there."""

@@ -79,6 +79,14 @@ class Page(Generic[E]):
     next_cursor: str | None = None
 
 
+WORDS = "words"
+"""The index for the words of texts.
+
+A search for several terms, one of which is of this index, costs about the same in a store of any size if few entities
+meet them all, because SQLite and PostgreSQL keep a second index of such entities, by which they intersect all terms.
+"""
+
+
 class Term(NamedTuple):
     """A condition of a search: an entity has an entry in one of these partitions of the index `name`."""
 

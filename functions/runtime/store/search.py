@@ -10,8 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from functions.runtime.store.port import Term
+from functions.runtime.store.port import WORDS, Term
 
+FEW = 200
+"""Maximum number of matches that a database reads together and sorts."""
+SEARCHED = b'["words",'
+"""What the stored index keys of an entity contain if it has an entry in `WORDS`."""
 COUNTED = 500
 """Maximum number of entries that are counted in a listing, and that one call reads of it."""
 
@@ -27,6 +31,10 @@ class Query(NamedTuple):
     def listings(self) -> list[tuple[str, str]]:
         """Return the (index, partition) pairs of all terms, in order."""
         return [(term.name, partition) for term in self.terms for partition in term.partitions]
+
+    def is_indexed(self) -> bool:
+        """Return whether the matches are among the entities of which the databases also keep an index of all terms."""
+        return len(self.terms) > 1 and any(term.name == WORDS for term in self.terms)
 
 
 class SearchPlan(NamedTuple):

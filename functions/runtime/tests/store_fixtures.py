@@ -91,7 +91,7 @@ async def empty(server: PostgresServer) -> None:
     try:
         await connection.execute(
             "DELETE FROM test.entity; DELETE FROM test.entry; DELETE FROM test.outbox; DELETE FROM test.guard;"
-            "UPDATE test.store SET version = 1, serves = 1, epoch = 0"
+            "UPDATE test.store SET version = 2, serves = 1, epoch = 0"
         )
     finally:
         await connection.close()

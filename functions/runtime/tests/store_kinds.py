@@ -49,7 +49,7 @@ class Document:
 def _entries(document: Document) -> Iterable[IndexKey]:
     yield IndexKey("owner", document.owner, document.rank)
     for word in re.findall(r"\w+", document.text):
-        yield IndexKey("word", word, document.rank)
+        yield IndexKey("words", word, document.rank)
 
 
 MAPPINGS = (

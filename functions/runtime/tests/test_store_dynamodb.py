@@ -65,8 +65,8 @@ async def test_what_leaves_a_listing_while_it_is_read_is_not_listed(opened: Open
 
 async def test_entries_end_when_their_entity_does(opened: Opener, connection: Connection, clock: ManualClock) -> None:
     store = opened()
-    await put(store, Document("d", owner="me", text="word"))
-    await put(store, Document("d", owner="me", text="word", ends=clock.now() + timedelta(hours=1)))
+    await put(store, Document("d", owner="me", text="words"))
+    await put(store, Document("d", owner="me", text="words", ends=clock.now() + timedelta(hours=1)))
 
     items = make_client(connection).scan(TableName=store._table.name)["Items"]
 

@@ -67,7 +67,7 @@ def made_old(path: Path) -> None:
     """Take the file back to the first release's schema."""
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.executescript(
-            f"""BEGIN; DROP TABLE epoch; DROP INDEX entity_expiry;
+            f"""BEGIN; DROP TABLE epoch; DROP TABLE searched; DROP TABLE bitmap; DROP INDEX entity_expiry;
             ALTER TABLE entity RENAME TO e; ALTER TABLE entry RENAME TO n; {SCHEMA_1}
             INSERT INTO entity SELECT kind, id, version, data, keys, expires FROM e;
             INSERT INTO entry SELECT kind, name, part, sort, id FROM n;
@@ -92,10 +92,12 @@ async def holds_everything(path: Path) -> None:
     await put(store, Document("d1", owner="you"))
     listed = await store.page(Document, "owner", "me", limit=9)
     assert [document.id for document in listed.items] == ["d0", "d2"]
-    assert [document.id for document in (await store.page(Document, "word", "red", limit=9)).items] == [
+    assert [document.id for document in (await store.page(Document, "words", "red", limit=9)).items] == [
         "d0",
         "d2",
     ]
+    found = await store.search(Document, [Term("words", ["red"]), Term("words", ["kettle"])], limit=9)
+    assert [document.id for document in found.items] == ["d2", "d0"]
     await store.close()
 
 
@@ -217,9 +219,9 @@ async def test_no_statement_scans_or_sorts(path: Path) -> None:
     many = [Document(f"e{number:03}", "me", f"{number:03}", "all some") for number in range(COUNTED)]
     await store.transact([Ref(Document, document.id) for document in many], lambda _: Changes(None, many))
     for below in (None, "9"):
-        await store.search(Document, [Term("word", ["all", "some"])], limit=1, below=below)
+        await store.search(Document, [Term("words", ["all", "some"])], limit=1, below=below)
         await store.search(
-            Document, [Term("word", ["all", "some"]), Term("owner", ["me", "you"])], limit=1, below=below
+            Document, [Term("words", ["all", "some"]), Term("owner", ["me", "you"])], limit=1, below=below
         )
     await store.get_many(Document, ["d1"])
     await store.update(Counter, "c", adding(3, [happened(1)]), idempotency=inbox_record("m"))

@@ -41,8 +41,8 @@ async def walk(store: Store, limit: int, *, descending: bool = False, until: str
 async def test_an_entity_is_found_by_each_of_its_entries(store: Store) -> None:
     await put(store, Document("d", owner="me", text="red shoe red"), Document("e", owner="you", text="red hat"))
 
-    assert await listed(store, "word", "red") == ["d", "e"]
-    assert await listed(store, "word", "shoe") == ["d"]
+    assert await listed(store, "words", "red") == ["d", "e"]
+    assert await listed(store, "words", "shoe") == ["d"]
     assert await listed(store, "owner", "you") == ["e"]
     assert await listed(store, "owner", "red") == []
     assert await listed(store, "nothing", "red") == []
@@ -53,12 +53,12 @@ async def test_entries_move_with_the_entity(store: Store) -> None:
     await put(store, Document("d", owner="me", rank="d", text="blue shoe"))
 
     assert await listed(store, "owner", "me") == ["e", "d"]
-    assert await listed(store, "word", "red") == []
-    assert await listed(store, "word", "blue") == await listed(store, "word", "shoe") == ["d"]
+    assert await listed(store, "words", "red") == []
+    assert await listed(store, "words", "blue") == await listed(store, "words", "shoe") == ["d"]
 
     await put(store, Document("d", owner="you"))
     assert await listed(store, "owner", "me") == ["e"]
-    assert await listed(store, "word", "shoe") == []
+    assert await listed(store, "words", "shoe") == []
 
 
 async def test_several_entities_change_their_entries_in_one_transaction(store: Store) -> None:
@@ -109,7 +109,7 @@ async def test_a_cursor_belongs_to_its_listing(store: Store) -> None:
 
     for index, partition, descending in (
         ("owner", "you", False),
-        ("word", "me", False),
+        ("words", "me", False),
         ("owner", "me", True),
     ):
         with pytest.raises(ServiceError) as caught:
@@ -140,7 +140,7 @@ async def test_a_damaged_cursor_is_refused_wherever_it_is_damaged(store: Store) 
 
 async def search(store: Store, *terms: str, limit: int = 100, below: str | None = None) -> tuple[list[str], str | None]:
     """The ids found by words, and by owners after `@`. The alternatives of a term have bars between them."""
-    wanted = [Term("owner" if term[0] == "@" else "word", term.removeprefix("@").split("|")) for term in terms]
+    wanted = [Term("owner" if term[0] == "@" else "words", term.removeprefix("@").split("|")) for term in terms]
     found = await store.search(Document, wanted, limit=limit, below=below)
     return [document.id for document in found.items], found.below
 

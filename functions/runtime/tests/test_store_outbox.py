@@ -103,14 +103,14 @@ async def test_listeners_hear_of_every_commit_and_of_nothing_else(store: Store) 
 async def test_what_has_expired_is_removed_and_nothing_else(store: Store, clock: ManualClock) -> None:
     for number in range(6):
         ends = clock.now() + timedelta(hours=number) if number else None
-        await put(store, Document(f"d{number}", text="word", ends=ends))
+        await put(store, Document(f"d{number}", text="words", ends=ends))
     await store.update(Counter, "c", adding(), idempotency=IdempotencyRecord("short", timedelta(hours=1), "f", Counter))
     await store.update(Counter, "c", adding(), idempotency=inbox_record("long"))
 
     assert await store.expire(clock.now() + timedelta(hours=2, microseconds=-1)) == 2
     assert await store.expire(clock.now() + timedelta(hours=2)) == 1
 
-    left = [document.id for document in (await store.page(Document, "word", "word", limit=10)).items]
+    left = [document.id for document in (await store.page(Document, "words", "words", limit=10)).items]
     assert left == ["d0", "d3", "d4", "d5"]
     assert list(await store.get_many(Document, [f"d{n}" for n in range(6)])) == left
 

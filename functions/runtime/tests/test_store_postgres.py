@@ -349,11 +349,11 @@ async def test_a_key_that_no_index_takes_is_refused(opened: Opener) -> None:
 
 async def test_updates_need_no_new_index_entries(opened: Opener, postgres: PostgresServer) -> None:
     store = opened()
-    await put(store, Document("d", owner="me", text="word"))
+    await put(store, Document("d", owner="me", text="words"))
     async with administrator(postgres) as admin:
         before = await admin.fetchval("SELECT pg_stat_get_tuples_hot_updated('test.entity'::regclass)")
         for number in range(20):
-            await put(store, Document("d", owner="me", text="word", tags={"n": [str(number)]}))
+            await put(store, Document("d", owner="me", text="words", tags={"n": [str(number)]}))
         await store.close()  # the server publishes a connection's counts when it ends
         after = before
         for _ in range(100):
@@ -454,9 +454,9 @@ async def test_a_schema_of_a_later_release_is_used_as_long_as_it_serves_this_one
     opened: Opener, postgres: PostgresServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with administrator(postgres) as admin:
-        await admin.execute("UPDATE test.store SET version = 2, serves = 1")
+        await admin.execute("UPDATE test.store SET version = 3, serves = 1")
         await opened().ping()
-        await admin.execute("UPDATE test.store SET version = 2, serves = 2")
+        await admin.execute("UPDATE test.store SET version = 3, serves = 3")
         with pytest.raises(ServiceError) as caught:
             await opened().ping()
     assert caught.value.code is Code.UNAVAILABLE
@@ -471,12 +471,12 @@ async def test_migrations_may_run_at_once_and_again(postgres: PostgresServer) ->
     for _ in range(2):
         await asyncio.gather(*(migrate(settings, ["twice", "twice-ledger"], lines.append) for _ in range(2)))
     assert sorted(set(lines)) == [
-        "twice: schema 0 -> 1",
-        "twice: schema 1",
-        "twice_ledger: schema 0 -> 1",
-        "twice_ledger: schema 1",
+        "twice: schema 0 -> 2",
+        "twice: schema 2",
+        "twice_ledger: schema 0 -> 2",
+        "twice_ledger: schema 2",
     ]
-    assert lines.count("twice: schema 0 -> 1") == 1
+    assert lines.count("twice: schema 0 -> 2") == 1
     async with administrator(postgres) as admin:
         await admin.execute("UPDATE twice.store SET version = 9")
     with pytest.raises(SettingsError, match="version 9"):

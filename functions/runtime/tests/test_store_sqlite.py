@@ -43,7 +43,7 @@ def path(tmp_path: Path) -> Path:
 
 async def test_everything_is_there_after_reopening(path: Path) -> None:
     store = opened(path)
-    await put(store, Document("d", owner="me", text="word"))
+    await put(store, Document("d", owner="me", text="words"))
     request = IdempotencyRecord("key", timedelta(days=1), "f", Counter)
     await store.update(Counter, "c", adding(3, [happened(1)]), idempotency=request)
     await store.update(Counter, "c", adding(1, [happened(2)]), idempotency=inbox_record("m"))
@@ -51,7 +51,7 @@ async def test_everything_is_there_after_reopening(path: Path) -> None:
 
     store = opened(path)
     assert await store.get(Counter, "c") == Counter("c", 4, version=2)
-    assert [d.id for d in (await store.page(Document, "word", "word", limit=5)).items] == ["d"]
+    assert [d.id for d in (await store.page(Document, "words", "words", limit=5)).items] == ["d"]
     assert await recorded(store) == [happened(1), happened(2)]
     assert (await store.outbox_state())[0] == 2
     assert await store.update(Counter, "c", adding(), idempotency=request) == Counter("c", 3, version=1)

@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--orders", type=int, default=1_000_000, help="of the large store on SQLite")
     parser.add_argument("--postgres-orders", type=int, default=1_000_000, help="of the large one on PostgreSQL")
     parser.add_argument("--dynamodb-orders", type=int, default=10_000, help="of the large one on DynamoDB Local")
+    parser.add_argument("--products", type=int, help="of a large one on SQLite or PostgreSQL; a tenth of the orders")
     parser.add_argument("--rounds", type=int, default=5, help="small and large in turn, so many times")
     parser.add_argument("--calls", type=int, default=20_000, help="of an operation in a round, at most")
     parser.add_argument("--clock", choices=["cpu", "wall"], default="cpu", help="of SQLite: wall needs a quiet machine")
@@ -58,14 +59,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _sqlite(folder: Path, options: argparse.Namespace) -> str:
-    sizes = {"small": _SMALL, "large": _large(options.orders)}
+    sizes = {"small": _SMALL, "large": _large(options.orders, options.products)}
     for name, size in sizes.items():
         stores.fill_sqlite(folder / name, size)
     return _compared(partial(stores.open_sqlite, options.clock), folder, sizes, options, "us")
 
 
 def _postgres(folder: Path, options: argparse.Namespace) -> str:
-    sizes = {"small": _SMALL, "large": _large(options.postgres_orders)}
+    sizes = {"small": _SMALL, "large": _large(options.postgres_orders, options.products)}
     place = folder / "postgres"
     with PostgresServer(place) as server:
         for name, size in sizes.items():
@@ -94,8 +95,8 @@ _TITLES = {
 }
 
 
-def _large(orders: int) -> Size:
-    return Size(orders, max(_SMALL.products, orders // 10), max(_SMALL.users, orders // 10))
+def _large(orders: int, products: int | None = None) -> Size:
+    return Size(orders, products or max(_SMALL.products, orders // 10), max(_SMALL.users, orders // 10))
 
 
 def _compared(
@@ -134,7 +135,8 @@ def _row(name: str, workers: Sequence[Worker], options: argparse.Namespace, unit
 
 
 def _conditions(store: str, options: argparse.Namespace) -> str:
-    large = _large({"sqlite": options.orders, "postgres": options.postgres_orders}.get(store, options.dynamodb_orders))
+    orders = {"sqlite": options.orders, "postgres": options.postgres_orders}.get(store, options.dynamodb_orders)
+    large = _large(orders, options.products)
     if store == "dynamodb":
         return f"{large.orders:,} and {_SMALL.orders:,} orders, one call at a time"
     clock = {"cpu": "CPU time, the kernel's included, without the wait for the disk", "wall": "wall time"}

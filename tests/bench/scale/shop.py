@@ -28,6 +28,17 @@ from functions.users.emails import email_key
 CATEGORIES = ("coffee", "kitchen", "garden", "books", "bath", "office", "toys", "music", "lights", "tools")
 COMMON = "kettle"
 """A word that occurs in one product in twenty."""
+SELDOM = (
+    *("amber", "azure", "beige", "black", "brown", "coral", "ebony", "green", "ivory", "khaki"),
+    *("lemon", "linen", "ochre", "olive", "peach", "pearl", "plain", "rusty", "taupe", "white"),
+)
+"""Each of these words occurs in one product in twenty, and so does its partner in `PARTNERS`."""
+PARTNERS = (
+    *("agate", "birch", "brass", "cedar", "chalk", "cloth", "ceramic", "denim", "flint", "glass"),
+    *("granite", "jute", "larch", "maple", "nylon", "quartz", "slate", "steel", "straw", "velvet"),
+)
+MEETINGS = 5
+"""The number of products that have both a word and its partner, in a catalogue of any size."""
 WAITING = 50
 """The number of orders that are not paid yet."""
 
@@ -67,22 +78,26 @@ def products(count: int) -> Iterator[Sequence[Entity]]:
     random = Random(count)
     for number in range(count):
         at = _START + timedelta(minutes=number)
-        product = Product.create(new_id("prd"), _create_product(number, random), at)
+        product = Product.create(new_id("prd"), _create_product(number, random, count), at)
         stock = Stock(product.id, product.sku, True, on_hand=10_000)
         yield product, SkuClaim(product.sku, product.id), ProductText.of(product), stock
     index = SearchIndex(folding=folding.VERSION)  # as after the first sweep
     yield [*(Category(slug, count // len(CATEGORIES)) for slug in CATEGORIES), index]
 
 
-def _create_product(number: int, random: Random) -> CreateProduct:
+def _create_product(number: int, random: Random, count: int) -> CreateProduct:
     category = CATEGORIES[number % len(CATEGORIES)]
     name = f"{_word(random)} {_word(random)} {COMMON if number % 20 == 0 else _word(random)}".title()
+    turn, pair = divmod(number, len(SELDOM))
+    meets = turn % (count // len(SELDOM) // MEETINGS) == 0
+    partner = pair if meets else (pair + random.randrange(1, len(SELDOM))) % len(SELDOM)
     return CreateProduct(
         sku=sku(number),
         name=name,
         category=category,
         price=Money(random.randrange(100, 100_000), "EUR"),
-        description=f"{name} for {category}: {' '.join(_word(random) for _ in range(6))}.",
+        description=f"{name} for {category}: {' '.join(_word(random) for _ in range(6))}, {SELDOM[pair]} "
+        f"{PARTNERS[partner]}.",
     )
 
 

@@ -30,7 +30,7 @@ from functions.users.domain import EmailClaim
 from functions.users.emails import email_key
 from functions.users.service import ListUsers
 from functions.users.settings import Settings as UsersSettings
-from tests.bench.scale.shop import CATEGORIES, COMMON, OrderSample, sku
+from tests.bench.scale.shop import CATEGORIES, COMMON, MEETINGS, PARTNERS, SELDOM, OrderSample, sku
 
 _ADMINISTRATOR = Identity(new_id("usr"), frozenset({"customer", "admin"}))
 _HOME = PostalAddress("Ada Lovelace", "12 St James's Square", "London", "SW1Y 4JH", "GB")
@@ -176,7 +176,7 @@ async def _sweep_orders(workload: Workload) -> None:
 
 
 async def _get_product(workload: Workload) -> None:
-    workload.last = await workload.products.get(workload.product(), ANONYMOUS)
+    await workload.products.get(workload.product(), ANONYMOUS)
 
 
 async def _list_category(workload: Workload) -> None:
@@ -198,8 +198,13 @@ async def _search_prefix(workload: Workload) -> None:
 
 
 async def _search_two(workload: Workload) -> None:
-    name = workload.last.name.lower().split()
-    await _search(workload, f"{name[0][:4]} {name[1]}")
+    number = workload.random.randrange(len(SELDOM))
+    await _search(workload, f"{SELDOM[number]} {CATEGORIES[number % len(CATEGORIES)]}")
+
+
+async def _search_seldom(workload: Workload) -> None:
+    pair = workload.random.randrange(len(SELDOM))
+    assert len(await _search(workload, f"{SELDOM[pair]} {PARTNERS[pair]}")) == MEETINGS
 
 
 async def _search_rare(workload: Workload) -> None:
@@ -269,7 +274,8 @@ OPERATIONS: dict[str, Operation] = {
     "list a category": Operation(_list_category, calls=200),
     "search: a common word": Operation(_search_common, calls=200),
     "search: a common prefix": Operation(_search_prefix, calls=200),
-    "search: two words": Operation(_search_two, prepare=_get_product, calls=100),
+    "search: two words that often meet": Operation(_search_two, calls=100),
+    "search: two words that seldom meet": Operation(_search_seldom, calls=100),
     "search: one SKU": Operation(_search_rare, calls=50),
     "search: nothing like it": Operation(_search_nothing, calls=50),
     "handle order.placed: reserve": Operation(_reserve, calls=100),

@@ -42,8 +42,8 @@ _RIGHTS = (
     "REVOKE ALL ON SCHEMA {schema} FROM PUBLIC",
     "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} FROM PUBLIC",
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
-    "GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.entity, {schema}.entry, {schema}.outbox, {schema}.guard"
-    " TO {role}",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.entity, {schema}.entry, {schema}.searched, {schema}.outbox,"
+    " {schema}.guard TO {role}",
     "GRANT SELECT ON {schema}.store TO {role}",
     "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {role}",
 )
@@ -144,6 +144,7 @@ async def _migrate_one(connection: Any, schema: str, role: str, say: Callable[[s
     before = await _version(connection, schema)
     if before > VERSION:
         raise SettingsError(f"the schema {schema} has version {before}, this release knows up to {VERSION}")
+    await connection.commit()  # so that a migration can commit parts of its work
     await connection.run_sync(_upgrade, schema)
     for statement in _RIGHTS:
         await run(statement.format(schema=schema, role=f'"{role}"'))

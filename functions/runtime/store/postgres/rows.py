@@ -91,6 +91,29 @@ CROSS JOIN LATERAL (
     ) AS newest
 ) AS counted ORDER BY listing.number"""
 
+    def few(self, terms: int, *, below: bool, containing: int) -> str:
+        """Return the statement that selects sort key, id and data of the entities that meet all terms.
+
+        Its parameters are the kind, the current time, the limit, the maximum number of entities, the array of each
+        term's listings, `below`, and what data must contain. The first column of each row is the number of entities
+        before the last two conditions. If that exceeds the maximum, or no entity is left, the other columns are NULL.
+        """
+        first = 5 + terms
+        conditions = "".join(f" AND keys && ${number}::text[]" for number in range(5, first))
+        if below:
+            conditions, first = f"{conditions} AND sort < ${first}", first + 1
+        tests = "".join(f" AND position(${number} IN data) > 0" for number in range(first, first + containing))
+        return f"""
+WITH met AS MATERIALIZED (
+    SELECT sort, id FROM {self.schema}.searched WHERE kind = $1{conditions}
+), few AS MATERIALIZED (SELECT * FROM met LIMIT $4 + 1), counted AS (SELECT count(*) AS count FROM few)
+SELECT counted.count, found.* FROM counted LEFT JOIN (
+    SELECT few.sort, few.id, entity.data FROM few CROSS JOIN LATERAL (
+        SELECT data FROM {self.schema}.entity
+        WHERE entity.kind = $1 AND entity.id = few.id AND (expires IS NULL OR expires > $2){tests} LIMIT 1
+    ) AS entity WHERE (SELECT count FROM counted) <= $4 ORDER BY few.sort DESC LIMIT $3
+) AS found ON true ORDER BY found.sort DESC"""
+
     def search(self, driver: int, others: int, *, below: bool, floor: bool, containing: int) -> str:
         """Return the statement that selects sort key, id and data of entities that meet all terms.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functions.runtime.settings import SettingsError
 
-VERSION = 1
+VERSION = 2
 """The schema that this release needs.
 
 The table `store` contains the schema's version and, in `serves`, the lowest VERSION of the releases that the schema

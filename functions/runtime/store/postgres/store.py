@@ -33,7 +33,7 @@ from functions.runtime.store.postgres.rows import (
     unescape,
 )
 from functions.runtime.store.postgres.schema import SchemaError, check
-from functions.runtime.store.search import COUNTED, Query, plan_search
+from functions.runtime.store.search import COUNTED, FEW, Query, plan_search
 from observability.failpoints import failpoint
 
 _CHUNK = 200  # maximum number of expired entities that one transaction removes
@@ -94,6 +94,13 @@ class PostgresStore(StoreBase):
 
     async def _read_matching(self, query: Query, limit: int) -> tuple[Sequence[Found], str | None]:
         listings, below = query.listings(), [] if query.below is None else [escape(query.below)]
+        if query.is_indexed():
+            sql = self._statements.few(len(query.terms), below=bool(below), containing=len(query.containing))
+            terms = [[f"{term.name} {escape(part)}" for part in term.partitions] for term in query.terms]
+            rows = await self._fetch(sql, query.kind, self._due(), limit, FEW, *terms, *below, *query.containing)
+            if rows[0]["count"] <= FEW:
+                few = [(unescape(sort), unescape(key), data) for _, sort, key, data in rows if data is not None]
+                return few, few[-1][0] if len(few) == limit else None
         names, partitions = [name for name, _ in listings], [escape(partition) for _, partition in listings]
         sql = self._statements.count(below=bool(below))
         counts = await self._fetch(sql, query.kind, names, partitions, COUNTED, *below)

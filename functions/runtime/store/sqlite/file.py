@@ -10,6 +10,7 @@ from pathlib import Path
 
 from events.sqlite import SchemaTooNew, migrate
 from functions.runtime.settings import SettingsError
+from functions.runtime.store.sqlite.bitmaps import Bitmap
 
 # Entities are stored by row number, because a B-tree by key would hold whole rows in its inner pages and become deep.
 # Index entries contain the row number, which saves one look-up for each entity of a page.
@@ -30,6 +31,16 @@ _EPOCH = (
     "INSERT INTO epoch VALUES (1, 0)",
 )
 
+# See bitmaps.py.
+_BITMAPS = (
+    "CREATE TABLE searched (number INTEGER PRIMARY KEY, row INTEGER NOT NULL UNIQUE, sort TEXT NOT NULL)",
+    """
+CREATE TABLE bitmap (
+    kind TEXT NOT NULL, name TEXT NOT NULL, part TEXT NOT NULL, block INTEGER NOT NULL, numbers BLOB NOT NULL,
+    PRIMARY KEY (kind, name, part, block)
+) WITHOUT ROWID""",
+)
+
 SCHEMA = (
     _ENTITY,
     _ENTITY_EXPIRY,
@@ -48,6 +59,7 @@ CREATE TABLE guard (
     "CREATE TABLE heartbeat (id INTEGER PRIMARY KEY CHECK (id = 1), at INTEGER NOT NULL)",
     "INSERT INTO heartbeat VALUES (1, 0)",
     *_EPOCH,
+    *_BITMAPS,
 )
 
 UPGRADES = (
@@ -65,6 +77,12 @@ UPGRADES = (
         "DROP TABLE entry_1",
     ),
     _EPOCH,
+    (
+        *_BITMAPS,
+        "INSERT INTO searched SELECT NULL, row, MAX(sort) FROM entry WHERE name = 'words' GROUP BY row ORDER BY 3",
+        "INSERT INTO bitmap SELECT kind, name, part, number / 7168, bitmap(number % 7168)"
+        " FROM entry JOIN searched USING (row) GROUP BY kind, name, part, number / 7168",
+    ),
 )
 """The statements that migrate version 1 to 2, and so on."""
 
@@ -134,6 +152,7 @@ class SQLiteFile:
         if self._path.exists():
             check(self._path, _CHECKED_AT_START)
         self.writer = self._connect()
+        self.writer.create_aggregate("bitmap", 1, Bitmap)
         try:
             migrate(self.writer, self._path, SCHEMA, UPGRADES)
         except SchemaTooNew as error:

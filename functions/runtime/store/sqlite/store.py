@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -18,7 +19,7 @@ from functions.runtime.store.codec import decode_keys, from_micros, micros
 from functions.runtime.store.planning import IdempotencyRow, Plan, Request, Stored, Write, plan_or_replay
 from functions.runtime.store.port import Entity, EntityMapping, Ref, store_unavailable
 from functions.runtime.store.search import COUNTED, Query, plan_search
-from functions.runtime.store.sqlite import search
+from functions.runtime.store.sqlite import bitmaps, search
 from functions.runtime.store.sqlite.file import SQLiteFile
 
 GET = "SELECT version, data, keys, expires FROM entity WHERE kind = ? AND id = ?"
@@ -55,6 +56,9 @@ def apply(execute: Callable[[str, tuple[Any, ...]], Any], write: Write) -> None:
     """Write or remove one entity and its index entries."""
     kind, key, old, new = write.kind, write.id, write.old, write.new
     row = None
+    before, after = ((), ()) if old and new and old.keys == new.keys else map(bitmaps.searched_keys, (old, new))
+    if before:
+        (row,) = execute(_ROW, (kind, key)).fetchone()
     if new is None:
         execute(_DELETE, (kind, key))
     elif old is None:
@@ -67,6 +71,8 @@ def apply(execute: Callable[[str, tuple[Any, ...]], Any], write: Write) -> None:
         execute(_REMOVE_ENTRY, (kind, name, part, sort, key))
     if write.added and row is None:
         (row,) = execute(_ROW, (kind, key)).fetchone()
+    if row is not None and (before or after):
+        bitmaps.update(execute, kind, row, before, after)
     for name, part, sort in write.added:
         execute(_ADD_ENTRY, (kind, name, part, sort, key, row))
 
@@ -129,6 +135,14 @@ class SQLiteStore(StoreBase):
 
     async def _read_matching(self, query: Query, limit: int) -> tuple[Sequence[Found], str | None]:
         kind, below, listings = query.kind, () if query.below is None else (query.below,), query.listings()
+        if query.is_indexed():
+            sql = bitmaps.read_statement([len(term.partitions) for term in query.terms])
+            rows = self._read(sql, tuple(chain(*((kind, *listing) for listing in listings))))
+            numbers = bitmaps.few_numbers(query, rows)
+            if numbers is not None:
+                sql = bitmaps.find_statement(below=bool(below), containing=len(query.containing))
+                found = self._read(sql, (json.dumps(numbers), self._due(), *below, *query.containing, limit))
+                return found, found[-1][0] if len(found) == limit else None
         sql = search.count_statement(len(listings), below=bool(below))
         counts = self._read(sql, tuple(chain(*((kind, *listing, *below, COUNTED) for listing in listings))))
         plan = plan_search(query, counts)
