@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +16,7 @@ from functions.runtime.clock import ManualClock
 from functions.runtime.errors import Code, ServiceError
 from functions.runtime.store.codec import encode
 from functions.runtime.store.port import PAGE_BYTES, Changes, Ref, Store, Term
-from functions.runtime.store.search import COUNTED
+from functions.runtime.store.search import COUNTED, FEW
 from functions.runtime.tests.store_fixtures import ADAPTERS, clock, store
 from functions.runtime.tests.store_kinds import Document, put
 
@@ -222,6 +225,50 @@ async def test_a_barren_search_ends_by_itself(store: Store) -> None:
 
     assert found == ["x"]
     assert parts < 40
+
+
+@pytest.mark.parametrize("limit", [3, 100])
+async def test_a_search_for_several_words_agrees_with_a_plain_model(store: Store, limit: int) -> None:
+    """Words of every frequency, written, rewritten and deleted at random. Some searches have more than `FEW` hits."""
+    chance = random.Random(limit)
+    owners = ["me", "back\\slash", "back\\u0000", "nul\x00", "one\x01"]
+    words = ["all", "most", "half", "some", "rare"]
+
+    def document(n: int) -> Document:
+        text = [word for number, word in enumerate(words) if chance.random() < 2**-number or n % 50 == 0]
+        return Document(f"d{n:03}", chance.choice(owners), f"{n:03}", " ".join(text))
+
+    model: dict[str, Document] = {}
+    for start in range(0, FEW + 60, 10):
+        numbers = {*range(start, start + 10), chance.randrange(start + 1), chance.randrange(start + 1)}
+        many = {it.id: it for it in map(document, sorted(numbers))}
+        model.update(many)
+        await store.transact([Ref(Document, key) for key in many], _replacing(many))
+        gone = document(chance.randrange(start + 10)).id
+        await store.transact([Ref(Document, gone)], lambda found: Changes(None, delete=[it for it in found if it]))
+        model.pop(gone, None)
+
+    for terms in (["all", "most"], ["half", "all"], ["rare", "some", "all"], ["rare|some", "most"], ["gone", "all"]):
+        for owner in (None, "me|you", *owners):
+            wanted = [*terms, *([f"@{owner}"] if owner else [])]
+            found: list[str] = []
+            below, parts = None, 0
+            while below is not None or not parts:
+                ids, below = await search(store, *wanted, limit=limit, below=below)
+                found, parts = found + ids, parts + 1
+            assert found == sorted((key for key, it in model.items() if _meets(it, terms, owner)), reverse=True)
+
+
+def _replacing(documents: dict[str, Document]) -> Callable[[Sequence[Any]], Changes[None]]:
+    return lambda found: Changes(
+        None,
+        [replace(documents[key], version=old.version if old else 0) for key, old in zip(documents, found, strict=True)],
+    )
+
+
+def _meets(document: Document, terms: Sequence[str], owner: str | None) -> bool:
+    words = set(document.text.split())
+    return all(words & set(term.split("|")) for term in terms) and (not owner or document.owner in owner.split("|"))
 
 
 async def test_a_part_of_large_entities_is_short_and_the_next_goes_on(store: Store) -> None:

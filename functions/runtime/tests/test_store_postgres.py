@@ -18,7 +18,7 @@ from events.outbox import OutboxRow
 from functions.runtime.clock import ManualClock, SystemClock
 from functions.runtime.errors import Code, ServiceError, not_found
 from functions.runtime.settings import RuntimeSettings, SettingsError, load
-from functions.runtime.store.port import Changes, Ref
+from functions.runtime.store.port import Changes, Ref, Term
 from functions.runtime.store.postgres.client import Connection, Database, Unsure, postgres_url
 from functions.runtime.store.postgres.local import PostgresServer
 from functions.runtime.store.postgres.migrate import Settings, migrate, migrated, scram
@@ -481,6 +481,22 @@ async def test_migrations_may_run_at_once_and_again(postgres: PostgresServer) ->
         await admin.execute("UPDATE twice.store SET version = 9")
     with pytest.raises(SettingsError, match="version 9"):
         await migrate(settings, ["twice"], lines.append)
+
+
+async def test_entities_from_before_a_migration_are_found_after_it(postgres: PostgresServer) -> None:
+    await asyncio.to_thread(migrated, postgres, ["old"])
+    connection = Connection(postgres_url(postgres.urls.admin).url, "postgres", lambda: None, timeout=PATIENCE)
+    store = PostgresStore("old", MAPPINGS, ManualClock(), connection)
+    await put(store, *(Document(f"d{n:03}", rank=f"{n:03}", text="red shoe" if n % 9 else "red") for n in range(30)))
+    async with administrator(postgres) as admin:
+        await admin.execute(
+            "DROP TABLE old.searched; DROP FUNCTION old.write_searched CASCADE;"
+            "UPDATE old.store SET version = 1; UPDATE old.migration SET version_num = '0001'"
+        )
+    await asyncio.to_thread(migrated, postgres, ["old"])
+    found = await store.search(Document, [Term("words", ["shoe"]), Term("words", ["red"])], limit=99)
+    await store.close()
+    assert [document.id for document in found.items] == [f"d{n:03}" for n in range(29, -1, -1) if n % 9]
 
 
 def test_the_url_says_where_and_as_whom() -> None:
