@@ -35,7 +35,7 @@ SELDOM = (
 """Each of these words occurs in one product in twenty, and so does its partner in `PARTNERS`."""
 PARTNERS = (
     *("agate", "birch", "brass", "cedar", "chalk", "cloth", "ceramic", "denim", "flint", "glass"),
-    *("granite", "jute", "larch", "maple", "nylon", "quartz", "slate", "steel", "straw", "velvet"),
+    *("granite", "jute", "larch", "maple", "nylon", "quartz", "slate", "steel", "straw", "wicker"),
 )
 MEETINGS = 5
 """The number of products that have both a word and its partner, in a catalogue of any size."""
