@@ -14,8 +14,8 @@ from typing import Any
 
 from functions.runtime.store.codec import decode_keys
 from functions.runtime.store.planning import Stored
-from functions.runtime.store.port import IndexKey
-from functions.runtime.store.search import FEW, SEARCHED, WORDS, Query
+from functions.runtime.store.port import WORDS, IndexKey
+from functions.runtime.store.search import FEW, SEARCHED, Query
 
 _BYTES = 896
 """Size of a bitmap. A longer row of such a table would take a page of its own."""
@@ -44,13 +44,13 @@ class Bitmap:
     def __init__(self) -> None:
         self._bits = bytearray(_BYTES)
 
-    def step(self, number: int) -> None:
+    def step(self, number: int, /) -> None:
         """Add a number."""
         self._bits[number >> 3] |= 1 << (number & 7)
 
     def finalize(self) -> bytes:
         """Return the block as it is stored."""
-        return _pack(self._bits)
+        return _pack(bytes(self._bits))
 
 
 def searched_keys(stored: Stored | None) -> Sequence[IndexKey]:
@@ -115,13 +115,13 @@ def _toggled(stored: bytes, number: int, *, adds: bool) -> bytes:
         return stored + struct.pack("<H", number)
     bits = bytearray(_dense(stored))
     bits[number >> 3] ^= 1 << (number & 7)
-    return _pack(bits)
+    return _pack(bytes(bits))
 
 
 def _pack(dense: bytes) -> bytes:
     bits = int.from_bytes(dense, "little")
     count = bits.bit_count()
-    return bytes(dense) if count > _SPARSE else struct.pack(f"<{count}H", *_bits(bits))
+    return dense if count > _SPARSE else struct.pack(f"<{count}H", *_bits(bits))
 
 
 def _dense(stored: bytes) -> bytes:
@@ -130,7 +130,7 @@ def _dense(stored: bytes) -> bytes:
     bits = bytearray(_BYTES)
     for number in struct.unpack(f"<{len(stored) // 2}H", stored):
         bits[number >> 3] |= 1 << (number & 7)
-    return bits
+    return bytes(bits)
 
 
 def _bits(bits: int) -> list[int]:

@@ -152,7 +152,7 @@ class SQLiteFile:
         if self._path.exists():
             check(self._path, _CHECKED_AT_START)
         self.writer = self._connect()
-        self.writer.create_aggregate("bitmap", 1, Bitmap)
+        self.writer.create_aggregate("bitmap", 1, Bitmap)  # type: ignore[arg-type]  # the stub knows only integers
         try:
             migrate(self.writer, self._path, SCHEMA, UPGRADES)
         except SchemaTooNew as error:

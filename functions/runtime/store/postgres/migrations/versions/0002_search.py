@@ -5,6 +5,8 @@ intersect. A trigger writes it, so that releases that know nothing of it keep it
 existed before are written in batches, while these releases go on. A run that was interrupted may be repeated.
 """
 
+from typing import Any
+
 from alembic import context, op
 
 revision = "0002"
@@ -72,7 +74,7 @@ def upgrade() -> None:
     """Create the table and its triggers, fill it, and declare it complete."""
     schema = context.config.attributes["schema"]
 
-    def run(statement: str, *values: object) -> object:
+    def run(statement: str, *values: Any) -> Any:
         return op.get_bind().exec_driver_sql(statement.replace("{schema}", schema), values)
 
     for statement in (*_TABLE.split(";"), _KEYS, _WRITE, *_TRIGGERS.split(";")):
