@@ -98,7 +98,7 @@ class PostgresStore(StoreBase):
             sql = self._statements.few(len(query.terms), below=bool(below), containing=len(query.containing))
             terms = [[f"{term.name} {escape(part)}" for part in term.partitions] for term in query.terms]
             rows = await self._fetch(sql, query.kind, self._due(), limit, FEW, *terms, *below, *query.containing)
-            if rows[0]["count"] <= FEW:
+            if rows[0][0] <= FEW:
                 few = [(unescape(sort), unescape(key), data) for _, sort, key, data in rows if data is not None]
                 return few, few[-1][0] if len(few) == limit else None
         names, partitions = [name for name, _ in listings], [escape(partition) for _, partition in listings]
