@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -237,44 +237,6 @@ async def test_the_store_goes_on_after_its_connections_were_ended(opened: Opener
         await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'shop_test'")
     assert (await store.update(Counter, "0", adding(key="0"))).left == 2
     assert await store.get(Counter, "1") == Counter("1", 1, version=1)
-
-
-async def test_statements_share_connections_which_close_when_they_are_idle(postgres: PostgresServer) -> None:
-    url = postgres_url(postgres.urls.domains).url
-    database = Database(Connection(url, "shop_test", lambda: None, pool_size=2, timeout=PATIENCE, idle=0.2))
-    try:
-        rows = await asyncio.gather(
-            *(database.fetch(database.begin(), "SELECT pg_backend_pid() FROM pg_sleep(0.01)") for _ in range(10))
-        )
-        pids = {pid for ((pid,),) in rows}
-        assert len(pids) == 2
-        async with administrator(postgres) as admin:
-            await _until_gone(admin, pids)
-        ((again,),) = await database.fetch(database.begin(), "SELECT pg_backend_pid()")
-        assert again not in pids
-    finally:
-        await database.close()
-
-
-async def _until_gone(admin: Any, pids: Iterable[int]) -> None:
-    for _ in range(200):
-        if not await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)", list(pids)):
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("idle connections stay open")
-
-
-async def test_a_statement_that_is_given_up_costs_its_connection_and_nobody_elses(postgres: PostgresServer) -> None:
-    url = postgres_url(postgres.urls.domains).url
-    database = Database(Connection(url, "shop_test", lambda: None, pool_size=1, timeout=PATIENCE))
-    try:
-        ((pid,),) = await database.fetch(database.begin(), "SELECT pg_backend_pid()")
-        with pytest.raises(Unsure):
-            await database.once(asyncio.get_running_loop().time() + 0.1, "SELECT pg_sleep(60)")
-        ((again,),) = await database.fetch(database.begin(), "SELECT pg_backend_pid()")
-        assert again != pid
-    finally:
-        await database.close()
 
 
 async def test_work_waits_for_a_server_that_restarts_after_a_crash(opened: Opener, postgres: PostgresServer) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
@@ -115,19 +114,11 @@ _OURS = frozenset({"22", "23", "42", "54"})
 
 
 class Database:
-    """One database, with a pool of connections that are opened on demand.
-
-    asyncpg's own pool costs as much CPU as a short statement: it wraps a connection for each use, and takes it back in
-    a task.
-    """
+    """One database, with a pool of connections that are opened on demand."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._used = False
-        self._slots = asyncio.Semaphore(connection.pool_size)
-        self._open: set[Any] = set()  # connections that may be used again
-        self._idle: deque[tuple[Any, float]] = deque()  # with the time of the last use, oldest first
-        self._timer: asyncio.TimerHandle | None = None
+        self._pool: Any = None
         self._closed = False
 
     def begin(self) -> float:
@@ -137,7 +128,7 @@ class Database:
         which takes seconds on a busy machine.
         """
         settings = self._connection
-        return asyncio.get_running_loop().time() + settings.timeout + (0 if self._used else settings.first)
+        return asyncio.get_running_loop().time() + settings.timeout + (0 if self._pool else settings.first)
 
     async def fetch(self, deadline: float, sql: str, *values: Any) -> Sequence[Any]:
         """Run a statement that may run twice, with retries, and return its rows. Raises UNAVAILABLE or Refused."""
@@ -163,17 +154,17 @@ class Database:
             raise store_unavailable("The store is closed.")
         sent = False
         try:
-            async with asyncio.timeout_at(deadline), self._slots:
-                connection = self._take() or await self._connect()
-                sent = usable = True
-                try:
-                    rows: Sequence[Any] = await connection.fetch(sql, *values)
-                except BaseException as error:
-                    usable = _is_usable_after(error)
-                    raise
-                finally:
-                    self._release(connection, usable=usable)
-                return rows
+            async with asyncio.timeout_at(deadline):
+                pool = self._pool or await self._open()
+                async with pool.acquire(timeout=self._connection.timeout) as connection:
+                    sent = True
+                    try:
+                        rows: Sequence[Any] = await connection.fetch(sql, *values)
+                    except Exception as error:
+                        if _is_fatal(error):
+                            connection.terminate()
+                        raise
+                    return rows
         except TimeoutError:
             if not sent:
                 raise Retriable("no connection in time") from None
@@ -194,66 +185,37 @@ class Database:
             raise store_unavailable() from error
         await asyncio.sleep(seconds)
 
-    def refresh(self) -> None:
+    async def refresh(self) -> None:
         """Replace every connection before its next use, for example after a fail-over."""
-        self._open = set()
-        while self._idle:
-            self._idle.pop()[0].terminate()
+        if self._pool is not None:
+            await self._pool.expire_connections()
 
     async def close(self) -> None:
         """Refuse later statements, finish those in progress, and close the connections."""
-        if self._closed:
-            return
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-        try:
-            async with asyncio.timeout(self._connection.timeout):
-                for _ in range(self._connection.pool_size):
-                    await self._slots.acquire()
-                while self._idle:
-                    await self._idle.pop()[0].close()
-        except (TimeoutError, OSError):
-            for connection in self._open:
-                connection.terminate()
+        if self._pool is not None:
+            try:
+                async with asyncio.timeout(self._connection.timeout):
+                    await self._pool.close()
+            except TimeoutError:
+                self._pool.terminate()
 
-    def _take(self) -> Any:
-        """Return the connection that was used last, or None if none is idle."""
-        while self._idle:
-            connection, _ = self._idle.pop()
-            if not connection.is_closed():
-                return connection
-            self._open.discard(connection)
-        return None
-
-    async def _connect(self) -> Any:
+    async def _open(self) -> Any:
         import asyncpg  # imported only in this adapter
 
-        self._used = True
-        settings, opened = self._connection, self._open
-        connection = await asyncpg.connect(
-            settings.url, user=settings.user, password=settings.password, timeout=settings.connect_timeout
+        settings = self._connection
+        # There is no `await` before the assignment: `create_pool` opens no connection yet.
+        self._pool = asyncpg.create_pool(
+            settings.url,
+            user=settings.user,
+            password=settings.password,
+            min_size=0,
+            max_size=settings.pool_size,
+            timeout=settings.connect_timeout,
+            max_inactive_connection_lifetime=settings.idle,
+            reset=_keep,
         )
-        opened.add(connection)  # `refresh` may have replaced the set in the meantime
-        return connection
-
-    def _release(self, connection: Any, *, usable: bool) -> None:
-        if not usable or connection not in self._open:
-            self._open.discard(connection)
-            connection.terminate()
-            return
-        loop = asyncio.get_running_loop()
-        self._idle.append((connection, loop.time()))
-        if self._timer is None:
-            self._timer = loop.call_later(self._connection.idle, self._close_idle)
-
-    def _close_idle(self) -> None:
-        loop, idle = asyncio.get_running_loop(), self._connection.idle
-        while self._idle and self._idle[0][1] + idle <= loop.time():
-            connection, _ = self._idle.popleft()
-            self._open.discard(connection)
-            connection.terminate()
-        self._timer = loop.call_at(self._idle[0][1] + idle, self._close_idle) if self._idle else None
+        return await self._pool
 
     async def _translate(self, error: Exception, *, sent: bool) -> NoReturn:
         import asyncpg  # imported only in this adapter
@@ -263,7 +225,7 @@ class Database:
         if isinstance(error, asyncpg.DataError | UnicodeEncodeError):  # asyncpg could not encode a value
             raise Refused("22000", str(error)) from error
         if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError):
-            self.refresh()
+            await self.refresh()
             if sent:
                 raise Unsure(type(error).__name__) from error
             raise Retriable(type(error).__name__) from error
@@ -277,7 +239,7 @@ class Database:
             raise LostRace(code) from error
         if code in _PASSING or code[:2] == "08":
             log.warning("PostgreSQL cannot be used at the moment: %s", message, extra={"code": code})
-            self.refresh()
+            await self.refresh()
             # asyncpg raises errors of class 08 when a connection is lost during a statement.
             raise (Unsure if code[:2] == "08" or code in {"57P01", "57P02"} else Retriable)(code) from error
         log.error("PostgreSQL refused a statement: %s", message, extra={"code": code})
@@ -289,7 +251,11 @@ class Database:
         raise store_unavailable() from error
 
 
-def _is_usable_after(error: BaseException) -> bool:
-    """Return whether the connection can still be used after this error: the server has answered, and goes on."""
-    code = getattr(error, "sqlstate", None) or "08"
-    return code not in _PASSING and code[:2] != "08"
+def _is_fatal(error: Exception) -> bool:
+    """Return whether the connection can no longer be used after this error."""
+    code = getattr(error, "sqlstate", None) or ""
+    return code in _PASSING or code[:2] == "08"
+
+
+async def _keep(_: Any) -> None:
+    """Do nothing when a connection returns to the pool, because statements leave no session state."""

@@ -167,7 +167,7 @@ class PostgresStore(StoreBase):
         await self._ready(deadline)
         ((read_only,),) = await self._database.fetch(deadline, self._statements.ping)
         if read_only:  # a connection to a server that was the primary
-            self._database.refresh()
+            await self._database.refresh()
             raise store_unavailable()
 
     async def close(self) -> None:
