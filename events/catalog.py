@@ -231,7 +231,7 @@ class UserRegistered(Payload, frozen=True, kw_only=True):
 
 
 class UserChallenged(Payload, frozen=True, kw_only=True):
-    """A token must be mailed with which the user proves access to the account's mail.
+    """A token must be mailed. With it the user proves access to the account's mail.
 
     The notifications service requests the token when it sends the mail.
     """

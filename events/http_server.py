@@ -54,9 +54,10 @@ async def serving(
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its logs, its signal handlers (observability/service.py installs its own) and the lifespan.
+    """uvicorn without its logs, its signal handlers and the lifespan protocol.
 
-    The signal handlers of uvicorn raise the signal again at the end. `options` are those of uvicorn.Config.
+    observability/service.py installs other signal handlers, because uvicorn's raise the signal again at the end.
+    `options` are those of uvicorn.Config.
     """
 
     def __init__(self, app: Any, **options: Any) -> None:
@@ -108,12 +109,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._renew_parser()
 
     def on_headers_complete(self) -> None:
-        """Start the request, unless it has to be parsed again."""
+        """Start the request, unless `decline_upgrade` will parse it again without its offer."""
         if not self._is_offer():
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """End the request's body, unless the request has to be parsed again."""
+        """End the request's body, unless `decline_upgrade` will parse the request again without its offer."""
         if not self._is_offer():
             super().on_message_complete()
 

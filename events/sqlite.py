@@ -31,7 +31,10 @@ _AFTER_FAILURE: Final = 1.0
 
 
 class StorageError(Exception):
-    """The write is not durable, because the disk is full or failing or the file belongs to another program."""
+    """A write failed, or was not durable in time: the disk is full or failing, or another process locks the file.
+
+    A commit that took too long may still succeed later. Also raised after `close`.
+    """
 
 
 class SchemaTooNew(StorageError):
@@ -157,7 +160,7 @@ class GroupCommit:
             raise StorageError("the file is closed" if self._closed else "a commit is overdue")
 
     def _start_timer(self, delay: float) -> None:
-        """Start a group for the later jobs after `delay` seconds, unless one starts earlier."""
+        """Start a group for the jobs of `run_later` after `delay` seconds, unless a group starts earlier."""
         if self._timer is None and not self._closed:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(delay, self._flush_later, loop)
@@ -255,7 +258,7 @@ class GroupCommit:
         self._fail_group(error)
 
     def _fail_group(self, error: Exception) -> None:
-        """Fail the callers that wait, and try the later jobs again after a pause."""
+        """Fail the callers of `run` in this group, and try the group's jobs of `run_later` again after a pause."""
         group, self._group = self._group, []
         for job, _ in group:
             _fail(job, StorageError(str(error)))

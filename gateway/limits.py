@@ -157,7 +157,10 @@ class LimitsMiddleware:
 
 
 def _check_head(scope: Scope, max_bytes: int) -> None:
-    """Check the size of a complete head; the server's protocol measures only incomplete heads."""
+    """Raise HttpError: 431 for too many or too large headers, 414 for too many query parameters.
+
+    The server's protocol (`gateway.server`) measures only heads that have not arrived completely.
+    """
     headers, query = scope["headers"], scope["query_string"]
     size = len(query)
     for name, value in headers:

@@ -1,7 +1,8 @@
 """`python -m gateway.main`: the gateway as a process.
 
-WAKE lists services (host:port, comma-separated). Those before the first semicolon are pinged while the gateway starts;
-`gateway.middleware.prewarm` pings the others.
+WAKE lists services as host:port, separated by commas, in two groups separated by a semicolon. The first group serves
+an order's request and is pinged while the gateway starts. The second handles the order's events.
+`gateway.middleware.prewarm` pings both: the first when an order arrives, the second once it is accepted.
 """
 
 from __future__ import annotations

@@ -375,7 +375,10 @@ def _simplify_header(parameter: dict[str, Any]) -> None:
 
 
 def _problems(operation: dict[str, Any], route: ApiRoute) -> dict[int, list[str]]:
-    """Return the reasons by status. For 400, the reasons of every route come first, so the example shows one."""
+    """Return the reasons of the route's error responses, by HTTP status.
+
+    The example of a response shows its first reason. For 400 that is one that every route has.
+    """
     found: dict[int, list[str]] = {}
     for status, reason in route.options.get("errors", ()):
         found.setdefault(status, []).append(reason)

@@ -116,7 +116,10 @@ class OrderStream(Response):
         enough: set[asyncio.Future[Any]],
         write: Callable[[bytes], Awaitable[None]],
     ) -> bool:
-        """Return True once `following` is done, False once one of `enough` is; send heartbeats meanwhile."""
+        """Send heartbeats until `following`, or one of the futures in `enough`, is done.
+
+        Returns whether `following` is done and none of `enough`.
+        """
         seconds = self._state.settings.heartbeat_seconds
         while True:
             done, _ = await asyncio.wait({following, *enough}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

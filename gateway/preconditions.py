@@ -25,8 +25,8 @@ class IfMatch:
     async def version(self, current: Callable[[], Awaitable[int]]) -> int | None:
         """Return the version that the service must compare with when it writes; None for any version.
 
-        Only strong tags match. If there are several, `current` reads the current version, which is returned if it is
-        among them.
+        Only strong tags match. If the header has several, `current` is called to read the current version. It is
+        returned if it is one of them.
 
         Raises:
             HttpError: 412 when no tag can match; 400 when the header is not a list of tags.

@@ -261,7 +261,10 @@ class PublicRoute(Route):
 
 
 def require_access(routes: Iterable[BaseRoute]) -> None:
-    """Raise RouteWithoutAccess unless every route states who may call it; a mounted application cannot state it."""
+    """Raise RouteWithoutAccess for any route but ApiRoute and PublicRoute, the only ones that state who may call them.
+
+    So a mounted application is refused.
+    """
     for route in routes:
         if not isinstance(route, ApiRoute | PublicRoute):
             raise RouteWithoutAccess(f"{getattr(route, 'path', route)}: only ApiRoute and PublicRoute are served")

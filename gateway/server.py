@@ -225,7 +225,10 @@ class GatewayServer:
         return f"http://{self.settings.host}:{self.http_port}"
 
     async def start(self) -> None:
-        """Listen on HTTP_FD, PORT or HTTP_PORT (0: any free port). Raises OSError when the port is taken."""
+        """Listen on the inherited socket HTTP_FD, or else on PORT, or else on HTTP_PORT (0: any free port).
+
+        Raises OSError when the port is taken.
+        """
         settings = self.settings
         port = settings.http_port if settings.port is None else settings.port
         fd = settings.http_fd

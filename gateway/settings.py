@@ -1,4 +1,4 @@
-"""Settings of the gateway, in addition to those of every part."""
+"""Settings of the gateway, in addition to RuntimeSettings, which the services have, too."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Settings(RuntimeSettings, frozen=True, kw_only=True):
     """Where dead letters are read and replayed."""
 
     wake: str = ""
-    """Services that may be scaled to zero (host:port, comma-separated). Those before the first semicolon are pinged
-    while the gateway starts and when an order arrives, the others once an order was placed.
+    """Services that may be scaled to zero, as host:port, separated by commas, in two groups separated by a semicolon.
+    The first group is pinged while the gateway starts and when an order arrives, the second once an order was accepted.
     """
 
     deadline_seconds: Seconds = 5.0

@@ -1,7 +1,7 @@
 """Encode spans as OTLP messages.
 
-The exporter's thread encodes a whole batch at a time: encoding each span when it ends, between the steps of an order,
-costs twice as much.
+The exporter's thread encodes a whole batch at a time. To encode each span when it ends, between the steps of an order,
+would cost twice as much.
 """
 
 from __future__ import annotations

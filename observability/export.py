@@ -23,7 +23,7 @@ from observability.version import VERSION
 
 
 class Sampler:
-    """The SDK's sampler. With `follows`, a child span is recorded if its parent is."""
+    """The SDK's sampler. If `follows` is true, a child span is recorded if its parent is."""
 
     def __init__(self) -> None:
         # Only used to build the sampler from the OTEL_* variables.

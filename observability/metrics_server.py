@@ -1,6 +1,6 @@
 """Serve `GET /metrics` on a port of its own (METRICS_PORT), the same in every pod.
 
-It uses asyncio directly, because a web server would take a tenth of the gRPC role's cold start.
+It uses asyncio directly, because importing a web server would make the cold start of ROLE=rpc a tenth longer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ async def exposition(accept: str, registry: CollectorRegistry = metrics.REGISTRY
 class MetricsServer:
     """Serves metrics from `start` to `stop`; call each once, in one event loop.
 
-    `hold` bounds the wait for the final scrape, in seconds.
+    `hold` is how many seconds `stop` waits at most for a final scrape.
     """
 
     def __init__(self, exposition: Exposition = exposition, hold: float = 0.0) -> None:
@@ -48,7 +48,7 @@ class MetricsServer:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Wait for a final scrape, for at most `hold` seconds and only if there was one before; then close."""
+        """If metrics were scraped before, wait up to `hold` seconds for a final scrape. Then close."""
         if self._server is None:
             return
         if self._scraped is not None:

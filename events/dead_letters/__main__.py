@@ -63,14 +63,17 @@ def data_dir(environ: Mapping[str, str]) -> Path:
 
 
 def triggers(broker_url: str) -> list[str]:
-    """Return the platform's triggers (namespace/name), which are in the namespace of the broker: .../namespace/name."""
+    """Return the platform's triggers, as namespace/name.
+
+    Their namespace is that of the broker, whose URL has the path /namespace/name.
+    """
     namespace = urlsplit(broker_url).path.strip("/").partition("/")[0]
     return [f"{namespace}/{trigger_name(domain)}" for domain in subscribers()]
 
 
 @asynccontextmanager
 async def running(environ: Mapping[str, str]) -> AsyncIterator[None]:
-    """Serve within the context."""
+    """Context manager that serves the sink and, if METRICS_PORT is set, its metrics."""
     url = environ.get("BROKER_URL", "http://127.0.0.1:8090/shop/default")
     registry = CollectorRegistry()
     app = DeadLetters(

@@ -63,7 +63,8 @@ class DeadLetters:
     """The ASGI application; call `start` on the loop that serves it.
 
     `data_dir` contains `deadletters.db`; `clock` returns Unix time. Without `callers`, every request to read, replay or
-    discard entries is refused. `triggers` (namespace/name) are those that dead letters are counted by.
+    discard entries is refused. Dead letters are counted by trigger, for the `triggers` (namespace/name); those of any
+    other trigger count as `unknown`.
     """
 
     def __init__(
@@ -210,7 +211,10 @@ class DeadLetters:
         log.info("dead letter replayed", extra={"entry": entry.id, "event_id": entry.event.id})
 
     async def _replay_all(self, event_type: str | None) -> dict[str, int]:
-        """Replay all current pending entries (of a type), the newest first, and continue after a failed replay."""
+        """Replay all current pending entries, the newest first, and continue after a failed replay.
+
+        Returns the numbers of replayed and failed entries. An `event_type` of None stands for all types.
+        """
         counts = {"replayed": 0, "failed": 0}
         before = 2**62
         while page := self._opened().page("pending", wire.checked_type(event_type), before, _MAX_LIMIT):
@@ -224,7 +228,10 @@ class DeadLetters:
         return counts
 
     async def _discard(self, asked: Mapping[str, str]) -> dict[str, int]:
-        """Delete all current entries of a status and a type, or of all types if the query has `all=true`."""
+        """Delete all current entries that have the status and the event type in the query `asked`.
+
+        To delete those of all types, the query has `all=true` instead of a type. Raises Problem (400).
+        """
         status, event_type = wire.checked_status(asked), wire.checked_type(asked.get("type"))
         if (asked.get("all") == "true") is (event_type is not None) or asked.get("all", "true") != "true":
             raise Problem(400, "FILTER_MISSING", "say which type, or all=true")

@@ -4,9 +4,10 @@ The brokers agree on three extensions (`knativeerrordest`, `knativeerrorcode`, `
 contents. According to their source code they write:
 
 - Knative's channel-based broker (pkg/kncloudevents/event_dispatcher.go, pkg/broker/filter): the subscriber's address,
-  its status, and its body in base64, cut after 1,024 characters. It writes nothing at all if the filter responded
-  without its own JSON: the subscriber timed out, could not be reached, or sent a 2xx with a body that is no CloudEvent,
-  or there is no such Trigger any more (404). The dead letter of a reply has the address of the broker.
+  its status, and its body in base64, cut after 1,024 characters. They come as JSON from the broker's filter, the
+  component that calls the subscriber. Without that JSON the broker writes nothing at all. The filter sends none if the
+  subscriber timed out, could not be reached, or sent a 2xx with a body that is no CloudEvent, and none if the Trigger
+  no longer exists (404). The dead letter of a reply has the address of the broker.
   Before 1.9 (2022) the address was the filter's, which ends in /triggers/<namespace>/<name>/<uid>. Before 1.8 the body
   was plain text.
 - The same broker on a channel that does not parse the filter's JSON (a KafkaChannel): the filter's address, and
@@ -56,7 +57,7 @@ class _Nested(msgspec.Struct):
 
 
 def failure_of(attributes: Mapping[str, str], namespace: str = "") -> Failure:
-    """Parse the error extensions of a dead letter; `namespace` is that of its trigger, if a header has it."""
+    """Parse the error extensions of a dead letter; `namespace` is its trigger's, or empty if no header has it."""
     destination = attributes.get("knativeerrordest") or None
     code, text = _code(attributes.get("knativeerrorcode")), _text(attributes.get("knativeerrordata", ""))
     trigger = None
@@ -89,7 +90,7 @@ def _trigger_of(destination: str, event_type: str, namespace: str) -> str | None
 
 
 def _unnested(destination: str, text: str) -> tuple[str, str]:
-    """Return the subscriber's address and body from the filter's JSON, which may be cut."""
+    """Return the subscriber's address and body from the JSON of Knative's filter, which may be cut."""
     if not text.startswith("{"):
         return destination, text
     try:

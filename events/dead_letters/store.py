@@ -125,7 +125,7 @@ class Store:
         await self._write(_REMOVE, (key,))
 
     async def discard(self, status: str, event_type: str | None) -> int:
-        """Delete all current entries of a status (and a type); return their number."""
+        """Delete all current entries of a status and an event type (None: any type); return their number."""
         return await self._write(_DISCARD, (status, event_type))
 
     async def forget(self, replayed_before: float) -> None:

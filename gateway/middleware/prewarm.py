@@ -14,9 +14,9 @@ _PAUSE = 30.0
 class PrewarmMiddleware:
     """Pings the services that an order needs, so that they start early.
 
-    `wake` lists them. Those before the first semicolon serve the request and are pinged when it arrives. The others
-    handle the order's events and are pinged once the order is accepted. Each group is pinged at most once in 30
-    seconds.
+    `wake` lists them as host:port, separated by commas, in two groups separated by a semicolon. The first group serves
+    an order's request and is pinged when it arrives. The second handles the order's events and is pinged once the order
+    is accepted. Each group is pinged at most once in 30 seconds.
     """
 
     def __init__(
