@@ -44,7 +44,7 @@ class BackupFailed(Exception):
 def backup(data: Path, to: Path, database_url: str = "") -> None:
     """Copy the platform's state from `data` to the new folder `to`, and check the copy. Raises BackupFailed.
 
-    The state on PostgreSQL is copied from the server in `data`, if there is one, or from `database_url`.
+    State on PostgreSQL is copied from `database_url`, or from the server in the folder `data` if that is empty.
     """
     names = _found(data, _DATABASES)
     on_postgres = bool(database_url) or (data / "postgres" / "data").exists()
@@ -83,9 +83,9 @@ def backup(data: Path, to: Path, database_url: str = "") -> None:
 def restore(data: Path, source: Path, database_url: str = "") -> Path | None:
     """Replace the state in `data` by a backup.
 
-    State on PostgreSQL is restored to `database_url`, or to the server in `data` if that is empty. Returns the folder
-    with the replaced state, or None if there was none. Raises BackupFailed for an incomplete backup, and DataInUse if a
-    platform runs on `data`.
+    State on PostgreSQL is restored to `database_url`, or to the server in the folder `data` if that is empty. Returns
+    the folder with the replaced state, or None if there was none. Raises BackupFailed for an incomplete backup, and
+    DataInUse if a platform runs on `data`.
     """
     try:
         manifest = json.loads((source / _MANIFEST).read_text())

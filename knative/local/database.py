@@ -28,7 +28,7 @@ def running(
     The output goes to `log`. At the end the database gets SIGTERM, and SIGKILL if it still runs after `stop_seconds`.
 
     Raises:
-        NotAvailable: it has ended, or is not ready within a minute. The message contains the end of the log.
+        NotAvailable: the database has ended, or is not ready within a minute. The message contains the end of the log.
     """
     output = open_log(log)
     try:

@@ -58,9 +58,9 @@ def prepare(urls: Urls, say: Callable[[str], None], *, fresh: bool = False) -> N
 
 @contextmanager
 def reached(folder: Path, given: str) -> Iterator[Urls]:
-    """Context manager that yields the URLs of the database at `given`, or of the server in `folder`.
+    """Context manager that yields the URLs of the database at `given`.
 
-    It starts that server if it does not run.
+    If `given` is empty, they are those of the server with its data in `folder`, which is started if it does not run.
     """
     running = Urls.read(folder)
     if given:
@@ -101,7 +101,10 @@ def dump(urls: Urls, name: str, to: Path) -> None:
 
 
 def load(urls: Urls, source: Path, say: Callable[[str], None]) -> None:
-    """Replace the stores' schemas by those of a dump, and begin a new epoch. Raises NotAvailable and SettingsError."""
+    """Replace the stores' schemas by those of a dump, and begin a new epoch (see functions.runtime.store.epochs).
+
+    Raises NotAvailable and SettingsError.
+    """
     stores, settings = definition()[0], Settings(store_url=urls.domains, store_admin_url=urls.admin)
     prepare(urls, say)  # creates the roles, which a dump does not contain
     asyncio.run(drop(settings, stores))

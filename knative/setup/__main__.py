@@ -26,7 +26,8 @@ from knative.setup.secrets import Cluster, Folder, announce, fill, fill_id, fill
 def secrets() -> None:
     """Create missing key pairs for the services in the arguments, and a password for the administrator ADMIN_EMAIL.
 
-    Creates passwords of the store for the names in STORE_SECRETS, and the id in the Secret VOLUMES_SECRET, too.
+    Also creates what is missing of two settings: a password of the store for each name in STORE_SECRETS, and an id in
+    the Secret that VOLUMES_SECRET names.
     """
     cluster = Cluster.from_inside()
     made = fill_passwords(cluster, os.environ.get("STORE_SECRETS", "").split())

@@ -114,7 +114,10 @@ def fill(cluster: Secrets, admin_email: str, services: Sequence[str]) -> list[st
 
 
 def fill_passwords(cluster: Secrets, names: Sequence[str]) -> list[str]:
-    """Create missing passwords of the store: `store-<name>` for each domain and `admin`. Returns the created names."""
+    """Create the missing passwords of the store, each in the Secret `store-<name>`. Returns the created Secrets.
+
+    `names` are those of the domains, and `admin`.
+    """
     made = [f"store-{name}" for name in names if "password" not in cluster.entries(f"store-{name}")]
     for name in made:
         cluster.add(name, {"password": secrets.token_urlsafe(18).encode()})
@@ -122,7 +125,7 @@ def fill_passwords(cluster: Secrets, names: Sequence[str]) -> list[str]:
 
 
 def fill_id(cluster: Secrets, name: str) -> list[str]:
-    """Create the missing entry `id` of the Secret `name`, a random name for folders. Returns the created names."""
+    """Add a random entry `id`, a name for folders, to the Secret `name` if it has none. Returns the changed Secrets."""
     if "id" in cluster.entries(name):
         return []
     cluster.add(name, {"id": secrets.token_hex(8).encode()})

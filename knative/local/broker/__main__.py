@@ -51,7 +51,7 @@ def arguments(argv: Sequence[str], environ: Mapping[str, str]) -> argparse.Names
 
 @asynccontextmanager
 async def running(options: argparse.Namespace) -> AsyncIterator[None]:
-    """Serve within the context."""
+    """Context manager that serves the broker."""
     config = load(options.config.read_text())
     callers = dead_letter_callers(os.environ, time.time)
     limits = DispatchLimits(parallel=options.parallel, starting_seconds=options.starting_seconds)

@@ -57,14 +57,15 @@ class Trigger:
 
     @property
     def queues(self) -> dict[str, str | None]:
-        """Return the event type of each of the trigger's dispatchers by its key; None stands for all types."""
+        """Return the event type that each of the trigger's dispatchers delivers (None: all types), by its key."""
         return {f"{self.key} {name}": name for name in self.types} or {self.key: None}
 
     def continues(self, key: str) -> bool:
-        """Return whether this trigger takes over the pending deliveries of a former dispatcher with this key.
+        """Return whether this trigger takes over the pending deliveries of the dispatcher `key`, which is gone.
 
-        The dispatcher belonged to this trigger before its filters changed, or to a trigger of an earlier release, which
-        had one trigger for each event type: `shop/orders-events` continues `shop/orders-stock-reserved`.
+        It does if that was its own dispatcher, for an event type that its filters named before. It also does if that
+        belonged to a trigger of an earlier release, which had one trigger for each event type: `shop/orders-events`
+        takes over from `shop/orders-stock-reserved`.
         """
         own = key.partition(" ")[0] == self.key
         return own or (self.key.endswith("-events") and key.startswith(self.key.removesuffix("events")))

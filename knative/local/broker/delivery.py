@@ -116,7 +116,10 @@ def _accepted(response: Response) -> Delivered | Failed:
 
 
 def _refused(response: Response, what: str) -> Failed:
-    """Return a failure that explains a common mistake: the framework sends a body (`OK`), but there must be none."""
+    """Return a failure that says what is wrong with the response (`what`) and how to correct it.
+
+    A common mistake is that the subscriber's framework sends a body (`OK`), although there must be none.
+    """
     found = next((value for name, value in response.headers if name == b"content-type"), b"no content type")
     text = (
         f"the subscriber answered {response.status} with {what}: {found[:100].decode('latin-1')}, "

@@ -52,7 +52,10 @@ class Ingress:
         self._received.inc(len(events))
 
     async def reply(self, event: CloudEvent, ttl: int, done: tuple[int, int]) -> None:
-        """Accept a reply to an event of this ttl, and end the delivery `done` (dispatcher id, seq) in its commit."""
+        """Accept the reply `event` to a delivered event, and end the delivery `done` (dispatcher id, seq).
+
+        Both happen in the same commit. `ttl` is that of the delivered event; if it is used up, the reply is dropped.
+        """
         event.attributes.pop(TTL, None)
         if ttl <= 1:
             self._drop(event)

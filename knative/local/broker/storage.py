@@ -125,7 +125,10 @@ Accepted = tuple[StoredEvent, tuple[int, ...]]
 
 
 class Storage:
-    """Reads and writes the database. Reads use a separate connection and never wait for a commit."""
+    """Reads and writes the database. Reads use a separate connection and never wait for a commit.
+
+    In the methods, `trigger` is the id of a dispatcher and `seq` the number of an event.
+    """
 
     def __init__(self, path: Path) -> None:
         self._db = connect(path, _SCHEMA)
@@ -143,7 +146,10 @@ class Storage:
         return dict(self._db.execute("SELECT key, id FROM triggers"))
 
     def move(self, old: int, new: int, event_type: str | None) -> None:
-        """Move a dispatcher's pending deliveries, or those of one type, to another. Call it before any write."""
+        """Move pending deliveries of an event type (None: all) from the dispatcher `old` to the dispatcher `new`.
+
+        Call it before any write.
+        """
         self._db.execute(_MOVE, (old, new, event_type))
 
     def depths(self) -> dict[int, int]:
@@ -198,7 +204,7 @@ class Storage:
         await self._commits.run(partial(self._execute, _DEAD, row))
 
     def pending(self, trigger: int, after: int, limit: int) -> list[Pending]:
-        """Return up to `limit` deliveries to a trigger's subscriber after event number `after`, in order of arrival."""
+        """Return up to `limit` deliveries to the subscriber after event number `after`, in order of arrival."""
         rows = self._read.execute(_SELECT_PENDING, (trigger, after, limit))
         return [
             Pending(StoredEvent(seq, ttl, _decode_attributes(attributes), data), attempts, next_at)
@@ -206,7 +212,7 @@ class Storage:
         ]
 
     def dead_pending(self, trigger: int) -> list[DeadPending]:
-        """Return a trigger's pending deliveries to the dead-letter sink, without their events."""
+        """Return the pending deliveries to the dead-letter sink, without their events."""
         return [DeadPending(*row) for row in self._read.execute(_SELECT_DEAD, (trigger,))]
 
     def dead_letter(self, trigger: int, seq: int) -> tuple[CloudEvent, Failure]:

@@ -24,7 +24,7 @@ log = logging.getLogger("shop.console")
 
 @asynccontextmanager
 async def running(port: int, state: Path, dead_letters: str) -> AsyncIterator[None]:
-    """Serve within the context."""
+    """Context manager that serves the console."""
     tokens = service_tokens(load(RuntimeSettings, os.environ), "console", SystemClock())
     app = create_app(state, dead_letters, lambda: tokens.token(DEAD_LETTERS))
     async with serving(app, HOST, port, grace_seconds=1) as url:

@@ -118,7 +118,7 @@ class Shop:
     async def patiently(self, method: str, path: str, *, seconds: float = 60.0, **how: Any) -> Any:
         """Send a request as `call` does, and repeat it for up to `seconds` while the failure is temporary.
 
-        Waits as long as the response says. Use it only for idempotent requests.
+        Before a repetition it waits as long as the response's Retry-After says. Use it only for idempotent requests.
         """
         deadline = time.monotonic() + seconds
         while True:
