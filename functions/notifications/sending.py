@@ -119,7 +119,7 @@ class MessageSender:
             return await self._store.transact(refs, change, likely_new=True)
 
     async def _retry(self, key: str, user_id: str) -> None:
-        """Send a message that is due, unless another attempt has begun in the meantime."""
+        """Send a message that was listed as due, unless another attempt has begun since then."""
         now = self._clock.now()
 
         def change(found: Sequence[Any]) -> Changes[Notification | None]:

@@ -40,7 +40,7 @@ class RpcService:
 class Function:
     """A composed domain: its gRPC services, its subscriptions, and what the runtime needs to serve them.
 
-    `services` is called when the gRPC server starts, so that the event role never imports gRPC.
+    `services` is called when the gRPC server starts, so that ROLE=events does not import the servicers.
     `subscriptions[SweepDue]` is the domain's own sweep; before it, the runtime publishes the outbox and removes expired
     records. `on_start` runs before the function is ready. `on_drain` runs when the function is no longer ready but
     still serves, so that it can end streams. `on_stop` runs after the servers have stopped. `signer` signs the events

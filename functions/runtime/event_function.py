@@ -1,4 +1,4 @@
-"""The event role of a service: a functions-framework function with the signature `http` that receives CloudEvents.
+"""The receiver of a service's CloudEvents: a functions-framework function with the signature `http`.
 
 Responses, and how Knative treats them:
 

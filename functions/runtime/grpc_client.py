@@ -100,8 +100,9 @@ class GrpcClient:
         """Call `method` of a stub and return its response.
 
         The call ends at the deadline of the task or after `timeout` seconds, whichever is earlier; without either, it
-        ends after 5 seconds. `retry`, which is for idempotent methods only, repeats transient failures with jitter.
-        Raises ServiceError.
+        ends after 5 seconds. The call carries the token of the running request's caller; with `as_service`, the token
+        of this service; with `anonymous`, none. `retry`, which is for idempotent methods only, repeats transient
+        failures with jitter. Raises ServiceError.
         """
         deadline = _bounded_by(timeout)
         with tracing.client_call(getattr(method, "_method", b""), self.address).call():
@@ -167,7 +168,7 @@ class GrpcClient:
         return retry and transient and attempt + 1 < ATTEMPTS and left > 0
 
     def metadata(self, as_service: bool = False, anonymous: bool = False) -> Metadata:
-        """Return the metadata of a call: correlation id, trace context and token."""
+        """Return the metadata of a call: correlation id, trace context and token (see `call`)."""
         ctx = context.current()
         metadata = []
         if ctx.correlation_id:

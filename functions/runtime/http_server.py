@@ -20,7 +20,7 @@ _TEXT = b"text/plain; charset=utf-8"
 
 
 class HttpServer:
-    """The HTTP server for events, probes and metrics of one function. Without `events`, it has only the other two."""
+    """The HTTP server of one function for probes, metrics and, if `events` is true, events."""
 
     def __init__(self, function: Function, check: Check, sweep: Check, exposition: Exposition, *, events: bool) -> None:
         self._check = check

@@ -104,9 +104,9 @@ class ServiceRunner:
         self.http_port = await self._http.start(settings.host, self._port("events", settings.http_port))
 
     def _port(self, role: str, port: int) -> int:
-        """Return the port of the server of `role`.
+        """Return the port of the server that serves `role` (`rpc` or `events`).
 
-        If this process has only that role, PORT, which Knative sets, replaces `port`.
+        That is PORT, which Knative sets, if this process serves only `role`. Otherwise it is `port`.
         """
         given = self.settings.port
         return given if given is not None and self.settings.role == role else port

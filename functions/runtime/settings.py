@@ -98,8 +98,10 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 
 def load(cls: type[S], environ: Mapping[str, str]) -> S:
-    """Build `cls` from the variables named like its fields in upper case; an empty variable counts as unset. Raises
-    SettingsError naming the variable at fault."""
+    """Build `cls` from the environment. A field's variable is its name in upper case.
+
+    An empty variable counts as unset. Raises SettingsError, which names the variable that is missing or wrong.
+    """
     given = {name: environ[name.upper()] for name in cls.__struct_fields__ if environ.get(name.upper())}
     try:
         return msgspec.convert(given, cls, strict=False)

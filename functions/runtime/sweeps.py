@@ -16,7 +16,7 @@ SWEEP_SECONDS = 20.0
 
 @asynccontextmanager
 async def sweep_deadline(log: logging.Logger) -> AsyncIterator[None]:
-    """Cancel the `with` block after SWEEP_SECONDS and log `sweep_unfinished`. The next tick continues the work."""
+    """Cancel the `with` block after SWEEP_SECONDS and log `sweep_unfinished`. The next sweep continues the work."""
     try:
         async with asyncio.timeout(SWEEP_SECONDS):
             yield

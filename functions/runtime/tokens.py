@@ -168,8 +168,10 @@ def _invalid() -> ServiceError:
 
 
 class ServiceTokens:
-    """Issues this service's own tokens, one for each service that it calls. Each is reused until a minute before it
-    expires."""
+    """Issues this service's own tokens, one for each service that it calls.
+
+    A token is reused until a minute before it expires.
+    """
 
     def __init__(self, key: PrivateKey, issuer: str, clock: Clock) -> None:
         self._key = key

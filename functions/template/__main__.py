@@ -1,5 +1,6 @@
-"""`python -m functions.template new NAME` creates a service; `... remove NAME` removes it. The Makefile's targets
-new-service and remove-service also regenerate the derived files.
+"""`python -m functions.template new NAME` creates a service; `... remove NAME` removes it.
+
+The Makefile's targets new-service and remove-service also regenerate the derived files.
 """
 
 from __future__ import annotations

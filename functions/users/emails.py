@@ -59,9 +59,10 @@ def _validator() -> Callable[..., ValidatedEmail]:
 
 
 def legacy_email(text: str) -> str | None:
-    """Return the form that FOLDING 1 stored, or None if that is not an address or equals the current form.
+    """Return `text` in the form that version 1 of the rules stored (see FOLDING).
 
-    FOLDING 1 used NFKC and IDNA 2003, which turns `fußball` into `fussball`, another domain.
+    Returns None if that form is not an address or equals the current form. Version 1 used NFKC and IDNA 2003, which
+    turns `fußball` into `fussball`, another domain.
     """
     local, _, domain = unicodedata.normalize("NFKC", text[: MAX_EMAIL + 1].strip()).rpartition("@")
     local, domain = local.lower(), domain.casefold()
@@ -84,7 +85,7 @@ def email_key(email: str) -> str:
 
 
 def legacy_email_key(text: str) -> str | None:
-    """Return the key of the address by FOLDING 1, or None where `legacy_email` returns None."""
+    """Return the key of the address that `legacy_email` returns, or None if that returns None."""
     legacy = legacy_email(text)
     return email_key(legacy) if legacy else None
 

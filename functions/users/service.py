@@ -468,9 +468,10 @@ class UsersService:
         return registered
 
     async def _is_reserved_for_legacy_account(self, email: str) -> bool:
-        """Return whether an existing account may belong to this address, although FOLDING 1 stored it under another.
+        """Return whether this address may belong to an existing account that is stored under another address.
 
-        Nobody else may register this address until the account's owner has verified the stored address.
+        Version 1 of the folding rules (see `emails.FOLDING`) stored some addresses with another domain. Nobody else may
+        register this address until the account's owner has verified the stored address.
         """
         key = legacy_email_key(email)
         if key is None:
@@ -500,9 +501,11 @@ def _checked(command: RegisterUser) -> tuple[str, str]:
 
 
 def _answer_like_new(user: User, claim: EmailClaim, found: Challenge | None, key: str, now: datetime) -> Changes[User]:
-    """Return the answer for a new account, and mail the owner of the address, who may need a new password.
+    """Return the answer for a new account, and request a mail to the owner of the address, who may need a new password.
 
-    A former address gets no mail. It is only reserved for the account that had it, so that the change can be undone.
+    `found` is the owner's challenge with the id `key`, if there is one. An owner who registered just now gets no mail,
+    and neither does a former address. That is only reserved for the account that had it, so that the change can be
+    undone.
     """
     answer = replace(user, version=1)
     if not claim.is_current or key != challenge_id(Purpose.REGISTRATION, claim.user_id):

@@ -30,7 +30,7 @@ _REFUSALS = frozenset({"MessageRejected", "BadRequestException"})
 class SesChannel:
     """See Channel. Mail comes from `sender`, replies go to `reply_to`, and sending one mail takes `seconds` at most.
 
-    Each mail has its notification's id as a tag, with which a later report of a bounce identifies it (feedback.py). SES
+    Each mail has its notification's id as a tag. A later report of a bounce contains the tag (see feedback.py). SES
     sends such reports if `configuration_set` is given.
     """
 

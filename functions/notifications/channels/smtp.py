@@ -194,8 +194,9 @@ class SmtpChannel:
 
     @cached_property
     def _tls_context(self) -> ssl.SSLContext:
-        """The TLS context of all connections. It is created once, because loading the CA certificates takes longer than
-        a handshake.
+        """The TLS context of all connections.
+
+        It is created once, because loading the CA certificates takes longer than a handshake.
         """
         import ssl
 

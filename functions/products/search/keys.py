@@ -37,7 +37,7 @@ _IDEOGRAPH = 3  # one ideograph is as selective as three letters
 
 
 def words(text: str) -> list[str]:
-    """Return the distinct folded words in order. In a script without spaces, each run of characters is a word."""
+    """Return the distinct folded words in order. In a script without spaces, each run of its characters is a word."""
     return list(dict.fromkeys(runs(fold(text))))
 
 
@@ -73,7 +73,7 @@ def terms(prefixes: Iterable[str], *, earlier: bool) -> list[list[str]]:
     """Return alternative keys for each of the `MAX_TERMS` most selective prefixes.
 
     A text with these prefixes has at least one key of each list. With `earlier`, this is also true of texts that were
-    folded by an earlier version. Prefixes of fewer than three letters are omitted. They are in so many texts that keys
+    folded by earlier rules. Prefixes of fewer than three letters are omitted. They are in so many texts that keys
     would not save any work.
     """
     ordered = sorted(prefixes, key=_selectivity, reverse=True)

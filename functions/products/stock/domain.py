@@ -42,7 +42,9 @@ class Stock:
         return self.on_hand - self.reserved
 
     def correct(self, on_hand: int, low_threshold: int | None, version: int | None, now: datetime) -> list[Payload]:
-        """Set the pieces on hand. A threshold of None keeps it. A version of None skips the version check.
+        """Set the pieces on hand and the threshold.
+
+        A `low_threshold` of None keeps the threshold. A `version` of None skips the version check.
 
         Raises:
             InvalidArgument: a number out of bounds.

@@ -37,7 +37,10 @@ Transition = Callable[[Reservation, Stocks], list[Payload]]
 
 @dataclass(frozen=True)
 class SetStock:
-    """Set the pieces on hand. A threshold of None keeps it. `version` is the one the caller read, or None for any."""
+    """Set the pieces on hand and the threshold. A `low_threshold` of None keeps the threshold.
+
+    `version` is the version that the caller read, or None for any.
+    """
 
     product_id: str
     on_hand: int

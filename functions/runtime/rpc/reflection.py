@@ -33,7 +33,7 @@ def enable_reflection(services: Sequence[str], server: grpc.aio.Server) -> None:
 
 
 def _describe(pool: Any) -> None:
-    """Add the descriptor of v1 to `pool`, so that reflection can describe itself."""
+    """Add the descriptor of reflection's version v1 to `pool`, so that reflection can describe itself."""
     file = descriptor_pb2.FileDescriptorProto()
     reflection_pb2.DESCRIPTOR.CopyToProto(file)
     file.name, file.package = "grpc/reflection/v1/reflection.proto", "grpc.reflection.v1"

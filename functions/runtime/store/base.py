@@ -36,7 +36,7 @@ _HARMLESS = (AlreadyDone, ServiceError)
 
 
 class TransactionSpans:
-    """Makes the spans of one store's transactions. `scheme` is that of its URL, `name` that of its domain.
+    """Makes the spans of one store's transactions. `scheme` is the scheme of its URL, `name` its domain's name.
 
     Reads have no spans, because on SQLite a span would cost more than the read.
     """
@@ -76,7 +76,10 @@ _NO_SPAN: AbstractContextManager[None] = nullcontext()
 
 
 class Range(NamedTuple):
-    """A part of one listing: the entities after the position `after` (sort, id), with sort keys up to `until`."""
+    """A part of one listing: the entities after the position `after` (sort, id), with sort keys up to `until`.
+
+    The listing is the partition `partition` of the index `name`, for the class whose stored name is `kind`.
+    """
 
     kind: str
     name: str
@@ -102,7 +105,10 @@ class StoreBase(ABC):
 
     @abstractmethod
     async def _read_many(self, kind: str, ids: Sequence[str]) -> Mapping[str, bytes]:
-        """Return the stored data of the entities that exist among `ids` and have not expired."""
+        """Return the stored data, by id, of the entities that exist among `ids` and have not expired.
+
+        `kind` is the stored name of their class (`EntityMapping.name`).
+        """
 
     @abstractmethod
     async def _read_range(self, wanted: Range, limit: int) -> Sequence[Found]:

@@ -32,7 +32,10 @@ class Stored(NamedTuple):
 
 
 class Write(NamedTuple):
-    """One entity to write, or to remove if `new` is None, on condition that its stored state is still `old`."""
+    """One entity to write, or to remove if `new` is None, on condition that its stored state is still `old`.
+
+    `kind` is the stored name of its class (`EntityMapping.name`).
+    """
 
     kind: str
     id: str
@@ -91,9 +94,9 @@ def plan_or_replay(
 ) -> Plan:
     """Plan a transaction, or replay the result of an earlier one with the same idempotency record.
 
-    `find_record` reads an idempotency record by its key, and `find` an entity. A replay writes nothing. Raises
-    AlreadyDone for an event whose effect was committed before, INVALID_ARGUMENT for a key that was used for another
-    request, and the errors of `plan`.
+    `find_record` reads an idempotency record by its key, and `find` an entity. `epoch` is as in `plan`. A replay writes
+    nothing. Raises AlreadyDone for an event whose effect was committed before, INVALID_ARGUMENT for a key that was used
+    for another request, and the errors of `plan`.
     """
     idempotency = request.idempotency
     if idempotency is not None:
@@ -130,9 +133,10 @@ def _outbox_rows(events: Iterable[Payload], now: datetime, origin: Context) -> l
 
 
 def plan(codecs: CodecRegistry, request: Request, found: Mapping[Ref, Stored], now: datetime, epoch: int = 0) -> Plan:
-    """Call `change` with copies of the entities found, and return what to write. New versions are above `epoch`.
+    """Call the request's `change` with copies of the entities found (None if absent), and return the rows to write.
 
-    Raises the errors of `change`, and ValueError if `change` writes an entity twice or one that is not among the refs.
+    Every new version is greater than the old one and than `epoch` (see epochs.py; 0: never restored). Raises the errors
+    of `change`, and ValueError if it writes an entity twice or an entity that is not in `request.refs`.
     """
     copies: dict[Ref, Any] = {
         ref: codecs.of(ref.type).decode(found[ref].data) if ref in found else None for ref in request.refs

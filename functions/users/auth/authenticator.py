@@ -35,7 +35,8 @@ class LogIn:
 class Authenticated(NamedTuple):
     """The account whose password was correct, and the device if it is already known.
 
-    `misfolded` is true if the account was found only by FOLDING 1: its address has another domain than the one entered.
+    `misfolded` is true if only version 1 of the folding rules found the account (see `emails.FOLDING`). Its address
+    then has another domain than the address that was entered.
     """
 
     credentials: Credentials
@@ -96,7 +97,7 @@ class PasswordAuthenticator:
         return await self._throttle.reauthentication(subject, lambda: self._check(credentials, password))
 
     async def _find_claim(self, account: str, email: str) -> tuple[EmailClaim | None, bool]:
-        """Return the claim of an address, and whether it was found only by the outdated rules of FOLDING 1."""
+        """Return the claim of an address, and whether only version 1 of the rules found it (see `emails.FOLDING`)."""
         keys = [key for key in (account, legacy_email_key(email)) if key]
         claims = await self._store.get_many(EmailClaim, keys)
         current = [claim for key in keys if (claim := claims.get(key)) and claim.is_current]

@@ -48,7 +48,8 @@ class DeviceTokens:
     """Issues and recognises device tokens. Nothing is stored for a device.
 
     A token contains the account, a random id of the device and the time of the login. Its HMAC also covers the
-    generation of the credentials and the store's epoch, so that a new password or a restore makes every device unknown.
+    generation of the credentials, which a new password changes, and the store's epoch, which a restore changes. So both
+    make every device unknown.
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:

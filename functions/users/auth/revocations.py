@@ -21,8 +21,10 @@ _BY_TIME, _ALL = "by_time", "all"
 
 @dataclass
 class Revocation:
-    """A revocation of all tokens issued before `before`. `id` is the digest of their user or session; `at` is the time
-    of the revocation."""
+    """A revocation, made at `at`, of all tokens of a user or a session that were issued before `before`.
+
+    `id` is the digest of the user's or session's id.
+    """
 
     id: str
     at: datetime

@@ -112,7 +112,10 @@ class SessionsService:
             await self._store.transact([Ref(Session, session_id), Ref(Revocation, revocation.id)], change)
 
     async def _distrust_email(self, seen: User) -> None:
-        """Stop mail to an address that FOLDING 1 derived wrongly: its domain belongs to somebody else."""
+        """Stop mail to an address that version 1 of the folding rules derived wrongly (see `emails.FOLDING`).
+
+        The domain of such an address belongs to somebody else.
+        """
 
         def change(user: User | None) -> tuple[User, Sequence[Any]]:
             if user is None:

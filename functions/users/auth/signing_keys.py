@@ -68,7 +68,10 @@ class SigningKeySet:
 
     @staticmethod
     def first(current: SigningKey, upcoming: SigningKey, now: datetime, epoch: int = 0) -> SigningKeySet:
-        """Return the key set for the first start of a platform, or for the first start after a restore."""
+        """Return the key set for the first start of a platform, or for the first start after a restore.
+
+        `epoch` is `Store.epoch()`, which a restore changes.
+        """
         current.signs_since = now
         return SigningKeySet(KEY_SET_ID, current, upcoming, epoch=epoch)
 
@@ -122,7 +125,10 @@ class SigningKeysService:
         self._signer_until = clock.now()
 
     async def ensure(self) -> SigningKeySet:
-        """Return the key set, creating it if this epoch has none. Processes that start together get the same one."""
+        """Return the key set, and create it at the first start of a platform and at the first start after a restore.
+
+        Processes that start together get the same key set.
+        """
         found, epoch = await self._store.get(SigningKeySet, KEY_SET_ID), await self._store.epoch()
         if found and found.epoch == epoch:
             return found

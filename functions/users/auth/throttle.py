@@ -160,7 +160,7 @@ class Throttle:
             await self._record(counters)
 
     async def registration(self, client_address: str) -> None:
-        """Count a registration in total and, if it is known, for the network address. Refused ones do not count.
+        """Count a registration in total, and for its network address if that is known. Refused ones do not count.
 
         Raises RESOURCE_EXHAUSTED (TOO_MANY_REGISTRATIONS).
         """

@@ -23,8 +23,10 @@ _TOKEN_CHARS = 3 + 64  # the prefix; 16 bytes of an id and the secret, in base64
 
 @dataclass(frozen=True, repr=False)
 class SessionTokens:
-    """The tokens of a login or a refresh. The access token expires in `expires_in` seconds. Only a login returns a
-    `device_token`."""
+    """The tokens of a login or a refresh.
+
+    The access token expires in `expires_in` seconds. Only a login returns a `device_token`.
+    """
 
     user_id: str
     access_token: str
@@ -100,7 +102,8 @@ class AccessTokens:
 def new_refresh_token(session_id: str, epoch: int) -> tuple[str, RefreshToken]:
     """Make a token of 256 random bits for this session. Return the text for its owner, and the stored form.
 
-    Here and below, `epoch` is the store's epoch. A token of another epoch matches no stored digest.
+    Here and in the functions below, `epoch` is `Store.epoch()`, which a restore changes. The digest in the stored form
+    depends on it, so a token from before a restore is not accepted.
     """
     text = _new(_REFRESH, session_id)
     return text, RefreshToken(session_id, _digest(text, epoch))

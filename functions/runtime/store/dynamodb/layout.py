@@ -8,6 +8,8 @@
 | epoch | `epoch` | `epoch` | `n` the epoch |
 | outbox row | `o#shard` | the event's id | `ty so su tm d co tp ts`; `n` and `more` if it has several |
 
+`kind` is the stored name of the entity's class (`EntityMapping.name`). The epoch is explained in epochs.py.
+
 Index entries are separate items and not a global secondary index, because an entity may have several entries in one
 index, and because a list must show the latest writes. Items that expire have `ex` (microseconds) and `xs`, which put
 them into the sparse index `expiry` that `Store.expire` reads. They also have `ttl` (seconds), by which DynamoDB removes

@@ -40,7 +40,7 @@ class Table:
         self.close = database.close
 
     async def epoch(self, deadline: float) -> int:
-        """Return the epoch of the data. It is read once and cached."""
+        """Return the epoch of the data (see `Store.epoch`). It is read once and cached."""
         if self._epoch is None:
             self._epoch = layout.epoch_of(await self.get(layout.epoch_key(), deadline))
         return self._epoch

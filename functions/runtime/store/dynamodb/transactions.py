@@ -62,8 +62,9 @@ class Actions:
         return {"ConditionCheck": {"TableName": self._table, "Key": key, **_still(condition)}}
 
     def record(self, record: IdempotencyRow, now: datetime) -> Action:
-        """Return the action that writes an idempotency record, if none with its key exists or the existing one has
-        expired.
+        """Return the action that writes an idempotency record.
+
+        Its condition is that no record with this key exists, or that the existing record has expired.
         """
         return self._put(
             layout.record_item(record),
@@ -74,7 +75,8 @@ class Actions:
     def outbox(self, rows: Sequence[OutboxRow], room: int) -> list[Action]:
         """Return the actions that write outbox rows.
 
-        Each row is in a separate item if `room` is large enough; otherwise several rows share an item.
+        `room` is the number of items that the transaction may still have. If there is room, each row is a separate
+        item; otherwise several rows share an item.
         """
         return [self._put(layout.outbox_item(pack), **_still(None)) for pack in _packs(rows, room)]
 
@@ -86,7 +88,7 @@ class Actions:
         return list(self.write(write, item["v"]["S"], ""))
 
     def record_removal(self, key: Item, due: int) -> list[Action]:
-        """Return the action that removes an idempotency record if it has expired by `due`.
+        """Return the action that removes an idempotency record if it has expired by `due` (microseconds since 1970).
 
         The record may have been written again since it was read.
         """

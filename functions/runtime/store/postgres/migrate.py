@@ -105,7 +105,7 @@ async def drop(settings: Settings, stores: Sequence[str]) -> None:
 
 
 async def begin_epochs(settings: Settings, stores: Sequence[str]) -> dict[str, int]:
-    """Begin a new epoch in the schemas of these stores. Returns the epochs by schema."""
+    """Begin a new epoch (see epochs.py) in the schemas of these stores. Returns the epochs by schema."""
     epochs: dict[str, int] = {}
     async with _connected(settings) as connection:
         for schema in map(schema_of, stores):

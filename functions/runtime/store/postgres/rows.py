@@ -165,7 +165,8 @@ class Row(NamedTuple):
 class Condition(NamedTuple):
     """The condition and the effect of a commit for one entity.
 
-    The entity must still equal `row` (None: be absent). `write` is its change, or None if it is only checked.
+    The entity must still equal `row`, or still be absent if `row` is None. `write` is its change, or None if the entity
+    is only checked. `kind` is the stored name of its class (`EntityMapping.name`).
     """
 
     kind: str
@@ -184,7 +185,11 @@ def commit_values(
     records: Iterable[IdempotencyRow],
     due: int,
 ) -> list[Any]:
-    """Return the parameters of `Statements.commit`. `due` is the time until which records have expired."""
+    """Return the parameters of `Statements.commit`.
+
+    `mark` is the new mark of the written rows (see `Row`). `due` is the current time in microseconds since 1970: an
+    idempotency record that has expired by then may be replaced.
+    """
     # All transactions lock in the order of their keys, so that they cannot deadlock.
     ordered = sorted(conditions, key=lambda it: (it.kind, it.id))
     rows: list[tuple[Any, ...]] = []

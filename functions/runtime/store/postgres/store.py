@@ -302,7 +302,10 @@ class PostgresStore(StoreBase):
         self._notify(draft.outbox)
 
     async def _remove(self, removals: Sequence[Condition], due: int) -> int:
-        """Remove these entities, together or, after a lost race, each by itself. Returns how many were removed."""
+        """Remove these entities, and return how many were removed. `due` is the current time, as in `commit_values`.
+
+        They are removed in one transaction. If that loses a race, each is removed by itself.
+        """
         if not removals:
             return 0
         try:
