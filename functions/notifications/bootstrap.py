@@ -116,7 +116,7 @@ def _parse_sender(variable: str, value: str) -> Address:
 
 
 def _services(notifications: NotificationsService, feedback: FeedbackService) -> list[RpcService]:
-    # Imported here, so that the event role does not import gRPC.
+    # Imported here, so that a process with ROLE=events does not import gRPC.
     from functions.notifications.rpc import ACCESS, NotificationsServicer
     from proto.shop.notifications.v1.notifications_pb2_grpc import add_NotificationsServiceServicer_to_server
 

@@ -59,7 +59,7 @@ class UsersClient:
         return [contact.user_id for contact in await self._contacts(admins=True)]
 
     async def mailed_token(self, user_id: str, purpose: str, change_id: str = "") -> MailedCode | None:
-        # Imported at the first call, so that the event role starts without gRPC.
+        # Imported at the first call, so that a process with ROLE=events starts without gRPC.
         from proto.shop.users.v1 import users_pb2, users_pb2_grpc
 
         stub = self._client.stub(users_pb2_grpc.UsersServiceStub)

@@ -167,7 +167,7 @@ class NotificationsService:
         await self._sender.notify_administrators(messages.stock_low(event), inbox)
 
     async def on_user_deleted(self, event: UserDeleted, inbox: InboxRecord) -> None:
-        """Delete the user's messages and preferences. Repeatable."""
+        """Delete the user's messages and preferences. A repetition changes nothing."""
         user_id = event.user_id
         await record_erasure(self._store, user_id, self._clock.now())
         await self._delete([Ref(Preferences, user_id), Ref(UnverifiedMail, user_id)])

@@ -64,7 +64,7 @@ def bootstrap(
 
 
 def _services(settings: Settings, service: OrdersService) -> list[RpcService]:
-    from functions.orders.rpc import ACCESS, OrdersServicer  # the event role must not import gRPC
+    from functions.orders.rpc import ACCESS, OrdersServicer  # ROLE=events must not import gRPC
     from proto.shop.orders.v1.orders_pb2_grpc import add_OrdersServiceServicer_to_server
 
     servicer = OrdersServicer(service, settings.client_address_header.lower())

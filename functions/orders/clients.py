@@ -32,7 +32,7 @@ class ProductsCatalogue:
 
     async def offers(self, product_ids: Sequence[str]) -> dict[str, Offer]:
         """Return the products in one call (see Catalogue). It uses the service's own token, and is safe to retry."""
-        from proto.shop.products.v1 import products_pb2 as pb  # the event role must not import gRPC
+        from proto.shop.products.v1 import products_pb2 as pb  # ROLE=events must not import gRPC
         from proto.shop.products.v1 import products_pb2_grpc
 
         stub = self._products.stub(products_pb2_grpc.ProductsServiceStub)

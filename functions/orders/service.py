@@ -189,7 +189,10 @@ class OrdersService:
         return placed
 
     async def _price(self, command: PlaceOrder) -> tuple[list[OrderLine], Money]:
-        """Return the lines at the catalogue's prices, and their total. Raises what `place` says of prices."""
+        """Return the lines at the catalogue's prices, and their total.
+
+        Raises those errors of `place` that concern products and prices.
+        """
         offers = await self._catalogue.offers([line.product_id for line in command.lines])
         lines, total = price_lines(command.lines, offers, self._provider_limits)
         _require_expected_total(command.expected_total, total)

@@ -171,7 +171,7 @@ class OrderRepository:
         return order
 
     async def page(self, user_id: str, status: Status | None, limit: int, cursor: str | None) -> Page[Order]:
-        """Return a page of orders, newest first. An empty `user_id` means all users, and None means any status."""
+        """Return a page of orders, newest first. An empty `user_id` means all users, a `status` of None any status."""
         index, partition = ("user", user_id) if user_id else ("all", _EVERYTHING)
         if status is not None:
             partition = f"{user_id}:{status}" if user_id else status

@@ -61,8 +61,9 @@ class Limits:
         return bool(self.unpaid_orders or self.declines_per_hour or self.stock_share)
 
     def times(self, factor: float) -> Limits:
-        """Return the limits of a customer with history (`factor` > 1), or of one shard of an address.
+        """Return these limits multiplied by `factor`.
 
+        `factor` is above 1 for a customer with enough paid orders, and below 1 for one shard of an address.
         `stock_share` is not scaled: `_require_stock` applies the growth of a customer, and counts all shards of an
         address together.
         """

@@ -109,7 +109,7 @@ def open_webhook(settings: Settings) -> Webhook | None:
 
 
 def _services(payments: PaymentsService, refunds: RefundsService) -> list[RpcService]:
-    from functions.payments.rpc import ACCESS, PaymentsServicer  # the event role does not import gRPC
+    from functions.payments.rpc import ACCESS, PaymentsServicer  # ROLE=events must not import gRPC
     from proto.shop.payments.v1.payments_pb2_grpc import add_PaymentsServiceServicer_to_server
 
     servicer = PaymentsServicer(payments, refunds)

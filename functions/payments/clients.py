@@ -34,7 +34,7 @@ class OrdersClient:
         self._client = client
 
     async def payment_instruction(self, order_id: str) -> Instruction:
-        # Imported at the first call, so that the event role starts without gRPC.
+        # Imported at the first call, so that a process with ROLE=events starts without gRPC.
         from proto.shop.orders.v1 import orders_pb2, orders_pb2_grpc
 
         stub = self._client.stub(orders_pb2_grpc.OrdersServiceStub)

@@ -197,7 +197,7 @@ class Payment:
         self.updated_at = now
 
     def request_refund(self, refund_id: str, amount: Money | None, reason: str, now: datetime) -> Refund:
-        """Set `amount`, or if it is None the whole refundable amount, aside for a new refund.
+        """Set an amount aside for a new refund: `amount`, or the whole refundable amount if that is None.
 
         Raises FAILED_PRECONDITION (NOT_CAPTURED, PAYMENT_DISPUTED, REFUND_EXCEEDS_CAPTURED) and INVALID_ARGUMENT
         (CURRENCY_MISMATCH).

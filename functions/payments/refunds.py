@@ -157,9 +157,9 @@ class RefundsService:
             await gather_logged([self._try_settle(refund) for refund in refunds], log)
 
     async def reconcile(self, payment_id: str) -> None:
-        """Book the refunds and disputes in the provider's statement of a charge. Repeatable.
+        """Book the refunds and disputes in the provider's statement of a charge. It is safe to repeat.
 
-        If this makes money of a cancelled order refundable, it is refunded.
+        If this makes money of a cancelled order refundable, that money is refunded.
 
         Raises:
             Unavailable: the provider does not answer.

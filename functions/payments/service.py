@@ -128,7 +128,7 @@ class PaymentsService:
             await self._refunds.settle(refund.id, inbox)
 
     async def on_user_deleted(self, event: UserDeleted, inbox: InboxRecord) -> None:
-        """Remove the user's id from all payments, which are kept for accounting. Repeatable."""
+        """Remove the user's id from all payments, which are kept for accounting. It is safe to repeat."""
         await record_erasure(self._store, event.user_id, self._clock.now())
         while (page := await store.payments_of_user(self._store, event.user_id, MAX_BATCH, None)).items:
             for payment in page.items:

@@ -45,7 +45,7 @@ def bootstrap(
 
 
 def _services(products: ProductsService, stock: StockService) -> list[RpcService]:
-    from functions.products.rpc import ACCESS, ProductsServicer  # the event role must not import gRPC
+    from functions.products.rpc import ACCESS, ProductsServicer  # ROLE=events must not import gRPC
     from proto.shop.products.v1.products_pb2_grpc import add_ProductsServiceServicer_to_server
 
     servicer = ProductsServicer(products, stock)

@@ -255,7 +255,7 @@ _STATUS = {Code.INVALID_ARGUMENT: 400, Code.PERMISSION_DENIED: 403, Code.INTERNA
 
 
 def _answer(outcome: str, error: ServiceError | None) -> Response:
-    from starlette.responses import Response  # imported only in the events role
+    from starlette.responses import Response  # imported only to serve events
 
     if error is None:
         return Response(status_code=204)

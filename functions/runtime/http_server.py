@@ -68,7 +68,7 @@ class HttpServer:
 
 def framework_app(events: EventFunction) -> Any:
     """Return the same ASGI app for `events` that the command functions-framework would build."""
-    from functions_framework.aio import create_asgi_app_from_module  # imported only in the events role
+    from functions_framework.aio import create_asgi_app_from_module  # imported only to serve events
 
     async def function(request: Any) -> Any:
         return await events(request)

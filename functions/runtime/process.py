@@ -174,7 +174,7 @@ class Process(Generic[S]):
 
     async def _start_events(self) -> EventFunction:
         """Start at the first request, while later requests wait. After a failure the next request tries again."""
-        from functions.runtime.event_function import EventFunction  # imported only in the events role
+        from functions.runtime.event_function import EventFunction  # imported only to serve events
 
         async with self._starting:
             if self._events is None:

@@ -164,9 +164,11 @@ class Credentials:
 class EmailClaim:
     """The record that an e-mail address belongs to an account.
 
-    `id` is the digest of the address, so that no key in the store identifies a person. A claim with `until` belongs to
-    a former address: it proves nothing, but nobody else can register the address before that time, so that the change
-    can be undone. `folding` is the version of the rules that made the digest (`emails.FOLDING`; 1 in rows without it).
+    `id` is the digest of the address, so that no key in the store identifies a person. `folding` is the version of the
+    rules that made the digest (`emails.FOLDING`; 1 in rows without it).
+
+    A claim with `until` is for a former address. It gives no access to the account, but nobody else can register the
+    address before that time, so that the change can be undone.
     """
 
     id: str

@@ -109,7 +109,9 @@ class RequestContext:
         rates.consume(key)
 
     def charge(self, cost: int) -> None:
-        """Count this request as `cost` ordinary requests of its address and its caller, but never as more than a burst.
+        """Count this request as `cost` ordinary requests of its address and its caller.
+
+        In each of the two buckets it takes at most as many tokens as a full bucket has.
 
         Raises RESOURCE_EXHAUSTED (RATE_LIMITED).
         """

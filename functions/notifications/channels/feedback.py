@@ -57,7 +57,7 @@ class FeedbackService:
         """Handle one report. Reports that are not about our mail are ignored.
 
         A permanent bounce is recorded as an event, after which the users service marks the address. A complaint
-        disables the user's e-mail, unless the mail went to another address than the user's.
+        disables further mail to the user, unless the mail went to another address than the user's.
 
         Raises:
             NotFound: WEBHOOK_NOT_FOUND if no secret is configured.

@@ -220,7 +220,7 @@ async def _sent_over_idle(client: SMTP, send: Callable[[], Awaitable[object]]) -
 
 
 async def _quit(client: SMTP) -> None:
-    """Close the connection, after QUIT if the server answers that soon."""
+    """Send QUIT, wait up to QUIT_SECONDS for the answer, and close the connection."""
     from aiosmtplib.errors import SMTPException
 
     try:

@@ -47,8 +47,8 @@ class LedgerEntry:
     `kind` is `charge`, `refund` or `dispute`. `outcome` is `succeeded` or the reason of the refusal; for a dispute it
     is `open`, `won` or `lost`. `amount` is the amount that moved, or zero after a refusal. `returned` is the part of a
     charge that was refunded or lost, in minor units. Until `locked_until` the charge is disputed and cannot be
-    refunded. `moved_at` is set only on entries that the shop did not make. It is the time when `outcome` takes effect;
-    until then a dispute is open.
+    refunded. `moved_at` is set only on entries that the shop did not make. It is the time when `outcome` takes effect.
+    Until then a dispute counts as open.
     """
 
     id: str

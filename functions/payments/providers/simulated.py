@@ -172,7 +172,10 @@ class SimulatedProvider:
     # Actions at the provider that the shop does not start.
 
     async def refund_at_provider(self, refund_id: str, charge_key: str, amount: Money) -> bool:
-        """Refund `amount` of a charge, as in the provider's dashboard. Returns False if it is refused. Repeatable."""
+        """Refund `amount` of a charge, as in the provider's dashboard. Returns False if it is refused.
+
+        A repetition with the same `refund_id` refunds nothing more.
+        """
         now = self._clock.now()
 
         def change(found: Sequence[Any]) -> Changes[bool]:

@@ -121,7 +121,7 @@ class StripeProvider:
         )
 
     async def find_charge_key(self, provider_id: str) -> str:
-        """See PaymentProvider. An intent is ours if Stripe has a key for it under which our store has this intent."""
+        """See PaymentProvider. An intent is ours if Stripe has a key for it, and our store has it under that key."""
         try:
             key = await self._api.key_of(provider_id)
         except (StripeRefused, ChargeDeclined):

@@ -89,7 +89,7 @@ class RpcServer:
         stream_check: float = STREAM_CHECK_SECONDS,
         pending: PendingCalls | None = None,
     ) -> None:
-        from grpc_health.v1 import health_pb2_grpc  # imported only in the gRPC role
+        from grpc_health.v1 import health_pb2_grpc  # imported only to serve gRPC
 
         from functions.runtime.rpc import health
 

@@ -124,7 +124,7 @@ class StoreBase(ABC):
 
     @abstractmethod
     async def epoch(self) -> int:
-        """See the port."""
+        """See `Store` in port.py."""
 
     async def get(self, cls: type[E], entity_id: str) -> E | None:
         return (await self.get_many(cls, (entity_id,))).get(entity_id)

@@ -82,9 +82,9 @@ class Challenge:
     """A challenge that is answered once, with any of the tokens that were mailed for it.
 
     `email` is the digest of the address to which the mail goes: the tokens prove nothing about another address.
-    `address` is the address itself if it is not, or no longer, the account's. `asked` holds the times of the latest
-    requests, and `origins` the digest of each one's network. A new request leaves the tokens of earlier mails valid
-    until they expire, so that a stranger's request cannot invalidate the owner's mail.
+    `address` is the address itself, or empty if it is the account's present address. `asked` holds the times of the
+    latest requests, and `origins` the digest of each request's network. A new request for the same address leaves the
+    tokens of earlier mails valid until they expire, so that a stranger's request cannot invalidate the owner's mail.
     """
 
     id: str
@@ -98,9 +98,10 @@ class Challenge:
     version: int = 0
 
     def request(self, purpose: Purpose, email: str, now: datetime, address: str = "", origin: str = "") -> bool:
-        """Record a request for a mail from the network `origin`.
+        """Record a request for a mail from the network `origin`, and return True.
 
-        After three requests of one origin within 15 minutes, or ten in all, return False and change nothing.
+        After three requests of one origin within 15 minutes, or ten in all, return False and change nothing. If `email`
+        is another one than before, the tokens that were mailed for the challenge become invalid.
         """
         origins = [*self.origins, *[""] * len(self.asked)]  # requests stored by an earlier release have none
         recent = [(at, by) for at, by in zip(self.asked, origins, strict=False) if at + _WINDOW > now]

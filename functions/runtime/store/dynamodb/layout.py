@@ -181,7 +181,7 @@ def record_of(key: str, item: Item) -> IdempotencyRow:
 
 
 def outbox_item(rows: Sequence[OutboxRow]) -> Item:
-    """Return one item that holds these rows: usually one row; several if they are too many for one item each."""
+    """Return one item that holds these rows. It is usually one row; see `Actions.outbox` for the exception."""
     first, more = rows[0], rows[1:]
     item = outbox_key(first.id)
     item |= {

@@ -86,7 +86,7 @@ class DynamoDBStore(StoreBase):
         await self._outbox.remove(ids, await self._table.begin())
 
     async def outbox_state(self) -> tuple[int, datetime | None]:
-        """See the port. Counting stops at about ten thousand rows per shard."""
+        """See `Store` in port.py. Counting stops at about ten thousand rows per shard."""
         return await self._outbox.state(await self._table.begin())
 
     async def expire(self, now: datetime, limit: int = 1000) -> int:
