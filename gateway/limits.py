@@ -85,7 +85,8 @@ Counted = tuple[TokenBuckets, str]
 def rate_headers(counted: list[Counted]) -> list[tuple[bytes, bytes]]:
     """Return the headers of the limit with the fewest tokens left (draft-ietf-httpapi-ratelimit-headers).
 
-    `r` requests are left now, and in `t` seconds all `q` are available again.
+    In RateLimit, `r` requests are left now, and all are available again in `t` seconds. `q` in RateLimit-Policy is the
+    number of all.
     """
     closest, left = counted[0][0], counted[0][0].left(counted[0][1])
     for buckets, key in counted[1:]:

@@ -20,7 +20,7 @@ Running = Callable[[], AbstractAsyncContextManager[object]]
 
 
 def run_service(name: str, running: Running, *refusals: type[Exception], level: str = "INFO") -> None:
-    """Run the service until SIGTERM or SIGINT. Exits with 1 and the message of an error that is one of `refusals`.
+    """Run the service until SIGTERM or SIGINT. Exits with 1 and the message of an error of a class in `refusals`.
 
     LOG_LEVEL overrides `level`.
     """

@@ -50,7 +50,7 @@ def normalise_email(text: str) -> str:
 def _validator() -> Callable[..., ValidatedEmail]:
     """Return `validate_email`, configured to accept special-use domains such as `.local` and `.test`.
 
-    A mailed code shows whether an address works.
+    Whether an address works is not checked here: a mailed code shows it.
     """
     import email_validator  # imported on first use: takes 50 ms of a cold start
 

@@ -64,7 +64,7 @@ class Interceptor:
         self.is_closing = False
 
     def begin(self, call: grpc.aio.ServicerContext[Any, Any]) -> str:
-        """Set context and deadline from the call's metadata. Returns the value of `authorization`."""
+        """Set context and deadline from the call's metadata. Returns the metadata's `authorization`."""
         metadata: Any = call.invocation_metadata() or ()
         sent: dict[str, Any] = dict(metadata)
         if len(sent) != len(metadata):
@@ -89,7 +89,7 @@ class Interceptor:
 
     @asynccontextmanager
     async def while_valid(self, token: str) -> AsyncIterator[None]:
-        """Cancel the block when the token expires or is revoked, and raise the error of `verify`."""
+        """Cancel the block when the token expires or is revoked, and raise the error of `TokenVerifier.verify`."""
         refusal: ServiceError | None = None
 
         async def watch(until: asyncio.Timeout) -> None:
