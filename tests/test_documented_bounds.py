@@ -49,7 +49,7 @@ def order(token: str, quantity: int = 1) -> service.PlaceOrder:
     return service.PlaceOrder([pricing.RequestedLine(PRODUCT, quantity)], None, token)
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.filter_too_much])
 @given(strings(documented("PlaceOrder", "payment_token")).filter(lambda text: not text[0].isdigit()))
 def test_a_payment_token_that_is_documented_is_taken(token: str) -> None:
     assert "payment_token" not in violations(order(token).validated)
@@ -60,7 +60,7 @@ def test_a_payment_token_that_is_not_documented_is_refused_by_the_service_too(to
     assert "payment_token" in violations(order(token).validated)
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.filter_too_much])
 @given(
     strings(documented("CreateProduct", "image_urls")["items"]),
     strings(documented("CreateProduct", "category")),

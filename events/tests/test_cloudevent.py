@@ -10,7 +10,7 @@ from cloudevents.conversion import to_binary
 from cloudevents.conversion import to_structured as sdk_to_structured
 from cloudevents.http import CloudEvent as SdkEvent
 from cloudevents.http import from_http
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from events.cloudevent import (
@@ -35,7 +35,6 @@ NAMES = st.from_regex(r"[a-z0-9]{1,20}", fullmatch=True).filter(
 )
 
 
-@settings(deadline=None)
 @given(extensions=st.dictionaries(NAMES, TEXT, max_size=5), data=st.binary(max_size=200))
 def test_the_binary_mode_gives_back_what_it_was_given(extensions: dict[str, str], data: bytes) -> None:
     event = CloudEvent({**REQUIRED, **extensions}, data)
@@ -46,7 +45,6 @@ def test_the_binary_mode_gives_back_what_it_was_given(extensions: dict[str, str]
     assert binary_headers(event.attributes) == {name.decode(): value.decode() for name, value in headers}
 
 
-@settings(deadline=None)
 @given(extensions=st.dictionaries(NAMES, TEXT, max_size=5), data=st.binary(max_size=200))
 def test_the_structured_mode_gives_back_what_it_was_given(extensions: dict[str, str], data: bytes) -> None:
     event = CloudEvent({**REQUIRED, **extensions, "datacontenttype": "application/octet-stream"}, data)
@@ -60,7 +58,6 @@ def test_json_data_stays_itself_and_what_only_says_to_be_json_is_kept_too(data: 
     assert parse_structured(to_structured(event)).data == data
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_a_body_whatever_is_an_event_or_refused(body: bytes) -> None:
     for content_type in (b"application/cloudevents+json", b"application/cloudevents-batch+json"):
@@ -68,7 +65,6 @@ def test_a_body_whatever_is_an_event_or_refused(body: bytes) -> None:
             parse([(b"content-type", content_type)], body)
 
 
-@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers(), st.lists, max_leaves=5) | TEXT)
 def test_an_attribute_whatever_is_taken_or_refused(value: object) -> None:
     document = json.dumps([{**REQUIRED, "extra": value}]).encode()

@@ -249,7 +249,6 @@ def scenarios(examples: int, steps: int) -> settings:
         max_examples=EXAMPLES or examples,
         stateful_step_count=steps,
         derandomize=not EXAMPLES,
-        deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
 

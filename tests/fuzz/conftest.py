@@ -45,7 +45,6 @@ def examples(most: int) -> settings:
     """Return settings for `most` examples a round, which depend on the round's seed alone."""
     return settings(
         max_examples=most,
-        deadline=None,
         database=None,
         phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),

@@ -23,7 +23,7 @@ def mutated(draw: st.DrawFn, good: list[bytes]) -> bytes:
 @pytest.mark.parametrize("name", PARSERS)
 def test_a_parser_ends_in_an_error_of_ours_or_in_nothing(name: str) -> None:
     @seed(1)
-    @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, database=None, suppress_health_check=list(HealthCheck))
     @given(
         mutated(SEEDS[name])
         | st.binary(max_size=200)

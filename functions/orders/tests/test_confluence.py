@@ -99,7 +99,7 @@ def deliveries(draw: st.DrawFn) -> tuple[tuple[str, ...], list[str]]:
     return scenario, draw(st.permutations([*scenario, *repeats]))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(deliveries(), st.booleans())
 def test_every_order_of_arrival_ends_in_the_same_state(
     drawn: tuple[tuple[str, ...], list[str]], as_duplicates: bool
@@ -128,7 +128,7 @@ def test_every_order_of_arrival_ends_in_the_same_state(
     asyncio.run(runner())
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from(MOVES), max_size=14))
 def test_whatever_happens_the_rules_hold(moves: Sequence[str]) -> None:
     async def runner() -> None:

@@ -126,7 +126,7 @@ def check_events(shop: Shop) -> None:
     assert len(refunded) == len(set(refunded))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(stories, faults, st.lists(st.sampled_from(TOKENS), min_size=2, max_size=2))
 def test_money_is_conserved(story: list[list[Step]], lost: list[str], tokens: list[str]) -> None:
     async def at_the_simulated_provider() -> None:
@@ -148,7 +148,7 @@ async def play(shop: Shop, story: list[list[Step]], faults: list[str], tokens: l
     await check(shop, cancelled)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     stories,
     st.lists(st.sampled_from(["", "", "before", "after", "500", "429"]), max_size=12),

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.products.search.folding import gram
@@ -110,7 +110,6 @@ def test_a_long_text_gives_up_as_little_as_it_must() -> None:
     assert sum(len(key) == 3 for key in found) == MAX_KEYS - 2
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.one_of(ANY_TEXT, MANY_WORDS), st.data())
 def test_every_word_of_any_text_is_found_by_every_prefix(text: str, data: st.DataObject) -> None:
     whole = searchable(text)
@@ -126,7 +125,6 @@ def test_every_word_of_any_text_is_found_by_every_prefix(text: str, data: st.Dat
     assert all(found & set(term) for term in terms([prefix], earlier=False))
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(ANY_TEXT)
 def test_words_of_words_are_the_same_words(text: str) -> None:
     assert words(" ".join(words(text))) == words(text)

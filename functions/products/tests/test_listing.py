@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.products.domain import UpdateProduct
@@ -149,7 +149,6 @@ def test_a_text_may_lie_where_a_search_looks_twice() -> None:
     assert {"k", "ket"} <= keys(searchable(TEXTS[4])) & set(terms(["kettle"], earlier=False)[0])
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.sampled_from(TEXTS), max_size=40), st.integers(1, 5))
 def test_a_search_pages_through_all_hits_once_among_texts_of_any_length(texts: list[str], limit: int) -> None:
     async def search() -> None:

@@ -288,7 +288,7 @@ _steps = st.lists(st.one_of(_documents, st.sampled_from("abcdefgh")), max_size=2
 
 
 @pytest.mark.parametrize("adapter", ["memory", "sqlite"])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=_steps, limit=st.integers(1, 4), descending=st.booleans())
 async def test_listings_agree_with_a_plain_model(
     adapter: str,
