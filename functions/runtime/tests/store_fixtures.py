@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from os import getpid
 from pathlib import Path
@@ -49,22 +49,30 @@ def clock() -> ManualClock:
 
 
 POSTGRES = "postgres"
+STORES = (*ADAPTERS, *DATABASES, POSTGRES)
+# moto copies all of its tables for each transaction: gigabytes, where there are a thousand entities.
+without_moto = pytest.mark.parametrize("store", [name for name in STORES if name != "moto"], indirect=True)
 
 
-@pytest.fixture(params=[*ADAPTERS, *DATABASES, POSTGRES])
+@pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Store]:
     """An empty store of each adapter in turn."""
+    drop: Callable[[], Any] | None = None
     if request.param == POSTGRES:
         server = request.getfixturevalue(POSTGRES)
         await empty(server)
         made: Store = on_postgres(server, clock)
     elif request.param in DATABASES:
         connection = DATABASES[request.param](request.getfixturevalue(request.param))
-        made = on_dynamodb(connection, clock)
+        table = new_table(connection)
+        made = on_dynamodb(connection, clock, table)
+        drop = partial(_client(connection).delete_table, TableName=table)
     else:
         made = ADAPTERS[request.param](tmp_path, clock)
     yield made
     await made.close()
+    if drop is not None:
+        drop()
 
 
 def on_dynamodb(connection: Connection, clock: Clock, table: str = "", faults: Faults | None = None) -> DynamoDBStore:

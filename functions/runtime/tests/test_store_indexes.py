@@ -17,7 +17,7 @@ from functions.runtime.errors import Code, ServiceError
 from functions.runtime.store.codec import encode
 from functions.runtime.store.port import PAGE_BYTES, Changes, Ref, Store, Term
 from functions.runtime.store.search import COUNTED, FEW
-from functions.runtime.tests.store_fixtures import ADAPTERS, clock, store
+from functions.runtime.tests.store_fixtures import ADAPTERS, clock, store, without_moto
 from functions.runtime.tests.store_kinds import Document, put
 
 __all__ = ["clock", "store"]
@@ -208,6 +208,7 @@ async def test_the_parts_of_a_search_are_together_complete_whatever_is_written_m
     assert found == [f"d{n:03}" for n in range(59, -1, -1) if n % 3 == 0 and (n % 2 == 0 or n % 5 == 0)]
 
 
+@without_moto
 async def test_a_barren_search_ends_by_itself(store: Store) -> None:
     """Two words that are in many entities each, and in one together."""
     await put(store, Document("x", "me", "0", "even odd"))
@@ -227,6 +228,7 @@ async def test_a_barren_search_ends_by_itself(store: Store) -> None:
     assert parts < 40
 
 
+@without_moto
 @pytest.mark.parametrize("limit", [3, 100])
 async def test_a_search_for_several_words_agrees_with_a_plain_model(store: Store, limit: int) -> None:
     """Words of every frequency, written, rewritten and deleted at random. Some searches have more than `FEW` hits."""
