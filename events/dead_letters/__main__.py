@@ -27,7 +27,7 @@ from events.dead_letters.app import DeadLetters, Replay, ReplayFailed
 from events.http_client import HttpClient, RequestFailed
 from events.http_server import serving
 from events.service_tokens import dead_letter_callers
-from events.sqlite import StorageError
+from events.sqlite_group_commit import StorageError
 from observability.metrics_server import MetricsServer, exposition
 from observability.service import run_service
 

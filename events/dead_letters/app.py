@@ -36,7 +36,7 @@ from events.cloudevent import BadEvent, CloudEvent, parse
 from events.dead_letters import wire
 from events.dead_letters.store import STATUSES, Entry, Store
 from events.service_tokens import Callers, NotAllowed, NotAuthenticated
-from events.sqlite import StorageError
+from events.sqlite_group_commit import StorageError
 from observability import context, metrics
 from observability.failpoints import failpoints
 

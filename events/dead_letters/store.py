@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from events.cloudevent import CloudEvent
-from events.sqlite import GroupCommit, connect
+from events.sqlite_group_commit import GroupCommit, connect
 
 _SCHEMA: Final = (
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from events.sqlite import GroupCommit, StorageError, connect
+from events.sqlite_group_commit import GroupCommit, StorageError, connect
 
 
 class Table:

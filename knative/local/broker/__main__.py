@@ -15,7 +15,7 @@ from pathlib import Path
 from events.http_server import serving
 from events.service_keys import InvalidKey
 from events.service_tokens import dead_letter_callers
-from events.sqlite import StorageError
+from events.sqlite_group_commit import StorageError
 from knative.local.broker.app import BrokerApp
 from knative.local.broker.config import ConfigError, load
 from knative.local.broker.dispatcher import DispatchLimits

@@ -30,7 +30,7 @@ from events.cloudevent import BadEvent, CloudEvent, parse
 from events.dead_letters.app import DeadLetters, ReplayFailed
 from events.http_client import HttpClient
 from events.service_tokens import Callers
-from events.sqlite import StorageError
+from events.sqlite_group_commit import StorageError
 from knative.local.broker.config import BrokerConfig, Trigger
 from knative.local.broker.dispatcher import Dispatcher, DispatchLimits
 from knative.local.broker.ingress import Ingress

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from events.cloudevent import CloudEvent, header_block, to_structured
 from events.http_client import HttpClient, HttpTarget, RequestFailed
-from events.sqlite import StorageError
+from events.sqlite_group_commit import StorageError
 from knative.local.broker import delivery as rules
 from knative.local.broker.config import Trigger
 from knative.local.broker.delivery import Delivered, Failed

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from events.cloudevent import CloudEvent, header_block, header_value
-from events.sqlite import GroupCommit, connect
+from events.sqlite_group_commit import GroupCommit, connect
 
 _SCHEMA: Final = (
     """

@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from events.sqlite import SchemaTooNew, migrate
+from events.sqlite_group_commit import SchemaTooNew, migrate
 from functions.runtime.settings import SettingsError
 from functions.runtime.store.sqlite.bitmaps import Bitmap
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from events.outbox import OutboxRow
-from events.sqlite import GroupCommit, StorageError
+from events.sqlite_group_commit import GroupCommit, StorageError
 from functions.runtime.clock import Clock
 from functions.runtime.store.base import Found, Range, StoreBase, log
 from functions.runtime.store.codec import decode_keys, from_micros, micros

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from events.sqlite import SchemaTooNew
+from events.sqlite_group_commit import SchemaTooNew
 from events.tests.support import Answer, free_port, headers, ready, subscribed, until
 from knative.local.broker.dispatcher import DispatchLimits
 from knative.local.broker.tests.support import any_of, as_yaml, broker, running, trigger
