@@ -120,8 +120,8 @@ def _reached(image: str) -> tuple[list[str], set[str]]:
     seen = set[str]()
     while todo:
         module = todo.pop()
-        paths = (f"{_slashed(module)}.py", f"{_slashed(module)}/__init__.py")
-        path = next((path for path in paths if (ROOT / path).is_file()), None)
+        stem = module.replace(".", "/")
+        path = next((path for path in (f"{stem}.py", f"{stem}/__init__.py") if (ROOT / path).is_file()), None)
         if path is None or module in seen:
             continue
         seen.add(module)
@@ -136,10 +136,6 @@ def _locked(source: str) -> list[str]:
     if not source.startswith("requirements/"):
         return []
     return re.findall(r"^([\w.-]+)==", (ROOT / source).read_text(), re.MULTILINE)
-
-
-def _slashed(module: str) -> str:
-    return module.replace(".", "/")
 
 
 @pytest.mark.parametrize("image", SERVED)
